@@ -1,0 +1,172 @@
+"""Covariances in two interchangeable forms: a spectrum, shape (d,), or a dense matrix, shape (d, d).
+
+A spectrum stands for the diagonal matrix in the basis that all covariances of a problem share. Every
+formula of :mod:`datadose.theory` is written once against the few operations below; with spectra they are
+elementwise, so a formula costs O(d) and no d x d matrix is ever formed.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadose.errors import reject
+
+Array: TypeAlias = NDArray[np.float64]
+
+RELATIVE_ZERO = 1e-10
+"""Eigenvalues below this fraction of the largest count as zero (rank, range, PSD check)."""
+
+
+def validate_covariance(field: str, value: Any, dimension: int | None = None) -> Array:
+    """``value`` as a float64 spectrum (d,) or symmetric PSD matrix (d, d).
+
+    Raises :class:`~datadose.errors.InputError` naming ``field`` if it is empty, not numeric, not finite, of
+    the wrong size, not square, not symmetric or not PSD (an eigenvalue below -1e-10 of the largest).
+    """
+    allowed = "a spectrum of shape (d,) or a symmetric PSD matrix of shape (d, d), finite"
+    try:
+        C = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        reject(field, type(value).__name__, allowed)
+    if C.ndim not in (1, 2) or C.size == 0 or (C.ndim == 2 and C.shape[0] != C.shape[1]):
+        reject(field, f"shape {C.shape}", allowed)
+    if dimension is not None and C.shape[0] != dimension:
+        reject(field, f"shape {C.shape}", f"dimension {dimension}, as in the other covariances")
+    if not np.isfinite(C).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(C))[0])
+        reject(field, f"{C[where]} at index {where}", allowed)
+    scale = float(np.abs(C).max())
+    if C.ndim == 2:
+        asymmetry = float(np.abs(C - C.T).max())
+        if asymmetry > RELATIVE_ZERO * scale:
+            reject(field, f"an asymmetric matrix (largest difference {asymmetry:.3g})", allowed)
+        C = (C + C.T) / 2
+    smallest = float(C.min() if C.ndim == 1 else np.linalg.eigvalsh(C)[0])
+    if smallest < -RELATIVE_ZERO * scale:
+        reject(field, f"smallest eigenvalue {smallest:.6g}", allowed)
+    if C.ndim == 1:
+        C = np.maximum(C, 0.0)
+    C.setflags(write=False)
+    return C
+
+
+def is_spectrum(M: Array) -> bool:
+    """Whether ``M`` is a spectrum (d,) rather than a dense matrix (d, d)."""
+    return M.ndim == 1
+
+
+def dense(M: Array) -> Array:
+    """``M`` as a dense (d, d) matrix."""
+    return np.diag(M) if is_spectrum(M) else M
+
+
+def same_form(*matrices: Array) -> tuple[Array, ...]:
+    """All spectra, or all dense: spectra are expanded as soon as one operand is dense."""
+    if all(is_spectrum(M) for M in matrices):
+        return matrices
+    return tuple(dense(M) for M in matrices)
+
+
+def identity_like(M: Array) -> Array:
+    """The identity in the form of ``M``."""
+    return np.ones(len(M)) if is_spectrum(M) else np.eye(len(M))
+
+
+def product(*matrices: Array) -> Array:
+    """The matrix product of operands that all have the same form."""
+    return reduce(lambda X, Y: X * Y if is_spectrum(X) else X @ Y, matrices)
+
+
+def transpose(M: Array) -> Array:
+    """The transpose (a spectrum is its own)."""
+    return M if is_spectrum(M) else M.T
+
+
+def inverse(M: Array) -> Array:
+    """The inverse of a positive definite ``M``."""
+    if is_spectrum(M):
+        return 1.0 / M
+    inverted = np.linalg.inv(M)
+    return (inverted + inverted.T) / 2
+
+
+def trace(M: Array) -> float:
+    """The trace."""
+    return float(M.sum() if is_spectrum(M) else np.trace(M))
+
+
+def trace_product(X: Array, Y: Array) -> float:
+    """tr(X Y) without forming the product."""
+    return float((X * Y).sum() if is_spectrum(X) else (X * Y.T).sum())
+
+
+def frobenius_squared(M: Array) -> float:
+    """||M||_F^2."""
+    return float((M * M).sum())
+
+
+def left_multiply(M: Array, columns: Array) -> Array:
+    """M @ columns for ``columns`` of shape (d, B)."""
+    return M[:, None] * columns if is_spectrum(M) else M @ columns
+
+
+def right_multiply(rows: Array, M: Array) -> Array:
+    """rows @ M for ``rows`` of shape (any, d)."""
+    return rows * M if is_spectrum(M) else rows @ M
+
+
+def square_root(M: Array) -> Array:
+    """The symmetric PSD square root, in the form of ``M``."""
+    if is_spectrum(M):
+        return np.sqrt(M)
+    values, vectors = np.linalg.eigh(M)
+    root = np.sqrt(np.clip(values, 0.0, None))
+    # An eigenvalue that is zero up to rounding must not leak sqrt(rounding) into the null space.
+    root[values <= RELATIVE_ZERO * values[-1]] = 0.0
+    return np.asarray((vectors * root) @ vectors.T)
+
+
+def range_basis(M: Array) -> Array:
+    """An orthonormal basis of range(M), shape (d, rank)."""
+    if is_spectrum(M):
+        return np.eye(len(M))[:, M > RELATIVE_ZERO * M.max()]
+    values, vectors = np.linalg.eigh(M)
+    return np.asarray(vectors[:, values > RELATIVE_ZERO * values[-1]])
+
+
+def rank(M: Array) -> int:
+    """The number of eigenvalues above 1e-10 of the largest."""
+    values = M if is_spectrum(M) else np.linalg.eigvalsh(M)
+    return int((values > RELATIVE_ZERO * values.max()).sum()) if values.max() > 0 else 0
+
+
+def pseudo_inverse(M: Array) -> Array:
+    """The Moore-Penrose inverse of a PSD ``M``."""
+    if is_spectrum(M):
+        keep = M > RELATIVE_ZERO * M.max()
+        return np.divide(1.0, M, out=np.zeros_like(M), where=keep)
+    values, vectors = np.linalg.eigh(M)
+    keep = values > RELATIVE_ZERO * values[-1]
+    return np.asarray((vectors[:, keep] / values[keep]) @ vectors[:, keep].T)
+
+
+def range_projector(M: Array) -> Array:
+    """The orthogonal projector onto range(M), in the form of ``M``."""
+    if is_spectrum(M):
+        return (M > RELATIVE_ZERO * M.max()).astype(np.float64)
+    basis = range_basis(M)
+    return basis @ basis.T
+
+
+def wishart_second_moment(covariance: Array, length: int) -> Array:
+    """E[S^2] = (1 + 1/n) Cov^2 + (tr Cov / n) Cov for S = (1/n) sum of n outer products of N(0, Cov).
+
+    Appears three times: as Gamma0 Sigma0 in pretraining (3.7), as E[phi phi^T] of post-training data
+    (Prop 4.3), and in the post-test error (Prop 5.1). Form of ``covariance``; not divided by d.
+    """
+    n = length
+    return (1 + 1 / n) * product(covariance, covariance) + (trace(covariance) / n) * covariance

@@ -1,0 +1,131 @@
+"""What every experiment shares: the tidy table's columns, presets, and cells that simulate V*."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from datadose.curves import sft_error_curve
+from datadose.shift import Shift
+from datadose.sweep import Cell
+from datadose.theory.asymptotics import Form, PeakError, predict_error
+
+Preset: TypeAlias = Literal["smoke", "quick", "paper"]
+PRESETS: tuple[Preset, ...] = ("smoke", "quick", "paper")
+
+COLUMNS = [
+    "figure",
+    "panel",
+    "stage",
+    "model",
+    "prompts",
+    "length",
+    "steps",
+    "interference",
+    "seed",
+    "error",
+    "predicted",
+    "diverged",
+    "estimator",
+    "form",
+]
+"""The contract's columns, then ours: ``estimator`` (minimiser | first-order) and ``form`` (of `predicted`)."""
+
+
+class Experiment(Protocol):
+    """A resolved configuration that knows its cells and how their results become a table."""
+
+    seeds: int
+
+    def cells(self) -> list[Cell]:
+        """The units of work."""
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """The tidy table of ``results``, one per cell in their order."""
+
+
+@dataclass(frozen=True)
+class TwoBlock:
+    """The paper's two-block shift, without its interference."""
+
+    dimension: int
+    shifted: int
+    rho: float = 0.1
+    eta: float = 0.2
+
+    def shift(self, interference: float) -> Shift:
+        """The shift with this interference r."""
+        return Shift.two_block(self.dimension, self.shifted, self.rho, self.eta, interference)
+
+
+def simulate_curve(
+    dimension: int,
+    shifted: int,
+    rho: float,
+    eta: float,
+    interference: float,
+    length: int,
+    counts: list[int],
+    seed: int,
+) -> list[float]:
+    """Cell: Err(V*) / d at ``counts`` prompts of one nested stream."""
+    shift = TwoBlock(dimension, shifted, rho, eta).shift(interference)
+    return [float(e) for e in sft_error_curve(shift, max(counts), length, seed=seed)[counts]]
+
+
+def curve_cell(block: TwoBlock, interference: float, length: int, counts: Sequence[int], seed: int) -> Cell:
+    """The cell of :func:`simulate_curve`."""
+    return Cell(
+        simulate_curve,
+        {
+            "dimension": block.dimension,
+            "shifted": block.shifted,
+            "rho": block.rho,
+            "eta": block.eta,
+            "interference": interference,
+            "length": length,
+            "counts": [int(B) for B in counts],
+            "seed": seed,
+        },
+    )
+
+
+def predicted_or_none(shift: Shift, prompts: float, length: int, form: Form = "exact") -> float | None:
+    """:func:`predict_error`, or None at the peak, where the mean is infinite."""
+    try:
+        return predict_error(shift, prompts, length, form=form)
+    except PeakError:
+        return None
+
+
+def sft_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:
+    """A row for the SFT minimiser; ``values`` fill the remaining columns."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row.update(
+        figure=figure, panel=panel, stage="sft", diverged=0, estimator="minimiser", form="exact", model="lsa"
+    )
+    unknown = values.keys() - row.keys()
+    if unknown:
+        msg = f"not a column: {sorted(unknown)}"
+        raise KeyError(msg)
+    row.update(values)
+    return row
+
+
+def as_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table with the columns in the contract's order and integer counts."""
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    for column in ("length", "steps", "seed", "diverged"):
+        table[column] = table[column].astype("Int64")
+    for column in ("prompts", "interference", "error", "predicted"):
+        table[column] = table[column].astype("float64")
+    return table
+
+
+def grid(*pieces: Sequence[int] | range) -> tuple[int, ...]:
+    """The sorted union of ranges of prompt counts."""
+    return tuple(int(B) for B in np.unique(np.concatenate([np.asarray(piece) for piece in pieces])))

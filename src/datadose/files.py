@@ -1,0 +1,78 @@
+"""Writing results so that a reader never meets half a file, and reading configs strictly."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from datadose.errors import InputError, RunError
+
+
+def prepare_folder(field: str, folder: Path) -> Path:
+    """Create ``folder`` if need be; InputError if it is a file or cannot be created."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(field, str(folder), "a folder, or a path where one can be made (a file is there)") from error
+    except OSError as error:
+        raise InputError(field, str(folder), f"a folder that can be written ({error.strerror})") from error
+    return folder
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` whole or not at all; RunError if the disk refuses it."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
+            temporary = Path(handle.name)
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        msg = f"{path}: could not be written ({error.strerror}); finished cells are kept, run again to continue"
+        raise RunError(msg) from error
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A CSV with stable bytes: fixed column order, Unix line ends, 12 significant digits."""
+    write_atomic(path, table.to_csv(index=False, float_format="%.12g", lineterminator="\n"))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV that :func:`write_table` wrote; InputError if it is missing or malformed."""
+    try:
+        return pd.read_csv(path, dtype={"panel": "string"}, float_precision="round_trip")
+    except FileNotFoundError as error:
+        raise InputError("table", str(path), "a table written by `datadose reproduce`") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError("table", str(path), f"a well-formed CSV ({error})") from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """A JSON document, keys in the order given, NaN refused (it is not JSON)."""
+    write_atomic(path, to_json(document) + "\n")
+
+
+def to_json(document: Any) -> str:
+    """``document`` as indented JSON; NaN and infinities raise ValueError."""
+    return json.dumps(document, indent=2, allow_nan=False)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document; InputError with the line number if it is malformed."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError("file", str(path), "an existing JSON file") from error
+    except json.JSONDecodeError as error:
+        raise InputError("file", f"{path}, line {error.lineno}", f"well-formed JSON ({error.msg})") from error

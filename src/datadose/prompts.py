@@ -1,0 +1,122 @@
+"""Prompts of the task, three ways: drawn in full, through their exact moments, or as Wishart matrices.
+
+A prompt (paper section 1) is n inputs x_i ~ N(0, A) with labels y_i = <w*, x_i> for its own weight
+w* ~ N(0, I_d). The linear model sees a prompt only through phi = S w* (supervised fine-tuning) or
+S = (1/n) sum_i x_i x_i^T (roll-outs); both can be drawn in distribution without drawing x. Derivation:
+docs/derivations/sampling.md.
+
+Each source of randomness has its own stream, folded from one seed, and streams are read prompt by prompt:
+the first B prompts of a larger draw with the same seed are the draw of size B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datadose.covariance import Array, right_multiply, square_root, validate_covariance
+from datadose.errors import require_integer
+
+_STREAMS = {"weights": 0, "inputs": 1, "noise": 2, "chi_square": 3, "diagonal": 4, "triangle": 5}
+
+
+def random_stream(seed: int, source: str) -> np.random.Generator:
+    """The random stream of one ``source`` of randomness under ``seed``."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAMS[source],)))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """B explicit prompts: weights w* (B, d), inputs (B, n, d), labels (B, n)."""
+
+    weights: Array
+    inputs: Array
+    labels: Array
+
+    @property
+    def covariances(self) -> Array:
+        """Empirical covariances S, shape (B, d, d)."""
+        return np.einsum("bni,bnj->bij", self.inputs, self.inputs, optimize=True) / self.inputs.shape[1]
+
+    @property
+    def moments(self) -> Moments:
+        """The sufficient statistics (w*, S w*) of supervised fine-tuning."""
+        phi = np.einsum("bni,bn->bi", self.inputs, self.labels, optimize=True) / self.inputs.shape[1]
+        return Moments(self.weights.T, phi.T)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What SFT sees of B prompts: Omega = [w*_1 .. w*_B] and Phi = [S_1 w*_1 .. S_B w*_B], both (d, B)."""
+
+    weights: Array
+    phi: Array
+
+    def first(self, prompts: int) -> Moments:
+        """The first ``prompts`` prompts of the same stream."""
+        return Moments(self.weights[:, :prompts], self.phi[:, :prompts])
+
+
+def draw_prompts(covariance: Array, length: int, prompts: int, *, seed: int) -> Prompts:
+    """Explicit prompts: the literal, O(B n d) definition of the task, kept as the reference."""
+    A, n, B = _checked(covariance, length, prompts)
+    weights = random_stream(seed, "weights").standard_normal((B, len(A)))
+    z = random_stream(seed, "inputs").standard_normal((B, n, len(A)))
+    inputs = right_multiply(z, square_root(A))
+    return Prompts(weights, inputs, np.einsum("bni,bi->bn", inputs, weights))
+
+
+def draw_moments(covariance: Array, length: int, prompts: int, *, seed: int) -> Moments:
+    """(w*, S w*) of B prompts, exact in distribution, at a cost that does not depend on n.
+
+    With u = A^{1/2} w*, S w* = A^{1/2} (1/n) sum_j z_j <z_j, u> for z_j ~ N(0, I). Along u the sum is
+    ||u|| c with c ~ chi^2_n; across u it is ||u|| sqrt(c) times a standard normal vector. O(d) a prompt for
+    a spectrum, O(d^2) for a dense covariance.
+    """
+    A, n, B = _checked(covariance, length, prompts)
+    d = len(A)
+    root = square_root(A)
+    w = random_stream(seed, "weights").standard_normal((B, d))
+    xi = random_stream(seed, "noise").standard_normal((B, d))
+    c = random_stream(seed, "chi_square").chisquare(n, size=B)
+    u = right_multiply(w, root)
+    norm = np.linalg.norm(u, axis=1)
+    direction = np.divide(u, norm[:, None], out=np.zeros_like(u), where=norm[:, None] > 0)
+    xi -= direction * np.einsum("bi,bi->b", xi, direction)[:, None]
+    summed = direction * c[:, None] + xi * np.sqrt(c)[:, None]
+    phi = right_multiply(summed * (norm / n)[:, None], root)
+    return Moments(np.ascontiguousarray(w.T), np.ascontiguousarray(phi.T))
+
+
+def draw_wishart(covariance: Array, length: int, prompts: int, *, seed: int) -> Array:
+    """Empirical covariances S of B prompts, shape (B, d, d), without drawing the inputs when n >= d.
+
+    Bartlett: for n >= d, sum_j z_j z_j^T = L L^T with L lower triangular, L_ii^2 ~ chi^2_{n-i} (i from 0)
+    and standard normals below: O(d^2) normals a prompt. For n < d the inputs are fewer, and are drawn.
+    """
+    A, n, B = _checked(covariance, length, prompts)
+    d = len(A)
+    if n < d:
+        factor = random_stream(seed, "inputs").standard_normal((B, n, d)).transpose(0, 2, 1)
+    else:
+        factor = np.zeros((B, d, d))
+        rows, columns = np.tril_indices(d, -1)
+        factor[:, rows, columns] = random_stream(seed, "triangle").standard_normal((B, len(rows)))
+        degrees = n - np.arange(d)
+        factor[:, np.arange(d), np.arange(d)] = np.sqrt(
+            random_stream(seed, "diagonal").chisquare(degrees, size=(B, d))
+        )
+    factor = square_root(A) @ factor if A.ndim == 2 else square_root(A)[:, None] * factor
+    return np.asarray(factor @ factor.transpose(0, 2, 1)) / n
+
+
+def _checked(covariance: Array, length: int, prompts: int) -> tuple[Array, int, int]:
+    return (
+        validate_covariance("covariance", covariance),
+        require_integer("length", length, 1),
+        require_integer("prompts", prompts, 1),
+    )
+
+
+__all__ = ["Moments", "Prompts", "draw_moments", "draw_prompts", "draw_wishart"]

@@ -1,0 +1,43 @@
+"""The theory: numbers from formulas, in float64. Imports no model and no training stage."""
+
+from datadose.theory.asymptotics import (
+    FORMS,
+    PeakError,
+    Source,
+    first_order_error,
+    first_order_limits,
+    mixture_equivalent,
+    mixture_error,
+    predict_error,
+)
+from datadose.theory.post_test import hardness, post_test_error
+from datadose.theory.pretraining import gamma0, pretrained_operator
+from datadose.theory.sft import (
+    GradientDescent,
+    chain_weight,
+    optimal_allocation,
+    population_minimiser,
+    sft_loss,
+    sft_minimiser,
+)
+
+__all__ = [
+    "FORMS",
+    "GradientDescent",
+    "PeakError",
+    "Source",
+    "chain_weight",
+    "first_order_error",
+    "first_order_limits",
+    "gamma0",
+    "hardness",
+    "mixture_equivalent",
+    "mixture_error",
+    "optimal_allocation",
+    "population_minimiser",
+    "post_test_error",
+    "predict_error",
+    "pretrained_operator",
+    "sft_loss",
+    "sft_minimiser",
+]

@@ -1,0 +1,174 @@
+"""The post-test error after SFT on B prompts, in three forms behind one function (paper appendix B).
+
+- ``exact``: Err(V*) of the minimiser itself, for any PSD matrices and any number of sources.
+- ``first-order``: Thm B.1 corrected and extended to any PSD matrices: Err(V~) of the first-order
+  approximation V~ of V*, which is close to V* only for long prompts.
+- ``as-printed``: Thm B.1 as in the paper, two blocks, with its wrong T12 coefficient for B < d
+  (docs/errata.md). For comparison only.
+
+Notation: B prompts, n their length, beta = B/d, gamma = d/n, Sigma the test covariance, A the data
+covariance. Values are divided by d. Derivations: docs/derivations/exact_asymptotics.md, first_order.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from datadose.covariance import Array, product, same_form, trace, validate_covariance, wishart_second_moment
+from datadose.errors import reject, require_integer, require_number
+from datadose.shift import Shift
+from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
+from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.printed import printed_error
+
+Form: TypeAlias = Literal["exact", "first-order", "as-printed"]
+FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of post-training prompts: covariance A_c, prompt length n_c, number B_c (may be fractional)."""
+
+    covariance: Array
+    length: int
+    prompts: float
+
+    def columns(self) -> Columns:
+        """Its second moments: C_c = (1 + 1/n) A^2 + (tr A / n) A and A_c."""
+        A = validate_covariance("covariance", self.covariance)
+        require_number("prompts", self.prompts, 0, np.inf)
+        return Columns(
+            self.prompts, wishart_second_moment(A, require_integer("length", self.length, 1)), A
+        )
+
+
+def mixture_equivalent(V0: Array, eta: float, sources: Sequence[Source]) -> Equivalent:
+    """The deterministic equivalent of V* after SFT from ``V0`` on ``sources``."""
+    columns = [source.columns() for source in sources]
+    forms = same_form(V0, *(matrix for c in columns for matrix in (c.second_moment, c.cross)))
+    V0, rest = forms[0], forms[1:]
+    columns = [
+        Columns(c.count, second, cross)
+        for c, second, cross in zip(columns, rest[::2], rest[1::2], strict=True)
+    ]
+    return deterministic_equivalent(V0, eta, columns)
+
+
+def mixture_error(
+    V0: Array, eta: float, sources: Sequence[Source], target: Array, test_length: int
+) -> float:
+    """Exact asymptotic Err(V*) / d after SFT from ``V0`` on K sources, any PSD matrices, any V0.
+
+    Args:
+        V0: operator before SFT, spectrum (d,) or (d, d).
+        eta: chain-of-thought step, in (0, 2).
+        sources: where the prompts come from.
+        target: test covariance Sigma.
+        test_length: length n of the test prompts.
+
+    Raises:
+        PeakError: the total number of prompts equals the rank of the data.
+        InputError: a value outside its range.
+    """
+    require_number("eta", eta, 0, 2, open_ends=True)
+    target = validate_covariance("target", target)
+    equivalent = mixture_equivalent(V0, eta, sources)
+    target, _ = same_form(target, equivalent.mean)
+    if target.ndim != equivalent.mean.ndim:
+        equivalent = mixture_equivalent(np.diag(V0), eta, sources)
+    return equivalent.error(target, wishart_second_moment(target, require_integer("length", test_length, 1)))
+
+
+def predict_error(
+    shift: Shift,
+    prompts: float,
+    length: int,
+    *,
+    form: Form = "exact",
+    pretrain_length: int | None = None,
+    test_length: int | None = None,
+) -> float:
+    """Predicted post-test error / d after SFT on ``prompts`` prompts of length ``length``.
+
+    Args:
+        shift: Sigma0, Delta, A and eta.
+        prompts: B >= 0, may be fractional (the theory is smooth in it).
+        length: post-training prompt length n.
+        form: ``exact``, ``first-order`` or ``as-printed`` (two-block shifts with A full rank only).
+        pretrain_length, test_length: prompt lengths of the other stages; ``length`` unless given.
+
+    Raises:
+        PeakError: ``prompts`` equals rank(A), where the mean error is infinite.
+        InputError: any other value out of range.
+    """
+    B = require_number("prompts", prompts, 0, np.inf)
+    n = require_integer("length", length, 1)
+    n_test = n if test_length is None else require_integer("test_length", test_length, 1)
+    n_pretrain = n if pretrain_length is None else require_integer("pretrain_length", pretrain_length, 1)
+    if form not in FORMS:
+        reject("form", form, ", ".join(FORMS))
+    V0 = pretrained_operator(shift.sigma0, n_pretrain)
+    if form == "exact":
+        return mixture_error(V0, shift.eta, [Source(shift.data, n, B)], shift.target, n_test)
+    if form == "first-order":
+        return first_order_error(V0, shift.eta, Source(shift.data, n, B), shift.target, n_test)
+    if (n_pretrain, n_test) != (n, n):
+        reject("form", form, "exact or first-order when the stages' lengths differ")
+    return printed_error(shift, B, n)
+
+
+def first_order_error(V0: Array, eta: float, source: Source, target: Array, test_length: int) -> float:
+    """Thm B.1 corrected, for any PSD matrices: the limit of Err(V~) / d, V~ = VS + VN of eq. (B.3).
+
+    VS is V* on noise-free columns phi = A w, so it is the same theorem with C = A^2; VN adds the columns'
+    noise, of covariance (tr A / n) A, to first order. With kappa the leverage and
+    quad(M) = (1/d) E tr(VS M VS^T):
+    (1/d) E||I + VS Sigma||^2 + (tr Sigma/n) quad(Sigma)
+    + (tr A/n) quad(A) [kappa(Sigma^2) + (tr Sigma/n) kappa(Sigma)].
+    Like the theorem it drops terms of order 1/n that carry no trace.
+    """
+    A = validate_covariance("covariance", source.covariance)
+    V0, A, target = same_form(V0, A, target)
+    clean = deterministic_equivalent(V0, eta, [Columns(source.prompts, product(A, A), A)])
+    squared = product(target, target)
+    mean_trace = trace(target) / test_length
+    noise = trace(A) / source.length * clean.quadratic(A)
+    kappa = lambda M: float(clean.leverages(M).sum())  # noqa: E731
+    return (
+        clean.error(target, squared)
+        + mean_trace * clean.quadratic(target)
+        + noise * (kappa(squared) + mean_trace * kappa(target))
+    )
+
+
+def first_order_limits(shift: Shift, length: int) -> tuple[float, float]:
+    """Prop B.2: F(0) and F(infinity) of the first-order theory, divided by d.
+
+    F(0) = sum mu alpha^2 + gamma Sbar sum mu Sigma g^2 and
+    F(inf) = sum mu (alpha + delta)^2 + gamma Sbar sum mu Sigma (g + dt)^2, where V = g on each direction
+    before and V = g + dt = -eta / a after; for any PSD matrices, directions outside range(A) stay at g.
+    """
+    n = require_integer("length", length, 1)
+    V0 = pretrained_operator(shift.sigma0, n)
+    before = first_order_error(V0, shift.eta, Source(shift.data, n, 0), shift.target, n)
+    # The limit is the error of the minimiser of the noise-free population loss, with no variance left.
+    infinite = 1e12 * shift.dimension
+    after = first_order_error(V0, shift.eta, Source(shift.data, n, infinite), shift.target, n)
+    return before, after
+
+
+__all__ = [
+    "FORMS",
+    "Form",
+    "PeakError",
+    "Source",
+    "first_order_error",
+    "first_order_limits",
+    "mixture_equivalent",
+    "mixture_error",
+    "predict_error",
+]

@@ -1,0 +1,56 @@
+"""One-step test error on shifted prompts (Prop 5.1) and what makes data hard for a model (section 5.1).
+
+Notation: V is the model's operator V~ (W~ = I), Sigma the test covariance, n the test prompt's length
+(Prop 5.1 prints n and m for it in turn). Every value is divided by d.
+"""
+
+from __future__ import annotations
+
+from datadose.covariance import (
+    Array,
+    product,
+    right_multiply,
+    same_form,
+    trace_product,
+    transpose,
+    wishart_second_moment,
+)
+from datadose.errors import require_integer
+
+
+def post_test_error(V: Array, target: Array, length: int) -> float:
+    """Prop 5.1 / d: E ||what - w*||^2 / d after one thinking step from w_0 = 0 on a prompt of length n.
+
+    E ||I + V S||_F^2 = ||I + V Sigma||_F^2 + (1/n) (tr(V Sigma^2 V^T) + tr(V Sigma V^T) tr Sigma), and
+    since E[S^2] = (1 + 1/n) Sigma^2 + (tr Sigma / n) Sigma this is d + 2 tr(V Sigma) + tr(V E[S^2] V^T).
+
+    Args:
+        V: operator, spectrum (d,) or any real matrix (d, d); need not be symmetric.
+        target: test covariance Sigma, spectrum (d,) or PSD (d, d).
+        length: test prompt length n >= 1.
+    """
+    n = require_integer("length", length, 1)
+    V, target = same_form(V, target)
+    return quadratic_error(V, target, wishart_second_moment(target, n))
+
+
+def quadratic_error(V: Array, target: Array, second_moment: Array) -> float:
+    """1 + (2 tr(V Sigma) + tr(V M V^T)) / d with M = E[S^2] given: Prop 5.1 / d in its shortest form."""
+    if target.ndim == 1 and V.ndim == 2:
+        quadratic = float((right_multiply(V, second_moment) * V).sum())
+        return 1 + (2 * float(V.diagonal() @ target) + quadratic) / len(target)
+    quadratic = trace_product(product(V, second_moment), transpose(V))
+    return 1 + (2 * trace_product(V, target) + quadratic) / len(target)
+
+
+def hardness(data: Array, V: Array, length: int | None = None) -> float:
+    """How hard data with covariance A is for the model V: its own one-step error on it, divided by d.
+
+    With ``length`` None, the paper's section 5.1 measure ||I + V A||_F^2 / d, which is
+    ||I - Gamma0^{-1} A||_F^2 / d for the pretrained model (infinite prompts); otherwise the exact error of
+    Prop 5.1 on prompts of that length.
+    """
+    if length is not None:
+        return post_test_error(V, data, length)
+    V, data = same_form(V, data)
+    return quadratic_error(V, data, product(data, data))

@@ -1,0 +1,185 @@
+"""Supervised fine-tuning on chains of thought: Thm 4.1, Thm 4.2, Prop 4.3 and section 5.1.
+
+Notation (paper section 4): Omega = [w*_1 .. w*_B], Phi = [S_1 w*_1 .. S_B w*_B] (d x B), M = Phi Phi^T,
+eta the chain's step, c_k = sum_{i=0..k} (1-eta)^{2i}, V0 = -Gamma0^{-1} the pretrained operator. With
+W~ = I a teacher-forced chain of k+1 steps is c_k copies of one regression, -eta w* on S w*:
+L_SFT = c_k/(2B) ||V Phi + eta Omega||_F^2. Derivations: docs/derivations/sft.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from datadose.covariance import (
+    Array,
+    dense,
+    identity_like,
+    left_multiply,
+    product,
+    pseudo_inverse,
+    range_basis,
+    range_projector,
+    same_form,
+    wishart_second_moment,
+)
+from datadose.errors import reject, require_integer, require_number
+from datadose.prompts import Moments
+from datadose.shift import Shift
+
+
+def chain_weight(eta: float, steps: int) -> float:
+    """c_k = sum_{i=0..k} (1-eta)^{2i}: how many copies of the one-step loss a chain of k steps is worth."""
+    require_number("eta", eta, 0, 2, open_ends=True)
+    k = require_integer("steps", steps, 0)
+    return float(((1 - eta) ** (2 * np.arange(k + 1))).sum())
+
+
+def sft_loss(V: Array, moments: Moments, eta: float, steps: int) -> float:
+    """L_SFT = c_k/(2B) ||V Phi + eta Omega||_F^2 at W~ = I (Thm 4.2); not divided by d."""
+    residual = dense(V) @ moments.phi + eta * moments.weights
+    return chain_weight(eta, steps) / (2 * residual.shape[1]) * float((residual**2).sum())
+
+
+def sft_gradient(V: Array, moments: Moments, eta: float, steps: int) -> Array:
+    """dL_SFT/dV~ at W~ = I, shape (d, d): (c_k/B) (V Phi + eta Omega) Phi^T."""
+    residual = dense(V) @ moments.phi + eta * moments.weights
+    return np.asarray(chain_weight(eta, steps) / residual.shape[1] * residual @ moments.phi.T)
+
+
+def sft_minimiser(moments: Moments, eta: float, V0: Array) -> Array:
+    """Thm 4.1: V* = -eta Omega Phi^+ + V0 (I - Phi Phi^+), the minimiser nearest to V0; shape (d, d).
+
+    For B <= rank(Phi) it interpolates and (V*, W~ = I) is the nearest global minimum of L_SFT over both
+    matrices. For B > rank(Phi) it is the least-squares V~ at W~ = I only: unless eta = 1 the loss still
+    decreases in W~ there, so the paper's zero-loss proof does not cover it (see
+    :func:`attention_gradient_at_minimiser` and docs/errata.md).
+    """
+    V0 = dense(V0)
+    # Least squares on the increment over V0 is the minimum-norm change, i.e. the projection onto V0.
+    increment, *_ = np.linalg.lstsq(moments.phi.T, -(eta * moments.weights + V0 @ moments.phi).T, rcond=None)
+    return np.asarray(V0 + increment.T)
+
+
+def first_order_minimiser(moments: Moments, data: Array, eta: float, V0: Array) -> Array:
+    """V~ = VS + VN of eq. (B.3), the first-order approximation of V* that Thm B.1 describes; (d, d).
+
+    With M = A Omega and E = Phi - M: VS = -eta Omega M^+ + V0 (I - M M^+), VN = -VS E M^+.
+    """
+    V0 = dense(V0)
+    if moments.phi.shape[1] == 0:
+        return V0
+    basis = range_basis(data)
+    M = left_multiply(data, moments.weights)
+    # M has full rank on range(A), so its pseudo-inverse is a triangular solve after one QR.
+    reduced = basis.T @ M
+    wide = reduced.shape[1] > reduced.shape[0]
+    q, R = np.linalg.qr(reduced.T if wide else reduced)
+    solved = solve_triangular(R, q.T)
+    pinv = (solved.T if wide else solved) @ basis.T
+    signal = V0 + (-eta * moments.weights - V0 @ M) @ pinv
+    return np.asarray(signal - (signal @ (moments.phi - M)) @ pinv)
+
+
+def attention_gradient_at_minimiser(
+    V: Array, weights: Array, covariances: Array, eta: float, steps: int
+) -> Array:
+    """dL_SFT/dW~ at (V, W~ = I), shape (d, d): -(1/B) sum_i c_i (1 - c_i) sum_tau S V^T R w*^T.
+
+    Here c_i = (1-eta)^i along the chain and R = (V S + eta I) w*. It vanishes where every prompt is
+    interpolated (R = 0) and, for B > rank, at the least-squares V only if eta = 1.
+
+    Args:
+        V: operator, (d, d) or spectrum (d,).
+        weights: (d, B).
+        covariances: empirical covariances S, (B, d, d).
+    """
+    V = dense(V)
+    decay = (1 - eta) ** np.arange(steps + 1)
+    phi = np.einsum("bij,jb->ib", covariances, weights)
+    residual = V @ phi + eta * weights
+    pulled = np.einsum("bij,jb->ib", covariances, V.T @ residual)
+    # At W~ = I and w_i = (1 - c_i) w*, step i leaves the residual -c_i R; W~ acts on w_i.
+    return np.asarray(-(decay * (1 - decay)).sum() / weights.shape[1] * pulled @ weights.T)
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """Gradient descent on L_SFT in V~ at W~ = I, in closed form (Thm 4.2).
+
+    V_t = V* + (V0 - V*) (I - gamma c_k M / B)^t, with gamma the step size; each eigendirection of M
+    contracts on its own, and the complement of range(Phi) never moves.
+    """
+
+    minimiser: Array
+    start: Array
+    eigenvalues: Array
+    """Positive eigenvalues of c_k M / B, the curvatures of the loss."""
+    eigenvectors: Array
+
+    @classmethod
+    def of(cls, moments: Moments, eta: float, V0: Array, steps: int) -> GradientDescent:
+        """The dynamics for these prompts, chain length and start."""
+        left, singular, _ = np.linalg.svd(moments.phi, full_matrices=False)
+        keep = singular > singular[0] * max(moments.phi.shape) * np.finfo(np.float64).eps
+        curvature = chain_weight(eta, steps) * singular[keep] ** 2 / moments.phi.shape[1]
+        return cls(sft_minimiser(moments, eta, V0), dense(V0), curvature, left[:, keep])
+
+    @property
+    def largest_step(self) -> float:
+        """2B / (c_k lambda_max(M)): at or above it gradient descent does not converge."""
+        return float(2 / self.eigenvalues.max())
+
+    @property
+    def balanced_step(self) -> float:
+        """B / (c_k lambda_max(M)), the step of the paper's simplified rate 1 - lambda_min+/lambda_max."""
+        return float(1 / self.eigenvalues.max())
+
+    def rate(self, step: float) -> float:
+        """Contraction of ||V_t - V*|| per iteration, max_i |1 - gamma c_k lambda_i / B| over lambda_i > 0."""
+        self._check(step)
+        ends = np.array([self.eigenvalues.max(), self.eigenvalues.min()])
+        return float(np.abs(1 - step * ends).max())
+
+    def iterate(self, step: float, iterations: int) -> Array:
+        """V after ``iterations`` steps of size ``step``, shape (d, d)."""
+        self._check(step)
+        t = require_integer("iterations", iterations, 0)
+        gap = (self.start - self.minimiser) @ self.eigenvectors
+        shrunk = gap * (1 - step * self.eigenvalues) ** t
+        return np.asarray(self.minimiser + shrunk @ self.eigenvectors.T)
+
+    @staticmethod
+    def _check(step: float) -> None:
+        require_number("step", step, 0, np.inf, open_ends=True)
+
+
+def population_minimiser(data: Array, length: int, eta: float, V0: Array) -> Array:
+    """Prop 4.3: V_inf = -eta ((n+1)/n A + (tr A / n) A A^+)^+ + V0 (I - A A^+), the limit B -> infinity.
+
+    Equal to -eta A (E[S^2])^+ + V0 (I - A A^+). Form of the inputs.
+    """
+    n = require_integer("length", length, 1)
+    data, V0 = same_form(data, V0)
+    P = range_projector(data)
+    fitted = product(data, pseudo_inverse(wishart_second_moment(data, n)))
+    return -eta * fitted + product(V0, identity_like(P) - P)
+
+
+def optimal_allocation(shift: Shift, interference: float = 0.0) -> Array:
+    """Section 5.1: A = eta (P Sigma0 P + Delta) + r (I - P), P onto range(Delta), r the interference.
+
+    It makes V_inf -> -Sigma^{-1} on the shift's directions as n grows. Exact only in that limit: the
+    planner improves on it at finite n and B.
+    """
+    return Shift.aligned(shift.sigma0, shift.delta, shift.eta, interference).data
+
+
+def require_prompts(prompts: object) -> Array:
+    """``prompts`` as a float array of non-negative finite counts, else :class:`InputError`."""
+    counts = np.atleast_1d(np.asarray(prompts, dtype=np.float64))
+    if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any():
+        reject("prompts", prompts, "non-negative finite counts")
+    return counts
