@@ -6,8 +6,8 @@ range(A) and psi = Q^T phi:
 - Up to B = rank(A): psi = Q' R (one Householder QR) gives V*_B = V0 + sum_{j<=B} u_j p_j^T with p_j = Q q'_j
   and u_j = (-eta W R^{-1})_j - V0 p_j: no u_j or p_j depends on B.
 - Beyond: blocks of prompts. With psi^T = Qt Rt so far, new psi_b, Z = Rt^{-T} psi_b and I + Z^T Z = L L^T,
-  again V*_B = V_block + sum u_j p_j^T with P = Q Rt^{-1} Z L^{-T}, U = (-eta W_b - V psi_b) L^{-T}. Each block
-  restarts from a fresh orthogonal factorisation, and the first blocks past the peak are small, so the bad
+  again V*_B = V_block + sum u_j p_j^T with P = Q Rt^{-1} Z L^{-T}, U = (-eta W_b - V psi_b) L^{-T}. Each
+  block restarts from an orthogonal factorisation, and the first blocks past the peak are small, so the bad
   conditioning at B = rank(A) neither squares nor lingers.
 
 The error is quadratic in V, so along V + sum u_j p_j^T all errors follow from Gram matrices: everything is
@@ -86,9 +86,7 @@ def _embed(basis: Array | None, columns: Array) -> Array:
     return columns if basis is None else basis @ columns
 
 
-def _interpolating(
-    psi: Array, answers: Array, V0: Array, basis: Array | None, error: _Quadratic
-) -> Array:
+def _interpolating(psi: Array, answers: Array, V0: Array, basis: Array | None, error: _Quadratic) -> Array:
     """Increments of the error over B = 0 for B = 1 .. rank(A)."""
     q, R = np.linalg.qr(psi)
     P = _embed(basis, q)
@@ -97,9 +95,7 @@ def _interpolating(
     return error.along(V0, Y - V0 @ P, P)
 
 
-def _overdetermined(
-    psi: Array, answers: Array, V0: Array, basis: Array | None, error: _Quadratic
-) -> Array:
+def _overdetermined(psi: Array, answers: Array, V0: Array, basis: Array | None, error: _Quadratic) -> Array:
     """Errors for B = rank(A) + 1 .. all."""
     rank, total = psi.shape
     q, R = np.linalg.qr(psi[:, :rank].T)

@@ -10,8 +10,7 @@ class InputError(ValueError):
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
-        shown = repr(value) if isinstance(value, str) else str(value)
-        shown = " ".join(shown.split())
+        shown = " ".join(str(value).split()) or "''"
         if len(shown) > 80:
             shown = shown[:77] + "..."
         super().__init__(f"{field}: got {shown}; allowed: {allowed}")

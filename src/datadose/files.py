@@ -18,7 +18,9 @@ def prepare_folder(field: str, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(field, str(folder), "a folder, or a path where one can be made (a file is there)") from error
+        raise InputError(
+            field, str(folder), "a folder, or a path where one can be made (a file is there)"
+        ) from error
     except OSError as error:
         raise InputError(field, str(folder), f"a folder that can be written ({error.strerror})") from error
     return folder
@@ -39,7 +41,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        msg = f"{path}: could not be written ({error.strerror}); finished cells are kept, run again to continue"
+        msg = (
+            f"{path}: could not be written ({error.strerror}); finished cells are kept, run again to continue"
+        )
         raise RunError(msg) from error
 
 

@@ -100,7 +100,7 @@ def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, ti
                 results[index] = result
                 advance()
     except TerminatedWorkerError as error:
-        msg = f"{title}: a worker process was killed (out of memory?); finished cells are kept, run again to continue"
+        msg = f"{title}: a worker process was killed (out of memory?); finished cells are kept, run again"
         raise RunError(msg) from error
     return results
 

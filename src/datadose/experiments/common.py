@@ -33,7 +33,7 @@ COLUMNS = [
     "estimator",
     "form",
 ]
-"""The contract's columns, then ours: ``estimator`` (minimiser | first-order) and ``form`` (of `predicted`)."""
+"""The contract's columns, then ours: ``estimator`` (minimiser | first-order) and ``form`` of `predicted`."""
 
 
 class Experiment(Protocol):

@@ -56,7 +56,7 @@ class Figure1:
             lengths=(400, 800, 1200),
             simulated_prompts=grid(dense, around_peaks),
             theory_prompts=grid(range(0, 600, 2), range(600, 2001, 10)),
-            seeds=50 if name == "paper" else 10,
+            seeds=50 if name == "paper" else 20,
         )
 
     def _curves(self) -> list[tuple[float, int, int]]:
@@ -64,9 +64,7 @@ class Figure1:
 
     def cells(self) -> list[Cell]:
         """One cell a curve and seed."""
-        return [
-            curve_cell(self.block, r, n, self.simulated_prompts, seed) for r, n, seed in self._curves()
-        ]
+        return [curve_cell(self.block, r, n, self.simulated_prompts, seed) for r, n, seed in self._curves()]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """Simulated rows (model lsa) with their prediction, then the theory on a fine grid."""

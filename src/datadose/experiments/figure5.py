@@ -124,9 +124,7 @@ def simulate_both(
     V0 = pretrained_operator(shift.sigma0, length)
     moments = draw_moments(shift.data, length, max(counts), seed=seed)
     first_order = [
-        post_test_error(
-            first_order_minimiser(moments.first(B), shift.data, eta, V0), shift.target, length
-        )
+        post_test_error(first_order_minimiser(moments.first(B), shift.data, eta, V0), shift.target, length)
         for B in counts
     ]
     curve = sft_error_curve(shift, max(counts), length, seed=seed)

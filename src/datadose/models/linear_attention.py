@@ -43,9 +43,7 @@ class LinearAttention(nn.Module):
         V = operator.new_zeros(2 * d + 2, 2 * d + 2)
         W = torch.zeros_like(V)
         V[d + 1 : 2 * d + 1, :d] = operator
-        W[:d, d + 1 : 2 * d + 1] = (
-            torch.eye(d, dtype=operator.dtype) if attention is None else attention
-        )
+        W[:d, d + 1 : 2 * d + 1] = torch.eye(d, dtype=operator.dtype) if attention is None else attention
         W[d, 2 * d + 1] = -1
         self.V = nn.Parameter(V)
         self.W = nn.Parameter(W)
@@ -68,7 +66,9 @@ class LinearAttention(nn.Module):
 
     def append(self, Z: Tensor, column: Tensor) -> Tensor:
         """Z with ``column`` (B, 2d+2) as its next thought, x and y rows blanked (3.3)."""
-        kept = torch.cat([torch.zeros_like(column[:, : self.dimension + 1]), column[:, self.dimension + 1 :]], 1)
+        kept = torch.cat(
+            [torch.zeros_like(column[:, : self.dimension + 1]), column[:, self.dimension + 1 :]], 1
+        )
         return torch.cat([Z, kept.unsqueeze(-1)], dim=2)
 
     def rollout(self, Z: Tensor, steps: int) -> Tensor:

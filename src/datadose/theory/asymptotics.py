@@ -18,10 +18,19 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from datadose.covariance import Array, product, same_form, trace, validate_covariance, wishart_second_moment
+from datadose.covariance import (
+    Array,
+    dense,
+    product,
+    same_form,
+    trace,
+    validate_covariance,
+    wishart_second_moment,
+)
 from datadose.errors import reject, require_integer, require_number
 from datadose.shift import Shift
 from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
+from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.printed import printed_error
 
@@ -31,7 +40,7 @@ FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
 
 @dataclass(frozen=True)
 class Source:
-    """A source of post-training prompts: covariance A_c, prompt length n_c, number B_c (may be fractional)."""
+    """A source of post-training prompts: covariance A_c, length n_c, number B_c (may be fractional)."""
 
     covariance: Array
     length: int
@@ -41,9 +50,7 @@ class Source:
         """Its second moments: C_c = (1 + 1/n) A^2 + (tr A / n) A and A_c."""
         A = validate_covariance("covariance", self.covariance)
         require_number("prompts", self.prompts, 0, np.inf)
-        return Columns(
-            self.prompts, wishart_second_moment(A, require_integer("length", self.length, 1)), A
-        )
+        return Columns(self.prompts, wishart_second_moment(A, require_integer("length", self.length, 1)), A)
 
 
 def mixture_equivalent(V0: Array, eta: float, sources: Sequence[Source]) -> Equivalent:
@@ -59,7 +66,13 @@ def mixture_equivalent(V0: Array, eta: float, sources: Sequence[Source]) -> Equi
 
 
 def mixture_error(
-    V0: Array, eta: float, sources: Sequence[Source], target: Array, test_length: int
+    V0: Array,
+    eta: float,
+    sources: Sequence[Source],
+    target: Array,
+    test_length: int,
+    *,
+    finite_size: bool = False,
 ) -> float:
     """Exact asymptotic Err(V*) / d after SFT from ``V0`` on K sources, any PSD matrices, any V0.
 
@@ -69,18 +82,24 @@ def mixture_error(
         sources: where the prompts come from.
         target: test covariance Sigma.
         test_length: length n of the test prompts.
+        finite_size: add the O(1/d) correction (docs/derivations/finite_size.md).
 
     Raises:
-        PeakError: the total number of prompts equals the rank of the data.
+        PeakError: the total number of prompts equals the rank of the data (with ``finite_size``: is within 1).
         InputError: a value outside its range.
     """
     require_number("eta", eta, 0, 2, open_ends=True)
     target = validate_covariance("target", target)
+    n = require_integer("test_length", test_length, 1)
+    if target.ndim > V0.ndim:
+        V0 = dense(V0)
     equivalent = mixture_equivalent(V0, eta, sources)
     target, _ = same_form(target, equivalent.mean)
-    if target.ndim != equivalent.mean.ndim:
-        equivalent = mixture_equivalent(np.diag(V0), eta, sources)
-    return equivalent.error(target, wishart_second_moment(target, require_integer("length", test_length, 1)))
+    error = equivalent.error(target, wishart_second_moment(target, n))
+    if finite_size:
+        lengths = [source.length for source in sources if source.prompts > 0]
+        error += finite_size_correction(equivalent, eta, lengths, target, n).total
+    return error
 
 
 def predict_error(
@@ -89,6 +108,7 @@ def predict_error(
     length: int,
     *,
     form: Form = "exact",
+    finite_size: bool = False,
     pretrain_length: int | None = None,
     test_length: int | None = None,
 ) -> float:
@@ -99,6 +119,7 @@ def predict_error(
         prompts: B >= 0, may be fractional (the theory is smooth in it).
         length: post-training prompt length n.
         form: ``exact``, ``first-order`` or ``as-printed`` (two-block shifts with A full rank only).
+        finite_size: add the O(1/d) correction to the exact form (there is none for the others).
         pretrain_length, test_length: prompt lengths of the other stages; ``length`` unless given.
 
     Raises:
@@ -111,9 +132,13 @@ def predict_error(
     n_pretrain = n if pretrain_length is None else require_integer("pretrain_length", pretrain_length, 1)
     if form not in FORMS:
         reject("form", form, ", ".join(FORMS))
+    if finite_size and form != "exact":
+        reject("finite_size", f"True with form {form}", "True with form exact only")
     V0 = pretrained_operator(shift.sigma0, n_pretrain)
     if form == "exact":
-        return mixture_error(V0, shift.eta, [Source(shift.data, n, B)], shift.target, n_test)
+        return mixture_error(
+            V0, shift.eta, [Source(shift.data, n, B)], shift.target, n_test, finite_size=finite_size
+        )
     if form == "first-order":
         return first_order_error(V0, shift.eta, Source(shift.data, n, B), shift.target, n_test)
     if (n_pretrain, n_test) != (n, n):

@@ -36,7 +36,7 @@ from datadose.covariance import (
     trace_product,
     transpose,
 )
-from datadose.errors import InputError
+from datadose.errors import InputError, reject
 
 
 class PeakError(InputError):
@@ -84,9 +84,7 @@ class Equivalent:
 
     def error(self, target: Array, test_second_moment: Array) -> float:
         """(1/d) E ||I + V* S||_F^2 with E[S] = ``target``, E[S^2] = ``test_second_moment`` (Prop 5.1)."""
-        return (
-            1 + 2 * trace_product(self.mean, target) / len(target) + self.quadratic(test_second_moment)
-        )
+        return 1 + 2 * trace_product(self.mean, target) / len(target) + self.quadratic(test_second_moment)
 
 
 def deterministic_equivalent(V0: Array, eta: float, sources: Sequence[Columns]) -> Equivalent:
@@ -102,12 +100,14 @@ def deterministic_equivalent(V0: Array, eta: float, sources: Sequence[Columns]) 
     mixed = sum((source.count * source.second_moment for source in sources), np.zeros_like(V0))
     dimensions = rank(mixed)
     if abs(total - dimensions) < RELATIVE_ZERO * dimensions:
-        raise PeakError("prompts", f"{total:g}", f"any number but rank(A) = {dimensions}: the mean is infinite")
+        raise PeakError(
+            "prompts", f"{total:g}", f"any number but rank(A) = {dimensions}: the mean is infinite"
+        )
     if total < dimensions:
-        q, R = _fixed_point(sources, identity_like(V0), 0.0)
+        q, R = _fixed_point(sources, identity_like(V0), 0.0, dimensions)
         mean = product(V0 - eta * _weighted(q, [s.cross for s in sources]), R)
     else:
-        q, R = _fixed_point(sources, None, 1.0)
+        q, R = _fixed_point(sources, None, 1.0, dimensions)
         off_range = identity_like(V0) - range_projector(mixed)
         mean = product(V0, off_range) - eta * product(_weighted(q, [s.cross for s in sources]), R)
     residuals = [_residual_trace(mean, eta, source) for source in sources]
@@ -124,7 +124,9 @@ def _weighted(q: Array, matrices: Sequence[Array]) -> Array:
     return sum((qc * M for qc, M in zip(q, matrices, strict=True)), np.zeros_like(matrices[0]))
 
 
-def _fixed_point(sources: Sequence[Columns], ridge: Array | None, loose: float) -> tuple[Array, Array]:
+def _fixed_point(
+    sources: Sequence[Columns], ridge: Array | None, loose: float, dimensions: int
+) -> tuple[Array, Array]:
     """Minimise loose * sum e^x + log det(ridge + sum e^x C) - sum B x over x = log q; returns q, R.
 
     ``ridge`` is the identity below the peak (``loose`` = 0) and absent above it (``loose`` = 1).
@@ -138,24 +140,33 @@ def _fixed_point(sources: Sequence[Columns], ridge: Array | None, loose: float) 
         CR = [qc * product(C, R) for qc, C in zip(q, moments, strict=True)]
         filled = np.array([trace(X) for X in CR])
         gradient = loose * q + filled - counts
-        if np.abs(gradient).max() <= 1e-13 * counts.sum():
-            return q, R
+        if ridge is not None and counts.sum() > dimensions / 2:
+            # Near the peak sum_c q_c tr(C_c R) = rank - tr(R on the range) loses its digits to cancellation;
+            # the right-hand side keeps them.
+            unfilled = trace(R) - (len(R) - dimensions)
+            exact_sum = (dimensions - counts.sum()) - unfilled
+            gradient += filled / filled.sum() * (exact_sum - gradient.sum())
         overlap = np.array([[trace_product(X, Y) for Y in CR] for X in CR])
-        hessian = np.diag(loose * q + filled) - overlap
-        step = -np.linalg.solve(hessian, gradient)
-        step *= min(1.0, 8.0 / np.abs(step).max())
-        slope = float(gradient @ step)
-        if -slope <= 1e-15 * counts.sum():
-            return q, R
-        size = 1.0
+        step = -np.linalg.solve(np.diag(loose * q + filled) - overlap, gradient)
+        largest = np.abs(step).max()
+        step *= min(1.0, 8.0 / largest) if largest > 0 else 0.0
+        slope, size = float(gradient @ step), 1.0
         while True:
             candidate, candidate_R = _potential(x + size * step, moments, counts, ridge, loose)
-            if candidate <= value + 1e-4 * size * slope + 1e-13 * abs(value) or size < 1e-9:
+            # The last term lets full steps through once the decrease is below rounding.
+            if candidate <= value + 1e-4 * size * slope + 1e-12 * abs(value) or size < 1e-9:
                 break
             size /= 2
         x, value, R = x + size * step, candidate, candidate_R
-    msg = f"the fixed point did not converge for counts {counts}"
-    raise ArithmeticError(msg)
+        # Newton doubles the digits: a step of 1e-9 leaves an error at rounding.
+        if largest <= 1e-9 or np.abs(gradient).max() <= np.finfo(np.float64).eps * counts.sum():
+            return np.exp(x), R
+    reject(
+        "prompts",
+        counts,
+        "numbers for which the sources are all below or all above the rank that they span together (a source "
+        "with more prompts than its own rank, in a mixture with fewer than the total, has no solution here)",
+    )
 
 
 def _potential(

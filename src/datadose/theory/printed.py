@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.special import expit
 
 from datadose.covariance import Array
 from datadose.errors import InputError, reject
@@ -39,7 +40,10 @@ class Blocks:
         if shift.data.min() <= 0:
             raise InputError("interference", 0, f"form as-printed wants {allowed}")
         levels, inverse_index, counts = np.unique(
-            np.stack([shift.data, shift.target, shift.sigma0]), axis=1, return_inverse=True, return_counts=True
+            np.stack([shift.data, shift.target, shift.sigma0]),
+            axis=1,
+            return_inverse=True,
+            return_counts=True,
         )
         if len(counts) != 2:
             reject("form as-printed", f"{len(counts)} blocks", allowed)
@@ -94,8 +98,8 @@ def _weights(mu: Array, a: Array, beta: float):  # type: ignore[no-untyped-def]
         return np.ones(2), 0.0, lambda x: float(mu @ (x / a**2)) / (beta - 1)
     if beta == 0:
         return np.zeros(2), 0.0, lambda _: 0.0
-    fill = lambda log_q: float(mu @ (1 / (1 + np.exp(-log_q) / a**2))) - beta  # noqa: E731
-    q = float(np.exp(brentq(fill, -700, 700, xtol=1e-14, rtol=1e-14)))
+    log_q = brentq(lambda x: float(mu @ expit(x + 2 * np.log(a))) - beta, -500, 500, xtol=1e-14, rtol=1e-14)
+    q = float(np.exp(log_q))
     w = a**2 * q / (1 + a**2 * q)
     v = w * (1 - w)
     t12 = float(mu[0] * mu[1] * v[0] * v[1] / (mu @ v))

@@ -49,6 +49,24 @@ def sft_gradient(V: Array, moments: Moments, eta: float, steps: int) -> Array:
     return np.asarray(chain_weight(eta, steps) / residual.shape[1] * residual @ moments.phi.T)
 
 
+def chain_residuals(V: Array, W: Array, weights: Array, covariances: Array, eta: float, steps: int) -> Array:
+    """Teacher-forced residuals w_i + V S (W w_i - w*) - w_{i+1}, i = 0..k, of eq. (A.1); (k+1, B, d).
+
+    L_SFT = ||residuals||^2 / (2B) for any V~ and W~ (complex inputs pass through, for complex-step
+    derivatives).
+
+    Args:
+        V, W: the blocks V~ and W~, (d, d).
+        weights: (d, B).
+        covariances: empirical covariances S, (B, d, d).
+    """
+    decay = (1 - eta) ** np.arange(steps + 2)
+    chain = (1 - decay)[:, None, None] * weights.T
+    off_target = chain[:-1] @ W.T - weights.T
+    seen = np.einsum("bij,kbj->kbi", covariances, off_target, optimize=True)
+    return np.asarray(chain[:-1] + seen @ V.T - chain[1:])
+
+
 def sft_minimiser(moments: Moments, eta: float, V0: Array) -> Array:
     """Thm 4.1: V* = -eta Omega Phi^+ + V0 (I - Phi Phi^+), the minimiser nearest to V0; shape (d, d).
 

@@ -1,0 +1,48 @@
+# One environment in .venv serves everything. TORCH is installed first, on its own: a plain `torch` may pull a
+# CUDA build of several gigabytes where a CPU build is wanted. On a GPU machine: make reproduce TORCH=torch
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+PRESET ?= quick
+OUT ?= results
+JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup reproduce test lint bench clean
+
+help:
+	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|paper), write $(OUT)/report.html"
+	@echo "make test        set up $(VENV), run the tests"
+	@echo "make lint        ruff, mypy and pre-commit"
+	@echo "make bench       the benchmarks, as ratios measured side by side"
+	@echo "make clean       remove results, caches and the environment"
+
+setup: $(READY)
+
+$(READY): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+reproduce: $(READY)
+	$(BIN)/datadose reproduce all --preset $(PRESET) --out $(OUT) --jobs $(JOBS)
+	$(BIN)/datadose claims --out $(OUT)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(READY)
+	$(BIN)/pre-commit run --all-files
+
+bench: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curves.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predict.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/finite_size.py
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,6 @@
+"""The ledger: every claim of the paper, its experiment, its statistic and a computed verdict."""
+
+from datadose.claims.ledger import Claim, Judgement, Tables, judge_all
+from datadose.claims.registry import CLAIMS
+
+__all__ = ["CLAIMS", "Claim", "Judgement", "Tables", "judge_all"]

@@ -1,0 +1,36 @@
+"""All entries of the ledger, in the paper's order; those whose experiment is not built yet say so."""
+
+from __future__ import annotations
+
+from datadose.claims.figures import FIGURE_CLAIMS
+from datadose.claims.ledger import Claim
+from datadose.claims.theorems import THEOREM_CLAIMS
+
+
+def _later(id_: str, paper: str, statement: str) -> Claim:
+    return Claim(id_, paper, statement, "", "", None, "", None)
+
+
+LATER_CLAIMS = [
+    _later(
+        "insight-3", "Insight 3", "OS is sensitive to sample variation near rho(M) = 1: it needs much data."
+    ),
+    _later("insight-4", "Insight 4", "OS improves what pretraining partly taught; a novel task is unstable."),
+    _later("sec-7", "Sec 7", "Balanced pretraining keeps post-training in the stable regime."),
+    _later("prop-6.1", "Prop 6.1", "w* - what_k = (I + sum_i (V S W + I)^i V S) w*."),
+    _later("app-E", "App. E", "||Hessian of L_OS|| <= k^2 ||M||^(2k-2) ||w||^2 ||S|| near a minimum."),
+    *[
+        _later(f"fig-{figure}{panel}", f"Fig {figure}{panel}", f"{model}: {statement}")
+        for figure, model in ((3, "GPT-2"), (4, "LSA"))
+        for panel, statement in (
+            ("a", "SFT error falls, then rises with B."),
+            ("b", "SFT error falls, then rises with n."),
+            ("c", "SFT error is insensitive to k."),
+            ("d", "OS error falls with B."),
+            ("e", "OS error falls with n."),
+            ("f", "OS error rises with k."),
+        )
+    ],
+]
+
+CLAIMS = [*THEOREM_CLAIMS, *FIGURE_CLAIMS, *LATER_CLAIMS]

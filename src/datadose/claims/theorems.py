@@ -1,0 +1,269 @@
+"""Claims on the theorems of SFT: judged from the numerical checks and from the theory itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datadose.claims.ledger import Claim, Judgement, Tables, judge_mean, judge_worst
+from datadose.shift import Shift
+from datadose.theory.asymptotics import first_order_limits, predict_error
+from datadose.theory.printed import Blocks, printed_error
+
+
+def _worst_of(check: str, *statistics: str):  # type: ignore[no-untyped-def]
+    def judge(tables: Tables, threshold: float) -> Judgement:
+        values = np.max([tables.check(check, name) for name in statistics], axis=0)
+        return judge_worst(values, threshold)
+
+    return judge
+
+
+def _overdetermined(tables: Tables, threshold: float) -> Judgement:
+    gain = tables.check("overdetermined", "loss_decrease")
+    gradient = tables.check("overdetermined", "attention_gradient")
+    change = tables.check("overdetermined", "error_change")
+    note = (
+        f"the W~-gradient at (V*, I) has norm {gradient.min():.2g} to {gradient.max():.2g}; joint "
+        f"minimisation changes the test error by {change.min():+.1%} to {change.max():+.1%}"
+    )
+    return judge_mean(gain, threshold, note=note)
+
+
+def _remark_41(tables: Tables, threshold: float) -> Judgement:
+    gained = tables.check("chain_length", "speed_up")
+    predicted = tables.check("chain_length", "speed_up_predicted")
+    values = np.maximum(tables.check("chain_length", "limit_gap"), np.abs(gained / predicted - 1) / 100)
+    note = (
+        f"k = 8 needs {gained.mean():.3f} times fewer iterations than k = 0; c_8/c_0 = {predicted.mean():.3f}"
+    )
+    return judge_worst(values, threshold, note=note)
+
+
+def _population_slope(tables: Tables, threshold: float) -> Judgement:
+    gap = tables.check("population", "relative_gap")
+    note = f"relative distance at B = 64000: {gap.mean():.2g}"
+    slope = tables.check("population", "slope")
+    return judge_mean(np.abs(slope + 0.5), threshold, note=note)
+
+
+def _post_test(statistic: str):  # type: ignore[no-untyped-def]
+    def judge(tables: Tables, threshold: float) -> Judgement:
+        return judge_mean(np.abs(tables.check("post_test", statistic) - 1), threshold)
+
+    return judge
+
+
+def _allocation(tables: Tables, threshold: float) -> Judgement:
+    moderate = tables.check("allocation", "excess_moderate")
+    note = (
+        f"at n = 10 d it is {moderate.mean():.2g} above the best allocation: optimal in the limit of long "
+        "prompts only"
+    )
+    return judge_worst(tables.check("allocation", "excess_long"), threshold, note=note)
+
+
+_PROP_B2 = {"dimension": 600, "shifted": 300, "rho": 0.1, "eta": 0.2}
+
+
+def _divergence(_: Tables, threshold: float) -> Judgement:
+    shift = Shift.two_block(**_PROP_B2, interference=0.1)
+    near = [predict_error(shift, 600 * (1 + gap), 1000, form="first-order") for gap in (1e-4, -1e-4)]
+    far = [predict_error(shift, 600 * (1 + gap), 1000, form="first-order") for gap in (1e-2, -1e-2)]
+    growth = np.array(near) / np.array(far)
+    note = (
+        f"growth by {growth[0]:.1f} (above) and {growth[1]:.1f} (below) when the distance to 1 falls 100-fold"
+    )
+    return judge_worst(growth, threshold, below=False, note=note)
+
+
+def _decrease(_: Tables, threshold: float) -> Judgement:
+    shift = Shift.two_block(**_PROP_B2, interference=0.1)
+    grid = 600 * (1 + np.geomspace(1e-3, 1e4, 400))
+    curve = np.array([predict_error(shift, B, 1000, form="first-order") for B in grid])
+    limit = first_order_limits(shift, 1000)[1]
+    steps = np.append(np.diff(curve), limit - curve[-1])
+    return judge_worst(steps / curve, threshold, note=f"F(infinity) = {limit:.4f}")
+
+
+def _small_interference(_: Tables, threshold: float) -> Judgement:
+    deviations = []
+    for r in (1e-3, 1e-4):
+        shift = Shift.two_block(**_PROP_B2, interference=r)
+        b = Blocks.of(shift, 1000)
+        before, after = first_order_limits(shift, 1000)
+        leading = b.eta**2 * b.mu[1] * (1 + b.gamma * float(b.mu @ b.sigma)) / r**2
+        deviations.append(abs((after - before) / leading - 1))
+    note = f"relative deviation {deviations[0]:.2g} at r = 1e-3, {deviations[1]:.2g} at r = 1e-4"
+    return judge_worst(np.array(deviations[-1:]), threshold, note=note)
+
+
+def _early_minimum(_: Tables, threshold: float) -> Judgement:
+    slopes = []
+    for r, n in ((1e-3, 10**6), (1e-4, 10**7)):
+        shift = Shift.two_block(**_PROP_B2, interference=r)
+        start = printed_error(shift, 0, n, corrected=True)
+        slopes.append((printed_error(shift, 600e-6, n, corrected=True) - start) / 1e-6)
+    note = "slope dF/dbeta at 0 for (r, n) = (1e-3, 1e6) and (1e-4, 1e7), corrected form"
+    return judge_worst(np.array(slopes), threshold, note=note)
+
+
+_TESTS = "tests/theory_vs_simulation/test_sft_theorems.py"
+_B2_SETTING = "d=600, m=300, rho=0.1, eta=0.2, first-order theory; r=0.1, n=1000 unless stated"
+
+THEOREM_CLAIMS = [
+    Claim(
+        "thm-4.1-interpolating",
+        "Thm 4.1",
+        "For B <= rank, (V*, W~ = I) is the minimiser of L_SFT nearest to the initialisation.",
+        "dense non-commuting matrices, d=6, n=15, B=4, k=3; joint minimisation of L_SFT + pull/2 times the "
+        "squared distance, pull 1e-8 and 1e-9 extrapolated to 0",
+        "largest relative distance of the extrapolated minimum from (V*, I)",
+        1e-5,
+        "theorems",
+        _worst_of("interpolation", "extrapolated_gap"),
+        f"{_TESTS}::test_minimiser_is_the_limit_of_regularised_joint_minimisation",
+    ),
+    Claim(
+        "thm-4.1-overdetermined",
+        "Thm 4.1",
+        "For B > rank too, (V*, W~ = I) minimises L_SFT over both matrices.",
+        "dense non-commuting matrices, d=6, n=15, B=24, k=3; joint minimisation started at (V*, I)",
+        "relative decrease of the loss (0 if the claim were true)",
+        1e-6,
+        "theorems",
+        _overdetermined,
+        f"{_TESTS}::test_attention_gradient_matches_autograd_of_the_literal_model",
+    ),
+    Claim(
+        "thm-4.2-iterates",
+        "Thm 4.2",
+        "Gradient descent on L_SFT follows V_t = V* + (V0 - V*)(I - gamma c_k M/B)^t.",
+        "dense matrices, d=12, n=30, B in {8, 30}, k=4, 300 iterations, two step sizes",
+        "largest relative distance of plain gradient descent from the formula",
+        1e-9,
+        "theorems",
+        _worst_of("gradient_descent", "iterate_gap_balanced", "iterate_gap_large"),
+        f"{_TESTS}::test_gradient_descent_of_the_literal_model_follows_theorem_4_2",
+    ),
+    Claim(
+        "thm-4.2-rate",
+        "Thm 4.2",
+        "Every step contracts ||V - V*|| at least by max |1 - gamma c_k lambda/B|.",
+        "as thm-4.2-iterates",
+        "largest measured contraction factor minus the rate",
+        1e-9,
+        "theorems",
+        _worst_of("gradient_descent", "rate_excess_balanced", "rate_excess_large"),
+        f"{_TESTS}::test_gradient_descent_diverges_past_the_largest_step",
+    ),
+    Claim(
+        "thm-4.2-simplified-rate",
+        "Thm 4.2",
+        "At gamma = B/(c_k lambda_max) the rate is 1 - lambda_min+/lambda_max.",
+        "as thm-4.2-iterates",
+        "largest difference of the two rates",
+        1e-12,
+        "theorems",
+        _worst_of("gradient_descent", "simplified_rate_gap"),
+        f"{_TESTS}::test_gradient_descent_of_the_literal_model_follows_theorem_4_2",
+    ),
+    Claim(
+        "remark-4.1",
+        "Remark 4.1",
+        "Longer chains speed up SFT through c_k but do not change its limit.",
+        "dense matrices, d=12, n=30, B=8, k=0 against k=8 at one step size",
+        "larger of the relative distance of the limits and 1/100 of |speed-up/(c_8/c_0) - 1|",
+        1e-4,
+        "theorems",
+        _remark_41,
+        f"{_TESTS}::test_chain_length_changes_the_speed_but_not_the_limit",
+    ),
+    Claim(
+        "prop-4.3",
+        "Prop 4.3",
+        "V* converges to V_inf as B grows.",
+        "dense matrices, d=10, n=20, B = 1000, 8000, 64000; the sampling error of V* decays like B^(-1/2)",
+        "mean |slope of log ||V*_B - V_inf|| in log B + 1/2|",
+        0.1,
+        "theorems",
+        _population_slope,
+        f"{_TESTS}::test_population_minimiser_is_the_limit_of_many_prompts",
+    ),
+    Claim(
+        "prop-5.1",
+        "Prop 5.1",
+        "The one-step test error is ||I + V Sigma||^2 + (1/n)(tr V Sigma^2 V' + tr(V Sigma V') tr Sigma).",
+        "dense matrices, d=8, n=12, 200,000 test prompts a seed",
+        "mean |Monte Carlo / formula - 1| over seeds",
+        0.002,
+        "theorems",
+        _post_test("ratio"),
+        f"{_TESTS}::test_post_test_error_matches_monte_carlo",
+    ),
+    Claim(
+        "lemma-A.1-last-line",
+        "Lemma A.1",
+        "The last line of the proof doubles the 1/n term of Prop 5.1.",
+        "as prop-5.1, with the 1/n term doubled",
+        "mean |Monte Carlo / formula - 1| over seeds",
+        0.002,
+        "theorems",
+        _post_test("ratio_doubled"),
+        f"{_TESTS}::test_post_test_error_matches_monte_carlo",
+    ),
+    Claim(
+        "sec-5.1-allocation",
+        "Sec 5.1",
+        "A = eta (P Sigma0 P + Delta) is the best allocation on range(Delta).",
+        "random spectra, d=10, B infinite, no interference, n = 1000 d",
+        "largest excess over the numerically best allocation, relative to the error left on range(Delta)",
+        1e-3,
+        "theorems",
+        _allocation,
+        f"{_TESTS}::test_paper_allocation_is_optimal_only_for_long_prompts",
+    ),
+    Claim(
+        "prop-B.2-i",
+        "Prop B.2 (i)",
+        "F(beta) diverges at beta = 1, from both sides.",
+        _B2_SETTING + "; |beta - 1| = 1e-4 against 1e-2",
+        "smallest growth of F when the distance to 1 falls 100-fold",
+        50.0,
+        "theory",
+        _divergence,
+        "tests/theory/test_asymptotics.py::test_first_order_form_diverges_at_the_peak",
+    ),
+    Claim(
+        "prop-B.2-ii",
+        "Prop B.2 (ii)",
+        "F decreases strictly for beta > 1, to F(infinity).",
+        _B2_SETTING + "; 400 values of beta from 1.001 to 10001",
+        "largest relative increase between neighbours (negative: a decrease)",
+        -1e-12,
+        "theory",
+        _decrease,
+        "tests/theory/test_asymptotics.py::test_first_order_form_decreases_past_the_peak",
+    ),
+    Claim(
+        "prop-B.2-iii-gap",
+        "Prop B.2 (iii)",
+        "F(infinity) - F(0) ~ eta^2 mu2 (1 + gamma Sbar) / r^2 for small r, so the minimum is at beta < 1.",
+        _B2_SETTING + "; r = 1e-3 and 1e-4",
+        "relative deviation from the leading term at r = 1e-4",
+        0.01,
+        "theory",
+        _small_interference,
+        "tests/theory/test_asymptotics.py::test_small_interference_limit",
+    ),
+    Claim(
+        "prop-B.2-iii-slope",
+        "Prop B.2 (iii)",
+        "F'(0) < 0 for small r and gamma when mu1 >= rho^2 / (1 + rho^2).",
+        "d=600, m=300 (mu1 = 0.5), rho=0.1, eta=0.2",
+        "largest slope at beta = 0",
+        0.0,
+        "theory",
+        _early_minimum,
+        "tests/theory/test_asymptotics.py::test_early_slope",
+    ),
+]

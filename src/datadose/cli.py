@@ -1,0 +1,233 @@
+"""The command line. Thin: it parses, calls the library and prints; imports wait until a command needs them.
+
+argparse rather than a framework: `--prompts B [B ...]` takes many values, `--help` must answer at once, and
+bad input must be one line on stderr with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from datadose._version import __version__
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line on stderr for bad input, no usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        raise SystemExit(EXIT_BAD_INPUT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (0 done, 1 failed, 2 bad input, 130 interrupted)."""
+    from datadose.errors import InputError, RunError
+
+    arguments = _parser().parse_args(argv)
+    command = ["datadose", *(sys.argv[1:] if argv is None else argv)]
+    try:
+        run: Callable[[argparse.Namespace, str], None] = arguments.run
+        run(arguments, shlex.join(command))
+    except InputError as error:
+        return _complain(arguments, str(error), EXIT_BAD_INPUT)
+    except RunError as error:
+        return _complain(arguments, str(error), EXIT_FAILED)
+    except BrokenPipeError:
+        # The reader of our output left (`| head`); nothing to say to anybody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except KeyboardInterrupt:
+        hint = "interrupted; finished cells are kept, run the same command again to continue"
+        return _complain(arguments, hint, EXIT_INTERRUPTED)
+    return EXIT_OK
+
+
+def _complain(arguments: argparse.Namespace, message: str, code: int) -> int:
+    print(f"datadose {arguments.command}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="datadose",
+        description="Which data, how much of it, at which stage: exact theory and experiments.",
+        epilog="example: datadose reproduce fig1 --preset quick --jobs 2",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"datadose {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_reproduce(commands)
+    _add_predict(commands)
+    _add_claims(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, help_: str, example: str, run: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help_,
+        description=help_,
+        epilog=f"example: {example}",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_reproduce(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "reproduce",
+        "Run the experiments behind the paper's figures and claims.",
+        "datadose reproduce fig1 fig5 --preset quick --out results",
+        _reproduce,
+    )
+    parser.add_argument("targets", nargs="*", default=["all"], help="fig1 fig2 fig5 claims, or all")
+    parser.add_argument("--preset", default="quick", help="smoke, quick or paper")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument("--seeds", type=int, help="seeds per setting, instead of the preset's")
+    parser.add_argument("--jobs", type=int, default=_cores(), help="parallel processes")
+    parser.add_argument("--backend", default="loky", help="loky, dask or ray")
+    parser.add_argument("--address", help="address of a running Dask or Ray cluster")
+
+
+def _reproduce(arguments: argparse.Namespace, command: str) -> None:
+    from datadose.reproduce import reproduce
+    from datadose.sweep import Workers
+
+    out = reproduce(
+        arguments.targets,
+        preset=arguments.preset,
+        out=arguments.out,
+        seeds=arguments.seeds,
+        workers=Workers(arguments.jobs, arguments.backend, arguments.address),
+        command=command,
+    )
+    print(f"wrote {out / 'report.html'}", file=sys.stderr)
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "predict",
+        "Predict the post-test error after SFT on the paper's two-block shift.",
+        "datadose predict --dimension 400 --shifted 200 --rho 0.1 --eta 0.2 --interference 0.1 --length 400 "
+        "--prompts 100 700 --simulate 5",
+        _predict,
+    )
+    parser.add_argument("--dimension", type=int, required=True, metavar="D", help="dimension d")
+    parser.add_argument("--shifted", type=int, required=True, metavar="M", help="shifted directions m <= d")
+    parser.add_argument("--rho", type=float, required=True, metavar="R", help="pretraining variance there")
+    parser.add_argument("--eta", type=float, required=True, metavar="E", help="chain step, in (0, 2)")
+    parser.add_argument("--interference", type=float, required=True, metavar="r", help="r >= 0")
+    parser.add_argument("--length", type=int, required=True, metavar="n", help="prompt length")
+    parser.add_argument("--prompts", type=int, required=True, nargs="+", metavar="B", help="SFT prompts")
+    parser.add_argument("--form", default="exact", help="exact, first-order or as-printed")
+    parser.add_argument("--simulate", type=int, metavar="SEEDS", help="also simulate V* with this many seeds")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _predict(arguments: argparse.Namespace, _: str) -> None:
+    from datadose.errors import require_integer
+    from datadose.shift import Shift
+    from datadose.theory.asymptotics import FORMS, PeakError, predict_error
+
+    for B in arguments.prompts:
+        require_integer("prompts", B, 1)
+    shift = Shift.two_block(
+        arguments.dimension, arguments.shifted, arguments.rho, arguments.eta, arguments.interference
+    )
+    if arguments.form not in FORMS:
+        predict_error(shift, 1, arguments.length, form=arguments.form)
+    simulated = None
+    if arguments.simulate is not None:
+        from datadose.curves import simulate_error
+
+        simulated = simulate_error(shift, arguments.prompts, arguments.length, seeds=arguments.simulate)
+    rows = []
+    for index, B in enumerate(arguments.prompts):
+        row: dict[str, Any] = {"prompts": B, "length": arguments.length, "form": arguments.form}
+        try:
+            row["predicted"] = predict_error(shift, B, arguments.length, form=arguments.form)
+        except PeakError as error:
+            row.update(predicted=None, reason=f"B = rank(A): {error.allowed}")
+        row["simulated_mean"] = None if simulated is None else float(simulated.mean[index])
+        sem = None if simulated is None or arguments.simulate < 2 else float(simulated.sem[index])
+        row.update(simulated_sem=sem, seeds=arguments.simulate or 0)
+        rows.append(row)
+    if arguments.json:
+        print(json.dumps(rows, indent=2, allow_nan=False))
+        return
+    _print_table(
+        f"post-test error / d, {arguments.form} form, n = {arguments.length}",
+        ["prompts", "predicted", "simulated", "s.e."],
+        [
+            [str(r["prompts"]), *(_shown(r[key]) for key in ("predicted", "simulated_mean", "simulated_sem"))]
+            for r in rows
+        ],
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"
+
+
+def _add_claims(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "claims",
+        "Print the ledger of claims and verdicts of a results folder.",
+        "datadose claims --out results",
+        _claims,
+    )
+    parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _claims(arguments: argparse.Namespace, _: str) -> None:
+    from datadose.errors import reject
+    from datadose.files import read_json
+
+    path = arguments.out / "claims.json"
+    if not path.is_file():
+        reject("out", str(arguments.out), "a folder where `datadose reproduce claims` has run")
+    claims = read_json(path)
+    if arguments.json:
+        print(json.dumps(claims, indent=2, allow_nan=False))
+        return
+    _print_table(
+        f"{len(claims)} claims in {path}",
+        ["id", "statement", "value", "threshold", "verdict"],
+        [[c["id"], c["statement"], _shown(c["value"]), _shown(c["threshold"]), c["verdict"]] for c in claims],
+    )
+
+
+def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        numeric = name not in ("id", "statement", "verdict")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

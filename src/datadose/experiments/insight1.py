@@ -1,0 +1,132 @@
+"""Insight 1: SFT on data that are hard for the pretrained model against other data, at equal B.
+
+Four kinds of data on the paper's two-block shift (no interference), each the right allocation
+A = eta (its part of Sigma) for the directions it covers, so that no kind loses by its scale:
+
+- hard: the shift's directions, A = eta P Sigma P (section 5.1);
+- easy: the directions that did not move, A = eta (I - P) Sigma;
+- pretraining: the pretraining distribution, A = eta Sigma0;
+- test: the test distribution, A = eta Sigma, i.e. hard and easy examples unselected.
+
+Hardness is measured on the pretrained model: its own one-step error on such prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from datadose.covariance import Array
+from datadose.curves import sft_error_curve
+from datadose.experiments.common import Preset, TwoBlock, as_table, grid, sft_row
+from datadose.shift import Shift
+from datadose.sweep import Cell
+from datadose.theory.asymptotics import PeakError, predict_error
+from datadose.theory.post_test import hardness
+from datadose.theory.pretraining import pretrained_operator
+
+KINDS = ("hard", "easy", "pretraining", "test")
+
+
+def shift_with_data(block: TwoBlock, kind: str) -> Shift:
+    """The two-block shift with one of the four kinds of data."""
+    base = block.shift(0.0)
+    inside = base.delta > 0
+    data: dict[str, Array] = {
+        "hard": np.where(inside, base.target, 0.0),
+        "easy": np.where(inside, 0.0, base.target),
+        "pretraining": base.sigma0,
+        "test": base.target,
+    }
+    return Shift(base.sigma0, base.delta, base.eta * data[kind], base.eta)
+
+
+def kind_hardness(block: TwoBlock, kind: str, length: int) -> float:
+    """One-step error / d of the pretrained model on this data at its natural scale A / eta."""
+    shift = shift_with_data(block, kind)
+    return hardness(shift.data / shift.eta, pretrained_operator(shift.sigma0, length), length)
+
+
+def simulate_kind(
+    dimension: int,
+    shifted: int,
+    rho: float,
+    eta: float,
+    kind: str,
+    length: int,
+    counts: list[int],
+    seed: int,
+) -> list[float]:
+    """Cell: Err(V*) / d at ``counts`` prompts of this kind of data."""
+    shift = shift_with_data(TwoBlock(dimension, shifted, rho, eta), kind)
+    return [float(e) for e in sft_error_curve(shift, max(counts), length, seed=seed)[counts]]
+
+
+@dataclass(frozen=True)
+class Insight1:
+    """Four kinds of data (panels), error against B."""
+
+    block: TwoBlock
+    length: int
+    prompts: tuple[int, ...]
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> Insight1:
+        """The configuration of a preset."""
+        if name == "smoke":
+            return cls(TwoBlock(40, 20), 80, (5, 10), 3)
+        return cls(TwoBlock(400, 200), 800, grid([25, 50, 75, 100]), 50 if name == "paper" else 20)
+
+    def _pairs(self) -> list[tuple[str, int]]:
+        return [(kind, seed) for kind in KINDS for seed in range(self.seeds)]
+
+    def cells(self) -> list[Cell]:
+        """One cell a kind and seed."""
+        block = self.block
+        return [
+            Cell(
+                simulate_kind,
+                {
+                    "dimension": block.dimension,
+                    "shifted": block.shifted,
+                    "rho": block.rho,
+                    "eta": block.eta,
+                    "kind": kind,
+                    "length": self.length,
+                    "counts": list(self.prompts),
+                    "seed": seed,
+                },
+            )
+            for kind, seed in self._pairs()
+        ]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a kind, B and seed; ``panel`` is the kind and its measured hardness is in ``claims``."""
+
+        def predicted(kind: str, B: int) -> float | None:
+            try:
+                return predict_error(shift_with_data(self.block, kind), B, self.length)
+            except PeakError:
+                return None
+
+        return as_table(
+            [
+                sft_row(
+                    "insight1",
+                    kind,
+                    prompts=B,
+                    length=self.length,
+                    interference=0.0,
+                    seed=seed,
+                    error=error,
+                    predicted=predicted(kind, B),
+                )
+                for (kind, seed), errors in zip(self._pairs(), results, strict=True)
+                for B, error in zip(self.prompts, errors, strict=True)
+            ]
+        )

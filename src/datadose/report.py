@@ -1,0 +1,90 @@
+"""The self-contained HTML report: figures, what they mean, and the ledger. Reads saved files only."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from datadose._version import __version__
+from datadose.files import read_json, write_atomic
+
+
+@dataclass(frozen=True)
+class Story:
+    """A figure's title and its two sentences for a practitioner."""
+
+    title: str
+    text: str
+    claims: tuple[str, ...]
+    """Prefixes of the ids of the claims that the figure bears on."""
+
+
+STORIES = {
+    "fig1": Story(
+        "How many SFT examples? (Figure 1)",
+        "Each curve is the test error after supervised fine-tuning on B examples: a few examples aligned with "
+        "the shift help, but the error explodes where their number equals the number of directions they "
+        "span (B = m, or B = d once interference makes them span everything). Past the peak more data help "
+        "again, yet with weak interference (r = 0.01) even the largest set stays worse than the best small "
+        "one.",
+        ("fig-1", "insight-2", "exact-asymptotics"),
+    ),
+    "fig2": Story(
+        "How long should the prompts be? (Figure 2)",
+        "Longer prompts make each example cleaner, but they also make the pretrained model surer of the old "
+        "distribution, so under interference the error of small sets falls and then rises with n. Prompt "
+        "length and number of examples have to be chosen together.",
+        ("fig-2",),
+    ),
+    "fig5": Story(
+        "Which theory describes SFT? (Figure 5)",
+        "The paper's theorem describes a first-order approximation V~ of the fine-tuned model, and as "
+        "printed it is off below the peak; with one coefficient corrected it matches V~ on both sides. The "
+        "exact theory describes the fine-tuned model V* itself, whose error is well below that of V~.",
+        ("thm-B.1", "fig-5", "prop-B.2"),
+    ),
+}
+
+
+def write_report(out: Path) -> Path:
+    """``out/report.html`` from whatever tables, figures and claims ``out`` holds; no network when opened."""
+    claims: list[dict[str, Any]] = []
+    if (out / "claims.json").is_file():
+        claims = read_json(out / "claims.json")
+    figures = [_figure(out, name, story, claims) for name, story in STORIES.items() if _drawn(out, name)]
+    environment = Environment(
+        loader=PackageLoader("datadose"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    verdicts = [claim["verdict"] for claim in claims]
+    page = environment.get_template("report.html").render(
+        figures=figures,
+        claims=claims,
+        counts={v: verdicts.count(v) for v in ("holds", "mixed", "fails", "not run")},
+        version=__version__,
+    )
+    write_atomic(out / "report.html", page)
+    return out / "report.html"
+
+
+def _drawn(out: Path, name: str) -> bool:
+    return all((out / f"{name}.{kind}").is_file() for kind in ("svg", "json", "csv"))
+
+
+def _figure(out: Path, name: str, story: Story, claims: list[dict[str, Any]]) -> dict[str, Any]:
+    svg = (out / f"{name}.svg").read_bytes()
+    saved = read_json(out / f"{name}.json")
+    return {
+        "name": name,
+        "title": story.title,
+        "text": story.text,
+        "image": "data:image/svg+xml;base64," + base64.b64encode(svg).decode(),
+        "claims": [claim for claim in claims if claim["id"].startswith(story.claims)],
+        "command": saved["command"],
+        "preset": saved["preset"],
+        "seeds": saved["seeds"],
+        "versions": saved["versions"],
+    }

@@ -1,0 +1,133 @@
+"""Running experiments into a results folder: tables, figures, the ledger and the report."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from datadose._version import __version__
+from datadose.claims import CLAIMS, Tables, judge_all
+from datadose.errors import reject, require_integer
+from datadose.experiments.common import PRESETS, Preset
+from datadose.experiments.figure1 import Figure1
+from datadose.experiments.figure2 import Figure2
+from datadose.experiments.figure5 import Figure5
+from datadose.experiments.insight1 import Insight1
+from datadose.experiments.theorems import Theorems
+from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
+from datadose.figures.style import save
+from datadose.files import prepare_folder, read_json, read_table, write_json, write_table
+from datadose.report import write_report
+from datadose.sweep import Workers, run_cells
+
+
+@dataclass(frozen=True)
+class Target:
+    """A thing `reproduce` can make: the experiments it runs and, for a figure, how it is drawn."""
+
+    experiments: dict[str, Any]
+    """Table name -> experiment class with a ``preset`` constructor."""
+    draw: Callable[[pd.DataFrame, dict[str, Any]], Figure] | None = None
+
+
+TARGETS: dict[str, Target] = {
+    "fig1": Target({"fig1": Figure1}, draw_figure1),
+    "fig2": Target({"fig2": Figure2}, draw_figure2),
+    "fig5": Target({"fig5": Figure5}, draw_figure5),
+    "claims": Target({"theorems": Theorems, "insight1": Insight1}),
+}
+
+
+def reproduce(
+    targets: Sequence[str],
+    *,
+    preset: Preset = "quick",
+    out: Path = Path("results"),
+    seeds: int | None = None,
+    workers: Workers | None = None,
+    command: str = "",
+) -> Path:
+    """Run ``targets`` (names in TARGETS, or "all") into ``out`` and return it.
+
+    Per experiment: a CSV and a JSON with the resolved configuration; per figure also PNG and SVG; then
+    ``claims.json`` (if "claims" is among the targets) and ``report.html`` from all tables that ``out`` holds.
+    Finished cells are cached in ``out/.cache``: a killed run continues where it stopped.
+
+    Raises InputError for an unknown target or preset, a seeds count below 2, or an ``out`` that is a file.
+    """
+    chosen = list(TARGETS) if "all" in targets else list(dict.fromkeys(targets))
+    for name in chosen:
+        if name not in TARGETS:
+            reject("target", name, ", ".join([*TARGETS, "all"]))
+    if preset not in PRESETS:
+        reject("preset", preset, ", ".join(PRESETS))
+    if seeds is not None:
+        require_integer("seeds", seeds, 2)
+    prepare_folder("out", out)
+    for name in chosen:
+        target = TARGETS[name]
+        for table_name, experiment in target.experiments.items():
+            _run(table_name, experiment, preset, seeds, out, workers or Workers(), command)
+        if target.draw is not None:
+            draw_saved(name, out)
+    if "claims" in chosen:
+        write_json(out / "claims.json", judge_all(CLAIMS, Tables(out)))
+    write_report(out)
+    return out
+
+
+def _run(
+    name: str,
+    experiment: Any,
+    preset: Preset,
+    seeds: int | None,
+    out: Path,
+    workers: Workers,
+    command: str,
+) -> None:
+    config = experiment.preset(preset)
+    if seeds is not None:
+        config = replace(config, seeds=seeds)
+    results = run_cells(config.cells(), cache_folder=out / ".cache", workers=workers, title=name)
+    write_table(out / f"{name}.csv", config.table(results))
+    write_json(
+        out / f"{name}.json",
+        {
+            "name": name,
+            "preset": preset,
+            "config": asdict(config),
+            "seeds": config.seeds,
+            "versions": versions(),
+            "command": command,
+        },
+    )
+
+
+def draw_saved(name: str, out: Path) -> None:
+    """Draw the figure ``name`` from the table and configuration saved in ``out``."""
+    draw = TARGETS[name].draw
+    if draw is None:
+        reject("figure", name, ", ".join(key for key, target in TARGETS.items() if target.draw))
+    saved = read_json(out / f"{name}.json")
+    save(draw(read_table(out / f"{name}.csv"), saved["config"]), out, name)
+
+
+def versions() -> dict[str, str]:
+    """Versions that the numbers may depend on."""
+    packages = ("numpy", "scipy", "joblib", "pandas", "matplotlib", "torch")
+    found = {name: metadata.version(name) for name in packages}
+    return {
+        "datadose": __version__,
+        "python": platform.python_version(),
+        **found,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "implementation": sys.implementation.name,
+    }

@@ -1,0 +1,249 @@
+"""The O(1/d) correction to the exact asymptotic error of V* (docs/derivations/finite_size.md).
+
+A one-loop expansion around :mod:`datadose.theory.equivalent`, at the rigour of statistical physics: checked
+by identities and by simulation, with no error bound proved.
+
+Notation, no trace divided by d. Source c gives B_c prompts of length n_c and covariance A_c, T_c = tr A_c
+and C_c = (1 + 1/n_c) A_c^2 + (T_c/n_c) A_c. Sigma is the test covariance, M = E[S_test^2]. V, R and q_c are
+the equivalent's mean, resolvent and weights, kappa_c = kappa_c(M) its leverages. For the residual
+r = V phi + eta w of a prompt of source c, X_c = E[r phi^T] = V C_c + eta A_c and rho_c = E||r||^2;
+Gamma_ce = (q_c^2/B_c) tr(C_c R C_e R). Err(V*) is the derivative of a generating function at s = 0 along
+
+    q' = kappa,  R' = -R (M + sum_c kappa_c C_c) R,  V' = -(Sigma + V M + sum_c kappa_c X_c) R
+
+(the same below and above the peak), and the two corrections are derivatives along the same path:
+
+- Gaussian: the fluctuations of prompts with these second moments and (w, phi) jointly Gaussian;
+- law: the fourth moments that the true (w, phi) has beyond the Gaussian's, since phi = S w is a product.
+
+With spectra all of it is elementwise: O(K^2 d).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadose.covariance import (
+    Array,
+    dense,
+    rank,
+    same_form,
+    trace,
+    trace_product,
+    validate_covariance,
+    wishart_second_moment,
+)
+from datadose.errors import reject, require_integer, require_number
+from datadose.theory.equivalent import Columns, Equivalent, PeakError
+
+Complex: TypeAlias = NDArray[np.complex128]
+Either: TypeAlias = NDArray[Any]
+
+_STEP = 1e-30
+"""Complex step in s: its square vanishes next to 1, so derivatives are exact to rounding."""
+
+
+@dataclass(frozen=True)
+class FiniteSize:
+    """Err(V*) minus its asymptotic form, to first order in 1/d; both parts are divided by d, like Err."""
+
+    gaussian: float
+    """From the fluctuations that Gaussian prompts have too."""
+    law: float
+    """From the fourth moments of the prompts beyond the Gaussian's."""
+
+    @property
+    def total(self) -> float:
+        """What to add to the asymptotic error."""
+        return self.gaussian + self.law
+
+
+def finite_size_correction(
+    equivalent: Equivalent, eta: float, lengths: Sequence[int], target: Array, test_length: int
+) -> FiniteSize:
+    """The O(1/d) term of Err(V*) / d: (1/d) [g_G'(0) + g_L'(0)], g_G in `_gaussian` and g_L in `_law`.
+
+    Err(V*) = ``equivalent.error`` + ``total`` + O(1/d^2). An expansion in 1/|B - rank|, 1/n and
+    tr(A^2)/(tr A)^2: trust it while ``total`` is below about a fifth of the error.
+
+    Args:
+        equivalent: of V* on noise-free prompts (C_c as in the module docstring).
+        eta: chain-of-thought step, the one of ``equivalent``.
+        lengths: n_c of each of ``equivalent.columns`` (sources with no prompts are not among them).
+        target: test covariance Sigma, spectrum (d,) or PSD (d, d).
+        test_length: length of the test prompts.
+
+    Raises:
+        PeakError: the total number of prompts is within 1 of the rank of the data.
+        InputError: a value out of range, or not one length for each column.
+    """
+    require_number("eta", eta, 0, 2, open_ends=True)
+    target = validate_covariance("target", target, len(equivalent.mean))
+    M = wishart_second_moment(target, require_integer("test_length", test_length, 1))
+    lengths = [require_integer("length", n, 1) for n in lengths]
+    if len(lengths) != len(equivalent.columns):
+        reject("lengths", f"{len(lengths)} lengths", f"{len(equivalent.columns)}, one for each source in use")
+    if not lengths:
+        return FiniteSize(0.0, 0.0)
+    if target.ndim > equivalent.mean.ndim:
+        equivalent = _densified(equivalent)
+    target, M, _ = same_form(target, M, equivalent.mean)
+    _refuse_peak(equivalent)
+    point = _Point.ahead(equivalent, eta, target, M)
+    scale = _STEP * len(target)
+    return FiniteSize(_gaussian(point).imag / scale, _law(point, lengths).imag / scale)
+
+
+def _densified(equivalent: Equivalent) -> Equivalent:
+    columns = tuple(Columns(c.count, dense(c.second_moment), dense(c.cross)) for c in equivalent.columns)
+    mean, R = dense(equivalent.mean), dense(equivalent.resolvent)
+    return Equivalent(mean, R, equivalent.weights, equivalent.residual_traces, columns)
+
+
+def _refuse_peak(equivalent: Equivalent) -> None:
+    """Raise PeakError where the expansion parameter 1/|B - rank| is no longer below 1."""
+    total = sum(c.count for c in equivalent.columns)
+    mixed = sum((c.count * c.second_moment for c in equivalent.columns), np.zeros_like(equivalent.mean))
+    dimensions = rank(mixed)
+    if abs(total - dimensions) <= 1:
+        raise PeakError("prompts", f"{total:g}", f"any number more than 1 away from rank(A) = {dimensions}")
+
+
+# The helpers of datadose.covariance promise float64; these two carry the complex step through.
+def _product(*matrices: Either) -> Either:
+    """The matrix product of operands of one form, real or complex."""
+    return reduce(lambda X, Y: X * Y if X.ndim == 1 else X @ Y, matrices)
+
+
+def _trace_product(X: Either, Y: Either) -> complex:
+    """tr(X Y), or tr(X Y^T) of a spectrum, its own transpose; real or complex."""
+    return complex((X * (Y if Y.ndim == 1 else Y.T)).sum())
+
+
+def _transposed(M: Either) -> Either:
+    return M if M.ndim == 1 else M.T
+
+
+def _weighted(weights: Either, matrices: Sequence[Either]) -> Either:
+    return reduce(np.add, (x * M for x, M in zip(weights, matrices, strict=True)))
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The equivalent at s = i * _STEP, and how it answers to a second source term: eps ||r||^2 a prompt."""
+
+    eta: float
+    columns: tuple[Columns, ...]
+    q: Complex
+    R: Complex
+    V: Complex
+    X: list[Either]
+    """X_c = V C_c + eta A_c."""
+    CR: list[Either]
+    """C_c R."""
+    scale: Complex
+    """q_c^2 / B_c, shape (K,)."""
+    overlap: Complex
+    """tr(C_c R C_e R), shape (K, K)."""
+    dq: Complex
+    """dq/deps = -(I - Gamma)^{-1} [(q^2/B) rho], shape (K,)."""
+    moved: Complex
+    """dR/deps = -R (sum_c dq_c C_c) R."""
+
+    @classmethod
+    def ahead(cls, equivalent: Equivalent, eta: float, target: Array, M: Array) -> _Point:
+        """The point one complex step along the path of the module docstring."""
+        columns, h = equivalent.columns, 1j * _STEP
+        C, A = [c.second_moment for c in columns], [c.cross for c in columns]
+        V0, R0, kappa = equivalent.mean, equivalent.resolvent, equivalent.leverages(M)
+        X0 = [_product(V0, Cc) + eta * Ac for Cc, Ac in zip(C, A, strict=True)]
+        q = equivalent.weights + h * kappa
+        R = R0 - h * _product(R0, M + _weighted(kappa, C), R0)
+        V = V0 - h * _product(target + _product(V0, M) + _weighted(kappa, X0), R0)
+        X = [_product(V, Cc) + eta * Ac for Cc, Ac in zip(C, A, strict=True)]
+        CR = [_product(Cc, R) for Cc in C]
+        scale = q**2 / np.array([c.count for c in columns])
+        overlap = np.array([[_trace_product(Y, Z) for Z in CR] for Y in CR])
+        # rho = tr(V C V^T) + 2 eta tr(V A) + eta^2 d = tr(X V^T) + eta tr(V A) + eta^2 d.
+        rho = np.array(
+            [
+                _trace_product(Xc, _transposed(V)) + eta * _trace_product(V, Ac) + eta**2 * len(V)
+                for Xc, Ac in zip(X, A, strict=True)
+            ]
+        )
+        dq = -np.linalg.solve(np.eye(len(C)) - scale[:, None] * overlap, scale * rho)
+        return cls(eta, columns, q, R, V, X, CR, scale, overlap, dq, -_product(R, _weighted(dq, C), R))
+
+
+def _gaussian(point: _Point) -> complex:
+    """g_G = -tr[(I - Gamma)^{-1} (diag(q^2/B) omega + (1/2) dGamma/deps)], omega_ce = tr(R X_e^T X_c).
+
+    The derivative in eps of the one-loop term (1/2) log det(I - Gamma): omega is the direct part, dGamma the
+    part through the fixed point. Not divided by d.
+    """
+    counts = np.array([c.count for c in point.columns])
+    XR = [_product(X, point.R) for X in point.X]
+    omega = np.array([[_trace_product(Y, _transposed(Z)) for Z in point.X] for Y in XR])
+    CdR = [_product(c.second_moment, point.moved) for c in point.columns]
+    # tr(C_c dR C_e R) = tr(C_c R C_e dR): the matrices are symmetric.
+    shifted = 2 * np.array([[_trace_product(Y, Z) for Z in point.CR] for Y in CdR])
+    dGamma = (2 * point.q * point.dq / counts)[:, None] * point.overlap + point.scale[:, None] * shifted
+    loop = np.eye(len(counts)) - point.scale[:, None] * point.overlap
+    return -complex(np.trace(np.linalg.solve(loop, point.scale[:, None] * omega + dGamma / 2)))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What the excess covariance of a quadratic form in one prompt's (phi, w) needs of it: three traces."""
+
+    g: complex
+    h: complex
+    m: complex
+
+
+def _law(point: _Point, lengths: Sequence[int]) -> complex:
+    """g_L = -sum_c [(q^2/B) D(a, b) + dq (q/B) D(a, a) + (q^2/B) D(a, da)], the derivative in eps of
+    -sum_c (q_c^2 / 2 B_c) D_c(a, a).
+
+    D_c(f, f') is the covariance of two forms in one prompt of source c beyond its Gaussian value; a stands
+    for phi^T R phi, b for ||V phi + eta w||^2 and da for phi^T (dR/deps) phi. Not divided by d.
+    """
+    total = 0j
+    V, Vt = point.V, _transposed(point.V)
+    for c, n, q, dq in zip(point.columns, lengths, point.q, point.dq, strict=True):
+        A, B, eta = c.cross, c.count, point.eta
+        A2 = _product(A, A)
+        A3 = _product(A2, A)
+        VA, VA2 = _product(V, A), _product(V, A2)
+        a = _phi_form(point.R, A, A2, A3, n)
+        da = _phi_form(point.moved, A, A2, A3, n)
+        # With Z = V A + eta I: g = tr(Z A V^T), h = tr(V A V^T) / n, m = tr(Z A Z^T).
+        b = _Form(
+            _trace_product(VA2, Vt) + eta * _trace_product(V, A),
+            _trace_product(VA, Vt) / n,
+            _trace_product(VA2, _transposed(VA)) + 2 * eta * _trace_product(V, A2) + eta**2 * trace(A),
+        )
+        excess = [_excess(a, other, trace(A), trace_product(A, A), n) for other in (a, b, da)]
+        total -= complex(q**2 / B * (excess[1] + excess[2]) + dq * q / B * excess[0])
+    return total
+
+
+def _phi_form(K: Complex, A: Array, A2: Array, A3: Array, n: int) -> _Form:
+    """The triple of phi^T K phi: (tr(A^2 K), tr(A K) / n, tr(A^3 K))."""
+    return _Form(_trace_product(A2, K), _trace_product(A, K) / n, _trace_product(A3, K))
+
+
+def _excess(a: _Form, b: _Form, T: float, trace_A2: float, n: int) -> complex:
+    """D(a, b): the prompt is S w with S = Wishart / n, of which only T = tr A, tr(A^2) and n remain.
+
+    (2/n)[2 g g' + 2 T (g h' + g' h) + T^2 h h'] is the spread of the chi-square length along u = A^{1/2} w
+    and the noise's missing component along u; 2 tr(A^2) h h' + 2 (h m' + h' m) is the spread of ||u||^2.
+    """
+    along = 2 * a.g * b.g + 2 * T * (a.g * b.h + b.g * a.h) + T**2 * a.h * b.h
+    return 2 / n * along + 2 * trace_A2 * a.h * b.h + 2 * (a.h * b.m + b.h * a.m)

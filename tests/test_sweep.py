@@ -1,0 +1,196 @@
+"""Sweeps: order, cache, resume after an interruption or a killed worker, and the backends."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datadose.errors import InputError, RunError
+from datadose.experiments.common import TwoBlock, curve_cell
+from datadose.sweep import Cell, Workers, run_cells
+
+ONE, TWO = Workers(1), Workers(2)
+
+
+def logged_square(x: float, log: str) -> float:
+    """Cell: x^2, and a line in ``log`` for every execution."""
+    with Path(log).open("a") as handle:
+        handle.write(f"{x}\n")
+    return x * x
+
+
+def slow_when_small(x: int) -> int:
+    """Cell: early cells finish last."""
+    time.sleep(0.2 if x == 0 else 0.0)
+    return 10 * x
+
+
+def interrupted_once(x: int, log: str, flag: str) -> int:
+    """Cell: Ctrl-C at x = 3, the first time only."""
+    if x == 3 and not Path(flag).exists():
+        Path(flag).touch()
+        raise KeyboardInterrupt
+    return int(logged_square(x, log))
+
+
+def killed_once(x: int, log: str, flag: str) -> int:
+    """Cell: its process is killed at x = 3, the first time only, once two other cells have finished."""
+    if x == 3 and not Path(flag).exists():
+        deadline = time.monotonic() + 30
+        while _executions(log) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return int(logged_square(x, log))
+
+
+def _executions(log: str | Path) -> int:
+    return len(Path(log).read_text().split()) if Path(log).exists() else 0
+
+
+def _run(cells: list[Cell], folder: Path, workers: Workers = ONE) -> list[Any]:
+    return run_cells(cells, cache_folder=folder, workers=workers, title="test")
+
+
+def _squares(log: Path, count: int = 4) -> list[Cell]:
+    return [Cell(logged_square, {"x": float(x), "log": str(log)}) for x in range(count)]
+
+
+def _curves(seeds: int = 2) -> list[Cell]:
+    block = TwoBlock(12, 6)
+    return [curve_cell(block, r, 15, [0, 3, 12, 30], seed) for r in (0.0, 0.1) for seed in range(seeds)]
+
+
+@pytest.mark.parametrize("workers", [ONE, TWO], ids=["jobs=1", "jobs=2"])
+def test_results_come_in_the_order_of_the_cells(tmp_path: Path, workers: Workers) -> None:
+    cells = [Cell(slow_when_small, {"x": x}) for x in (0, 5, 2, 7)]
+    assert _run(cells, tmp_path, workers) == [0, 50, 20, 70]
+
+
+def test_no_cells_no_results(tmp_path: Path) -> None:
+    assert _run([], tmp_path) == []
+
+
+def test_one_and_two_jobs_give_identical_bits(tmp_path: Path) -> None:
+    assert _run(_curves(), tmp_path / "one") == _run(_curves(), tmp_path / "two", TWO)
+
+
+@pytest.mark.parametrize("workers", [ONE, TWO], ids=["jobs=1", "jobs=2"])
+def test_second_run_uses_the_cache(tmp_path: Path, workers: Workers) -> None:
+    log = tmp_path / "log"
+    first = _run(_squares(log), tmp_path / "cache", workers)
+    assert _executions(log) == 4
+    assert _run(_squares(log), tmp_path / "cache") == first == [0.0, 1.0, 4.0, 9.0]
+    assert _executions(log) == 4
+
+
+def test_only_changed_arguments_are_computed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    _run(_squares(log), tmp_path / "cache")
+    cells = [*_squares(log, 3), Cell(logged_square, {"x": 3.5, "log": str(log)})]
+    assert _run(cells, tmp_path / "cache") == [0.0, 1.0, 4.0, 12.25]
+    assert log.read_text().split()[4:] == ["3.5"]
+
+
+def test_other_source_code_does_not_see_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    _run(_squares(log), tmp_path / "cache")
+    monkeypatch.setattr("datadose.sweep.code_digest", lambda: "another")
+    _run(_squares(log), tmp_path / "cache")
+    assert _executions(log) == 8
+
+
+@pytest.mark.parametrize("left", [0, 5, "garbage"])
+def test_corrupted_cache_file_is_recomputed(tmp_path: Path, left: int | str) -> None:
+    """A file cut to ``left`` bytes, or overwritten: the cell runs again and the others do not."""
+    log = tmp_path / "log"
+    expected = _run(_squares(log), tmp_path / "cache")
+    victim = sorted((tmp_path / "cache").rglob("output.pkl"))[0]
+    victim.write_bytes(victim.read_bytes()[:left] if isinstance(left, int) else left.encode())
+    assert _run(_squares(log), tmp_path / "cache") == expected
+    assert _executions(log) == 5
+    assert _run(_squares(log), tmp_path / "cache") == expected
+    assert _executions(log) == 5
+
+
+def test_interrupted_sweep_keeps_finished_cells_and_resumes(tmp_path: Path) -> None:
+    log, flag = tmp_path / "log", tmp_path / "flag"
+    cells = [Cell(interrupted_once, {"x": x, "log": str(log), "flag": str(flag)}) for x in range(6)]
+    with pytest.raises(KeyboardInterrupt):
+        _run(cells, tmp_path / "cache")
+    assert log.read_text().split() == ["0", "1", "2"]
+    assert _run(cells, tmp_path / "cache") == [0, 1, 4, 9, 16, 25]
+    assert log.read_text().split() == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_killed_worker_is_one_clear_error_and_the_rerun_completes(tmp_path: Path) -> None:
+    log, flag = tmp_path / "log", tmp_path / "flag"
+    cells = [Cell(killed_once, {"x": x, "log": str(log), "flag": str(flag)}) for x in range(6)]
+    with pytest.raises(RunError) as raised:
+        _run(cells, tmp_path / "cache", TWO)
+    message = str(raised.value)
+    assert "test" in message
+    assert "killed" in message
+    assert "run again" in message
+    assert "\n" not in message
+    kept = len(list((tmp_path / "cache").rglob("output.pkl")))
+    assert kept >= 2
+    before = _executions(log)
+    assert _run(cells, tmp_path / "cache", TWO) == [0, 1, 4, 9, 16, 25]
+    assert 1 <= _executions(log) - before <= 6 - kept
+
+
+def test_dask_gives_the_results_of_loky(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        workers = Workers(backend="dask", address=cluster.scheduler_address)
+        results = _run(_curves(), tmp_path / "dask", workers)
+    assert results == _run(_curves(), tmp_path / "loky")
+    assert len(list((tmp_path / "dask").rglob("output.pkl"))) == len(results)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "value", "allowed"),
+    [
+        ({"backend": "threads"}, "backend", "threads", "loky, dask, ray"),
+        ({"address": "tcp://10.0.0.1:8786"}, "address", "tcp://10.0.0.1:8786", "dask or ray"),
+        ({"jobs": 0}, "jobs", "0", ">= 1"),
+        ({"jobs": -1}, "jobs", "-1", ">= 1"),
+        ({"jobs": 1.5}, "jobs", "1.5", "integer"),
+    ],
+)
+def test_bad_workers(arguments: dict[str, Any], field: str, value: str, allowed: str) -> None:
+    with pytest.raises(InputError) as raised:
+        Workers(**arguments)
+    assert raised.value.field == field
+    assert value in str(raised.value)
+    assert allowed in str(raised.value)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://127.0.0.1:1"])
+def test_unreachable_dask_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    distributed = pytest.importorskip("distributed")
+    real = distributed.Client
+    monkeypatch.setattr(distributed, "Client", lambda where, **_: real(where, timeout=1))
+    with pytest.raises(InputError, match="running Dask scheduler") as raised:
+        _run(_squares(tmp_path / "log"), tmp_path / "cache", Workers(backend="dask", address=address))
+    assert raised.value.field == "address"
+    assert address in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_absent_ray_says_how_to_install_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pip install") as raised:
+        _run(_squares(tmp_path / "log"), tmp_path / "cache", Workers(backend="ray"))
+    assert raised.value.field == "backend"
+    assert "ray" in str(raised.value)

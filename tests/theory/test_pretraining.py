@@ -1,0 +1,35 @@
+"""The pretraining solution: formula, stationarity of the population loss, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from datadose.covariance import wishart_second_moment
+from datadose.errors import InputError
+from datadose.theory import gamma0, post_test_error, pretrained_operator
+from literal import random_psd
+
+
+@pytest.mark.parametrize("sigma0", [np.array([0.1, 1.0, 2.0]), random_psd(3, seed=0)])
+def test_pretrained_operator_minimises_the_population_error(sigma0: np.ndarray) -> None:
+    """-Gamma0^{-1} is the stationary point of V -> E||I + V S||_F^2: Sigma0 + V E[S^2] = 0."""
+    V = pretrained_operator(sigma0, 7)
+    dense_V, dense_S0 = (np.diag(X) if X.ndim == 1 else X for X in (V, sigma0))
+    second = wishart_second_moment(dense_S0, 7)
+    np.testing.assert_allclose(dense_S0 + dense_V @ second, 0, atol=1e-12)
+    best = post_test_error(V, sigma0, 7)
+    for seed in range(5):
+        moved = dense_V + 1e-3 * np.random.default_rng(seed).standard_normal((3, 3))
+        assert post_test_error(moved, sigma0, 7) > best
+
+
+def test_gamma0_by_hand() -> None:
+    np.testing.assert_allclose(gamma0(np.array([0.5, 1.5]), 4), [1.25 * 0.5 + 0.5, 1.25 * 1.5 + 0.5])
+
+
+def test_errors_are_named() -> None:
+    with pytest.raises(InputError, match="length: got 0"):
+        gamma0(np.ones(2), 0)
+    with pytest.raises(InputError, match="sigma0: got a zero matrix"):
+        pretrained_operator(np.zeros(2), 5)
