@@ -83,7 +83,7 @@ def test_wishart_second_moments() -> None:
 
 
 def test_the_laws_differ_where_they_should() -> None:
-    """The same tests reject a wrong length and the Gaussian column of the first-order theory: they can fail."""
+    """The tests reject a wrong length and the Gaussian column of the first-order theory: they can fail."""
     A, n = CASES["spectrum, n > d"]
     p = np.ones(4)
     right, short = explicit_moments(A, n, seed=22), draw_moments(A, 2, DRAWS, seed=21)

@@ -148,7 +148,7 @@ def pseudo_inverse(M: Array) -> Array:
     """The Moore-Penrose inverse of a PSD ``M``."""
     if is_spectrum(M):
         keep = M > RELATIVE_ZERO * M.max()
-        return np.divide(1.0, M, out=np.zeros_like(M), where=keep)
+        return np.asarray(np.divide(1.0, M, out=np.zeros_like(M), where=keep))
     values, vectors = np.linalg.eigh(M)
     keep = values > RELATIVE_ZERO * values[-1]
     return np.asarray((vectors[:, keep] / values[keep]) @ vectors[:, keep].T)
@@ -157,7 +157,7 @@ def pseudo_inverse(M: Array) -> Array:
 def range_projector(M: Array) -> Array:
     """The orthogonal projector onto range(M), in the form of ``M``."""
     if is_spectrum(M):
-        return (M > RELATIVE_ZERO * M.max()).astype(np.float64)
+        return np.where(M > RELATIVE_ZERO * M.max(), 1.0, 0.0)
     basis = range_basis(M)
     return basis @ basis.T
 

@@ -66,10 +66,9 @@ def error_curve(
     n = require_integer("test_length", test_length, 1)
     error = _Quadratic(target, wishart_second_moment(target, n))
     V0 = dense(V0)
-    basis = range_basis(data)
+    spanned = range_basis(data)
     answers = -eta * moments.weights
-    full_rank = basis.shape[1] == basis.shape[0]
-    basis = None if full_rank else basis
+    basis = None if spanned.shape[1] == spanned.shape[0] else spanned
     psi = moments.phi if basis is None else basis.T @ moments.phi
     rank, total = psi.shape
     head = min(rank, total)

@@ -37,7 +37,8 @@ class Prompts:
     @property
     def covariances(self) -> Array:
         """Empirical covariances S, shape (B, d, d)."""
-        return np.einsum("bni,bnj->bij", self.inputs, self.inputs, optimize=True) / self.inputs.shape[1]
+        outer = np.einsum("bni,bnj->bij", self.inputs, self.inputs, optimize=True)
+        return np.asarray(outer / self.inputs.shape[1])
 
     @property
     def moments(self) -> Moments:

@@ -26,8 +26,8 @@ class Story:
 STORIES = {
     "fig1": Story(
         "How many SFT examples? (Figure 1)",
-        "Each curve is the test error after supervised fine-tuning on B examples: a few examples aligned with "
-        "the shift help, but the error explodes where their number equals the number of directions they "
+        "Each curve is the test error after supervised fine-tuning on B examples: a few examples aligned "
+        "with the shift help, but the error explodes where their number equals the number of directions they "
         "span (B = m, or B = d once interference makes them span everything). Past the peak more data help "
         "again, yet with weak interference (r = 0.01) even the largest set stays worse than the best small "
         "one.",
@@ -35,9 +35,9 @@ STORIES = {
     ),
     "fig2": Story(
         "How long should the prompts be? (Figure 2)",
-        "Longer prompts make each example cleaner, but they also make the pretrained model surer of the old "
-        "distribution, so under interference the error of small sets falls and then rises with n. Prompt "
-        "length and number of examples have to be chosen together.",
+        "Longer prompts make each example cleaner, but they also make the pretrained model surer of "
+        "the old distribution, so under interference the error of small sets falls and then rises with n. "
+        "Prompt length and number of examples have to be chosen together.",
         ("fig-2",),
     ),
     "fig5": Story(

@@ -128,20 +128,23 @@ def _parallel_backend(workers: Workers) -> Iterator[int]:
 @contextlib.contextmanager
 def _dask_client(workers: Workers) -> Iterator[Any]:
     try:
-        from distributed import Client, LocalCluster  # noqa: PLC0415
+        import distributed  # noqa: PLC0415
     except ImportError:
         reject("backend", "dask", "loky, or dask after `pip install 'datadose[cluster]'`")
+    cluster_library: Any = distributed
     if workers.address is not None:
         try:
-            client = Client(workers.address, timeout=10)
+            client = cluster_library.Client(workers.address, timeout=10)
         except (OSError, ValueError) as error:
             reject("address", workers.address, f"the address of a running Dask scheduler ({error})")
         with client:
             yield client
         return
     with (
-        LocalCluster(n_workers=workers.jobs, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        cluster_library.LocalCluster(
+            n_workers=workers.jobs, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        cluster_library.Client(cluster) as client,
     ):
         yield client
 

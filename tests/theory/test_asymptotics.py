@@ -191,14 +191,30 @@ def test_small_interference_limit() -> None:
     assert gaps[0] / gaps[1] == pytest.approx(10, rel=0.2)
 
 
+def early_slope(rho: float, mu1: float, r: float, n: int) -> float:
+    shift = Shift.two_block(100, round(100 * mu1), rho, 0.2, r)
+    start = printed_error(shift, 0, n, corrected=True)
+    return (printed_error(shift, 1e-5, n, corrected=True) - start) / 1e-7
+
+
 def test_early_slope() -> None:
-    """Prop B.2 (iii): F'(0) -> -alpha_1^2 + mu2/mu1 as r, gamma -> 0 (bias part), here about -99."""
+    """Prop B.2 (iii): F'(0) -> -alpha_1^2 + mu2/mu1 as r, gamma -> 0 (bias part), here about -99; on the
+    boundary mu1 = rho^2/(1 + rho^2) it has no sign, so the condition must be strict.
+    """
     for rho, mu1 in ((0.1, 0.5), (0.5, 0.5), (0.1, 0.2)):
-        shift = Shift.two_block(100, round(100 * mu1), rho, 0.2, 1e-5)
-        start = printed_error(shift, 0, 10**9, corrected=True)
-        slope = (printed_error(shift, 1e-4, 10**9, corrected=True) - start) / 1e-6
+        slope = early_slope(rho, mu1, 1e-5, 10**9)
         assert slope == pytest.approx(-(1 / rho**2) + (1 - mu1) / mu1, rel=1e-2)
         assert slope < 0
+    assert early_slope(1.0, 0.5, 1e-6, 10**5) > 1e-3
+    assert early_slope(1.0, 0.5, 1e-3, 10**8) < -1e-3
+
+
+def test_minimum_before_the_peak_needs_small_interference() -> None:
+    """Prop B.2 (iii) at Figure 5's sizes: true at r = 0.01, not at its own r = 0.1."""
+    for r, early in ((0.01, True), (0.1, False)):
+        shift = Shift.two_block(600, 300, 0.1, 0.2, r)
+        best = min(predict_error(shift, B, 1000, form="first-order") for B in range(600))
+        assert (best < first_order_limits(shift, 1000)[1]) == early
 
 
 @pytest.mark.parametrize(("interference", "peak"), [(0.0, 30), (0.1, 60)])
@@ -235,3 +251,13 @@ def test_bad_requests_are_named(field: str, arguments: tuple, options: dict) -> 
 def test_as_printed_wants_two_full_blocks(shift: Shift) -> None:
     with pytest.raises(InputError, match="as-printed"):
         predict_error(shift, 5, 10, form="as-printed")
+
+
+@pytest.mark.parametrize("counts", [(20, 5), (30, 12)])
+def test_mixed_regimes_are_refused(counts: tuple[int, int]) -> None:
+    """A source above its own rank in a mixture below the total, and the converse above: no fixed point there."""
+    sources = [
+        Source(random_psd(30, seed, rank=r), 50, B) for seed, (r, B) in enumerate(zip((15, 30), counts, strict=True))
+    ]
+    with pytest.raises(InputError, match="every group of sources"):
+        mixture_error(-np.eye(30), 0.3, sources, np.eye(30), 50)

@@ -215,7 +215,7 @@ def test_just_outside_the_peak_it_answers() -> None:
 def test_bad_lengths_are_named() -> None:
     V0, target, A, _ = dense_problem(12, 0)
     equivalent = mixture_equivalent(V0, 0.3, [Source(A, 50, 6)])
-    with pytest.raises(InputError, match="lengths: got '?2 lengths'?; allowed: 1"):
+    with pytest.raises(InputError, match=r"lengths: got '?2 lengths'?; allowed: 1"):
         finite_size_correction(equivalent, 0.3, [50, 50], target, 10)
-    with pytest.raises(InputError, match="length: got '?0'?;"):
+    with pytest.raises(InputError, match=r"length: got '?0'?;"):
         finite_size_correction(equivalent, 0.3, [0], target, 10)

@@ -98,7 +98,7 @@ def simulate_first_order(shift: Shift, B: int, n: int, seeds: int) -> tuple[floa
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.5])
 def test_first_order_form_describes_the_first_order_minimiser(share: float) -> None:
-    """Err(V~) at d = 240 within 5 standard errors plus 2 percent (its own 1/d gap; 0.5 percent at d = 600)."""
+    """Err(V~) at d = 240 within 5 standard errors plus 2 percent (its own 1/d gap; 0.5 percent at 600)."""
     shift = Shift.two_block(240, 120, 0.1, 0.2, 0.1)
     B = round(share * 240)
     mean, sem = simulate_first_order(shift, B, 400, seeds=10)
@@ -107,8 +107,8 @@ def test_first_order_form_describes_the_first_order_minimiser(share: float) -> N
 
 @pytest.mark.parametrize(("share", "is_off"), [(0.5, True), (0.75, True), (1.5, False), (3.0, False)])
 def test_as_printed_is_off_below_the_peak_only(share: float, is_off: bool) -> None:
-    """Below B = d the printed theorem is over 8 percent and 10 standard errors low; above, within 2 percent and
-    5 standard errors.
+    """Below B = d the printed theorem is over 8 percent and 10 standard errors low; above, within 2 percent
+    and 5 standard errors.
     """
     shift = Shift.two_block(240, 120, 0.1, 0.2, 0.1)
     B = round(share * 240)

@@ -110,15 +110,15 @@ def test_gradient_descent_diverges_past_the_largest_step() -> None:
 
 
 def test_chain_length_changes_the_speed_but_not_the_limit() -> None:
-    """Remark 4.1: same limit for k = 0 and 8; iterations to a gap of 1e-6 in the ratio c_8 / c_0 (2 percent)."""
+    """Remark 4.1: one limit for k = 0 and 8; iterations to a gap of 1e-6 in the ratio c_8 / c_0 (2 %)."""
     measured = check_chain_length(1)
     assert measured["limit_gap"] < 1e-4
     assert measured["speed_up"] == pytest.approx(measured["speed_up_predicted"], rel=0.02)
 
 
 def test_population_minimiser_is_the_limit_of_many_prompts() -> None:
-    """Prop 4.3: the distance falls like B^(-1/2). Over 100 seeds the slope has mean -0.496, standard deviation 0.042, so a
-    mean of 12 outside -1/2 +- 0.06 has probability below 1e-5.
+    """Prop 4.3: the distance falls like B^(-1/2). Over 100 seeds the slope has mean -0.496,
+    standard deviation 0.042, so a mean of 12 outside -1/2 +- 0.06 has probability below 1e-5.
     """
     slopes = [check_population(seed)["slope"] for seed in range(12)]
     assert np.mean(slopes) == pytest.approx(-0.5, abs=0.06)

@@ -78,7 +78,7 @@ class Tables:
         """The values of one statistic of one theorem check, one per seed."""
         table = self.get("theorems")
         chosen = table[(table["check"] == name) & (table["statistic"] == statistic)]
-        return chosen["value"].to_numpy(dtype=np.float64)
+        return np.asarray(chosen["value"], dtype=np.float64)
 
 
 def judge_all(claims: Sequence[Claim], tables: Tables) -> list[dict[str, Any]]:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from datadose.claims.ledger import Claim, Judgement, Tables, judge_mean, judge_worst
+from datadose.claims.ledger import (
+    Claim,
+    Judgement,
+    Tables,
+    Verdict,
+    judge_mean,
+    judge_settings,
+    judge_worst,
+)
 from datadose.shift import Shift
 from datadose.theory.asymptotics import first_order_limits, predict_error
 from datadose.theory.printed import Blocks, printed_error
@@ -62,7 +72,7 @@ def _allocation(tables: Tables, threshold: float) -> Judgement:
     return judge_worst(tables.check("allocation", "excess_long"), threshold, note=note)
 
 
-_PROP_B2 = {"dimension": 600, "shifted": 300, "rho": 0.1, "eta": 0.2}
+_PROP_B2: dict[str, Any] = {"dimension": 600, "shifted": 300, "rho": 0.1, "eta": 0.2}
 
 
 def _divergence(_: Tables, threshold: float) -> Judgement:
@@ -97,14 +107,42 @@ def _small_interference(_: Tables, threshold: float) -> Judgement:
     return judge_worst(np.array(deviations[-1:]), threshold, note=note)
 
 
-def _early_minimum(_: Tables, threshold: float) -> Judgement:
+def _early_slope(_: Tables, threshold: float) -> Judgement:
+    """dF/dbeta at 0 inside the condition and at its boundary, from both kinds of limit."""
+    cases = {
+        "rho=0.1 mu1=0.5": (0.1, 50),
+        "rho=0.5 mu1=0.3": (0.5, 30),
+        "rho=1 mu1=0.5 (boundary)": (1.0, 50),
+    }
+    verdicts: dict[str, Verdict] = {}
     slopes = []
-    for r, n in ((1e-3, 10**6), (1e-4, 10**7)):
-        shift = Shift.two_block(**_PROP_B2, interference=r)
-        start = printed_error(shift, 0, n, corrected=True)
-        slopes.append((printed_error(shift, 600e-6, n, corrected=True) - start) / 1e-6)
-    note = "slope dF/dbeta at 0 for (r, n) = (1e-3, 1e6) and (1e-4, 1e7), corrected form"
-    return judge_worst(np.array(slopes), threshold, note=note)
+    for name, (rho, shifted) in cases.items():
+        found = []
+        for r, gamma in ((1e-6, 1e-3), (1e-3, 1e-6)):
+            shift = Shift.two_block(100, shifted, rho, 0.2, r)
+            n = round(100 / gamma)
+            start = printed_error(shift, 0, n, corrected=True)
+            found.append((printed_error(shift, 1e-5, n, corrected=True) - start) / 1e-7)
+        verdicts[name] = "holds" if max(found) < 0 else "fails"
+        slopes.append(f"{name}: {found[0]:.3g} and {found[1]:.3g}")
+    note = "slopes for (r, gamma) = (1e-6, 1e-3) and (1e-3, 1e-6): " + "; ".join(slopes)
+    return judge_settings(verdicts, threshold, len(cases), note)
+
+
+def _early_minimum(_: Tables, threshold: float) -> Judgement:
+    """Whether the best beta < 1 beats every beta > 1, i.e. F(infinity)."""
+    verdicts: dict[str, Verdict] = {}
+    found = []
+    for r in (1e-3, 0.01, 0.1):
+        for n in (1000, 5000):
+            shift: Shift = Shift.two_block(**_PROP_B2, interference=r)
+            _, after = first_order_limits(shift, n)
+            best = min(predict_error(shift, B, n, form="first-order") for B in range(600))
+            verdicts[f"r={r:g} n={n}"] = "holds" if best < after else "fails"
+            found.append(f"r={r:g} n={n}: {best:.3g} against {after:.3g}")
+    return judge_settings(
+        verdicts, threshold, len(found), "min F(beta < 1) against F(infinity): " + "; ".join(found)
+    )
 
 
 _TESTS = "tests/theory_vs_simulation/test_sft_theorems.py"
@@ -259,11 +297,22 @@ THEOREM_CLAIMS = [
         "prop-B.2-iii-slope",
         "Prop B.2 (iii)",
         "F'(0) < 0 for small r and gamma when mu1 >= rho^2 / (1 + rho^2).",
-        "d=600, m=300 (mu1 = 0.5), rho=0.1, eta=0.2",
-        "largest slope at beta = 0",
-        0.0,
+        "d=100, eta=0.2, two points inside the condition, one on its boundary, two orders of r, gamma -> 0",
+        "share of points with a negative slope at beta = 0 in both orders",
+        1.0,
+        "theory",
+        _early_slope,
+        "tests/theory/test_asymptotics.py::test_early_slope",
+    ),
+    Claim(
+        "prop-B.2-iii-minimum",
+        "Prop B.2 (iii)",
+        "The minimum of F is at beta < 1 (stated for small r; Figure 5 has r = 0.1).",
+        "d=600, m=300, rho=0.1, eta=0.2, first-order theory, r in {0.001, 0.01, 0.1}, n in {1000, 5000}",
+        "share of (r, n) where the best beta < 1 beats F(infinity)",
+        1.0,
         "theory",
         _early_minimum,
-        "tests/theory/test_asymptotics.py::test_early_slope",
+        "tests/theory/test_asymptotics.py::test_minimum_before_the_peak_needs_small_interference",
     ),
 ]

@@ -24,6 +24,11 @@ from datadose.experiments.common import (
 from datadose.sweep import Cell
 
 
+def _even_steps(count: int) -> list[int]:
+    """About ``count`` lengths from 20 to 1000 in even steps of log n: the curves turn at small n."""
+    return [round(float(n)) for n in np.geomspace(20, 1000, count)]
+
+
 @dataclass(frozen=True)
 class Figure2:
     """Three interferences (panels) times four sizes, error against n."""
@@ -48,14 +53,13 @@ class Figure2:
                 theory_lengths=grid(range(2, 101, 2)),
                 seeds=3,
             )
-        # Even steps of log n: the curves turn at small n.
         count = 40 if name == "paper" else 16
         return cls(
             block=TwoBlock(400, 200),
             interferences=interferences,
             prompts=(50, 150, 300, 500),
-            lengths=grid(np.geomspace(20, 1000, count).round().astype(int)),
-            theory_lengths=grid(np.geomspace(20, 1000, 120).round().astype(int)),
+            lengths=grid(_even_steps(count)),
+            theory_lengths=grid(_even_steps(120)),
             seeds=50 if name == "paper" else 10,
         )
 

@@ -94,7 +94,8 @@ def check_overdetermined(seed: int) -> dict[str, float]:
     V0 = pretrained_operator(shift.sigma0, n)
     V_star = sft_minimiser(moments, shift.eta, V0)
     start = np.stack([V_star, np.eye(d)])
-    before = float((chain_residuals(*start, moments.weights, S, shift.eta, k) ** 2).sum() / (2 * B))
+    unmoved = chain_residuals(V_star, np.eye(d), moments.weights, S, shift.eta, k)
+    before = float((unmoved**2).sum() / (2 * B))
     V, _, after = _joint_minimum(V0, moments.weights, S, shift.eta, k, 0.0, start)
     gradient = attention_gradient_at_minimiser(V_star, moments.weights, S, shift.eta, k)
     errors = [post_test_error(X, shift.target, n) for X in (V_star, V)]

@@ -12,7 +12,13 @@ from matplotlib.lines import Line2D
 
 from datadose.figures.style import GREY, LOOKS, Look, caption, draw_simulation, draw_theory, new_figure
 
-_STAR = {"marker": "*", "markersize": 13, "markeredgewidth": 1.0, "zorder": 5, "linestyle": "none"}
+_STAR: dict[str, Any] = {
+    "marker": "*",
+    "markersize": 13,
+    "markeredgewidth": 1.0,
+    "zorder": 5,
+    "linestyle": "none",
+}
 
 
 def _setting(config: dict[str, Any]) -> str:
@@ -95,7 +101,7 @@ def _square_root_scale(axis: Axes, largest: int) -> None:
 def _limit_log(axes: list[Axes], table: pd.DataFrame) -> None:
     """Limits from the theory on both sides of the peak, where it is finite on the grid."""
     finite = table.loc[table["model"] == "theory", "predicted"].dropna()
-    axes[0].set_ylim(0.8 * finite.min(), 1.3 * finite.max())
+    axes[0].set_ylim(0.8 * float(finite.min()), 1.3 * float(finite.max()))
 
 
 def draw_figure2(table: pd.DataFrame, config: dict[str, Any]) -> Figure:

@@ -37,7 +37,7 @@ LOOKS = (
 
 GREY = "#5f6368"
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -84,7 +84,7 @@ def draw_simulation(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: s
     grouped = rows.groupby(x)["error"]
     mean, sem = grouped.mean(), grouped.sem().fillna(0.0)
     # On a log axis a bar that reaches zero would run off the page.
-    low = np.minimum(sem, 0.9 * mean)
+    low = sem.clip(upper=0.9 * mean)
     axis.errorbar(
         mean.index.to_numpy(dtype=float),
         mean.to_numpy(),

@@ -85,7 +85,7 @@ def mixture_error(
         finite_size: add the O(1/d) correction (docs/derivations/finite_size.md).
 
     Raises:
-        PeakError: the total number of prompts equals the rank of the data (with ``finite_size``: is within 1).
+        PeakError: the number of prompts equals the rank of the data (with ``finite_size``: is within 1).
         InputError: a value outside its range.
     """
     require_number("eta", eta, 0, 2, open_ends=True)
@@ -162,7 +162,10 @@ def first_order_error(V0: Array, eta: float, source: Source, target: Array, test
     squared = product(target, target)
     mean_trace = trace(target) / test_length
     noise = trace(A) / source.length * clean.quadratic(A)
-    kappa = lambda M: float(clean.leverages(M).sum())  # noqa: E731
+
+    def kappa(M: Array) -> float:
+        return float(clean.leverages(M).sum())
+
     return (
         clean.error(target, squared)
         + mean_trace * clean.quadratic(target)

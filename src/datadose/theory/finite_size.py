@@ -122,7 +122,7 @@ def _product(*matrices: Either) -> Either:
 
 
 def _trace_product(X: Either, Y: Either) -> complex:
-    """tr(X Y), or tr(X Y^T) of a spectrum, its own transpose; real or complex."""
+    """tr(X Y) of two operands of one form, real or complex."""
     return complex((X * (Y if Y.ndim == 1 else Y.T)).sum())
 
 

@@ -7,6 +7,7 @@ s = (mu.a) a, Sbar = mu.Sigma, gamma = d/n, beta = B/d.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +93,7 @@ def _theorem(b: Blocks, beta: float, corrected: bool) -> float:
     )
 
 
-def _weights(mu: Array, a: Array, beta: float):  # type: ignore[no-untyped-def]
+def _weights(mu: Array, a: Array, beta: float) -> tuple[Array, float, Callable[[Array], float]]:
     """w_k, T12 and the map x -> Tinv with Sigma^2 replaced by x."""
     if beta > 1:
         return np.ones(2), 0.0, lambda x: float(mu @ (x / a**2)) / (beta - 1)

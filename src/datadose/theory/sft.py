@@ -34,7 +34,8 @@ def chain_weight(eta: float, steps: int) -> float:
     """c_k = sum_{i=0..k} (1-eta)^{2i}: how many copies of the one-step loss a chain of k steps is worth."""
     require_number("eta", eta, 0, 2, open_ends=True)
     k = require_integer("steps", steps, 0)
-    return float(((1 - eta) ** (2 * np.arange(k + 1))).sum())
+    powers: Array = np.power(1.0 - eta, 2.0 * np.arange(k + 1)).astype(np.float64)
+    return float(powers.sum())
 
 
 def sft_loss(V: Array, moments: Moments, eta: float, steps: int) -> float:

@@ -1,0 +1,67 @@
+"""The documentation cannot rot: every function, test, claim and file that it names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from datadose.claims import CLAIMS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def functions_of(path: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def resolve(name: str) -> object:
+    """The object behind a dotted name, importing the longest module prefix."""
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found: object = import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            found = getattr(found, part)
+        return found
+    raise ModuleNotFoundError(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_name_in_the_documentation_exists(page: Path) -> None:
+    text, missing = page.read_text(), []
+    last_file = None
+    for path, test in re.findall(r"(tests/[\w/]+\.py)?::(\w+)", text):
+        last_file = ROOT / path if path else last_file
+        if last_file is None or not last_file.is_file() or test not in functions_of(last_file):
+            missing.append(f"{path}::{test}")
+    for path in re.findall(r"`((?:src|tests|benchmarks|docs|configs)/[\w/.-]+)`", text):
+        if not (ROOT / path.split("::")[0]).exists():
+            missing.append(path)
+    for name in re.findall(r"`(datadose(?:\.\w+)+)`", text):
+        try:
+            resolve(name)
+        except (ModuleNotFoundError, AttributeError):
+            missing.append(name)
+    for link in re.findall(r"\]\(([\w/.-]+)\)", text):
+        if not (page.parent / link).exists():
+            missing.append(link)
+    assert not missing
+
+
+def test_the_map_covers_every_claim_that_is_judged() -> None:
+    text = (ROOT / "docs" / "paper_map.md").read_text()
+    judged = [claim.id for claim in CLAIMS if claim.judge is not None]
+    assert [name for name in judged if f"`{name}`" not in text] == []
+
+
+def test_the_map_names_only_claims_of_the_ledger() -> None:
+    text = (ROOT / "docs" / "paper_map.md").read_text() + (ROOT / "docs" / "errata.md").read_text()
+    named = set(re.findall(r"`((?:thm|prop|fig|insight|sec|remark|lemma|app)-[\w.-]+)`", text))
+    assert named - {claim.id for claim in CLAIMS} == set()
