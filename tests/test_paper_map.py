@@ -41,17 +41,15 @@ def test_every_name_in_the_documentation_exists(page: Path) -> None:
         last_file = ROOT / path if path else last_file
         if last_file is None or not last_file.is_file() or test not in functions_of(last_file):
             missing.append(f"{path}::{test}")
-    for path in re.findall(r"`((?:src|tests|benchmarks|docs|configs)/[\w/.-]+)`", text):
-        if not (ROOT / path.split("::")[0]).exists():
-            missing.append(path)
+    paths = re.findall(r"`((?:src|tests|benchmarks|docs|configs)/[\w/.-]+)`", text)
+    missing += [path for path in paths if not (ROOT / path).exists()]
     for name in re.findall(r"`(datadose(?:\.\w+)+)`", text):
         try:
             resolve(name)
         except (ModuleNotFoundError, AttributeError):
             missing.append(name)
-    for link in re.findall(r"\]\(([\w/.-]+)\)", text):
-        if not (page.parent / link).exists():
-            missing.append(link)
+    links = re.findall(r"\]\(([\w/.-]+)\)", text)
+    missing += [link for link in links if not (page.parent / link).exists()]
     assert not missing
 
 

@@ -21,19 +21,22 @@ import datadose.experiments.figure5
 import datadose.experiments.insight1
 from datadose.claims import CLAIMS, Tables, judge_all
 from datadose.experiments.common import TwoBlock, grid
-from datadose.experiments.figure1 import Figure1
-from datadose.experiments.figure2 import Figure2
 from datadose.experiments.figure5 import Figure5
+from datadose.experiments.sft_curves import Figure1, Figure2
 from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
 from datadose.files import write_json
 from datadose.report import STORIES, write_report
-from datadose.reproduce import Target, draw_saved, reproduce
+from datadose.reproduction import Target, draw_saved, reproduce
 
 FIGURES = ("fig1", "fig2", "fig5")
 _RS = (0.0, 0.01, 0.1)
 _SMALL = {
-    "fig1": Figure1(TwoBlock(10, 5), _RS, (10, 20, 30), grid(range(0, 30, 2)), grid(range(30)), 2),
-    "fig2": Figure2(TwoBlock(10, 5), _RS, (2, 4, 8, 14), (4, 10, 25), grid(range(2, 26, 4)), 2),
+    "fig1": Figure1(
+        TwoBlock(10, 5), _RS, (10, 20, 30), grid(range(0, 30, 2)), (10, 20, 30), grid(range(30)), 2
+    ),
+    "fig2": Figure2(
+        TwoBlock(10, 5), _RS, (4, 10, 25), (2, 4, 8, 14), grid(range(2, 26, 4)), (2, 4, 8, 14), 2
+    ),
     "fig5": Figure5(TwoBlock(10, 5), 0.1, (20, 100), grid([2, 5, 15, 30]), grid(range(31)), 2),
 }
 _DRAW = {"fig1": draw_figure1, "fig2": draw_figure2, "fig5": draw_figure5}
@@ -55,7 +58,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         targets = {name: Target({name: _Small(_SMALL[name])}, _DRAW[name]) for name in FIGURES}
-        patch.setattr("datadose.reproduce.TARGETS", targets)
+        patch.setattr("datadose.reproduction.TARGETS", targets)
         reproduce(["all"], preset="smoke", out=out, command="datadose reproduce --out '<b>&'")
     write_json(out / "claims.json", judge_all(CLAIMS, Tables(out)))
     write_report(out)
@@ -201,7 +204,7 @@ def test_figures_are_redrawn_from_table_and_configuration_alone(
         monkeypatch.setattr(module, "sft_error_curve", _no_simulation)
     for function in ("sft_error_curve", "error_curve", "simulate_error"):
         monkeypatch.setattr(datadose.curves, function, _no_simulation)
-    monkeypatch.setattr("datadose.reproduce.run_cells", _no_simulation)
+    monkeypatch.setattr("datadose.reproduction.run_cells", _no_simulation)
     for kind in ("csv", "json"):
         shutil.copy(results / f"{name}.{kind}", tmp_path)
     draw_saved(name, tmp_path)

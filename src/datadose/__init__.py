@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datadose import models, theory
     from datadose.curves import SimulatedError, sft_error_curve, simulate_error
     from datadose.errors import InputError
-    from datadose.reproduce import reproduce
+    from datadose.reproduction import reproduce
     from datadose.shift import Shift
     from datadose.theory.asymptotics import Source, mixture_error, predict_error
 
@@ -26,7 +26,7 @@ _HOMES = {
     "Source": "datadose.theory.asymptotics",
     "mixture_error": "datadose.theory.asymptotics",
     "predict_error": "datadose.theory.asymptotics",
-    "reproduce": "datadose.reproduce",
+    "reproduce": "datadose.reproduction",
     "sft_error_curve": "datadose.curves",
     "simulate_error": "datadose.curves",
 }

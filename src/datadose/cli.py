@@ -102,7 +102,7 @@ def _add_reproduce(commands: Any) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace, command: str) -> None:
-    from datadose.reproduce import reproduce
+    from datadose.reproduction import reproduce
     from datadose.sweep import Workers
 
     out = reproduce(
@@ -144,6 +144,8 @@ def _predict(arguments: argparse.Namespace, _: str) -> None:
 
     for B in arguments.prompts:
         require_integer("prompts", B, 1)
+    if arguments.simulate is not None:
+        require_integer("simulate", arguments.simulate, 1)
     shift = Shift.two_block(
         arguments.dimension, arguments.shifted, arguments.rho, arguments.eta, arguments.interference
     )
@@ -159,8 +161,9 @@ def _predict(arguments: argparse.Namespace, _: str) -> None:
         row: dict[str, Any] = {"prompts": B, "length": arguments.length, "form": arguments.form}
         try:
             row["predicted"] = predict_error(shift, B, arguments.length, form=arguments.form)
-        except PeakError as error:
-            row.update(predicted=None, reason=f"B = rank(A): {error.allowed}")
+        except PeakError:
+            reason = f"B = rank(A) = {shift.data_rank}: the mean error is infinite there"
+            row.update(predicted=None, reason=reason)
         row["simulated_mean"] = None if simulated is None else float(simulated.mean[index])
         sem = None if simulated is None or arguments.simulate < 2 else float(simulated.sem[index])
         row.update(simulated_sem=sem, seeds=arguments.simulate or 0)
@@ -202,6 +205,9 @@ def _claims(arguments: argparse.Namespace, _: str) -> None:
     if not path.is_file():
         reject("out", str(arguments.out), "a folder where `datadose reproduce claims` has run")
     claims = read_json(path)
+    shown = ("id", "statement", "value", "threshold", "verdict")
+    if not isinstance(claims, list) or not all(isinstance(c, dict) and c.keys() >= {*shown} for c in claims):
+        reject("file", str(path), "a list of claims, as `datadose reproduce claims` writes it")
     if arguments.json:
         print(json.dumps(claims, indent=2, allow_nan=False))
         return
@@ -222,7 +228,11 @@ def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # Printed by us, so that a reader that left is met as BrokenPipeError in main, not by an exit of rich's.
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    print(captured.get(), end="", flush=True)
 
 
 def _cores() -> int:

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -55,7 +55,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV that :func:`write_table` wrote; InputError if it is missing or malformed."""
     try:
-        return pd.read_csv(path, dtype={"panel": "string"}, float_precision="round_trip")
+        return pd.read_csv(path, dtype={"panel": "string"})
     except FileNotFoundError as error:
         raise InputError("table", str(path), "a table written by `datadose reproduce`") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -75,8 +75,18 @@ def to_json(document: Any) -> str:
 def read_json(path: Path) -> Any:
     """A JSON document; InputError with the line number if it is malformed."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise InputError("file", str(path), "an existing JSON file") from error
+    except UnicodeDecodeError as error:
+        raise InputError("file", str(path), f"JSON in UTF-8 (byte {error.start} is not)") from error
     except json.JSONDecodeError as error:
         raise InputError("file", f"{path}, line {error.lineno}", f"well-formed JSON ({error.msg})") from error
+    except ArithmeticError as error:
+        raise InputError(
+            "file", f"{path} with {error}", "JSON numbers (NaN and infinities are none)"
+        ) from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ArithmeticError(name)

@@ -102,6 +102,10 @@ def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, ti
     except TerminatedWorkerError as error:
         msg = f"{title}: a worker process was killed (out of memory?); finished cells are kept, run again"
         raise RunError(msg) from error
+    except OSError as error:
+        why = error.strerror or error
+        msg = f"{title}: {cache_folder} could not be written ({why}); finished cells are kept, run again"
+        raise RunError(msg) from error
     return results
 
 

@@ -255,9 +255,9 @@ def test_as_printed_wants_two_full_blocks(shift: Shift) -> None:
 
 @pytest.mark.parametrize("counts", [(20, 5), (30, 12)])
 def test_mixed_regimes_are_refused(counts: tuple[int, int]) -> None:
-    """A source above its own rank in a mixture below the total, and the converse above: no fixed point there."""
+    """A source above its own rank in a mixture below the total, and the converse above: no fixed point."""
     sources = [
-        Source(random_psd(30, seed, rank=r), 50, B) for seed, (r, B) in enumerate(zip((15, 30), counts, strict=True))
+        Source(random_psd(30, rank, rank=rank), 50, B) for rank, B in zip((15, 30), counts, strict=True)
     ]
     with pytest.raises(InputError, match="every group of sources"):
         mixture_error(-np.eye(30), 0.3, sources, np.eye(30), 50)

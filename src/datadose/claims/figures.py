@@ -95,9 +95,9 @@ def _falls_then_rises(tables: Tables, threshold: float) -> Judgement:
     for r in _interferences(table):
         peak = d if r > 0 else m
         for n, B, errors in _curves(table, r):
-            best = errors[:, _best_before(B, errors, peak)]
-            late = errors[:, np.abs(B - 0.95 * peak).argmin()]
-            verdicts[f"r={r:g} n={n}"] = _both(_paired(best, errors[:, 0]), _paired(best, late))
+            late = int(np.abs(B - 0.95 * peak).argmin())
+            best = errors[:, _best_before(B, errors, B[late])]
+            verdicts[f"r={r:g} n={n}"] = _both(_paired(best, errors[:, 0]), _paired(best, errors[:, late]))
     return judge_settings(verdicts, threshold, _seeds(table))
 
 

@@ -129,7 +129,7 @@ def _early_slope(_: Tables, threshold: float) -> Judgement:
     return judge_settings(verdicts, threshold, len(cases), note)
 
 
-def _early_minimum(_: Tables, threshold: float) -> Judgement:
+def _early_minimum(_tables: Tables, threshold: float) -> Judgement:
     """Whether the best beta < 1 beats every beta > 1, i.e. F(infinity)."""
     verdicts: dict[str, Verdict] = {}
     found = []

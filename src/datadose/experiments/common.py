@@ -63,35 +63,17 @@ class TwoBlock:
 
 
 def simulate_curve(
-    dimension: int,
-    shifted: int,
-    rho: float,
-    eta: float,
-    interference: float,
-    length: int,
-    counts: list[int],
-    seed: int,
+    block: TwoBlock, interference: float, length: int, counts: list[int], seed: int
 ) -> list[float]:
     """Cell: Err(V*) / d at ``counts`` prompts of one nested stream."""
-    shift = TwoBlock(dimension, shifted, rho, eta).shift(interference)
+    shift = block.shift(interference)
     return [float(e) for e in sft_error_curve(shift, max(counts), length, seed=seed)[counts]]
 
 
 def curve_cell(block: TwoBlock, interference: float, length: int, counts: Sequence[int], seed: int) -> Cell:
     """The cell of :func:`simulate_curve`."""
-    return Cell(
-        simulate_curve,
-        {
-            "dimension": block.dimension,
-            "shifted": block.shifted,
-            "rho": block.rho,
-            "eta": block.eta,
-            "interference": interference,
-            "length": length,
-            "counts": [int(B) for B in counts],
-            "seed": seed,
-        },
-    )
+    arguments = {"block": block, "interference": interference, "length": length}
+    return Cell(simulate_curve, {**arguments, "counts": [int(B) for B in counts], "seed": seed})
 
 
 def predicted_or_none(shift: Shift, prompts: float, length: int, form: Form = "exact") -> float | None:

@@ -59,15 +59,11 @@ class Figure5:
 
     def cells(self) -> list[Cell]:
         """One cell a length and seed, V* and V~ on the same prompts."""
-        block = self.block
         return [
             Cell(
                 simulate_both,
                 {
-                    "dimension": block.dimension,
-                    "shifted": block.shifted,
-                    "rho": block.rho,
-                    "eta": block.eta,
+                    "block": self.block,
                     "interference": self.interference,
                     "length": n,
                     "counts": list(self.simulated_prompts),
@@ -110,21 +106,16 @@ class Figure5:
 
 
 def simulate_both(
-    dimension: int,
-    shifted: int,
-    rho: float,
-    eta: float,
-    interference: float,
-    length: int,
-    counts: list[int],
-    seed: int,
+    block: TwoBlock, interference: float, length: int, counts: list[int], seed: int
 ) -> dict[str, list[float]]:
     """Cell: Err(V*) / d ("exact") and Err(V~) / d ("first-order") at ``counts`` prompts of one stream."""
-    shift = TwoBlock(dimension, shifted, rho, eta).shift(interference)
+    shift = block.shift(interference)
     V0 = pretrained_operator(shift.sigma0, length)
     moments = draw_moments(shift.data, length, max(counts), seed=seed)
     first_order = [
-        post_test_error(first_order_minimiser(moments.first(B), shift.data, eta, V0), shift.target, length)
+        post_test_error(
+            first_order_minimiser(moments.first(B), shift.data, shift.eta, V0), shift.target, length
+        )
         for B in counts
     ]
     curve = sft_error_curve(shift, max(counts), length, seed=seed)

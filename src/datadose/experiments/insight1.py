@@ -51,18 +51,9 @@ def kind_hardness(block: TwoBlock, kind: str, length: int) -> float:
     return hardness(shift.data / shift.eta, pretrained_operator(shift.sigma0, length), length)
 
 
-def simulate_kind(
-    dimension: int,
-    shifted: int,
-    rho: float,
-    eta: float,
-    kind: str,
-    length: int,
-    counts: list[int],
-    seed: int,
-) -> list[float]:
+def simulate_kind(block: TwoBlock, kind: str, length: int, counts: list[int], seed: int) -> list[float]:
     """Cell: Err(V*) / d at ``counts`` prompts of this kind of data."""
-    shift = shift_with_data(TwoBlock(dimension, shifted, rho, eta), kind)
+    shift = shift_with_data(block, kind)
     return [float(e) for e in sft_error_curve(shift, max(counts), length, seed=seed)[counts]]
 
 
@@ -87,20 +78,11 @@ class Insight1:
 
     def cells(self) -> list[Cell]:
         """One cell a kind and seed."""
-        block = self.block
+        counts = list(self.prompts)
         return [
             Cell(
                 simulate_kind,
-                {
-                    "dimension": block.dimension,
-                    "shifted": block.shifted,
-                    "rho": block.rho,
-                    "eta": block.eta,
-                    "kind": kind,
-                    "length": self.length,
-                    "counts": list(self.prompts),
-                    "seed": seed,
-                },
+                {"block": self.block, "kind": kind, "length": self.length, "counts": counts, "seed": seed},
             )
             for kind, seed in self._pairs()
         ]

@@ -16,6 +16,7 @@ from scipy.linalg import solve_triangular
 from datadose.covariance import (
     Array,
     dense,
+    frobenius_squared,
     identity_like,
     left_multiply,
     product,
@@ -34,14 +35,13 @@ def chain_weight(eta: float, steps: int) -> float:
     """c_k = sum_{i=0..k} (1-eta)^{2i}: how many copies of the one-step loss a chain of k steps is worth."""
     require_number("eta", eta, 0, 2, open_ends=True)
     k = require_integer("steps", steps, 0)
-    powers: Array = np.power(1.0 - eta, 2.0 * np.arange(k + 1)).astype(np.float64)
-    return float(powers.sum())
+    return float(np.vander([(1.0 - eta) ** 2], k + 1).sum())
 
 
 def sft_loss(V: Array, moments: Moments, eta: float, steps: int) -> float:
     """L_SFT = c_k/(2B) ||V Phi + eta Omega||_F^2 at W~ = I (Thm 4.2); not divided by d."""
     residual = dense(V) @ moments.phi + eta * moments.weights
-    return chain_weight(eta, steps) / (2 * residual.shape[1]) * float((residual**2).sum())
+    return float(chain_weight(eta, steps) * frobenius_squared(residual) / (2 * residual.shape[1]))
 
 
 def sft_gradient(V: Array, moments: Moments, eta: float, steps: int) -> Array:

@@ -17,10 +17,9 @@ from datadose._version import __version__
 from datadose.claims import CLAIMS, Tables, judge_all
 from datadose.errors import reject, require_integer
 from datadose.experiments.common import PRESETS, Preset
-from datadose.experiments.figure1 import Figure1
-from datadose.experiments.figure2 import Figure2
 from datadose.experiments.figure5 import Figure5
 from datadose.experiments.insight1 import Insight1
+from datadose.experiments.sft_curves import Figure1, Figure2
 from datadose.experiments.theorems import Theorems
 from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
 from datadose.figures.style import save
@@ -63,10 +62,10 @@ def reproduce(
 
     Raises InputError for an unknown target or preset, a seeds count below 2, or an ``out`` that is a file.
     """
-    chosen = list(TARGETS) if "all" in targets else list(dict.fromkeys(targets))
-    for name in chosen:
-        if name not in TARGETS:
+    for name in targets:
+        if name not in TARGETS and name != "all":
             reject("target", name, ", ".join([*TARGETS, "all"]))
+    chosen = list(TARGETS) if "all" in targets else list(dict.fromkeys(targets))
     if preset not in PRESETS:
         reject("preset", preset, ", ".join(PRESETS))
     if seeds is not None:
