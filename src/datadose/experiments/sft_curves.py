@@ -104,7 +104,7 @@ class Figure1(SftCurves):
             ),
             theory_lengths=lengths,
             theory_prompts=grid(range(0, 600, 2), range(600, 2001, 10)),
-            seeds=50 if name == "paper" else 20,
+            seeds=50 if name == "paper" else 30,
         )
 
 
