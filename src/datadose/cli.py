@@ -229,7 +229,7 @@ def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     # Printed by us, so that a reader that left is met as BrokenPipeError in main, not by an exit of rich's.
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     with console.capture() as captured:
         console.print(table)
     print(captured.get(), end="", flush=True)
