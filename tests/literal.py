@@ -24,7 +24,7 @@ def literal_sft_loss(model: LinearAttention, prompts: Prompts, eta: float, steps
     loss = torch.zeros((), dtype=torch.float64)
     for i in range(steps + 1):
         target = torch.cat([torch.zeros(B, d + 1), chain[i + 1], torch.ones(B, 1)], dim=1)
-        loss = loss + ((model(Z, examples)[:, :, -1] - target) ** 2).sum()
+        loss = loss + ((model.literal(Z, examples)[:, :, -1] - target) ** 2).sum()
         Z = model.append(Z, target)
     return loss / (2 * B)
 

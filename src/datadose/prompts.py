@@ -11,17 +11,32 @@ the first B prompts of a larger draw with the same seed are the draw of size B.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from datadose.covariance import Array, right_multiply, square_root, validate_covariance
 from datadose.errors import require_integer
 
-_STREAMS = {"weights": 0, "inputs": 1, "noise": 2, "chi_square": 3, "diagonal": 4, "triangle": 5}
+_STREAMS = {
+    "weights": 0,
+    "inputs": 1,
+    "noise": 2,
+    "chi_square": 3,
+    "diagonal": 4,
+    "triangle": 5,
+    "order": 6,
+    "policy": 7,
+}
 
 
-def random_stream(seed: int, source: str) -> np.random.Generator:
+Seed: TypeAlias = int | Sequence[int]
+"""A seed, or a seed with the step (or epoch) folded in: any batch can be recreated alone."""
+
+
+def random_stream(seed: Seed, source: str) -> np.random.Generator:
     """The random stream of one ``source`` of randomness under ``seed``."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAMS[source],)))
 
@@ -59,7 +74,7 @@ class Moments:
         return Moments(self.weights[:, :prompts], self.phi[:, :prompts])
 
 
-def draw_prompts(covariance: Array, length: int, prompts: int, *, seed: int) -> Prompts:
+def draw_prompts(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Prompts:
     """Explicit prompts: the literal, O(B n d) definition of the task, kept as the reference."""
     A, n, B = _checked(covariance, length, prompts)
     weights = random_stream(seed, "weights").standard_normal((B, len(A)))
@@ -68,7 +83,7 @@ def draw_prompts(covariance: Array, length: int, prompts: int, *, seed: int) -> 
     return Prompts(weights, inputs, np.einsum("bni,bi->bn", inputs, weights))
 
 
-def draw_moments(covariance: Array, length: int, prompts: int, *, seed: int) -> Moments:
+def draw_moments(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Moments:
     """(w*, S w*) of B prompts, exact in distribution, at a cost that does not depend on n.
 
     With u = A^{1/2} w*, S w* = A^{1/2} (1/n) sum_j z_j <z_j, u> for z_j ~ N(0, I). Along u the sum is
@@ -90,7 +105,7 @@ def draw_moments(covariance: Array, length: int, prompts: int, *, seed: int) -> 
     return Moments(np.ascontiguousarray(w.T), np.ascontiguousarray(phi.T))
 
 
-def draw_wishart(covariance: Array, length: int, prompts: int, *, seed: int) -> Array:
+def draw_wishart(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Array:
     """Empirical covariances S of B prompts, shape (B, d, d), without drawing the inputs when n >= d.
 
     Bartlett: for n >= d, sum_j z_j z_j^T = L L^T with L lower triangular, L_ii^2 ~ chi^2_{n-i} (i from 0)
@@ -120,4 +135,4 @@ def _checked(covariance: Array, length: int, prompts: int) -> tuple[Array, int, 
     )
 
 
-__all__ = ["Moments", "Prompts", "draw_moments", "draw_prompts", "draw_wishart"]
+__all__ = ["Moments", "Prompts", "Seed", "draw_moments", "draw_prompts", "draw_wishart"]

@@ -1,20 +1,28 @@
-"""Linear self-attention on the literal (2d+2)-row prompt matrix Z (paper section 3).
+"""Linear self-attention that thinks in context (paper section 3): dense weights, and the sparse block form.
 
-Rows of Z: x (d), y (1), w (d), one (1). Columns: the n examples (x_i, y_i, 0, 0), then the thoughts
-(0, 0, w_j, 1), w_0 = 0 first. f(Z) = Z + V Z (Z^T W Z) / n (3.1), n being the number of examples. Only the
-last column of f(Z) is read: it is the next thought, appended with its x and y rows blanked (3.3).
+The prompt matrix Z has rows x (d), y (1), w (d), one (1) and columns: the n examples (x_i, y_i, 0, 0), then
+the thoughts (0, 0, w_j, 1), w_0 = 0 first. f(Z) = Z + V Z (Z^T W Z) / n (3.1). Only the last column of f(Z)
+is read: the next thought, appended with its x and y rows blanked (3.3).
 
-Initialised at the sparse structure (3.8), which population training preserves: V maps x rows to w rows
-by V~, W maps w to x by W~ and 'one' to y by -1, so that a step is w + V~ S (W~ w - w*) (A.1). All entries of
-V and W are trainable parameters.
+:class:`LinearAttention` trains all entries of V and W. It never forms Z: the last column needs the prompt
+only through products with its Gram matrix, whose example part is S, S w* and w*^T S w* and whose thought part
+is a sum over the few thoughts. ``literal`` is the definition, for tests and benchmarks. It starts at the
+sparse structure (3.8), which population training preserves: V maps x rows to w rows by V~, W maps w to x by
+W~ and 'one' to y by -1, and a step is w + V~ S (W~ w - w*) (A.1). :class:`BlockLinearAttention` trains V~ (and W~)
+alone.
+
+Parameters may carry leading dimensions ``...``: independent runs that train side by side.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from datadose.errors import reject, require_integer
+from datadose.models.prompt_batch import PromptBatch
 
 
 def embed_prompts(inputs: Tensor, labels: Tensor) -> Tensor:
@@ -27,57 +35,205 @@ def embed_prompts(inputs: Tensor, labels: Tensor) -> Tensor:
     return Z
 
 
-class LinearAttention(nn.Module):
-    """One layer of linear self-attention with dense V and W of shape (2d+2, 2d+2).
+def chain_decay(eta: float, steps: int) -> list[float]:
+    """c_i = 1 - (1-eta)^i for i = 0 .. k+1: the ground-truth chain is w_i = c_i w*."""
+    return [1 - (1 - eta) ** i for i in range(steps + 2)]
+
+
+class ChainModel(nn.Module):
+    """What a stage asks of a model; runs are the leading dimensions of its parameters."""
+
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Tensor:
+        """L_SFT of section 1: 1/(2B) sum over prompts and i = 0..k of the squared step residual; (...,)."""
+        raise NotImplementedError
+
+    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+        """The model's own thoughts w_1 .. w_k, shape (..., B, k, d), ``noise`` (same shape) added to each."""
+        raise NotImplementedError
+
+    def next_means(self, batch: PromptBatch, thoughts: Tensor) -> Tensor:
+        """The mean of each thought given the earlier ones of ``thoughts`` (..., B, k, d); same shape."""
+        raise NotImplementedError
+
+    def effective_operator(self) -> Tensor:
+        """V with which one thinking step from w_0 = 0 moves by -V S w*, shape (..., d, d)."""
+        raise NotImplementedError
+
+
+class LinearAttention(ChainModel):
+    """One layer with dense V and W of shape (..., 2d+2, 2d+2).
 
     Args:
-        operator: V~, shape (d, d), e.g. the pretrained -Gamma0^{-1}.
-        attention: W~, shape (d, d); the identity unless given.
+        operator: V~, shape (..., d, d), e.g. the pretrained -Gamma0^{-1}.
+        attention: W~, the same shape; the identity unless given.
     """
 
     def __init__(self, operator: Tensor, attention: Tensor | None = None) -> None:
         super().__init__()
-        if operator.ndim != 2 or operator.shape[0] != operator.shape[1]:
-            reject("operator", f"shape {tuple(operator.shape)}", "a square matrix of shape (d, d)")
-        d = self.dimension = operator.shape[0]
-        V = operator.new_zeros(2 * d + 2, 2 * d + 2)
+        d = self.dimension = _square(operator)
+        V = operator.new_zeros(*operator.shape[:-2], 2 * d + 2, 2 * d + 2)
         W = torch.zeros_like(V)
-        V[d + 1 : 2 * d + 1, :d] = operator
-        W[:d, d + 1 : 2 * d + 1] = torch.eye(d, dtype=operator.dtype) if attention is None else attention
-        W[d, 2 * d + 1] = -1
+        V[..., d + 1 : 2 * d + 1, :d] = operator
+        W[..., :d, d + 1 : 2 * d + 1] = _identity(operator) if attention is None else attention
+        W[..., d, 2 * d + 1] = -1
         self.V = nn.Parameter(V)
         self.W = nn.Parameter(W)
 
     @property
     def operator(self) -> Tensor:
-        """The block V~ of V, shape (d, d)."""
+        """The block V~ of V, shape (..., d, d)."""
         d = self.dimension
-        return self.V[d + 1 : 2 * d + 1, :d]
+        return self.V[..., d + 1 : 2 * d + 1, :d]
 
-    def forward(self, Z: Tensor, examples: int) -> Tensor:
-        """f(Z) of eq. (3.1), all columns; ``examples`` is n."""
+    def effective_operator(self) -> Tensor:
+        """-V~ W[y, one]: what multiplies S w* (to leading order) in the first thought."""
+        return -self.operator * self.W[..., self.dimension : self.dimension + 1, -1:]
+
+    def literal(self, Z: Tensor, examples: int) -> Tensor:
+        """f(Z) of eq. (3.1), all columns; Z of shape (B, 2d+2, n + thoughts), ``examples`` is n."""
         return Z + self.V @ Z @ (Z.transpose(1, 2) @ self.W @ Z) / examples
-
-    def last_column(self, Z: Tensor, examples: int) -> Tensor:
-        """The last column of f(Z), shape (B, 2d+2), without the others."""
-        last = Z[:, :, -1:]
-        scores = Z.transpose(1, 2) @ (self.W @ last) / examples
-        return (last + self.V @ (Z @ scores)).squeeze(-1)
 
     def append(self, Z: Tensor, column: Tensor) -> Tensor:
         """Z with ``column`` (B, 2d+2) as its next thought, x and y rows blanked (3.3)."""
-        kept = torch.cat(
-            [torch.zeros_like(column[:, : self.dimension + 1]), column[:, self.dimension + 1 :]], 1
-        )
+        blank = torch.zeros_like(column[:, : self.dimension + 1])
+        kept = torch.cat([blank, column[:, self.dimension + 1 :]], dim=1)
         return torch.cat([Z, kept.unsqueeze(-1)], dim=2)
 
-    def rollout(self, Z: Tensor, steps: int) -> Tensor:
-        """Thoughts w_1 .. w_k of the model's own chain of thought, shape (B, k, d)."""
+    def last_column(self, batch: PromptBatch, thoughts: list[Tensor]) -> Tensor:
+        """Last column of f(Z), shape (..., B, 2d+2); thoughts are (w, one) rows, each (..., B, d+1)."""
+        d, z = self.dimension, thoughts[-1]
+        u = z @ self.W[..., :, d + 1 :].transpose(-1, -2)
+        seen = batch.apply(u[..., :d] + batch.weights * u[..., d : d + 1])
+        label = (batch.weights * seen).sum(-1, keepdim=True)
+        own = u[..., d + 1 :]
+        past = torch.zeros_like(own)
+        for t in thoughts:
+            past = past + t * (t * own).sum(-1, keepdim=True) / batch.length
+        column = torch.cat([seen, label, past], dim=-1) @ self.V.transpose(-1, -2)
+        return torch.cat([column[..., : d + 1], column[..., d + 1 :] + z], dim=-1)
+
+    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+        """See :class:`ChainModel`. The 'one' row of a thought is the model's own output too."""
         k = require_integer("steps", steps, 1)
-        examples = Z.shape[2] - 1
-        thoughts = []
-        for _ in range(k):
-            column = self.last_column(Z, examples)
-            thoughts.append(column[:, self.dimension + 1 : -1])
-            Z = self.append(Z, column)
-        return torch.stack(thoughts, dim=1)
+        sampled = [] if noise is None else [noise[..., i, :] for i in range(k)]
+        return torch.stack([w for w, _ in self._think(batch, k, sampled, None)], dim=-2)
+
+    def next_means(self, batch: PromptBatch, thoughts: Tensor) -> Tensor:
+        """See :class:`ChainModel`."""
+        k = thoughts.shape[-2]
+        return torch.stack([mean for _, mean in self._think(batch, k, [], thoughts)], dim=-2)
+
+    def _think(
+        self, batch: PromptBatch, steps: int, noise: list[Tensor], forced: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (thought, its mean) per step, with noise added or the thought forced."""
+        d = self.dimension
+        start = torch.zeros_like(batch.weights[..., :1]) + 1
+        thoughts = [torch.cat([torch.zeros_like(batch.weights), start], dim=-1)]
+        for i in range(steps):
+            column = self.last_column(batch, thoughts)[..., d + 1 :]
+            mean, one = column[..., :d], column[..., d:]
+            thought = mean + noise[i] if noise else mean
+            if forced is not None:
+                thought = forced[..., i, :]
+            thoughts.append(torch.cat([thought, one], dim=-1))
+            yield thought, mean
+
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Tensor:
+        """See :class:`ChainModel`. The k+1 forced steps cost two products with S, whatever k.
+
+        Along the ground-truth chain z_i = (c_i w*, 1), so every attention score is affine in c_i and every
+        step residual is a combination of five vectors of the prompt with scalars per step.
+        """
+        d, w, n = self.dimension, batch.weights, batch.length
+        p = w @ self.W[..., :, d + 1 : 2 * d + 1].transpose(-1, -2)
+        q = self.W[..., :, -1].unsqueeze(-2).expand_as(p)
+        moved = [self._from_examples(batch, u) for u in (p, q)]
+        own = [(w * u[..., d + 1 : 2 * d + 1]).sum(-1, keepdim=True) for u in (p, q)]
+        ones = [u[..., -1:] for u in (p, q)]
+        from_w = w @ self.V[..., :, d + 1 : 2 * d + 1].transpose(-1, -2)
+        from_one = self.V[..., :, -1].unsqueeze(-2)
+        target = torch.cat([torch.zeros_like(w), torch.zeros_like(ones[0]), w, torch.zeros_like(ones[0])], -1)
+        c = chain_decay(eta, steps)
+        total = w.new_zeros(w.shape[:-2])
+        first, second = 0.0, 0.0
+        for i in range(steps + 1):
+            first, second = first + c[i], second + c[i] ** 2
+            scored_w, scored_one = (c[i] * s[0] + s[1] for s in (own, ones))
+            on_w = (second * scored_w + first * scored_one) / n
+            on_one = (first * scored_w + (i + 1) * scored_one) / n
+            residual = c[i] * moved[0] + moved[1] + on_w * from_w + on_one * from_one
+            residual = residual - (c[i + 1] - c[i]) * target
+            total = total + residual.square().sum(dim=(-1, -2))
+        return total / (2 * batch.prompts)
+
+    def _from_examples(self, batch: PromptBatch, u: Tensor) -> Tensor:
+        """The examples' part of the output column for the query u = W z, shape (..., B, 2d+2)."""
+        d = self.dimension
+        seen = batch.apply(u[..., :d] + batch.weights * u[..., d : d + 1])
+        label = (batch.weights * seen).sum(-1, keepdim=True)
+        return torch.cat([seen, label], dim=-1) @ self.V[..., :, : d + 1].transpose(-1, -2)
+
+
+class BlockLinearAttention(ChainModel):
+    """The sparse structure alone: w <- w + V~ S (W~ w - w*), V~ and W~ of shape (..., d, d).
+
+    ``train_attention`` False keeps W~ fixed, as Thm 4.2 does; SFT then costs one product with S.
+    """
+
+    def __init__(
+        self, operator: Tensor, attention: Tensor | None = None, *, train_attention: bool = True
+    ) -> None:
+        super().__init__()
+        self.dimension = _square(operator)
+        self.V = nn.Parameter(operator.clone())
+        W = _identity(operator) if attention is None else attention.clone()
+        self.W = nn.Parameter(W, requires_grad=train_attention)
+        self.identity = attention is None and not train_attention
+
+    def effective_operator(self) -> Tensor:
+        """V~."""
+        return self.V
+
+    def _step(self, batch: PromptBatch, w: Tensor) -> Tensor:
+        pulled = w if self.identity else w @ self.W.transpose(-1, -2)
+        return w + batch.apply(pulled - batch.weights) @ self.V.transpose(-1, -2)
+
+    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+        """See :class:`ChainModel`."""
+        w, thoughts = torch.zeros_like(batch.weights), []
+        for i in range(require_integer("steps", steps, 1)):
+            w = self._step(batch, w)
+            if noise is not None:
+                w = w + noise[..., i, :]
+            thoughts.append(w)
+        return torch.stack(thoughts, dim=-2)
+
+    def next_means(self, batch: PromptBatch, thoughts: Tensor) -> Tensor:
+        """See :class:`ChainModel`."""
+        earlier = [torch.zeros_like(batch.weights), *thoughts[..., :-1, :].unbind(-2)]
+        return torch.stack([self._step(batch, w) for w in earlier], dim=-2)
+
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Tensor:
+        """See :class:`ChainModel`; two products with S whatever k, one if W~ is fixed to I."""
+        w, c = batch.weights, chain_decay(eta, steps)
+        label = batch.apply(w) @ self.V.transpose(-1, -2)
+        pulled = label
+        if not self.identity:
+            pulled = batch.apply(w @ self.W.transpose(-1, -2)) @ self.V.transpose(-1, -2)
+        total = w.new_zeros(w.shape[:-2])
+        for i in range(steps + 1):
+            residual = c[i] * pulled - label - (c[i + 1] - c[i]) * w
+            total = total + residual.square().sum(dim=(-1, -2))
+        return total / (2 * batch.prompts)
+
+
+def _square(operator: Tensor) -> int:
+    if operator.ndim < 2 or operator.shape[-1] != operator.shape[-2]:
+        reject("operator", f"shape {tuple(operator.shape)}", "square matrices of shape (..., d, d)")
+    return operator.shape[-1]
+
+
+def _identity(operator: Tensor) -> Tensor:
+    eye = torch.eye(operator.shape[-1], dtype=operator.dtype, device=operator.device)
+    return eye.expand_as(operator).clone()

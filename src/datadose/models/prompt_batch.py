@@ -1,0 +1,126 @@
+"""What a model is given: the prompts of a batch, through the least that it needs to see of them.
+
+A linear model meets the inputs of a prompt only as products S u with its empirical covariance
+S = (1/n) X^T X, and the labels y = X w* only as S w*. A batch therefore holds either S (d^2 numbers, one
+product costs d^2) or X (n d numbers, a product costs 2 n d), whichever is cheaper.
+
+Leading dimensions ``...`` are independent runs (seeds) that train side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from datadose.covariance import Array, right_multiply, square_root
+from datadose.prompts import Seed, draw_wishart, random_stream
+
+
+class _SymmetricProduct(torch.autograd.Function):
+    """u -> S u. S is symmetric and not trained, so the gradient is the same product."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, batch: PromptBatch) -> Tensor:
+        ctx.batch = batch
+        return batch._product(u)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.batch.apply(gradient), None
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """B prompts of length n: weights (..., B, d), and covariances (..., B, d, d) or inputs (..., B, n, d)."""
+
+    weights: Tensor
+    length: int
+    covariances: Tensor | None = None
+    inputs: Tensor | None = None
+
+    @property
+    def prompts(self) -> int:
+        """B."""
+        return self.weights.shape[-2]
+
+    def apply(self, u: Tensor) -> Tensor:
+        """S u for each prompt; u and the result have shape (..., B, d)."""
+        product: Any = _SymmetricProduct
+        return cast("Tensor", product.apply(u, self))
+
+    def _product(self, u: Tensor) -> Tensor:
+        # Row vectors: batched products of a matrix with one column are an order slower on CPU.
+        row = u.unsqueeze(-2)
+        if self.covariances is not None:
+            return (row @ self.covariances).squeeze(-2)
+        if self.inputs is None:
+            msg = "a batch holds covariances or inputs"
+            raise ValueError(msg)
+        seen = (self.inputs * row).sum(-1)
+        return (seen.unsqueeze(-2) @ self.inputs).squeeze(-2) / self.length
+
+    def mean_covariance(self) -> Tensor:
+        """The mean of S over the batch, shape (..., d, d)."""
+        if self.covariances is not None:
+            return self.covariances.mean(-3)
+        if self.inputs is None:
+            msg = "a batch holds covariances or inputs"
+            raise ValueError(msg)
+        rows = self.inputs.flatten(-3, -2)
+        return rows.transpose(-1, -2) @ rows / rows.shape[-2]
+
+    def take(self, index: Tensor) -> PromptBatch:
+        """The prompts ``index``: shape (b,) for every run alike."""
+
+        def pick(x: Tensor | None, axes: int) -> Tensor | None:
+            return None if x is None else x.index_select(x.ndim - axes, index)
+
+        weights = self.weights.index_select(-2, index)
+        return PromptBatch(weights, self.length, pick(self.covariances, 3), pick(self.inputs, 3))
+
+    def repeat(self, group: int) -> PromptBatch:
+        """Each prompt ``group`` times in a row: (..., B * group, ...)."""
+
+        def spread(x: Tensor | None, axes: int) -> Tensor | None:
+            return None if x is None else x.repeat_interleave(group, dim=x.ndim - axes)
+
+        weights = self.weights.repeat_interleave(group, dim=-2)
+        return PromptBatch(weights, self.length, spread(self.covariances, 3), spread(self.inputs, 3))
+
+    @classmethod
+    def draw(
+        cls,
+        covariance: Array,
+        length: int,
+        prompts: int,
+        *,
+        seeds: Sequence[Seed],
+        dtype: torch.dtype = torch.float32,
+    ) -> PromptBatch:
+        """``prompts`` prompts for each seed, shape (len(seeds), B, ...), from the law of the task.
+
+        Holds X where 2 n < d (cheaper in memory and arithmetic), else S, drawn by Bartlett for n >= d.
+        """
+        d = len(covariance)
+        weights = [random_stream(seed, "weights").standard_normal((prompts, d)) for seed in seeds]
+        stacked = torch.stack([torch.from_numpy(w).to(dtype) for w in weights])
+        if 2 * length >= d:
+            S = [draw_wishart(covariance, length, prompts, seed=seed) for seed in seeds]
+            covariances = torch.stack([torch.from_numpy(x).to(dtype) for x in S])
+            return cls(stacked, length, covariances=covariances)
+        root = square_root(covariance)
+        shape = (prompts, length, d)
+        X = [right_multiply(random_stream(seed, "inputs").standard_normal(shape), root) for seed in seeds]
+        return cls(stacked, length, inputs=torch.stack([torch.from_numpy(x).to(dtype) for x in X]))
+
+    @classmethod
+    def from_inputs(cls, inputs: Tensor, weights: Tensor, *, use_covariances: bool = True) -> PromptBatch:
+        """From explicit inputs (..., B, n, d) and weights (..., B, d)."""
+        n = inputs.shape[-2]
+        if use_covariances:
+            return cls(weights, n, covariances=inputs.transpose(-1, -2) @ inputs / n)
+        return cls(weights, n, inputs=inputs)

@@ -1,0 +1,35 @@
+"""The post-test: how far the model's answer is on prompts of the shifted distribution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from datadose.covariance import Array
+from datadose.errors import require_integer
+from datadose.models import ChainModel, PromptBatch
+
+TEST_SEED = 1_000_003
+"""Seed of the test prompts: the same for every run and stage, so that comparisons share their noise."""
+
+
+def held_out_prompts(
+    target: Array, length: int, prompts: int = 512, *, runs: int = 1, dtype: torch.dtype = torch.float32
+) -> PromptBatch:
+    """``prompts`` test prompts of covariance Sigma, shared by all runs; shape (runs, B, ...)."""
+    one = PromptBatch.draw(target, length, prompts, seeds=[TEST_SEED], dtype=dtype)
+    return PromptBatch(
+        one.weights.expand(runs, -1, -1),
+        length,
+        None if one.covariances is None else one.covariances.expand(runs, -1, -1, -1),
+        None if one.inputs is None else one.inputs.expand(runs, -1, -1, -1),
+    )
+
+
+@torch.no_grad()
+def post_test(model: ChainModel, batch: PromptBatch, steps: int | list[int]) -> Tensor:
+    """E||what_k - w*||^2 / d per run at each number of thinking steps, shape (..., len(steps))."""
+    wanted = [require_integer("steps", k, 1) for k in ([steps] if isinstance(steps, int) else steps)]
+    thoughts = model.rollout(batch, max(wanted))
+    gap = (thoughts - batch.weights.unsqueeze(-2)).square().mean(dim=(-1, -3))
+    return gap[..., [k - 1 for k in wanted]]

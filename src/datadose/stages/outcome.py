@@ -1,0 +1,29 @@
+"""Outcome supervision: the model thinks k steps on its own and is told how far its answer is (3.4).
+
+L_OS = 1/(2B) sum over prompts of ||what_k - w*||^2, differentiated through the whole chain. The paper's
+stand-in for RL: no sampling, no advantages (:mod:`datadose.stages.rl` has both).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datadose.errors import require_integer
+from datadose.models import ChainModel, PromptBatch
+from datadose.stages.engine import StageLoss
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The OS objective with ``chain_steps`` = k >= 1 thinking steps."""
+
+    chain_steps: int = 1
+
+    def __post_init__(self) -> None:
+        require_integer("chain_steps", self.chain_steps, 1)
+
+    def __call__(self, model: ChainModel, batch: PromptBatch, step: int) -> StageLoss:
+        """L_OS per run."""
+        del step
+        answer = model.rollout(batch, self.chain_steps)[..., -1, :]
+        return StageLoss((answer - batch.weights).square().sum(dim=(-1, -2)) / (2 * batch.prompts))

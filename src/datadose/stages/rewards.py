@@ -1,0 +1,40 @@
+"""Rewards: plain functions of (answers, weights), callable without a trainer.
+
+``answers`` has shape (G, ..., B, d), a group of G samples per prompt, ``weights`` (..., B, d); the reward
+has shape (G, ..., B).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor
+
+from datadose.errors import reject, require_number
+
+Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def negative_squared_error(answers: Tensor, weights: Tensor) -> Tensor:
+    """-||a - w*||^2: dense; its mean over a Gaussian policy is -(2 L_OS + d sigma^2)."""
+    return -(answers - weights).square().sum(-1)
+
+
+def within_tolerance(tolerance: float, directions: Tensor | None = None) -> Reward:
+    """A verifiable 0/1 reward: 1 where ||a - w*|| <= ``tolerance`` on ``directions``.
+
+    ``directions`` (d,) is a 0/1 mask: an answer can only be judged on what its prompt can reveal (data of
+    covariance Delta show the shift's directions alone). None judges all directions.
+    """
+    require_number("tolerance", tolerance, 0, float("inf"), open_ends=True)
+
+    def reward(answers: Tensor, weights: Tensor) -> Tensor:
+        gap = (answers - weights).square()
+        if directions is not None:
+            if directions.shape != weights.shape[-1:]:
+                reject("directions", f"shape {tuple(directions.shape)}", f"shape {tuple(weights.shape[-1:])}")
+            gap = gap * directions
+        return (gap.sum(-1) <= tolerance**2).to(answers.dtype)
+
+    return reward

@@ -1,0 +1,147 @@
+"""Reinforcement learning by policy gradient, the part that the paper leaves out.
+
+Policy: a Gaussian of scale sigma around the answer what_k, or (``every_step``) around every thought, which
+then enters the context of the next. A group of G samples is drawn for each prompt, scored by a reward, and
+turned into advantages: GRPO (group mean and standard deviation), RLOO (mean of the others) or REINFORCE (the
+batch's mean reward as baseline). The loss is -mean(A log pi), on policy, one step per batch, plus
+``kl`` times KL(policy || pretrained policy), which for two Gaussians of one scale is the squared distance of
+their means over 2 sigma^2.
+
+RLOO's gradient is unbiased for the gradient of the expected reward, that is, of -(2 L_OS + d sigma^2)
+with the dense reward. The batch baseline contains the sample's own reward, which scales its gradient by
+1 - 1/(G B); GRPO rescales every group by its standard deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datadose.errors import reject, require_integer, require_number
+from datadose.models import ChainModel, PromptBatch
+from datadose.prompts import random_stream
+from datadose.stages.engine import StageLoss
+from datadose.stages.rewards import Reward, negative_squared_error
+
+Advantage: TypeAlias = Literal["grpo", "rloo", "reinforce"]
+ADVANTAGES: tuple[Advantage, ...] = ("grpo", "rloo", "reinforce")
+
+
+def advantages(rewards: Tensor, kind: Advantage) -> Tensor:
+    """Advantages of ``rewards`` (G, ..., B), the same shape; a group of equal rewards gets zeros."""
+    if kind == "reinforce":
+        return rewards - rewards.mean(dim=(0, -1), keepdim=True)
+    centred = rewards - rewards.mean(dim=0, keepdim=True)
+    if kind == "rloo":
+        return centred * (len(rewards) / (len(rewards) - 1))
+    spread = rewards.std(dim=0, keepdim=True, correction=0)
+    return torch.where(spread > 0, centred / spread.clamp_min(1e-12), torch.zeros_like(centred))
+
+
+@dataclass(frozen=True)
+class Rl:
+    """The policy-gradient objective.
+
+    Args:
+        chain_steps: thinking steps k >= 1.
+        seeds: one per run, for the policy's noise.
+        reward: function of (answers, weights), see :mod:`datadose.stages.rewards`.
+        group: samples per prompt G >= 2.
+        noise: policy scale sigma > 0.
+        advantage: ``grpo``, ``rloo`` or ``reinforce``.
+        every_step: sample every thought, not the answer alone.
+        kl: weight of the KL term; needs ``reference``.
+        reference: the pretrained model.
+    """
+
+    chain_steps: int
+    seeds: Sequence[int]
+    reward: Reward = negative_squared_error
+    group: int = 8
+    noise: float = 0.1
+    advantage: Advantage = "grpo"
+    every_step: bool = False
+    kl: float = 0.0
+    reference: ChainModel | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        require_integer("chain_steps", self.chain_steps, 1)
+        require_integer("group", self.group, 2)
+        require_number("noise", self.noise, 0, np.inf, open_ends=True)
+        require_number("kl", self.kl, 0, np.inf)
+        if self.advantage not in ADVANTAGES:
+            reject("advantage", self.advantage, ", ".join(ADVANTAGES))
+        if self.kl > 0 and self.reference is None:
+            reject("kl", self.kl, "0 without a reference model")
+
+    def __call__(self, model: ChainModel, batch: PromptBatch, step: int) -> StageLoss:
+        """The policy-gradient loss per run, with mean reward, pass share and zero-signal share recorded."""
+        log_density, answers, penalty = (
+            self._sample_thoughts(model, batch, step)
+            if self.every_step
+            else self._sample_answers(model, batch, step)
+        )
+        with torch.no_grad():
+            rewards = self.reward(answers, batch.weights)
+            signal = advantages(rewards, self.advantage)
+        loss = -(signal * log_density).mean(dim=(0, -1)) + self.kl * penalty
+        flat = (rewards == rewards[:1]).all(dim=0).to(rewards.dtype)
+        return StageLoss(
+            loss, {"reward": rewards.mean(dim=(0, -1)), "zero_signal": flat.mean(dim=-1), "kl": penalty}
+        )
+
+    def _noise(self, batch: PromptBatch, step: int, steps: int) -> Tensor:
+        """sigma xi of shape (G, ..., B, steps, d); a run's noise depends on its own seed and the step."""
+        B, d = batch.weights.shape[-2:]
+        runs = batch.weights.shape[:-2]
+        drawn = [
+            random_stream([seed, step], "policy").standard_normal((self.group, B, steps, d), dtype=np.float32)
+            for seed in self.seeds
+        ]
+        stacked = torch.from_numpy(np.stack(drawn, axis=1)).to(batch.weights)
+        return self.noise * stacked.reshape(self.group, *runs, B, steps, d)
+
+    def _sample_answers(
+        self, model: ChainModel, batch: PromptBatch, step: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One rollout, G noisy answers around its end."""
+        mean = model.rollout(batch, self.chain_steps)[..., -1, :]
+        answers = mean.detach() + self._noise(batch, step, 1).squeeze(-2)
+        log_density = -(answers - mean).square().sum(-1) / (2 * self.noise**2)
+        if self.kl == 0 or self.reference is None:
+            return log_density, answers, torch.zeros_like(mean.detach().sum(dim=(-1, -2)))
+        with torch.no_grad():
+            anchor = self.reference.rollout(batch, self.chain_steps)[..., -1, :]
+        return log_density, answers, self._divergence(mean, anchor)
+
+    def _sample_thoughts(
+        self, model: ChainModel, batch: PromptBatch, step: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """G noisy chains per prompt; the density is that of all their thoughts."""
+        G, B = self.group, batch.prompts
+        wide = batch.repeat(G)
+        noise = self._noise(batch, step, self.chain_steps).movedim(0, -3).flatten(-4, -3)
+        with torch.no_grad():
+            thoughts = model.rollout(wide, self.chain_steps, noise)
+        means = model.next_means(wide, thoughts)
+        log_density = -(thoughts - means).square().sum(dim=(-1, -2)) / (2 * self.noise**2)
+        penalty = torch.zeros_like(means.detach().sum(dim=(-1, -2, -3)))
+        if self.kl > 0 and self.reference is not None:
+            with torch.no_grad():
+                anchor = self.reference.next_means(wide, thoughts)
+            penalty = self.chain_steps * self._divergence(means.flatten(-3, -2), anchor.flatten(-3, -2))
+
+        def grouped(x: Tensor, axes: int) -> Tensor:
+            place = x.ndim - axes
+            return x.reshape(*x.shape[:place], B, G, *x.shape[place + 1 :]).movedim(place + 1, 0)
+
+        return grouped(log_density, 1), grouped(thoughts[..., -1, :], 2), penalty
+
+    def _divergence(self, mean: Tensor, anchor: Tensor) -> Tensor:
+        """KL of two Gaussians of scale sigma, averaged over prompts, per run."""
+        return (mean - anchor).square().sum(-1).mean(-1) / (2 * self.noise**2)

@@ -1,0 +1,31 @@
+"""Supervised fine-tuning: teacher-forced ground-truth chains of thought (process supervision).
+
+L_SFT = 1/(2B) sum over prompts and i = 0..k of ||f(Z_i)[:, -1] - (0, 0, w_{i+1}, 1)||^2 with
+w_i = (1 - (1-eta)^i) w* (section 1). Departures from the paper: none; for linear attention the k+1 forced
+steps share two products with S (:mod:`datadose.models.linear_attention`), which changes no number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datadose.errors import require_integer, require_number
+from datadose.models import ChainModel, PromptBatch
+from datadose.stages.engine import StageLoss
+
+
+@dataclass(frozen=True)
+class Sft:
+    """The SFT objective: chain step ``eta`` in (0, 2) and chain length ``chain_steps`` = k >= 0."""
+
+    eta: float
+    chain_steps: int = 1
+
+    def __post_init__(self) -> None:
+        require_number("eta", self.eta, 0, 2, open_ends=True)
+        require_integer("chain_steps", self.chain_steps, 0)
+
+    def __call__(self, model: ChainModel, batch: PromptBatch, step: int) -> StageLoss:
+        """L_SFT per run."""
+        del step
+        return StageLoss(model.teacher_forced_loss(batch, self.eta, self.chain_steps))
