@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from datadose._version import __version__
 
 if TYPE_CHECKING:
-    from datadose import models, theory
+    from datadose import models, stages, theory
     from datadose.curves import SimulatedError, sft_error_curve, simulate_error
     from datadose.errors import InputError
+    from datadose.pipeline import run_pipeline
     from datadose.reproduction import reproduce
     from datadose.shift import Shift
     from datadose.theory.asymptotics import Source, mixture_error, predict_error
@@ -27,10 +28,11 @@ _HOMES = {
     "mixture_error": "datadose.theory.asymptotics",
     "predict_error": "datadose.theory.asymptotics",
     "reproduce": "datadose.reproduction",
+    "run_pipeline": "datadose.pipeline",
     "sft_error_curve": "datadose.curves",
     "simulate_error": "datadose.curves",
 }
-_MODULES = ("models", "theory")
+_MODULES = ("models", "stages", "theory")
 
 __all__ = [
     "InputError",
@@ -42,8 +44,10 @@ __all__ = [
     "models",
     "predict_error",
     "reproduce",
+    "run_pipeline",
     "sft_error_curve",
     "simulate_error",
+    "stages",
     "theory",
 ]
 

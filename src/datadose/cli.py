@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_reproduce(commands)
     _add_predict(commands)
     _add_claims(commands)
+    _add_train(commands)
     return parser
 
 
@@ -218,13 +219,47 @@ def _claims(arguments: argparse.Namespace, _: str) -> None:
     )
 
 
+def _add_train(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "train",
+        "Run one pipeline: pretrain, post-train (sft, outcome, rl, in order), post-test.",
+        "datadose train configs/sft.yaml --out runs/sft",
+        _train,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the pipeline, see configs/")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the config)")
+    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+
+
+def _train(arguments: argparse.Namespace, _: str) -> None:
+    from datadose.configs import TrainConfig, load_config
+    from datadose.pipeline import run_pipeline
+    from datadose.progress import step_progress
+
+    config = load_config(arguments.config, TrainConfig)
+    out = arguments.out or Path("runs") / arguments.config.stem
+    with step_progress() as progress:
+        result = run_pipeline(
+            config, out, folder=arguments.config.parent, resume=arguments.resume, progress=progress
+        )
+    rows = []
+    for report in result["stages"]:
+        for i, k in enumerate(report["thinking_steps"]):
+            means = [report[f"{test}_mean"] for test in ("target", "pretraining")]
+            shown = [_shown(None if mean is None else mean[i]) for mean in means]
+            rows.append([report["stage"], str(k), *shown, str(len(report["diverged"]))])
+    header = ["stage", "thinking steps", "error on target", "error on pretraining", "diverged"]
+    _print_table(f"error / d, mean of {len(result['seeds'])} runs; {out / 'result.json'}", header, rows)
+
+
 def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     for name in header:
-        numeric = name not in ("id", "statement", "verdict")
+        numeric = name not in ("id", "statement", "verdict", "stage")
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)

@@ -11,8 +11,8 @@ class InputError(ValueError):
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
         shown = " ".join(str(value).split()) or "''"
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
+        if len(shown) > 300:
+            shown = shown[:297] + "..."
         super().__init__(f"{field}: got {shown}; allowed: {allowed}")
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from datadose._version import __version__
 from datadose.claims import CLAIMS, Tables, judge_all
 from datadose.errors import reject, require_integer
 from datadose.experiments.common import PRESETS, Preset
@@ -26,6 +22,7 @@ from datadose.figures.style import save
 from datadose.files import prepare_folder, read_json, read_table, write_json, write_table
 from datadose.report import write_report
 from datadose.sweep import Workers, run_cells
+from datadose.versions import versions
 
 
 @dataclass(frozen=True)
@@ -117,16 +114,3 @@ def draw_saved(name: str, out: Path) -> None:
         reject("figure", name, ", ".join(key for key, target in TARGETS.items() if target.draw))
     saved = read_json(out / f"{name}.json")
     save(draw(read_table(out / f"{name}.csv"), saved["config"]), out, name)
-
-
-def versions() -> dict[str, str]:
-    """Versions that the numbers may depend on."""
-    packages = ("numpy", "scipy", "joblib", "pandas", "matplotlib", "torch")
-    found = {name: metadata.version(name) for name in packages}
-    return {
-        "datadose": __version__,
-        "python": platform.python_version(),
-        **found,
-        "machine": f"{platform.system()} {platform.machine()}",
-        "implementation": sys.implementation.name,
-    }

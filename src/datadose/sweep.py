@@ -23,23 +23,15 @@ from typing import Any, Literal, TypeAlias
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from threadpoolctl import threadpool_limits
 
 from datadose.errors import RunError, reject, require_integer
+from datadose.progress import cell_progress
 
 Backend: TypeAlias = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[Backend, ...] = ("loky", "dask", "ray")
 
-_PRESENTATION = ("cli.py", "figures", "report.py", "claims", "templates", "explore")
+_PRESENTATION = ("cli.py", "progress.py", "figures", "report.py", "claims", "templates", "explore")
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, ti
     )
     results: list[Any] = [None] * len(cells)
     try:
-        with _parallel_backend(workers) as jobs, _progress(title, len(cells)) as advance:
+        with _parallel_backend(workers) as jobs, cell_progress(title, len(cells)) as advance:
             finished = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(tasks)
             for index, result in finished:
                 results[index] = result
@@ -165,31 +157,3 @@ def _start_ray(workers: Workers) -> None:
         except (ConnectionError, ValueError) as error:
             reject("address", workers.address, f"the address of a running Ray cluster ({error})")
     register_ray()
-
-
-@contextlib.contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr with elapsed and remaining time; a plain line where there is no terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        print_step = max(1, total // 4)
-        done = 0
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            if done % print_step == 0 or done == total:
-                console.print(f"{title}: {done}/{total} cells", highlight=False)
-
-        yield advance
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)

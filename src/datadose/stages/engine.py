@@ -81,7 +81,9 @@ class Optimisation:
 class Data(Protocol):
     """Where batches come from."""
 
-    prompts: int | None
+    @property
+    def prompts(self) -> int | None:
+        """B of fixed data, None for fresh data."""
 
     def batch(self, step: int) -> PromptBatch:
         """The batch of an optimiser step: a function of the step alone."""
@@ -122,7 +124,11 @@ class FreshData:
     size: int
     seeds: tuple[int, ...]
     dtype: torch.dtype = torch.float32
-    prompts: None = None
+
+    @property
+    def prompts(self) -> None:
+        """No fixed number: epochs have no meaning."""
+        return
 
     def batch(self, step: int) -> PromptBatch:
         """See :class:`Data`."""

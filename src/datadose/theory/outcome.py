@@ -43,9 +43,8 @@ def rollout_error_operator(V: Array, W: Array | None, S: Array, steps: int) -> A
     """
     k = require_integer("steps", steps, 1)
     V, W, S = same_form(V, identity_like(V) if W is None else W, S)
-    seen = product(V, S)
+    seen = total = product(V, S)
     step = identity_like(V) + product(seen, W)
-    total = seen
     for _ in range(k - 1):
         total = seen + product(step, total)
     return np.asarray(identity_like(V) + total)
@@ -69,19 +68,19 @@ def outcome_gradient(V: Array, weights: Array, covariances: Array, steps: int) -
 
     Back-propagated through the roll-out's k vectors: O(k d^2) a prompt. S must be symmetric.
     """
-    return _derivatives(V, None, weights, covariances, steps)
+    return _derivatives(V, np.zeros_like(V), weights, covariances, steps)[0]
 
 
 def outcome_hessian_vector(
     V: Array, direction: Array, weights: Array, covariances: Array, steps: int
 ) -> Array:
     """The Hessian of L_OS in V~ (W~ = I) times ``direction`` (d,) or (d, d): exact, O(k d^2) a prompt."""
-    return _derivatives(V, direction, weights, covariances, steps)
+    return _derivatives(V, direction, weights, covariances, steps)[1]
 
 
-def _derivatives(V: Array, D: Array | None, weights: Array, covariances: Array, steps: int) -> Array:
-    V, w, S, k = _checked(V, weights, covariances, steps)
-    first_only, D = D is None, np.zeros_like(V) if D is None else dense(D)
+def _derivatives(V: Array, D: Array, weights: Array, S: Array, steps: int) -> tuple[Array, Array]:
+    V, w, S, k = _checked(V, weights, S, steps)
+    D = dense(D)
     error, tangent, seen = w, np.zeros_like(w), []
     for _ in range(k):
         a, a_tangent = _each(S, error), _each(S, tangent)
@@ -92,7 +91,7 @@ def _derivatives(V: Array, D: Array | None, weights: Array, covariances: Array, 
         gradient += error.T @ a
         second += tangent.T @ a + error.T @ a_tangent
         error, tangent = error + _each(S, error @ V), tangent + _each(S, tangent @ V + error @ D)
-    return (gradient if first_only else second) / len(w)
+    return gradient / len(w), second / len(w)
 
 
 def curvature_range(V: Array, weights: Array, covariances: Array, steps: int) -> tuple[float, float]:
@@ -132,9 +131,9 @@ def curvature_bound(
     it drops are as large as those it keeps.
     """
     V, w, S, k = _checked(V, weights, covariances, steps)
-    M, sizes = (np.linalg.norm(X, 2, axis=(1, 2)) for X in (np.eye(len(V)) + V @ S, S))
-    factor, power = (k * k, 1) if printed else (k * (2 * k - 1), 2)
-    return float(factor * np.mean(M ** (2 * k - 2) * (w**2).sum(1) * sizes**power))
+    M, size = (np.linalg.norm(X, 2, axis=(1, 2)) for X in (np.eye(len(V)) + V @ S, S))
+    scale = k * k * size if printed else k * (2 * k - 1) * size**2
+    return float(np.mean(scale * M ** (2 * k - 2) * (w**2).sum(axis=1)))
 
 
 def population_curvature(V: Array, data: Array, steps: int) -> tuple[float, float]:
@@ -146,9 +145,8 @@ def population_curvature(V: Array, data: Array, steps: int) -> tuple[float, floa
     """
     k = require_integer("steps", steps, 1)
     V, s = _spectra(V=V, data=data)
-    powers = (1 + V * s)[:, None] ** np.arange(2 * k - 1)
+    j, powers = np.arange(k - 1), (1 + V * s)[:, None] ** np.arange(2 * k - 1)
     p = powers[:, :k] @ powers[:, :k][:, ::-1].T
-    j = np.arange(k - 1)
     q = (powers[:, 2 * k - 2 - j] * (k - 1 - j)) @ powers[:, j].T
     own, cross = (p * s) ** 2, np.outer(s, s) * (q + q.T)
     own += np.diag(cross.diagonal())
@@ -170,8 +168,7 @@ def regime(sigma0: Array, delta: Array, length: int) -> Literal["incremental", "
 
 def rollout_radius(V: Array, target: Array) -> float:
     """rho(I + V Sigma): long prompts' errors shrink along the chain if it is below 1 and grow if above."""
-    V, target = same_form(V, target)
-    return _radius(identity_like(V) + product(V, target))
+    return _radius(rollout_error_operator(V, None, target, 1))
 
 
 def error_factor_path(u0: ArrayLike, s: ArrayLike, steps: int, time: ArrayLike) -> Array:
@@ -187,7 +184,7 @@ def error_factor_path(u0: ArrayLike, s: ArrayLike, steps: int, time: ArrayLike) 
 
 
 def stable_step(u0: ArrayLike, s: ArrayLike, steps: int) -> Array:
-    """2 / (k (2k-1) s^2 u0^{2k-2}), 2 over the curvature of one eigendirection; inf at zero curvature.
+    """2 / (k (2k-1) s^2 u0^{2k-2}), 2 over the curvature of one eigendirection (inf if flat).
 
     Sufficient for gradient descent u <- u - gamma k s^2 u^{2k-1}; the exact limit is 2k - 1 times larger.
     """
@@ -247,8 +244,7 @@ def rollout_error_expansion(V: Array, target: Array, steps: int, length: int) ->
     """:func:`rollout_error` to order 1/n at fixed d; exact for k = 1, else the rest is O(1/n^2).
 
     With M = I + V Sigma, X = S - Sigma and n E[X A X] = Sigma A^T Sigma + tr(A Sigma) Sigma, d times it is
-    ||M^k||^2 + E ||sum_i M^i V X M^{k-1-i}||^2 + 2 sum_{i+j+l=k-2} E tr((M^k)^T M^i V X M^j V X M^l). V and
-    target are (d,) or (d, d); O(k^2) products.
+    ||M^k||^2 + E ||sum_i M^i V X M^{k-1-i}||^2 + 2 sum_{i+j+l=k-2} E tr((M^k)^T M^i V X M^j V X M^l).
     """
     k, n = require_integer("steps", steps, 1), require_integer("length", length, 1)
     V, sigma = same_form(V, target)
@@ -274,7 +270,7 @@ def pass_probability(distance: ArrayLike, noise: ArrayLike, tolerance: ArrayLike
     """P(||what - w* + sigma xi|| <= eps), xi ~ N(0, I_d), ``distance`` = ||what - w*||; arrays broadcast.
 
     A non-central chi-square with d degrees of freedom and non-centrality (distance / sigma)^2 at
-    (eps / sigma)^2; without noise it is 1 where distance <= eps, else 0.
+    (eps / sigma)^2; without noise 1 where distance <= eps, else 0. Below about 1e-60 scipy returns 0.
     """
     d = require_integer("dimension", dimension, 1)
     for name, value in (("distance", distance), ("noise", noise), ("tolerance", tolerance)):
@@ -318,7 +314,7 @@ def _weighted_chi_square(weights: Array, x: float) -> float:
     weights = weights[weights > 0]
     if x == 0 or len(weights) == 0:
         return float(len(weights) == 0)
-    ends = 1 / x, (1 + len(weights) / 2) / x
+    ends = 0.5 / x, (2 + len(weights)) / x
     c = brentq(lambda s: x - 1 / s - (weights / (1 + 2 * weights * s)).sum(), *ends, xtol=1e-14 * ends[0])
     pulls = 2 * weights / (1 + 2 * weights * c)
     width = 1 / np.sqrt(1 / c**2 + (pulls**2).sum() / 2)

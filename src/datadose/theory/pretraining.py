@@ -7,8 +7,21 @@ Source: Huang, Wang, Lee (arXiv 2502.21212) as used by Javanmard et al. (arXiv 2
 
 from __future__ import annotations
 
-from datadose.covariance import Array, identity_like, inverse, trace, validate_covariance
-from datadose.errors import reject, require_integer
+from collections.abc import Sequence
+
+import numpy as np
+
+from datadose.covariance import (
+    Array,
+    identity_like,
+    inverse,
+    product,
+    same_form,
+    trace,
+    validate_covariance,
+    wishart_second_moment,
+)
+from datadose.errors import reject, require_integer, require_number
 
 
 def gamma0(sigma0: Array, length: int) -> Array:
@@ -31,3 +44,37 @@ def pretrained_operator(sigma0: Array, length: int) -> Array:
     if trace(G) == 0:
         reject("sigma0", "a zero matrix", "a non-zero covariance")
     return -inverse(G)
+
+
+def pretrained_on_mixture(categories: Sequence[tuple[float, Array]], length: int) -> Array:
+    """V~ after pretraining on infinitely many prompts from a mixture of categories (ours).
+
+    Each prompt comes from category c with probability p_c proportional to its weight; the minimiser of the
+    one-step loss sum_c p_c E||I + V S_c||_F^2 is V = -(sum_c p_c Sigma_c)(sum_c p_c E[S_c^2])^{-1}, which is
+    -Gamma0^{-1} for one category. Not divided by d; dense if any category is.
+
+    Args:
+        categories: (weight > 0, covariance) pairs, spectra (d,) or PSD matrices (d, d) of one dimension.
+        length: prompt length n.
+
+    Raises InputError for no category, a weight that is not positive, or categories that together miss a
+    direction (the mixed second moment is singular).
+    """
+    n = require_integer("length", length, 1)
+    if not categories:
+        reject("categories", "none", "at least one (weight, covariance)")
+    weights = np.array([require_number("weight", p, 0, np.inf, open_ends=True) for p, _ in categories])
+    dimension = len(categories[0][1])
+    covariances = same_form(*(validate_covariance("categories", C, dimension) for _, C in categories))
+    shares = weights / weights.sum()
+    mean = sum((p * C for p, C in zip(shares, covariances, strict=True)), np.zeros_like(covariances[0]))
+    second = sum(
+        (p * wishart_second_moment(C, n) for p, C in zip(shares, covariances, strict=True)),
+        np.zeros_like(mean),
+    )
+    smallest = float(second.min() if second.ndim == 1 else np.linalg.eigvalsh(second)[0])
+    if smallest <= 0:
+        reject(
+            "categories", "covariances that miss a direction", "categories that together span all directions"
+        )
+    return -product(mean, inverse(second))

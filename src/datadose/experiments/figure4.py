@@ -1,0 +1,304 @@
+"""Figure 4: post-training the LSA transformer by SFT, OS and (ours) RL, against B, n and chain length k.
+
+The paper's protocol (section 8): Sigma0 = diag(0.1 on d/5 coordinates, 1 on the rest), Delta = 1 on those d/5,
+post-training data with covariance A = Delta, test on Sigma0 + Delta with k = 1, dense weights started at the
+pretrained operator -Gamma0^{-1}, 130 epochs of Adam at 1e-3. Not stated there, and chosen here: eta = 0.2,
+mini-batches of 32, the grids, and B, n and k where another axis moves (figure4_map varies the first two).
+
+Controls (ours). Epochs tie the number of optimiser steps to B, so each curve over B has a twin with equal
+steps ("steps"). With n tied across stages the pretrained model itself changes with n, so each curve over n
+has a twin where only the post-training n moves ("fixed-lengths"). The untouched model has rows of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from datadose.covariance import Array
+from datadose.experiments.common import COLUMNS, Preset, as_table
+from datadose.models import LinearAttention, PromptBatch
+from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, post_test, train
+from datadose.stages.engine import Divergence, Objective
+from datadose.sweep import Cell
+from datadose.theory.pretraining import pretrained_operator
+
+Stage: TypeAlias = Literal["sft", "outcome", "rl"]
+STAGES: tuple[Stage, ...] = ("sft", "outcome", "rl")
+AXES = ("prompts", "length", "steps")
+"""What moves along a panel, named like its column: B, n, k."""
+CONTROLS = {"prompts": "steps", "length": "fixed-lengths"}
+BASE_PANEL = "base"
+EXTRA_COLUMNS = ["axis", "variant", "optimiser_steps", "diverged_step", "spectral_radius"]
+SIDE_BY_SIDE = 5
+
+
+def panel(stage: str, axis: str, control: bool = False) -> str:
+    """``a`` .. ``i``, rows SFT, OS, RL and columns B, n, k; a control has its name appended."""
+    letter = "abcdefghi"[3 * STAGES.index(stage) + AXES.index(axis)]  # type: ignore[arg-type]
+    return f"{letter}-{CONTROLS[axis]}" if control else letter
+
+
+def shift_covariances(dimension: int) -> tuple[Array, Array]:
+    """Spectra of Sigma0 and Delta (section 8)."""
+    rare = np.arange(dimension) < dimension // 5
+    return np.where(rare, 0.1, 1.0), np.where(rare, 1.0, 0.0)
+
+
+def data_covariance(dimension: int, eta: float, interference: float | None) -> Array:
+    """A: Delta where ``interference`` is None, else the allocation eta(P Sigma0 P + Delta) + r (I - P)."""
+    sigma0, delta = shift_covariances(dimension)
+    if interference is None:
+        return delta
+    return np.where(delta > 0, eta * (sigma0 + delta), interference)
+
+
+def post_trained_errors(
+    *,
+    stage: Stage,
+    dimension: int,
+    prompts: int,
+    length: int,
+    base_length: int,
+    chain_steps: int,
+    optimisation: Optimisation,
+    test_prompts: int,
+    seeds: list[int],
+    eta: float = 0.2,
+    interference: float | None = None,
+    advantage: Literal["grpo", "rloo", "reinforce"] = "grpo",
+) -> dict[str, Any]:
+    """Cell: error / d with one thinking step after post-training, one run a seed.
+
+    Args:
+        length: n of the post-training prompts; ``base_length`` is that of pretraining and test.
+        interference: r of the allocated data, None for A = Delta.
+
+    Returns:
+        errors (None where diverged), diverged_step, spectral_radius (None where not), and optimiser_steps.
+    """
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"errors": [], "diverged_step": [], "spectral_radius": []}
+    sigma0, delta = shift_covariances(dimension)
+    start = _spread(pretrained_operator(sigma0, base_length))
+    A = data_covariance(dimension, eta, interference)
+    for first in range(0, len(seeds), SIDE_BY_SIDE):
+        some = seeds[first : first + SIDE_BY_SIDE]
+        model = LinearAttention(start.expand(len(some), -1, -1).clone())
+        data = FixedData(PromptBatch.draw(A, length, prompts, seeds=some), size=optimisation.batch)
+        objective = _objective(stage, eta, chain_steps, some, advantage)
+        training = train(model, objective, data, optimisation)
+        test = held_out_prompts(sigma0 + delta, base_length, test_prompts, runs=len(some))
+        _collect(found, post_test(model, test, 1)[:, 0], training.diverged, training.steps)
+    found["optimiser_steps"] = optimisation.total_steps(prompts)
+    return found
+
+
+def base_error(*, dimension: int, length: int, test_prompts: int) -> float:
+    """Cell: error / d of the untouched pretrained model on the same test prompts."""
+    torch.set_num_threads(1)
+    sigma0, delta = shift_covariances(dimension)
+    model = LinearAttention(_spread(pretrained_operator(sigma0, length)).unsqueeze(0))
+    return float(post_test(model, held_out_prompts(sigma0 + delta, length, test_prompts), 1)[0, 0])
+
+
+def _spread(spectrum: Array) -> Tensor:
+    return torch.from_numpy(np.diag(spectrum)).float()
+
+
+def _objective(stage: Stage, eta: float, chain_steps: int, seeds: list[int], advantage: Any) -> Objective:
+    if stage == "sft":
+        return Sft(eta, chain_steps)
+    if stage == "outcome":
+        return Outcome(chain_steps)
+    return Rl(chain_steps, seeds, advantage=advantage)
+
+
+def _collect(found: dict[str, Any], errors: Tensor, diverged: list[Divergence], steps: int) -> None:
+    """Append one chunk of runs; an error that is not finite after training is a divergence too."""
+    lost: dict[int, tuple[int, float | None]] = {d.run: (d.step, d.spectral_radius) for d in diverged}
+    for run, error in enumerate(errors.tolist()):
+        if not np.isfinite(error):
+            lost.setdefault(run, (steps, None))
+        step, radius = lost.get(run, (None, None))
+        found["errors"].append(None if run in lost else error)
+        found["diverged_step"].append(step)
+        found["spectral_radius"].append(radius)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A point of a panel."""
+
+    stage: Stage
+    axis: str
+    control: bool
+    prompts: int
+    length: int
+    base_length: int
+    chain_steps: int
+    steps: int | None
+
+
+@dataclass(frozen=True)
+class Figure4:
+    """Three stages (rows) by three axes (columns), each curve over B and n with its control.
+
+    ``base_*`` are the values of B, n and k where another axis moves; ``equal_steps`` the optimiser steps of
+    the control over B.
+    """
+
+    dimension: int
+    prompts: tuple[int, ...]
+    lengths: tuple[int, ...]
+    chains: tuple[int, ...]
+    base_prompts: int
+    base_length: int
+    base_chain: int
+    equal_steps: int
+    epochs: int
+    test_prompts: int
+    seeds: int
+    eta: float = 0.2
+    batch: int = 32
+    learning_rate: float = 1e-3
+    advantage: Literal["grpo", "rloo", "reinforce"] = "grpo"
+
+    @classmethod
+    def preset(cls, name: Preset) -> Figure4:
+        """The configuration of a preset; quick is the same protocol at d = 40."""
+        if name == "smoke":
+            return cls(
+                dimension=20,
+                prompts=(16, 32, 64),
+                lengths=(10, 20, 80),
+                chains=(1, 2, 4),
+                base_prompts=32,
+                base_length=20,
+                base_chain=1,
+                equal_steps=20,
+                epochs=20,
+                test_prompts=256,
+                seeds=2,
+            )
+        if name == "quick":
+            return cls(
+                dimension=40,
+                prompts=(32, 64, 128, 256, 512, 1024),
+                lengths=(10, 20, 40, 80, 160, 320),
+                chains=(1, 2, 4, 8),
+                base_prompts=128,
+                base_length=40,
+                base_chain=1,
+                equal_steps=520,
+                epochs=130,
+                test_prompts=2048,
+                seeds=5,
+            )
+        return cls(
+            dimension=100,
+            prompts=(32, 64, 128, 256, 512, 1024),
+            lengths=(25, 50, 100, 200, 400, 800),
+            chains=(1, 2, 4, 8),
+            base_prompts=128,
+            base_length=100,
+            base_chain=1,
+            equal_steps=1040,
+            epochs=130,
+            test_prompts=2048,
+            seeds=10,
+        )
+
+    def settings(self) -> Iterator[Setting]:
+        """Every point, panel by panel, a control after its main curve."""
+        B, n, k = self.base_prompts, self.base_length, self.base_chain
+        for stage in STAGES:
+            for control in (False, True):
+                steps = self.equal_steps if control else None
+                for x in self.prompts:
+                    yield Setting(stage, "prompts", control, x, n, n, k, steps)
+            for control in (False, True):
+                for x in self.lengths:
+                    yield Setting(stage, "length", control, B, x, n if control else x, k, None)
+            for x in self.chains:
+                yield Setting(stage, "steps", False, B, n, n, x, None)
+
+    def _base_lengths(self) -> list[int]:
+        return sorted({*self.lengths, self.base_length})
+
+    def cells(self) -> list[Cell]:
+        """The untouched model at each length, then one cell a point with all seeds."""
+        shared = {"dimension": self.dimension, "test_prompts": self.test_prompts}
+        cells = [Cell(base_error, {**shared, "length": n}) for n in self._base_lengths()]
+        return cells + [Cell(post_trained_errors, shared | self._arguments(s)) for s in self.settings()]
+
+    def _arguments(self, point: Setting) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "stage": point.stage,
+            "prompts": point.prompts,
+            "length": point.length,
+            "base_length": point.base_length,
+            "chain_steps": point.chain_steps,
+            "optimisation": Optimisation(
+                learning_rate=self.learning_rate,
+                epochs=self.epochs if point.steps is None else None,
+                steps=point.steps,
+                batch=min(self.batch, point.prompts),
+            ),
+            "seeds": list(range(self.seeds)),
+        }
+        if point.stage == "sft":
+            found["eta"] = self.eta
+        if point.stage == "rl":
+            found["advantage"] = self.advantage
+        return found
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a point and seed; before them the untouched model (stage sft, no prompts, no seed)."""
+        lengths = self._base_lengths()
+        rows = [
+            self._row(BASE_PANEL, stage="sft", prompts=0, length=n, steps=1, error=error, variant="base")
+            for n, error in zip(lengths, results[: len(lengths)], strict=True)
+        ]
+        for point, found in zip(self.settings(), results[len(lengths) :], strict=True):
+            for seed, error in enumerate(found["errors"]):
+                rows.append(
+                    self._row(
+                        panel(point.stage, point.axis, point.control),
+                        stage=point.stage,
+                        prompts=point.prompts,
+                        length=point.length,
+                        steps=point.chain_steps,
+                        seed=seed,
+                        error=error,
+                        diverged=int(error is None),
+                        estimator="trained",
+                        axis=point.axis,
+                        variant=CONTROLS[point.axis] if point.control else "main",
+                        optimiser_steps=found["optimiser_steps"],
+                        diverged_step=found["diverged_step"][seed],
+                        spectral_radius=found["spectral_radius"][seed],
+                    )
+                )
+        return _as_wide_table(rows)
+
+    def _row(self, name: str, **values: Any) -> dict[str, Any]:
+        row: dict[str, Any] = dict.fromkeys([*COLUMNS, *EXTRA_COLUMNS])
+        row.update(figure="fig4", panel=name, model="lsa", interference=0.0, diverged=0)
+        row.update(estimator="pretrained", optimiser_steps=0)
+        row.update(values)
+        return row
+
+
+def _as_wide_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table, extra = as_table(rows), pd.DataFrame(rows, columns=EXTRA_COLUMNS)
+    for column in ("optimiser_steps", "diverged_step"):
+        extra[column] = extra[column].astype("Int64")
+    extra["spectral_radius"] = extra["spectral_radius"].astype("float64")
+    return pd.concat([table, extra], axis=1)

@@ -1,0 +1,114 @@
+"""Configuration files: what is accepted, and one clear error for what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from datadose.configs import Blocks, TrainConfig, load_config, read_covariance, validate_config
+from datadose.errors import InputError
+
+SAMPLES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """A small valid configuration, with top-level changes."""
+    stage = {"stage": "sft", "length": 10, "prompts": 8, "steps": 3}
+    base: dict[str, Any] = {
+        "shift": {"sigma0": [0.1, 1.0, 1.0], "delta": [1.0, 0.0, 0.0]},
+        "pretrain": {"length": 10},
+        "stages": [stage],
+        "test": {"length": 10, "prompts": 16},
+    }
+    return {**base, **changes}
+
+
+def with_stage(**changes: Any) -> dict[str, Any]:
+    stage = {"stage": "sft", "length": 10, "prompts": 8, "steps": 3, **changes}
+    return document(stages=[{k: v for k, v in stage.items() if v is not None}])
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_sample_configurations_are_valid(path: Path) -> None:
+    assert load_config(path, TrainConfig).stages
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "given"),
+    [
+        ("sede", "unknown key", document(sede=3)),
+        ("stages.0.chain_step", "unknown key", with_stage(chain_step=3)),
+        ("shift.sigma1", "unknown key", document(shift={"sigma0": [1.0], "delta": [1.0], "sigma1": [1.0]})),
+        ("seeds", "0", document(seeds=0)),
+        ("seeds", "2.5", document(seeds=2.5)),
+        ("stages.0.eta", "2", with_stage(eta=2)),
+        ("stages.0.eta", "0", with_stage(eta=0)),
+        ("stages.0.chain_steps", "-1", with_stage(chain_steps=-1)),
+        ("stages.0", "chain_steps >= 1", with_stage(stage="outcome", chain_steps=0)),
+        ("stages.0.stage", "ppo", with_stage(stage="ppo")),
+        ("stages.0.learning_rate", "0", with_stage(learning_rate=0)),
+        ("stages.0.learning_rate", "inf", with_stage(learning_rate=float("inf"))),
+        ("stages.0.length", "0", with_stage(length=0)),
+        ("stages.0.length", "nothing", with_stage(length=None)),
+        ("stages.0", "batch 9 is larger than prompts 8", with_stage(batch=9)),
+        ("stages.0", "exactly one of epochs and steps", with_stage(epochs=3)),
+        ("stages.0", "fresh wants batch and steps", with_stage(prompts="fresh")),
+        ("stages.0", "theorem", with_stage(learning_rate="theorem")),
+        ("stages.0", "interference goes with", with_stage(interference=0.1)),
+        ("stages.0.group", "1", with_stage(stage="rl", group=1)),
+        ("test.prompts", "0", document(test={"length": 10, "prompts": 0})),
+    ],
+)
+def test_bad_values_are_named(field: str, value: str, given: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        validate_config(given, TrainConfig)
+    message = str(caught.value)
+    assert caught.value.field.startswith(field)
+    assert value in message
+    assert "\n" not in message
+
+
+def test_unknown_keys_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"keys .*chain_steps"):
+        validate_config(with_stage(chain_step=3), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("a: [1, 2", "line"), ("- 1\n- 2", "list"), ("", "NoneType"), ("a: 1\nb: {", "line 2")],
+)
+def test_files_that_are_no_configuration(content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(InputError, match=words):
+        load_config(tmp_path / "c.yaml", TrainConfig)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(InputError, match="config"):
+            load_config(path, TrainConfig)
+
+
+def test_covariances_by_blocks_list_and_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "c.npy", np.eye(3))
+    np.testing.assert_allclose(
+        read_covariance("f", Blocks(blocks=[(0.5, 2), (1.0, 1)]), tmp_path), [0.5, 0.5, 1]
+    )
+    np.testing.assert_allclose(read_covariance("f", [0.5, 1.0], tmp_path), [0.5, 1.0])
+    np.testing.assert_allclose(read_covariance("f", "c.npy", tmp_path), np.eye(3))
+    (tmp_path / "text.npy").write_text("not numbers")
+    np.save(tmp_path / "bad.npy", -np.eye(3))
+    for name, words in (("none.npy", "existing"), ("text.npy", "readable"), ("bad.npy", "eigenvalue")):
+        with pytest.raises(InputError, match=words) as caught:
+            read_covariance("shift.delta", name, tmp_path)
+        assert caught.value.field == "shift.delta"
+
+
+def test_dumped_configurations_load_again() -> None:
+    config = validate_config(with_stage(stage="rl", reward="verifiable"), TrainConfig)
+    again = validate_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))), TrainConfig)
+    assert again == config
