@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from datadose.claims import CLAIMS, Tables, judge_all
 from datadose.errors import reject, require_integer
+from datadose.experiments.checks import Theorems
 from datadose.experiments.common import PRESETS, Preset
 from datadose.experiments.figure5 import Figure5
 from datadose.experiments.insight1 import Insight1
 from datadose.experiments.sft_curves import Figure1, Figure2
-from datadose.experiments.theorems import Theorems
 from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
 from datadose.figures.style import save
 from datadose.files import prepare_folder, read_json, read_table, write_json, write_table

@@ -8,6 +8,7 @@ import pytest
 from datadose.covariance import wishart_second_moment
 from datadose.errors import InputError
 from datadose.theory import gamma0, post_test_error, pretrained_operator
+from datadose.theory.pretraining import pretrained_on_mixture
 from literal import random_psd
 
 
@@ -33,3 +34,30 @@ def test_errors_are_named() -> None:
         gamma0(np.ones(2), 0)
     with pytest.raises(InputError, match="sigma0: got a zero matrix"):
         pretrained_operator(np.zeros(2), 5)
+
+
+def test_mixture_is_stationary_and_reduces_to_one_category() -> None:
+    """sum_c p_c (Sigma_c + V E[S_c^2]) = 0, for spectra and dense; one category gives -Gamma0^{-1}."""
+    sigma0 = np.array([0.1, 1.0, 2.0])
+    np.testing.assert_allclose(
+        pretrained_on_mixture([(3.0, sigma0)], 7), pretrained_operator(sigma0, 7), rtol=1e-12
+    )
+    categories = [(1.0, random_psd(4, seed=1)), (3.0, random_psd(4, seed=2, rank=2))]
+    V = pretrained_on_mixture(categories, 9)
+    gradient = sum(p * (C + V @ wishart_second_moment(C, 9)) for p, C in categories)
+    np.testing.assert_allclose(gradient, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("field", "categories"),
+    [
+        ("categories", []),
+        ("weight", [(0.0, np.ones(2))]),
+        ("categories", [(1.0, np.array([1.0, 0.0]))]),
+        ("categories", [(1.0, np.ones(2)), (1.0, np.ones(3))]),
+    ],
+)
+def test_bad_mixtures_are_named(field: str, categories: list) -> None:
+    with pytest.raises(InputError) as caught:
+        pretrained_on_mixture(categories, 5)
+    assert caught.value.field == field

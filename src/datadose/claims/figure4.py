@@ -125,7 +125,7 @@ def _judge(stage: str, axis: str, trend: str, control: bool) -> Callable[[Tables
         found = judge_trend(trend, x, errors, threshold, base)
         notes = [
             found.note,
-            f"error/d {', '.join(f'{e:.3g}' for e in errors.mean(axis=0))} at {', '.join(f'{v:g}' for v in x)}",
+            f"error/d {_list(errors.mean(axis=0))} at {_list(x)}",
             "" if base is None else f"untouched {base[0]:.3g}",
             f"{lost} of {errors.size} runs diverged" if lost else "",
         ]
@@ -133,6 +133,10 @@ def _judge(stage: str, axis: str, trend: str, control: bool) -> Callable[[Tables
         return Judgement(found.value, found.interval, found.seeds, found.verdict, note)
 
     return judge
+
+
+def _list(values: Array) -> str:
+    return ", ".join(f"{v:.4g}" for v in values)
 
 
 def judge_trend(
@@ -146,7 +150,7 @@ def judge_trend(
 
 
 STATISTICS = {
-    "falls-then-rises": "the smaller of error at the start / best error and error at the last place / best error",
+    "falls-then-rises": "the smaller of (error at the start) / (best error) and (error at the last place) / (best error)",
     "falls": "error at the first place / error at the last; mixed if it turns and rises again",
     "rises": "error at the last place / error at the first; mixed if it turns and falls again",
     "insensitive": "largest change of the log error between two places, Bonferroni over pairs",
@@ -168,11 +172,12 @@ _SETTING = (
     "batch 32, 130 epochs, test k=1 (sizes of the preset)"
 )
 _WHERE = {
-    ("prompts", False): "B from 32 to 1024, n=d",
-    ("prompts", True): "B from 32 to 1024, n=d, equal optimiser steps at every B",
+    ("prompts", False): "B from 32 to 1024, n=2d",
+    ("prompts", True): "B from 32 to 1024, n=2d, equal optimiser steps at every B",
     ("length", False): "n from d/4 to 8d, the same in pretraining, post-training and test; B=128",
-    ("length", True): "post-training n from d/4 to 8d; pretraining and test n=d; B=128",
-    ("steps", False): "training k from 1 to 8; B=128, n=d",
+    ("length", True): "post-training n from d/4 to 8d; pretraining and test n=2d; B=128",
+    ("steps", False): "training k from 1 to 8; B=128, n=2d",
+    ("steps", True): "training k from 1 to 8; B=128, n=d, where the shift is nearer to the pretrained model",
 }
 
 
@@ -212,6 +217,7 @@ FIGURE4_CLAIMS = [
     ),
     *_controls("ad", "prompts", "equal-steps"),
     *_controls("be", "length", "fixed-lengths"),
+    *_controls("f", "steps", "short-prompts"),
     *(
         _claim(f"fig-4{letter}-rl", "Fig 4 (ours)", "rl", axis, trend)
         for letter, _, axis, trend in PAPER_CLAIMS

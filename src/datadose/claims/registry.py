@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datadose.claims.figures import FIGURE_CLAIMS
 from datadose.claims.ledger import Claim
+from datadose.claims.outcome import OUTCOME_CLAIMS
 from datadose.claims.theorems import THEOREM_CLAIMS
 
 
@@ -17,8 +18,6 @@ LATER_CLAIMS = [
     ),
     _later("insight-4", "Insight 4", "OS improves what pretraining partly taught; a novel task is unstable."),
     _later("sec-7", "Sec 7", "Balanced pretraining keeps post-training in the stable regime."),
-    _later("prop-6.1", "Prop 6.1", "w* - what_k = (I + sum_i (V S W + I)^i V S) w*."),
-    _later("app-E", "App. E", "||Hessian of L_OS|| <= k^2 ||M||^(2k-2) ||w||^2 ||S|| near a minimum."),
     *[
         _later(f"fig-{figure}{panel}", f"Fig {figure}{panel}", f"{model}: {statement}")
         for figure, model in ((3, "GPT-2"), (4, "LSA"))
@@ -33,4 +32,4 @@ LATER_CLAIMS = [
     ],
 ]
 
-CLAIMS = [*THEOREM_CLAIMS, *FIGURE_CLAIMS, *LATER_CLAIMS]
+CLAIMS = [*THEOREM_CLAIMS, *FIGURE_CLAIMS, *OUTCOME_CLAIMS, *LATER_CLAIMS]

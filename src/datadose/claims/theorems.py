@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from datadose.theory.asymptotics import first_order_limits, predict_error
 from datadose.theory.printed import Blocks, printed_error
 
 
-def _worst_of(check: str, *statistics: str):  # type: ignore[no-untyped-def]
+def worst_of(check: str, *statistics: str) -> Callable[[Tables, float], Judgement]:
+    """A judge of identities: the largest of several statistics of a check, over all seeds."""
+
     def judge(tables: Tables, threshold: float) -> Judgement:
         values = np.max([tables.check(check, name) for name in statistics], axis=0)
         return judge_worst(values, threshold)
@@ -158,7 +161,7 @@ THEOREM_CLAIMS = [
         "largest relative distance of the extrapolated minimum from (V*, I)",
         1e-5,
         "theorems",
-        _worst_of("interpolation", "extrapolated_gap"),
+        worst_of("interpolation", "extrapolated_gap"),
         f"{_TESTS}::test_minimiser_is_the_limit_of_regularised_joint_minimisation",
     ),
     Claim(
@@ -180,7 +183,7 @@ THEOREM_CLAIMS = [
         "largest relative distance of plain gradient descent from the formula",
         1e-9,
         "theorems",
-        _worst_of("gradient_descent", "iterate_gap_balanced", "iterate_gap_large"),
+        worst_of("gradient_descent", "iterate_gap_balanced", "iterate_gap_large"),
         f"{_TESTS}::test_gradient_descent_of_the_literal_model_follows_theorem_4_2",
     ),
     Claim(
@@ -191,7 +194,7 @@ THEOREM_CLAIMS = [
         "largest measured contraction factor minus the rate",
         1e-9,
         "theorems",
-        _worst_of("gradient_descent", "rate_excess_balanced", "rate_excess_large"),
+        worst_of("gradient_descent", "rate_excess_balanced", "rate_excess_large"),
         f"{_TESTS}::test_gradient_descent_diverges_past_the_largest_step",
     ),
     Claim(
@@ -202,7 +205,7 @@ THEOREM_CLAIMS = [
         "largest difference of the two rates",
         1e-12,
         "theorems",
-        _worst_of("gradient_descent", "simplified_rate_gap"),
+        worst_of("gradient_descent", "simplified_rate_gap"),
         f"{_TESTS}::test_gradient_descent_of_the_literal_model_follows_theorem_4_2",
     ),
     Claim(

@@ -1,19 +1,21 @@
 """Figure 4: post-training the LSA transformer by SFT, OS and (ours) RL, against B, n and chain length k.
 
-The paper's protocol (section 8): Sigma0 = diag(0.1 on d/5 coordinates, 1 on the rest), Delta = 1 on those d/5,
-post-training data with covariance A = Delta, test on Sigma0 + Delta with k = 1, dense weights started at the
+The paper's protocol (section 8): Sigma0 = diag(0.1 on d/5 coordinates, 1 on the rest), Delta = 1 on those
+d/5, post-training data with covariance A = Delta, test on Sigma0 + Delta with k = 1, dense weights started at the
 pretrained operator -Gamma0^{-1}, 130 epochs of Adam at 1e-3. Not stated there, and chosen here: eta = 0.2,
 mini-batches of 32, the grids, and B, n and k where another axis moves (figure4_map varies the first two).
 
 Controls (ours). Epochs tie the number of optimiser steps to B, so each curve over B has a twin with equal
 steps ("steps"). With n tied across stages the pretrained model itself changes with n, so each curve over n
-has a twin where only the post-training n moves ("fixed-lengths"). The untouched model has rows of its own.
+has a twin where only the post-training n moves ("fixed-lengths"). How far the shift is from the pretrained
+model, rho(Gamma0^{-1} Delta), depends on n, which is not stated where k moves: each curve over k has a twin
+at a shorter n, where the shift is nearer ("short-prompts"). The untouched model has rows of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -33,7 +35,7 @@ Stage: TypeAlias = Literal["sft", "outcome", "rl"]
 STAGES: tuple[Stage, ...] = ("sft", "outcome", "rl")
 AXES = ("prompts", "length", "steps")
 """What moves along a panel, named like its column: B, n, k."""
-CONTROLS = {"prompts": "steps", "length": "fixed-lengths"}
+CONTROLS = {"prompts": "steps", "length": "fixed-lengths", "steps": "short-prompts"}
 BASE_PANEL = "base"
 EXTRA_COLUMNS = ["axis", "variant", "optimiser_steps", "diverged_step", "spectral_radius"]
 SIDE_BY_SIDE = 5
@@ -67,9 +69,11 @@ def post_trained_errors(
     length: int,
     base_length: int,
     chain_steps: int,
-    optimisation: Optimisation,
+    steps: int,
+    batch: int | None,
     test_prompts: int,
     seeds: list[int],
+    learning_rate: float = 1e-3,
     eta: float = 0.2,
     interference: float | None = None,
     advantage: Literal["grpo", "rloo", "reinforce"] = "grpo",
@@ -81,22 +85,22 @@ def post_trained_errors(
         interference: r of the allocated data, None for A = Delta.
 
     Returns:
-        errors (None where diverged), diverged_step, spectral_radius (None where not), and optimiser_steps.
+        errors (None where diverged), diverged_step and spectral_radius (None where not).
     """
     torch.set_num_threads(1)
     found: dict[str, Any] = {"errors": [], "diverged_step": [], "spectral_radius": []}
     sigma0, delta = shift_covariances(dimension)
     start = _spread(pretrained_operator(sigma0, base_length))
     A = data_covariance(dimension, eta, interference)
+    optimisation = Optimisation(learning_rate=learning_rate, steps=steps, batch=batch)
     for first in range(0, len(seeds), SIDE_BY_SIDE):
         some = seeds[first : first + SIDE_BY_SIDE]
         model = LinearAttention(start.expand(len(some), -1, -1).clone())
-        data = FixedData(PromptBatch.draw(A, length, prompts, seeds=some), size=optimisation.batch)
+        data = FixedData(PromptBatch.draw(A, length, prompts, seeds=some), size=batch)
         objective = _objective(stage, eta, chain_steps, some, advantage)
         training = train(model, objective, data, optimisation)
         test = held_out_prompts(sigma0 + delta, base_length, test_prompts, runs=len(some))
         _collect(found, post_test(model, test, 1)[:, 0], training.diverged, training.steps)
-    found["optimiser_steps"] = optimisation.total_steps(prompts)
     return found
 
 
@@ -133,25 +137,32 @@ def _collect(found: dict[str, Any], errors: Tensor, diverged: list[Divergence], 
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A point of a panel."""
+class Work:
+    """What one cell trains, apart from the configuration's constants."""
 
     stage: Stage
-    axis: str
-    control: bool
     prompts: int
     length: int
     base_length: int
     chain_steps: int
-    steps: int | None
+    steps: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place on a curve; curves that cross share the work."""
+
+    axis: str
+    control: bool
+    work: Work
 
 
 @dataclass(frozen=True)
 class Figure4:
-    """Three stages (rows) by three axes (columns), each curve over B and n with its control.
+    """Three stages (rows) by three axes (columns), each curve with its control.
 
     ``base_*`` are the values of B, n and k where another axis moves; ``equal_steps`` the optimiser steps of
-    the control over B.
+    the control over B, ``short_length`` the n of the control over k.
     """
 
     dimension: int
@@ -162,6 +173,7 @@ class Figure4:
     base_length: int
     base_chain: int
     equal_steps: int
+    short_length: int
     epochs: int
     test_prompts: int
     seeds: int
@@ -177,12 +189,13 @@ class Figure4:
             return cls(
                 dimension=20,
                 prompts=(16, 32, 64),
-                lengths=(10, 20, 80),
+                lengths=(10, 40, 80),
                 chains=(1, 2, 4),
                 base_prompts=32,
-                base_length=20,
+                base_length=40,
                 base_chain=1,
                 equal_steps=20,
+                short_length=20,
                 epochs=20,
                 test_prompts=256,
                 seeds=2,
@@ -190,13 +203,14 @@ class Figure4:
         if name == "quick":
             return cls(
                 dimension=40,
-                prompts=(32, 64, 128, 256, 512, 1024),
-                lengths=(10, 20, 40, 80, 160, 320),
-                chains=(1, 2, 4, 8),
+                prompts=(32, 64, 128, 256, 1024),
+                lengths=(10, 40, 80, 160, 320),
+                chains=(1, 2, 4),
                 base_prompts=128,
-                base_length=40,
+                base_length=80,
                 base_chain=1,
                 equal_steps=520,
+                short_length=40,
                 epochs=130,
                 test_prompts=2048,
                 seeds=5,
@@ -207,55 +221,56 @@ class Figure4:
             lengths=(25, 50, 100, 200, 400, 800),
             chains=(1, 2, 4, 8),
             base_prompts=128,
-            base_length=100,
+            base_length=200,
             base_chain=1,
             equal_steps=1040,
+            short_length=100,
             epochs=130,
             test_prompts=2048,
             seeds=10,
         )
 
-    def settings(self) -> Iterator[Setting]:
-        """Every point, panel by panel, a control after its main curve."""
+    def points(self) -> Iterator[Point]:
+        """Every place, panel by panel, a control after its main curve."""
         B, n, k = self.base_prompts, self.base_length, self.base_chain
         for stage in STAGES:
             for control in (False, True):
-                steps = self.equal_steps if control else None
                 for x in self.prompts:
-                    yield Setting(stage, "prompts", control, x, n, n, k, steps)
+                    steps = self.equal_steps if control else self._epochs(x)
+                    yield Point("prompts", control, Work(stage, x, n, n, k, steps))
             for control in (False, True):
                 for x in self.lengths:
-                    yield Setting(stage, "length", control, B, x, n if control else x, k, None)
-            for x in self.chains:
-                yield Setting(stage, "steps", False, B, n, n, x, None)
+                    work = Work(stage, B, x, n if control else x, k, self._epochs(B))
+                    yield Point("length", control, work)
+            for control in (False, True):
+                for x in self.chains:
+                    where = self.short_length if control else n
+                    yield Point("steps", control, Work(stage, B, where, where, x, self._epochs(B)))
+
+    def _epochs(self, prompts: int) -> int:
+        return self.epochs * -(-prompts // self.batch)
 
     def _base_lengths(self) -> list[int]:
-        return sorted({*self.lengths, self.base_length})
+        return sorted({*self.lengths, self.base_length, self.short_length})
+
+    def _works(self) -> list[Work]:
+        return list(dict.fromkeys(point.work for point in self.points()))
 
     def cells(self) -> list[Cell]:
-        """The untouched model at each length, then one cell a point with all seeds."""
+        """The untouched model at each length, then one cell a setting with all seeds."""
         shared = {"dimension": self.dimension, "test_prompts": self.test_prompts}
         cells = [Cell(base_error, {**shared, "length": n}) for n in self._base_lengths()]
-        return cells + [Cell(post_trained_errors, shared | self._arguments(s)) for s in self.settings()]
+        return cells + [Cell(post_trained_errors, shared | self._arguments(work)) for work in self._works()]
 
-    def _arguments(self, point: Setting) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "stage": point.stage,
-            "prompts": point.prompts,
-            "length": point.length,
-            "base_length": point.base_length,
-            "chain_steps": point.chain_steps,
-            "optimisation": Optimisation(
-                learning_rate=self.learning_rate,
-                epochs=self.epochs if point.steps is None else None,
-                steps=point.steps,
-                batch=min(self.batch, point.prompts),
-            ),
+    def _arguments(self, work: Work) -> dict[str, Any]:
+        found = asdict(work) | {
+            "batch": min(self.batch, work.prompts),
+            "learning_rate": self.learning_rate,
             "seeds": list(range(self.seeds)),
         }
-        if point.stage == "sft":
+        if work.stage == "sft":
             found["eta"] = self.eta
-        if point.stage == "rl":
+        if work.stage == "rl":
             found["advantage"] = self.advantage
         return found
 
@@ -266,26 +281,28 @@ class Figure4:
             self._row(BASE_PANEL, stage="sft", prompts=0, length=n, steps=1, error=error, variant="base")
             for n, error in zip(lengths, results[: len(lengths)], strict=True)
         ]
-        for point, found in zip(self.settings(), results[len(lengths) :], strict=True):
-            for seed, error in enumerate(found["errors"]):
-                rows.append(
-                    self._row(
-                        panel(point.stage, point.axis, point.control),
-                        stage=point.stage,
-                        prompts=point.prompts,
-                        length=point.length,
-                        steps=point.chain_steps,
-                        seed=seed,
-                        error=error,
-                        diverged=int(error is None),
-                        estimator="trained",
-                        axis=point.axis,
-                        variant=CONTROLS[point.axis] if point.control else "main",
-                        optimiser_steps=found["optimiser_steps"],
-                        diverged_step=found["diverged_step"][seed],
-                        spectral_radius=found["spectral_radius"][seed],
-                    )
+        by_work = dict(zip(self._works(), results[len(lengths) :], strict=True))
+        for point in self.points():
+            work, found = point.work, by_work[point.work]
+            rows += [
+                self._row(
+                    panel(work.stage, point.axis, point.control),
+                    stage=work.stage,
+                    prompts=work.prompts,
+                    length=work.length,
+                    steps=work.chain_steps,
+                    seed=seed,
+                    error=error,
+                    diverged=int(error is None),
+                    estimator="trained",
+                    axis=point.axis,
+                    variant=CONTROLS[point.axis] if point.control else "main",
+                    optimiser_steps=work.steps,
+                    diverged_step=found["diverged_step"][seed],
+                    spectral_radius=found["spectral_radius"][seed],
                 )
+                for seed, error in enumerate(found["errors"])
+            ]
         return _as_wide_table(rows)
 
     def _row(self, name: str, **values: Any) -> dict[str, Any]:

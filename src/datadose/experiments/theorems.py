@@ -1,4 +1,4 @@
-"""Numerical checks of the theorems and propositions on SFT, one cell a check and seed.
+"""Numerical checks of the theorems and propositions on SFT, one function a check.
 
 Each check draws its own instance from its seed, measures with a method independent of the formula under
 test (minimisation, gradient descent, Monte Carlo), and returns named numbers; :mod:`datadose.claims` turns
@@ -7,19 +7,12 @@ them into verdicts. Sizes are small because the statements are exact at any size
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import pandas as pd
 from scipy.optimize import least_squares, minimize
 
 from datadose.covariance import Array
-from datadose.experiments.common import Preset
 from datadose.prompts import draw_moments, draw_prompts, draw_wishart
 from datadose.shift import Shift
-from datadose.sweep import Cell
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.sft import (
@@ -208,45 +201,3 @@ def check_allocation(seed: int) -> dict[str, float]:
         floor = post_test_error(np.where(inside, 0.0, V0), shift.target, n) - inside.sum() / d
         excess[f"excess_{name}"] = (error(start) - best.fun) / max(best.fun - floor, 1e-300)
     return excess
-
-
-CHECKS: dict[str, tuple[Callable[[int], dict[str, float]], int]] = {
-    "interpolation": (check_interpolation, 10),
-    "overdetermined": (check_overdetermined, 10),
-    "gradient_descent": (check_gradient_descent, 20),
-    "chain_length": (check_chain_length, 10),
-    "population": (check_population, 20),
-    "post_test": (check_post_test, 20),
-    "allocation": (check_allocation, 20),
-}
-"""Each check and its number of seeds outside the smoke preset."""
-
-
-@dataclass(frozen=True)
-class Theorems:
-    """All checks on all their seeds."""
-
-    seeds: int
-    """An upper limit on the seeds of each check."""
-
-    @classmethod
-    def preset(cls, name: Preset) -> Theorems:
-        """The configuration of a preset."""
-        return cls(seeds={"smoke": 3, "quick": 20, "paper": 20}[name])
-
-    def _runs(self) -> list[tuple[str, int]]:
-        return [(name, seed) for name, (_, most) in CHECKS.items() for seed in range(min(most, self.seeds))]
-
-    def cells(self) -> list[Cell]:
-        """One cell a check and seed."""
-        return [Cell(CHECKS[name][0], {"seed": seed}) for name, seed in self._runs()]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """Columns check, seed, statistic, value."""
-        return pd.DataFrame(
-            [
-                {"check": name, "seed": seed, "statistic": statistic, "value": value}
-                for (name, seed), result in zip(self._runs(), results, strict=True)
-                for statistic, value in result.items()
-            ]
-        )

@@ -10,8 +10,16 @@ from datadose.theory.asymptotics import (
     mixture_error,
     predict_error,
 )
+from datadose.theory.outcome import (
+    outcome_gradient,
+    outcome_loss,
+    pass_probability,
+    pass_rate,
+    regime,
+    rollout_error,
+)
 from datadose.theory.post_test import hardness, post_test_error
-from datadose.theory.pretraining import gamma0, pretrained_operator
+from datadose.theory.pretraining import gamma0, pretrained_on_mixture, pretrained_operator
 from datadose.theory.sft import (
     GradientDescent,
     chain_weight,
@@ -34,10 +42,17 @@ __all__ = [
     "mixture_equivalent",
     "mixture_error",
     "optimal_allocation",
+    "outcome_gradient",
+    "outcome_loss",
+    "pass_probability",
+    "pass_rate",
     "population_minimiser",
     "post_test_error",
     "predict_error",
+    "pretrained_on_mixture",
     "pretrained_operator",
+    "regime",
+    "rollout_error",
     "sft_loss",
     "sft_minimiser",
 ]

@@ -1,0 +1,161 @@
+"""Insight 4 and section 7: how pretraining's balance decides what post-training can do.
+
+Delta and the trace of Sigma0 stay fixed while mass moves between the shift's directions and the rest:
+a share s of the trace lies on the shift's m directions, evenly. From each pretrained model SFT, outcome
+supervision and RL (verifiable reward on the shift's directions) take equal steps on equal prompts with one
+optimiser; outcome supervision also runs with plain gradient descent at one step size, set for the isotropic
+Sigma0. The spectral radius rho(Gamma0^{-1} Delta) stands beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from datadose.covariance import Array
+from datadose.experiments.common import Preset
+from datadose.experiments.insights.setting import (
+    BASE,
+    STAGES,
+    Recipe,
+    Stage,
+    insight_row,
+    insight_table,
+    measure,
+    post_train,
+    pretrained,
+    stage_prompts,
+    test_prompts,
+)
+from datadose.sweep import Cell
+from datadose.theory.outcome import adaptation_radius, population_curvature
+from datadose.theory.pretraining import pretrained_operator
+
+NAME = "insight4_balance"
+ARMS = (BASE, *STAGES, "outcome-gd")
+EXTRA = ("kind", "share", "spectral_radius", "learning_rate", "shift_error", "pass_rate")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """tr Sigma0 = d, of which a share lies on the first m directions; Delta = ``strength`` there."""
+
+    dimension: int
+    shifted: int
+    length: int
+    strength: float = 1.0
+    eta: float = 0.2
+
+    @property
+    def inside(self) -> Any:
+        """The shift's directions."""
+        return np.arange(self.dimension) < self.shifted
+
+    @property
+    def delta(self) -> Array:
+        """Delta."""
+        return np.where(self.inside, self.strength, 0.0)
+
+    def sigma0(self, share: float) -> Array:
+        """Sigma0 with this share of the trace on the shift's directions."""
+        d, m = self.dimension, self.shifted
+        return np.where(self.inside, share * d / m, (1 - share) * d / (d - m))
+
+    def radius(self, share: float) -> float:
+        """rho(Gamma0^{-1} Delta)."""
+        return adaptation_radius(self.sigma0(share), self.delta, self.length)
+
+
+def post_train_share(
+    budget: Budget, share: float, arm: str, recipe: Recipe, seeds: list[int]
+) -> list[list[float | None]]:
+    """Cell: [error / d, error on the shift / m, pass rate] per seed after one arm."""
+    sigma0 = budget.sigma0(share)
+    target = sigma0 + budget.delta
+    model = pretrained(pretrained_operator(sigma0, budget.length), len(seeds))
+    lost: set[int] = set()
+    if arm != BASE:
+        stage = cast("Stage", "outcome" if arm == "outcome-gd" else arm)
+        data = np.where(budget.inside, target, 0.0)
+        prompts = stage_prompts(stage, data, budget.length, budget.eta, recipe.prompts, seeds)
+        lost = post_train(model, stage, prompts, recipe, eta=budget.eta, inside=budget.inside, seeds=seeds)
+    return measure(model, test_prompts(target, budget.length, len(seeds)), recipe, budget.inside, lost)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Shares of the trace budget, five arms: base, SFT, OS, RL, and OS by plain gradient descent."""
+
+    budget: Budget
+    recipe: Recipe
+    shares: tuple[float, ...]
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> Balance:
+        """The configuration of a preset; the share m/d is the isotropic Sigma0."""
+        if name == "smoke":
+            return cls(Budget(10, 2, 40), Recipe(32, 20, batch=16), (0.02, 0.2, 0.7), 3)
+        shares = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.9)
+        if name == "quick":
+            return cls(Budget(30, 6, 120), Recipe(256, 120), shares, 8)
+        return cls(Budget(100, 20, 400), Recipe(1024, 400), shares, 10)
+
+    def _gd(self) -> Recipe:
+        even = self.budget.sigma0(self.budget.shifted / self.budget.dimension)
+        data = np.where(self.budget.inside, even + self.budget.delta, 0.0)
+        V0 = pretrained_operator(even, self.budget.length)
+        rate = 1 / population_curvature(V0, data, self.recipe.chain_steps)[1]
+        return replace(self.recipe, optimiser="gd", learning_rate=float(rate))
+
+    def _recipe(self, arm: str) -> Recipe:
+        return self._gd() if arm == "outcome-gd" else self.recipe
+
+    def _settings(self) -> list[tuple[float, str]]:
+        return [(share, arm) for share in self.shares for arm in ARMS]
+
+    def cells(self) -> list[Cell]:
+        """One cell a share and arm, its seeds side by side."""
+        return [
+            Cell(
+                post_train_share,
+                {
+                    "budget": self.budget,
+                    "share": share,
+                    "arm": arm,
+                    "recipe": self._recipe(arm),
+                    "seeds": list(range(self.seeds)),
+                },
+            )
+            for share, arm in self._settings()
+        ]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a share (panel), arm (kind) and seed."""
+        rows = []
+        for (share, arm), found in zip(self._settings(), results, strict=True):
+            recipe = self._recipe(arm)
+            rows += [
+                insight_row(
+                    NAME,
+                    f"share={share:g}",
+                    stage="outcome" if arm == "outcome-gd" else arm,
+                    prompts=0 if arm == BASE else recipe.prompts,
+                    length=self.budget.length,
+                    steps=recipe.chain_steps,
+                    seed=seed,
+                    error=error,
+                    kind=arm,
+                    share=share,
+                    spectral_radius=self.budget.radius(share),
+                    learning_rate=None if arm == BASE else recipe.learning_rate,
+                    shift_error=on_shift,
+                    pass_rate=passed,
+                )
+                for seed, (error, on_shift, passed) in enumerate(found)
+            ]
+        return insight_table(rows, EXTRA)

@@ -1,0 +1,184 @@
+"""Finding 3: RL on prompts that the pretrained model finds too easy, medium or too hard, at equal B.
+
+The shift's directions have graded sizes, rho(Gamma0^{-1} Delta) from easy to novel. A prompt of the pool shows
+a random half of them and asks for these alone (w* = 0 elsewhere), so a prompt is as hard as its directions.
+The pretrained model samples each candidate 16 times; its pass rate sorts the candidates into bands (too
+easy, medium, too hard) of which B are drawn at random, and `all` draws B unfiltered. RL is GRPO with the
+verifiable 0/1 reward. The post-test is on unfiltered fresh prompts of the pool, and on the target's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from datadose.covariance import Array
+from datadose.experiments.common import Preset
+from datadose.experiments.insights.setting import (
+    BASE,
+    Recipe,
+    Task,
+    insight_row,
+    insight_table,
+    measure,
+    passing,
+    post_train,
+    pretrained,
+    test_prompts,
+)
+from datadose.models import PromptBatch
+from datadose.stages.evaluate import TEST_SEED
+from datadose.sweep import Cell
+from datadose.theory.pretraining import gamma0
+
+NAME = "rl_bands"
+BANDS = {"too easy": (0.9, 1.0), "medium": (0.1, 0.9), "too hard": (0.0, 0.1), "all": (0.0, 1.0)}
+SAMPLES = 16
+EXTRA = ("kind", "pass_rate", "pass_rate_before", "share_of_pool")
+
+
+def graded_target(task: Task, radii: tuple[float, float]) -> Array:
+    """Sigma with radii from ``radii[0]`` to ``radii[1]`` over the shift's directions, evenly in log."""
+    sizes = np.geomspace(*radii, task.shifted)
+    target = task.sigma0.copy()
+    target[: task.shifted] += sizes * gamma0(task.sigma0, task.length)[: task.shifted]
+    return target
+
+
+def draw_candidates(task: Task, target: Array, prompts: int, seeds: Sequence[int]) -> PromptBatch:
+    """Prompts that show, and ask for, a random half of the shift's directions (at least one)."""
+    whole = PromptBatch.draw(np.where(task.inside, target, 0.0), task.length, prompts, seeds=seeds)
+    if whole.covariances is None:
+        msg = "prompts of length n >= d / 2 hold covariances"
+        raise ValueError(msg)
+    shown = torch.zeros_like(whole.weights)
+    for place, seed in enumerate(seeds):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(101,)))
+        order = rng.random((prompts, task.shifted)).argsort(axis=1)
+        count = rng.binomial(task.shifted - 1, 0.5, size=(prompts, 1)) + 1
+        shown[place, :, : task.shifted] = torch.from_numpy((order < count).astype(np.float32))
+    seen = whole.covariances * shown.unsqueeze(-1) * shown.unsqueeze(-2)
+    return PromptBatch(whole.weights * shown, task.length, seen)
+
+
+@torch.no_grad()
+def true_pass_rates(operator: Array, pool: PromptBatch, recipe: Recipe, task: Task) -> torch.Tensor:
+    """The pretrained model's pass probability on each prompt, shape (runs, N)."""
+    model = pretrained(operator, len(pool.weights))
+    gap = model.rollout(pool, recipe.chain_steps)[..., -1, :] - pool.weights
+    return passing(gap[..., : task.shifted].square().sum(-1), recipe, task.shifted)
+
+
+def choose(rates: Array, band: str, prompts: int, seed: int) -> Any:
+    """B random candidates of a band, filled up with those whose pass rate is next to it."""
+    low, high = BANDS[band]
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(102,)))
+    outside = np.maximum(low - rates, 0) + np.maximum(rates - high, 0)
+    return np.lexsort((rng.random(len(rates)), outside))[:prompts]
+
+
+def train_on_band(
+    task: Task,
+    radii: tuple[float, float],
+    candidates: int,
+    band: str,
+    prompts: int,
+    recipe: Recipe,
+    seeds: list[int],
+) -> list[list[float | None]]:
+    """Cell: [error / d, pass rate on fresh pool prompts, mean pass rate of the chosen, share of pool]."""
+    torch.set_num_threads(1)
+    target = graded_target(task, radii)
+    model = pretrained(task.operator, len(seeds))
+    lost: set[int] = set()
+    before, share = [0.0] * len(seeds), [0.0] * len(seeds)
+    if band != BASE:
+        pool = draw_candidates(task, target, candidates, seeds)
+        true = true_pass_rates(task.operator, pool, recipe, task).numpy()
+        chosen = []
+        for place, seed in enumerate(seeds):
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(103,)))
+            rates = rng.binomial(SAMPLES, true[place].clip(0, 1)) / SAMPLES
+            low, high = BANDS[band]
+            chosen.append(choose(rates, band, prompts, seed))
+            before[place] = float(rates[chosen[-1]].mean())
+            share[place] = float(((rates >= low) & (rates <= high)).mean())
+        index = torch.from_numpy(np.stack(chosen))
+        rows = torch.arange(len(seeds)).unsqueeze(-1)
+        covariances = pool.covariances
+        picked = PromptBatch(
+            pool.weights[rows, index], pool.length, None if covariances is None else covariances[rows, index]
+        )
+        lost = post_train(model, "rl", picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
+    fresh = draw_candidates(task, target, 512, [TEST_SEED])
+    if fresh.covariances is not None:
+        wide = fresh.covariances.expand(len(seeds), -1, -1, -1)
+        fresh = PromptBatch(fresh.weights.expand(len(seeds), -1, -1), task.length, wide)
+    on_pool = measure(model, fresh, recipe, task.inside, lost)
+    on_target = measure(model, test_prompts(target, task.length, len(seeds)), recipe, task.inside, lost)
+    return [
+        [whole[0], pool_entry[2], b, s]
+        for whole, pool_entry, b, s in zip(on_target, on_pool, before, share, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Bands (panels) at several B, and the untouched model."""
+
+    task: Task
+    radii: tuple[float, float]
+    candidates: int
+    recipe: Recipe
+    prompts: tuple[int, ...]
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> Bands:
+        """The configuration of a preset."""
+        if name == "smoke":
+            return cls(Task(10, 4, 200), (0.5, 3.0), 256, Recipe(0, 20, batch=16), (16, 32), 3)
+        if name == "quick":
+            return cls(Task(20, 8, 400), (0.5, 3.0), 2048, Recipe(0, 200), (16, 64, 256), 8)
+        return cls(Task(100, 20, 2000), (0.5, 3.0), 4096, Recipe(0, 600), (32, 128, 512), 10)
+
+    def _settings(self) -> list[tuple[str, int]]:
+        return [(BASE, 0), *((band, B) for band in BANDS for B in self.prompts)]
+
+    def cells(self) -> list[Cell]:
+        """One cell a band and B, its seeds side by side."""
+        shared = {
+            "task": self.task,
+            "radii": self.radii,
+            "candidates": self.candidates,
+            "recipe": self.recipe,
+            "seeds": list(range(self.seeds)),
+        }
+        return [Cell(train_on_band, {**shared, "band": band, "prompts": B}) for band, B in self._settings()]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a band (panel and kind), B and seed."""
+        rows = [
+            insight_row(
+                NAME,
+                band,
+                stage=BASE if band == BASE else "rl",
+                prompts=B,
+                length=self.task.length,
+                steps=self.recipe.chain_steps,
+                seed=seed,
+                error=error,
+                kind=band,
+                pass_rate=passed,
+                pass_rate_before=None if band == BASE else before,
+                share_of_pool=None if band == BASE else share,
+            )
+            for (band, B), found in zip(self._settings(), results, strict=True)
+            for seed, (error, passed, before, share) in enumerate(found)
+        ]
+        return insight_table(rows, EXTRA)

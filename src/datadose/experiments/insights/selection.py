@@ -1,0 +1,179 @@
+"""Insight 1 with hardness measured: SFT on the prompts that the pretrained model itself finds hard.
+
+A pool mixes four kinds of prompts at random: they show the shift's directions, the directions that did not
+move, the pretraining distribution, or the full target. Nobody is told which is which: each candidate is scored
+by the pretrained model's own one-step error on its demonstration, ||eta w* + V0 S w*||^2 / (eta^2 d), and B
+are taken from the top (hard), the bottom (easy) or at random; `shift` takes prompts that show the shift
+alone, which in practice nobody can. The contaminated pool is the same with a share of demonstrations that
+belong to another prompt.
+
+SFT is the minimiser V* (Thm 4.1) and gradient descent for a fixed number of steps from V0 (Thm 4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from datadose.covariance import Array
+from datadose.experiments.common import Preset, TwoBlock
+from datadose.experiments.insights.setting import insight_row, insight_table
+from datadose.prompts import Moments, draw_moments
+from datadose.sweep import Cell
+from datadose.theory.post_test import post_test_error
+from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.sft import GradientDescent, sft_minimiser
+
+NAME = "insight1_selection"
+POOLS = ("clean", "contaminated")
+SELECTIONS = ("hard", "easy", "random", "shift")
+ESTIMATORS = ("minimiser", "trained")
+EXTRA = ("kind", "hardness", "share_shift", "share_wrong")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidates: moments (w*, S w*), kind of each (0 is the shift), whether its demonstration is wrong."""
+
+    moments: Moments
+    kind: Any
+    wrong: Any
+
+
+def draw_pool(block: TwoBlock, length: int, size: int, wrong: float, seed: int) -> Pool:
+    """``size`` candidates in random order, a share ``wrong`` with another prompt's demonstration."""
+    shift = block.shift(0.0)
+    inside = shift.delta > 0
+    kinds: list[Array] = [
+        np.where(inside, shift.target, 0.0),
+        np.where(inside, 0.0, shift.target),
+        shift.sigma0,
+        shift.target,
+    ]
+    each = size // len(kinds)
+    drawn = [draw_moments(block.eta * A, length, each, seed=(seed, i)) for i, A in enumerate(kinds)]
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 1), spawn_key=(100,)))
+    order = rng.permutation(each * len(kinds))
+    weights = np.hstack([m.weights for m in drawn])[:, order]
+    phi = np.hstack([m.phi for m in drawn])[:, order]
+    is_wrong = np.arange(len(order)) < round(wrong * len(order))
+    weights[:, is_wrong] = np.roll(weights[:, is_wrong], 1, axis=1)
+    return Pool(Moments(weights, phi), np.repeat(np.arange(len(kinds)), each)[order], is_wrong)
+
+
+def measured_hardness(pool: Pool, V0: Array, eta: float) -> Array:
+    """The model's one-step error on each demonstration, ||eta w* + V0 S w*||^2 / (eta^2 d), shape (N,)."""
+    residual = eta * pool.moments.weights + V0[:, None] * pool.moments.phi
+    return np.asarray((residual**2).mean(axis=0) / eta**2)
+
+
+def choose(selection: str, hardness: Array, pool: Pool, prompts: int, seed: int) -> Any:
+    """Indices of the B chosen candidates."""
+    if selection == "hard":
+        return np.argsort(-hardness)[:prompts]
+    if selection == "easy":
+        return np.argsort(hardness)[:prompts]
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 2), spawn_key=(100,)))
+    order = rng.permutation(len(hardness))
+    return (order if selection == "random" else order[pool.kind[order] == 0])[:prompts]
+
+
+def select_and_tune(
+    block: TwoBlock, length: int, size: int, wrong: float, counts: list[int], descent: int, seed: int
+) -> list[list[float]]:
+    """Cell: [error of V*, of gradient descent, hardness, share shift, share wrong] per selection and B."""
+    pool = draw_pool(block, length, size, wrong, seed)
+    shift = block.shift(0.0)
+    V0 = pretrained_operator(shift.sigma0, length)
+    hardness = measured_hardness(pool, V0, block.eta)
+    rows: list[list[float]] = []
+    for selection in SELECTIONS:
+        for B in counts:
+            chosen = choose(selection, hardness, pool, B, seed)
+            moments = Moments(pool.moments.weights[:, chosen], pool.moments.phi[:, chosen])
+            dynamics = GradientDescent.of(moments, block.eta, V0, 0)
+            rows.append(
+                [
+                    post_test_error(sft_minimiser(moments, block.eta, V0), shift.target, length),
+                    post_test_error(dynamics.iterate(dynamics.balanced_step, descent), shift.target, length),
+                    float(hardness[chosen].mean()),
+                    float((pool.kind[chosen] == 0).mean()),
+                    float(pool.wrong[chosen].mean()),
+                ]
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Two pools (panels), four selections, error against B."""
+
+    block: TwoBlock
+    length: int
+    pool: int
+    wrong: float
+    prompts: tuple[int, ...]
+    descent: int
+    """Gradient steps of the trained estimator."""
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> Selection:
+        """The configuration of a preset."""
+        if name == "smoke":
+            return cls(TwoBlock(20, 10), 40, 240, 0.1, (3, 5, 40), 100, 3)
+        if name == "quick":
+            return cls(TwoBlock(40, 20), 80, 1600, 0.1, (5, 10, 15, 80, 160, 320), 100, 8)
+        return cls(TwoBlock(100, 50), 200, 4000, 0.1, (12, 25, 37, 200, 400, 800), 100, 10)
+
+    def _settings(self) -> list[tuple[str, int]]:
+        return [(pool, seed) for pool in POOLS for seed in range(self.seeds)]
+
+    def cells(self) -> list[Cell]:
+        """One cell a pool and seed."""
+        shared = {
+            "block": self.block,
+            "length": self.length,
+            "size": self.pool,
+            "counts": list(self.prompts),
+            "descent": self.descent,
+        }
+        return [
+            Cell(select_and_tune, {**shared, "wrong": self.wrong * (pool == "contaminated"), "seed": seed})
+            for pool, seed in self._settings()
+        ]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a pool (panel), selection (kind), B, estimator and seed, and the untouched model."""
+        shift = self.block.shift(0.0)
+        base = post_test_error(pretrained_operator(shift.sigma0, self.length), shift.target, self.length)
+        rows = [
+            insight_row(NAME, pool, kind="base", prompts=0, length=self.length, seed=seed, error=base)
+            for pool, seed in self._settings()
+        ]
+        for (pool, seed), found in zip(self._settings(), results, strict=True):
+            settings = [(kind, B) for kind in SELECTIONS for B in self.prompts]
+            for (kind, B), (*errors, hardness, shifted, wrong) in zip(settings, found, strict=True):
+                rows += [
+                    insight_row(
+                        NAME,
+                        pool,
+                        stage="sft",
+                        prompts=B,
+                        length=self.length,
+                        interference=0.0,
+                        seed=seed,
+                        error=error,
+                        estimator=estimator,
+                        kind=kind,
+                        hardness=hardness,
+                        share_shift=shifted,
+                        share_wrong=wrong,
+                    )
+                    for estimator, error in zip(ESTIMATORS, errors, strict=True)
+                ]
+        return insight_table(rows, EXTRA)
