@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,9 @@ def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, ti
 
 def _run_one(index: int, function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, Any]:
     with threadpool_limits(1):
+        if "torch" in sys.modules:
+            # torch keeps a thread count of its own; its sums depend on it.
+            sys.modules["torch"].set_num_threads(1)
         return index, function(**arguments)
 
 

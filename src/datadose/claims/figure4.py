@@ -28,7 +28,7 @@ from datadose.claims.ledger import (
     mean_interval,
 )
 from datadose.covariance import Array
-from datadose.experiments.figure4 import AXES, BASE_PANEL, panel
+from datadose.experiments.figure4 import AXES, BASE_PANEL, Stage, panel
 
 CHANGE = 1.02
 """A ratio of errors that counts as a change."""
@@ -61,7 +61,7 @@ def falls_then_rises(x: Array, errors: Array, threshold: float, start: Array | N
     best = _other_seeds_choice(errors)
     fall = _ratio(errors[:, 0] if start is None else start, best)
     rise = _ratio(errors[:, -1], best)
-    verdict = _both(*(decide(*ends, threshold, below=False) for _, *ends in (fall, rise)))
+    verdict = _both(*(decide(low, high, threshold, below=False) for _, low, high in (fall, rise)))
     value, low, high = min(fall, rise)
     turn = x[errors.mean(axis=0).argmin()]
     note = f"lowest at {turn:g}: {fall[0]:.3g} times lower than at the start, then up {rise[0]:.3g} times"
@@ -97,14 +97,19 @@ def insensitive(x: Array, errors: Array, threshold: float) -> Judgement:
     return judge_deviation(changes.mean(axis=1), sem, len(errors), threshold)
 
 
+def fill_diverged(errors: Array) -> tuple[Array, int]:
+    """``errors`` with diverged runs (not finite) at ``DIVERGED`` times the largest, and their number."""
+    lost = ~np.isfinite(errors)
+    worst = 1.0 if lost.all() else float(errors[~lost].max())
+    return np.where(lost, DIVERGED * worst, errors), int(lost.sum())
+
+
 def curve(table: pd.DataFrame, name: str, axis: str) -> tuple[Array, Array, int]:
-    """Places (X,), errors (seeds, X) of a panel, diverged runs filled in, and the number of those."""
+    """Places (X,), errors (seeds, X) of a panel with diverged runs filled in, and the number of those."""
     rows = table[table["panel"] == name]
     wide = rows.pivot(index="seed", columns=axis, values="error").sort_index(axis=1)
-    errors = wide.to_numpy(dtype=np.float64)
-    lost = ~np.isfinite(errors)
-    worst = float(errors[~lost].max()) if not lost.all() else 1.0
-    return wide.columns.to_numpy(dtype=np.float64), np.where(lost, DIVERGED * worst, errors), int(lost.sum())
+    errors, lost = fill_diverged(wide.to_numpy(dtype=np.float64))
+    return wide.columns.to_numpy(dtype=np.float64), errors, lost
 
 
 def untouched(table: pd.DataFrame, length: int) -> float:
@@ -113,7 +118,7 @@ def untouched(table: pd.DataFrame, length: int) -> float:
     return float(rows["error"].iloc[0])
 
 
-def _judge(stage: str, axis: str, trend: str, control: bool) -> Callable[[Tables, float], Judgement]:
+def _judge(stage: Stage, axis: str, trend: str, control: bool) -> Callable[[Tables, float], Judgement]:
     def judge(tables: Tables, threshold: float) -> Judgement:
         table = tables.get("fig4")
         name = panel(stage, axis, control)
@@ -150,12 +155,12 @@ def judge_trend(
 
 
 STATISTICS = {
-    "falls-then-rises": "the smaller of (error at the start) / (best error) and (error at the last place) / (best error)",
+    "falls-then-rises": "the smaller of start / best and last / best: errors at the first, best, last place",
     "falls": "error at the first place / error at the last; mixed if it turns and rises again",
     "rises": "error at the last place / error at the first; mixed if it turns and falls again",
     "insensitive": "largest change of the log error between two places, Bonferroni over pairs",
 }
-PAPER_CLAIMS = (
+PAPER_CLAIMS: tuple[tuple[str, Stage, str, str], ...] = (
     ("a", "sft", "prompts", "falls-then-rises"),
     ("b", "sft", "length", "falls-then-rises"),
     ("c", "sft", "steps", "insensitive"),
@@ -186,7 +191,7 @@ def threshold_of(trend: str) -> float:
     return INSENSITIVE if trend == "insensitive" else CHANGE
 
 
-def _claim(id_: str, paper: str, stage: str, axis: str, trend: str, control: bool = False) -> Claim:
+def _claim(id_: str, paper: str, stage: Stage, axis: str, trend: str, control: bool = False) -> Claim:
     words = {"falls-then-rises": "falls, then rises", "insensitive": "is insensitive"}.get(trend, trend)
     link = "to" if trend == "insensitive" else "with"
     return Claim(

@@ -1,9 +1,9 @@
 """Figure 4: post-training the LSA transformer by SFT, OS and (ours) RL, against B, n and chain length k.
 
 The paper's protocol (section 8): Sigma0 = diag(0.1 on d/5 coordinates, 1 on the rest), Delta = 1 on those
-d/5, post-training data with covariance A = Delta, test on Sigma0 + Delta with k = 1, dense weights started at the
-pretrained operator -Gamma0^{-1}, 130 epochs of Adam at 1e-3. Not stated there, and chosen here: eta = 0.2,
-mini-batches of 32, the grids, and B, n and k where another axis moves (figure4_map varies the first two).
+d/5, post-training data with covariance A = Delta, test on Sigma0 + Delta with k = 1, dense weights started at
+the pretrained operator -Gamma0^{-1}, 130 epochs of Adam at 1e-3. Not stated there, and chosen here: eta =
+0.2, mini-batches of 32, the grids, and B, n and k where another axis moves (figure4_map varies some).
 
 Controls (ours). Epochs tie the number of optimiser steps to B, so each curve over B has a twin with equal
 steps ("steps"). With n tied across stages the pretrained model itself changes with n, so each curve over n
@@ -41,9 +41,9 @@ EXTRA_COLUMNS = ["axis", "variant", "optimiser_steps", "diverged_step", "spectra
 SIDE_BY_SIDE = 5
 
 
-def panel(stage: str, axis: str, control: bool = False) -> str:
+def panel(stage: Stage, axis: str, control: bool = False) -> str:
     """``a`` .. ``i``, rows SFT, OS, RL and columns B, n, k; a control has its name appended."""
-    letter = "abcdefghi"[3 * STAGES.index(stage) + AXES.index(axis)]  # type: ignore[arg-type]
+    letter = "abcdefghi"[3 * STAGES.index(stage) + AXES.index(axis)]
     return f"{letter}-{CONTROLS[axis]}" if control else letter
 
 
@@ -203,8 +203,8 @@ class Figure4:
         if name == "quick":
             return cls(
                 dimension=40,
-                prompts=(32, 64, 128, 256, 1024),
-                lengths=(10, 40, 80, 160, 320),
+                prompts=(32, 64, 128, 256, 512),
+                lengths=(10, 40, 80, 320),
                 chains=(1, 2, 4),
                 base_prompts=128,
                 base_length=80,

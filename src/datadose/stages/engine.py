@@ -202,16 +202,20 @@ def train(
     state = Training()
     if checkpoint is not None and checkpoint.is_file():
         state = load_checkpoint(checkpoint, model, optimiser, Training, Divergence)
+    # False while a step is under way: an interrupt there may leave half of the parameters moved.
+    consistent = True
     try:
         while state.steps < total and not _all_lost(state):
+            consistent = False
             _one_step(model, objective, data, optimiser, optimisation, state, total, record_every)
+            consistent = True
             if progress is not None:
                 progress(state.steps, total)
             if checkpoint is not None and checkpoint_every and state.steps % checkpoint_every == 0:
                 save_checkpoint(checkpoint, model, optimiser, state)
     finally:
-        # An interrupt between steps loses nothing; at the end the file says that the stage is done.
-        if checkpoint is not None:
+        # An interrupt between steps loses nothing, one inside a step at most checkpoint_every of them.
+        if checkpoint is not None and consistent:
             save_checkpoint(checkpoint, model, optimiser, state)
     return state
 

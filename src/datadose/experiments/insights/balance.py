@@ -29,8 +29,8 @@ from datadose.experiments.insights.setting import (
     post_train,
     pretrained,
     stage_prompts,
-    test_prompts,
 )
+from datadose.stages import held_out_prompts
 from datadose.sweep import Cell
 from datadose.theory.outcome import adaptation_radius, population_curvature
 from datadose.theory.pretraining import pretrained_operator
@@ -83,7 +83,9 @@ def post_train_share(
         data = np.where(budget.inside, target, 0.0)
         prompts = stage_prompts(stage, data, budget.length, budget.eta, recipe.prompts, seeds)
         lost = post_train(model, stage, prompts, recipe, eta=budget.eta, inside=budget.inside, seeds=seeds)
-    return measure(model, test_prompts(target, budget.length, len(seeds)), recipe, budget.inside, lost)
+    return measure(
+        model, held_out_prompts(target, budget.length, runs=len(seeds)), recipe, budget.inside, lost
+    )
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Balance:
             return cls(Budget(10, 2, 40), Recipe(32, 20, batch=16), (0.02, 0.2, 0.7), 3)
         shares = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.9)
         if name == "quick":
-            return cls(Budget(30, 6, 120), Recipe(256, 120), shares, 8)
+            return cls(Budget(30, 6, 120), Recipe(256, 300), shares, 8)
         return cls(Budget(100, 20, 400), Recipe(1024, 400), shares, 10)
 
     def _gd(self) -> Recipe:

@@ -1,8 +1,8 @@
 """Finding 3: RL on prompts that the pretrained model finds too easy, medium or too hard, at equal B.
 
-The shift's directions have graded sizes, rho(Gamma0^{-1} Delta) from easy to novel. A prompt of the pool shows
-a random half of them and asks for these alone (w* = 0 elsewhere), so a prompt is as hard as its directions.
-The pretrained model samples each candidate 16 times; its pass rate sorts the candidates into bands (too
+The shift's directions have graded sizes, rho(Gamma0^{-1} Delta) from easy to novel. A prompt of the pool
+shows a random half of them and asks for these alone (w* = 0 elsewhere), so a prompt is as hard as
+its directions. The pretrained model samples each candidate 16 times; its pass rate sorts the candidates into bands (too
 easy, medium, too hard) of which B are drawn at random, and `all` draws B unfiltered. RL is GRPO with the
 verifiable 0/1 reward. The post-test is on unfiltered fresh prompts of the pool, and on the target's.
 """
@@ -29,9 +29,9 @@ from datadose.experiments.insights.setting import (
     passing,
     post_train,
     pretrained,
-    test_prompts,
 )
 from datadose.models import PromptBatch
+from datadose.stages import held_out_prompts
 from datadose.stages.evaluate import TEST_SEED
 from datadose.sweep import Cell
 from datadose.theory.pretraining import gamma0
@@ -120,7 +120,9 @@ def train_on_band(
         wide = fresh.covariances.expand(len(seeds), -1, -1, -1)
         fresh = PromptBatch(fresh.weights.expand(len(seeds), -1, -1), task.length, wide)
     on_pool = measure(model, fresh, recipe, task.inside, lost)
-    on_target = measure(model, test_prompts(target, task.length, len(seeds)), recipe, task.inside, lost)
+    on_target = measure(
+        model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost
+    )
     return [
         [whole[0], pool_entry[2], b, s]
         for whole, pool_entry, b, s in zip(on_target, on_pool, before, share, strict=True)
@@ -142,10 +144,10 @@ class Bands:
     def preset(cls, name: Preset) -> Bands:
         """The configuration of a preset."""
         if name == "smoke":
-            return cls(Task(10, 4, 200), (0.5, 3.0), 256, Recipe(0, 20, batch=16), (16, 32), 3)
+            return cls(Task(10, 4, 200), (0.3, 2.0), 256, Recipe(0, 20, batch=16, tolerance=0.7), (16, 32), 3)
         if name == "quick":
-            return cls(Task(20, 8, 400), (0.5, 3.0), 2048, Recipe(0, 200), (16, 64, 256), 8)
-        return cls(Task(100, 20, 2000), (0.5, 3.0), 4096, Recipe(0, 600), (32, 128, 512), 10)
+            return cls(Task(20, 8, 400), (0.3, 2.0), 2048, Recipe(0, 300, tolerance=0.7), (16, 64, 256), 8)
+        return cls(Task(100, 20, 2000), (0.3, 2.0), 4096, Recipe(0, 600, tolerance=0.7), (32, 128, 512), 10)
 
     def _settings(self) -> list[tuple[str, int]]:
         return [(BASE, 0), *((band, B) for band in BANDS for B in self.prompts)]

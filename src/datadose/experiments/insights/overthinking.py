@@ -1,8 +1,8 @@
 """Overthinking: post-test error against the number of thinking steps, after each stage, with its theory.
 
 At W~ = I the answer after k steps is off by (I + V S)^k w*. For long prompts the error is
-||(I + V Sigma)^k||_F^2 / d, which falls with k if rho(I + V Sigma) < 1 and grows if not; on prompts of length n
-S varies and its powers have heavy tails, so the exact expectation is estimated over Wishart draws.
+||(I + V Sigma)^k||_F^2 / d, which falls with k if rho(I + V Sigma) < 1 and grows if not; on prompts of length
+n S varies and its powers have heavy tails, so the exact expectation is estimated over Wishart draws.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from datadose.experiments.insights.setting import (
     post_train,
     pretrained,
     stage_prompts,
-    test_prompts,
 )
-from datadose.stages import post_test
+from datadose.stages import held_out_prompts, post_test
 from datadose.sweep import Cell
 from datadose.theory.outcome import rollout_error, rollout_radius
 
@@ -43,7 +42,7 @@ EXTRA = ("kind", "spectral_radius", "rollout_radius", "thinking_steps", "predict
 def think(
     task: Task, radius: float, arm: str, recipe: Recipe, thinking: list[int], draws: int, seeds: list[int]
 ) -> list[list[list[float | None]]]:
-    """Cell: per seed [rho(I + V Sigma)], then errors / d at each step count, by test, theory, long prompts."""
+    """Cell: per seed [rho(I + V Sigma)] and errors / d at each step count: test, theory, long prompts."""
     torch.set_num_threads(1)
     target = task.target(radius)
     model = pretrained(task.operator, len(seeds))
@@ -53,7 +52,7 @@ def think(
         data = np.where(task.inside, target, 0.0)
         prompts = stage_prompts(stage, data, task.length, task.eta, recipe.prompts, seeds)
         lost = post_train(model, stage, prompts, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
-    tested = post_test(model, test_prompts(target, task.length, len(seeds)), thinking)
+    tested = post_test(model, held_out_prompts(target, task.length, runs=len(seeds)), thinking)
     found: list[list[list[float | None]]] = []
     for run in range(len(seeds)):
         if run in lost or not bool(torch.isfinite(tested[run]).all()):
@@ -86,7 +85,7 @@ class Overthinking:
             return cls(Task(10, 2, 60), Recipe(32, 20, batch=16), (0.5, 2.0), (1, 2, 4, 8), 50, 2)
         thinking = (1, 2, 3, 4, 6, 8, 12, 16)
         if name == "quick":
-            return cls(Task(20, 5, 120), Recipe(256, 150), (0.5, 1.2, 2.0), thinking, 400, 6)
+            return cls(Task(20, 5, 120), Recipe(256, 300), (0.5, 1.2, 2.0), thinking, 400, 6)
         return cls(Task(100, 20, 600), Recipe(1024, 400), (0.5, 1.2, 2.0), thinking, 400, 10)
 
     def _settings(self) -> list[tuple[float, str]]:

@@ -1,11 +1,11 @@
 """Insight 1 with hardness measured: SFT on the prompts that the pretrained model itself finds hard.
 
 A pool mixes four kinds of prompts at random: they show the shift's directions, the directions that did not
-move, the pretraining distribution, or the full target. Nobody is told which is which: each candidate is scored
-by the pretrained model's own one-step error on its demonstration, ||eta w* + V0 S w*||^2 / (eta^2 d), and B
-are taken from the top (hard), the bottom (easy) or at random; `shift` takes prompts that show the shift
-alone, which in practice nobody can. The contaminated pool is the same with a share of demonstrations that
-belong to another prompt.
+move, the pretraining distribution, or the full target. Nobody is told which is which: each candidate is
+scored by the pretrained model's own one-step error on its demonstration, ||eta w* + V0 S w*||^2 / (eta^2 d), and
+B are taken from the top (hard), the bottom (easy) or at random; `shift` takes prompts that show the shift
+alone, which in practice nobody can. In the other pools a share of the demonstrations belongs to another
+prompt.
 
 SFT is the minimiser V* (Thm 4.1) and gradient descent for a fixed number of steps from V0 (Thm 4.2).
 """
@@ -29,7 +29,6 @@ from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.sft import GradientDescent, sft_minimiser
 
 NAME = "insight1_selection"
-POOLS = ("clean", "contaminated")
 SELECTIONS = ("hard", "easy", "random", "shift")
 ESTIMATORS = ("minimiser", "trained")
 EXTRA = ("kind", "hardness", "share_shift", "share_wrong")
@@ -110,12 +109,13 @@ def select_and_tune(
 
 @dataclass(frozen=True)
 class Selection:
-    """Two pools (panels), four selections, error against B."""
+    """Pools (panels), four selections, error against B."""
 
     block: TwoBlock
     length: int
     pool: int
-    wrong: float
+    wrong: tuple[float, ...]
+    """Shares of wrong demonstrations, one pool each."""
     prompts: tuple[int, ...]
     descent: int
     """Gradient steps of the trained estimator."""
@@ -125,13 +125,13 @@ class Selection:
     def preset(cls, name: Preset) -> Selection:
         """The configuration of a preset."""
         if name == "smoke":
-            return cls(TwoBlock(20, 10), 40, 240, 0.1, (3, 5, 40), 100, 3)
+            return cls(TwoBlock(20, 10), 40, 240, (0.0, 0.3), (3, 5, 40), 100, 3)
         if name == "quick":
-            return cls(TwoBlock(40, 20), 80, 1600, 0.1, (5, 10, 15, 80, 160, 320), 100, 8)
-        return cls(TwoBlock(100, 50), 200, 4000, 0.1, (12, 25, 37, 200, 400, 800), 100, 10)
+            return cls(TwoBlock(40, 20), 80, 1600, (0.0, 0.1, 0.3), (5, 10, 15, 80, 160, 320), 100, 20)
+        return cls(TwoBlock(100, 50), 200, 4000, (0.0, 0.1, 0.3), (12, 25, 37, 200, 400, 800), 100, 10)
 
-    def _settings(self) -> list[tuple[str, int]]:
-        return [(pool, seed) for pool in POOLS for seed in range(self.seeds)]
+    def _settings(self) -> list[tuple[float, int]]:
+        return [(wrong, seed) for wrong in self.wrong for seed in range(self.seeds)]
 
     def cells(self) -> list[Cell]:
         """One cell a pool and seed."""
@@ -143,8 +143,8 @@ class Selection:
             "descent": self.descent,
         }
         return [
-            Cell(select_and_tune, {**shared, "wrong": self.wrong * (pool == "contaminated"), "seed": seed})
-            for pool, seed in self._settings()
+            Cell(select_and_tune, {**shared, "wrong": wrong, "seed": seed})
+            for wrong, seed in self._settings()
         ]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
@@ -152,16 +152,25 @@ class Selection:
         shift = self.block.shift(0.0)
         base = post_test_error(pretrained_operator(shift.sigma0, self.length), shift.target, self.length)
         rows = [
-            insight_row(NAME, pool, kind="base", prompts=0, length=self.length, seed=seed, error=base)
-            for pool, seed in self._settings()
+            insight_row(
+                NAME,
+                _pool(wrong),
+                stage="base",
+                kind="base",
+                prompts=0,
+                length=self.length,
+                seed=seed,
+                error=base,
+            )
+            for wrong, seed in self._settings()
         ]
-        for (pool, seed), found in zip(self._settings(), results, strict=True):
+        for (wrong, seed), found in zip(self._settings(), results, strict=True):
             settings = [(kind, B) for kind in SELECTIONS for B in self.prompts]
-            for (kind, B), (*errors, hardness, shifted, wrong) in zip(settings, found, strict=True):
+            for (kind, B), (*errors, hardness, shifted, mistaken) in zip(settings, found, strict=True):
                 rows += [
                     insight_row(
                         NAME,
-                        pool,
+                        _pool(wrong),
                         stage="sft",
                         prompts=B,
                         length=self.length,
@@ -172,8 +181,12 @@ class Selection:
                         kind=kind,
                         hardness=hardness,
                         share_shift=shifted,
-                        share_wrong=wrong,
+                        share_wrong=mistaken,
                     )
                     for estimator, error in zip(ESTIMATORS, errors, strict=True)
                 ]
         return insight_table(rows, EXTRA)
+
+
+def _pool(wrong: float) -> str:
+    return "clean" if wrong == 0 else f"{wrong:.0%} wrong"

@@ -1,8 +1,8 @@
 """What the insight experiments share: a shift of chosen size, one post-training recipe, what is measured.
 
-The shift is the paper's two blocks: Sigma0 = diag(rho 1_m, 1_{d-m}), Delta = delta (1_m, 0), with delta set so
-that rho(Gamma0^{-1} Delta) is the wanted radius. Post-training data show the shift's directions: covariance
-P Sigma P for outcome supervision and RL, eta P Sigma P for SFT (section 5.1), so that for long prompts all
+The shift is the paper's two blocks: Sigma0 = diag(rho 1_m, 1_{d-m}), Delta = delta (1_m, 0), with delta set
+so that rho(Gamma0^{-1} Delta) is the wanted radius. Post-training data show the shift's directions:
+covariance P Sigma P for outcome supervision and RL, eta P Sigma P for SFT (section 5.1), so that for long prompts all
 three stages have the same optimum, V = -Sigma^{-1} there. Only V~ is trained (W~ = I).
 """
 
@@ -26,7 +26,6 @@ from datadose.stages import (
     Outcome,
     Rl,
     Sft,
-    held_out_prompts,
     train,
     within_tolerance,
 )
@@ -80,7 +79,7 @@ class Recipe:
 
     prompts: int
     steps: int
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     batch: int = 32
     chain_steps: int = 2
     optimiser: Optimiser = "adam"
@@ -178,11 +177,6 @@ def finite(values: Tensor) -> list[float | None]:
     if not bool(torch.isfinite(values).all()):
         return [None] * len(values)
     return [float(v) for v in values]
-
-
-def test_prompts(target: Array, length: int, runs: int, prompts: int = 512) -> PromptBatch:
-    """The held-out prompts that all runs share."""
-    return held_out_prompts(target, length, prompts, runs=runs)
 
 
 def insight_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:
