@@ -76,7 +76,7 @@ class Moments:
 
 def draw_prompts(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Prompts:
     """Explicit prompts: the literal, O(B n d) definition of the task, kept as the reference."""
-    A, n, B = _checked(covariance, length, prompts)
+    A, n, B = check_request(covariance, length, prompts)
     weights = random_stream(seed, "weights").standard_normal((B, len(A)))
     z = random_stream(seed, "inputs").standard_normal((B, n, len(A)))
     inputs = right_multiply(z, square_root(A))
@@ -90,7 +90,7 @@ def draw_moments(covariance: Array, length: int, prompts: int, *, seed: Seed) ->
     ||u|| c with c ~ chi^2_n; across u it is ||u|| sqrt(c) times a standard normal vector. O(d) a prompt for
     a spectrum, O(d^2) for a dense covariance.
     """
-    A, n, B = _checked(covariance, length, prompts)
+    A, n, B = check_request(covariance, length, prompts)
     d = len(A)
     root = square_root(A)
     w = random_stream(seed, "weights").standard_normal((B, d))
@@ -111,7 +111,7 @@ def draw_wishart(covariance: Array, length: int, prompts: int, *, seed: Seed) ->
     Bartlett: for n >= d, sum_j z_j z_j^T = L L^T with L lower triangular, L_ii^2 ~ chi^2_{n-i} (i from 0)
     and standard normals below: O(d^2) normals a prompt. For n < d the inputs are fewer, and are drawn.
     """
-    A, n, B = _checked(covariance, length, prompts)
+    A, n, B = check_request(covariance, length, prompts)
     d = len(A)
     if n < d:
         factor = random_stream(seed, "inputs").standard_normal((B, n, d)).transpose(0, 2, 1)
@@ -127,7 +127,8 @@ def draw_wishart(covariance: Array, length: int, prompts: int, *, seed: Seed) ->
     return np.asarray(factor @ factor.transpose(0, 2, 1)) / n
 
 
-def _checked(covariance: Array, length: int, prompts: int) -> tuple[Array, int, int]:
+def check_request(covariance: Array, length: int, prompts: int) -> tuple[Array, int, int]:
+    """A validated covariance, length n >= 1 and number of prompts B >= 1, or InputError."""
     return (
         validate_covariance("covariance", covariance),
         require_integer("length", length, 1),
@@ -135,4 +136,4 @@ def _checked(covariance: Array, length: int, prompts: int) -> tuple[Array, int, 
     )
 
 
-__all__ = ["Moments", "Prompts", "Seed", "draw_moments", "draw_prompts", "draw_wishart"]
+__all__ = ["Moments", "Prompts", "Seed", "check_request", "draw_moments", "draw_prompts", "draw_wishart"]

@@ -40,6 +40,21 @@ STORIES = {
         "Prompt length and number of examples have to be chosen together.",
         ("fig-2",),
     ),
+    "fig4": Story(
+        "What does training itself do? (Figure 4)",
+        "After SFT on the shift's data the error falls and rises again with B only because a fixed number of "
+        "epochs means more steps for more data: at equal steps it does not rise. Outcome supervision and RL "
+        "improve with B either way, and lose with longer chains when the task is far from the pretrained "
+        "model.",
+        ("fig-4",),
+    ),
+    "fig4map": Story(
+        "Where do Figure 4's claims hold?",
+        "Each row changes one choice that the paper leaves open, each column is one of its six claims. The "
+        "claims about SFT and B hang on the schedule, and those about outcome supervision on the data being "
+        "the shift's own.",
+        (),
+    ),
     "fig5": Story(
         "Which theory describes SFT? (Figure 5)",
         "The paper's theorem describes a first-order approximation V~ of the fine-tuned model, and as "

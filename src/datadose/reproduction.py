@@ -14,9 +14,12 @@ from datadose.claims import CLAIMS, Tables, judge_all
 from datadose.errors import reject, require_integer
 from datadose.experiments.checks import Theorems
 from datadose.experiments.common import PRESETS, Preset
+from datadose.experiments.figure4 import Figure4
+from datadose.experiments.figure4_map import Figure4Map
 from datadose.experiments.figure5 import Figure5
 from datadose.experiments.insight1 import Insight1
 from datadose.experiments.sft_curves import Figure1, Figure2
+from datadose.figures.figure4 import draw_figure4, draw_figure4_map
 from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
 from datadose.figures.style import save
 from datadose.files import prepare_folder, read_json, read_table, write_json, write_table
@@ -37,6 +40,8 @@ class Target:
 TARGETS: dict[str, Target] = {
     "fig1": Target({"fig1": Figure1}, draw_figure1),
     "fig2": Target({"fig2": Figure2}, draw_figure2),
+    "fig4": Target({"fig4": Figure4}, draw_figure4),
+    "fig4map": Target({"fig4map": Figure4Map}, draw_figure4_map),
     "fig5": Target({"fig5": Figure5}, draw_figure5),
     "claims": Target({"theorems": Theorems, "insight1": Insight1}),
 }

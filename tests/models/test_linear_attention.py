@@ -172,7 +172,7 @@ def test_next_means_are_the_means_of_a_noisy_rollout(d: int, n: int, B: int, k: 
         thoughts = model.rollout(batch, k, noise)
         means = model.next_means(batch, thoughts)
         scale = float(thoughts.detach().abs().max())
-        assert float((thoughts - noise - means).abs().max()) <= EXACT * scale
+        assert float((thoughts - noise - means).detach().abs().max()) <= EXACT * scale
 
 
 @settings(max_examples=20, deadline=None)
@@ -279,7 +279,7 @@ def test_draw_has_the_moments_of_the_task(n: int) -> None:
 
 @pytest.mark.parametrize(
     ("field", "length", "prompts"),
-    [("length", 0, 3), ("length", -1, 3), ("length", 1.5, 3), ("prompts", -1, 9)],
+    [("length", 0, 3), ("length", -1, 3), ("length", 1.5, 3), ("prompts", 9, -1)],
 )
 def test_draw_names_bad_sizes(field: str, length: int, prompts: int) -> None:
     with pytest.raises(InputError, match=field):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -206,8 +207,10 @@ def test_checkpoint_every_keeps_the_latest_multiple(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def saved(path: Path, model: ChainModel, optimisation: Optimisation = CASES["adam"][2]) -> None:
-    save_checkpoint(path, model, optimisation.build(model), Training())
+def saved(path: Path, model: ChainModel) -> None:
+    _, data, optimisation = CASES["adam"]
+    plan = {**asdict(optimisation), "total_steps": optimisation.total_steps(data.prompts)}
+    save_checkpoint(path, model, optimisation.build(model), plan, Training())
 
 
 @pytest.mark.parametrize(
@@ -258,12 +261,12 @@ def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path) -> None:
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, torch, torch._dynamo
 from datadose.models import LinearAttention, PromptBatch
 from datadose.stages import FixedData, Optimisation, Outcome, train
 from datadose.stages.checkpoint import load_weights, save_weights
 
-folder, d, steps = Path(sys.argv[1]), 30, 40
+folder, d, steps = Path(sys.argv[1]), 30, 120
 path = folder / "state.safetensors"
 
 def run(checkpoint):
@@ -288,7 +291,7 @@ for _ in range(6):
     stamp = path.stat().st_mtime_ns if path.is_file() else None
     while time.monotonic() < begin + 20 and os.waitpid(child, os.WNOHANG) == (0, 0):
         if path.is_file() and path.stat().st_mtime_ns != stamp:
-            time.sleep(random.uniform(0, 0.03))
+            time.sleep(random.uniform(0, 0.01))
             try:
                 os.kill(child, signal.SIGKILL)
                 kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -565,7 +568,7 @@ def pretraining_noise(sigma0: np.ndarray, n: int, batch: int, rate: float) -> di
 def test_outcome_on_fresh_prompts_pretrains(optimiser: str, rate: float, steps: int) -> None:
     """(3.6), (3.7): from V = 0, OS with k = 1 on the population ends at -Gamma0^{-1} up to step noise.
 
-    12 runs. The squared distance falls at least 30 times and its mean over runs is within a factor 2 of the
+    12 runs. The squared distance falls at least 200 times and its mean over runs is within a factor 2 of the
     first-order noise level; the mean of the runs is nearer still: that distance is 1/12 of the noise.
     """
     sigma0, n, batch, runs = np.array([1.5, 1.0, 1.0, 0.7]), 10, 16, 12
@@ -576,7 +579,7 @@ def test_outcome_on_fresh_prompts_pretrains(optimiser: str, rate: float, steps: 
     V = model.V.detach()
     distance = float((V - target).square().sum((-1, -2)).mean())
     noise = pretraining_noise(sigma0, n, batch, rate)[optimiser]
-    assert float(target.square().sum()) > 30 * distance
+    assert float(target.square().sum()) > 200 * distance
     assert noise / 2 < distance < 2 * noise
     assert float((V.mean(0) - target).square().sum()) < distance / 4
 

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from datadose.claims.figures import _both
+from datadose.claims.figures import both
 from datadose.claims.ledger import (
     CONFIDENCE,
     Claim,
@@ -61,7 +61,7 @@ def falls_then_rises(x: Array, errors: Array, threshold: float, start: Array | N
     best = _other_seeds_choice(errors)
     fall = _ratio(errors[:, 0] if start is None else start, best)
     rise = _ratio(errors[:, -1], best)
-    verdict = _both(*(decide(low, high, threshold, below=False) for _, low, high in (fall, rise)))
+    verdict = both(*(decide(low, high, threshold, below=False) for _, low, high in (fall, rise)))
     value, low, high = min(fall, rise)
     turn = x[errors.mean(axis=0).argmin()]
     note = f"lowest at {turn:g}: {fall[0]:.3g} times lower than at the start, then up {rise[0]:.3g} times"

@@ -68,7 +68,7 @@ def _seeds(table: pd.DataFrame) -> int:
     return int(table["seed"].nunique())
 
 
-def _paired(first: Array, second: Array) -> Verdict:
+def paired(first: Array, second: Array) -> Verdict:
     """Whether ``first`` < ``second`` strictly, on average over paired seeds (a tie fails)."""
     _, low, high = mean_interval(np.log(first / second))
     if high < 0:
@@ -76,7 +76,7 @@ def _paired(first: Array, second: Array) -> Verdict:
     return "fails" if low >= 0 else "mixed"
 
 
-def _both(*verdicts: Verdict) -> Verdict:
+def both(*verdicts: Verdict) -> Verdict:
     if all(v == "holds" for v in verdicts):
         return "holds"
     return "fails" if "fails" in verdicts else "mixed"
@@ -97,7 +97,7 @@ def _falls_then_rises(tables: Tables, threshold: float) -> Judgement:
         for n, B, errors in _curves(table, r):
             late = int(np.abs(B - 0.95 * peak).argmin())
             best = errors[:, _best_before(B, errors, B[late])]
-            verdicts[f"r={r:g} n={n}"] = _both(_paired(best, errors[:, 0]), _paired(best, errors[:, late]))
+            verdicts[f"r={r:g} n={n}"] = both(paired(best, errors[:, 0]), paired(best, errors[:, late]))
     return judge_settings(verdicts, threshold, _seeds(table))
 
 
@@ -114,7 +114,7 @@ def _dilution(interference: float | None):  # type: ignore[no-untyped-def]
                 continue
             for n, B, errors in _curves(table, r):
                 best = _best_before(B, errors, d)
-                verdicts[f"r={r:g} n={n}"] = _paired(errors[:, best], errors[:, -1])
+                verdicts[f"r={r:g} n={n}"] = paired(errors[:, best], errors[:, -1])
                 ratio = errors[:, best].mean() / errors[:, -1].mean()
                 ratios.append(f"r={r:g} n={n}: B={B[best]:.0f}, {ratio:.2f}")
         note = "best small B, its error over the error at the largest B: " + "; ".join(ratios)
@@ -151,7 +151,7 @@ def _u_shape(tables: Tables, threshold: float) -> Judgement:
     for (r, B), rows in simulated[simulated["prompts"] < largest].groupby(["interference", "prompts"]):
         errors = rows.pivot_table(index="seed", columns="length", values="error").to_numpy()
         best = errors[:, errors.mean(axis=0).argmin()]
-        verdicts[f"r={r:g} B={B:.0f}"] = _both(_paired(best, errors[:, 0]), _paired(best, errors[:, -1]))
+        verdicts[f"r={r:g} B={B:.0f}"] = both(paired(best, errors[:, 0]), paired(best, errors[:, -1]))
     return judge_settings(verdicts, threshold, _seeds(table))
 
 
@@ -219,7 +219,7 @@ def _aligned_data_win(tables: Tables, threshold: float) -> Judgement:
     for kind in ("easy", "pretraining", "test"):
         for B in sorted(table["prompts"].unique()):
             hard, other = wide.loc[("hard", B)].to_numpy(), wide.loc[(kind, B)].to_numpy()
-            verdicts[f"{kind} B={B:.0f}"] = _paired(hard, other)
+            verdicts[f"{kind} B={B:.0f}"] = paired(hard, other)
         ratios.append(f"{kind} {hard.mean() / other.mean():.2f}")
     hardness = [
         f"{kind} {kind_hardness(TwoBlock(**config['block']), kind, config['length']):.2f}" for kind in KINDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datadose.claims.figure4 import FIGURE4_CLAIMS
 from datadose.claims.figures import FIGURE_CLAIMS
 from datadose.claims.ledger import Claim
 from datadose.claims.outcome import OUTCOME_CLAIMS
@@ -19,8 +20,7 @@ LATER_CLAIMS = [
     _later("insight-4", "Insight 4", "OS improves what pretraining partly taught; a novel task is unstable."),
     _later("sec-7", "Sec 7", "Balanced pretraining keeps post-training in the stable regime."),
     *[
-        _later(f"fig-{figure}{panel}", f"Fig {figure}{panel}", f"{model}: {statement}")
-        for figure, model in ((3, "GPT-2"), (4, "LSA"))
+        _later(f"fig-3{panel}", f"Fig 3{panel}", f"GPT-2: {statement}")
         for panel, statement in (
             ("a", "SFT error falls, then rises with B."),
             ("b", "SFT error falls, then rises with n."),
@@ -32,4 +32,4 @@ LATER_CLAIMS = [
     ],
 ]
 
-CLAIMS = [*THEOREM_CLAIMS, *FIGURE_CLAIMS, *OUTCOME_CLAIMS, *LATER_CLAIMS]
+CLAIMS = [*THEOREM_CLAIMS, *FIGURE_CLAIMS, *OUTCOME_CLAIMS, *FIGURE4_CLAIMS, *LATER_CLAIMS]

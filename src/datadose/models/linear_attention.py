@@ -5,11 +5,11 @@ the thoughts (0, 0, w_j, 1), w_0 = 0 first. f(Z) = Z + V Z (Z^T W Z) / n (3.1). 
 is read: the next thought, appended with its x and y rows blanked (3.3).
 
 :class:`LinearAttention` trains all entries of V and W. It never forms Z: the last column needs the prompt
-only through products with its Gram matrix, whose example part is S, S w* and w*^T S w* and whose thought part
-is a sum over the few thoughts. ``literal`` is the definition, for tests and benchmarks. It starts at the
-sparse structure (3.8), which population training preserves: V maps x rows to w rows by V~, W maps w to x by
-W~ and 'one' to y by -1, and a step is w + V~ S (W~ w - w*) (A.1). :class:`BlockLinearAttention` trains V~ (and W~)
-alone.
+only through products with its Gram matrix, whose example part is S, S w* and w*^T S w* and whose thought
+part is a sum over the few thoughts. ``literal`` is the definition, for tests and benchmarks. It starts at
+the sparse structure (3.8), which population training preserves: V maps x rows to w rows by V~, W maps w to x
+by W~ and 'one' to y by -1, and a step is w + V~ S (W~ w - w*) (A.1). :class:`BlockLinearAttention` trains
+V~ (and W~) alone.
 
 Parameters may carry leading dimensions ``...``: independent runs that train side by side.
 """
@@ -17,6 +17,7 @@ Parameters may carry leading dimensions ``...``: independent runs that train sid
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,11 @@ class ChainModel(nn.Module):
     def effective_operator(self) -> Tensor:
         """V with which one thinking step from w_0 = 0 moves by -V S w*, shape (..., d, d)."""
         raise NotImplementedError
+
+    @property
+    def run_dimensions(self) -> int:
+        """How many leading dimensions of every parameter are runs."""
+        return self.effective_operator().ndim - 2
 
 
 class LinearAttention(ChainModel):
@@ -190,10 +196,17 @@ class BlockLinearAttention(ChainModel):
         W = _identity(operator) if attention is None else attention.clone()
         self.W = nn.Parameter(W, requires_grad=train_attention)
         self.identity = attention is None and not train_attention
+        hook: Any = self.register_load_state_dict_post_hook
+        hook(lambda *_: self._note_identity())
 
     def effective_operator(self) -> Tensor:
         """V~."""
         return self.V
+
+    def _note_identity(self) -> None:
+        """Loaded weights may hold another W~: the shortcut of W~ = I goes by the weights, not by the call."""
+        eye = torch.eye(self.dimension, dtype=self.W.dtype, device=self.W.device)
+        self.identity = not self.W.requires_grad and bool((self.W == eye).all())
 
     def _step(self, batch: PromptBatch, w: Tensor) -> Tensor:
         pulled = w if self.identity else w @ self.W.transpose(-1, -2)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from datadose.covariance import Array, right_multiply, square_root
-from datadose.prompts import Seed, draw_wishart, random_stream
+from datadose.prompts import Seed, check_request, draw_wishart, random_stream
 
 
 class _SymmetricProduct(torch.autograd.Function):
@@ -105,6 +105,7 @@ class PromptBatch:
 
         Holds X where 2 n < d (cheaper in memory and arithmetic), else S, drawn by Bartlett for n >= d.
         """
+        covariance, length, prompts = check_request(covariance, length, prompts)
         d = len(covariance)
         weights = [random_stream(seed, "weights").standard_normal((prompts, d)) for seed in seeds]
         stacked = torch.stack([torch.from_numpy(w).to(dtype) for w in weights])

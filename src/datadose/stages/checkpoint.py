@@ -30,26 +30,36 @@ def load_weights(path: Path, model: nn.Module) -> None:
     _fill(path, model, tensors)
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: Training) -> None:
-    """Weights, optimiser state and progress as ``path``."""
+def save_checkpoint(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, plan: dict[str, Any], state: Training
+) -> None:
+    """Weights, optimiser state, progress and the plan of the stage as ``path``."""
     tensors = {f"model.{name}": tensor for name, tensor in _weights(model).items()}
     for index, entries in optimiser.state_dict()["state"].items():
         for name, value in entries.items():
             tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value).contiguous()
-    write_atomic(path, save(tensors, {"training": json.dumps(asdict(state))}))
+    write_atomic(path, save(tensors, {"plan": json.dumps(plan), "training": json.dumps(asdict(state))}))
 
 
 def load_checkpoint(
     path: Path,
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
+    plan: dict[str, Any],
     training: type[Training],
     divergence: type[Divergence],
 ) -> Training:
-    """Restore :func:`save_checkpoint` into ``model`` and ``optimiser`` and return the progress."""
+    """Restore :func:`save_checkpoint` into ``model`` and ``optimiser`` and return the progress.
+
+    Raises InputError if the file is truncated, or of another model or another ``plan`` (optimiser, length).
+    """
     tensors, metadata = _read(path)
     if "training" not in metadata:
         raise InputError("checkpoint", str(path), "a checkpoint of a stage (this file holds weights only)")
+    saved_plan: dict[str, Any] = json.loads(metadata.get("plan", "{}"))
+    for name, wanted in plan.items():
+        if saved_plan.get(name) != wanted:
+            raise InputError("checkpoint", f"{path} with {name} {saved_plan.get(name)}", f"{name} {wanted}")
     _fill(path, model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -77,14 +87,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wanted = {name: (tuple(x.shape), x.dtype) for name, x in model.state_dict().items()}
+    found = {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()}
     if wanted != found:
-        differing = sorted(
-            name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
-        )
-        name = differing[0]
-        raise InputError(
-            "checkpoint", f"{path} with {name} of shape {found.get(name)}", f"shape {wanted.get(name)}"
-        )
+        name = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))[0]
+        shown = [_describe(entry) for entry in (found.get(name), wanted.get(name))]
+        raise InputError("checkpoint", f"{path} with {name} {shown[0]}", f"{name} {shown[1]}")
     model.load_state_dict(tensors)
+
+
+def _describe(entry: tuple[tuple[int, ...], torch.dtype] | None) -> str:
+    return "missing" if entry is None else f"of shape {entry[0]}, {entry[1]}"

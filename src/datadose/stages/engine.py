@@ -9,8 +9,8 @@ touches another. Everything random is a function of (seed, step), so a resumed r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -82,6 +82,10 @@ class Data(Protocol):
     """Where batches come from."""
 
     @property
+    def size(self) -> int | None:
+        """Prompts in a batch; None is all of them."""
+
+    @property
     def prompts(self) -> int | None:
         """B of fixed data, None for fresh data."""
 
@@ -98,6 +102,8 @@ class FixedData:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.size is not None:
+            require_integer("batch", self.size, 1)
         if self.size is not None and self.size > self.whole.prompts:
             reject("batch", self.size, f"at most the number of prompts, {self.whole.prompts}")
 
@@ -198,10 +204,16 @@ def train(
         InputError: a checkpoint of another shape or stage length, or a truncated one.
     """
     total = optimisation.total_steps(data.prompts)
+    if optimisation.epochs is not None and (optimisation.batch or data.prompts) != (
+        data.size or data.prompts
+    ):
+        reject(
+            "batch", optimisation.batch, f"the size of the data's batches, {data.size}, to count epochs by"
+        )
     optimiser = optimisation.build(model)
-    state = Training()
+    state, plan = Training(), {**asdict(optimisation), "total_steps": total}
     if checkpoint is not None and checkpoint.is_file():
-        state = load_checkpoint(checkpoint, model, optimiser, Training, Divergence)
+        state = load_checkpoint(checkpoint, model, optimiser, plan, Training, Divergence)
     # False while a step is under way: an interrupt there may leave half of the parameters moved.
     consistent = True
     try:
@@ -212,11 +224,11 @@ def train(
             if progress is not None:
                 progress(state.steps, total)
             if checkpoint is not None and checkpoint_every and state.steps % checkpoint_every == 0:
-                save_checkpoint(checkpoint, model, optimiser, state)
+                save_checkpoint(checkpoint, model, optimiser, plan, state)
     finally:
         # An interrupt between steps loses nothing, one inside a step at most checkpoint_every of them.
         if checkpoint is not None and consistent:
-            save_checkpoint(checkpoint, model, optimiser, state)
+            save_checkpoint(checkpoint, model, optimiser, plan, state)
     return state
 
 
@@ -248,7 +260,7 @@ def _one_step(
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(found.loss.sum())
     if optimisation.clip is not None:
-        _clip(model, found.loss.ndim, optimisation.clip)
+        _clip(model, optimisation.clip)
     optimiser.step()
     state.steps = step + 1
 
@@ -266,20 +278,26 @@ def _radius(model: ChainModel, batch: PromptBatch, run: int) -> float | None:
     """rho(I + V S) of a run, S the mean empirical covariance of the batch; None if not finite."""
     V, S = model.effective_operator().detach(), batch.mean_covariance()
     d = V.shape[-1]
-    V, S = (x.reshape(-1, d, d)[run].double().cpu() for x in (V, S))
+    V, S = (x.reshape(-1, d, d)[run].double().cpu() for x in _broadcast(V, S))
     M = torch.eye(d, dtype=torch.float64) + V @ S
     return float(torch.linalg.eigvals(M).abs().max()) if bool(torch.isfinite(M).all()) else None
+
+
+def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """One of the two may have no run dimension: prompts, or weights, that all runs share."""
+    shapes: Any = torch.broadcast_shapes
+    return tuple(x.expand(shapes(*(y.shape for y in tensors))) for x in tensors)
 
 
 def _finite(values: Tensor) -> list[float | None]:
     return [float(v) if bool(torch.isfinite(v)) else None for v in values]
 
 
-def _clip(model: ChainModel, run_dims: int, largest: float) -> None:
+def _clip(model: ChainModel, largest: float) -> None:
     """Scale each run's gradient to norm at most ``largest``."""
+    run_dims = model.run_dimensions
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    squares: Sequence[Tensor] = [g.square().flatten(run_dims).sum(-1) for g in gradients]
-    norm = torch.stack(list(squares)).sum(0).sqrt()
+    norm = torch.stack([g.square().flatten(run_dims).sum(-1) for g in gradients]).sum(0).sqrt()
     scale = (largest / norm.clamp_min(1e-30)).clamp_max(1.0)
     for g in gradients:
         g.mul_(scale.reshape(*scale.shape, *([1] * (g.ndim - run_dims))))

@@ -5,7 +5,7 @@ then enters the context of the next. A group of G samples is drawn for each prom
 turned into advantages: GRPO (group mean and standard deviation), RLOO (mean of the others) or REINFORCE (the
 batch's mean reward as baseline). The loss is -mean(A log pi), on policy, one step per batch, plus
 ``kl`` times KL(policy || pretrained policy), which for two Gaussians of one scale is the squared distance of
-their means over 2 sigma^2.
+their means over 2 sigma^2 (with ``every_step`` its gradient is taken at the sampled thoughts).
 
 RLOO's gradient is unbiased for the gradient of the expected reward, that is, of -(2 L_OS + d sigma^2)
 with the dense reward. The batch baseline contains the sample's own reward, which scales its gradient by
@@ -14,6 +14,7 @@ with the dense reward. The batch baseline contains the sample's own reward, whic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -33,7 +34,10 @@ ADVANTAGES: tuple[Advantage, ...] = ("grpo", "rloo", "reinforce")
 
 
 def advantages(rewards: Tensor, kind: Advantage) -> Tensor:
-    """Advantages of ``rewards`` (G, ..., B), the same shape; a group of equal rewards gets zeros."""
+    """Advantages of ``rewards`` (G, ..., B), the same shape.
+
+    A group of equal rewards gets zeros from grpo and (up to rounding) rloo; reinforce looks at the batch.
+    """
     if kind == "reinforce":
         return rewards - rewards.mean(dim=(0, -1), keepdim=True)
     centred = rewards - rewards.mean(dim=0, keepdim=True)
@@ -80,7 +84,7 @@ class Rl:
             reject("kl", self.kl, "0 without a reference model")
 
     def __call__(self, model: ChainModel, batch: PromptBatch, step: int) -> StageLoss:
-        """The policy-gradient loss per run, with mean reward, pass share and zero-signal share recorded."""
+        """The policy-gradient loss per run, with mean reward, zero-signal share and KL recorded."""
         log_density, answers, penalty = (
             self._sample_thoughts(model, batch, step)
             if self.every_step
@@ -99,6 +103,8 @@ class Rl:
         """sigma xi of shape (G, ..., B, steps, d); a run's noise depends on its own seed and the step."""
         B, d = batch.weights.shape[-2:]
         runs = batch.weights.shape[:-2]
+        if len(self.seeds) != math.prod(runs):
+            reject("seeds", tuple(self.seeds), f"one seed for each of the {math.prod(runs)} runs")
         drawn = [
             random_stream([seed, step], "policy").standard_normal((self.group, B, steps, d), dtype=np.float32)
             for seed in self.seeds

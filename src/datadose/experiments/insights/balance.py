@@ -102,10 +102,10 @@ class Balance:
         """The configuration of a preset; the share m/d is the isotropic Sigma0."""
         if name == "smoke":
             return cls(Budget(10, 2, 40), Recipe(32, 20, batch=16), (0.02, 0.2, 0.7), 3)
-        shares = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.9)
+        shares = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
         if name == "quick":
-            return cls(Budget(30, 6, 120), Recipe(256, 300), shares, 8)
-        return cls(Budget(100, 20, 400), Recipe(1024, 400), shares, 10)
+            return cls(Budget(30, 6, 120), Recipe(256, 500, learning_rate=5e-3), shares, 8)
+        return cls(Budget(100, 20, 400), Recipe(1024, 1000, learning_rate=5e-3), shares, 10)
 
     def _gd(self) -> Recipe:
         even = self.budget.sigma0(self.budget.shifted / self.budget.dimension)

@@ -2,9 +2,10 @@
 
 The shift's directions have graded sizes, rho(Gamma0^{-1} Delta) from easy to novel. A prompt of the pool
 shows a random half of them and asks for these alone (w* = 0 elsewhere), so a prompt is as hard as
-its directions. The pretrained model samples each candidate 16 times; its pass rate sorts the candidates into bands (too
-easy, medium, too hard) of which B are drawn at random, and `all` draws B unfiltered. RL is GRPO with the
-verifiable 0/1 reward. The post-test is on unfiltered fresh prompts of the pool, and on the target's.
+its directions. The pretrained model samples each candidate 16 times; its pass rate sorts the candidates into
+bands (too easy, medium, too hard) of which B are drawn at random; `hardest` takes the B with the largest error of its
+own answer (16 samples cannot tell rarely from never), and `all` draws B unfiltered. RL is GRPO with the verifiable 0/1 reward. The post-test is on unfiltered fresh prompts of the pool, and on the target's.
+A mild pool ends at a shift that the pretrained model nearly masters, a harsh pool far beyond it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,15 @@ from datadose.sweep import Cell
 from datadose.theory.pretraining import gamma0
 
 NAME = "rl_bands"
-BANDS = {"too easy": (0.9, 1.0), "medium": (0.1, 0.9), "too hard": (0.0, 0.1), "all": (0.0, 1.0)}
+BANDS = {
+    "too easy": (0.9, 1.0),
+    "medium": (0.1, 0.9),
+    "too hard": (0.0, 0.1),
+    "hardest": (0.0, 0.0),
+    "all": (0.0, 1.0),
+}
 SAMPLES = 16
+POOLS = ((0.3, 2.0), (0.3, 4.0))
 EXTRA = ("kind", "pass_rate", "pass_rate_before", "share_of_pool")
 
 
@@ -67,15 +75,18 @@ def draw_candidates(task: Task, target: Array, prompts: int, seeds: Sequence[int
 
 
 @torch.no_grad()
-def true_pass_rates(operator: Array, pool: PromptBatch, recipe: Recipe, task: Task) -> torch.Tensor:
-    """The pretrained model's pass probability on each prompt, shape (runs, N)."""
+def score(operator: Array, pool: PromptBatch, recipe: Recipe, task: Task) -> tuple[Array, Array]:
+    """The pretrained model's pass probability and squared error on each prompt, both of shape (runs, N)."""
     model = pretrained(operator, len(pool.weights))
     gap = model.rollout(pool, recipe.chain_steps)[..., -1, :] - pool.weights
-    return passing(gap[..., : task.shifted].square().sum(-1), recipe, task.shifted)
+    squared = gap[..., : task.shifted].square().sum(-1)
+    return passing(squared, recipe, task.shifted).clamp(0, 1).numpy(), squared.double().numpy()
 
 
-def choose(rates: Array, band: str, prompts: int, seed: int) -> Any:
+def choose(rates: Array, squared: Array, band: str, prompts: int, seed: int) -> Any:
     """B random candidates of a band, filled up with those whose pass rate is next to it."""
+    if band == "hardest":
+        return np.argsort(-squared)[:prompts]
     low, high = BANDS[band]
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(102,)))
     outside = np.maximum(low - rates, 0) + np.maximum(rates - high, 0)
@@ -99,13 +110,13 @@ def train_on_band(
     before, share = [0.0] * len(seeds), [0.0] * len(seeds)
     if band != BASE:
         pool = draw_candidates(task, target, candidates, seeds)
-        true = true_pass_rates(task.operator, pool, recipe, task).numpy()
+        true, squared = score(task.operator, pool, recipe, task)
         chosen = []
         for place, seed in enumerate(seeds):
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(103,)))
-            rates = rng.binomial(SAMPLES, true[place].clip(0, 1)) / SAMPLES
+            rates = rng.binomial(SAMPLES, true[place]) / SAMPLES
             low, high = BANDS[band]
-            chosen.append(choose(rates, band, prompts, seed))
+            chosen.append(choose(rates, squared[place], band, prompts, seed))
             before[place] = float(rates[chosen[-1]].mean())
             share[place] = float(((rates >= low) & (rates <= high)).mean())
         index = torch.from_numpy(np.stack(chosen))
@@ -131,10 +142,11 @@ def train_on_band(
 
 @dataclass(frozen=True)
 class Bands:
-    """Bands (panels) at several B, and the untouched model."""
+    """Pools (panels), bands (kind) at several B, and the untouched model."""
 
     task: Task
-    radii: tuple[float, float]
+    pools: tuple[tuple[float, float], ...]
+    """Smallest and largest rho(Gamma0^{-1} Delta) of each pool's directions."""
     candidates: int
     recipe: Recipe
     prompts: tuple[int, ...]
@@ -144,31 +156,40 @@ class Bands:
     def preset(cls, name: Preset) -> Bands:
         """The configuration of a preset."""
         if name == "smoke":
-            return cls(Task(10, 4, 200), (0.3, 2.0), 256, Recipe(0, 20, batch=16, tolerance=0.7), (16, 32), 3)
+            return cls(
+                Task(10, 4, 200), POOLS, 256, Recipe(0, 20, batch=16, noise=0.3, tolerance=0.7), (16, 32), 3
+            )
         if name == "quick":
-            return cls(Task(20, 8, 400), (0.3, 2.0), 2048, Recipe(0, 300, tolerance=0.7), (16, 64, 256), 8)
-        return cls(Task(100, 20, 2000), (0.3, 2.0), 4096, Recipe(0, 600, tolerance=0.7), (32, 128, 512), 10)
+            return cls(
+                Task(20, 8, 400), POOLS, 4096, Recipe(0, 300, noise=0.3, tolerance=0.7), (16, 64, 256), 8
+            )
+        return cls(
+            Task(100, 20, 2000), POOLS, 4096, Recipe(0, 600, noise=0.3, tolerance=0.7), (32, 128, 512), 10
+        )
 
-    def _settings(self) -> list[tuple[str, int]]:
-        return [(BASE, 0), *((band, B) for band in BANDS for B in self.prompts)]
+    def _settings(self) -> list[tuple[tuple[float, float], str, int]]:
+        arms = [(BASE, 0), *((band, B) for band in BANDS for B in self.prompts)]
+        return [(radii, band, B) for radii in self.pools for band, B in arms]
 
     def cells(self) -> list[Cell]:
         """One cell a band and B, its seeds side by side."""
         shared = {
             "task": self.task,
-            "radii": self.radii,
             "candidates": self.candidates,
             "recipe": self.recipe,
             "seeds": list(range(self.seeds)),
         }
-        return [Cell(train_on_band, {**shared, "band": band, "prompts": B}) for band, B in self._settings()]
+        return [
+            Cell(train_on_band, {**shared, "radii": radii, "band": band, "prompts": B})
+            for radii, band, B in self._settings()
+        ]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a band (panel and kind), B and seed."""
+        """One row a pool (panel), band (kind), B and seed."""
         rows = [
             insight_row(
                 NAME,
-                band,
+                pool_name(radii),
                 stage=BASE if band == BASE else "rl",
                 prompts=B,
                 length=self.task.length,
@@ -180,7 +201,12 @@ class Bands:
                 pass_rate_before=None if band == BASE else before,
                 share_of_pool=None if band == BASE else share,
             )
-            for (band, B), found in zip(self._settings(), results, strict=True)
+            for (radii, band, B), found in zip(self._settings(), results, strict=True)
             for seed, (error, passed, before, share) in enumerate(found)
         ]
         return insight_table(rows, EXTRA)
+
+
+def pool_name(radii: Sequence[float]) -> str:
+    """The panel of a pool."""
+    return f"radius {radii[0]:g} to {radii[1]:g}"

@@ -6,8 +6,9 @@ M = I + V0 Sigma is close to -Gamma0^{-1} Delta and rho(M) to the radius. The th
 largest curvature of the population loss at the pretrained model.
 
 Sensitivity: post-test error over prompts B, training steps T and seeds, with prompts of moderate length.
-Every radius has its own step size, a share of 2 over the largest curvature of the loss on a reference sample: on
-short prompts the population's curvature says little.
+`own step`: every radius has its own step size, a share of 2 over the largest curvature of the loss on a
+reference sample (on short prompts the population's curvature says little). `one step`: all radii share that
+of the radius nearest 1.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ EXTRA = (
 )
 CAUTION = 0.3
 """The sensitivity runs use this share of a reference sample's stable step: other samples are sharper."""
+PROTOCOLS = ("own step", "one step")
 REFERENCE = 999_983
 """Seed of the reference sample."""
 
@@ -68,14 +70,18 @@ def descend(
     radii: list[float],
     steps: int,
     learning_rate: float | None,
+    step_radius: float,
     prompts: int,
     descent: int,
     seeds: list[int],
 ) -> list[list[float | None]]:
-    """Cell: [error before, after, step size] per radius and seed, side by side; None: the cautious step."""
+    """Cell: [error before, after, step size] per radius and seed, side by side.
+
+    Without ``learning_rate`` it is the cautious step at ``step_radius``.
+    """
     torch.set_num_threads(1)
     if learning_rate is None:
-        learning_rate = cautious_step(task, radii[0], steps, 8 * task.dimension)
+        learning_rate = cautious_step(task, step_radius, steps, 8 * task.dimension)
     batches = [PromptBatch.draw(task.target(r), task.length, prompts, seeds=seeds) for r in radii]
     data = PromptBatch(torch.cat([b.weights for b in batches]), task.length, _stacked(batches))
     tests = [held_out_prompts(task.target(r), task.length, 256, runs=len(seeds)) for r in radii]
@@ -123,50 +129,53 @@ class Stability:
                 Task(8, 2, 32, rho=1.0), (0.5, 1.0, 2.0), 2, ((16, 30), (64, 8), (64, 30)), 2, 3,
             )  # fmt: skip
         radii = tuple(float(f"{r:.3g}") for r in np.geomspace(0.25, 4.0, 9))
-        rates = tuple(float(f"{x:.3g}") for x in np.geomspace(1e-5, 10.0, 13))
+        rates = tuple(float(f"{x:.3g}") for x in np.geomspace(1e-5, 10.0, 11))
         if name == "quick":
             return cls(
                 Task(20, 4, 2000, rho=1.0), radii, (1, 2, 4), rates, 64, 100,
                 Task(20, 4, 80, rho=1.0), radii, 2,
-                ((32, 200), (128, 200), (512, 50), (512, 200), (512, 800)), 2, 8,
+                ((32, 200), (512, 50), (512, 200)), 2, 8,
             )  # fmt: skip
         return cls(
             Task(100, 20, 10_000, rho=1.0), radii, (1, 2, 4, 8), rates, 256, 300,
             Task(100, 20, 400, rho=1.0), radii, 2,
-            ((128, 300), (512, 300), (2048, 75), (2048, 300), (2048, 1200)), 3, 10,
+            ((128, 300), (2048, 75), (2048, 300)), 3, 10,
         )  # fmt: skip
 
     def _maps(self) -> list[tuple[int, float]]:
         return [(k, rate) for k in self.chain_steps for rate in self.learning_rates]
 
-    def _probes(self) -> list[tuple[float, int, int]]:
-        return [(r, B, T) for r in self.probe_radii for B, T in self.probes]
+    def _probes(self) -> list[tuple[str, float, int, int]]:
+        return [(p, r, B, T) for p in PROTOCOLS for r in self.probe_radii for B, T in self.probes]
+
+    def _middle(self) -> float:
+        return min(self.probe_radii, key=lambda r: abs(r - 1))
 
     def cells(self) -> list[Cell]:
         """A cell a chain length and step size (all radii inside), then one a radius and (B, T)."""
         maps: list[dict[str, Any]] = [
             {"task": self.task, "radii": list(self.radii), "steps": k, "learning_rate": rate,
-             "prompts": self.prompts, "descent": self.descent, "seeds": list(range(self.map_seeds))}
+             "step_radius": 1.0, "prompts": self.prompts, "descent": self.descent, "seeds": list(range(self.map_seeds))}
             for k, rate in self._maps()
         ]  # fmt: skip
         probes: list[dict[str, Any]] = [
             {"task": self.probe, "radii": [r], "steps": self.probe_steps, "learning_rate": None,
-             "prompts": B, "descent": T, "seeds": list(range(self.seeds))}
-            for r, B, T in self._probes()
+             "step_radius": r if protocol == "own step" else self._middle(), "prompts": B, "descent": T, "seeds": list(range(self.seeds))}
+            for protocol, r, B, T in self._probes()
         ]  # fmt: skip
         return [Cell(descend, arguments) for arguments in (*maps, *probes)]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """Rows of kind `map` (panel k) and `sensitivity`; ``outcome`` says stable, slow or diverged."""
+        """Rows of kind `map` (panel k), `own step`, `one step`; ``outcome`` is stable, slow or diverged."""
         maps = self._maps()
         rows: list[dict[str, Any]] = []
         for (k, _), found in zip(maps, results[: len(maps)], strict=True):
             runs = [(r, seed) for r in self.radii for seed in range(self.map_seeds)]
             for (r, seed), errors in zip(runs, found, strict=True):
                 rows.append(_row("map", self.task, r, k, self.prompts, self.descent, seed, errors))
-        for (r, B, T), found in zip(self._probes(), results[len(maps) :], strict=True):
+        for (protocol, r, B, T), found in zip(self._probes(), results[len(maps) :], strict=True):
             rows += [
-                _row("sensitivity", self.probe, r, self.probe_steps, B, T, seed, errors)
+                _row(protocol, self.probe, r, self.probe_steps, B, T, seed, errors)
                 for seed, errors in enumerate(found)
             ]
         return insight_table(rows, EXTRA)

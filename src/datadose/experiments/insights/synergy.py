@@ -81,8 +81,8 @@ class SftThenRl:
         if name == "smoke":
             return cls(Task(10, 2, 100), Recipe(32, 0, batch=16), (0.5, 3.0), (8, 32), (10, 20), 3)
         if name == "quick":
-            return cls(Task(20, 5, 200), Recipe(256, 0), (0.7, 1.5, 3.0), (16, 256), (30, 100, 300), 8)
-        return cls(Task(100, 20, 1000), Recipe(1024, 0), (0.7, 1.5, 3.0), (64, 1024), (100, 300, 900), 10)
+            return cls(Task(20, 5, 200), Recipe(256, 0), (0.7, 1.5, 3.0), (16, 256), (100, 300, 900), 6)
+        return cls(Task(100, 20, 1000), Recipe(1024, 0), (0.7, 1.5, 3.0), (64, 1024), (200, 600, 1800), 10)
 
     def _settings(self) -> list[tuple[float, str, int, int]]:
         """(radius, arm, demonstrations, steps); arms without SFT have no demonstrations."""
