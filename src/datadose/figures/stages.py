@@ -7,37 +7,43 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from datadose.figures.insights import FIFTH, draw_curve, level, plain_log_ticks, regrid
+from datadose.figures.insights import FIFTH, draw_curve, level, log_y, plain_log_ticks, regrid
 from datadose.figures.style import LOOKS, caption, draw_simulation, draw_theory, new_figure
 
 
 def draw_bands(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     """Finding 3: pass rate after RL against B, one panel a pool, one curve a band."""
-    bands = ("medium", "too hard", "too easy", "all", "hardest")
+    bands = {
+        "medium": "medium",
+        "too hard": "too hard (passes at most 10%)",
+        "too easy": "too easy (at least 90%)",
+        "all": "all, unfiltered",
+        "hardest": "hardest (largest error)",
+    }
     panels = list(dict.fromkeys(table["panel"]))
     with new_figure(len(panels), width=4.3 * len(panels) + 0.6) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
             rows = table[(table["panel"] == panel) & (table["prompts"] > 0)]
-            for look, band in zip((*LOOKS, FIFTH), bands, strict=True):
-                draw_curve(axis, rows[rows["kind"] == band], "prompts", "pass_rate", look, band)
+            for look, (band, label) in zip((*LOOKS, FIFTH), bands.items(), strict=True):
+                draw_curve(axis, rows[rows["kind"] == band], "prompts", "pass_rate", look, label)
             base = table[(table["panel"] == panel) & (table["kind"] == "base")]
             level(axis, float(base["pass_rate"].mean()), "before RL")
             plain_log_ticks(axis, config["prompts"])
             shares = rows.groupby("kind")["share_of_pool"].mean()
             axis.set_title(
-                f"{panel}\n(too easy {shares['too easy']:.0%}, medium {shares['medium']:.0%}, "
-                f"too hard {shares['too hard']:.0%} of the pool)"
+                f"shift directions of {panel}\n(too easy {shares['too easy']:.0%}, medium "
+                f"{shares['medium']:.0%}, too hard {shares['too hard']:.0%} of the pool)"
             )
             axis.set_xlabel("RL prompts B, equal steps")
         axes[0].set_ylabel("pass rate on fresh prompts of the pool")
         axes[0].set_ylim(0, 1.02)
-        axes[-1].legend(loc="upper left", ncols=2)
+        axes[-1].legend(loc="upper left")
         task, recipe = config["task"], config["recipe"]
         caption(
             figure,
             f"d = {task['dimension']}, m = {task['shifted']}, n = {task['length']}; GRPO, "
-            f"{recipe['steps']} steps of {recipe['batch']} prompts, {recipe['group']} samples, 0/1 reward; bands by "
-            f"16 samples of the pretrained model; {config['seeds']} seeds, standard errors",
+            f"{recipe['steps']} steps of {recipe['batch']} prompts, {recipe['group']} samples, 0/1 reward; "
+            f"bands by 16 samples of the pretrained model; {config['seeds']} seeds, standard errors",
         )
     return figure
 
@@ -61,7 +67,7 @@ def draw_synergy(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                     draw_curve(axis, chosen, "training_steps", "error", look, label)
                 level(axis, float(rows.loc[rows["kind"] == "base", "error"].mean()), "before")
                 plain_log_ticks(axis, config["training_steps"])
-                axis.set_yscale("log")
+                log_y(axis)
             axes[0].set_ylabel(f"{count} demonstrations\npost-test error / d")
         for axis, radius in zip(grid[0], radii, strict=True):
             axis.set_title(f"rho(inv(Gamma0) Delta) = {radius:g}")
@@ -71,8 +77,8 @@ def draw_synergy(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         task, recipe = config["task"], config["recipe"]
         caption(
             figure,
-            f"d = {task['dimension']}, m = {task['shifted']}, n = {task['length']}, eta = {task['eta']:g}; RL: GRPO on "
-            f"{recipe['prompts']} prompts, 0/1 reward; Adam {recipe['learning_rate']:g}, k = "
+            f"d = {task['dimension']}, m = {task['shifted']}, n = {task['length']}, eta = {task['eta']:g}; "
+            f"RL: GRPO on {recipe['prompts']} prompts, 0/1 reward; Adam {recipe['learning_rate']:g}, k = "
             f"{recipe['chain_steps']}; {config['seeds']} seeds, standard errors",
         )
     return figure
@@ -105,7 +111,7 @@ def draw_overthinking(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         caption(
             figure,
             f"d = {task['dimension']}, m = {task['shifted']}, n = {task['length']}; trained with k = "
-            f"{recipe['chain_steps']} (dotted), {recipe['steps']} steps; lines: theory at this n, thin: long prompts; "
-            f"markers: {config['seeds']} seeds, standard errors; dashes: no answer",
+            f"{recipe['chain_steps']} (dotted), {recipe['steps']} steps; lines: theory at this n, thin: long "
+            f"prompts; markers: {config['seeds']} seeds, standard errors; dashes: no answer",
         )
     return figure

@@ -3,8 +3,10 @@
 The shift's directions have graded sizes, rho(Gamma0^{-1} Delta) from easy to novel. A prompt of the pool
 shows a random half of them and asks for these alone (w* = 0 elsewhere), so a prompt is as hard as
 its directions. The pretrained model samples each candidate 16 times; its pass rate sorts the candidates into
-bands (too easy, medium, too hard) of which B are drawn at random; `hardest` takes the B with the largest error of its
-own answer (16 samples cannot tell rarely from never), and `all` draws B unfiltered. RL is GRPO with the verifiable 0/1 reward. The post-test is on unfiltered fresh prompts of the pool, and on the target's.
+bands (too easy, medium, too hard) of which B are drawn at random; `hardest` takes the B with the largest
+error of its own answer (16 samples cannot tell rarely from never), and `all` draws B unfiltered. RL is
+GRPO with the verifiable 0/1 reward. The post-test is on unfiltered fresh prompts of the pool, and on the
+target's.
 A mild pool ends at a shift that the pretrained model nearly masters, a harsh pool far beyond it.
 """
 
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import pad
 
 from datadose.covariance import Array
 from datadose.experiments.common import Preset
@@ -59,27 +62,37 @@ def graded_target(task: Task, radii: tuple[float, float]) -> Array:
 
 
 def draw_candidates(task: Task, target: Array, prompts: int, seeds: Sequence[int]) -> PromptBatch:
-    """Prompts that show, and ask for, a random half of the shift's directions (at least one)."""
-    whole = PromptBatch.draw(np.where(task.inside, target, 0.0), task.length, prompts, seeds=seeds)
+    """Prompts that show, and ask for, a random half of the shift's directions (at least one).
+
+    They have the shift's m dimensions alone, see :func:`embed`.
+    """
+    whole = PromptBatch.draw(target[: task.shifted], task.length, prompts, seeds=seeds)
     if whole.covariances is None:
-        msg = "prompts of length n >= d / 2 hold covariances"
+        msg = "prompts of length n >= m / 2 hold covariances"
         raise ValueError(msg)
     shown = torch.zeros_like(whole.weights)
     for place, seed in enumerate(seeds):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(101,)))
         order = rng.random((prompts, task.shifted)).argsort(axis=1)
         count = rng.binomial(task.shifted - 1, 0.5, size=(prompts, 1)) + 1
-        shown[place, :, : task.shifted] = torch.from_numpy((order < count).astype(np.float32))
+        shown[place] = torch.from_numpy((order < count).astype(np.float32))
     seen = whole.covariances * shown.unsqueeze(-1) * shown.unsqueeze(-2)
     return PromptBatch(whole.weights * shown, task.length, seen)
 
 
+def embed(batch: PromptBatch, dimension: int) -> PromptBatch:
+    """Prompts of the shift's m dimensions as prompts of d: nothing shown or asked elsewhere."""
+    extra = dimension - batch.weights.shape[-1]
+    covariances = None if batch.covariances is None else pad(batch.covariances, (0, extra, 0, extra))
+    return PromptBatch(pad(batch.weights, (0, extra)), batch.length, covariances)
+
+
 @torch.no_grad()
-def score(operator: Array, pool: PromptBatch, recipe: Recipe, task: Task) -> tuple[Array, Array]:
+def score(pool: PromptBatch, recipe: Recipe, task: Task) -> tuple[Array, Array]:
     """The pretrained model's pass probability and squared error on each prompt, both of shape (runs, N)."""
-    model = pretrained(operator, len(pool.weights))
+    model = pretrained(task.operator[: task.shifted], len(pool.weights))
     gap = model.rollout(pool, recipe.chain_steps)[..., -1, :] - pool.weights
-    squared = gap[..., : task.shifted].square().sum(-1)
+    squared = gap.square().sum(-1)
     return passing(squared, recipe, task.shifted).clamp(0, 1).numpy(), squared.double().numpy()
 
 
@@ -110,7 +123,7 @@ def train_on_band(
     before, share = [0.0] * len(seeds), [0.0] * len(seeds)
     if band != BASE:
         pool = draw_candidates(task, target, candidates, seeds)
-        true, squared = score(task.operator, pool, recipe, task)
+        true, squared = score(pool, recipe, task)
         chosen = []
         for place, seed in enumerate(seeds):
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(103,)))
@@ -125,8 +138,9 @@ def train_on_band(
         picked = PromptBatch(
             pool.weights[rows, index], pool.length, None if covariances is None else covariances[rows, index]
         )
+        picked = embed(picked, task.dimension)
         lost = post_train(model, "rl", picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
-    fresh = draw_candidates(task, target, 512, [TEST_SEED])
+    fresh = embed(draw_candidates(task, target, 512, [TEST_SEED]), task.dimension)
     if fresh.covariances is not None:
         wide = fresh.covariances.expand(len(seeds), -1, -1, -1)
         fresh = PromptBatch(fresh.weights.expand(len(seeds), -1, -1), task.length, wide)

@@ -155,12 +155,14 @@ class Stability:
         """A cell a chain length and step size (all radii inside), then one a radius and (B, T)."""
         maps: list[dict[str, Any]] = [
             {"task": self.task, "radii": list(self.radii), "steps": k, "learning_rate": rate,
-             "step_radius": 1.0, "prompts": self.prompts, "descent": self.descent, "seeds": list(range(self.map_seeds))}
+             "step_radius": 1.0, "prompts": self.prompts, "descent": self.descent,
+             "seeds": list(range(self.map_seeds))}
             for k, rate in self._maps()
         ]  # fmt: skip
         probes: list[dict[str, Any]] = [
             {"task": self.probe, "radii": [r], "steps": self.probe_steps, "learning_rate": None,
-             "step_radius": r if protocol == "own step" else self._middle(), "prompts": B, "descent": T, "seeds": list(range(self.seeds))}
+             "step_radius": r if protocol == "own step" else self._middle(),
+             "prompts": B, "descent": T, "seeds": list(range(self.seeds))}
             for protocol, r, B, T in self._probes()
         ]  # fmt: skip
         return [Cell(descend, arguments) for arguments in (*maps, *probes)]
