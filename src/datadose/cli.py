@@ -93,7 +93,12 @@ def _add_reproduce(commands: Any) -> None:
         "datadose reproduce fig1 fig5 --preset quick --out results",
         _reproduce,
     )
-    parser.add_argument("targets", nargs="*", default=["all"], help="fig1 fig2 fig5 claims, or all")
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        default=["all"],
+        help="fig1 fig2 fig4 fig4map fig5 claims, insights (or one of them), or all",
+    )
     parser.add_argument("--preset", default="quick", help="smoke, quick or paper")
     parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
     parser.add_argument("--seeds", type=int, help="seeds per setting, instead of the preset's")

@@ -62,6 +62,57 @@ STORIES = {
         "exact theory describes the fine-tuned model V* itself, whose error is well below that of V~.",
         ("thm-B.1", "fig-5", "prop-B.2"),
     ),
+    "insight1_selection": Story(
+        "Which SFT examples? (Insight 1)",
+        "Scoring candidates by the model's own error and training on the hardest beats random and easy "
+        "choice at every size when the demonstrations are right. The same ranking collects wrong demonstrations "
+        "first, so with 30 percent of them wrong it loses to random choice for large sets: verify answers "
+        "before you rank by loss.",
+        ("insight-1",),
+    ),
+    "insight2_size": Story(
+        "How much SFT data under interference? (Insight 2)",
+        "While the interference is weak, a set well below the peak at B = d beats even the largest one. Past "
+        "a certain strength the examples teach the other directions at nearly the right scale, and more data "
+        "win: keep sets small only if the off-target content is weak.",
+        ("insight-2",),
+    ),
+    "insight3_stability": Story(
+        "When is outcome supervision stable? (Insight 3)",
+        "The step size that gradient descent bears falls steeply with the size of the shift and with the "
+        "number of thinking steps, about where the curvature theory puts it. With a step size of its own, a "
+        "shift near rho(M) = 1 is not more sensitive to its sample than others; one step size for all is "
+        "what breaks larger shifts.",
+        ("insight-3", "app-E"),
+    ),
+    "insight4_balance": Story(
+        "What should pretraining hold? (Insight 4, section 7)",
+        "With a fixed budget, pretraining that gives the shift's directions their share makes every stage "
+        "work, while starved pretraining leaves outcome supervision far behind SFT, and RL without any "
+        "signal. SFT repairs starvation best; too much mass on the shift costs the rest.",
+        ("insight-4", "sec-7"),
+    ),
+    "rl_bands": Story(
+        "Which prompts for RL? (Finding 3)",
+        "Prompts that the model passes rarely, but not never, teach more than medium ones once there are "
+        "enough of them; prompts far beyond it teach nothing, and wherever there is signal more prompts help. "
+        "An unfiltered set of the same size comes close to the best band.",
+        ("finding-3",),
+    ),
+    "sft_then_rl": Story(
+        "SFT, then RL?",
+        "At the same number of optimiser steps, SFT followed by RL almost never beats the better of the two "
+        "alone. RL alone is best when demonstrations are few and the task is within reach; beyond its reach "
+        "only SFT moves the model.",
+        ("sft-then-rl",),
+    ),
+    "overthinking": Story(
+        "How long should the model think?",
+        "On prompts of finite length, errors may explode with further thinking even where the long-prompt "
+        "theory says they shrink. Near tasks gain from more thinking; after SFT the model bears more of it "
+        "than after outcome supervision or RL.",
+        ("overthinking",),
+    ),
 }
 
 

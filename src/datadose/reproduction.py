@@ -18,9 +18,20 @@ from datadose.experiments.figure4 import Figure4
 from datadose.experiments.figure4_map import Figure4Map
 from datadose.experiments.figure5 import Figure5
 from datadose.experiments.insight1 import Insight1
+from datadose.experiments.insights import (
+    Balance,
+    Bands,
+    Overthinking,
+    Selection,
+    SftThenRl,
+    Size,
+    Stability,
+)
 from datadose.experiments.sft_curves import Figure1, Figure2
 from datadose.figures.figure4 import draw_figure4, draw_figure4_map
+from datadose.figures.insights import draw_balance, draw_selection, draw_size, draw_stability
 from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
+from datadose.figures.stages import draw_bands, draw_overthinking, draw_synergy
 from datadose.figures.style import save
 from datadose.files import prepare_folder, read_json, read_table, write_json, write_table
 from datadose.report import write_report
@@ -43,8 +54,22 @@ TARGETS: dict[str, Target] = {
     "fig4": Target({"fig4": Figure4}, draw_figure4),
     "fig4map": Target({"fig4map": Figure4Map}, draw_figure4_map),
     "fig5": Target({"fig5": Figure5}, draw_figure5),
+    "insight1_selection": Target({"insight1_selection": Selection}, draw_selection),
+    "insight2_size": Target({"insight2_size": Size}, draw_size),
+    "insight3_stability": Target({"insight3_stability": Stability}, draw_stability),
+    "insight4_balance": Target({"insight4_balance": Balance}, draw_balance),
+    "rl_bands": Target({"rl_bands": Bands}, draw_bands),
+    "sft_then_rl": Target({"sft_then_rl": SftThenRl}, draw_synergy),
+    "overthinking": Target({"overthinking": Overthinking}, draw_overthinking),
     "claims": Target({"theorems": Theorems, "insight1": Insight1}),
 }
+
+
+INSIGHTS = tuple(
+    name for name in TARGETS if name not in ("fig1", "fig2", "fig4", "fig4map", "fig5", "claims")
+)
+GROUPS = {"all": tuple(TARGETS), "insights": INSIGHTS}
+"""Names that stand for several targets."""
 
 
 def reproduce(
@@ -56,7 +81,7 @@ def reproduce(
     workers: Workers | None = None,
     command: str = "",
 ) -> Path:
-    """Run ``targets`` (names in TARGETS, or "all") into ``out`` and return it.
+    """Run ``targets`` (names in TARGETS or GROUPS) into ``out`` and return it.
 
     Per experiment: a CSV and a JSON with the resolved configuration; per figure also PNG and SVG; then
     ``claims.json`` (if "claims" is among the targets) and ``report.html`` from all tables that ``out`` holds.
@@ -65,9 +90,11 @@ def reproduce(
     Raises InputError for an unknown target or preset, a seeds count below 2, or an ``out`` that is a file.
     """
     for name in targets:
-        if name not in TARGETS and name != "all":
-            reject("target", name, ", ".join([*TARGETS, "all"]))
-    chosen = list(TARGETS) if "all" in targets else list(dict.fromkeys(targets))
+        if name not in TARGETS and name not in GROUPS:
+            reject("target", name, ", ".join([*TARGETS, *GROUPS]))
+    wanted = {name for target in targets for name in GROUPS.get(target, (target,))}
+    # In the order of TARGETS: the claims come last and judge the tables made before them.
+    chosen = [name for name in TARGETS if name in wanted]
     if preset not in PRESETS:
         reject("preset", preset, ", ".join(PRESETS))
     if seeds is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datadose.claims.figure4 import FIGURE4_CLAIMS
 from datadose.claims.figures import FIGURE_CLAIMS
+from datadose.claims.insights import INSIGHT_CLAIMS
 from datadose.claims.ledger import Claim
 from datadose.claims.outcome import OUTCOME_CLAIMS
 from datadose.claims.theorems import THEOREM_CLAIMS
@@ -14,22 +15,15 @@ def _later(id_: str, paper: str, statement: str) -> Claim:
 
 
 LATER_CLAIMS = [
-    _later(
-        "insight-3", "Insight 3", "OS is sensitive to sample variation near rho(M) = 1: it needs much data."
-    ),
-    _later("insight-4", "Insight 4", "OS improves what pretraining partly taught; a novel task is unstable."),
-    _later("sec-7", "Sec 7", "Balanced pretraining keeps post-training in the stable regime."),
-    *[
-        _later(f"fig-3{panel}", f"Fig 3{panel}", f"GPT-2: {statement}")
-        for panel, statement in (
-            ("a", "SFT error falls, then rises with B."),
-            ("b", "SFT error falls, then rises with n."),
-            ("c", "SFT error is insensitive to k."),
-            ("d", "OS error falls with B."),
-            ("e", "OS error falls with n."),
-            ("f", "OS error rises with k."),
-        )
-    ],
+    _later(f"fig-3{panel}", f"Fig 3{panel}", f"GPT-2: {statement}")
+    for panel, statement in (
+        ("a", "SFT error falls, then rises with B."),
+        ("b", "SFT error falls, then rises with n."),
+        ("c", "SFT error is insensitive to k."),
+        ("d", "OS error falls with B."),
+        ("e", "OS error falls with n."),
+        ("f", "OS error rises with k."),
+    )
 ]
 
-CLAIMS = [*THEOREM_CLAIMS, *FIGURE_CLAIMS, *OUTCOME_CLAIMS, *FIGURE4_CLAIMS, *LATER_CLAIMS]
+CLAIMS = [*THEOREM_CLAIMS, *FIGURE_CLAIMS, *OUTCOME_CLAIMS, *FIGURE4_CLAIMS, *INSIGHT_CLAIMS, *LATER_CLAIMS]
