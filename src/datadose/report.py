@@ -65,9 +65,9 @@ STORIES = {
     "insight1_selection": Story(
         "Which SFT examples? (Insight 1)",
         "Scoring candidates by the model's own error and training on the hardest beats random and easy "
-        "choice at every size when the demonstrations are right. The same ranking collects wrong demonstrations "
-        "first, so with 30 percent of them wrong it loses to random choice for large sets: verify answers "
-        "before you rank by loss.",
+        "choice at every size when the demonstrations are right. The same ranking collects wrong "
+        "demonstrations first, so with 30 percent of them wrong it loses to random choice for large sets: "
+        "verify answers before you rank by loss.",
         ("insight-1",),
     ),
     "insight2_size": Story(
@@ -95,8 +95,8 @@ STORIES = {
     "rl_bands": Story(
         "Which prompts for RL? (Finding 3)",
         "Prompts that the model passes rarely, but not never, teach more than medium ones once there are "
-        "enough of them; prompts far beyond it teach nothing, and wherever there is signal more prompts help. "
-        "An unfiltered set of the same size comes close to the best band.",
+        "enough of them; prompts far beyond it teach nothing, and wherever there is signal more prompts "
+        "help. An unfiltered set of the same size comes close to the best band.",
         ("finding-3",),
     ),
     "sft_then_rl": Story(
