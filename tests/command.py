@@ -51,6 +51,6 @@ def with_option(option: str, *values: str) -> list[str]:
     """A good `predict` command with one option given these values."""
     arguments = list(PREDICT)
     if option in arguments:
-        arguments[arguments.index(option) + 1] = values[0]
-        return arguments
+        place = arguments.index(option) + 1
+        return [*arguments[:place], *values, *arguments[place + 1 :]]
     return [*arguments, option, *values]

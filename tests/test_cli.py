@@ -290,3 +290,16 @@ def test_a_reader_that_left_is_no_error(json_: list[str]) -> None:
     finally:
         os.close(write_end)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_predict_with_the_finite_size_correction(capsys: pytest.CaptureFixture[str]) -> None:
+    """d = 40, n = d, B = 20: 8.6 percent above the asymptotic form; refused within one prompt of the peak."""
+    given = with_option("--prompts", "20", "41")
+    plain = _predict_json(given, capsys)
+    corrected = _predict_json([*given, "--finite-size"], capsys)
+    assert 1.08 < corrected[0]["predicted"] / plain[0]["predicted"] < 1.09
+    assert plain[1]["predicted"] > 0
+    assert corrected[1]["predicted"] is None
+    assert "within 1 of rank(A) = 40" in corrected[1]["reason"]
+    assert run_main([*given, "--form", "first-order", "--finite-size"]) == 2
+    assert "finite_size" in capsys.readouterr().err

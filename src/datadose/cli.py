@@ -139,6 +139,7 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument("--length", type=int, required=True, metavar="n", help="prompt length")
     parser.add_argument("--prompts", type=int, required=True, nargs="+", metavar="B", help="SFT prompts")
     parser.add_argument("--form", default="exact", help="exact, first-order or as-printed")
+    parser.add_argument("--finite-size", action="store_true", help="add the O(1/d) correction (form exact)")
     parser.add_argument("--simulate", type=int, metavar="SEEDS", help="also simulate V* with this many seeds")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -155,8 +156,8 @@ def _predict(arguments: argparse.Namespace, _: str) -> None:
     shift = Shift.two_block(
         arguments.dimension, arguments.shifted, arguments.rho, arguments.eta, arguments.interference
     )
-    if arguments.form not in FORMS:
-        predict_error(shift, 1, arguments.length, form=arguments.form)
+    if arguments.form not in FORMS or (arguments.finite_size and arguments.form != "exact"):
+        predict_error(shift, 1, arguments.length, form=arguments.form, finite_size=arguments.finite_size)
     simulated = None
     if arguments.simulate is not None:
         from datadose.curves import simulate_error
@@ -166,10 +167,14 @@ def _predict(arguments: argparse.Namespace, _: str) -> None:
     for index, B in enumerate(arguments.prompts):
         row: dict[str, Any] = {"prompts": B, "length": arguments.length, "form": arguments.form}
         try:
-            row["predicted"] = predict_error(shift, B, arguments.length, form=arguments.form)
+            row["predicted"] = predict_error(
+                shift, B, arguments.length, form=arguments.form, finite_size=arguments.finite_size
+            )
         except PeakError:
-            reason = f"B = rank(A) = {shift.data_rank}: the mean error is infinite there"
-            row.update(predicted=None, reason=reason)
+            near = "within 1 of" if arguments.finite_size else "="
+            row.update(
+                predicted=None, reason=f"B {near} rank(A) = {shift.data_rank}: the mean is infinite there"
+            )
         row["simulated_mean"] = None if simulated is None else float(simulated.mean[index])
         sem = None if simulated is None or arguments.simulate < 2 else float(simulated.sem[index])
         row.update(simulated_sem=sem, seeds=arguments.simulate or 0)
