@@ -165,6 +165,16 @@ def test_mixtures_of_categories(tmp_path: Path) -> None:
     assert result["stages"][0]["target_mean"][0] < plain["stages"][0]["target_mean"][0]
 
 
+def test_training_on_categories_nears_their_population_solution(tmp_path: Path) -> None:
+    categories = [{"weight": 1, "covariance": [1.0] * 6}, {"weight": 1, "covariance": [0.5] * 6}]
+    errors = {}
+    for method in ("population", "train"):
+        pretrain = {"length": 12, "categories": categories, "method": method, "steps": 400, "batch": 64}
+        result = run_pipeline(configured(stages=[], pretrain=pretrain), tmp_path / method)
+        errors[method] = result["stages"][0]["pretraining_mean"][0]
+    assert errors["train"] == pytest.approx(errors["population"], rel=0.1)
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(document()))
     arguments = ["train", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")]

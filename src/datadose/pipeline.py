@@ -175,11 +175,13 @@ def _pretrained_model(
     V0 = setting.pretrained(pretrain.length)
     if pretrain.method == "population":
         return _build(config, V0, len(seeds), dtype)
-    if setting.categories:
-        reject("pretrain.method", "train", "population with categories")
     model = _build(config, np.zeros_like(V0), len(seeds), dtype)
     data = FreshData(
-        setting.sigma0, pretrain.length, pretrain.batch, tuple(100_000 + s for s in seeds), dtype
+        setting.categories or setting.sigma0,
+        pretrain.length,
+        pretrain.batch,
+        tuple(100_000 + s for s in seeds),
+        dtype,
     )
     train(
         model,

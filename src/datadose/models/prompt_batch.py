@@ -119,6 +119,18 @@ class PromptBatch:
         return cls(stacked, length, inputs=torch.stack([torch.from_numpy(x).to(dtype) for x in X]))
 
     @classmethod
+    def join(cls, batches: Sequence[PromptBatch], dim: int) -> PromptBatch:
+        """Batches of one length and form along ``dim``: 0 for runs, 1 for prompts."""
+
+        def cat(parts: Sequence[Tensor | None]) -> Tensor | None:
+            held = [part for part in parts if part is not None]
+            return torch.cat(held, dim) if held else None
+
+        weights = torch.cat([batch.weights for batch in batches], dim)
+        covariances, inputs = (cat([getattr(b, name) for b in batches]) for name in ("covariances", "inputs"))
+        return cls(weights, batches[0].length, covariances, inputs)
+
+    @classmethod
     def from_inputs(cls, inputs: Tensor, weights: Tensor, *, use_covariances: bool = True) -> PromptBatch:
         """From explicit inputs (..., B, n, d) and weights (..., B, d)."""
         n = inputs.shape[-2]

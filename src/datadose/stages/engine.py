@@ -9,7 +9,7 @@ touches another. Everything random is a function of (seed, step), so a resumed r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -123,9 +123,13 @@ class FixedData:
 
 @dataclass(frozen=True)
 class FreshData:
-    """New prompts at every step: the population regime."""
+    """New prompts at every step: the population regime.
 
-    covariance: Array
+    ``covariance`` is one covariance, or a mixture of (weight, covariance) categories: each prompt then
+    belongs to a category with probability proportional to its weight; a batch holds them by category.
+    """
+
+    covariance: Array | tuple[tuple[float, Array], ...]
     length: int
     size: int
     seeds: tuple[int, ...]
@@ -138,13 +142,24 @@ class FreshData:
 
     def batch(self, step: int) -> PromptBatch:
         """See :class:`Data`."""
-        return PromptBatch.draw(
-            self.covariance,
-            self.length,
-            self.size,
-            seeds=[(seed, step) for seed in self.seeds],
-            dtype=self.dtype,
-        )
+        if not isinstance(self.covariance, tuple):
+            return self._draw(self.covariance, self.size, [(seed, step) for seed in self.seeds])
+        runs = [self._mixed(self.covariance, seed, step) for seed in self.seeds]
+        return PromptBatch.join(runs, dim=0)
+
+    def _draw(self, covariance: Array, size: int, seeds: Sequence[tuple[int, ...]]) -> PromptBatch:
+        return PromptBatch.draw(covariance, self.length, size, seeds=seeds, dtype=self.dtype)
+
+    def _mixed(self, categories: tuple[tuple[float, Array], ...], seed: int, step: int) -> PromptBatch:
+        """One run's batch: category sizes by a multinomial draw, then each category's prompts."""
+        weights = np.array([weight for weight, _ in categories])
+        sizes = random_stream([seed, step], "order").multinomial(self.size, weights / weights.sum())
+        parts = [
+            self._draw(covariance, int(size), [(seed, step, place)])
+            for place, (size, (_, covariance)) in enumerate(zip(sizes, categories, strict=True))
+            if size > 0
+        ]
+        return PromptBatch.join(parts, dim=1)
 
 
 @dataclass(frozen=True)
