@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from datadose.claims import Tables, judge_all
-from datadose.claims.insights import INSIGHT_CLAIMS, beats
+from datadose.claims.insight_judges import beats
+from datadose.claims.insights import INSIGHT_CLAIMS
 from datadose.experiments.insights import balance, bands, overthinking, selection, stability, synergy
 from datadose.experiments.insights.setting import insight_row, insight_table
 from datadose.files import write_json, write_table
