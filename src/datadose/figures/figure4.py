@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from datadose.figures.style import LOOKS, Look, caption, draw_simulation, new_figure
+from datadose.figures.style import LOOKS, Look, caption, draw_simulation, new_figure, new_grid
 
 _ROWS = {"sft": "SFT", "outcome": "OS", "rl": "RL, dense reward"}
 _COLUMNS = {
@@ -28,18 +27,11 @@ _SHADES = {"holds": "#7fb2d6", "mixed": "#dbe7f0", "fails": "#ffffff"}
 _SYMBOLS = {"holds": "+", "mixed": "~", "fails": "\N{MINUS SIGN}"}
 
 
-@contextmanager
-def _grid(rows: int, columns: int, width: float, height: float) -> Iterator[tuple[Figure, Any]]:
-    """Rows of panels in the shared style, axes shared along columns."""
-    with new_figure(1, width=width, height=height) as (figure, axes):
-        axes[0].remove()
-        yield figure, figure.subplots(rows, columns, sharex="col", sharey="col", squeeze=False)
-
-
 def draw_figure4(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     """Rows SFT, OS, RL; columns B, n, k; solid: the paper's; dashed: the control; grey: untouched model."""
     base = table[table["variant"] == "base"].set_index("length")["error"].sort_index()
-    with _grid(len(_ROWS), len(_COLUMNS), width=10.5, height=9.2) as (figure, axes):
+    sharing = {"sharex": "col", "sharey": "col"}
+    with new_grid(len(_ROWS), len(_COLUMNS), width=10.5, height=9.2, **sharing) as (figure, axes):
         for row, stage in zip(axes, _ROWS, strict=True):
             for axis, moved in zip(row, _COLUMNS, strict=True):
                 rows = table[(table["stage"] == stage) & (table["axis"] == moved)]

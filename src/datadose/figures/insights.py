@@ -14,7 +14,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from datadose.figures.style import GREY, LOOKS, Look, caption, draw_simulation, draw_theory, new_figure
+from datadose.figures.style import (
+    GREY,
+    LOOKS,
+    Look,
+    caption,
+    draw_simulation,
+    draw_theory,
+    new_figure,
+    new_grid,
+)
 
 FIFTH = Look("#3c4043", (0, (3, 2, 1, 2, 1, 2)), "v")
 """A fifth curve, dark grey."""
@@ -61,12 +70,6 @@ def log_y(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def regrid(figure: Figure, rows: int, columns: int, **options: Any) -> Any:
-    """Fresh axes in the shared style in place of those of :func:`new_figure`; shape (rows, columns)."""
-    figure.clear()
-    return figure.subplots(rows, columns, squeeze=False, **options)
-
-
 def draw_selection(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     """Insight 1: error against B per pool, one curve a selection (gradient descent)."""
     block = config["block"]
@@ -109,8 +112,8 @@ def draw_size(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     d = config["block"]["dimension"]
     theory = table[table["model"] == "theory"]
     simulated = table[table["model"] == "lsa"]
-    with new_figure(1, width=10.5, height=4.3) as (figure, _):
-        heat, right = regrid(figure, 1, 2, width_ratios=[1.25, 1])[0]
+    with new_grid(1, 2, width=10.5, height=4.3, width_ratios=[1.25, 1]) as (figure, axes):
+        heat, right = axes[0]
         shown = theory[theory["prompts"] > 0]
         grid = shown.pivot_table(index="prompts", columns="interference", values="predicted")
         low = float(grid.min().min())
@@ -192,8 +195,8 @@ def draw_stability(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     """Insight 3: where gradient descent on OS is stable, one panel a k; then its sensitivity."""
     chains = config["chain_steps"]
     maps = table[table["kind"] == "map"]
-    with new_figure(1, width=3.3 * (len(chains) + 1) + 0.6, height=4.3) as (figure, _):
-        axes = regrid(figure, 1, len(chains) + 1)[0]
+    with new_grid(1, len(chains) + 1, width=3.3 * (len(chains) + 1) + 0.6, height=4.3) as (figure, grid):
+        axes = grid[0]
         for axis, k in zip(axes, chains, strict=False):
             _draw_map(axis, maps[maps["steps"] == k], k)
             axis.sharey(axes[0])
@@ -280,8 +283,8 @@ def draw_balance(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     arms = (("sft", "SFT"), ("outcome", "OS"), ("rl", "RL, 0/1 reward"), ("outcome-gd", "OS, plain descent"))
     radius = table.groupby("share")["spectral_radius"].first()
     panels = (("error", "post-test error / d"), ("pass_rate", "pass rate on the shift"))
-    with new_figure(1, width=10.5, height=4.5) as (figure, _):
-        axes = regrid(figure, 1, 2)[0]
+    with new_grid(1, 2, width=10.5, height=4.5) as (figure, grid):
+        axes = grid[0]
         for axis, (column, label) in zip(axes, panels, strict=True):
             draw_curve(axis, table[table["kind"] == "base"], "share", column, FIFTH, "pretrained model")
             for look, (kind, name) in zip(LOOKS, arms, strict=True):

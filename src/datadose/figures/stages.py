@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from datadose.figures.insights import FIFTH, draw_curve, level, log_y, plain_log_ticks, regrid
-from datadose.figures.style import LOOKS, caption, draw_simulation, draw_theory, new_figure
+from datadose.figures.insights import FIFTH, draw_curve, level, log_y, plain_log_ticks
+from datadose.figures.style import LOOKS, caption, draw_simulation, draw_theory, new_figure, new_grid
 
 
 def draw_bands(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
@@ -57,8 +57,8 @@ def draw_synergy(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         ("rl then sft", "RL, then SFT"),
     )
     radii, counts = config["radii"], config["demonstrations"]
-    with new_figure(1, width=3.5 * len(radii) + 0.6, height=2.7 * len(counts) + 0.5) as (figure, _):
-        grid = regrid(figure, len(counts), len(radii), sharex=True, sharey="col")
+    size = {"width": 3.5 * len(radii) + 0.6, "height": 2.7 * len(counts) + 0.5}
+    with new_grid(len(counts), len(radii), **size, sharex=True, sharey="col") as (figure, grid):
         for axes, count in zip(grid, counts, strict=True):
             for axis, radius in zip(axes, radii, strict=True):
                 rows = table[table["panel"] == f"radius={radius:g}"]

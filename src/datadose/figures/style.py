@@ -61,12 +61,20 @@ _RC: dict[Any, Any] = {
 
 
 @contextmanager
-def new_figure(panels: int, width: float = 11.0, height: float = 3.9) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure with a row of panels in the shared style, y axes shared."""
+def new_grid(
+    rows: int, columns: int, *, width: float, height: float, **options: Any
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure with panels of shape (rows, columns) in the shared style; ``options`` go to ``subplots``."""
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
-        yield figure, list(axes)
+        yield figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+@contextmanager
+def new_figure(panels: int, width: float = 11.0, height: float = 3.9) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure with a row of panels in the shared style, y axes shared."""
+    with new_grid(1, panels, width=width, height=height, sharey=True) as (figure, axes):
+        yield figure, list(axes[0])
 
 
 def caption(figure: Figure, text: str) -> None:

@@ -26,7 +26,7 @@ from datadose.covariance import (
     same_form,
     wishart_second_moment,
 )
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import require_integer, require_number
 from datadose.prompts import Moments
 from datadose.shift import Shift
 
@@ -194,11 +194,3 @@ def optimal_allocation(shift: Shift, interference: float = 0.0) -> Array:
     planner improves on it at finite n and B.
     """
     return Shift.aligned(shift.sigma0, shift.delta, shift.eta, interference).data
-
-
-def require_prompts(prompts: object) -> Array:
-    """``prompts`` as a float array of non-negative finite counts, else :class:`InputError`."""
-    counts = np.atleast_1d(np.asarray(prompts, dtype=np.float64))
-    if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any():
-        reject("prompts", prompts, "non-negative finite counts")
-    return counts
