@@ -29,6 +29,8 @@ from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
 
 _LARGEST_BLOCK = 128
+_CANCELLED = 1e-2
+"""A block ends where the error falls below this fraction of the error at its start."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +102,31 @@ def _overdetermined(psi: Array, answers: Array, V0: Array, basis: Array | None, 
     q, R = np.linalg.qr(psi[:, :rank].T)
     rhs = q.T @ answers[:, :rank].T
     errors = np.empty(total - rank)
-    start, size = rank, 1
-    while start < total:
-        block = slice(start, min(start + size, total))
+
+    def solved() -> tuple[Array, Array, float]:
         V_on = solve_triangular(R, rhs, check_finite=False).T
         V = V_on if basis is None else V0 + (V_on - V0 @ basis) @ basis.T
+        return V_on, V, error.at(V)
+
+    start, size = rank, 1
+    V_on, V, base = solved()
+    while start < total:
+        block = slice(start, min(start + size, total))
         new, wanted = psi[:, block], answers[:, block]
         Z = solve_triangular(R, new, trans="T", check_finite=False)
         L = np.linalg.cholesky(np.eye(new.shape[1]) + Z.T @ Z)
         P = _embed(basis, _whiten(L, solve_triangular(R, Z, check_finite=False)))
         U = _whiten(L, wanted - V_on @ new)
-        errors[block.start - rank : block.stop - rank] = error.at(V) + error.along(V, U, P)
-        R, rhs = _append_rows(R, rhs, new.T, wanted.T)
-        start, size = block.stop, min(2 * size, _LARGEST_BLOCK)
+        found = base + error.along(V, U, P)
+        # Where the error has fallen far below the block's start, its digits went with the subtraction.
+        fallen = np.flatnonzero(found < _CANCELLED * base)
+        used = int(fallen[0]) + 1 if len(fallen) else len(found)
+        R, rhs = _append_rows(R, rhs, new[:, :used].T, wanted[:, :used].T)
+        V_on, V, base = solved()
+        stop = start + used
+        errors[start - rank : stop - rank] = found[:used]
+        errors[stop - rank - 1] = base
+        start, size = stop, min(2 * size, _LARGEST_BLOCK)
     return errors
 
 
