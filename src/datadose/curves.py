@@ -30,7 +30,7 @@ from datadose.theory.pretraining import pretrained_operator
 
 _LARGEST_BLOCK = 128
 _CANCELLED = 1e-2
-"""A block ends where the error falls below this fraction of the error at its start."""
+"""Below this fraction of what it was, an error is evaluated afresh: its digits went with the subtraction."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def error_curve(
     head = min(rank, total)
     curve = np.empty(total + 1)
     curve[0] = error.at(V0)
-    curve[1 : head + 1] = curve[0] + _interpolating(psi[:, :head], answers[:, :head], V0, basis, error)
+    curve[1 : head + 1] = _interpolating(psi[:, :head], answers[:, :head], V0, basis, error)
     if total > rank:
         curve[rank + 1 :] = _overdetermined(psi, answers, V0, basis, error)
     return curve
@@ -88,12 +88,18 @@ def _embed(basis: Array | None, columns: Array) -> Array:
 
 
 def _interpolating(psi: Array, answers: Array, V0: Array, basis: Array | None, error: _Quadratic) -> Array:
-    """Increments of the error over B = 0 for B = 1 .. rank(A)."""
+    """Errors for B = 1 .. rank(A)."""
     q, R = np.linalg.qr(psi)
     P = _embed(basis, q)
     # Y R = answers: V*_B p_j is the j-th column of Y for every B >= j.
     Y = solve_triangular(R, answers.T, trans="T", check_finite=False).T
-    return error.along(V0, Y - V0 @ P, P)
+    U = Y - V0 @ P
+    start = error.at(V0)
+    found = start + error.along(V0, U, P)
+    highest = np.maximum.accumulate(np.append(start, found))[1:]
+    for j in np.flatnonzero(found < _CANCELLED * highest) + 1:
+        found[j - 1] = error.at(V0 + U[:, :j] @ P[:, :j].T)
+    return found
 
 
 def _overdetermined(psi: Array, answers: Array, V0: Array, basis: Array | None, error: _Quadratic) -> Array:
@@ -118,7 +124,7 @@ def _overdetermined(psi: Array, answers: Array, V0: Array, basis: Array | None, 
         P = _embed(basis, _whiten(L, solve_triangular(R, Z, check_finite=False)))
         U = _whiten(L, wanted - V_on @ new)
         found = base + error.along(V, U, P)
-        # Where the error has fallen far below the block's start, its digits went with the subtraction.
+        # Such a fall ends the block.
         fallen = np.flatnonzero(found < _CANCELLED * base)
         used = int(fallen[0]) + 1 if len(fallen) else len(found)
         R, rhs = _append_rows(R, rhs, new[:, :used].T, wanted[:, :used].T)
