@@ -77,8 +77,19 @@ def identity_like(M: Array) -> Array:
 
 
 def product(*matrices: Array) -> Array:
-    """The matrix product of operands that all have the same form."""
-    return reduce(lambda X, Y: X * Y if is_spectrum(X) else X @ Y, matrices)
+    """The matrix product; spectra and dense matrices may be mixed (the result is dense if any operand is)."""
+    return reduce(_product_of_two, matrices)
+
+
+def _product_of_two(X: Array, Y: Array) -> Array:
+    if is_spectrum(X):
+        return X * Y if is_spectrum(Y) else X[:, None] * Y
+    return X * Y if is_spectrum(Y) else X @ Y
+
+
+def plus(*matrices: Array) -> Array:
+    """The sum; dense if any operand is."""
+    return reduce(np.add, same_form(*matrices))
 
 
 def transpose(M: Array) -> Array:
@@ -100,8 +111,15 @@ def trace(M: Array) -> float:
 
 
 def trace_product(X: Array, Y: Array) -> float:
-    """tr(X Y) without forming the product."""
+    """tr(X Y) without forming the product; the forms may differ."""
+    if X.ndim != Y.ndim:
+        return float(diagonal(X) @ diagonal(Y))
     return float((X * Y).sum() if is_spectrum(X) else (X * Y.T).sum())
+
+
+def diagonal(M: Array) -> Array:
+    """The diagonal (a spectrum is its own)."""
+    return M if is_spectrum(M) else M.diagonal()
 
 
 def frobenius_squared(M: Array) -> float:
@@ -136,6 +154,14 @@ def range_basis(M: Array) -> Array:
         return np.eye(len(M))[:, M > RELATIVE_ZERO * M.max()]
     values, vectors = np.linalg.eigh(M)
     return np.asarray(vectors[:, values > RELATIVE_ZERO * values[-1]])
+
+
+def null_basis(M: Array) -> Array:
+    """What a PSD ``M`` misses: a 0/1 spectrum, or an orthonormal basis (d, d - rank)."""
+    if is_spectrum(M):
+        return np.where(M > RELATIVE_ZERO * M.max(), 0.0, 1.0)
+    values, vectors = np.linalg.eigh(M)
+    return np.asarray(vectors[:, values <= RELATIVE_ZERO * values[-1]])
 
 
 def rank(M: Array) -> int:

@@ -13,7 +13,7 @@ covariance. Values are divided by d. Derivations: docs/derivations/exact_asympto
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -29,10 +29,11 @@ from datadose.covariance import (
 )
 from datadose.errors import reject, require_integer, require_number
 from datadose.shift import Shift
-from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
+from datadose.theory.equivalent import Columns, Equivalent, Pair, PeakError, deterministic_equivalent
 from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.printed import printed_error
+from datadose.theory.sft import chain_weight
 
 Form: TypeAlias = Literal["exact", "first-order", "as-printed"]
 FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
@@ -40,29 +41,57 @@ FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
 
 @dataclass(frozen=True)
 class Source:
-    """A source of post-training prompts: covariance A_c, length n_c, number B_c (may be fractional)."""
+    """A source of post-training prompts: covariance A_c, length n_c, number B_c (may be fractional), noise."""
 
     covariance: Array
     length: int
     prompts: float
+    label_noise: float = 0.0
+    """Variance s^2 of the noise in the prompts' labels y_i = <w*, x_i> + eps_i."""
+    demonstration_noise: float = 0.0
+    """Variance t^2 per dimension of the noise in the chain of thought's thoughts w_{i+1} + nu_i."""
 
-    def columns(self) -> Columns:
-        """Its second moments: C_c = (1 + 1/n) A^2 + (tr A / n) A and A_c."""
+    def columns(self, eta: float, chain_steps: int) -> Columns:
+        """Second moments C_c = (1 + 1/n) A^2 + (tr A / n) A and A_c, and what noise adds to them.
+
+        Demonstration noise leaves t^2/c_k in the answers. Label noise adds (s^2/n) A to C_c for a chain of
+        one step (k = 0); for k >= 1 it makes a second feature h of that second moment (section 9 of
+        docs/derivations/exact_asymptotics.md).
+        """
         A = validate_covariance("covariance", self.covariance)
         require_number("prompts", self.prompts, 0, np.inf)
-        return Columns(self.prompts, wishart_second_moment(A, require_integer("length", self.length, 1)), A)
+        n = require_integer("length", self.length, 1)
+        label = require_number("label_noise", self.label_noise, 0, np.inf)
+        demonstration = require_number("demonstration_noise", self.demonstration_noise, 0, np.inf)
+        second_moment, pair = wishart_second_moment(A, n), None
+        weight = chain_weight(eta, chain_steps)
+        if label > 0 and chain_steps == 0:
+            second_moment = second_moment + label / n * A
+        elif label > 0:
+            linear = float(((1 - eta) ** np.arange(chain_steps + 1)).sum())
+            weights = np.array([[weight, linear], [linear, chain_steps + 1]]) / weight
+            pair = Pair(label / n * A, weights)
+        return Columns(self.prompts, second_moment, A, demonstration / weight, pair)
 
 
-def mixture_equivalent(V0: Array, eta: float, sources: Sequence[Source]) -> Equivalent:
-    """The deterministic equivalent of V* after SFT from ``V0`` on ``sources``."""
-    columns = [source.columns() for source in sources]
-    forms = same_form(V0, *(matrix for c in columns for matrix in (c.second_moment, c.cross)))
-    V0, rest = forms[0], forms[1:]
-    columns = [
-        Columns(c.count, second, cross)
-        for c, second, cross in zip(columns, rest[::2], rest[1::2], strict=True)
-    ]
+def mixture_equivalent(
+    V0: Array, eta: float, sources: Sequence[Source], *, chain_steps: int = 0
+) -> Equivalent:
+    """The deterministic equivalent of V* after SFT from ``V0`` on ``sources``.
+
+    ``chain_steps`` = k matters where prompts are noisy. If all sources are spectra they stay so even if ``V0``
+    is dense, which is the quick way for one source in its own eigenbasis.
+    """
+    columns = [source.columns(eta, chain_steps) for source in sources]
+    if any(c.cross.ndim > 1 for c in columns):
+        columns = [_dense_columns(c) for c in columns]
+        V0 = dense(V0)
     return deterministic_equivalent(V0, eta, columns)
+
+
+def _dense_columns(c: Columns) -> Columns:
+    pair = None if c.pair is None else replace(c.pair, second_moment=dense(c.pair.second_moment))
+    return replace(c, second_moment=dense(c.second_moment), cross=dense(c.cross), pair=pair)
 
 
 def mixture_error(
@@ -72,6 +101,7 @@ def mixture_error(
     target: Array,
     test_length: int,
     *,
+    chain_steps: int = 0,
     finite_size: bool = False,
 ) -> float:
     """Exact asymptotic Err(V*) / d after SFT from ``V0`` on K sources, any PSD matrices, any V0.
@@ -82,19 +112,19 @@ def mixture_error(
         sources: where the prompts come from.
         target: test covariance Sigma.
         test_length: length n of the test prompts.
+        chain_steps: k of the chains of thought; it matters where prompts are noisy.
         finite_size: add the O(1/d) correction (docs/derivations/finite_size.md).
 
     Raises:
-        PeakError: the number of prompts equals the rank of the data (with ``finite_size``: is within 1).
+        PeakError: the number of prompts equals the rank of the data, of all or of some sources (with
+            ``finite_size``: is within 1).
         InputError: a value outside its range.
     """
     require_number("eta", eta, 0, 2, open_ends=True)
     target = validate_covariance("target", target)
     n = require_integer("test_length", test_length, 1)
-    if target.ndim > V0.ndim:
-        V0 = dense(V0)
-    equivalent = mixture_equivalent(V0, eta, sources)
-    target, _ = same_form(target, equivalent.mean)
+    require_integer("chain_steps", chain_steps, 0)
+    equivalent = mixture_equivalent(V0, eta, sources, chain_steps=chain_steps)
     error = equivalent.error(target, wishart_second_moment(target, n))
     if finite_size:
         lengths = [source.length for source in sources if source.prompts > 0]

@@ -4,43 +4,67 @@ The general theorem behind every `exact` form (docs/derivations/exact_asymptotic
 B_c columns (w, phi) with E[phi phi^T] = C_c, E[w phi^T] = A_c, E[w w^T] = I. V* is the matrix nearest to V0
 that best fits V phi = -eta w. In the proportional limit, with tr not divided by d:
 
-- B < rank:  q_c = B_c / tr(C_c R),        R = (I + sum_c q_c C_c)^{-1},  Vbar = (V0 - eta sum_c q_c A_c) R
-- B > rank:  q_c = B_c / (1 + tr(C_c R)),  R = (sum_c q_c C_c)^+,        Vbar = -eta sum_c q_c A_c R (+ V0 off
-  the range)
+- interpolating:   q_c = B_c / tr(C_c R),        R = (I + sum_c q_c C_c)^{-1},  Vbar = (V0 - eta sum_c q_c A_c) R
+- over-determined: q_c = B_c / (1 + tr(C_c R)),  R = (sum_c q_c C_c)^+,         Vbar = -eta sum_c q_c A_c R
+  (+ V0 off the range)
+- mixed (a set T of sources has more prompts than the rank that it spans, the others do not): T is solved as
+  over-determined on its range U_T, giving R_T and V_T; the others as interpolating on the rest, with moments
+  P' C_c P', giving R'; Vbar = V_T + [V0 - sum_{c not in T} q_c (eta A_c + V_T C_c)] R'. The two cases above are
+  T = all and T = none.
 - E[V* M V*^T] = Vbar M Vbar^T + sum_c kappa_c(M) Res_c for symmetric M, where Res_c is the covariance of the
   residual V phi + eta w of source c at Vbar, and the leverages solve the K x K system
-  kappa_c = (q_c^2/B_c) [tr(C_c R M R) + sum_e kappa_e tr(C_c R C_e R)].
+  kappa_c = (q_c^2/B_c) [t_c(M) + sum_e kappa_e t_c(C_e)], t_c(M) = tr(C_c L M L^T), where L is R (in the mixed
+  case R' for c not in T, and R_T - R_T (sum_{c not in T} q_c C_c) R' for c in T).
 
-With spectra all of it is elementwise: O(K d) a Newton step. The fixed point is the minimum of a convex
-function of x_c = log q_c, so Newton's method with backtracking finds it from any start.
+Noisy answers add a multiple of I to Res_c. Noisy labels make a prompt impose a second condition V h = 0
+(:class:`Pair`), which is one more feature with a q of its own; the two of a prompt share
+G = (O^{-1} + diag(tr(C_a R)))^{-1}, q_a = B G_aa, where O weighs them (section 9 of the derivation).
+
+With spectra all of it is elementwise: O(K d) a Newton step. Sources may be spectra while V0 and M are dense
+(one source in its own eigenbasis): then only the products with V0 and M cost more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datadose.covariance import (
     RELATIVE_ZERO,
     Array,
     identity_like,
-    inverse,
     is_spectrum,
+    null_basis,
+    plus,
     product,
-    pseudo_inverse,
-    range_projector,
     rank,
     trace,
     trace_product,
     transpose,
 )
 from datadose.errors import InputError
+from datadose.theory.fixed_point import Features, Regime, solve_fixed_point
+
+_RIDGE = 1e-8
+"""The ridge that tells sources above their peak from those below, in mean eigenvalues of sum_c B_c C_c."""
 
 
 class PeakError(InputError):
-    """The mean error is infinite here: the number of prompts equals the rank of the data."""
+    """The mean error is infinite here: some sources' prompts equal the rank that they span."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The second condition V h = 0 that label noise makes each prompt of a source impose (k >= 1)."""
+
+    second_moment: Array
+    """C_h = E[h h^T]."""
+    weights: NDArray[np.float64]
+    """O (2, 2), positive definite, O_00 = 1: the loss is sum_ab O_ab <r_a, r_b>, r = (V phi + eta w, V h)."""
 
 
 @dataclass(frozen=True)
@@ -52,35 +76,98 @@ class Columns:
     """C_c = E[phi phi^T]."""
     cross: Array
     """A_c = E[w phi^T], symmetric."""
+    noise: float = 0.0
+    """Variance per dimension of the noise in the answers -eta w."""
+    pair: Pair | None = None
 
 
 @dataclass(frozen=True)
 class Equivalent:
-    """Vbar, R, the weights q_c and the residual traces of the theorem above."""
+    """Vbar and the weights q of the theorem above; features are the columns, each pair's h after its phi."""
 
     mean: Array
-    resolvent: Array
     weights: Array
-    residual_traces: Array
-    """tr Res_c, not divided by d."""
+    """q_a, shape (F,)."""
     columns: tuple[Columns, ...]
+    eta: float
+    features: Features = field(repr=False)
+    above: NDArray[np.bool_]
+    """Which features are over-determined (the set T), shape (F,)."""
+    filters: tuple[Array, Array] = field(repr=False)
+    """L of the features below their peak and of those above; both are R unless the two are mixed."""
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some sources are above their peak and others below."""
+        return bool(self.above.any() and not self.above.all())
+
+    @property
+    def resolvent(self) -> Array:
+        """R; there is no single one in the mixed case (see ``filters``)."""
+        return self.filters[int(self.above.any())]
+
+    @cached_property
+    def residual_traces(self) -> Array:
+        """tr of the residuals' second moments at Vbar, (F, F): zero between prompts; not divided by d."""
+        found = np.zeros((len(self.weights),) * 2)
+        d, place = len(self.mean), 0
+        for c in self.columns:
+            fitted = trace_product(product(self.mean, c.second_moment), transpose(self.mean))
+            pull = 2 * self.eta * trace_product(c.cross, self.mean)
+            found[place, place] = fitted + pull + (self.eta**2 + c.noise) * d
+            if c.pair is not None:
+                # Noise nu_i in the answers reaches the two conditions with covariance t^2 O^{-1}.
+                own = slice(place, place + 2)
+                echoed = trace_product(product(self.mean, c.pair.second_moment), transpose(self.mean))
+                inverse = np.linalg.inv(c.pair.weights)
+                found[own, own] = c.noise * d * inverse
+                found[place, place] = fitted + pull + (self.eta**2 + c.noise * inverse[0, 0]) * d
+                found[place + 1, place + 1] += echoed
+            place += 1 if c.pair is None else 2
+        return found
+
+    @cached_property
+    def _gain(self) -> Array:
+        """G (F, F), block diagonal: one over one plus leverage, and the coupling within pairs."""
+        return self.features.gain(self.weights, self.above)
+
+    @cached_property
+    def _scaled(self) -> Array:
+        """B_a G_ab^2."""
+        return self.features.counts[:, None] * self._gain**2
+
+    @cached_property
+    def _overlap(self) -> Array:
+        """t_e(C_a) in row a, column e: what one prompt's residual does to the others'."""
+        return np.array([self._direct(C) for C in self.features.moments])
+
+    def _direct(self, M: Array) -> Array:
+        """t_a(M) = tr(C_a L M L^T), shape (F,)."""
+        below, above = (product(L, M, transpose(L)) for L in self.filters)
+        seen = [above if over else below for over in self.above]
+        return np.array([trace_product(C, X) for C, X in zip(self.features.moments, seen, strict=True)])
 
     def leverages(self, M: Array) -> Array:
-        """kappa_c(M) for a symmetric M, shape (K,); not divided by d."""
+        """kappa_a(M) for a symmetric M, shape (F,); not divided by d."""
         if not self.columns:
             return np.zeros(0)
-        R = self.resolvent
-        CR = [product(c.second_moment, R) for c in self.columns]
-        RMR = product(R, M, R)
-        scale = self.weights**2 / np.array([c.count for c in self.columns])
-        direct = np.array([trace_product(c.second_moment, RMR) for c in self.columns])
-        overlap = np.array([[trace_product(X, Y) for Y in CR] for X in CR])
-        return np.linalg.solve(np.eye(len(CR)) - scale[:, None] * overlap, scale * direct)
+        loop = np.eye(len(self.weights)) - self._scaled @ self._overlap.T
+        return np.linalg.solve(loop, self._scaled @ self._direct(M))
+
+    @cached_property
+    def _spread(self) -> Array:
+        """Z with E tr((V* - Vbar) M (V* - Vbar)^T) = sum_a t_a(M) Z_a."""
+        own = self.features.counts * (self._gain @ self.residual_traces @ self._gain).diagonal()
+        return np.linalg.solve(np.eye(len(own)) - self._scaled @ self._overlap, own)
+
+    def variance(self, M: Array) -> float:
+        """E tr((V* - Vbar) M (V* - Vbar)^T) for a symmetric M; not divided by d."""
+        return float(self._direct(M) @ self._spread) if self.columns else 0.0
 
     def quadratic(self, M: Array) -> float:
         """(1/d) E tr(V* M V*^T) for a symmetric M."""
         direct = trace_product(product(self.mean, M), transpose(self.mean))
-        return (direct + float(self.leverages(M) @ self.residual_traces)) / len(M)
+        return (direct + self.variance(M)) / len(M)
 
     def error(self, target: Array, test_second_moment: Array) -> float:
         """(1/d) E ||I + V* S||_F^2 with E[S] = ``target``, E[S^2] = ``test_second_moment`` (Prop 5.1)."""
@@ -90,96 +177,111 @@ class Equivalent:
 def deterministic_equivalent(V0: Array, eta: float, sources: Sequence[Columns]) -> Equivalent:
     """The equivalent of V* started at ``V0`` on ``sources`` (zero-count sources are ignored).
 
-    ``V0`` and all moments have one form (spectra or dense). Raises :class:`PeakError` where the total count
-    equals the rank of sum_c C_c.
+    All moments have one form, spectra or dense; ``V0`` may be dense while they are spectra. Raises
+    :class:`PeakError` where the mean error is infinite.
     """
     sources = tuple(source for source in sources if source.count > 0)
+    features = Features.of(
+        [(c.count, c.second_moment, c.pair and (c.pair.second_moment, c.pair.weights)) for c in sources]
+    )
     if not sources:
-        return Equivalent(V0, identity_like(V0), np.zeros(0), np.zeros(0), ())
-    total = sum(source.count for source in sources)
-    mixed = sum((source.count * source.second_moment for source in sources), np.zeros_like(V0))
-    dimensions = rank(mixed)
+        nothing = identity_like(V0)
+        return Equivalent(V0, np.zeros(0), (), eta, features, np.zeros(0, bool), (nothing, nothing))
+    identity = identity_like(sources[0].second_moment)
+    above = _above_peak(features, identity)
+    q = np.zeros(len(above))
+    over, basis = np.zeros_like(identity), None
+    if above.any():
+        top = features.subset(above)
+        basis = null_basis(top.mixed())
+        q[above], over = solve_fixed_point(top, Regime(0.0, True, _rank_beside(basis)), identity)
+    under = identity if basis is None else _embedded(basis, None)
+    if not above.all():
+        rest = features.subset(~above, basis)
+        regime = Regime(1.0, False, rank(rest.mixed()))
+        inner = identity if basis is None else identity_like(rest.moments[0])
+        q[~above], found = solve_fixed_point(rest, regime, inner)
+        under = found if basis is None else _embedded(basis, found)
+    mean = _mean(V0, eta, sources, features, above, q, (under, over))
+    pulled = _weighted(np.where(above, 0.0, q), features.moments)
+    crossed = plus(over, -product(over, pulled, under)) if above.any() and not above.all() else over
+    return Equivalent(mean, q, sources, eta, features, above, (under, crossed))
+
+
+def _mean(
+    V0: Array,
+    eta: float,
+    sources: Sequence[Columns],
+    features: Features,
+    above: NDArray[np.bool_],
+    q: Array,
+    resolvents: tuple[Array, Array],
+) -> Array:
+    """V_T + [V0 - sum_{c not in T} q_c (eta A_c + V_T C_c)] R'."""
+    under, over = resolvents
+    on_top, own = above[features.first], q[features.first]
+    crosses = [source.cross for source in sources]
+    fitted = -eta * product(_weighted(np.where(on_top, own, 0.0), crosses), over)
+    pulled = eta * _weighted(np.where(on_top, 0.0, own), crosses)
+    if above.any() and not above.all():
+        pulled = pulled + product(fitted, _weighted(np.where(above, 0.0, q), features.moments))
+    return plus(fitted, product(plus(V0, -pulled), under))
+
+
+def _rank_beside(basis: Array) -> int:
+    """The rank of a matrix whose null space is ``basis``."""
+    return int(len(basis) - basis.sum()) if is_spectrum(basis) else len(basis) - basis.shape[1]
+
+
+def _embedded(basis: Array, inner: Array | None) -> Array:
+    """The matrix ``inner`` (None: the identity) on the span of ``basis``, as a matrix on the whole space."""
+    if is_spectrum(basis):
+        return basis if inner is None else basis * inner
+    return basis @ basis.T if inner is None else basis @ inner @ basis.T
+
+
+def _above_peak(features: Features, identity: Array) -> NDArray[np.bool_]:
+    """The set T that maximises B(T) - rank(T): the features with more prompts than directions.
+
+    Where all sources span the same range it is all or none. Otherwise a small ridge tells: q_a / B_a is then
+    of the order of the ridge below the peak and of order one above. Raises PeakError at a tie.
+    """
+    total, dimensions = float(features.counts.sum()), rank(features.mixed())
+    _refuse_peak(total, dimensions)
+    if len(features.counts) == 1 or all(rank(C) == dimensions for C in features.moments):
+        return np.full(len(features.counts), total > dimensions)
+    scale = sum(B * trace(C) for B, C in zip(features.counts, features.moments, strict=True)) / len(identity)
+    regime = Regime(_RIDGE * scale, True, dimensions)
+    q, _ = solve_fixed_point(features, regime, identity, tolerance=1e-2)
+    above = np.asarray(q / features.counts > np.sqrt(_RIDGE))
+    _refuse_tie(features, above)
+    return above
+
+
+def _refuse_tie(features: Features, above: NDArray[np.bool_]) -> None:
+    """Raise PeakError where a source or prompt pair may as well change sides: B(S) - rank(S) ties."""
+    excess = _excess(features, above)
+    for place in range(len(above)):
+        moved = above.copy()
+        moved[place] = not moved[place]
+        if moved.any() and abs(_excess(features, moved) - excess) < RELATIVE_ZERO * len(features.moments[0]):
+            within = features.subset(moved | above)
+            _refuse_peak(float(within.counts.sum()), float(within.counts.sum()))
+
+
+def _excess(features: Features, chosen: NDArray[np.bool_]) -> float:
+    """B(S) - rank(S) of a set of features."""
+    if not chosen.any():
+        return 0.0
+    within = features.subset(chosen)
+    return float(within.counts.sum()) - rank(within.mixed())
+
+
+def _refuse_peak(total: float, dimensions: float) -> None:
     if abs(total - dimensions) < RELATIVE_ZERO * dimensions:
-        raise PeakError(
-            "prompts", f"{total:g}", f"any number but rank(A) = {dimensions}: the mean is infinite"
-        )
-    if total < dimensions:
-        q, R = _fixed_point(sources, identity_like(V0), 0.0, dimensions)
-        mean = product(V0 - eta * _weighted(q, [s.cross for s in sources]), R)
-    else:
-        q, R = _fixed_point(sources, None, 1.0, dimensions)
-        off_range = identity_like(V0) - range_projector(mixed)
-        mean = product(V0, off_range) - eta * product(_weighted(q, [s.cross for s in sources]), R)
-    residuals = [_residual_trace(mean, eta, source) for source in sources]
-    return Equivalent(mean, R, q, np.array(residuals), sources)
-
-
-def _residual_trace(mean: Array, eta: float, source: Columns) -> float:
-    """tr Res_c = tr(Vbar C Vbar^T) + 2 eta tr(A Vbar^T) + eta^2 d: what Vbar still gets wrong there."""
-    fitted = trace_product(product(mean, source.second_moment), transpose(mean))
-    return fitted + 2 * eta * trace_product(source.cross, mean) + eta**2 * len(mean)
+        allowed = f"any number but rank(A) = {dimensions:g}: the mean is infinite"
+        raise PeakError("prompts", f"{total:g}", allowed)
 
 
 def _weighted(q: Array, matrices: Sequence[Array]) -> Array:
     return sum((qc * M for qc, M in zip(q, matrices, strict=True)), np.zeros_like(matrices[0]))
-
-
-def _fixed_point(
-    sources: Sequence[Columns], ridge: Array | None, loose: float, dimensions: int
-) -> tuple[Array, Array]:
-    """Minimise loose * sum e^x + log det(ridge + sum e^x C) - sum B x over x = log q; returns q, R.
-
-    ``ridge`` is the identity below the peak (``loose`` = 0) and absent above it (``loose`` = 1).
-    """
-    moments = [source.second_moment for source in sources]
-    counts = np.array([source.count for source in sources])
-    x = np.log(counts / np.array([trace(C) for C in moments]))
-    value, R = _potential(x, moments, counts, ridge, loose)
-    for _ in range(200):
-        q = np.exp(x)
-        CR = [qc * product(C, R) for qc, C in zip(q, moments, strict=True)]
-        filled = np.array([trace(X) for X in CR])
-        gradient = loose * q + filled - counts
-        if ridge is not None and counts.sum() > dimensions / 2:
-            # Near the peak sum_c q_c tr(C_c R) = rank - tr(R on the range) loses its digits to cancellation;
-            # the right-hand side keeps them.
-            unfilled = trace(R) - (len(R) - dimensions)
-            exact_sum = (dimensions - counts.sum()) - unfilled
-            gradient += filled / filled.sum() * (exact_sum - gradient.sum())
-        overlap = np.array([[trace_product(X, Y) for Y in CR] for X in CR])
-        step = -np.linalg.solve(np.diag(loose * q + filled) - overlap, gradient)
-        largest = np.abs(step).max()
-        step *= min(1.0, 8.0 / largest) if largest > 0 else 0.0
-        slope, size = float(gradient @ step), 1.0
-        while True:
-            candidate, candidate_R = _potential(x + size * step, moments, counts, ridge, loose)
-            # The last term lets full steps through once the decrease is below rounding.
-            if candidate <= value + 1e-4 * size * slope + 1e-12 * abs(value) or size < 1e-9:
-                break
-            size /= 2
-        x, value, R = x + size * step, candidate, candidate_R
-        # Newton doubles the digits: a step of 1e-9 leaves an error at rounding.
-        if largest <= 1e-9 or np.abs(gradient).max() <= np.finfo(np.float64).eps * counts.sum():
-            # A direction that R lost as numerically zero would pass as converged with unequal counts.
-            if np.abs(gradient).max() <= 1e-6 * counts.sum():
-                return np.exp(x), R
-            break
-    raise InputError(
-        "prompts",
-        counts,
-        "numbers that put every group of sources on one side of the peak: all groups with fewer prompts than "
-        "the rank that they span, or all with more than the rank that the others leave",
-    )
-
-
-def _potential(
-    x: Array, moments: Sequence[Array], counts: Array, ridge: Array | None, loose: float
-) -> tuple[float, Array]:
-    """The convex potential and R at x."""
-    mixed = _weighted(np.exp(x), moments)
-    if ridge is not None:
-        mixed = mixed + ridge
-    spectrum = mixed if is_spectrum(mixed) else np.linalg.eigvalsh(mixed)
-    positive = spectrum[spectrum > RELATIVE_ZERO * spectrum.max()]
-    R = inverse(mixed) if ridge is not None else pseudo_inverse(mixed)
-    return float(loose * np.exp(x).sum() + np.log(positive).sum() - counts @ x), R

@@ -22,12 +22,9 @@ With spectra all of it is elementwise: O(K^2 d).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import reduce
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datadose.covariance import (
     Array,
@@ -35,18 +32,20 @@ from datadose.covariance import (
     rank,
     same_form,
     trace,
-    trace_product,
     validate_covariance,
     wishart_second_moment,
 )
 from datadose.errors import reject, require_integer, require_number
+from datadose.theory.complex_step import (
+    STEP,
+    Complex,
+    Either,
+    product,
+    trace_product,
+    transposed,
+    weighted,
+)
 from datadose.theory.equivalent import Columns, Equivalent, PeakError
-
-Complex: TypeAlias = NDArray[np.complex128]
-Either: TypeAlias = NDArray[Any]
-
-_STEP = 1e-30
-"""Complex step in s: its square vanishes next to 1, so derivatives are exact to rounding."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +90,31 @@ def finite_size_correction(
         reject("lengths", f"{len(lengths)} lengths", f"{len(equivalent.columns)}, one for each source in use")
     if not lengths:
         return FiniteSize(0.0, 0.0)
-    if target.ndim > equivalent.mean.ndim:
+    if any(c.noise > 0 or c.pair is not None for c in equivalent.columns):
+        reject("finite_size", "noisy prompts", "noise-free prompts: the correction is derived for them alone")
+    if equivalent.is_mixed:
+        reject("finite_size", "sources on both sides of their peaks", "counts on one side of the peak")
+    if max(target.ndim, equivalent.mean.ndim) > equivalent.resolvent.ndim:
         equivalent = _densified(equivalent)
     target, M, _ = same_form(target, M, equivalent.mean)
     _refuse_peak(equivalent)
     point = _Point.ahead(equivalent, eta, target, M)
-    scale = _STEP * len(target)
+    scale = STEP * len(target)
     return FiniteSize(_gaussian(point).imag / scale, _law(point, lengths).imag / scale)
 
 
 def _densified(equivalent: Equivalent) -> Equivalent:
-    columns = tuple(Columns(c.count, dense(c.second_moment), dense(c.cross)) for c in equivalent.columns)
-    mean, R = dense(equivalent.mean), dense(equivalent.resolvent)
-    return Equivalent(mean, R, equivalent.weights, equivalent.residual_traces, columns)
+    e = equivalent
+    columns = tuple(Columns(c.count, dense(c.second_moment), dense(c.cross)) for c in e.columns)
+    moments = tuple(dense(C) for C in e.features.moments)
+    filters = (dense(e.filters[0]), dense(e.filters[1]))
+    return replace(
+        e,
+        mean=dense(e.mean),
+        columns=columns,
+        filters=filters,
+        features=replace(e.features, moments=moments),
+    )
 
 
 def _refuse_peak(equivalent: Equivalent) -> None:
@@ -115,28 +126,9 @@ def _refuse_peak(equivalent: Equivalent) -> None:
         raise PeakError("prompts", f"{total:g}", f"any number more than 1 away from rank(A) = {dimensions}")
 
 
-# The helpers of datadose.covariance promise float64; these two carry the complex step through.
-def _product(*matrices: Either) -> Either:
-    """The matrix product of operands of one form, real or complex."""
-    return reduce(lambda X, Y: X * Y if X.ndim == 1 else X @ Y, matrices)
-
-
-def _trace_product(X: Either, Y: Either) -> complex:
-    """tr(X Y) of two operands of one form, real or complex."""
-    return complex((X * (Y if Y.ndim == 1 else Y.T)).sum())
-
-
-def _transposed(M: Either) -> Either:
-    return M if M.ndim == 1 else M.T
-
-
-def _weighted(weights: Either, matrices: Sequence[Either]) -> Either:
-    return reduce(np.add, (x * M for x, M in zip(weights, matrices, strict=True)))
-
-
 @dataclass(frozen=True)
 class _Point:
-    """The equivalent at s = i * _STEP, and how it answers to a second source term: eps ||r||^2 a prompt."""
+    """The equivalent at s = i * STEP, and how it answers to a second source term: eps ||r||^2 a prompt."""
 
     eta: float
     columns: tuple[Columns, ...]
@@ -159,26 +151,26 @@ class _Point:
     @classmethod
     def ahead(cls, equivalent: Equivalent, eta: float, target: Array, M: Array) -> _Point:
         """The point one complex step along the path of the module docstring."""
-        columns, h = equivalent.columns, 1j * _STEP
+        columns, h = equivalent.columns, 1j * STEP
         C, A = [c.second_moment for c in columns], [c.cross for c in columns]
         V0, R0, kappa = equivalent.mean, equivalent.resolvent, equivalent.leverages(M)
-        X0 = [_product(V0, Cc) + eta * Ac for Cc, Ac in zip(C, A, strict=True)]
+        X0 = [product(V0, Cc) + eta * Ac for Cc, Ac in zip(C, A, strict=True)]
         q = equivalent.weights + h * kappa
-        R = R0 - h * _product(R0, M + _weighted(kappa, C), R0)
-        V = V0 - h * _product(target + _product(V0, M) + _weighted(kappa, X0), R0)
-        X = [_product(V, Cc) + eta * Ac for Cc, Ac in zip(C, A, strict=True)]
-        CR = [_product(Cc, R) for Cc in C]
+        R = R0 - h * product(R0, M + weighted(kappa, C), R0)
+        V = V0 - h * product(target + product(V0, M) + weighted(kappa, X0), R0)
+        X = [product(V, Cc) + eta * Ac for Cc, Ac in zip(C, A, strict=True)]
+        CR = [product(Cc, R) for Cc in C]
         scale = q**2 / np.array([c.count for c in columns])
-        overlap = np.array([[_trace_product(Y, Z) for Z in CR] for Y in CR])
+        overlap = np.array([[trace_product(Y, Z) for Z in CR] for Y in CR])
         # rho = tr(V C V^T) + 2 eta tr(V A) + eta^2 d = tr(X V^T) + eta tr(V A) + eta^2 d.
         rho = np.array(
             [
-                _trace_product(Xc, _transposed(V)) + eta * _trace_product(V, Ac) + eta**2 * len(V)
+                trace_product(Xc, transposed(V)) + eta * trace_product(V, Ac) + eta**2 * len(V)
                 for Xc, Ac in zip(X, A, strict=True)
             ]
         )
         dq = -np.linalg.solve(np.eye(len(C)) - scale[:, None] * overlap, scale * rho)
-        return cls(eta, columns, q, R, V, X, CR, scale, overlap, dq, -_product(R, _weighted(dq, C), R))
+        return cls(eta, columns, q, R, V, X, CR, scale, overlap, dq, -product(R, weighted(dq, C), R))
 
 
 def _gaussian(point: _Point) -> complex:
@@ -188,11 +180,11 @@ def _gaussian(point: _Point) -> complex:
     part through the fixed point. Not divided by d.
     """
     counts = np.array([c.count for c in point.columns])
-    XR = [_product(X, point.R) for X in point.X]
-    omega = np.array([[_trace_product(Y, _transposed(Z)) for Z in point.X] for Y in XR])
-    CdR = [_product(c.second_moment, point.moved) for c in point.columns]
+    XR = [product(X, point.R) for X in point.X]
+    omega = np.array([[trace_product(Y, transposed(Z)) for Z in point.X] for Y in XR])
+    CdR = [product(c.second_moment, point.moved) for c in point.columns]
     # tr(C_c dR C_e R) = tr(C_c R C_e dR): the matrices are symmetric.
-    shifted = 2 * np.array([[_trace_product(Y, Z) for Z in point.CR] for Y in CdR])
+    shifted = 2 * np.array([[trace_product(Y, Z) for Z in point.CR] for Y in CdR])
     dGamma = (2 * point.q * point.dq / counts)[:, None] * point.overlap + point.scale[:, None] * shifted
     loop = np.eye(len(counts)) - point.scale[:, None] * point.overlap
     return -complex(np.trace(np.linalg.solve(loop, point.scale[:, None] * omega + dGamma / 2)))
@@ -215,28 +207,28 @@ def _law(point: _Point, lengths: Sequence[int]) -> complex:
     for phi^T R phi, b for ||V phi + eta w||^2 and da for phi^T (dR/deps) phi. Not divided by d.
     """
     total = 0j
-    V, Vt = point.V, _transposed(point.V)
+    V, Vt = point.V, transposed(point.V)
     for c, n, q, dq in zip(point.columns, lengths, point.q, point.dq, strict=True):
         A, B, eta = c.cross, c.count, point.eta
-        A2 = _product(A, A)
-        A3 = _product(A2, A)
-        VA, VA2 = _product(V, A), _product(V, A2)
+        A2 = product(A, A)
+        A3 = product(A2, A)
+        VA, VA2 = product(V, A), product(V, A2)
         a = _phi_form(point.R, A, A2, A3, n)
         da = _phi_form(point.moved, A, A2, A3, n)
         # With Z = V A + eta I: g = tr(Z A V^T), h = tr(V A V^T) / n, m = tr(Z A Z^T).
         b = _Form(
-            _trace_product(VA2, Vt) + eta * _trace_product(V, A),
-            _trace_product(VA, Vt) / n,
-            _trace_product(VA2, _transposed(VA)) + 2 * eta * _trace_product(V, A2) + eta**2 * trace(A),
+            trace_product(VA2, Vt) + eta * trace_product(V, A),
+            trace_product(VA, Vt) / n,
+            trace_product(VA2, transposed(VA)) + 2 * eta * trace_product(V, A2) + eta**2 * trace(A),
         )
-        excess = [_excess(a, other, trace(A), trace_product(A, A), n) for other in (a, b, da)]
+        excess = [_excess(a, other, trace(A), trace_product(A, A).real, n) for other in (a, b, da)]
         total -= complex(q**2 / B * (excess[1] + excess[2]) + dq * q / B * excess[0])
     return total
 
 
 def _phi_form(K: Complex, A: Array, A2: Array, A3: Array, n: int) -> _Form:
     """The triple of phi^T K phi: (tr(A^2 K), tr(A K) / n, tr(A^3 K))."""
-    return _Form(_trace_product(A2, K), _trace_product(A, K) / n, _trace_product(A3, K))
+    return _Form(trace_product(A2, K), trace_product(A, K) / n, trace_product(A3, K))
 
 
 def _excess(a: _Form, b: _Form, T: float, trace_A2: float, n: int) -> complex:

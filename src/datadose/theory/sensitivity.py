@@ -1,0 +1,135 @@
+"""Derivatives of the exact error in everything that a planner may change: counts, covariances, lengths, eta.
+
+Err is the derivative at s = 0 of a generating function, so its gradient is the derivative in s of the
+function's partial derivatives, by the envelope theorem (docs/derivations/planner.md). With the notation of
+:mod:`datadose.theory.equivalent` (features a, traces not divided by d, M = E[S_test^2]) and
+L = sum_a q_a rho_a(V) + ||V - V0||^2 [below the peak] + s (2 tr(V Sigma) + tr(V M V^T)) at its stationary
+point, d Err = d + L'(0), where q(s) is the fixed point with s M added to R^{-1}:
+
+    q' = kappa(M),  R' = -R (M + sum_a kappa_a C_a) R,  V' = -(Sigma + V M + sum_a kappa_a X_a) R.
+
+With y = H^{-1} dL/dx, x = log q and H the Hessian of the fixed point's potential, one has
+dL/dB_c = sum of y over the source's features (pairs: times (1 + S)/(2S), and a direct term),
+dL/dA_c = eta q_c (V + V^T), dL/dC_a = q_a [V^T V - y_a R + R (sum_e y_e q_e C_e) R]. One complex step in s
+differentiates them all: a gradient costs a few evaluations of the error, whatever the number of parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datadose.covariance import Array
+from datadose.errors import reject
+from datadose.theory.complex_step import (
+    STEP,
+    Complex,
+    Either,
+    plus,
+    product,
+    trace_product,
+    transposed,
+    weighted,
+)
+from datadose.theory.equivalent import Equivalent
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Partial derivatives of Err (divided by d, like Err), the other arguments held fixed."""
+
+    counts: Array
+    """dErr/dB_c, shape (K,): what one more prompt of source c is worth (negative: it helps)."""
+    second_moments: tuple[Array, ...]
+    """dErr/dC_a of every feature, symmetric, in the form of the mean."""
+    crosses: tuple[Array, ...]
+    """dErr/dA_c at fixed C_c, symmetric."""
+    eta: float
+    """dErr/d eta at fixed V0 and moments."""
+
+
+def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array) -> Sensitivity:
+    """All derivatives of ``equivalent.error(target, test_second_moment)``.
+
+    Directions in which no source has data have derivative 0 above the peak (rank changes are not smooth).
+    Raises InputError where some sources are above their peak and others below: differentiate there by
+    differences.
+    """
+    if equivalent.is_mixed:
+        reject("prompts", "sources on both sides of their peaks", "counts on one side of the peak")
+    if not equivalent.columns:
+        return Sensitivity(np.zeros(0), (), (), 0.0)
+    V, R, q = _ahead(equivalent, target, test_second_moment)
+    features, loose = equivalent.features, bool(equivalent.above.any())
+    counts, moments, columns = features.counts, features.moments, equivalent.columns
+    y, root, cross = _multipliers(equivalent, V, R, q)
+    scale = STEP * len(target)
+
+    by_count, by_cross, eta = [], [], 0j
+    noise = {pair.first: pair.inverse[0, 1] for pair in features.couplings}
+    for place, c in zip(features.first, columns, strict=True):
+        if place in noise:
+            s = root[place]
+            # The pair's residuals share answer noise: its trace enters L through G_01 alone.
+            direct = -2 * c.noise * len(V) * noise[place] * cross[place] / s if loose else 0.0
+            by_count.append((y[place] + y[place + 1]) * (1 + s) / (2 * s) + direct)
+        else:
+            by_count.append(y[place])
+        by_cross.append((c_eta := equivalent.eta) * q[place] * plus(V, transposed(V)))
+        eta += q[place] * (2 * trace_product(c.cross, V) + 2 * c_eta * len(V))
+    pulled = product(R, weighted(y * q, moments), R)
+    VV = product(transposed(V), V)
+    by_moment = [qa * plus(VV, pulled, -ya * R) for qa, ya in zip(q, y, strict=True)]
+    return Sensitivity(
+        np.array([g.imag for g in by_count]) / scale,
+        tuple(G.imag / scale for G in by_moment),
+        tuple(G.imag / scale for G in by_cross),
+        eta.imag / scale,
+    )
+
+
+def _ahead(equivalent: Equivalent, target: Array, M: Array) -> tuple[Complex, Complex, Complex]:
+    """V, R and q one complex step along s."""
+    h, V0, R0 = 1j * STEP, equivalent.mean, equivalent.resolvent
+    kappa = equivalent.leverages(M)
+    moments, first = equivalent.features.moments, equivalent.features.first
+    crosses = [c.cross for c in equivalent.columns]
+    pulled = weighted(kappa, moments)
+    X = plus(product(V0, pulled), equivalent.eta * weighted(kappa[first], crosses))
+    V = plus(V0, -h * product(plus(target, product(V0, M), X), R0))
+    R = plus(R0, -h * product(R0, plus(M, pulled), R0))
+    return V, R, equivalent.weights + h * kappa
+
+
+def _multipliers(
+    equivalent: Equivalent, V: Complex, R: Complex, q: Complex
+) -> tuple[Complex, dict[int, complex], dict[int, complex]]:
+    """y = H^{-1} dL/dx; S and G_01 of every pair by the place of its first feature."""
+    features, d, loose = equivalent.features, len(V), bool(equivalent.above.any())
+    counts = features.counts
+    CR = [qa * product(C, R) for qa, C in zip(q, features.moments, strict=True)]
+    identity: Either = np.ones(d)
+    filled = np.array([trace_product(X, identity) for X in CR])
+    overlap = np.array([[trace_product(X, Y) for Y in CR] for X in CR])
+    H = np.diag(filled + features.loose_linear(loose) * q) - overlap
+    rho = np.array([trace_product(product(V, C), transposed(V)) for C in features.moments])
+    couplings = {pair.first: pair for pair in features.couplings}
+    root, cross = dict.fromkeys(couplings, 1.0 + 0j), dict.fromkeys(couplings, 0j)
+    for place, c in zip(features.first, equivalent.columns, strict=True):
+        inverse = couplings[place].inverse if place in couplings else np.ones((1, 1))
+        rho[place] += 2 * equivalent.eta * trace_product(c.cross, V) + equivalent.eta**2 * d
+        rho[place] += c.noise * inverse[0, 0] * d
+        if place in couplings:
+            rho[place + 1] += c.noise * inverse[1, 1] * d
+    pull = q * rho
+    if loose:
+        for place, c in zip(features.first, equivalent.columns, strict=True):
+            if place not in couplings:
+                continue
+            pair, own, B = couplings[place], slice(place, place + 2), counts[place]
+            s, G01 = pair.root(q, counts), pair.off_diagonal(q, counts)
+            root[place], cross[place] = s, G01
+            H[own, own] -= B * (s * s - 1) / (4 * s)
+            pull[own] += 2 * B * c.noise * d * pair.inverse[0, 1] * G01 * (s + 1) / (2 * s)
+    return np.linalg.solve(H, pull), root, cross
