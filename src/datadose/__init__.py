@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datadose.curves import SimulatedError, sft_error_curve, simulate_error
     from datadose.errors import InputError
     from datadose.pipeline import run_pipeline
+    from datadose.planner import PoolSource, PostTraining, plan
     from datadose.reproduction import reproduce
     from datadose.shift import Shift
     from datadose.theory.asymptotics import Source, mixture_error, predict_error
@@ -25,7 +26,10 @@ _HOMES = {
     "Shift": "datadose.shift",
     "SimulatedError": "datadose.curves",
     "Source": "datadose.theory.asymptotics",
+    "PoolSource": "datadose.planner",
+    "PostTraining": "datadose.planner",
     "mixture_error": "datadose.theory.asymptotics",
+    "plan": "datadose.planner",
     "predict_error": "datadose.theory.asymptotics",
     "reproduce": "datadose.reproduction",
     "run_pipeline": "datadose.pipeline",
@@ -36,12 +40,15 @@ _MODULES = ("models", "stages", "theory")
 
 __all__ = [
     "InputError",
+    "PoolSource",
+    "PostTraining",
     "Shift",
     "SimulatedError",
     "Source",
     "__version__",
     "mixture_error",
     "models",
+    "plan",
     "predict_error",
     "reproduce",
     "run_pipeline",

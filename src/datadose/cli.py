@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_reproduce(commands)
     _add_predict(commands)
+    _add_plan(commands)
     _add_claims(commands)
     _add_train(commands)
     return parser
@@ -192,6 +193,80 @@ def _predict(arguments: argparse.Namespace, _: str) -> None:
     )
 
 
+def _add_plan(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "plan",
+        "Decide from a shift how many prompts to take, of which kind, from which source, at which stage.",
+        "datadose plan configs/plan.yaml --plot plan.png",
+        _plan,
+    )
+    parser.add_argument("shift", type=Path, metavar="SHIFT.yaml", help="the shift and the pool, see configs/")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the plan")
+
+
+def _plan(arguments: argparse.Namespace, _: str) -> None:
+    from datadose.errors import reject
+    from datadose.planner import plan_file
+
+    if arguments.plot is not None and arguments.plot.suffix != ".png":
+        reject("plot", str(arguments.plot), "a file name that ends in .png")
+    found = plan_file(arguments.shift)
+    document = found.to_json()
+    if arguments.plot is not None:
+        from datadose.figures.plan import draw_plan
+        from datadose.figures.style import save
+
+        save(draw_plan(document), arguments.plot.parent, arguments.plot.stem, kinds=("png",))
+    if arguments.json:
+        print(json.dumps(document, indent=2, allow_nan=False))
+        return
+    _print_plan(document)
+
+
+def _print_plan(document: dict[str, Any]) -> None:
+    """The sentence, then what it rests on."""
+    print(f"recommendation: {document['recommendation']}")
+    near = document["near_optimal"]
+    rows = [
+        ["no prompts", "0", _shown(document["error_before"])],
+        ["the best number", str(document["prompts"]), _shown(document["predicted_error"])],
+    ]
+    if near is not None:
+        rows.append(["within 5 percent of it", f"{near[0]} to {near[1]}", ""])
+    for name in ("best_below_peak", "best_above_peak"):
+        if document.get(name):
+            side = document[name]
+            rows.append([name.replace("_", " "), str(side["prompts"]), _shown(side["predicted"])])
+    rows.append(["all that is allowed", "", _shown(document["error_at_max_prompts"])])
+    better = document.get("better_allocation")
+    if better and better["gain"] > 0:
+        rows.append(["the planner's allocation", str(better["prompts"]), _shown(better["predicted_error"])])
+    _print_table("SFT: predicted post-test error / d", ["choice", "prompts", "error"], rows)
+    if "sources" in document:
+        header = ["source", "size", "take", "worth of one more", "worth at all", "noisy per clean"]
+        names = ("marginal_value", "marginal_value_at_all", "noisy_per_clean")
+        rows = [
+            [s["name"], str(s["size"]), str(s["prompts"]), *(_shown(s[name]) for name in names)]
+            for s in document["sources"]
+        ]
+        _print_table("sources", header, rows)
+    if "stages" in document:
+        header = ["stage", "demonstrations", "RL prompts", "error", "pass rate"]
+        rows = [
+            [
+                o["stage"],
+                str(o["demonstrations"]),
+                str(o["outcome_prompts"]),
+                _shown(o["error"]),
+                _shown(o["pass_rate"]),
+            ]
+            for o in document["stages"]["outlooks"]
+        ]
+        _print_table(f"stages (regime: {document['regime']})", header, rows)
+
+
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.5g}"
 
@@ -269,7 +344,7 @@ def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
 
     table = Table(title=title, title_justify="left")
     for name in header:
-        numeric = name not in ("id", "statement", "verdict", "stage")
+        numeric = name not in ("id", "statement", "verdict", "stage", "choice", "source")
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)

@@ -162,6 +162,53 @@ class TrainConfig(Strict):
     checkpoint_every: Annotated[int, Field(ge=0)] = 500
 
 
+class SourceConfig(Strict):
+    """A source of a pool; noises are variances (of the labels, and of a thought per dimension)."""
+
+    name: Annotated[str, Field(min_length=1)]
+    covariance: CovarianceSpec
+    size: Size
+    length: Size | None = None
+    label_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    demonstration_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class BudgetConfig(Strict):
+    """A cap on what the data may cost: tr A (trace) or tr A^2 (energy)."""
+
+    kind: Literal["trace", "energy"] = "trace"
+    cap: Positive
+
+
+class PlanConfig(Strict):
+    """SHIFT.yaml of `plan`: the shift, what data there could be, and how post-training is run."""
+
+    sigma0: CovarianceSpec
+    delta: CovarianceSpec
+    length: Size
+    eta: Annotated[float, Field(gt=0, lt=2)]
+    max_prompts: Size
+    interference: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    sources: Annotated[list[SourceConfig], Field(min_length=1)] | None = None
+    chain_steps: Size = 1
+    steps: Size = 1000
+    reward: Literal["dense", "verifiable"] = "dense"
+    tolerance: Positive = 0.5
+    noise: Positive = 0.1
+    budget: BudgetConfig | None = None
+    choose_eta: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind_of_data(self) -> Self:
+        if (self.interference is None) == (self.sources is None):
+            msg = "exactly one of interference and sources is wanted"
+            raise ValueError(msg)
+        if self.sources is not None and (self.budget is not None or self.choose_eta):
+            msg = "budget and choose_eta go with interference, not with sources"
+            raise ValueError(msg)
+        return self
+
+
 def load_config(path: Path, kind: type[Config]) -> Config:
     """The YAML file ``path`` as ``kind``; InputError naming the line or the field."""
     try:

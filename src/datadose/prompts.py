@@ -1,9 +1,9 @@
 """Prompts of the task, three ways: drawn in full, through their exact moments, or as Wishart matrices.
 
 A prompt (paper section 1) is n inputs x_i ~ N(0, A) with labels y_i = <w*, x_i> for its own weight
-w* ~ N(0, I_d). The linear model sees a prompt only through phi = S w* (supervised fine-tuning) or
-S = (1/n) sum_i x_i x_i^T (roll-outs); both can be drawn in distribution without drawing x. Derivation:
-docs/derivations/sampling.md.
+w* ~ N(0, I_d). The linear model sees a prompt only through phi = S w* (supervised fine-tuning), with noisy
+labels h = (1/n) X eps beside it, or S = (1/n) sum_i x_i x_i^T (roll-outs); all can be drawn in distribution
+without drawing x. Derivation: docs/derivations/sampling.md.
 
 Each source of randomness has its own stream, folded from one seed, and streams are read prompt by prompt:
 the first B prompts of a larger draw with the same seed are the draw of size B.
@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 from datadose.covariance import Array, right_multiply, square_root, validate_covariance
-from datadose.errors import require_integer
+from datadose.errors import require_integer, require_number
 
 _STREAMS = {
     "weights": 0,
@@ -29,6 +29,10 @@ _STREAMS = {
     "triangle": 5,
     "order": 6,
     "policy": 7,
+    "label_noise": 8,
+    "label_noise_length": 9,
+    "label_noise_direction": 10,
+    "demonstration_noise": 11,
 }
 
 
@@ -74,6 +78,19 @@ class Moments:
         return Moments(self.weights[:, :prompts], self.phi[:, :prompts])
 
 
+@dataclass(frozen=True)
+class NoisyMoments(Moments):
+    """What SFT sees of B prompts with noisy labels y_i = <w*, x_i> + eps_i: Omega, Phi and the h's."""
+
+    echo: Array
+    """h = (1/n) X eps of every prompt, (d, B): the labels give phi + h in place of phi."""
+
+    def first(self, prompts: int) -> NoisyMoments:
+        """The first ``prompts`` prompts of the same stream."""
+        clean = super().first(prompts)
+        return NoisyMoments(clean.weights, clean.phi, self.echo[:, :prompts])
+
+
 def draw_prompts(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Prompts:
     """Explicit prompts: the literal, O(B n d) definition of the task, kept as the reference."""
     A, n, B = check_request(covariance, length, prompts)
@@ -81,6 +98,44 @@ def draw_prompts(covariance: Array, length: int, prompts: int, *, seed: Seed) ->
     z = random_stream(seed, "inputs").standard_normal((B, n, len(A)))
     inputs = right_multiply(z, square_root(A))
     return Prompts(weights, inputs, np.einsum("bni,bi->bn", inputs, weights))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """What (w*, S w*) is made of: the inputs along and across u = A^{1/2} w* (a row a prompt)."""
+
+    weights: Array
+    root: Array
+    """A^{1/2}."""
+    norm: Array
+    """||u||."""
+    direction: Array
+    """u / ||u||."""
+    chi_square: Array
+    """c = ||g||^2 ~ chi^2_n, where g = Z^T u / ||u||."""
+    across: Array
+    """sum_j z_j g_j / sqrt(c) without its part along u: N(0, I) across u."""
+
+    @classmethod
+    def draw(cls, A: Array, n: int, B: int, seed: Seed) -> _Split:
+        root = square_root(A)
+        w = random_stream(seed, "weights").standard_normal((B, len(A)))
+        xi = random_stream(seed, "noise").standard_normal((B, len(A)))
+        c = random_stream(seed, "chi_square").chisquare(n, size=B)
+        u = right_multiply(w, root)
+        norm = np.linalg.norm(u, axis=1)
+        direction = np.divide(u, norm[:, None], out=np.zeros_like(u), where=norm[:, None] > 0)
+        return cls(w, root, norm, direction, c, _across(xi, direction))
+
+    def phi(self, n: int) -> Array:
+        """S w* = A^{1/2} (||u||/n) (c u/||u|| + sqrt(c) xi), (B, d)."""
+        summed = self.direction * self.chi_square[:, None] + self.across * np.sqrt(self.chi_square)[:, None]
+        return right_multiply(summed * (self.norm / n)[:, None], self.root)
+
+
+def _across(xi: Array, direction: Array) -> Array:
+    """The rows of ``xi`` without their parts along the unit rows of ``direction``."""
+    return np.asarray(xi - direction * np.einsum("bi,bi->b", xi, direction)[:, None])
 
 
 def draw_moments(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Moments:
@@ -91,18 +146,30 @@ def draw_moments(covariance: Array, length: int, prompts: int, *, seed: Seed) ->
     a spectrum, O(d^2) for a dense covariance.
     """
     A, n, B = check_request(covariance, length, prompts)
-    d = len(A)
-    root = square_root(A)
-    w = random_stream(seed, "weights").standard_normal((B, d))
-    xi = random_stream(seed, "noise").standard_normal((B, d))
-    c = random_stream(seed, "chi_square").chisquare(n, size=B)
-    u = right_multiply(w, root)
-    norm = np.linalg.norm(u, axis=1)
-    direction = np.divide(u, norm[:, None], out=np.zeros_like(u), where=norm[:, None] > 0)
-    xi -= direction * np.einsum("bi,bi->b", xi, direction)[:, None]
-    summed = direction * c[:, None] + xi * np.sqrt(c)[:, None]
-    phi = right_multiply(summed * (norm / n)[:, None], root)
-    return Moments(np.ascontiguousarray(w.T), np.ascontiguousarray(phi.T))
+    drawn = _Split.draw(A, n, B, seed)
+    return Moments(np.ascontiguousarray(drawn.weights.T), np.ascontiguousarray(drawn.phi(n).T))
+
+
+def draw_noisy_moments(
+    covariance: Array, length: int, prompts: int, label_noise: float, *, seed: Seed
+) -> NoisyMoments:
+    """(w*, S w*, h = (1/n) X eps) of B prompts whose labels have noise eps of variance s^2, exact in law.
+
+    The same w* and S w* as :func:`draw_moments` under this seed, at the same cost. Along g/||g|| (g as
+    above) eps has e_1 ~ N(0, s^2), the rest of it has length e_2 = s chi_{n-1}:
+    h = A^{1/2} (1/n) (sqrt(c) e_1 u/||u|| + e_1 xi + e_2 xi') with xi' another standard normal across u.
+    """
+    A, n, B = check_request(covariance, length, prompts)
+    s = np.sqrt(require_number("label_noise", label_noise, 0, np.inf))
+    drawn = _Split.draw(A, n, B, seed)
+    along = s * random_stream(seed, "label_noise").standard_normal(B)[:, None]
+    # chi^2_{n-1} as a gamma variate, which may have no degree of freedom (n = 1).
+    rest = s * np.sqrt(2 * random_stream(seed, "label_noise_length").standard_gamma((n - 1) / 2, size=B))
+    other = random_stream(seed, "label_noise_direction").standard_normal((B, len(A)))
+    summed = along * (drawn.direction * np.sqrt(drawn.chi_square)[:, None] + drawn.across)
+    summed += rest[:, None] * _across(other, drawn.direction)
+    h = right_multiply(summed / n, drawn.root)
+    return NoisyMoments(*(np.ascontiguousarray(rows.T) for rows in (drawn.weights, drawn.phi(n), h)))
 
 
 def draw_wishart(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Array:
@@ -136,4 +203,14 @@ def check_request(covariance: Array, length: int, prompts: int) -> tuple[Array, 
     )
 
 
-__all__ = ["Moments", "Prompts", "Seed", "check_request", "draw_moments", "draw_prompts", "draw_wishart"]
+__all__ = [
+    "Moments",
+    "NoisyMoments",
+    "Prompts",
+    "Seed",
+    "check_request",
+    "draw_moments",
+    "draw_noisy_moments",
+    "draw_prompts",
+    "draw_wishart",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +109,11 @@ def draw_simulation(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: s
     )
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
+def save(figure: Figure, folder: Path, name: str, kinds: Sequence[str] = ("png", "svg")) -> None:
     """``folder/name.png`` and ``.svg``, each written whole or not at all, without dates inside."""
+    dates: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
     with mpl.rc_context(_RC):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        for kind in kinds:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, metadata=metadata)
+            figure.savefig(buffer, format=kind, metadata=dates[kind])
             write_atomic(folder / f"{name}.{kind}", buffer.getvalue())

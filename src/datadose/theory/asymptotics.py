@@ -41,7 +41,7 @@ FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
 
 @dataclass(frozen=True)
 class Source:
-    """A source of post-training prompts: covariance A_c, length n_c, number B_c (may be fractional), noise."""
+    """A source of post-training prompts: covariance A_c, length n_c, number B_c (real), noise variances."""
 
     covariance: Array
     length: int
@@ -79,8 +79,8 @@ def mixture_equivalent(
 ) -> Equivalent:
     """The deterministic equivalent of V* after SFT from ``V0`` on ``sources``.
 
-    ``chain_steps`` = k matters where prompts are noisy. If all sources are spectra they stay so even if ``V0``
-    is dense, which is the quick way for one source in its own eigenbasis.
+    ``chain_steps`` = k matters where prompts are noisy. If all sources are spectra they stay so even if
+    ``V0`` is dense, which is the quick way for one source in its own eigenbasis.
     """
     columns = [source.columns(eta, chain_steps) for source in sources]
     if any(c.cross.ndim > 1 for c in columns):

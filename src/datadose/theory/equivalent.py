@@ -4,17 +4,17 @@ The general theorem behind every `exact` form (docs/derivations/exact_asymptotic
 B_c columns (w, phi) with E[phi phi^T] = C_c, E[w phi^T] = A_c, E[w w^T] = I. V* is the matrix nearest to V0
 that best fits V phi = -eta w. In the proportional limit, with tr not divided by d:
 
-- interpolating:   q_c = B_c / tr(C_c R),        R = (I + sum_c q_c C_c)^{-1},  Vbar = (V0 - eta sum_c q_c A_c) R
-- over-determined: q_c = B_c / (1 + tr(C_c R)),  R = (sum_c q_c C_c)^+,         Vbar = -eta sum_c q_c A_c R
-  (+ V0 off the range)
+- interpolating: q_c = B_c / tr(C_c R), R = (I + sum_c q_c C_c)^{-1}, Vbar = (V0 - eta sum_c q_c A_c) R
+- over-determined: q_c = B_c / (1 + tr(C_c R)), R = (sum_c q_c C_c)^+, Vbar = -eta sum_c q_c A_c R (+ V0 off
+  the range)
 - mixed (a set T of sources has more prompts than the rank that it spans, the others do not): T is solved as
   over-determined on its range U_T, giving R_T and V_T; the others as interpolating on the rest, with moments
-  P' C_c P', giving R'; Vbar = V_T + [V0 - sum_{c not in T} q_c (eta A_c + V_T C_c)] R'. The two cases above are
-  T = all and T = none.
+  P' C_c P', giving R'; Vbar = V_T + [V0 - sum_{c not in T} q_c (eta A_c + V_T C_c)] R'. The two cases above
+  are T = all and T = none.
 - E[V* M V*^T] = Vbar M Vbar^T + sum_c kappa_c(M) Res_c for symmetric M, where Res_c is the covariance of the
   residual V phi + eta w of source c at Vbar, and the leverages solve the K x K system
-  kappa_c = (q_c^2/B_c) [t_c(M) + sum_e kappa_e t_c(C_e)], t_c(M) = tr(C_c L M L^T), where L is R (in the mixed
-  case R' for c not in T, and R_T - R_T (sum_{c not in T} q_c C_c) R' for c in T).
+  kappa_c = (q_c^2/B_c) [t_c(M) + sum_e kappa_e t_c(C_e)], t_c(M) = tr(C_c L M L^T), where L is R (in the
+  mixed case R' for c not in T, and R_T - R_T (sum_{c not in T} q_c C_c) R' for c in T).
 
 Noisy answers add a multiple of I to Res_c. Noisy labels make a prompt impose a second condition V h = 0
 (:class:`Pair`), which is one more feature with a q of its own; the two of a prompt share
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,8 @@ class Equivalent:
     """Which features are over-determined (the set T), shape (F,)."""
     filters: tuple[Array, Array] = field(repr=False)
     """L of the features below their peak and of those above; both are R unless the two are mixed."""
+    distance_to_peak: float = np.inf
+    """By how many prompts the counts miss the nearest peak."""
 
     @property
     def is_mixed(self) -> bool:
@@ -152,13 +154,14 @@ class Equivalent:
         if not self.columns:
             return np.zeros(0)
         loop = np.eye(len(self.weights)) - self._scaled @ self._overlap.T
-        return np.linalg.solve(loop, self._scaled @ self._direct(M))
+        return np.asarray(np.linalg.solve(loop, self._scaled @ self._direct(M)), dtype=np.float64)
 
     @cached_property
     def _spread(self) -> Array:
         """Z with E tr((V* - Vbar) M (V* - Vbar)^T) = sum_a t_a(M) Z_a."""
         own = self.features.counts * (self._gain @ self.residual_traces @ self._gain).diagonal()
-        return np.linalg.solve(np.eye(len(own)) - self._scaled @ self._overlap, own)
+        loop = np.eye(len(own)) - self._scaled @ self._overlap
+        return np.asarray(np.linalg.solve(loop, own), dtype=np.float64)
 
     def variance(self, M: Array) -> float:
         """E tr((V* - Vbar) M (V* - Vbar)^T) for a symmetric M; not divided by d."""
@@ -174,21 +177,31 @@ class Equivalent:
         return 1 + 2 * trace_product(self.mean, target) / len(target) + self.quadratic(test_second_moment)
 
 
-def deterministic_equivalent(V0: Array, eta: float, sources: Sequence[Columns]) -> Equivalent:
+def deterministic_equivalent(
+    V0: Array, eta: float, sources: Sequence[Columns], *, ridge: float = 0.0
+) -> Equivalent:
     """The equivalent of V* started at ``V0`` on ``sources`` (zero-count sources are ignored).
+
+    With ``ridge`` > 0 that of the minimiser of ||V Phi + eta Omega||^2 + ridge ||V - V0||^2 instead, which is
+    where gradient descent from V0 is after a time 1 / ridge, nearly; it has no peak.
 
     All moments have one form, spectra or dense; ``V0`` may be dense while they are spectra. Raises
     :class:`PeakError` where the mean error is infinite.
     """
     sources = tuple(source for source in sources if source.count > 0)
     features = Features.of(
-        [(c.count, c.second_moment, c.pair and (c.pair.second_moment, c.pair.weights)) for c in sources]
+        [
+            (c.count, c.second_moment, None if c.pair is None else (c.pair.second_moment, c.pair.weights))
+            for c in sources
+        ]
     )
     if not sources:
         nothing = identity_like(V0)
         return Equivalent(V0, np.zeros(0), (), eta, features, np.zeros(0, bool), (nothing, nothing))
     identity = identity_like(sources[0].second_moment)
-    above = _above_peak(features, identity)
+    if ridge > 0:
+        return _ridge_equivalent(V0, eta, sources, features, ridge)
+    above, lead = _above_peak(features, identity)
     q = np.zeros(len(above))
     over, basis = np.zeros_like(identity), None
     if above.any():
@@ -205,7 +218,18 @@ def deterministic_equivalent(V0: Array, eta: float, sources: Sequence[Columns]) 
     mean = _mean(V0, eta, sources, features, above, q, (under, over))
     pulled = _weighted(np.where(above, 0.0, q), features.moments)
     crossed = plus(over, -product(over, pulled, under)) if above.any() and not above.all() else over
-    return Equivalent(mean, q, sources, eta, features, above, (under, crossed))
+    return Equivalent(mean, q, sources, eta, features, above, (under, crossed), lead)
+
+
+def _ridge_equivalent(
+    V0: Array, eta: float, sources: tuple[Columns, ...], features: Features, ridge: float
+) -> Equivalent:
+    """q = B / (1 + tr(C R)), R = (ridge I + sum q C)^{-1}, Vbar = (ridge V0 - eta sum q A) R."""
+    regime = Regime(ridge, loose=True, rank=len(V0))
+    q, R = solve_fixed_point(features, regime, identity_like(features.moments[0]))
+    pulled = eta * _weighted(q[features.first], [source.cross for source in sources])
+    mean = product(plus(ridge * V0, -pulled), R)
+    return Equivalent(mean, q, sources, eta, features, np.full(len(q), fill_value=True), (R, R))
 
 
 def _mean(
@@ -240,46 +264,49 @@ def _embedded(basis: Array, inner: Array | None) -> Array:
     return basis @ basis.T if inner is None else basis @ inner @ basis.T
 
 
-def _above_peak(features: Features, identity: Array) -> NDArray[np.bool_]:
-    """The set T that maximises B(T) - rank(T): the features with more prompts than directions.
+def _above_peak(features: Features, identity: Array) -> tuple[NDArray[np.bool_], float]:
+    """The set T that maximises B(T) - rank(T), and by how many prompts it is ahead of other sets.
 
-    Where all sources span the same range it is all or none. Otherwise a small ridge tells: q_a / B_a is then
-    of the order of the ridge below the peak and of order one above. Raises PeakError at a tie.
+    T holds the features with more prompts than directions. Where all sources span the same range it is all or
+    none. Otherwise a small ridge tells: q_a / B_a is then of the order of the ridge below the peak, of order
+    one above, and of the order of its root where sides tie. So T holds the features of largest q_a / B_a, and
+    so does each set that ties with it; beside these, sets that differ from T by one feature are compared.
+    Raises PeakError at a tie.
     """
+    everything = np.full(len(features.counts), fill_value=True)
     total, dimensions = float(features.counts.sum()), rank(features.mixed())
-    _refuse_peak(total, dimensions)
+
+    @cache
+    def spanned(members: bytes) -> int:
+        chosen = np.frombuffer(members, dtype=bool)
+        return rank(features.subset(chosen).mixed()) if chosen.any() else 0
+
+    def excess(chosen: NDArray[np.bool_]) -> float:
+        return float(features.counts[chosen].sum()) - spanned(chosen.tobytes())
+
     if len(features.counts) == 1 or all(rank(C) == dimensions for C in features.moments):
-        return np.full(len(features.counts), total > dimensions)
-    scale = sum(B * trace(C) for B, C in zip(features.counts, features.moments, strict=True)) / len(identity)
-    regime = Regime(_RIDGE * scale, True, dimensions)
-    q, _ = solve_fixed_point(features, regime, identity, tolerance=1e-2)
-    above = np.asarray(q / features.counts > np.sqrt(_RIDGE))
-    _refuse_tie(features, above)
-    return above
+        above, rivals = everything & (total > dimensions), [everything, ~everything]
+    else:
+        mean = sum(B * trace(C) for B, C in zip(features.counts, features.moments, strict=True))
+        regime = Regime(_RIDGE * mean / len(identity), loose=True, rank=dimensions)
+        q, _ = solve_fixed_point(features, regime, identity, tolerance=1e-2)
+        place = np.argsort(np.argsort(-q / features.counts))
+        chain = [place < size for size in range(len(place) + 1)]
+        above = max(chain, key=excess)
+        rivals = [*chain, *(above ^ one for one in np.eye(len(above), dtype=bool))]
+    # A set of the same rank ties only where it differs by sources without prompts, which is no peak.
+    others = [rival for rival in rivals if spanned(rival.tobytes()) != spanned(above.tobytes())]
+    lead = min((excess(above) - excess(rival) for rival in others), default=np.inf)
+    _refuse_peak(lead, total, dimensions)
+    return above, abs(lead)
 
 
-def _refuse_tie(features: Features, above: NDArray[np.bool_]) -> None:
-    """Raise PeakError where a source or prompt pair may as well change sides: B(S) - rank(S) ties."""
-    excess = _excess(features, above)
-    for place in range(len(above)):
-        moved = above.copy()
-        moved[place] = not moved[place]
-        if moved.any() and abs(_excess(features, moved) - excess) < RELATIVE_ZERO * len(features.moments[0]):
-            within = features.subset(moved | above)
-            _refuse_peak(float(within.counts.sum()), float(within.counts.sum()))
-
-
-def _excess(features: Features, chosen: NDArray[np.bool_]) -> float:
-    """B(S) - rank(S) of a set of features."""
-    if not chosen.any():
-        return 0.0
-    within = features.subset(chosen)
-    return float(within.counts.sum()) - rank(within.mixed())
-
-
-def _refuse_peak(total: float, dimensions: float) -> None:
-    if abs(total - dimensions) < RELATIVE_ZERO * dimensions:
-        allowed = f"any number but rank(A) = {dimensions:g}: the mean is infinite"
+def _refuse_peak(lead: float, total: float, dimensions: int) -> None:
+    if abs(lead) < RELATIVE_ZERO * dimensions:
+        allowed = (
+            f"any number but rank(A) = {dimensions}: the mean is infinite where prompts, of all or of some "
+            "sources, equal the rank that they span"
+        )
         raise PeakError("prompts", f"{total:g}", allowed)
 
 

@@ -5,9 +5,10 @@ x = log q the fixed points of :mod:`datadose.theory.equivalent` are the stationa
 
     psi(x) = sum of loose terms + log det(ridge I + sum_a e^{x_a} C_a) - sum_a B_a x_a,
 
-where a lone feature's loose term is e^x and a pair's, with P = O^{-1} and s = sqrt(1 + 4 P_01^2 q_1 q_2 / B^2),
-is P_00 q_1 + P_11 q_2 + B [log((1 + s)/2) - (1 + s) + 2]; interpolation (below the peak) has none of them and
-ridge = 1. psi is convex but for a pair's last part, which is dropped from the Hessian where it would spoil it.
+where a lone feature's loose term is e^x and a pair's, with P = O^{-1} and
+s = sqrt(1 + 4 P_01^2 q_1 q_2 / B^2), is P_00 q_1 + P_11 q_2 + B [log((1 + s)/2) - (1 + s) + 2]; interpolation
+(below the peak) has none of them and ridge = 1. psi is convex but for a pair's last part, which is dropped
+from the Hessian where it would spoil it.
 Derivation: docs/derivations/exact_asymptotics.md, sections 6 and 9.
 """
 
@@ -79,14 +80,16 @@ class Features:
             counts.append(count)
             moments.append(second_moment)
             if pair is not None:
-                couplings.append(Coupling(len(counts) - 1, np.linalg.inv(pair[1])))
+                couplings.append(
+                    Coupling(len(counts) - 1, np.asarray(np.linalg.inv(pair[1]), dtype=np.float64))
+                )
                 counts.append(count)
                 moments.append(pair[0])
         places = np.array(first, dtype=np.int64)
         return cls(np.array(counts, dtype=np.float64), tuple(moments), places, tuple(couplings))
 
     def subset(self, chosen: NDArray[np.bool_], basis: Array | None = None) -> Features:
-        """The chosen features, seen through ``basis``: a 0/1 spectrum or a matrix (d, r); pairs stay whole."""
+        """The chosen features seen through ``basis``, a 0/1 spectrum or a matrix (d, r); pairs stay whole."""
         place = np.cumsum(chosen) - 1
         moments = tuple(_seen(C, basis) for C, keep in zip(self.moments, chosen, strict=True) if keep)
         first = place[self.first[chosen[self.first]]]
@@ -184,7 +187,7 @@ def _solve_positive(curvature: Array, bent: Array, gradient: Array) -> Array:
             return np.asarray(cho_solve(cho_factor(curvature + bent), gradient))
         except np.linalg.LinAlgError:
             pass
-    return np.linalg.solve(curvature, gradient)
+    return np.asarray(np.linalg.solve(curvature, gradient), dtype=np.float64)
 
 
 def _potential(

@@ -296,7 +296,7 @@ def pass_rate(
     if basis is not None:
         error = basis.T @ dense(error)
     values = error if is_spectrum(error) else np.linalg.svd(error, compute_uv=False)
-    return _weighted_chi_square(np.asarray(values**2 + noise**2), tolerance**2)
+    return weighted_chi_square(np.asarray(values**2 + noise**2), tolerance**2)
 
 
 def expected_dense_reward(V: Array, weights: Array, covariances: Array, steps: int, noise: float) -> float:
@@ -305,7 +305,7 @@ def expected_dense_reward(V: Array, weights: Array, covariances: Array, steps: i
     return -(2 * outcome_loss(V, weights, covariances, steps) + len(weights) * noise**2)
 
 
-def _weighted_chi_square(weights: Array, x: float) -> float:
+def weighted_chi_square(weights: Array, x: float) -> float:
     """P(sum_i lambda_i z_i^2 <= x) = (1/2 pi i) int e^K ds, K = s x - log s - sum log(1 + 2 lambda_i s)/2.
 
     The trapezoidal rule along the parabola of steepest descent through the saddle point on s > 0: all

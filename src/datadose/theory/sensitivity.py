@@ -1,10 +1,10 @@
 """Derivatives of the exact error in everything that a planner may change: counts, covariances, lengths, eta.
 
 Err is the derivative at s = 0 of a generating function, so its gradient is the derivative in s of the
-function's partial derivatives, by the envelope theorem (docs/derivations/planner.md). With the notation of
-:mod:`datadose.theory.equivalent` (features a, traces not divided by d, M = E[S_test^2]) and
+function's partial derivatives, by the envelope theorem (docs/derivations/sensitivity.md). With the notation
+of :mod:`datadose.theory.equivalent` (features a, traces not divided by d, M = E[S_test^2]) and
 L = sum_a q_a rho_a(V) + ||V - V0||^2 [below the peak] + s (2 tr(V Sigma) + tr(V M V^T)) at its stationary
-point, d Err = d + L'(0), where q(s) is the fixed point with s M added to R^{-1}:
+point (pairs with noisy answers add their G_01), d Err = d + L'(0), where q(s) is the fixed point with s M added to R^{-1}:
 
     q' = kappa(M),  R' = -R (M + sum_a kappa_a C_a) R,  V' = -(Sigma + V M + sum_a kappa_a X_a) R.
 
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datadose.covariance import Array
+from datadose.covariance import RELATIVE_ZERO, Array, identity_like, range_projector, trace
+from datadose.covariance import trace_product as real_trace_product
 from datadose.errors import reject
 from datadose.theory.complex_step import (
     STEP,
@@ -62,9 +63,10 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
         return Sensitivity(np.zeros(0), (), (), 0.0)
     V, R, q = _ahead(equivalent, target, test_second_moment)
     features, loose = equivalent.features, bool(equivalent.above.any())
-    counts, moments, columns = features.counts, features.moments, equivalent.columns
+    moments, columns = features.moments, equivalent.columns
     y, root, cross = _multipliers(equivalent, V, R, q)
     scale = STEP * len(target)
+    seen = _range_of_data(equivalent)
 
     by_count, by_cross, eta = [], [], 0j
     noise = {pair.first: pair.inverse[0, 1] for pair in features.couplings}
@@ -76,10 +78,10 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
             by_count.append((y[place] + y[place + 1]) * (1 + s) / (2 * s) + direct)
         else:
             by_count.append(y[place])
-        by_cross.append((c_eta := equivalent.eta) * q[place] * plus(V, transposed(V)))
-        eta += q[place] * (2 * trace_product(c.cross, V) + 2 * c_eta * len(V))
+        by_cross.append(equivalent.eta * q[place] * product(seen, plus(V, transposed(V)), seen))
+        eta += 2 * q[place] * (trace_product(c.cross, V) + equivalent.eta * len(V))
     pulled = product(R, weighted(y * q, moments), R)
-    VV = product(transposed(V), V)
+    VV = product(seen, transposed(V), V, seen)
     by_moment = [qa * plus(VV, pulled, -ya * R) for qa, ya in zip(q, y, strict=True)]
     return Sensitivity(
         np.array([g.imag for g in by_count]) / scale,
@@ -87,6 +89,13 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
         tuple(G.imag / scale for G in by_cross),
         eta.imag / scale,
     )
+
+
+def _range_of_data(equivalent: Equivalent) -> Array:
+    """What second moments may change smoothly: everything, or the range of the data where R ends there."""
+    P, R = range_projector(equivalent.features.mixed()), equivalent.resolvent
+    beside = trace(R) - real_trace_product(R, P)
+    return identity_like(P) if beside > RELATIVE_ZERO * trace(R) else P
 
 
 def _ahead(equivalent: Equivalent, target: Array, M: Array) -> tuple[Complex, Complex, Complex]:

@@ -76,9 +76,17 @@ def sft_minimiser(moments: Moments, eta: float, V0: Array) -> Array:
     decreases in W~ there, so the paper's zero-loss proof does not cover it (see
     :func:`attention_gradient_at_minimiser` and docs/errata.md).
     """
+    return nearest_fit(moments.phi, -eta * moments.weights, V0)
+
+
+def nearest_fit(columns: Array, answers: Array, V0: Array, *, relative_zero: float | None = None) -> Array:
+    """The least-squares solution of V columns = answers, both (d, N), that is nearest to V0; shape (d, d).
+
+    Singular values of ``columns`` below ``relative_zero`` of the largest count as zero (default: rounding).
+    """
     V0 = dense(V0)
     # Least squares on the increment over V0 is the minimum-norm change, i.e. the projection onto V0.
-    increment, *_ = np.linalg.lstsq(moments.phi.T, -(eta * moments.weights + V0 @ moments.phi).T, rcond=None)
+    increment, *_ = np.linalg.lstsq(columns.T, (answers - V0 @ columns).T, rcond=relative_zero)
     return np.asarray(V0 + increment.T)
 
 

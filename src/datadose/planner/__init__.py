@@ -1,0 +1,29 @@
+"""The planner: from a shift to a decision. Which data, how much, from which source, at which stage."""
+
+from datadose.planner.allocation import AllocationProblem, optimise_allocation
+from datadose.planner.counts import PoolSource, SourceAdvice, noisy_for_clean, plan_counts
+from datadose.planner.dose import Dose, find_dose
+from datadose.planner.dynamics import PostTraining
+from datadose.planner.error_model import ErrorModel
+from datadose.planner.plan import BetterAllocation, Plan, plan, plan_file
+from datadose.planner.stage_choice import Outlook, StageChoice, choose_stage
+
+__all__ = [
+    "AllocationProblem",
+    "BetterAllocation",
+    "Dose",
+    "ErrorModel",
+    "Outlook",
+    "Plan",
+    "PoolSource",
+    "PostTraining",
+    "SourceAdvice",
+    "StageChoice",
+    "choose_stage",
+    "find_dose",
+    "noisy_for_clean",
+    "optimise_allocation",
+    "plan",
+    "plan_counts",
+    "plan_file",
+]

@@ -1,0 +1,257 @@
+"""How many prompts to take from each source, what one more is worth, and what noise costs in prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, minimize
+
+from datadose.covariance import Array
+from datadose.errors import InputError, reject, require_integer
+from datadose.planner.dose import find_dose
+from datadose.planner.error_model import ErrorModel
+from datadose.theory.asymptotics import Source
+from datadose.theory.equivalent import Columns
+
+_SHARES = (0.05, 0.15, 0.35, 0.7, 1.0)
+_STARTS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class PoolSource:
+    """A source of a pool: a name, its data and how many prompts it has (``source.prompts`` is ignored)."""
+
+    name: str
+    source: Source
+    size: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            reject("name", self.name, "a name")
+        require_integer(f"size of source {self.name}", self.size, 1)
+
+
+@dataclass(frozen=True)
+class SourceAdvice:
+    """What to take from one source and why."""
+
+    name: str
+    size: int
+    prompts: int
+    marginal_value: float | None
+    """-dErr/dB_c at the plan: the error / d that one more prompt saves (negative: it dilutes)."""
+    marginal_value_at_all: float | None
+    """The same where everything is taken; None next to a peak."""
+    noisy_per_clean: float | None
+    """How many of its prompts replace one without noise, at the plan; None if none do, or if it has none."""
+    clean_error: float | None
+    """Predicted error / d of the plan with this source's noise removed; None if it has none."""
+
+
+@dataclass(frozen=True)
+class CountsPlan:
+    """The best counts, their error and the advice a source."""
+
+    prompts: tuple[int, ...]
+    error: float
+    error_at_all: float | None
+    sources: tuple[SourceAdvice, ...]
+    curve: tuple[tuple[int, float | None], ...]
+    """(total, predicted error / d) with the sources in the plan's proportions, up to their sizes."""
+
+
+class _Search:
+    """Err as a function of integer counts, remembered."""
+
+    def __init__(self, model: ErrorModel, columns: Sequence[Columns]) -> None:
+        self.model, self.columns = model, columns
+        self.seen: dict[tuple[int, ...], float] = {}
+
+    def at(self, counts: Sequence[int] | NDArray[np.int64]) -> float:
+        key = tuple(int(B) for B in counts)
+        if key not in self.seen:
+            self.seen[key] = self.model.error(self.columns, key)
+        return self.seen[key]
+
+    @property
+    def best(self) -> tuple[int, ...]:
+        """The counts with the smallest error so far; the fewest prompts among equals."""
+        return min(self.seen, key=lambda counts: (self.seen[counts], sum(counts), counts))
+
+
+def plan_counts(model: ErrorModel, pool: Sequence[PoolSource], max_prompts: int) -> CountsPlan:
+    """Choose how many prompts to take from each source, at most ``max_prompts`` in all.
+
+    The exact error is smooth in the counts but has poles (peaks) and several valleys: a coarse scan over
+    sources alone, in pairs and together picks starts; sequential quadratic programming with exact
+    derivatives runs from the best; the result is rounded and polished on integers. Nothing beats the best
+    point seen, but a better valley elsewhere cannot be excluded.
+
+    Raises InputError for no source, equal names, a size below 1, or ``max_prompts`` below 1.
+    """
+    require_integer("max_prompts", max_prompts, 1)
+    if not pool:
+        reject("sources", "none", "at least one source")
+    names = [source.name for source in pool]
+    for name in names:
+        if names.count(name) > 1:
+            reject("sources", f"the name {name} twice", "a name of its own for each source")
+    columns = [model.columns(replace(entry.source, prompts=1)) for entry in pool]
+    sizes = np.array([entry.size for entry in pool])
+    search = _Search(model, columns)
+    _scan(search, sizes, max_prompts)
+    ranked = sorted((c for c in search.seen if np.isfinite(search.seen[c])), key=lambda c: search.seen[c])
+    for start in ranked[:_STARTS]:
+        found = _descend(model, columns, np.array(start, dtype=np.float64), sizes, max_prompts)
+        _polish(search, found, sizes, max_prompts)
+    _polish(search, np.array(search.best), sizes, max_prompts)
+    counts = search.best
+    all_at = model.error(columns, sizes)
+    return CountsPlan(
+        counts,
+        search.at(counts),
+        all_at if np.isfinite(all_at) else None,
+        _advise(model, pool, columns, counts),
+        _curve(search, sizes, counts, max_prompts),
+    )
+
+
+def _curve(
+    search: _Search, sizes: Array, counts: Sequence[int], max_prompts: int
+) -> tuple[tuple[int, float | None], ...]:
+    """Errors along the plan's proportions (the pool's where the plan takes nothing)."""
+    chosen = np.array(counts if sum(counts) else sizes, dtype=np.float64)
+    points = {}
+    for total in np.append(0, np.geomspace(1, max_prompts, 40)):
+        taken = np.minimum(sizes, chosen * total / chosen.sum()).round().astype(int)
+        value = search.at(taken)
+        points[int(taken.sum())] = value if np.isfinite(value) else None
+    return tuple(sorted(points.items()))
+
+
+def _scan(search: _Search, sizes: Array, max_prompts: int) -> None:
+    """Evaluate nothing, every source alone (at its best dose), pairs, and all in proportion to their size."""
+    K = len(sizes)
+    search.at([0] * K)
+    for place in range(K):
+        limit = int(min(sizes[place], max_prompts))
+
+        def alone(B: int, place: int = place) -> float:
+            return search.at([B if c == place else 0 for c in range(K)])
+
+        if K == 1:
+            find_dose(alone, limit, 0)
+        for share in _SHARES:
+            alone(max(1, round(share * limit)))
+    groups = [*combinations(range(K), 2), tuple(range(K))] if K > 2 else [tuple(range(K))]
+    for group in groups if len(groups) <= 16 else groups[-1:]:
+        inside = np.isin(np.arange(K), group)
+        room = min(int(sizes[inside].sum()), max_prompts)
+        for share in _SHARES:
+            counts = np.where(inside, sizes, 0) * share * room / sizes[inside].sum()
+            search.at(counts.round().astype(int))
+
+
+def _descend(
+    model: ErrorModel, columns: Sequence[Columns], start: Array, sizes: Array, max_prompts: int
+) -> Array:
+    """Sequential quadratic programming on real counts; returns ``start`` where it meets a peak."""
+
+    def objective(counts: Array) -> tuple[float, Array]:
+        counts = np.clip(counts, 0, sizes)
+        value = model.error(columns, counts)
+        if not np.isfinite(value):
+            raise FloatingPointError
+        return value, model.count_gradient(columns, counts)
+
+    try:
+        found = minimize(
+            objective,
+            start,
+            jac=True,
+            method="SLSQP",
+            bounds=Bounds(np.zeros(len(sizes)), sizes),
+            constraints=[LinearConstraint(np.ones(len(sizes)), 0, max_prompts)],
+            options={"maxiter": 30, "ftol": 1e-7},
+        )
+    except (FloatingPointError, InputError, np.linalg.LinAlgError):
+        return start
+    return np.asarray(found.x)
+
+
+def _polish(search: _Search, counts: Array, sizes: Array, max_prompts: int) -> None:
+    """Round, then move single counts and pairs by steps that halve, while the error falls."""
+    K = len(sizes)
+    current = np.clip(np.floor(np.clip(counts, 0, sizes) + 0.5), 0, sizes).astype(int)
+    while current.sum() > max_prompts:
+        current[int(np.argmax(current))] -= 1
+    step = max(1, int(max(current.max(), 8)) // 8)
+    moves = [np.eye(K, dtype=int)[c] * sign for c in range(K) for sign in (1, -1)]
+    moves += [np.eye(K, dtype=int)[c] - np.eye(K, dtype=int)[e] for c in range(K) for e in range(K) if c != e]
+    while step >= 1:
+        improved = False
+        for move in moves:
+            candidate = current + step * move
+            allowed = (candidate >= 0).all() and (candidate <= sizes).all() and candidate.sum() <= max_prompts
+            if allowed and search.at(candidate) < search.at(current):
+                current, improved = candidate, True
+        if not improved:
+            step //= 2
+
+
+def _advise(
+    model: ErrorModel, pool: Sequence[PoolSource], columns: Sequence[Columns], counts: Sequence[int]
+) -> tuple[SourceAdvice, ...]:
+    """Marginal values and the price of noise, a source."""
+    worth = -model.count_gradient(columns, counts)
+    sizes = [entry.size for entry in pool]
+    finite = np.isfinite(model.error(columns, sizes))
+    worth_at_all = -model.count_gradient(columns, sizes) if finite else None
+    advice = []
+    for place, entry in enumerate(pool):
+        clean = replace(entry.source, prompts=1, label_noise=0.0, demonstration_noise=0.0)
+        rate = clean_error = None
+        if entry.source.label_noise > 0 or entry.source.demonstration_noise > 0:
+            better = [*columns[:place], model.columns(clean), *columns[place + 1 :]]
+            cleaned = model.error(better, counts)
+            clean_error = cleaned if np.isfinite(cleaned) else None
+            beside = -model.count_gradient([*columns, model.columns(clean)], [*counts, 0])[-1]
+            rate = float(beside / worth[place]) if worth[place] > 0 and beside > 0 else None
+        advice.append(
+            SourceAdvice(
+                entry.name,
+                entry.size,
+                int(counts[place]),
+                float(worth[place]),
+                None if worth_at_all is None else float(worth_at_all[place]),
+                rate,
+                clean_error,
+            )
+        )
+    return tuple(advice)
+
+
+def noisy_for_clean(model: ErrorModel, noisy: Source, clean_prompts: int, max_prompts: int) -> int | None:
+    """The fewest prompts of ``noisy`` alone that do as well as ``clean_prompts`` without its noise.
+
+    None if no number up to ``max_prompts`` does: more noisy prompts do not replace clean ones there.
+    """
+    clean = replace(noisy, prompts=1, label_noise=0.0, demonstration_noise=0.0)
+    goal = model.error([model.columns(clean)], [clean_prompts])
+    column = model.columns(replace(noisy, prompts=1))
+    low, high = 0, None
+    for B in np.unique(np.geomspace(1, max_prompts, 200).round().astype(int)):
+        if model.error([column], [int(B)]) <= goal:
+            high = int(B)
+            break
+        low = int(B)
+    if high is None:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if model.error([column], [middle]) <= goal else (middle, high)
+    return high

@@ -1,0 +1,115 @@
+"""How much: the number of prompts that minimises the predicted error, on both sides of the peak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+_GRID = 64
+NEAR_OPTIMAL = 0.05
+"""Errors within this fraction of the smallest count as near-optimal."""
+
+
+@dataclass(frozen=True)
+class Dose:
+    """The best number of prompts and how much the exact number matters."""
+
+    prompts: int
+    error: float
+    """Predicted error / d there."""
+    error_before: float
+    """At B = 0."""
+    error_at_max: float | None
+    """At the largest number allowed; None at the peak, where the mean is infinite."""
+    near_optimal: tuple[int, int]
+    """The range of B around the best one whose predicted error is within 5 percent of it."""
+    best_below_peak: tuple[int, float] | None
+    """The best (B, error) with fewer prompts than the data's rank, if B >= 1 fits there."""
+    best_above_peak: tuple[int, float] | None
+    """The best (B, error) with more, if ``max_prompts`` reaches there."""
+    curve: tuple[tuple[int, float | None], ...]
+    """(B, predicted error / d), None where the mean is infinite."""
+
+
+def find_dose(error: Callable[[int], float], max_prompts: int, peak: int) -> Dose:
+    """Minimise ``error`` over the integers 0..max_prompts, globally.
+
+    ``error`` is smooth on either side of ``peak`` and infinite at it. Every local minimum of a grid (even in
+    log B, dense around the peak) that comes within a fifth of the best is refined to the integer.
+    """
+    seen: dict[int, float] = {}
+
+    def at(B: int) -> float:
+        if B not in seen:
+            seen[B] = error(B)
+        return seen[B]
+
+    # Even in log B and in the distance to the peak on either side: minima next to the peak are narrow.
+    pieces = [np.geomspace(1, max_prompts, _GRID)]
+    if peak > 2:
+        pieces.append(peak - np.geomspace(1, peak - 1, _GRID // 2))
+    if max_prompts > peak > 0:
+        pieces.append(peak + np.geomspace(1, max_prompts - peak, _GRID // 2))
+    rounded = np.unique(np.append(np.concatenate(pieces).round().astype(int), [0, max_prompts]))
+    grid = [int(B) for B in rounded if 0 <= B <= max_prompts]
+    values = np.array([at(B) for B in grid])
+    lowest = values.min()
+    for i, value in enumerate(values):
+        left, right = values[max(i - 1, 0)], values[min(i + 1, len(grid) - 1)]
+        if value <= min(left, right) and value <= 1.2 * lowest:
+            _refine(at, grid[max(i - 1, 0)], grid[i], grid[min(i + 1, len(grid) - 1)])
+    best = min(seen, key=lambda B: (seen[B], B))
+    points = tuple((B, seen[B] if np.isfinite(seen[B]) else None) for B in grid)
+    return Dose(
+        best,
+        seen[best],
+        at(0),
+        at(max_prompts) if np.isfinite(at(max_prompts)) else None,
+        _near_optimal(at, best, max_prompts),
+        _best(seen, lambda B: 0 < B < peak),
+        _best(seen, lambda B: B > peak),
+        points,
+    )
+
+
+def _refine(at: Callable[[int], float], low: int, middle: int, high: int) -> None:
+    """Golden-section search on integers for the minimum bracketed by low <= middle <= high."""
+    while high - low > 2:
+        if high - middle > middle - low:
+            probe = middle + max(1, round(0.382 * (high - middle)))
+            low, middle, high = (low, middle, probe) if at(middle) <= at(probe) else (middle, probe, high)
+        else:
+            probe = middle - max(1, round(0.382 * (middle - low)))
+            low, middle, high = (probe, middle, high) if at(middle) <= at(probe) else (low, probe, middle)
+
+
+def _near_optimal(at: Callable[[int], float], best: int, max_prompts: int) -> tuple[int, int]:
+    """The ends of the interval around ``best`` with error within 5 percent, by doubling and bisection."""
+    limit = (1 + NEAR_OPTIMAL) * at(best)
+    ends = []
+    for direction, room in ((-1, best), (1, max_prompts - best)):
+        inside, step = 0, 1
+        while inside < room:
+            reach = min(inside + step, room)
+            if at(best + direction * reach) > limit:
+                outside = reach
+                while outside - inside > 1:
+                    middle = (inside + outside) // 2
+                    if at(best + direction * middle) > limit:
+                        outside = middle
+                    else:
+                        inside = middle
+                break
+            inside, step = reach, 2 * step
+        ends.append(best + direction * inside)
+    return ends[0], ends[1]
+
+
+def _best(seen: dict[int, float], allowed: Callable[[int], bool]) -> tuple[int, float] | None:
+    inside = [B for B in seen if allowed(B) and np.isfinite(seen[B])]
+    if not inside:
+        return None
+    best = min(inside, key=lambda B: (seen[B], B))
+    return best, seen[best]

@@ -1,0 +1,115 @@
+"""Err as a function of what is collected: the pretrained model and the target fixed, columns free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from datadose.covariance import Array, is_spectrum, product, transpose, wishart_second_moment
+from datadose.theory.asymptotics import Source
+from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
+from datadose.theory.sensitivity import sensitivity
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorModel:
+    """The exact asymptotic error / d after SFT from ``V0``, as a function of the columns that SFT sees.
+
+    Args:
+        V0: operator before SFT, spectrum (d,) or (d, d).
+        eta: chain-of-thought step.
+        target: test covariance Sigma.
+        test_length: length n of the test prompts.
+        chain_steps: k of the chains; it matters where prompts are noisy.
+    """
+
+    V0: Array
+    eta: float
+    target: Array
+    test_length: int
+    chain_steps: int = 1
+
+    @cached_property
+    def test_second_moment(self) -> Array:
+        """E[S^2] of the test prompts."""
+        return wishart_second_moment(self.target, self.test_length)
+
+    def rotated(self, basis: Array, target: Array | None = None) -> ErrorModel:
+        """The same problem in the orthonormal ``basis`` (d, d), where Sigma is ``target`` if it is known."""
+        return replace(
+            self,
+            V0=rotated(self.V0, basis),
+            target=rotated(self.target, basis) if target is None else target,
+        )
+
+    def columns(self, source: Source) -> Columns:
+        """The second moments of a source's prompts."""
+        return source.columns(self.eta, self.chain_steps)
+
+    def equivalent(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> Equivalent:
+        """The deterministic equivalent of V* with these counts of the columns."""
+        counted = [replace(c, count=float(B)) for c, B in zip(columns, counts, strict=True)]
+        return deterministic_equivalent(self.V0, self.eta, counted)
+
+    def error(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> float:
+        """Err / d; infinity at a peak and next to it, where the mean over finite prompts does not exist."""
+        try:
+            equivalent = self.equivalent(columns, counts)
+        except PeakError:
+            return np.inf
+        if equivalent.distance_to_peak <= 1:
+            return np.inf
+        return equivalent.error(self.target, self.test_second_moment)
+
+    def count_gradient(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> Array:
+        """dErr/dB_c of every source, shape (K,), also of sources with no prompts yet (their first prompt's).
+
+        By differences where some sources are above their peak and others below.
+        """
+        counts = np.maximum(np.asarray(counts, dtype=np.float64), _FIRST)
+        equivalent = self.equivalent(columns, counts)
+        if not equivalent.is_mixed:
+            return sensitivity(equivalent, self.target, self.test_second_moment).counts
+        gradient = np.empty(len(counts))
+        for place in range(len(counts)):
+            step = np.zeros(len(counts))
+            step[place] = min(1e-4 * max(1.0, counts[place]), counts[place] / 2)
+            ends = [
+                self.equivalent(columns, counts + sign * step).error(self.target, self.test_second_moment)
+                for sign in (1, -1)
+            ]
+            gradient[place] = (ends[0] - ends[1]) / (2 * step[place])
+        return gradient
+
+
+_FIRST = 1e-3
+"""A thousandth of a prompt stands for none when the first prompt's worth is asked for."""
+
+
+def rotated(M: Array, basis: Array) -> Array:
+    """U^T M U."""
+    return product(transpose(basis), product(M, basis))
+
+
+def rotated_columns(columns: Columns, basis: Array) -> Columns:
+    """The same columns in the orthonormal ``basis``."""
+    pair = columns.pair
+    if pair is not None:
+        pair = replace(pair, second_moment=rotated(pair.second_moment, basis))
+    return replace(
+        columns,
+        second_moment=rotated(columns.second_moment, basis),
+        cross=rotated(columns.cross, basis),
+        pair=pair,
+    )
+
+
+def spectral_basis(matrix: Array) -> tuple[Array, Array | None]:
+    """Eigenvalues of a covariance (clipped at 0) and its basis (None for a spectrum: its own)."""
+    if is_spectrum(matrix):
+        return matrix, None
+    values, vectors = np.linalg.eigh(matrix)
+    return np.clip(values, 0.0, None), vectors
