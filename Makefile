@@ -41,6 +41,7 @@ lint: $(READY)
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curves.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predict.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/planner.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/finite_size.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stages.py
 

@@ -98,7 +98,7 @@ def _add_reproduce(commands: Any) -> None:
         "targets",
         nargs="*",
         default=["all"],
-        help="fig1 fig2 fig4 fig4map fig5 claims, insights (or one of them), or all",
+        help="fig1 fig2 fig4 fig4map fig5 planner claims, insights (or one of them), or all",
     )
     parser.add_argument("--preset", default="quick", help="smoke, quick or paper")
     parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
@@ -208,10 +208,13 @@ def _add_plan(commands: Any) -> None:
 
 def _plan(arguments: argparse.Namespace, _: str) -> None:
     from datadose.errors import reject
+    from datadose.files import prepare_folder
     from datadose.planner import plan_file
 
     if arguments.plot is not None and arguments.plot.suffix != ".png":
         reject("plot", str(arguments.plot), "a file name that ends in .png")
+    if arguments.plot is not None:
+        prepare_folder("plot", arguments.plot.parent)
     found = plan_file(arguments.shift)
     document = found.to_json()
     if arguments.plot is not None:

@@ -190,6 +190,7 @@ class PlanConfig(Strict):
     max_prompts: Size
     interference: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     sources: Annotated[list[SourceConfig], Field(min_length=1)] | None = None
+    rl_prompts: Size | None = None
     chain_steps: Size = 1
     steps: Size = 1000
     reward: Literal["dense", "verifiable"] = "dense"

@@ -113,6 +113,13 @@ STORIES = {
         "than after outcome supervision or RL.",
         ("overthinking",),
     ),
+    "planner": Story(
+        "Does the planner find the right dose?",
+        "On random shifts that nothing was built from, the number of prompts that `datadose plan` chooses is "
+        "compared with the best of all numbers in simulation. The planner's own choice of directions, at the "
+        "same total variance, improves on the paper's mostly where the best set is small.",
+        ("planner-dose", "planner-allocation"),
+    ),
 }
 
 

@@ -27,9 +27,13 @@ from datadose.experiments.insights import (
     Size,
     Stability,
 )
+from datadose.experiments.planner_regret import PlannerRegret
+from datadose.experiments.planner_stages import PlannerStages
 from datadose.experiments.sft_curves import Figure1, Figure2
 from datadose.figures.figure4 import draw_figure4, draw_figure4_map
 from datadose.figures.insights import draw_balance, draw_selection, draw_size, draw_stability
+from datadose.figures.planner import draw_planner
+from datadose.figures.planner_stages import draw_planner_stages
 from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
 from datadose.figures.stages import draw_bands, draw_overthinking, draw_synergy
 from datadose.figures.style import save
@@ -61,13 +65,13 @@ TARGETS: dict[str, Target] = {
     "rl_bands": Target({"rl_bands": Bands}, draw_bands),
     "sft_then_rl": Target({"sft_then_rl": SftThenRl}, draw_synergy),
     "overthinking": Target({"overthinking": Overthinking}, draw_overthinking),
+    "planner": Target({"planner": PlannerRegret}, draw_planner),
+    "planner_stages": Target({"planner_stages": PlannerStages}, draw_planner_stages),
     "claims": Target({"theorems": Theorems, "insight1": Insight1}),
 }
 
 
-INSIGHTS = tuple(
-    name for name in TARGETS if name not in ("fig1", "fig2", "fig4", "fig4map", "fig5", "claims")
-)
+INSIGHTS = tuple(name for name in TARGETS if name != "claims" and not name.startswith(("fig", "planner")))
 GROUPS = {"all": tuple(TARGETS), "insights": INSIGHTS}
 """Names that stand for several targets."""
 

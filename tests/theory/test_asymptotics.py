@@ -251,13 +251,3 @@ def test_bad_requests_are_named(field: str, arguments: tuple, options: dict) -> 
 def test_as_printed_wants_two_full_blocks(shift: Shift) -> None:
     with pytest.raises(InputError, match="as-printed"):
         predict_error(shift, 5, 10, form="as-printed")
-
-
-@pytest.mark.parametrize("counts", [(20, 5), (30, 12)])
-def test_mixed_regimes_are_refused(counts: tuple[int, int]) -> None:
-    """A source above its own rank in a mixture below the total, and the converse above: no fixed point."""
-    sources = [
-        Source(random_psd(30, rank, rank=rank), 50, B) for rank, B in zip((15, 30), counts, strict=True)
-    ]
-    with pytest.raises(InputError, match="every group of sources"):
-        mixture_error(-np.eye(30), 0.3, sources, np.eye(30), 50)

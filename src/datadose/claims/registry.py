@@ -7,6 +7,7 @@ from datadose.claims.figures import FIGURE_CLAIMS
 from datadose.claims.insights import INSIGHT_CLAIMS
 from datadose.claims.ledger import Claim
 from datadose.claims.outcome import OUTCOME_CLAIMS
+from datadose.claims.planner import PLANNER_CLAIMS
 from datadose.claims.theorems import THEOREM_CLAIMS
 
 
@@ -26,4 +27,12 @@ LATER_CLAIMS = [
     )
 ]
 
-CLAIMS = [*THEOREM_CLAIMS, *FIGURE_CLAIMS, *OUTCOME_CLAIMS, *FIGURE4_CLAIMS, *INSIGHT_CLAIMS, *LATER_CLAIMS]
+CLAIMS = [
+    *THEOREM_CLAIMS,
+    *FIGURE_CLAIMS,
+    *OUTCOME_CLAIMS,
+    *FIGURE4_CLAIMS,
+    *INSIGHT_CLAIMS,
+    *PLANNER_CLAIMS,
+    *LATER_CLAIMS,
+]

@@ -114,7 +114,7 @@ def dose_of(problem: AllocationProblem, spectrum: Array, max_prompts: int) -> Do
     """The best number of prompts for data with this spectrum."""
     column = problem.model.columns(Source(spectrum, problem.length, 1))
     rank = int((spectrum > 0).sum())
-    return find_dose(lambda B: problem.model.error([column], [B]), max_prompts, rank)
+    return find_dose(lambda B: problem.model.error([column], [B]), max_prompts, rank, grid_points=24)
 
 
 def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocation:

@@ -19,6 +19,7 @@ from datadose.theory.equivalent import Columns
 
 _SHARES = (0.05, 0.15, 0.35, 0.7, 1.0)
 _STARTS = 3
+_NO_PROMPT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +164,7 @@ def _descend(
 
     def objective(counts: Array) -> tuple[float, Array]:
         counts = np.clip(counts, 0, sizes)
+        counts[counts < _NO_PROMPT] = 0.0
         value = model.error(columns, counts)
         if not np.isfinite(value):
             raise FloatingPointError

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_GRID = 64
 NEAR_OPTIMAL = 0.05
 """Errors within this fraction of the smallest count as near-optimal."""
 
@@ -33,7 +32,7 @@ class Dose:
     """(B, predicted error / d), None where the mean is infinite."""
 
 
-def find_dose(error: Callable[[int], float], max_prompts: int, peak: int) -> Dose:
+def find_dose(error: Callable[[int], float], max_prompts: int, peak: int, *, grid_points: int = 64) -> Dose:
     """Minimise ``error`` over the integers 0..max_prompts, globally.
 
     ``error`` is smooth on either side of ``peak`` and infinite at it. Every local minimum of a grid (even in
@@ -47,11 +46,11 @@ def find_dose(error: Callable[[int], float], max_prompts: int, peak: int) -> Dos
         return seen[B]
 
     # Even in log B and in the distance to the peak on either side: minima next to the peak are narrow.
-    pieces = [np.geomspace(1, max_prompts, _GRID)]
+    pieces = [np.geomspace(1, max_prompts, grid_points)]
     if peak > 2:
-        pieces.append(peak - np.geomspace(1, peak - 1, _GRID // 2))
+        pieces.append(peak - np.geomspace(1, peak - 1, grid_points // 2))
     if max_prompts > peak > 0:
-        pieces.append(peak + np.geomspace(1, max_prompts - peak, _GRID // 2))
+        pieces.append(peak + np.geomspace(1, max_prompts - peak, grid_points // 2))
     rounded = np.unique(np.append(np.concatenate(pieces).round().astype(int), [0, max_prompts]))
     grid = [int(B) for B in rounded if 0 <= B <= max_prompts]
     values = np.array([at(B) for B in grid])
@@ -67,7 +66,7 @@ def find_dose(error: Callable[[int], float], max_prompts: int, peak: int) -> Dos
         seen[best],
         at(0),
         at(max_prompts) if np.isfinite(at(max_prompts)) else None,
-        _near_optimal(at, best, max_prompts),
+        _near_optimal(at, best, max_prompts, peak),
         _best(seen, lambda B: 0 < B < peak),
         _best(seen, lambda B: B > peak),
         points,
@@ -85,11 +84,14 @@ def _refine(at: Callable[[int], float], low: int, middle: int, high: int) -> Non
             low, middle, high = (probe, middle, high) if at(middle) <= at(probe) else (low, probe, middle)
 
 
-def _near_optimal(at: Callable[[int], float], best: int, max_prompts: int) -> tuple[int, int]:
+def _near_optimal(at: Callable[[int], float], best: int, max_prompts: int, peak: int) -> tuple[int, int]:
     """The ends of the interval around ``best`` with error within 5 percent, by doubling and bisection."""
     limit = (1 + NEAR_OPTIMAL) * at(best)
+    # Doubling would leap over a narrow peak: the interval stays on the best's side of it.
+    lowest = peak if best > peak else 0
+    highest = min(peak, max_prompts) if best < peak else max_prompts
     ends = []
-    for direction, room in ((-1, best), (1, max_prompts - best)):
+    for direction, room in ((-1, best - lowest), (1, highest - best)):
         inside, step = 0, 1
         while inside < room:
             reach = min(inside + step, room)

@@ -31,6 +31,7 @@ from datadose.covariance import (
 )
 from datadose.errors import reject, require_integer, require_number
 from datadose.planner.error_model import ErrorModel
+from datadose.prompts import draw_wishart
 from datadose.theory.equivalent import Columns, Equivalent, deterministic_equivalent
 from datadose.theory.outcome import error_factor_path, population_curvature, weighted_chi_square
 
@@ -48,6 +49,7 @@ class PostTraining:
         reward: ``dense`` (outcome supervision) or ``verifiable`` (0/1).
         tolerance: an answer passes if its root mean square error over the shift's directions is no larger.
         noise: the policy's scale sigma.
+        samples: answers that RL samples in a step (prompts times group size).
     """
 
     chain_steps: int = 1
@@ -55,10 +57,12 @@ class PostTraining:
     reward: Reward = "dense"
     tolerance: float = 0.5
     noise: float = 0.1
+    samples: int = 256
 
     def __post_init__(self) -> None:
         require_integer("chain_steps", self.chain_steps, 1)
         require_integer("steps", self.steps, 1)
+        require_integer("samples", self.samples, 1)
         if self.reward not in REWARDS:
             reject("reward", self.reward, " or ".join(REWARDS))
         require_number("tolerance", self.tolerance, 0, np.inf, open_ends=True)
@@ -72,10 +76,27 @@ class State:
     operator: Array
     spread: Equivalent | None = None
     """The equivalent of the stage that led here, for the variance around the mean."""
+    before: State | None = None
+    """Where that stage started, if that was uncertain too."""
+    ridge: float = 0.0
+    """The ridge of that stage: ridge V0 R is what it keeps of its start V0."""
 
-    def variance(self, M: Array) -> float:
-        """E tr((V - Vbar) M (V - Vbar)^T), not divided by d."""
-        return 0.0 if self.spread is None else self.spread.variance(M)
+    def variance(self, M: Array, rows: Array | None = None) -> float:
+        """E tr((V - Vbar) M (V - Vbar)^T), not divided by d; over the answer's ``rows`` (d, m) if given.
+
+        The stage's own, and what is left of its start's,
+        ridge^2 tr[D(R M R) + sum_c kappa_c(M) D(R C_c R)].
+        """
+        if self.spread is None:
+            return 0.0
+        total = self.spread.variance(M, rows)
+        if self.before is not None and self.before.spread is not None:
+            R = self.spread.resolvent
+            kept = self.before.variance(product(R, M, R), rows)
+            for kappa, C in zip(self.spread.leverages(M), self.spread.features.moments, strict=True):
+                kept += kappa * self.before.variance(product(R, C, R), rows)
+            total += float(self.ridge**2 * kept)
+        return total
 
 
 def descent_ridge(columns: Sequence[Columns], steps: int) -> float:
@@ -121,15 +142,37 @@ class Ground:
     def pass_rate(self, state: State) -> float:
         """The share of answers that a verifiable reward accepts, on the target's prompts.
 
-        The answer's error is taken as Gaussian with its covariance over prompts and weights: exact for one
-        thinking step, to order 1/n for more.
+        For one thinking step the answer's error is taken as Gaussian with its exact covariance over prompts
+        and weights. For more, powers of S have tails: up to d = 256 the law is averaged over drawn S (a fixed
+        seed), beyond it the covariance is taken to order 1/n.
         """
+        if self.training.chain_steps > 1 and len(self.model.target) <= _DRAWN:
+            return self._drawn_pass_rate(state)
         covariance = _answer_covariance(state.operator, self.model, self.training.chain_steps)
         inside = self.within(covariance)
         values = inside if is_spectrum(inside) else np.linalg.eigvalsh(inside)
-        spread = state.variance(self.model.test_second_moment) / len(self.model.target)
-        values = np.maximum(values, 0) + spread + self.training.noise**2
+        values = np.maximum(values, 0) + self._floor(state)
         return weighted_chi_square(values, self.training.tolerance**2 * self.count)
+
+    def _drawn_pass_rate(self, state: State) -> float:
+        """The mean over a few prompts' S of the pass rate given S."""
+        model, V, d = self.model, dense(state.operator), len(self.model.target)
+        draws = min(64, max(4, 4 * _DRAWN // d))
+        rates = []
+        for S in draw_wishart(model.target, model.test_length, draws, seed=0):
+            power = np.linalg.matrix_power(np.eye(d) + V @ S, self.training.chain_steps)
+            inside = self.within(power @ power.T)
+            values = np.clip(np.linalg.eigvalsh(inside), 0, None) + self._floor(state)
+            rates.append(weighted_chi_square(values, self.training.tolerance**2 * self.count))
+        return float(np.mean(rates))
+
+    def _floor(self, state: State) -> float:
+        """What the policy's noise and the state's uncertainty add to every direction's variance."""
+        rows = np.eye(len(self.judged))[:, self.judged > 0] if is_spectrum(self.judged) else self.judged
+        return state.variance(self.model.test_second_moment, rows) / self.count + self.training.noise**2
+
+
+_DRAWN = 256
 
 
 def _answer_covariance(V: Array, model: ErrorModel, k: int) -> Array:
@@ -139,9 +182,6 @@ def _answer_covariance(V: Array, model: ErrorModel, k: int) -> Array:
     E[X A X] = (E[S A S] - Sigma A Sigma) = (Sigma A^T Sigma + tr(A Sigma) Sigma) / n.
     """
     sigma, step = model.target, plus(identity_like(V), product(V, model.target))
-    # (Sigma^2 + tr(Sigma) Sigma) / n, so that n need not be known.
-    excess = plus(model.test_second_moment, -product(sigma, sigma))
-    per_length = trace(excess) / (trace(product(sigma, sigma)) + trace(sigma) ** 2)
     powers = [identity_like(V)]
     for _ in range(k):
         powers.append(product(powers[-1], step))
@@ -151,7 +191,7 @@ def _answer_covariance(V: Array, model: ErrorModel, k: int) -> Array:
             A = product(powers[k - 1 - i], transpose(powers[k - 1 - j]))
             moved = plus(product(sigma, transpose(A), sigma), trace_product(A, sigma) * sigma)
             left, right = product(powers[i], V), product(powers[j], V)
-            total = plus(total, per_length * product(left, moved, transpose(right)))
+            total = plus(total, product(left, moved, transpose(right)) / model.test_length)
     return total
 
 
@@ -165,24 +205,22 @@ def after_sft(ground: Ground, columns: Sequence[Columns], steps: int) -> State:
 
 
 def after_outcome(
-    ground: Ground, start: State, prompts: int, steps: int, curvature: float | None = None
+    ground: Ground, start: State, prompts: int, steps: int, moved: Array | None = None
 ) -> tuple[State, float]:
     """The state after ``steps`` steps of outcome supervision on target prompts, and its predicted error / d.
 
     What ``start`` is uncertain about decays as its mean does (for one thinking step; for more it is left
-    out). ``curvature`` is :func:`start_curvature` of the start, if it is known.
+    out). ``moved`` is :func:`long_prompt_path` at this number of steps, if it is known.
     """
     model = ground.model
     columns = Columns(prompts, model.test_second_moment, model.target)
     ridge = descent_ridge([columns], steps)
     found = deterministic_equivalent(start.operator, 1.0, [columns], ridge=ridge)
-    state = State(found.mean, found)
+    state = State(found.mean, found, start, ridge)
     error = ground.error(state)
-    error += _inherited(start, found, ridge, model.test_second_moment) / len(model.target)
     if ground.training.chain_steps > 1:
-        if curvature is None:
-            curvature = start_curvature(ground, start.operator)
-        moved = _long_prompt_path(ground, start.operator, steps / curvature)
+        if moved is None:
+            moved = long_prompt_path(ground, start.operator, [steps])[0]
         many = Columns(1e9 * prompts, columns.second_moment, columns.cross)
         unlimited = deterministic_equivalent(start.operator, 1.0, [many], ridge=1e9 * ridge)
         error += ground.error(State(moved)) - ground.error(State(unlimited.mean))
@@ -200,37 +238,30 @@ def start_curvature(ground: Ground, V0: Array) -> float:
     return float(k * (2 * k - 1) * max(norm, 1e-3) ** (2 * k - 2) * largest**2)
 
 
-def _inherited(start: State, found: Equivalent, ridge: float, M: Array) -> float:
-    """What the start's uncertainty adds: the part of the ridge error that is quadratic in V0."""
-    if start.spread is None:
-        return 0.0
-    R = found.resolvent
-    kept = start.variance(product(R, M, R))
-    for kappa, C in zip(found.leverages(M), found.features.moments, strict=True):
-        kept += kappa * start.variance(product(R, C, R))
-    return float(ridge**2 * kept)
+def long_prompt_path(ground: Ground, V0: Array, counts: Sequence[int]) -> list[Array]:
+    """V after each number of steps (increasing) of descent on the k-step outcome loss, B, n -> infinity.
 
-
-def _long_prompt_path(ground: Ground, V0: Array, time: float) -> Array:
-    """V after gradient flow on the k-step outcome loss for B, n -> infinity.
-
-    With spectra in closed form, otherwise dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated.
+    Gradient flow for the time steps / :func:`start_curvature`: in closed form with spectra, otherwise
+    dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated once.
     """
     sigma, k = ground.model.target, ground.training.chain_steps
+    times = np.array(counts, dtype=np.float64) / start_curvature(ground, V0)
     if is_spectrum(V0) and is_spectrum(sigma):
         u0 = 1 + V0 * sigma
-        change = error_factor_path(u0, sigma, k, time) - u0
-        return V0 + np.divide(change, sigma, out=np.zeros_like(change), where=sigma > 0)
+        changes = [error_factor_path(u0, sigma, k, time) - u0 for time in times]
+        return [V0 + np.divide(c, sigma, out=np.zeros_like(c), where=sigma > 0) for c in changes]
     V0 = dense(V0)
     d, eye = len(V0), np.eye(len(V0))
 
     def flow(_: float, flat: Array) -> Array:
         M = eye + product(flat.reshape(d, d), sigma)
-        powers = [eye]
-        for _step in range(k):
-            powers.append(powers[-1] @ M)
-        pulls = (powers[j].T @ powers[k] @ powers[k - 1 - j].T for j in range(k))
-        return -product(sum(pulls, np.zeros((d, d))), sigma).ravel()
+        top = np.linalg.matrix_power(M, k)
+        # sum_j (M^T)^j M^k (M^T)^{k-1-j} by Horner's rule from both sides.
+        total, right = top, top
+        for _step in range(k - 1):
+            right = right @ M.T
+            total = M.T @ total + right
+        return -product(total, sigma).ravel()
 
-    found = solve_ivp(flow, (0, time), V0.ravel(), method="RK23", rtol=1e-2, atol=1e-3)
-    return np.asarray(found.y[:, -1].reshape(d, d))
+    found = solve_ivp(flow, (0, times[-1]), V0.ravel(), "RK23", t_eval=times, rtol=1e-2, atol=1e-3)
+    return [column.reshape(d, d) for column in found.y.T]

@@ -120,6 +120,7 @@ def plan(
     length: int,
     max_prompts: int,
     *,
+    rl_prompts: int | None = None,
     training: PostTraining | None = None,
     sources: Sequence[PoolSource] | None = None,
     budget: tuple[Budget, float] | None = None,
@@ -131,7 +132,8 @@ def plan(
         shift: Sigma0, Delta, the data's covariance A (see ``Shift.aligned``) and eta. With ``sources`` A is
             not used.
         length: prompt length n of all stages.
-        max_prompts: the largest number of prompts of SFT, and the number of RL's, >= 1.
+        max_prompts: the largest number of prompts of SFT, >= 1.
+        rl_prompts: how many target prompts RL has; ``max_prompts`` unless given.
         training: chain length k (of SFT, OS and RL), steps and reward; PostTraining() unless given.
         sources: the pool, to choose counts from.
         budget: (kind, cap) on tr A or tr A^2 for the better allocation; the cost of A itself unless given.
@@ -140,6 +142,7 @@ def plan(
     Raises InputError for values out of range. A zero Delta gives a plan: nothing to adapt to.
     """
     require_integer("max_prompts", max_prompts, 1)
+    rl_prompts = max_prompts if rl_prompts is None else require_integer("rl_prompts", rl_prompts, 1)
     training = training or PostTraining()
     V0 = pretrained_operator(shift.sigma0, length)
     model = ErrorModel(V0, shift.eta, shift.target, length, training.chain_steps)
@@ -160,7 +163,7 @@ def plan(
             for entry, B in zip(sources, counts.prompts, strict=True)
         ]
         allocation = _mixture(sources, counts.prompts)
-    stages = _stages(shift, model, columns, training, max_prompts, radius)
+    stages = _stages(shift, model, columns, training, rl_prompts, radius)
     return Plan(
         prompts=dose.prompts if dose else sum(counts.prompts) if counts else 0,
         predicted_error=dose.error if dose else counts.error if counts else 0.0,
@@ -197,16 +200,19 @@ def _doses(
     spectrum, basis = spectral_basis(shift.data)
     model = model if basis is None else model.rotated(basis)
     others = [max(1, round(factor * length)) for factor in _LENGTHS]
-    found = {n: _dose(model, spectrum, n, max_prompts) for n in sorted({*others, length})}
-    return found[length], tuple((n, dose.prompts, dose.error) for n, dose in found.items())
+    found = {n: _dose(model, spectrum, n, max_prompts, 24) for n in sorted({*others})}
+    found[length] = _dose(model, spectrum, length, max_prompts)
+    return found[length], tuple((n, found[n].prompts, found[n].error) for n in sorted(found))
 
 
-def _dose(model: ErrorModel, data: Array, length: int, max_prompts: int) -> Dose:
+def _dose(model: ErrorModel, data: Array, length: int, max_prompts: int, grid_points: int = 64) -> Dose:
     """The best number of prompts of covariance ``data``."""
     spectrum, basis = spectral_basis(data)
     model = model if basis is None else model.rotated(basis)
     column = model.columns(Source(spectrum, length, 1))
-    return find_dose(lambda B: model.error([column], [B]), max_prompts, rank(spectrum))
+    return find_dose(
+        lambda B: model.error([column], [B]), max_prompts, rank(spectrum), grid_points=grid_points
+    )
 
 
 def _better_allocation(
@@ -263,7 +269,7 @@ def _stages(
     model: ErrorModel,
     columns: Sequence[Columns],
     training: PostTraining,
-    max_prompts: int,
+    rl_prompts: int,
     radius: float,
 ) -> StageChoice:
     """The choice of stage, in the target's eigenbasis, where outcome supervision is elementwise."""
@@ -273,7 +279,7 @@ def _stages(
         model = model.rotated(basis, target)
         judged = transpose(basis) @ judged
         columns = [rotated_columns(c, basis) for c in columns]
-    return choose_stage(Ground(model, judged, training), columns, max_prompts, radius)
+    return choose_stage(Ground(model, judged, training), columns, rl_prompts, radius)
 
 
 def _best_eta(
@@ -286,7 +292,7 @@ def _best_eta(
     for eta in np.geomspace(0.05, 1.0, 9):
         data = Shift.aligned(shift.sigma0, shift.delta, float(eta)).data + outside
         model = ErrorModel(V0, float(eta), shift.target, length, training.chain_steps)
-        dose = _dose(model, data, length, max_prompts)
+        dose = _dose(model, data, length, max_prompts, 24)
         found.append((float(eta), dose.prompts, dose.error))
     return min(found, key=lambda entry: entry[2])
 
@@ -305,7 +311,14 @@ def plan_file(path: Path) -> Plan:
         pool = [_pool_source(entry, folder, len(sigma0), config.length) for entry in config.sources]
         everything = _mixture(pool, [entry.size for entry in pool])
         shift = Shift(sigma0, delta, everything, config.eta)
-        return plan(shift, config.length, config.max_prompts, training=training, sources=pool)
+        return plan(
+            shift,
+            config.length,
+            config.max_prompts,
+            rl_prompts=config.rl_prompts,
+            training=training,
+            sources=pool,
+        )
     if not delta.any():
         shift = Shift(sigma0, delta, sigma0, config.eta)
     else:
@@ -314,6 +327,7 @@ def plan_file(path: Path) -> Plan:
         shift,
         config.length,
         config.max_prompts,
+        rl_prompts=config.rl_prompts,
         training=training,
         budget=None if config.budget is None else (config.budget.kind, config.budget.cap),
         choose_eta=config.choose_eta,

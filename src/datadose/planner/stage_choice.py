@@ -18,14 +18,19 @@ from datadose.planner.dynamics import (
     after_outcome,
     after_sft,
     descent_ridge,
+    long_prompt_path,
     start_curvature,
 )
 from datadose.theory.equivalent import Columns
 
 Stage: TypeAlias = Literal["none", "sft", "rl", "sft then rl"]
 
-SIGNAL = 1e-3
-"""A verifiable reward with a smaller pass rate is taken to teach nothing within a usual budget."""
+ENOUGH_PASSES = 1e4
+"""k^2 times the passing samples that RL with a verifiable reward needs to get halfway to what it can reach.
+
+Read off development runs (docs/derivations/planner.md), not derived.
+"""
+_NO_SIGNAL = 0.05
 _SETTLED = 0.05
 _WORTH_A_STAGE = 0.02
 """A stage must improve on a simpler choice by this fraction of its error, or by this pass rate."""
@@ -43,7 +48,7 @@ class Outlook:
     pass_rate: float
     """Predicted pass rate of the verifiable reward on the target's prompts."""
     has_signal: bool
-    """Whether its RL stage, if it has one, starts from a pass rate that teaches (always for dense)."""
+    """Whether its RL stage, if it has one, sees enough passing samples to learn (always for dense)."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,16 @@ def choose_stage(
         ("sft then rl", halfway, max(1, T - T // 2)),
     )
     for stage, start, steps in second:
-        passed = ground.pass_rate(start)
-        signal = not verifiable or passed >= SIGNAL
-        state, error = start, ground.error(start)
-        if signal:
-            state, error = after_outcome(ground, start, outcome_prompts, steps)
+        state, error = after_outcome(ground, start, outcome_prompts, steps)
+        before, passed = ground.pass_rate(start), ground.pass_rate(state)
+        progress = _progress(ground, before, steps) if verifiable else 1.0
+        error = progress * error + (1 - progress) * ground.error(start)
+        passed = progress * passed + (1 - progress) * before
         count = demonstrations if stage == "sft then rl" else 0
-        outlooks.append(Outlook(stage, count, outcome_prompts, error, ground.pass_rate(state), signal))
+        signal = progress > _NO_SIGNAL
+        outlooks.append(Outlook(stage, count, outcome_prompts, error, passed, signal))
     # Where no choice passes often enough to be told apart by its pass rate, the error decides.
-    verifiable = verifiable and max(outlook.pass_rate for outlook in outlooks) >= SIGNAL
+    verifiable = verifiable and max(outlook.pass_rate for outlook in outlooks) > _WORTH_A_STAGE
     chosen = outlooks[0]
     for outlook in outlooks[1:]:
         idle = outlook.stage in ("sft", "sft then rl") and demonstrations == 0
@@ -121,6 +127,13 @@ def choose_stage(
     )
 
 
+def _progress(ground: Ground, pass_rate: float, steps: int) -> float:
+    """How far RL with a verifiable reward gets, in [0, 1), from the passing samples that it will see."""
+    training = ground.training
+    passes = pass_rate * training.samples * steps * training.chain_steps**2
+    return passes / (passes + ENOUGH_PASSES)
+
+
 def _better(outlook: Outlook, chosen: Outlook, *, verifiable: bool) -> bool:
     if verifiable:
         return outlook.pass_rate > chosen.pass_rate + _WORTH_A_STAGE
@@ -134,7 +147,10 @@ def _outcome_speed(ground: Ground, prompts: int) -> tuple[float, int | None]:
     # L_OS of one step has curvature Phi Phi^T / B; more steps are told for long prompts.
     curvature = descent_ridge([columns], 1) / prompts if k == 1 else start_curvature(ground, model.V0)
     counts = [int(T) for T in np.unique(np.geomspace(1, 1e6, 25).round())]
-    errors = [after_outcome(ground, State(model.V0), prompts, T, curvature)[1] for T in counts]
+    path = long_prompt_path(ground, model.V0, counts) if k > 1 else [model.V0] * len(counts)
+    errors = [
+        after_outcome(ground, State(model.V0), prompts, T, V)[1] for T, V in zip(counts, path, strict=True)
+    ]
     settled = [abs(error - errors[-1]) <= _SETTLED * abs(errors[-1]) for error in errors]
     first = next(i for i in range(len(counts)) if all(settled[i:]))
     return 2 / curvature, None if first == len(counts) - 1 else counts[first]

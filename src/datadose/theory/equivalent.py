@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from datadose.covariance import (
     RELATIVE_ZERO,
     Array,
+    dense,
     identity_like,
     is_spectrum,
     null_basis,
@@ -111,19 +112,27 @@ class Equivalent:
     @cached_property
     def residual_traces(self) -> Array:
         """tr of the residuals' second moments at Vbar, (F, F): zero between prompts; not divided by d."""
-        found = np.zeros((len(self.weights),) * 2)
-        d, place = len(self.mean), 0
+        return self._residuals(None)
+
+    def _residuals(self, rows: Array | None) -> Array:
+        """The same with the trace over some rows (directions of the answer): an orthonormal basis (d, m)."""
+        seen = self.mean if rows is None else rows.T @ dense(self.mean)
+        m = len(self.mean) if rows is None else rows.shape[1]
+        found, place = np.zeros((len(self.weights),) * 2), 0
         for c in self.columns:
-            fitted = trace_product(product(self.mean, c.second_moment), transpose(self.mean))
-            pull = 2 * self.eta * trace_product(c.cross, self.mean)
-            found[place, place] = fitted + pull + (self.eta**2 + c.noise) * d
+            fitted = trace_product(product(seen, c.second_moment), transpose(seen))
+            if rows is None:
+                pull = trace_product(c.cross, seen)
+            else:
+                pull = float((product(rows.T, c.cross) * seen).sum())
+            found[place, place] = fitted + 2 * self.eta * pull + (self.eta**2 + c.noise) * m
             if c.pair is not None:
                 # Noise nu_i in the answers reaches the two conditions with covariance t^2 O^{-1}.
                 own = slice(place, place + 2)
-                echoed = trace_product(product(self.mean, c.pair.second_moment), transpose(self.mean))
                 inverse = np.linalg.inv(c.pair.weights)
-                found[own, own] = c.noise * d * inverse
-                found[place, place] = fitted + pull + (self.eta**2 + c.noise * inverse[0, 0]) * d
+                echoed = trace_product(product(seen, c.pair.second_moment), transpose(seen))
+                found[own, own] = c.noise * m * inverse
+                found[place, place] += fitted + 2 * self.eta * pull + self.eta**2 * m
                 found[place + 1, place + 1] += echoed
             place += 1 if c.pair is None else 2
         return found
@@ -159,13 +168,23 @@ class Equivalent:
     @cached_property
     def _spread(self) -> Array:
         """Z with E tr((V* - Vbar) M (V* - Vbar)^T) = sum_a t_a(M) Z_a."""
-        own = self.features.counts * (self._gain @ self.residual_traces @ self._gain).diagonal()
+        return self._spread_of(self.residual_traces)
+
+    def _spread_of(self, residuals: Array) -> Array:
+        own = self.features.counts * (self._gain @ residuals @ self._gain).diagonal()
         loop = np.eye(len(own)) - self._scaled @ self._overlap
         return np.asarray(np.linalg.solve(loop, own), dtype=np.float64)
 
-    def variance(self, M: Array) -> float:
-        """E tr((V* - Vbar) M (V* - Vbar)^T) for a symmetric M; not divided by d."""
-        return float(self._direct(M) @ self._spread) if self.columns else 0.0
+    def variance(self, M: Array, rows: Array | None = None) -> float:
+        """E tr((V* - Vbar) M (V* - Vbar)^T) for a symmetric M; not divided by d.
+
+        With ``rows``, an orthonormal basis (d, m), the trace is over these directions of the answer alone:
+        fitting noise does not spread evenly over them.
+        """
+        if not self.columns:
+            return 0.0
+        spread = self._spread if rows is None else self._spread_of(self._residuals(rows))
+        return float(self._direct(M) @ spread)
 
     def quadratic(self, M: Array) -> float:
         """(1/d) E tr(V* M V*^T) for a symmetric M."""
@@ -292,7 +311,8 @@ def _above_peak(features: Features, identity: Array) -> tuple[NDArray[np.bool_],
         q, _ = solve_fixed_point(features, regime, identity, tolerance=1e-2)
         place = np.argsort(np.argsort(-q / features.counts))
         chain = [place < size for size in range(len(place) + 1)]
-        above = max(chain, key=excess)
+        # Sources of next to no prompts inside T's range belong to T: among equals the larger set.
+        above = max(chain, key=lambda chosen: (excess(chosen), int(chosen.sum())))
         rivals = [*chain, *(above ^ one for one in np.eye(len(above), dtype=bool))]
     # A set of the same rank ties only where it differs by sources without prompts, which is no peak.
     others = [rival for rival in rivals if spanned(rival.tobytes()) != spanned(above.tobytes())]

@@ -4,7 +4,8 @@ Err is the derivative at s = 0 of a generating function, so its gradient is the 
 function's partial derivatives, by the envelope theorem (docs/derivations/sensitivity.md). With the notation
 of :mod:`datadose.theory.equivalent` (features a, traces not divided by d, M = E[S_test^2]) and
 L = sum_a q_a rho_a(V) + ||V - V0||^2 [below the peak] + s (2 tr(V Sigma) + tr(V M V^T)) at its stationary
-point (pairs with noisy answers add their G_01), d Err = d + L'(0), where q(s) is the fixed point with s M added to R^{-1}:
+point (pairs with noisy answers add their G_01), d Err = d + L'(0), where q(s) is the fixed point with s M
+added to R^{-1}:
 
     q' = kappa(M),  R' = -R (M + sum_a kappa_a C_a) R,  V' = -(Sigma + V M + sum_a kappa_a X_a) R.
 
@@ -21,7 +22,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from datadose.covariance import RELATIVE_ZERO, Array, identity_like, range_projector, trace
-from datadose.covariance import trace_product as real_trace_product
 from datadose.errors import reject
 from datadose.theory.complex_step import (
     STEP,
@@ -43,9 +43,9 @@ class Sensitivity:
     counts: Array
     """dErr/dB_c, shape (K,): what one more prompt of source c is worth (negative: it helps)."""
     second_moments: tuple[Array, ...]
-    """dErr/dC_a of every feature, symmetric, in the form of the mean."""
+    """dErr/dC_a of every feature, symmetric; the diagonal alone where the moments are spectra."""
     crosses: tuple[Array, ...]
-    """dErr/dA_c at fixed C_c, symmetric."""
+    """dErr/dA_c at fixed C_c, symmetric; the same form."""
     eta: float
     """dErr/d eta at fixed V0 and moments."""
 
@@ -68,6 +68,16 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
     scale = STEP * len(target)
     seen = _range_of_data(equivalent)
 
+    inner = weighted(y * q, moments)
+    if inner.ndim == 1 and V.ndim == 2:
+        # Moments that stay spectra ask for diagonals only: O(d^2).
+        R_whole = np.diag(R) if R.ndim == 1 else R
+        VV, pulled, R = seen * (V * V).sum(axis=0), (R_whole * R_whole.T) @ inner, R_whole.diagonal()
+        V_both = 2 * V.diagonal()
+    else:
+        VV, pulled = product(seen, transposed(V), V, seen), product(R, inner, R)
+        V_both = plus(V, transposed(V))
+
     by_count, by_cross, eta = [], [], 0j
     noise = {pair.first: pair.inverse[0, 1] for pair in features.couplings}
     for place, c in zip(features.first, columns, strict=True):
@@ -78,10 +88,8 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
             by_count.append((y[place] + y[place + 1]) * (1 + s) / (2 * s) + direct)
         else:
             by_count.append(y[place])
-        by_cross.append(equivalent.eta * q[place] * product(seen, plus(V, transposed(V)), seen))
+        by_cross.append(equivalent.eta * q[place] * product(seen, V_both, seen))
         eta += 2 * q[place] * (trace_product(c.cross, V) + equivalent.eta * len(V))
-    pulled = product(R, weighted(y * q, moments), R)
-    VV = product(seen, transposed(V), V, seen)
     by_moment = [qa * plus(VV, pulled, -ya * R) for qa, ya in zip(q, y, strict=True)]
     return Sensitivity(
         np.array([g.imag for g in by_count]) / scale,
@@ -94,7 +102,7 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
 def _range_of_data(equivalent: Equivalent) -> Array:
     """What second moments may change smoothly: everything, or the range of the data where R ends there."""
     P, R = range_projector(equivalent.features.mixed()), equivalent.resolvent
-    beside = trace(R) - real_trace_product(R, P)
+    beside = trace(R) - trace_product(R, P).real
     return identity_like(P) if beside > RELATIVE_ZERO * trace(R) else P
 
 
