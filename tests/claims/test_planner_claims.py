@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from datadose.claims import Tables, judge_all
 from datadose.claims.planner import PLANNER_CLAIMS
 from datadose.experiments.insights.setting import insight_row, insight_table
 from datadose.experiments.planner_regret import EXTRA, NAME
+from datadose.experiments.planner_stages import EXTRA as STAGE_EXTRA
 from datadose.files import write_json, write_table
 
 CLAIMS = {claim.id: claim for claim in PLANNER_CLAIMS}
@@ -79,3 +81,48 @@ def test_allocation_is_judged_where_a_gain_is_predicted(
     entry = judged("planner-allocation", rows, tmp_path)
     assert (entry["verdict"], entry["value"]) == (verdict, value)
     assert "largest" in entry["note"]
+
+
+def stages(*cases: tuple[str, dict[str, float]]) -> pd.DataFrame:
+    """Dense cases: the recommended arm and the four arms' errors, two seeds alike."""
+    rows = [
+        insight_row(
+            "planner_stages",
+            f"case {i}",
+            error=error,
+            seed=seed,
+            kind=arm,
+            reward="dense",
+            recommended=recommended,
+            pass_rate=0.0,
+            spectral_radius=2.0,
+        )
+        for i, (recommended, errors) in enumerate(cases)
+        for arm, error in errors.items()
+        for seed in (0, 1)
+    ]
+    return insight_table(rows, STAGE_EXTRA)
+
+
+RL_WINS = {"none": 2.0, "sft": 2.0, "rl": 1.0, "sft then rl": 2.0}
+SFT_WINS = {"none": 2.0, "sft": 1.0, "rl": 2.0, "sft then rl": 2.0}
+BOTH_WIN = {"none": 2.0, "sft": 2.0, "rl": 2.0, "sft then rl": 1.0}
+VARIED = [("rl", RL_WINS), ("sft", SFT_WINS), ("sft then rl", BOTH_WIN)] * 4
+
+
+@pytest.mark.parametrize(
+    ("cases", "verdict"),
+    [
+        (VARIED, "holds"),
+        # Always SFT does as well: nothing to decide against that rule.
+        ([("sft", SFT_WINS)] * 8, "mixed"),
+        # The planner is always wrong and every rule sometimes right.
+        ([("none", errors) for _, errors in VARIED], "fails"),
+    ],
+)
+def test_stages_are_judged_against_fixed_rules(cases: Any, verdict: str, tmp_path: Path) -> None:
+    write_table(tmp_path / "planner_stages.csv", stages(*cases))
+    write_json(tmp_path / "planner_stages.json", {"config": {"seeds": 2}})
+    entry = judge_all([CLAIMS["planner-stage"]], Tables(tmp_path))[0]
+    assert entry["verdict"] == verdict
+    assert "as good as the best: planner" in entry["note"]

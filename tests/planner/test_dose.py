@@ -51,7 +51,7 @@ def check(found: Dose, error: Callable[[int], float], max_prompts: int) -> None:
         assert value == (values[B] if np.isfinite(values[B]) else None)
 
 
-@pytest.mark.parametrize("max_prompts", [1, 2, 9, 30, 150])
+@pytest.mark.parametrize("max_prompts", [1, 9, 30, 150])
 @pytest.mark.parametrize("name", SHIFTS)
 def test_the_dose_is_the_best_of_all_integers(name: str, max_prompts: int) -> None:
     shift, length = SHIFTS[name]
@@ -83,7 +83,7 @@ def test_no_prompts_where_any_data_hurt() -> None:
     assert found.error == found.error_before
 
 
-@pytest.mark.parametrize("max_prompts", [1, 7, 40, 41, 60, 100, 500])
+@pytest.mark.parametrize("max_prompts", [1, 40, 41, 60, 500])
 @pytest.mark.parametrize("valleys", [(10, 200), (35, 50), (3, 420)])
 @pytest.mark.parametrize("depth", [0.9, 1.0, 1.1])
 def test_two_valleys_and_a_pole(valleys: tuple[int, int], depth: float, max_prompts: int) -> None:
