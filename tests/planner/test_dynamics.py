@@ -19,6 +19,7 @@ from datadose.planner.dynamics import (
     after_sft,
     descent_ridge,
     long_prompt_path,
+    sample_edge,
     start_curvature,
 )
 from datadose.planner.error_model import rotated_columns
@@ -95,19 +96,19 @@ def test_the_closed_form_of_descent_is_descent() -> None:
 @pytest.mark.parametrize("steps", [30, 100, 1000])
 @pytest.mark.parametrize("prompts", [10, 40, 150, 600])
 def test_stages_against_gradient_descent(prompts: int, steps: int) -> None:
-    """The ridge stands for early stopping: within 40 percent after SFT (worst at the peak), 20 after OS.
+    """The ridge stands for early stopping: within 30 percent after SFT (worst at few steps), 10 after OS.
 
-    Allowances, not confidence bounds: the gap is the ridge's, measured at up to 37 and 19 percent here; the
+    Allowances, not confidence bounds: the gap is the ridge's, measured at up to 22 and 10 percent here; the
     standard error of the mean of 6 seeds is below 4 percent of it, so noise alone breaks a bound with
     probability below 0.01 (the seeds are fixed). The untouched model is off by far more.
     """
     where = ground()
     taught = after_sft(where, sft_columns(where, prompts), steps)
-    assert where.error(taught) == pytest.approx(measured("sft", prompts, steps), rel=0.4)
+    assert where.error(taught) == pytest.approx(measured("sft", prompts, steps), rel=0.3)
     _, error = after_outcome(where, State(where.model.V0), prompts, steps)
-    assert error == pytest.approx(measured("outcome", prompts, steps), rel=0.2)
+    assert error == pytest.approx(measured("outcome", prompts, steps), rel=0.1)
     _, error = after_outcome(where, taught, prompts, steps)
-    assert error == pytest.approx(measured("sft outcome", prompts, steps), rel=0.4)
+    assert error == pytest.approx(measured("sft outcome", prompts, steps), rel=0.3)
 
 
 def test_the_ends_of_time() -> None:
@@ -127,7 +128,7 @@ def test_the_ends_of_time() -> None:
 
 
 def test_the_ridge_knows_the_largest_curvature() -> None:
-    """lambda_max(Phi Phi^T): the edge, within 15 percent of 6 drawn samples' mean."""
+    """lambda_max(Phi Phi^T): the edge, within 35 percent (at 10 prompts) of 6 drawn samples' mean."""
     where = ground()
     for prompts in (10, 60, 600):
         found = [
@@ -135,7 +136,7 @@ def test_the_ridge_knows_the_largest_curvature() -> None:
             for seed in range(SEEDS)
             for phi in [draw_moments(SHIFT.data, N, prompts, seed=seed).phi]
         ]
-        assert descent_ridge(sft_columns(where, prompts), 1) == pytest.approx(np.mean(found), rel=0.35)
+        assert sample_edge(sft_columns(where, prompts)) == pytest.approx(np.mean(found), rel=0.35)
 
 
 def test_what_sft_left_uncertain_decays_in_the_second_stage() -> None:

@@ -60,7 +60,7 @@ EXTRA = (
     "demonstrations",
 )
 _VALIDATION_SEED = 987_654
-_FIRST_CASE = 100
+_FIRST_CASE = 200
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,10 @@ def run_case(dimension: int, index: int, seeds: list[int]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PlannerStages:
-    """Cases 100, 101, ..: even ones with a dense reward, odd ones with a verifiable one.
+    """Cases 200, 201, ..: even ones with a dense reward, odd ones with a verifiable one.
 
-    Cases from 1000 on were used while the rule was made, and 0 to 39 were looked at once before a mend of the
-    predicted pass rates (docs/log.md): neither belongs here.
+    Cases from 1000 on were used while the rule was made, and 0 to 139 were looked at before two mends of the
+    predictions (docs/log.md): neither belongs here.
     """
 
     dimension: int

@@ -102,14 +102,22 @@ class State:
 def descent_ridge(columns: Sequence[Columns], steps: int) -> float:
     """The ridge that T steps of gradient descent at half of the largest stable step amount to.
 
-    Descent on ||V Phi + eta Omega||^2 at step 1/lambda_max(Phi Phi^T) for T steps: lambda_max / T, with
-    lambda_max = B lambda_1(C) (1 + sqrt(tr C / (lambda_1(C) B)))^2, the edge of a sample of B columns of mean
-    second moment C.
+    Descent on ||V Phi + eta Omega||^2 at step 1/lambda_max(Phi Phi^T) keeps e^{-x} of an eigenvalue mu,
+    x = T mu / lambda_max; a ridge keeps 1 / (1 + mu / ridge). The two agree at x = 0, 1 and infinity for
+    ridge = lambda_max / ((e - 1) T), with lambda_max of :func:`sample_edge`.
+    """
+    return sample_edge(columns) / ((np.e - 1) * steps)
+
+
+def sample_edge(columns: Sequence[Columns]) -> float:
+    """lambda_max(Phi Phi^T) for B columns of mean second moment C.
+
+    B lambda_1(C) (1 + sqrt(tr C / (lambda_1(C) B)))^2: exact for white C in the proportional limit.
     """
     B = sum(c.count for c in columns)
     C = plus(*(c.count / B * c.second_moment for c in columns))
     largest = float(C.max() if is_spectrum(C) else np.linalg.eigvalsh(C)[-1])
-    return float(B * largest * (1 + np.sqrt(trace(C) / (largest * B))) ** 2 / steps)
+    return float(B * largest * (1 + np.sqrt(trace(C) / (largest * B))) ** 2)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from datadose.planner.dynamics import (
     State,
     after_outcome,
     after_sft,
-    descent_ridge,
     long_prompt_path,
+    sample_edge,
     start_curvature,
 )
 from datadose.theory.equivalent import Columns
@@ -145,7 +145,7 @@ def _outcome_speed(ground: Ground, prompts: int) -> tuple[float, int | None]:
     model, k = ground.model, ground.training.chain_steps
     columns = Columns(prompts, model.test_second_moment, model.target)
     # L_OS of one step has curvature Phi Phi^T / B; more steps are told for long prompts.
-    curvature = descent_ridge([columns], 1) / prompts if k == 1 else start_curvature(ground, model.V0)
+    curvature = sample_edge([columns]) / prompts if k == 1 else start_curvature(ground, model.V0)
     counts = [int(T) for T in np.unique(np.geomspace(1, 1e6, 25).round())]
     path = long_prompt_path(ground, model.V0, counts) if k > 1 else [model.V0] * len(counts)
     errors = [

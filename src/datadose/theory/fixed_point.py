@@ -166,8 +166,10 @@ def solve_fixed_point(
         slope, size = float(gradient @ step), 1.0
         while True:
             candidate, candidate_R = _potential(x + size * step, features, regime, linear, identity)
-            # The last term lets full steps through once the decrease is below rounding.
-            if candidate <= value + 1e-4 * size * slope + 1e-12 * abs(value) or size < 1e-9:
+            # The last term lets full steps through once the decrease is below rounding; psi itself may be
+            # near zero while its terms are of the size of the counts.
+            rounding = 1e-12 * (abs(value) + counts.sum())
+            if candidate <= value + 1e-4 * size * slope + rounding or size < 1e-9:
                 break
             size /= 2
         x, value, R = x + size * step, candidate, candidate_R
