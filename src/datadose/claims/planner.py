@@ -86,9 +86,13 @@ def stage_beats_fixed_rules(tables: Tables, threshold: float) -> Judgement:
         verdicts[f"against {rule}"] = "holds" if low > 0 else "fails" if high < 0 else "mixed"
     shares = ", ".join(f"{rule} {good[rule].mean():.0%}" for rule in RULES)
     losses = rules[rules["rule"] == "planner"].groupby("reward")["loss"].agg(["mean", "max"])
-    note = f"as good as the best: {shares}; " + "; ".join(
-        f"the planner's loss with a {reward} reward: mean {row['mean']:.3f}, largest {row['max']:.2f}"
-        for reward, row in losses.iterrows()
+    decisive = int((good[list(RULES[1:])].min(axis=1) < 1).sum())
+    note = (
+        f"as good as the best: {shares} (in {decisive} of {len(good)} cases some rule is not); "
+        + "; ".join(
+            f"the planner's loss with a {reward} reward: mean {row['mean']:.3f}, largest {row['max']:.2f}"
+            for reward, row in losses.iterrows()
+        )
     )
     return judge_settings(verdicts, threshold, seeds, note)
 

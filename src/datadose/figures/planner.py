@@ -63,12 +63,13 @@ def _by_kind(table: pd.DataFrame) -> list[tuple[Any, str, pd.DataFrame]]:
     ]
 
 
-def _draw_errors(axis: Axes, table: pd.DataFrame) -> None:
+def _points(axis: Axes, table: pd.DataFrame, x: str, y: str, sem: str) -> None:
+    """Spectra and dense shifts as points with bars of two standard errors."""
     for look, name, rows in _by_kind(table):
         axis.errorbar(
-            rows["predicted"],
-            rows["error"],
-            yerr=2 * rows["sem"],
+            rows[x],
+            rows[y],
+            yerr=2 * rows[sem],
             fmt=look.marker,
             markersize=3.6,
             markerfacecolor="white",
@@ -77,6 +78,10 @@ def _draw_errors(axis: Axes, table: pd.DataFrame) -> None:
             linestyle="none",
             label=name,
         )
+
+
+def _draw_errors(axis: Axes, table: pd.DataFrame) -> None:
+    _points(axis, table, "predicted", "error", "sem")
     ends = np.array([0.9 * table["predicted"].min(), 1.1 * table["error"].max()])
     axis.plot(ends, ends, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
     axis.set_xscale("log")
@@ -120,19 +125,7 @@ def _draw_doses(axis: Axes, table: pd.DataFrame) -> None:
 
 def _draw_gain(axis: Axes, table: pd.DataFrame) -> None:
     moved = table[table["predicted_gain"] > 0]
-    for look, name, rows in _by_kind(moved):
-        axis.errorbar(
-            rows["predicted_gain"],
-            rows["gain"],
-            yerr=2 * rows["gain_sem"],
-            fmt=look.marker,
-            markersize=3.6,
-            markerfacecolor="white",
-            color=look.color,
-            elinewidth=0.9,
-            linestyle="none",
-            label=name,
-        )
+    _points(axis, moved, "predicted_gain", "gain", "gain_sem")
     largest = float(max(moved["predicted_gain"].max(), 0.01)) if len(moved) else 0.01
     axis.plot([0, largest], [0, largest], color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
     axis.axhline(0, color=GREY, linewidth=0.8)
