@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from datadose.configs import Blocks, TrainConfig, load_config, read_covariance, validate_config
+from datadose.configs import Blocks, PlanConfig, TrainConfig, load_config, read_covariance, validate_config
 from datadose.errors import InputError
 
-SAMPLES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+SAMPLES = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -34,7 +34,10 @@ def with_stage(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_sample_configurations_are_valid(path: Path) -> None:
-    assert load_config(path, TrainConfig).stages
+    if "max_prompts" in path.read_text():
+        assert load_config(path, PlanConfig).max_prompts > 0
+    else:
+        assert load_config(path, TrainConfig).stages
 
 
 @pytest.mark.parametrize(
