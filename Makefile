@@ -44,6 +44,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/planner.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/finite_size.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stages.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpt.py
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

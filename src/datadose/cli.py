@@ -98,9 +98,9 @@ def _add_reproduce(commands: Any) -> None:
         "targets",
         nargs="*",
         default=["all"],
-        help="fig1 fig2 fig4 fig4map fig5 planner claims, insights (or one of them), or all",
+        help="fig1 fig2 fig3 gpt_data fig4 fig4map fig5 planner planner_stages claims, insights, or all",
     )
-    parser.add_argument("--preset", default="quick", help="smoke, quick or paper")
+    parser.add_argument("--preset", default="quick", help="smoke, quick, small (GPT only) or paper")
     parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
     parser.add_argument("--seeds", type=int, help="seeds per setting, instead of the preset's")
     parser.add_argument("--jobs", type=int, default=_cores(), help="parallel processes")

@@ -59,9 +59,10 @@ def read_covariance(field: str, spec: CovarianceSpec, folder: Path, dimension: i
 
 
 class ModelConfig(Strict):
-    """Which transformer, and in which precision."""
+    """Which transformer, and in which precision; ``preset`` is the size of a GPT."""
 
-    kind: Literal["lsa", "lsa-block"] = "lsa"
+    kind: Literal["lsa", "lsa-block", "gpt"] = "lsa"
+    preset: Literal["tiny", "small", "paper"] = "tiny"
     train_attention: bool = True
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -80,8 +81,22 @@ class Category(Strict):
     covariance: CovarianceSpec
 
 
+class CurriculumConfig(Strict):
+    """Garg's curriculum: dimension and length grow by ``dimension`` and ``length`` every so many steps."""
+
+    start_dimension: Size = 5
+    start_length: Size = 11
+    dimension: Size = 1
+    length: Size = 2
+    every: Size = 2000
+
+
 class PretrainConfig(Strict):
-    """Pretraining: the population solution, or training towards it on fresh prompts (one thinking step)."""
+    """Pretraining: the population solution, or training on fresh prompts.
+
+    A linear model trains towards the population solution with one thinking step; a GPT on teacher-forced
+    chains (``eta``, ``chain_steps``) with AdamW, warm-up and cosine decay, under ``curriculum`` if given.
+    """
 
     length: Size
     method: Literal["population", "train"] = "population"
@@ -89,6 +104,12 @@ class PretrainConfig(Strict):
     steps: Size = 2000
     batch: Size = 256
     learning_rate: Positive = 0.01
+    eta: Annotated[float, Field(gt=0, lt=2)] = 0.5
+    chain_steps: Annotated[int, Field(ge=0)] = 8
+    warmup: Annotated[int, Field(ge=0)] = 0
+    accumulate: Size = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    curriculum: CurriculumConfig | None = None
 
 
 class StageConfig(Strict):
@@ -160,6 +181,23 @@ class TrainConfig(Strict):
     seeds: Size = 1
     record_every: Annotated[int, Field(ge=0)] = 10
     checkpoint_every: Annotated[int, Field(ge=0)] = 500
+
+    @model_validator(mode="after")
+    def _one_gpt(self) -> Self:
+        if self.model.kind == "gpt":
+            if self.pretrain.method != "train":
+                msg = "model.kind gpt wants pretrain.method train: it has no population solution"
+                raise ValueError(msg)
+            if self.seeds != 1:
+                msg = "model.kind gpt wants seeds 1: its runs do not train side by side"
+                raise ValueError(msg)
+            if any(stage.learning_rate == "theorem" for stage in self.stages):
+                msg = "learning_rate: theorem is for the linear models"
+                raise ValueError(msg)
+        elif self.pretrain.curriculum is not None:
+            msg = "pretrain.curriculum goes with model.kind gpt"
+            raise ValueError(msg)
+        return self
 
 
 class SourceConfig(Strict):

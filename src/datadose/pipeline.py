@@ -7,6 +7,7 @@ DIR/checkpoints; with ``resume`` a run that was killed continues from them to th
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,9 +24,12 @@ from datadose.covariance import Array, dense, same_form
 from datadose.errors import reject
 from datadose.files import prepare_folder, write_atomic, write_json, write_table
 from datadose.models import BlockLinearAttention, ChainModel, LinearAttention, PromptBatch
+from datadose.models.gpt import GptConfig, GptModel, save_gpt
 from datadose.prompts import Moments
 from datadose.shift import Shift
 from datadose.stages import (
+    Curriculum,
+    CurriculumData,
     FixedData,
     FreshData,
     Optimisation,
@@ -112,16 +116,24 @@ def run_pipeline(
             config.test.prompts,
             runs=len(seeds),
             dtype=dtype,
+            hold_inputs=_reads_inputs(config),
         ),
         "pretraining": held_out_prompts(
-            setting.sigma0, config.test.length, config.test.prompts, runs=len(seeds), dtype=dtype
+            setting.sigma0,
+            config.test.length,
+            config.test.prompts,
+            runs=len(seeds),
+            dtype=dtype,
+            hold_inputs=_reads_inputs(config),
         ),
     }
     reports = [_report("pretrain", model, tests, config.test.steps, Training())]
     rows: list[dict[str, Any]] = []
     for index, stage in enumerate(config.stages):
         place = f"stages.{index}"
-        data = _stage_data(stage, setting.data(stage, folder, place), seeds, dtype, index)
+        data = _stage_data(
+            stage, setting.data(stage, folder, place), seeds, dtype, index, hold_inputs=_reads_inputs(config)
+        )
         training = train(
             model,
             _objective(stage, setting, seeds, reference, dtype),
@@ -136,7 +148,10 @@ def run_pipeline(
         reports.append(_report(stage.stage, model, tests, config.test.steps, training))
     result = {"stages": reports, "seeds": list(seeds), "versions": versions()}
     write_table(out / "metrics.csv", pd.DataFrame(rows))
-    save_weights(out / "model.safetensors", model, {"model": json.dumps(config.model.model_dump())})
+    if isinstance(model, GptModel):
+        save_gpt(out / "model.safetensors", model)
+    else:
+        save_weights(out / "model.safetensors", model, {"model": json.dumps(config.model.model_dump())})
     write_json(out / "result.json", result)
     return result
 
@@ -172,6 +187,8 @@ def _pretrained_model(
     progress: Progress | None,
 ) -> ChainModel:
     pretrain = config.pretrain
+    if config.model.kind == "gpt":
+        return _pretrained_gpt(config, setting, out, dtype, progress)
     V0 = setting.pretrained(pretrain.length)
     if pretrain.method == "population":
         return _build(config, V0, len(seeds), dtype)
@@ -195,25 +212,81 @@ def _pretrained_model(
     return model
 
 
+def _reads_inputs(config: TrainConfig) -> bool:
+    return config.model.kind == "gpt"
+
+
+def _pretrained_gpt(
+    config: TrainConfig, setting: Setting, out: Path, dtype: torch.dtype, progress: Progress | None
+) -> GptModel:
+    """A GPT after teacher-forced chains on fresh prompts of Sigma0 (or the categories), AdamW and cosine."""
+    pretrain, d = config.pretrain, len(setting.sigma0)
+    chain = max([pretrain.chain_steps, *(stage.chain_steps for stage in config.stages), *config.test.steps])
+    length = max([pretrain.length, config.test.length, *(stage.length for stage in config.stages)])
+    model = GptModel(GptConfig.preset(config.model.preset, d, length, chain), seed=0).to(dtype)
+    growth = pretrain.curriculum
+    curriculum = Curriculum.constant(d, pretrain.length)
+    if growth is not None:
+        curriculum = Curriculum(
+            d,
+            pretrain.length,
+            min(growth.start_dimension, d),
+            min(growth.start_length, pretrain.length),
+            growth.dimension,
+            growth.length,
+            growth.every,
+        )
+    data = CurriculumData(setting.categories or setting.sigma0, curriculum, pretrain.batch, (100_000,), dtype)
+    train(
+        model,
+        Sft(pretrain.eta, pretrain.chain_steps),
+        data,
+        Optimisation(
+            "adamw",
+            pretrain.learning_rate,
+            steps=pretrain.steps,
+            clip=1.0,
+            warmup=pretrain.warmup,
+            schedule="cosine",
+            accumulate=pretrain.accumulate,
+            precision=pretrain.precision,
+        ),
+        checkpoint=out / "checkpoints" / "pretrain.safetensors",
+        checkpoint_every=config.checkpoint_every,
+        progress=None if progress is None else _named(progress, "pretrain"),
+    )
+    return model
+
+
 def _pretrained_copy(
     config: TrainConfig, setting: Setting, model: ChainModel, dtype: torch.dtype
 ) -> ChainModel | None:
     """The frozen reference of the KL term."""
     if not any(stage.kl > 0 for stage in config.stages):
         return None
+    if isinstance(model, GptModel):
+        return copy.deepcopy(model)
     reference = _build(config, setting.pretrained(config.pretrain.length), config.seeds, dtype)
     reference.load_state_dict(model.state_dict())
     return reference
 
 
 def _stage_data(
-    stage: StageConfig, covariance: Array, seeds: tuple[int, ...], dtype: torch.dtype, index: int
+    stage: StageConfig,
+    covariance: Array,
+    seeds: tuple[int, ...],
+    dtype: torch.dtype,
+    index: int,
+    *,
+    hold_inputs: bool,
 ) -> Data:
     # Stages must not meet each other's prompts: the stage's place is folded into the seed.
     own = tuple(1000 * (index + 1) + seed for seed in seeds)
     if stage.prompts == "fresh":
-        return FreshData(covariance, stage.length, int(stage.batch or 1), own, dtype)
-    batch = PromptBatch.draw(covariance, stage.length, stage.prompts, seeds=own, dtype=dtype)
+        return FreshData(covariance, stage.length, int(stage.batch or 1), own, dtype, hold_inputs)
+    batch = PromptBatch.draw(
+        covariance, stage.length, stage.prompts, seeds=own, dtype=dtype, hold_inputs=hold_inputs
+    )
     return FixedData(batch, stage.batch, seed=index)
 
 

@@ -33,6 +33,7 @@ _STREAMS = {
     "label_noise_length": 9,
     "label_noise_direction": 10,
     "demonstration_noise": 11,
+    "length": 12,
 }
 
 

@@ -14,9 +14,11 @@ from datadose.claims import CLAIMS, Tables, judge_all
 from datadose.errors import reject, require_integer
 from datadose.experiments.checks import Theorems
 from datadose.experiments.common import PRESETS, Preset
+from datadose.experiments.figure3 import Figure3
 from datadose.experiments.figure4 import Figure4
 from datadose.experiments.figure4_map import Figure4Map
 from datadose.experiments.figure5 import Figure5
+from datadose.experiments.gpt_data import GptData
 from datadose.experiments.insight1 import Insight1
 from datadose.experiments.insights import (
     Balance,
@@ -30,6 +32,7 @@ from datadose.experiments.insights import (
 from datadose.experiments.planner_regret import PlannerRegret
 from datadose.experiments.planner_stages import PlannerStages
 from datadose.experiments.sft_curves import Figure1, Figure2
+from datadose.figures.figure3 import draw_figure3, draw_gpt_data
 from datadose.figures.figure4 import draw_figure4, draw_figure4_map
 from datadose.figures.insights import draw_balance, draw_selection, draw_size, draw_stability
 from datadose.figures.planner import draw_planner
@@ -55,6 +58,8 @@ class Target:
 TARGETS: dict[str, Target] = {
     "fig1": Target({"fig1": Figure1}, draw_figure1),
     "fig2": Target({"fig2": Figure2}, draw_figure2),
+    "fig3": Target({"fig3": Figure3}, draw_figure3),
+    "gpt_data": Target({"gpt_data": GptData}, draw_gpt_data),
     "fig4": Target({"fig4": Figure4}, draw_figure4),
     "fig4map": Target({"fig4map": Figure4Map}, draw_figure4_map),
     "fig5": Target({"fig5": Figure5}, draw_figure5),
@@ -71,7 +76,11 @@ TARGETS: dict[str, Target] = {
 }
 
 
-INSIGHTS = tuple(name for name in TARGETS if name != "claims" and not name.startswith(("fig", "planner")))
+INSIGHTS = tuple(
+    name for name in TARGETS if name != "claims" and not name.startswith(("fig", "planner", "gpt"))
+)
+GPT = ("fig3", "gpt_data")
+"""Experiments on the nonlinear transformer, which also have a preset ``small``."""
 GROUPS = {"all": tuple(TARGETS), "insights": INSIGHTS}
 """Names that stand for several targets."""
 
@@ -101,6 +110,8 @@ def reproduce(
     chosen = [name for name in TARGETS if name in wanted]
     if preset not in PRESETS:
         reject("preset", preset, ", ".join(PRESETS))
+    if preset == "small" and not set(chosen) <= set(GPT):
+        reject("preset", preset, f"smoke, quick or paper; small is for {', '.join(GPT)}")
     if seeds is not None:
         require_integer("seeds", seeds, 2)
     prepare_folder("out", out)
@@ -128,7 +139,10 @@ def _run(
     config = experiment.preset(preset)
     if seeds is not None:
         config = replace(config, seeds=seeds)
-    results = run_cells(config.cells(), cache_folder=out / ".cache", workers=workers, title=name)
+    # An experiment that starts from trained models makes them first, resumably, and keeps them in the cache.
+    prepare = getattr(config, "prepare", None)
+    cells = config.cells() if prepare is None else prepare(out / ".cache", workers)
+    results = run_cells(cells, cache_folder=out / ".cache", workers=workers, title=name)
     write_table(out / f"{name}.csv", config.table(results))
     write_json(
         out / f"{name}.json",

@@ -130,7 +130,7 @@ def _judge(stage: Stage, axis: str, trend: str, control: bool) -> Callable[[Tabl
         found = judge_trend(trend, x, errors, threshold, base)
         notes = [
             found.note,
-            f"error/d {_list(errors.mean(axis=0))} at {_list(x)}",
+            f"error/d {listed(errors.mean(axis=0))} at {listed(x)}",
             "" if base is None else f"untouched {base[0]:.3g}",
             f"{lost} of {errors.size} runs diverged" if lost else "",
         ]
@@ -140,7 +140,8 @@ def _judge(stage: Stage, axis: str, trend: str, control: bool) -> Callable[[Tabl
     return judge
 
 
-def _list(values: Array) -> str:
+def listed(values: Array) -> str:
+    """Values, comma-separated, four digits each."""
     return ", ".join(f"{v:.4g}" for v in values)
 
 
@@ -170,8 +171,8 @@ PAPER_CLAIMS: tuple[tuple[str, Stage, str, str], ...] = (
 )
 """Letter, stage, axis and trend of the paper's six claims."""
 
-_NAMES = {"sft": "SFT", "outcome": "OS", "rl": "RL (dense reward, GRPO)"}
-_AXES = dict(zip(AXES, ("B", "n", "k"), strict=True))
+STAGE_NAMES = {"sft": "SFT", "outcome": "OS", "rl": "RL (dense reward, GRPO)"}
+AXIS_SYMBOLS = dict(zip(AXES, ("B", "n", "k"), strict=True))
 _SETTING = (
     "LSA, all weights, d=100, Sigma0=diag(0.1 on d/5, 1), Delta=1 on d/5, A=Delta, eta=0.2, Adam 1e-3, "
     "batch 32, 130 epochs, test k=1 (sizes of the preset)"
@@ -197,7 +198,7 @@ def _claim(id_: str, paper: str, stage: Stage, axis: str, trend: str, control: b
     return Claim(
         id_,
         paper,
-        f"LSA: {_NAMES[stage]} error {words} {link} {_AXES[axis]}.",
+        f"LSA: {STAGE_NAMES[stage]} error {words} {link} {AXIS_SYMBOLS[axis]}.",
         f"{_SETTING}; {_WHERE[axis, control]}",
         f"{STATISTICS[trend]}; paired seeds, {CONFIDENCE:.0%} interval",
         threshold_of(trend),

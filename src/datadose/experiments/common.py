@@ -14,8 +14,9 @@ from datadose.shift import Shift
 from datadose.sweep import Cell
 from datadose.theory.asymptotics import Form, PeakError, predict_error
 
-Preset: TypeAlias = Literal["smoke", "quick", "paper"]
-PRESETS: tuple[Preset, ...] = ("smoke", "quick", "paper")
+Preset: TypeAlias = Literal["smoke", "quick", "small", "paper"]
+PRESETS: tuple[Preset, ...] = ("smoke", "quick", "small", "paper")
+"""``small`` is for the nonlinear transformer alone: hours on a CPU, where the paper's size takes a GPU."""
 
 COLUMNS = [
     "figure",

@@ -43,9 +43,14 @@ EXTRA_COLUMNS = ["axis", "variant", "optimiser_steps", "diverged_step", "spectra
 SIDE_BY_SIDE = 5
 
 
+def panel_letter(stage: Stage, axis: str) -> str:
+    """``a`` .. ``i``, rows SFT, OS, RL and columns B, n, k."""
+    return "abcdefghi"[3 * STAGES.index(stage) + AXES.index(axis)]
+
+
 def panel(stage: Stage, axis: str, control: bool = False) -> str:
-    """``a`` .. ``i``, rows SFT, OS, RL and columns B, n, k; a control has its name appended."""
-    letter = "abcdefghi"[3 * STAGES.index(stage) + AXES.index(axis)]
+    """The letter of a panel; a control has its name appended."""
+    letter = panel_letter(stage, axis)
     return f"{letter}-{CONTROLS[axis]}" if control else letter
 
 

@@ -14,15 +14,40 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from datadose.figures.style import LOOKS, Look, caption, draw_simulation, new_figure, new_grid
 
-_ROWS = {"sft": "SFT", "outcome": "OS", "rl": "RL, dense reward"}
-_COLUMNS = {
+ROW_NAMES = {"sft": "SFT", "outcome": "OS", "rl": "RL, dense reward"}
+COLUMN_NAMES = {
     "prompts": "post-training prompts B",
     "length": "prompt length n",
     "steps": "training chain length k",
 }
 _MAIN, _CONTROL = LOOKS[0], LOOKS[1]
 _BASE = Look("#8a8f94", "-", "")
-_ERRORS = [0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64]
+_ERRORS = [
+    0.01,
+    0.02,
+    0.03,
+    0.05,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.8,
+    1,
+    1.5,
+    2,
+    3,
+    4,
+    6,
+    8,
+    12,
+    16,
+    24,
+    32,
+    64,
+]
 _SHADES = {"holds": "#7fb2d6", "mixed": "#dbe7f0", "fails": "#ffffff"}
 _SYMBOLS = {"holds": "+", "mixed": "~", "fails": "\N{MINUS SIGN}"}
 
@@ -31,21 +56,21 @@ def draw_figure4(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     """Rows SFT, OS, RL; columns B, n, k; solid: the paper's; dashed: the control; grey: untouched model."""
     base = table[table["variant"] == "base"].set_index("length")["error"].sort_index()
     sharing = {"sharex": "col", "sharey": "col"}
-    with new_grid(len(_ROWS), len(_COLUMNS), width=10.5, height=9.2, **sharing) as (figure, axes):
-        for row, stage in zip(axes, _ROWS, strict=True):
-            for axis, moved in zip(row, _COLUMNS, strict=True):
+    with new_grid(len(ROW_NAMES), len(COLUMN_NAMES), width=10.5, height=9.2, **sharing) as (figure, axes):
+        for row, stage in zip(axes, ROW_NAMES, strict=True):
+            for axis, moved in zip(row, COLUMN_NAMES, strict=True):
                 rows = table[(table["stage"] == stage) & (table["axis"] == moved)]
                 _draw_base(axis, moved, base, config)
                 _draw_curve(axis, rows[rows["variant"] != "main"], moved, _CONTROL, 0.93)
                 _draw_curve(axis, rows[rows["variant"] == "main"], moved, _MAIN, 0.98)
-                axis.set_title(f"({rows['panel'].min()}) {_ROWS[stage]}", loc="left")
+                axis.set_title(f"({rows['panel'].min()}) {ROW_NAMES[stage]}", loc="left")
                 axis.set_xscale("log")
                 axis.set_yscale("log")
-                _plain_ticks(axis, sorted(rows[moved].unique()))
+                plain_ticks(axis, sorted(rows[moved].unique()))
             row[0].set_ylabel("post-test error / d")
-        for axis, moved in zip(axes[-1], _COLUMNS, strict=True):
-            axis.set_xlabel(_COLUMNS[moved])
-        for axis, moved in zip(axes[0], _COLUMNS, strict=True):
+        for axis, moved in zip(axes[-1], COLUMN_NAMES, strict=True):
+            axis.set_xlabel(COLUMN_NAMES[moved])
+        for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
             _limit(axis, table, moved)
             place = "upper left" if moved == "length" else "upper right"
             axis.legend(handles=_legend(moved, config), loc=place, fontsize=7.5)
@@ -110,7 +135,7 @@ def _legend(moved: str, config: dict[str, Any]) -> list[Line2D]:
     return [*handles, Line2D([], [], color=_BASE.color, linewidth=1.2, label="untouched model")]
 
 
-def _plain_ticks(axis: Axes, places: Sequence[float]) -> None:
+def plain_ticks(axis: Axes, places: Sequence[float]) -> None:
     """Ticks at the places of the curve, and plain decimals on the error axis."""
     axis.xaxis.set_major_locator(FixedLocator([float(x) for x in places]))
     axis.xaxis.set_minor_locator(NullLocator())

@@ -1,5 +1,6 @@
-"""Models that post-training trains: linear self-attention (the paper's section 3)."""
+"""Models that post-training trains: linear self-attention (section 3), a GPT-2 of regressions (section 8)."""
 
+from datadose.models.gpt import GptConfig, GptModel
 from datadose.models.linear_attention import (
     BlockLinearAttention,
     ChainModel,
@@ -8,4 +9,12 @@ from datadose.models.linear_attention import (
 )
 from datadose.models.prompt_batch import PromptBatch
 
-__all__ = ["BlockLinearAttention", "ChainModel", "LinearAttention", "PromptBatch", "embed_prompts"]
+__all__ = [
+    "BlockLinearAttention",
+    "ChainModel",
+    "GptConfig",
+    "GptModel",
+    "LinearAttention",
+    "PromptBatch",
+    "embed_prompts",
+]

@@ -56,14 +56,15 @@ class ChainModel(nn.Module):
         """The mean of each thought given the earlier ones of ``thoughts`` (..., B, k, d); same shape."""
         raise NotImplementedError
 
-    def effective_operator(self) -> Tensor:
-        """V with which one thinking step from w_0 = 0 moves by -V S w*, shape (..., d, d)."""
+    def effective_operator(self) -> Tensor | None:
+        """V with which one thinking step from w_0 = 0 moves by -V S w*, (..., d, d), or None."""
         raise NotImplementedError
 
     @property
     def run_dimensions(self) -> int:
-        """How many leading dimensions of every parameter are runs."""
-        return self.effective_operator().ndim - 2
+        """How many leading dimensions of every parameter are runs; 0 without an effective operator."""
+        operator = self.effective_operator()
+        return 0 if operator is None else operator.ndim - 2
 
 
 class LinearAttention(ChainModel):

@@ -2,7 +2,8 @@
 
 A linear model meets the inputs of a prompt only as products S u with its empirical covariance
 S = (1/n) X^T X, and the labels y = X w* only as S w*. A batch therefore holds either S (d^2 numbers, one
-product costs d^2) or X (n d numbers, a product costs 2 n d), whichever is cheaper.
+product costs d^2) or X (n d numbers, a product costs 2 n d), whichever is cheaper. A transformer sees the
+inputs and labels themselves, so its batches hold X.
 
 Leading dimensions ``...`` are independent runs (seeds) that train side by side.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from datadose.covariance import Array, right_multiply, square_root
+from datadose.errors import reject
 from datadose.prompts import Seed, check_request, draw_wishart, random_stream
 
 
@@ -46,6 +48,12 @@ class PromptBatch:
     def prompts(self) -> int:
         """B."""
         return self.weights.shape[-2]
+
+    def labels(self) -> Tensor:
+        """y = X w*, shape (..., B, n); InputError for a batch without inputs."""
+        if self.inputs is None:
+            reject("batch", "covariances alone", "inputs X (PromptBatch.draw with hold_inputs=True)")
+        return (self.inputs * self.weights.unsqueeze(-2)).sum(-1)
 
     def apply(self, u: Tensor) -> Tensor:
         """S u for each prompt; u and the result have shape (..., B, d)."""
@@ -100,16 +108,18 @@ class PromptBatch:
         *,
         seeds: Sequence[Seed],
         dtype: torch.dtype = torch.float32,
+        hold_inputs: bool = False,
     ) -> PromptBatch:
         """``prompts`` prompts for each seed, shape (len(seeds), B, ...), from the law of the task.
 
-        Holds X where 2 n < d (cheaper in memory and arithmetic), else S, drawn by Bartlett for n >= d.
+        Holds X where 2 n < d (cheaper in memory and arithmetic) or ``hold_inputs``, else S, drawn by
+        Bartlett for n >= d.
         """
         covariance, length, prompts = check_request(covariance, length, prompts)
         d = len(covariance)
         weights = [random_stream(seed, "weights").standard_normal((prompts, d)) for seed in seeds]
         stacked = torch.stack([torch.from_numpy(w).to(dtype) for w in weights])
-        if 2 * length >= d:
+        if 2 * length >= d and not hold_inputs:
             S = [draw_wishart(covariance, length, prompts, seed=seed) for seed in seeds]
             covariances = torch.stack([torch.from_numpy(x).to(dtype) for x in S])
             return cls(stacked, length, covariances=covariances)

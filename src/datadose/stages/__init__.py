@@ -1,13 +1,16 @@
-"""Training stages: supervised fine-tuning, outcome supervision and policy-gradient RL on one engine."""
+"""Training stages on one engine: pretraining, supervised fine-tuning, outcome supervision, RL."""
 
 from datadose.stages.engine import FixedData, FreshData, Optimisation, Training, train
 from datadose.stages.evaluate import held_out_prompts, post_test
 from datadose.stages.outcome import Outcome
+from datadose.stages.pretrain import Curriculum, CurriculumData
 from datadose.stages.rewards import negative_squared_error, within_tolerance
 from datadose.stages.rl import Rl
 from datadose.stages.sft import Sft
 
 __all__ = [
+    "Curriculum",
+    "CurriculumData",
     "FixedData",
     "FreshData",
     "Optimisation",

@@ -33,11 +33,11 @@ def load_weights(path: Path, model: nn.Module) -> None:
 def save_checkpoint(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, plan: dict[str, Any], state: Training
 ) -> None:
-    """Weights, optimiser state, progress and the plan of the stage as ``path``."""
+    """Weights, optimiser state, progress and the plan of the stage as ``path``; from any device, for any."""
     tensors = {f"model.{name}": tensor for name, tensor in _weights(model).items()}
     for index, entries in optimiser.state_dict()["state"].items():
         for name, value in entries.items():
-            tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value).contiguous()
+            tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value).cpu().contiguous()
     write_atomic(path, save(tensors, {"plan": json.dumps(plan), "training": json.dumps(asdict(state))}))
 
 
@@ -57,7 +57,8 @@ def load_checkpoint(
     if "training" not in metadata:
         raise InputError("checkpoint", str(path), "a checkpoint of a stage (this file holds weights only)")
     saved_plan: dict[str, Any] = json.loads(metadata.get("plan", "{}"))
-    for name, wanted in plan.items():
+    # Through JSON as well: it has no tuples.
+    for name, wanted in json.loads(json.dumps(plan)).items():
         if saved_plan.get(name) != wanted:
             raise InputError("checkpoint", f"{path} with {name} {saved_plan.get(name)}", f"{name} {wanted}")
     _fill(path, model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})

@@ -5,177 +5,70 @@ A stage is an objective (:mod:`~datadose.stages.sft`, :mod:`~datadose.stages.out
 checkpoints and resumes from them. Runs (seeds) are leading dimensions of the parameters and train side by
 side: losses are per run, their sum is differentiated, and every optimiser here acts entry by entry, so no run
 touches another. Everything random is a function of (seed, step), so a resumed run meets the same batches.
+
+The model's device decides where a stage runs; batches follow it. Within a process group
+(:mod:`~datadose.stages.distributed`) each process takes its share of every batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from datadose.covariance import Array
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject
 from datadose.models import ChainModel, PromptBatch
-from datadose.prompts import random_stream
 from datadose.stages.checkpoint import load_checkpoint, save_checkpoint
+from datadose.stages.data import Data, FixedData, FreshData, keep_on, split, to_device
+from datadose.stages.distributed import Processes, local_gradients
+from datadose.stages.optimisation import OPTIMISERS, Optimisation, Optimiser, Precision
 
-Optimiser: TypeAlias = Literal["gd", "sgd", "adam"]
-OPTIMISERS: tuple[Optimiser, ...] = ("gd", "sgd", "adam")
+__all__ = [
+    "OPTIMISERS",
+    "Data",
+    "Divergence",
+    "FixedData",
+    "FreshData",
+    "Objective",
+    "Optimisation",
+    "Optimiser",
+    "StageLoss",
+    "Training",
+    "train",
+]
 
 _EXPLODED = 1e6
 """A run has diverged when its loss is not finite or exceeds this many times its first loss."""
 
 
 @dataclass(frozen=True)
-class Optimisation:
-    """How to minimise: optimiser, step size, length (epochs or steps), mini-batch, clipping.
-
-    ``gd`` is plain gradient descent on the full batch, ``sgd`` the same on mini-batches, ``adam`` Adam with
-    torch's defaults. ``batch`` None means the full batch.
-    """
-
-    optimiser: Optimiser = "adam"
-    learning_rate: float = 1e-3
-    epochs: int | None = None
-    steps: int | None = None
-    batch: int | None = None
-    clip: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.optimiser not in OPTIMISERS:
-            reject("optimiser", self.optimiser, ", ".join(OPTIMISERS))
-        require_number("learning_rate", self.learning_rate, 0, np.inf, open_ends=True)
-        if (self.epochs is None) == (self.steps is None):
-            reject("epochs, steps", f"{self.epochs}, {self.steps}", "exactly one of the two")
-        for name in ("epochs", "steps"):
-            if getattr(self, name) is not None:
-                require_integer(name, getattr(self, name), 0)
-        if self.batch is not None:
-            require_integer("batch", self.batch, 1)
-            if self.optimiser == "gd":
-                reject("batch", self.batch, "no mini-batch with optimiser gd (use sgd)")
-        if self.clip is not None:
-            require_number("clip", self.clip, 0, np.inf, open_ends=True)
-
-    def total_steps(self, prompts: int | None) -> int:
-        """Optimiser steps on ``prompts`` fixed prompts (None: fresh data, where epochs have no meaning)."""
-        if self.steps is not None:
-            return self.steps
-        if prompts is None or self.epochs is None:
-            reject("epochs", self.epochs, "steps, when the data are fresh at every step")
-        return self.epochs * -(-prompts // (self.batch or prompts))
-
-    def build(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """The torch optimiser on the trainable parameters of ``model``."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if self.optimiser == "adam":
-            return torch.optim.Adam(parameters, lr=self.learning_rate)
-        return torch.optim.SGD(parameters, lr=self.learning_rate)
-
-
-class Data(Protocol):
-    """Where batches come from."""
-
-    @property
-    def size(self) -> int | None:
-        """Prompts in a batch; None is all of them."""
-
-    @property
-    def prompts(self) -> int | None:
-        """B of fixed data, None for fresh data."""
-
-    def batch(self, step: int) -> PromptBatch:
-        """The batch of an optimiser step: a function of the step alone."""
-
-
-@dataclass(frozen=True)
-class FixedData:
-    """The same prompts in every epoch, in a new order; ``size`` None is the full batch."""
-
-    whole: PromptBatch
-    size: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.size is not None:
-            require_integer("batch", self.size, 1)
-        if self.size is not None and self.size > self.whole.prompts:
-            reject("batch", self.size, f"at most the number of prompts, {self.whole.prompts}")
-
-    @property
-    def prompts(self) -> int:
-        """B."""
-        return self.whole.prompts
-
-    def batch(self, step: int) -> PromptBatch:
-        """See :class:`Data`; the last batch of an epoch may be smaller."""
-        if self.size is None or self.size == self.prompts:
-            return self.whole
-        epoch, place = divmod(step, -(-self.prompts // self.size))
-        order = random_stream([self.seed, epoch], "order").permutation(self.prompts)
-        return self.whole.take(torch.from_numpy(order[place * self.size : (place + 1) * self.size]))
-
-
-@dataclass(frozen=True)
-class FreshData:
-    """New prompts at every step: the population regime.
-
-    ``covariance`` is one covariance, or a mixture of (weight, covariance) categories: each prompt then
-    belongs to a category with probability proportional to its weight; a batch holds them by category.
-    """
-
-    covariance: Array | tuple[tuple[float, Array], ...]
-    length: int
-    size: int
-    seeds: tuple[int, ...]
-    dtype: torch.dtype = torch.float32
-
-    @property
-    def prompts(self) -> None:
-        """No fixed number: epochs have no meaning."""
-        return
-
-    def batch(self, step: int) -> PromptBatch:
-        """See :class:`Data`."""
-        if not isinstance(self.covariance, tuple):
-            return self._draw(self.covariance, self.size, [(seed, step) for seed in self.seeds])
-        runs = [self._mixed(self.covariance, seed, step) for seed in self.seeds]
-        return PromptBatch.join(runs, dim=0)
-
-    def _draw(self, covariance: Array, size: int, seeds: Sequence[tuple[int, ...]]) -> PromptBatch:
-        return PromptBatch.draw(covariance, self.length, size, seeds=seeds, dtype=self.dtype)
-
-    def _mixed(self, categories: tuple[tuple[float, Array], ...], seed: int, step: int) -> PromptBatch:
-        """One run's batch: category sizes by a multinomial draw, then each category's prompts."""
-        weights = np.array([weight for weight, _ in categories])
-        sizes = random_stream([seed, step], "order").multinomial(self.size, weights / weights.sum())
-        parts = [
-            self._draw(covariance, int(size), [(seed, step, place)])
-            for place, (size, (_, covariance)) in enumerate(zip(sizes, categories, strict=True))
-            if size > 0
-        ]
-        return PromptBatch.join(parts, dim=1)
-
-
-@dataclass(frozen=True)
 class StageLoss:
-    """What an objective returns: a differentiable loss per run and numbers to record per run."""
+    """What an objective returns: a differentiable loss per run and numbers to record per run.
+
+    Both are means over the batch's prompts: shares of a batch are put together on that ground.
+    """
 
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 Objective: TypeAlias = Callable[[ChainModel, PromptBatch, int], StageLoss]
+"""Called with the model, a batch and the step. If a batch is split in ``parts`` (processes, accumulation),
+part i is called with ``step * parts + i``, so that an objective's noise, a function of (seed, step), is drawn
+anew for every part. Sampled objectives are then equal to the whole batch's in law, the others in number."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a run was lost: its index, the step and rho(I + V Sigma_data) (None if no longer finite)."""
+    """Where a run was lost: its index, the step and rho(I + V Sigma_data).
+
+    The radius is None if it is no longer finite, or if the model has no operator V.
+    """
 
     run: int
     step: int
@@ -192,6 +85,40 @@ class Training:
     first_loss: list[float] = field(default_factory=list)
 
 
+class _Losses(nn.Module):
+    """Objective and model as one module, whose forward pass DistributedDataParallel can follow."""
+
+    def __init__(self, model: ChainModel, objective: Objective, precision: Precision) -> None:
+        super().__init__()
+        self.model, self.objective, self.precision = model, objective, precision
+
+    def forward(self, batch: PromptBatch, step: int) -> StageLoss:
+        with self._cast(batch.weights.device):
+            return self.objective(self.model, batch, step)
+
+    def _cast(self, device: torch.device) -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What stays the same from step to step."""
+
+    model: ChainModel
+    losses: nn.Module
+    data: Data
+    optimiser: torch.optim.Optimizer
+    optimisation: Optimisation
+    total: int
+    record_every: int
+    device: torch.device
+    processes: Processes
+
+    def records(self, step: int) -> bool:
+        """Whether ``step`` is a row of the history."""
+        return step in (0, self.total - 1) or bool(self.record_every and step % self.record_every == 0)
+
+
 def train(
     model: ChainModel,
     objective: Objective,
@@ -203,7 +130,7 @@ def train(
     checkpoint_every: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Training:
-    """Train ``model`` in place and return what happened.
+    """Train ``model`` in place, on the device where it is, and return what happened.
 
     Args:
         model: parameters (..., ...); the leading dimensions are runs.
@@ -212,77 +139,106 @@ def train(
         optimisation: how to minimise.
         record_every: steps between rows of the history (0: first and last only).
         checkpoint: file to resume from, if it exists, and to keep every ``checkpoint_every`` steps and at an
-            interrupt; removed by nobody.
-        progress: called with (step, total) after each step.
+            interrupt; removed by nobody. Several processes read the same file; the first one writes it.
+        progress: called with (step, total) after each step, in the first process.
 
     Raises:
-        InputError: a checkpoint of another shape or stage length, or a truncated one.
+        InputError: a checkpoint of another shape or stage length, or a truncated one; a batch with fewer
+            prompts than processes; bf16 for linear attention.
+        RunError: processes that found different checkpoints.
     """
-    total = optimisation.total_steps(data.prompts)
-    if optimisation.epochs is not None and (optimisation.batch or data.prompts) != (
-        data.size or data.prompts
-    ):
-        reject(
-            "batch", optimisation.batch, f"the size of the data's batches, {data.size}, to count epochs by"
-        )
+    total = _total_steps(data, optimisation)
+    if optimisation.precision == "bf16" and model.effective_operator() is not None:
+        # Its product with S has a hand-written gradient, which autocast does not see; it is cheap anyway.
+        reject("precision", "bf16", "fp32 with linear attention")
     optimiser = optimisation.build(model)
     state, plan = Training(), {**asdict(optimisation), "total_steps": total}
     if checkpoint is not None and checkpoint.is_file():
         state = load_checkpoint(checkpoint, model, optimiser, plan, Training, Divergence)
+    processes, device = Processes.current(), next(model.parameters()).device
+    # Wrapping waits for all processes: none can write a checkpoint that another has still to look for.
+    losses = processes.wrap(_Losses(model, objective, optimisation.precision))
+    processes.agree("the step to start from", state.steps, device)
+    stage = _Stage(
+        model, losses, keep_on(data, device), optimiser, optimisation, total, record_every, device, processes
+    )
+    written = checkpoint if processes.first else None
     # False while a step is under way: an interrupt there may leave half of the parameters moved.
     consistent = True
     try:
         while state.steps < total and not _all_lost(state):
             consistent = False
-            _one_step(model, objective, data, optimiser, optimisation, state, total, record_every)
+            _one_step(stage, state)
             consistent = True
-            if progress is not None:
+            if progress is not None and processes.first:
                 progress(state.steps, total)
-            if checkpoint is not None and checkpoint_every and state.steps % checkpoint_every == 0:
-                save_checkpoint(checkpoint, model, optimiser, plan, state)
+            if written is not None and checkpoint_every and state.steps % checkpoint_every == 0:
+                save_checkpoint(written, model, optimiser, plan, state)
     finally:
         # An interrupt between steps loses nothing, one inside a step at most checkpoint_every of them.
-        if checkpoint is not None and consistent:
-            save_checkpoint(checkpoint, model, optimiser, plan, state)
+        if written is not None and consistent:
+            save_checkpoint(written, model, optimiser, plan, state)
     return state
+
+
+def _total_steps(data: Data, optimisation: Optimisation) -> int:
+    total = optimisation.total_steps(data.prompts)
+    sizes = (optimisation.batch or data.prompts, data.size or data.prompts)
+    if optimisation.epochs is not None and sizes[0] != sizes[1]:
+        reject(
+            "batch", optimisation.batch, f"the size of the data's batches, {data.size}, to count epochs by"
+        )
+    return total
 
 
 def _all_lost(state: Training) -> bool:
     return bool(state.first_loss) and len(state.diverged) == len(state.first_loss)
 
 
-def _one_step(
-    model: ChainModel,
-    objective: Objective,
-    data: Data,
-    optimiser: torch.optim.Optimizer,
-    optimisation: Optimisation,
-    state: Training,
-    total: int,
-    record_every: int,
-) -> None:
+def _one_step(stage: _Stage, state: Training) -> None:
     step = state.steps
-    batch = data.batch(step)
-    found = objective(model, batch, step)
-    losses = found.loss.detach().reshape(-1)
+    batch = to_device(stage.data.batch(step), stage.device)
+    for group in stage.optimiser.param_groups:
+        group["lr"] = stage.optimisation.rate(step, stage.total)
+    stage.optimiser.zero_grad(set_to_none=True)
+    recorded = _differentiate(stage, batch, step)
     if not state.first_loss:
-        state.first_loss = [float(x) for x in losses]
-    _note_divergence(model, batch, losses, state)
-    last = step == total - 1
-    if step == 0 or last or (record_every and step % record_every == 0):
-        recorded = {"loss": losses, **{name: x.detach().reshape(-1) for name, x in found.metrics.items()}}
+        state.first_loss = [float(x) for x in recorded["loss"]]
+    _note_divergence(stage.model, batch, recorded["loss"], state)
+    if stage.records(step):
         state.history.append({"step": step, **{name: _finite(x) for name, x in recorded.items()}})
-    optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(found.loss.sum())
-    if optimisation.clip is not None:
-        _clip(model, optimisation.clip)
-    optimiser.step()
+    if stage.optimisation.clip is not None:
+        _clip(stage.model, stage.optimisation.clip)
+    stage.optimiser.step()
     state.steps = step + 1
+
+
+def _differentiate(stage: _Stage, batch: PromptBatch, step: int) -> dict[str, Tensor]:
+    """Leave the gradient of the batch's mean loss in the parameters.
+
+    Returns the loss per run and, at steps that are recorded, the metrics, on the CPU, of shape (runs,).
+    """
+    world, rank, accumulate = stage.processes.world, stage.processes.rank, stage.optimisation.accumulate
+    share, of_batch = split(batch, world)[rank]
+    pieces = split(share, min(accumulate, share.prompts))
+    sums: dict[str, Tensor] = {}
+    for index, (piece, of_share) in enumerate(pieces):
+        weight = of_batch * of_share
+        last = index == len(pieces) - 1
+        with nullcontext() if last else local_gradients(stage.losses):
+            found = stage.losses(piece, (step * world + rank) * accumulate + index)
+            # Gradients are averaged over processes, and each holds its share of the mean only.
+            torch.autograd.backward(found.loss.sum() * (weight * world))
+        kept = {"loss": found.loss, **(found.metrics if stage.records(step) else {})}
+        for name, x in kept.items():
+            part = x.detach().reshape(-1) * weight
+            sums[name] = sums[name] + part if name in sums else part
+    return {name: stage.processes.total(x).cpu() for name, x in sums.items()}
 
 
 def _note_divergence(model: ChainModel, batch: PromptBatch, losses: Tensor, state: Training) -> None:
     limit = _EXPLODED * (1 + torch.tensor(state.first_loss).abs())
-    lost = ~torch.isfinite(losses) | (losses.abs().cpu() > limit)
+    lost = ~torch.isfinite(losses) | (losses.abs() > limit)
     known = {d.run for d in state.diverged}
     for run in torch.nonzero(lost).reshape(-1).tolist():
         if run not in known:
@@ -290,10 +246,13 @@ def _note_divergence(model: ChainModel, batch: PromptBatch, losses: Tensor, stat
 
 
 def _radius(model: ChainModel, batch: PromptBatch, run: int) -> float | None:
-    """rho(I + V S) of a run, S the mean empirical covariance of the batch; None if not finite."""
-    V, S = model.effective_operator().detach(), batch.mean_covariance()
+    """rho(I + V S) of a run, S the batch's mean empirical covariance; None if not finite or without V."""
+    operator = model.effective_operator()
+    if operator is None:
+        return None
+    V, S = operator.detach(), batch.mean_covariance()
     d = V.shape[-1]
-    V, S = (x.reshape(-1, d, d)[run].double().cpu() for x in _broadcast(V, S))
+    V, S = (x.reshape(-1, d, d)[run].cpu().double() for x in _broadcast(V, S))
     M = torch.eye(d, dtype=torch.float64) + V @ S
     return float(torch.linalg.eigvals(M).abs().max()) if bool(torch.isfinite(M).all()) else None
 

@@ -14,10 +14,19 @@ TEST_SEED = 1_000_003
 
 
 def held_out_prompts(
-    target: Array, length: int, prompts: int = 512, *, runs: int = 1, dtype: torch.dtype = torch.float32
+    target: Array,
+    length: int,
+    prompts: int = 512,
+    *,
+    runs: int = 1,
+    dtype: torch.dtype = torch.float32,
+    hold_inputs: bool = False,
 ) -> PromptBatch:
-    """``prompts`` test prompts of covariance Sigma, shared by all runs; shape (runs, B, ...)."""
-    one = PromptBatch.draw(target, length, prompts, seeds=[TEST_SEED], dtype=dtype)
+    """``prompts`` test prompts of covariance Sigma, shared by all runs; shape (runs, B, ...).
+
+    ``hold_inputs``: with the inputs X, which a transformer needs.
+    """
+    one = PromptBatch.draw(target, length, prompts, seeds=[TEST_SEED], dtype=dtype, hold_inputs=hold_inputs)
     return PromptBatch(
         one.weights.expand(runs, -1, -1),
         length,

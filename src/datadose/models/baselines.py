@@ -1,0 +1,110 @@
+"""Exact predictors of w*, called like the models: pretrained LSA, gradient descent, ridge, least squares.
+
+Each sees a prompt's inputs X (n, d) and labels y = X w* alone. `rollout` gives (..., B, k, d) like a model's:
+the thoughts of an iterative predictor, or the same answer at every step of a closed form.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from datadose.covariance import Array, dense
+from datadose.errors import require_integer, require_number
+from datadose.models.linear_attention import BlockLinearAttention
+from datadose.models.prompt_batch import PromptBatch
+from datadose.theory.pretraining import pretrained_operator
+
+
+class Predictor(Protocol):
+    """What the post-test asks of a model or a baseline."""
+
+    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+        """Thoughts w_1 .. w_k, shape (..., B, k, d)."""
+
+
+class Zero:
+    """The answer 0: error 1 per dimension."""
+
+    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+        """Zeros."""
+        del noise
+        zeros = torch.zeros_like(batch.weights).unsqueeze(-2)
+        return zeros.expand(*batch.weights.shape[:-1], require_integer("steps", steps, 1), -1)
+
+
+class GradientDescent:
+    """k steps of gradient descent on ||X w - y||^2 / 2n from 0: w <- w - step S (w - w*).
+
+    ``step`` None is 1 / lambda_max(S) of each prompt, the largest that never overshoots.
+    """
+
+    def __init__(self, step: float | None = None) -> None:
+        self.step = None if step is None else require_number("step", step, 0, float("inf"), open_ends=True)
+
+    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+        """See :class:`Predictor`."""
+        del noise
+        step = self.step
+        rate: Tensor | float
+        if step is None:
+            X = _inputs(batch)
+            rate = batch.length / torch.linalg.matrix_norm(X, ord=2).square().unsqueeze(-1)
+        else:
+            rate = step
+        w, thoughts = torch.zeros_like(batch.weights), []
+        for _ in range(require_integer("steps", steps, 1)):
+            w = w - rate * batch.apply(w - batch.weights)
+            thoughts.append(w)
+        return torch.stack(thoughts, dim=-2)
+
+
+class Ridge:
+    """(X^T X + lambda I)^{-1} X^T y; lambda 0 is least squares (minimum norm where n < d).
+
+    Noise-free labels with w* ~ N(0, I): the Bayes estimate is the limit lambda -> 0.
+    """
+
+    def __init__(self, penalty: float = 0.0) -> None:
+        self.penalty = require_number("penalty", penalty, 0, float("inf"))
+
+    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+        """The same answer at every step."""
+        del noise
+        X = _inputs(batch)
+        labels = (X @ batch.weights.unsqueeze(-1)).double()
+        X = X.double()
+        if self.penalty == 0:
+            w = torch.linalg.pinv(X) @ labels
+        else:
+            gram = X.transpose(-1, -2) @ X + self.penalty * torch.eye(
+                X.shape[-1], dtype=X.dtype, device=X.device
+            )
+            w = torch.linalg.solve(gram, X.transpose(-1, -2) @ labels)
+        answer: Tensor = w.squeeze(-1).to(batch.weights.dtype).unsqueeze(-2)
+        return answer.expand(*batch.weights.shape[:-1], require_integer("steps", steps, 1), -1)
+
+
+def pretrained_lsa(sigma0: Array, length: int) -> BlockLinearAttention:
+    """The linear transformer after pretraining on infinitely many prompts (V~ = -Gamma0^{-1})."""
+    V0 = torch.from_numpy(dense(pretrained_operator(sigma0, length)).copy()).float()
+    return BlockLinearAttention(V0, train_attention=False)
+
+
+def baselines(sigma0: Array, length: int) -> dict[str, Predictor]:
+    """The predictors that stand beside a learned model, by name."""
+    return {
+        "zero": Zero(),
+        "one gradient step": GradientDescent(),
+        "ridge": Ridge(0.1 * length),
+        "least squares": Ridge(),
+        "pretrained LSA": pretrained_lsa(sigma0, length),
+    }
+
+
+def _inputs(batch: PromptBatch) -> Tensor:
+    # labels() refuses a batch without inputs.
+    batch.labels()
+    return cast("Tensor", batch.inputs)

@@ -1,0 +1,140 @@
+"""Where a stage's batches come from: fixed prompts in epochs, or fresh ones at every step.
+
+Everything random is a function of (seed, step), so a resumed run meets the same batches. Batches are drawn
+on the CPU and moved to the model's device by the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datadose.covariance import Array
+from datadose.errors import reject, require_integer
+from datadose.models import PromptBatch
+from datadose.prompts import random_stream
+
+
+class Data(Protocol):
+    """Where batches come from."""
+
+    @property
+    def size(self) -> int | None:
+        """Prompts in a batch; None is all of them."""
+
+    @property
+    def prompts(self) -> int | None:
+        """B of fixed data, None for fresh data."""
+
+    def batch(self, step: int) -> PromptBatch:
+        """The batch of an optimiser step: a function of the step alone."""
+
+
+@dataclass(frozen=True)
+class FixedData:
+    """The same prompts in every epoch, in a new order; ``size`` None is the full batch."""
+
+    whole: PromptBatch
+    size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            require_integer("batch", self.size, 1)
+        if self.size is not None and self.size > self.whole.prompts:
+            reject("batch", self.size, f"at most the number of prompts, {self.whole.prompts}")
+
+    @property
+    def prompts(self) -> int:
+        """B."""
+        return self.whole.prompts
+
+    def batch(self, step: int) -> PromptBatch:
+        """See :class:`Data`; the last batch of an epoch may be smaller."""
+        if self.size is None or self.size == self.prompts:
+            return self.whole
+        epoch, place = divmod(step, -(-self.prompts // self.size))
+        order = random_stream([self.seed, epoch], "order").permutation(self.prompts)
+        chosen = torch.from_numpy(order[place * self.size : (place + 1) * self.size])
+        return self.whole.take(chosen.to(self.whole.weights.device))
+
+
+@dataclass(frozen=True)
+class FreshData:
+    """New prompts at every step: the population regime.
+
+    ``covariance`` is one covariance, or a mixture of (weight, covariance) categories: each prompt then
+    belongs to a category with probability proportional to its weight; a batch holds them by category.
+    ``hold_inputs`` draws the inputs X themselves, for models that read more than S.
+    """
+
+    covariance: Array | tuple[tuple[float, Array], ...]
+    length: int
+    size: int
+    seeds: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    hold_inputs: bool = False
+
+    @property
+    def prompts(self) -> None:
+        """No fixed number: epochs have no meaning."""
+        return
+
+    def batch(self, step: int) -> PromptBatch:
+        """See :class:`Data`."""
+        if not isinstance(self.covariance, tuple):
+            return self._draw(self.covariance, self.size, [(seed, step) for seed in self.seeds])
+        runs = [self._mixed(self.covariance, seed, step) for seed in self.seeds]
+        return PromptBatch.join(runs, dim=0)
+
+    def _draw(self, covariance: Array, size: int, seeds: Sequence[tuple[int, ...]]) -> PromptBatch:
+        return PromptBatch.draw(
+            covariance, self.length, size, seeds=seeds, dtype=self.dtype, hold_inputs=self.hold_inputs
+        )
+
+    def _mixed(self, categories: tuple[tuple[float, Array], ...], seed: int, step: int) -> PromptBatch:
+        """One run's batch: category sizes by a multinomial draw, then each category's prompts."""
+        weights = np.array([weight for weight, _ in categories])
+        sizes = random_stream([seed, step], "order").multinomial(self.size, weights / weights.sum())
+        parts = [
+            self._draw(covariance, int(size), [(seed, step, place)])
+            for place, (size, (_, covariance)) in enumerate(zip(sizes, categories, strict=True))
+            if size > 0
+        ]
+        return PromptBatch.join(parts, dim=1)
+
+
+def to_device(batch: PromptBatch, device: torch.device) -> PromptBatch:
+    """``batch`` with its tensors on ``device``; the same tensors if they are there."""
+    held: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    moved: dict[str, Any] = {name: x.to(device) for name, x in held.items() if isinstance(x, Tensor)}
+    return replace(batch, **moved)
+
+
+def keep_on(data: Data, device: torch.device) -> Data:
+    """``data`` with prompts that are met again and again moved to ``device`` once."""
+    return replace(data, whole=to_device(data.whole, device)) if isinstance(data, FixedData) else data
+
+
+def split(batch: PromptBatch, parts: int) -> list[tuple[PromptBatch, float]]:
+    """``batch`` in ``parts`` consecutive shares of its prompts, sizes as equal as can be, with weights.
+
+    The weights are shares of B: the weighted sum of means over the shares is the mean over the batch.
+    InputError if there are fewer prompts than parts.
+    """
+    B = batch.prompts
+    if parts > B:
+        reject("batch", B, f"at least a prompt for each of {parts} parts")
+    if parts == 1:
+        return [(batch, 1.0)]
+    ends = [B * i // parts for i in range(parts + 1)]
+    device = batch.weights.device
+    return [
+        (batch.take(torch.arange(low, high, device=device)), (high - low) / B) for low, high in pairwise(ends)
+    ]

@@ -1,0 +1,129 @@
+"""How a stage minimises: the optimiser, its rate at every step, mini-batches and precision.
+
+The rate is a pure function of the step, so that a resumed run meets the rates of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from datadose.errors import reject, require_integer, require_number
+
+Optimiser: TypeAlias = Literal["gd", "sgd", "adam", "adamw"]
+OPTIMISERS: tuple[Optimiser, ...] = ("gd", "sgd", "adam", "adamw")
+Schedule: TypeAlias = Literal["constant", "cosine"]
+SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine")
+Precision: TypeAlias = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+_BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How to minimise: optimiser, step size, length (epochs or steps), mini-batch, clipping.
+
+    ``gd`` is plain gradient descent on the full batch, ``sgd`` the same on mini-batches, ``adam`` and
+    ``adamw`` torch's. ``batch`` None means the full batch.
+
+    Args:
+        weight_decay: decoupled decay of all trainable parameters alike, with ``adamw`` alone.
+        betas: memory of the two moments of ``adam`` and ``adamw``.
+        warmup: steps over which the rate rises linearly, ending at its full value.
+        schedule: after the warm-up ``constant``, or ``cosine`` down to ``floor`` times the rate at the end.
+        accumulate: micro-batches that a batch is split into, by prompts; their gradients are added up.
+        precision: ``bf16`` runs the forward pass under torch.autocast; parameters, their gradients and the
+            optimiser keep their own type, which ``fp32`` uses throughout.
+
+    Raises:
+        InputError: a value out of range, or one that the optimiser has no use for.
+    """
+
+    optimiser: Optimiser = "adam"
+    learning_rate: float = 1e-3
+    epochs: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    clip: float | None = None
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = _BETAS
+    warmup: int = 0
+    schedule: Schedule = "constant"
+    floor: float = 0.1
+    accumulate: int = 1
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            reject("optimiser", self.optimiser, ", ".join(OPTIMISERS))
+        require_number("learning_rate", self.learning_rate, 0, np.inf, open_ends=True)
+        if (self.epochs is None) == (self.steps is None):
+            reject("epochs, steps", f"{self.epochs}, {self.steps}", "exactly one of the two")
+        for name in ("epochs", "steps"):
+            if getattr(self, name) is not None:
+                require_integer(name, getattr(self, name), 0)
+        if self.batch is not None:
+            require_integer("batch", self.batch, 1)
+            if self.optimiser == "gd":
+                reject("batch", self.batch, "no mini-batch with optimiser gd (use sgd)")
+        if self.clip is not None:
+            require_number("clip", self.clip, 0, np.inf, open_ends=True)
+        self._check_adam()
+        self._check_schedule()
+
+    def _check_adam(self) -> None:
+        require_number("weight_decay", self.weight_decay, 0, np.inf)
+        if self.weight_decay > 0 and self.optimiser != "adamw":
+            reject("weight_decay", self.weight_decay, f"0 with optimiser {self.optimiser} (use adamw)")
+        if len(self.betas) != 2:
+            reject("betas", self.betas, "two numbers in [0, 1)")
+        for beta in self.betas:
+            if require_number("betas", beta, 0, 1) == 1:
+                reject("betas", self.betas, "two numbers in [0, 1)")
+        if tuple(self.betas) != _BETAS and self.optimiser not in ("adam", "adamw"):
+            reject("betas", self.betas, f"the default with optimiser {self.optimiser}")
+
+    def _check_schedule(self) -> None:
+        require_integer("warmup", self.warmup, 0)
+        if self.schedule not in SCHEDULES:
+            reject("schedule", self.schedule, ", ".join(SCHEDULES))
+        require_number("floor", self.floor, 0, 1)
+        require_integer("accumulate", self.accumulate, 1)
+        if self.precision not in PRECISIONS:
+            reject("precision", self.precision, ", ".join(PRECISIONS))
+
+    def total_steps(self, prompts: int | None) -> int:
+        """Optimiser steps on ``prompts`` fixed prompts (None: fresh data, where epochs have no meaning)."""
+        if self.steps is not None:
+            return self.steps
+        if prompts is None or self.epochs is None:
+            reject("epochs", self.epochs, "steps, when the data are fresh at every step")
+        return self.epochs * -(-prompts // (self.batch or prompts))
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of ``step`` (from 0) of ``total``.
+
+        It is full at step ``warmup`` - 1 and, with ``cosine``, ends at ``floor`` times the full rate.
+        """
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.learning_rate
+        progress = min(1.0, (step - self.warmup) / max(1, total - 1 - self.warmup))
+        return self.learning_rate * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2)
+
+    def build(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """The torch optimiser on the trainable parameters of ``model``."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if self.optimiser == "adam":
+            return torch.optim.Adam(parameters, lr=self.learning_rate, betas=self.betas)
+        if self.optimiser == "adamw":
+            return torch.optim.AdamW(
+                parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
+            )
+        return torch.optim.SGD(parameters, lr=self.learning_rate)

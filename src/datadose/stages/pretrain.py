@@ -1,0 +1,115 @@
+"""Pretraining of models without a population solution: fresh prompts whose dimension and length grow.
+
+The paper pretrains its GPT-2 on the SFT loss with chain length k = 8 (section 8) under the curriculum of Garg
+et al. (2022): the objective is :class:`~datadose.stages.sft.Sft`, the data are here. Garg's prompts of
+dimension d_t have the inputs' coordinates beyond d_t set to zero, and both d_t and the length n_t grow at
+regular intervals.
+
+The paper leaves open: the start, step and interval of the curriculum (the defaults of :class:`Curriculum` are
+Garg's), d and n themselves, eta, optimiser, learning rate and number of steps (Garg: Adam, 1e-4, 500,000).
+Two decisions are ours. Garg's model predicts labels, which never see the coordinates of w* beyond d_t; a
+chain of thought states w* itself, and what no input reveals cannot be learnt, so these coordinates of w* are
+zero too. And Garg's loss covers every prefix of a prompt, so that all shorter lengths are trained, while a
+chain follows the whole prompt: here a length is met only while the curriculum is at it, unless
+``vary_length`` draws shorter ones too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from datadose.covariance import Array
+from datadose.errors import reject, require_integer
+from datadose.models import PromptBatch
+from datadose.prompts import random_stream
+from datadose.stages.data import FreshData
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Dimension and length at every optimiser step: start + increment * (step // every), up to the end.
+
+    Raises InputError for an end below its start.
+    """
+
+    end_dimension: int
+    end_length: int
+    start_dimension: int = 5
+    start_length: int = 11
+    dimension_increment: int = 1
+    length_increment: int = 2
+    every: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("dimension", "length"):
+            start = require_integer(f"start_{name}", getattr(self, f"start_{name}"), 1)
+            if require_integer(f"end_{name}", getattr(self, f"end_{name}"), 1) < start:
+                reject(f"end_{name}", getattr(self, f"end_{name}"), f"at least the start, {start}")
+            require_integer(f"{name}_increment", getattr(self, f"{name}_increment"), 1)
+        require_integer("every", self.every, 1)
+
+    @classmethod
+    def constant(cls, dimension: int, length: int) -> Curriculum:
+        """No curriculum: the full dimension and length from the first step."""
+        return cls(dimension, length, dimension, length)
+
+    def dimension(self, step: int) -> int:
+        """d_t."""
+        return min(self.end_dimension, self.start_dimension + self.dimension_increment * (step // self.every))
+
+    def length(self, step: int) -> int:
+        """n_t."""
+        return min(self.end_length, self.start_length + self.length_increment * (step // self.every))
+
+
+@dataclass(frozen=True)
+class CurriculumData:
+    """Fresh prompts at every step, of the step's dimension d_t and length n_t.
+
+    Batches hold weights (len(seeds), B, d) and inputs (len(seeds), B, n_t, d), zero beyond d_t.
+
+    ``covariance`` is one covariance or a mixture of (weight, covariance), as in
+    :class:`~datadose.stages.data.FreshData`. The order of Sigma0's coordinates decides which
+    directions are met early; a dense Sigma0 is cut by coordinates, not by eigenvectors.
+
+    Raises InputError unless the curriculum ends at the covariance's dimension.
+    """
+
+    covariance: Array | tuple[tuple[float, Array], ...]
+    curriculum: Curriculum
+    size: int
+    seeds: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    vary_length: bool = False
+    """Draw each batch's length evenly from the start's to the curriculum's: shorter prompts stay known."""
+
+    def __post_init__(self) -> None:
+        require_integer("batch", self.size, 1)
+        covariances = (
+            [c for _, c in self.covariance] if isinstance(self.covariance, tuple) else [self.covariance]
+        )
+        for covariance in covariances:
+            if len(covariance) != self.curriculum.end_dimension:
+                reject("end_dimension", self.curriculum.end_dimension, f"the dimension, {len(covariance)}")
+
+    @property
+    def prompts(self) -> None:
+        """No fixed number: epochs have no meaning."""
+        return
+
+    def batch(self, step: int) -> PromptBatch:
+        """See :class:`~datadose.stages.data.Data`."""
+        length, kept = self.curriculum.length(step), self.curriculum.dimension(step)
+        if self.vary_length:
+            chosen = random_stream([*self.seeds, step], "length")
+            length = int(chosen.integers(self.curriculum.start_length, length + 1))
+        drawn = FreshData(self.covariance, length, self.size, self.seeds, self.dtype, hold_inputs=True)
+        batch = drawn.batch(step)
+        if kept == self.curriculum.end_dimension or batch.inputs is None:
+            return batch
+        weights, inputs = batch.weights.clone(), batch.inputs.clone()
+        weights[..., kept:] = 0
+        inputs[..., kept:] = 0
+        return replace(batch, weights=weights, inputs=inputs)
