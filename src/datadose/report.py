@@ -40,6 +40,21 @@ STORIES = {
         "Prompt length and number of examples have to be chosen together.",
         ("fig-2",),
     ),
+    "fig3": Story(
+        "Does a real transformer do the same? (Figure 3)",
+        "A GPT-2 is pretrained to write chains of thought for the weights of a regression, then post-trained "
+        "on the shift. Dotted lines are the untouched models: how long the model was pretrained decides what "
+        "post-training can still add, and on data of the shift alone it may only take away.",
+        ("fig-3",),
+    ),
+    "gpt_data": Story(
+        "Which data for a real transformer, and what do its weights do?",
+        "Top: rare and common directions of the target, and the old distribution (forgetting), after each "
+        "stage on three kinds of data. Bottom: the slope of the first thought on S w*, which for the linear "
+        "model is its operator. For the GPT read it as a summary: how well S w* and w* itself explain the "
+        "thought stands below.",
+        ("fig-3-replay", "fig-3-mechanism"),
+    ),
     "fig4": Story(
         "What does training itself do? (Figure 4)",
         "After SFT on the shift's data the error falls and rises again with B only because a fixed number of "

@@ -107,7 +107,8 @@ def test_figure_3_covers_every_panel_and_control_for_every_pretraining_length() 
     config = Figure3.preset("smoke")
     points = list(config.points())
     seen = {(p.pretrain_steps, p.work.stage, p.axis, p.control) for p in points}
-    assert len(seen) == len(config.pretrainings) * 3 * 3 * 2
+    # Three stages by B, n, k; B and n have a control each.
+    assert len(seen) == len(config.pretrainings) * 3 * 5
     epochs = [p for p in points if p.axis == "prompts" and p.control and p.work.stage == "sft"]
     assert len({p.work.steps / p.work.prompts for p in epochs if p.work.prompts >= config.base_prompts}) == 1
     assert GptData.preset("smoke").task == config.task

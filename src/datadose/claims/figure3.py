@@ -11,14 +11,13 @@ from collections.abc import Callable
 import numpy as np
 
 from datadose.claims.figure4 import (
-    AXIS_SYMBOLS,
     PAPER_CLAIMS,
-    STAGE_NAMES,
     STATISTICS,
     curve,
     judge_trend,
     listed,
     threshold_of,
+    trend_sentence,
 )
 from datadose.claims.ledger import (
     CONFIDENCE,
@@ -114,12 +113,10 @@ _WHERE = {
 
 
 def _claim(id_: str, paper: str, stage: Stage, axis: str, trend: str, control: bool = False) -> Claim:
-    words = {"falls-then-rises": "falls, then rises", "insensitive": "is insensitive"}.get(trend, trend)
-    link = "to" if trend == "insensitive" else "with"
     return Claim(
         id_,
         paper,
-        f"GPT-2: {STAGE_NAMES[stage]} error {words} {link} {AXIS_SYMBOLS[axis]}.",
+        f"GPT-2: {trend_sentence(stage, axis, trend)}",
         f"{_SETTING}; {_WHERE[axis, control]}",
         f"share of pretraining lengths where it holds: {STATISTICS[trend]}; {CONFIDENCE:.0%} interval",
         threshold_of(trend),

@@ -171,8 +171,8 @@ PAPER_CLAIMS: tuple[tuple[str, Stage, str, str], ...] = (
 )
 """Letter, stage, axis and trend of the paper's six claims."""
 
-STAGE_NAMES = {"sft": "SFT", "outcome": "OS", "rl": "RL (dense reward, GRPO)"}
-AXIS_SYMBOLS = dict(zip(AXES, ("B", "n", "k"), strict=True))
+_STAGE_NAMES = {"sft": "SFT", "outcome": "OS", "rl": "RL (dense reward, GRPO)"}
+_AXIS_SYMBOLS = dict(zip(AXES, ("B", "n", "k"), strict=True))
 _SETTING = (
     "LSA, all weights, d=100, Sigma0=diag(0.1 on d/5, 1), Delta=1 on d/5, A=Delta, eta=0.2, Adam 1e-3, "
     "batch 32, 130 epochs, test k=1 (sizes of the preset)"
@@ -192,13 +192,18 @@ def threshold_of(trend: str) -> float:
     return INSENSITIVE if trend == "insensitive" else CHANGE
 
 
-def _claim(id_: str, paper: str, stage: Stage, axis: str, trend: str, control: bool = False) -> Claim:
+def trend_sentence(stage: Stage, axis: str, trend: str) -> str:
+    """What the claim says, without the model."""
     words = {"falls-then-rises": "falls, then rises", "insensitive": "is insensitive"}.get(trend, trend)
     link = "to" if trend == "insensitive" else "with"
+    return f"{_STAGE_NAMES[stage]} error {words} {link} {_AXIS_SYMBOLS[axis]}."
+
+
+def _claim(id_: str, paper: str, stage: Stage, axis: str, trend: str, control: bool = False) -> Claim:
     return Claim(
         id_,
         paper,
-        f"LSA: {STAGE_NAMES[stage]} error {words} {link} {AXIS_SYMBOLS[axis]}.",
+        f"LSA: {trend_sentence(stage, axis, trend)}",
         f"{_SETTING}; {_WHERE[axis, control]}",
         f"{STATISTICS[trend]}; paired seeds, {CONFIDENCE:.0%} interval",
         threshold_of(trend),

@@ -79,8 +79,19 @@ class Figure3:
         if name == "quick":
             task = Task(5, 10, 3, 3, eta=0.5, test_prompts=128)
             pretrainings = tuple(Pretraining("tiny", T, learning_rate=1e-3, every=40) for T in (800, 2400))
-            counts, lengths, chains = (16, 128, 1024), (6, 8, 10), (1, 2, 3)
-            return cls(task, pretrainings, counts, lengths, chains, 128, 3, (20, 20, 20), 3e-5, 3, batch=32)
+            return cls(
+                task,
+                pretrainings,
+                prompts=(16, 128, 1024),
+                lengths=(6, 8, 10),
+                chains=(1, 2, 3),
+                base_prompts=128,
+                base_chain=3,
+                stage_steps=(20, 20, 20),
+                learning_rate=3e-5,
+                seeds=3,
+                batch=32,
+            )
         if name == "small":
             return cls._small()
         task = Task(20, 40, 8, 3, eta=0.5, test_prompts=1024)
@@ -90,8 +101,18 @@ class Figure3:
             Pretraining("paper", 200_000, learning_rate=3e-4, warmup=2000, start_dimension=5, start_length=11,
                         every=2000, precision="bf16"),
         )  # fmt: skip
-        counts, lengths, chains = (64, 256, 1024, 4096), (20, 30, 40), (1, 2, 3, 5, 8)
-        return cls(task, pretrainings, counts, lengths, chains, 1024, 3, (100, 12_000, 12_000), 1e-5, 10)
+        return cls(
+            task,
+            pretrainings,
+            prompts=(64, 256, 1024, 4096),
+            lengths=(20, 30, 40),
+            chains=(1, 2, 3, 5, 8),
+            base_prompts=1024,
+            base_chain=3,
+            stage_steps=(100, 12_000, 12_000),
+            learning_rate=1e-5,
+            seeds=10,
+        )
 
     @classmethod
     def _small(cls) -> Figure3:
@@ -99,8 +120,19 @@ class Figure3:
         pretrainings = tuple(
             Pretraining("small", T, batch=32, learning_rate=1e-3, warmup=300, every=100) for T in (2000, 6000)
         )
-        counts, lengths, chains = (16, 64, 256, 1024), (11, 13, 15), (1, 3, 5)
-        return cls(task, pretrainings, counts, lengths, chains, 256, 3, (30, 30, 30), 3e-5, 3, batch=32)
+        return cls(
+            task,
+            pretrainings,
+            prompts=(16, 64, 256, 1024),
+            lengths=(11, 13, 15),
+            chains=(1, 3, 5),
+            base_prompts=256,
+            base_chain=3,
+            stage_steps=(30, 30, 30),
+            learning_rate=3e-5,
+            seeds=3,
+            batch=32,
+        )
 
     def points(self) -> Iterator[Point]:
         """Every place, panel by panel, a control after its main curve."""

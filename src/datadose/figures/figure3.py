@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from datadose.figures.figure4 import COLUMN_NAMES, ROW_NAMES, plain_ticks
-from datadose.figures.style import GREY, LOOKS, Look, caption, draw_simulation, new_grid
+from datadose.figures.figure4 import COLUMN_NAMES, ROW_NAMES, draw_curve, plain_ticks
+from datadose.figures.style import GREY, LOOKS, Look, caption, new_grid
 
 _CONTROLS = {
     "prompts": "equal epochs",
@@ -31,12 +31,9 @@ def draw_figure3(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 for T, look in looks.items():
                     own = rows[rows["pretrain_steps"] == T]
                     _draw_untouched(axis, table[table["pretrain_steps"] == T], moved, look, config)
-                    _draw_curve(
-                        axis, own[own["variant"] != "main"], moved, Look(look.color, (0, (4, 2)), "x")
-                    )
-                    _draw_curve(
-                        axis, own[own["variant"] == "main"], moved, Look(look.color, "-", look.marker)
-                    )
+                    dashed, solid = Look(look.color, (0, (4, 2)), "x"), Look(look.color, "-", look.marker)
+                    draw_curve(axis, own[own["variant"] != "main"], moved, dashed, 0.93)
+                    draw_curve(axis, own[own["variant"] == "main"], moved, solid, 0.98)
                 axis.set_title(f"({rows['panel'].min()}) {ROW_NAMES[stage]}", loc="left")
                 axis.set_xscale("log")
                 axis.set_yscale("log")
@@ -48,14 +45,6 @@ def draw_figure3(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
             axis.legend(handles=_handles(looks, moved), fontsize=7)
         caption(figure, _setting(config))
     return figure
-
-
-def _draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look) -> None:
-    kept = rows[rows["diverged"] == 0]
-    if len(kept):
-        mean = kept.groupby(x)["error"].mean()
-        axis.plot(mean.index.to_numpy(dtype=float), mean.to_numpy(), color=look.color, linestyle=look.dash)
-        draw_simulation(axis, kept, x, look)
 
 
 def _draw_untouched(axis: Axes, table: pd.DataFrame, moved: str, look: Look, config: dict[str, Any]) -> None:

@@ -61,8 +61,8 @@ def draw_figure4(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
             for axis, moved in zip(row, COLUMN_NAMES, strict=True):
                 rows = table[(table["stage"] == stage) & (table["axis"] == moved)]
                 _draw_base(axis, moved, base, config)
-                _draw_curve(axis, rows[rows["variant"] != "main"], moved, _CONTROL, 0.93)
-                _draw_curve(axis, rows[rows["variant"] == "main"], moved, _MAIN, 0.98)
+                draw_curve(axis, rows[rows["variant"] != "main"], moved, _CONTROL, 0.93)
+                draw_curve(axis, rows[rows["variant"] == "main"], moved, _MAIN, 0.98)
                 axis.set_title(f"({rows['panel'].min()}) {ROW_NAMES[stage]}", loc="left")
                 axis.set_xscale("log")
                 axis.set_yscale("log")
@@ -78,7 +78,7 @@ def draw_figure4(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     return figure
 
 
-def _draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float) -> None:
+def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float) -> None:
     """Mean and standard error over the runs that did not diverge; crosses at the top where some did."""
     kept = rows[rows["diverged"] == 0]
     if len(kept):
