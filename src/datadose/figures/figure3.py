@@ -104,8 +104,8 @@ def draw_gpt_data(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
             _draw_slopes(axis, gpt[gpt["pretrain_steps"] == T])
         _draw_slopes(axes[1][-1], table[table["model"] == "lsa"])
         axes[1][0].set_ylabel("slope of the first thought on S w*")
-        handles = [h for row in axes for h in row[0].get_legend_handles_labels()[0]]
-        labels = [name for row in axes for name in row[0].get_legend_handles_labels()[1]]
+        # The slopes' rare and common directions have the colours of the errors'.
+        handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), fontsize=8)
         names = table[table["model"] == "baseline"]
         exact = ", ".join(f"{row['kind']} {row['error']:.3g}" for _, row in names.iterrows())
