@@ -78,7 +78,7 @@ class Figure3:
             return cls(task, pretrainings, (8, 32), (4, 8), (1, 2), 16, 2, (3, 3, 3), 3e-5, 2, batch=16)
         if name == "quick":
             task = Task(5, 10, 3, 3, eta=0.5, test_prompts=128)
-            pretrainings = tuple(Pretraining("tiny", T, learning_rate=1e-3, every=40) for T in (1200, 2400))
+            pretrainings = tuple(Pretraining("tiny", T, learning_rate=1e-3, every=40) for T in (1000, 2000))
             return cls(
                 task,
                 pretrainings,

@@ -28,6 +28,7 @@ from datadose.models.baselines import pretrained_lsa
 from datadose.models.gpt import GptConfig, GptModel, load_gpt, save_gpt
 from datadose.progress import step_progress
 from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, train
+from datadose.stages.data import to_device
 from datadose.stages.engine import Objective
 from datadose.stages.pretrain import Curriculum, CurriculumData
 from datadose.sweep import Workers, code_digest
@@ -107,7 +108,7 @@ def _pretrain(task: Task, pretraining: Pretraining, folder: Path) -> None:
         model = GptModel(
             GptConfig.preset(pretraining.preset, task.dimension, task.length, task.chain_steps),
             seed=pretraining.seed,
-        )
+        ).to(_device())
         curriculum = Curriculum(
             task.dimension,
             task.length,
@@ -189,7 +190,8 @@ def measure(model: ChainModel, task: Task, length: int) -> dict[str, float]:
     for name, covariance in (("target", task.sigma0 + task.delta), ("pretraining", task.sigma0)):
         batch = held_out_prompts(covariance, length, task.test_prompts, hold_inputs=True)
         with torch.no_grad():
-            thoughts = model.rollout(batch, task.test_steps)
+            seen = to_device(batch, next(model.parameters()).device)
+            thoughts = model.rollout(seen, task.test_steps).cpu()
         gap = (thoughts[..., -1, :] - batch.weights).double().square().flatten(0, -2).mean(0).numpy()
         rare = task.delta > 0
         found[name] = float(gap.mean())
@@ -200,6 +202,11 @@ def measure(model: ChainModel, task: Task, length: int) -> dict[str, float]:
                 found[f"{name}_slope_{group}_{regressor}"] = slope
                 found[f"{name}_fit_{group}_{regressor}"] = fit
     return found
+
+
+def _device() -> torch.device:
+    """The GPU if there is one: the paper's size wants it (with one job)."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _slope(thought: Tensor, regressor: Tensor, inside: Any) -> tuple[float, float]:
@@ -222,6 +229,7 @@ def run_lsa(task: Task, work: Work, seed: int, length: int) -> dict[str, float |
 
 
 def _run(model: ChainModel, task: Task, work: Work, seed: int, length: int) -> dict[str, float | None]:
+    model = model.to(_device())
     lost = post_train(model, task, work, seed) if work.prompts > 0 else 0
     found = measure(model, task, length)
     whole = lost == 0 and all(np.isfinite(value) for value in found.values())
