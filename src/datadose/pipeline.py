@@ -45,6 +45,7 @@ from datadose.stages import (
 )
 from datadose.stages.checkpoint import save_weights
 from datadose.stages.engine import Data, Objective
+from datadose.stages.pretrain import chain_optimisation
 from datadose.stages.rewards import Reward
 from datadose.theory.pretraining import pretrained_on_mixture, pretrained_operator
 from datadose.theory.sft import GradientDescent
@@ -241,13 +242,10 @@ def _pretrained_gpt(
         model,
         Sft(pretrain.eta, pretrain.chain_steps),
         data,
-        Optimisation(
-            "adamw",
+        chain_optimisation(
             pretrain.learning_rate,
-            steps=pretrain.steps,
-            clip=1.0,
-            warmup=pretrain.warmup,
-            schedule="cosine",
+            pretrain.steps,
+            pretrain.warmup,
             accumulate=pretrain.accumulate,
             precision=pretrain.precision,
         ),

@@ -12,7 +12,8 @@ from datadose import sft_error_curve
 from datadose.errors import InputError
 from datadose.experiments.planner_regret import random_shift
 from datadose.planner import AllocationProblem, ErrorModel, optimise_allocation, plan
-from datadose.planner.allocation import BUDGETS, Budget, dose_of, spent
+from datadose.planner.allocation import BUDGETS, Budget, spent
+from datadose.planner.dose import COARSE, dose_of
 from datadose.shift import Shift
 from datadose.theory.pretraining import pretrained_operator
 
@@ -71,14 +72,14 @@ def test_the_gradient_through_the_budget(kind: Budget, slack: float) -> None:
 @pytest.mark.parametrize("interference", [0.0, 0.02])
 def test_the_constraints_hold_and_nothing_is_lost(kind: Budget, slack: float, interference: float) -> None:
     asked = problem(kind, slack, interference)
-    before = dose_of(asked, asked.start, 100)
+    before = dose_of(asked.model, asked.start, asked.length, 100, COARSE)
     found = optimise_allocation(asked, 100)
     a = found.spectrum
     assert spent(a, kind) <= asked.budget * (1 + 1e-9)
     assert (a >= asked.floor).all()
     np.testing.assert_array_equal(a[~INSIDE], asked.floor[~INSIDE])
     assert found.dose.error <= before.error
-    assert found.dose.error == dose_of(asked, a, 100).error
+    assert found.dose.error == dose_of(asked.model, a, asked.length, 100, COARSE).error
 
 
 def test_a_larger_budget_is_never_worse() -> None:

@@ -30,7 +30,7 @@ from datadose.progress import step_progress
 from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, train
 from datadose.stages.data import to_device
 from datadose.stages.engine import Objective
-from datadose.stages.pretrain import Curriculum, CurriculumData
+from datadose.stages.pretrain import Curriculum, CurriculumData, chain_optimisation
 from datadose.sweep import Workers, code_digest
 
 Stage: TypeAlias = Literal["sft", "outcome", "rl"]
@@ -119,13 +119,10 @@ def _pretrain(task: Task, pretraining: Pretraining, folder: Path) -> None:
         data = CurriculumData(
             task.sigma0, curriculum, pretraining.batch, (pretraining.seed,), vary_length=True
         )
-        optimisation = Optimisation(
-            "adamw",
+        optimisation = chain_optimisation(
             pretraining.learning_rate,
-            steps=pretraining.steps,
-            clip=1.0,
-            warmup=pretraining.warmup,
-            schedule="cosine",
+            pretraining.steps,
+            pretraining.warmup,
             precision=pretraining.precision,
         )
         train(

@@ -6,7 +6,7 @@ the thoughts of an iterative predictor, or the same answer at every step of a cl
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class GradientDescent:
         step = self.step
         rate: Tensor | float
         if step is None:
-            X = _inputs(batch)
+            X = batch.held_inputs()
             rate = batch.length / torch.linalg.matrix_norm(X, ord=2).square().unsqueeze(-1)
         else:
             rate = step
@@ -73,7 +73,7 @@ class Ridge:
     def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
         """The same answer at every step."""
         del noise
-        X = _inputs(batch)
+        X = batch.held_inputs()
         labels = (X @ batch.weights.unsqueeze(-1)).double()
         X = X.double()
         if self.penalty == 0:
@@ -102,9 +102,3 @@ def baselines(sigma0: Array, length: int) -> dict[str, Predictor]:
         "least squares": Ridge(),
         "pretrained LSA": pretrained_lsa(sigma0, length),
     }
-
-
-def _inputs(batch: PromptBatch) -> Tensor:
-    # labels() refuses a batch without inputs.
-    batch.labels()
-    return cast("Tensor", batch.inputs)

@@ -295,9 +295,7 @@ class GptModel(ChainModel):
 
     def _prompt_tokens(self, batch: PromptBatch, thoughts: int) -> Tensor:
         """x_1, y_1, .., x_n, y_n as (prod(...) B, 2n, d+1), after checks that the batch fits the model."""
-        X, d = batch.inputs, self.config.dimension
-        if X is None:
-            reject("batch", "covariances alone", "inputs X (PromptBatch.draw with hold_inputs=True)")
+        X, d = batch.held_inputs(), self.config.dimension
         if X.shape[-1] != d or X.shape[:-2] != batch.weights.shape[:-1] or batch.weights.shape[-1] != d:
             shown = f"inputs {tuple(X.shape)}, weights {tuple(batch.weights.shape)}"
             reject("batch", shown, f"inputs (..., B, n, {d}), weights (..., B, {d})")

@@ -49,11 +49,15 @@ class PromptBatch:
         """B."""
         return self.weights.shape[-2]
 
-    def labels(self) -> Tensor:
-        """y = X w*, shape (..., B, n); InputError for a batch without inputs."""
+    def held_inputs(self) -> Tensor:
+        """X, shape (..., B, n, d); InputError for a batch without inputs."""
         if self.inputs is None:
             reject("batch", "covariances alone", "inputs X (PromptBatch.draw with hold_inputs=True)")
-        return (self.inputs * self.weights.unsqueeze(-2)).sum(-1)
+        return self.inputs
+
+    def labels(self) -> Tensor:
+        """y = X w*, shape (..., B, n); InputError for a batch without inputs."""
+        return (self.held_inputs() * self.weights.unsqueeze(-2)).sum(-1)
 
     def apply(self, u: Tensor) -> Tensor:
         """S u for each prompt; u and the result have shape (..., B, d)."""

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 
 from datadose.covariance import Array, diagonal
 from datadose.errors import InputError, reject
-from datadose.planner.dose import Dose, find_dose
+from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.error_model import ErrorModel
 from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import PeakError
@@ -110,13 +110,6 @@ def spent(spectrum: Array, kind: Budget) -> float:
     return float(spectrum.sum() if kind == "trace" else (spectrum**2).sum())
 
 
-def dose_of(problem: AllocationProblem, spectrum: Array, max_prompts: int) -> Dose:
-    """The best number of prompts for data with this spectrum."""
-    column = problem.model.columns(Source(spectrum, problem.length, 1))
-    rank = int((spectrum > 0).sum())
-    return find_dose(lambda B: problem.model.error([column], [B]), max_prompts, rank, grid_points=24)
-
-
 def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocation:
     """Minimise the exact error over A and B in turns, from the best dose on either side of the peak.
 
@@ -125,7 +118,9 @@ def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocat
     into too few directions for the asymptotics are refused: an effective rank (tr A)^2 / tr A^2 below 10, or
     an O(1/d) correction over a fifth of the error or larger than the gain.
     """
-    best = Allocation(problem.start, dose_of(problem, problem.start, max_prompts))
+    best = Allocation(
+        problem.start, dose_of(problem.model, problem.start, problem.length, max_prompts, COARSE)
+    )
     corrected = best.dose.error + _correction(problem, best)
     sides = {
         max_prompts,
@@ -137,7 +132,7 @@ def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocat
             improved = _descend(problem, spectrum, B)
             if improved is None:
                 break
-            dose = dose_of(problem, improved, max_prompts)
+            dose = dose_of(problem.model, improved, problem.length, max_prompts, COARSE)
             previous, spectrum, B = B, improved, dose.prompts
             candidate = Allocation(improved, dose)
             excess, effective_rank = (

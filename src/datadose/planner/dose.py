@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datadose.covariance import Array, rank
+from datadose.planner.error_model import ErrorModel, spectral_basis
+from datadose.theory.asymptotics import Source
+
+COARSE = 24
+"""Grid points where many doses are compared and none is shown."""
 NEAR_OPTIMAL = 0.05
 """Errors within this fraction of the smallest count as near-optimal."""
 
@@ -70,6 +76,16 @@ def find_dose(error: Callable[[int], float], max_prompts: int, peak: int, *, gri
         _best(seen, lambda B: 0 < B < peak),
         _best(seen, lambda B: B > peak),
         points,
+    )
+
+
+def dose_of(model: ErrorModel, data: Array, length: int, max_prompts: int, grid_points: int = 64) -> Dose:
+    """The best number of prompts of covariance ``data``, worked out in its own eigenbasis."""
+    spectrum, basis = spectral_basis(data)
+    model = model if basis is None else model.rotated(basis)
+    column = model.columns(Source(spectrum, length, 1))
+    return find_dose(
+        lambda B: model.error([column], [B]), max_prompts, rank(spectrum), grid_points=grid_points
     )
 
 

@@ -34,6 +34,7 @@ from datadose.planner.error_model import ErrorModel
 from datadose.prompts import draw_wishart
 from datadose.theory.equivalent import Columns, Equivalent, deterministic_equivalent
 from datadose.theory.outcome import error_factor_path, population_curvature, weighted_chi_square
+from datadose.theory.post_test import quadratic_error
 
 Reward: TypeAlias = Literal["dense", "verifiable"]
 REWARDS: tuple[Reward, ...] = ("dense", "verifiable")
@@ -143,9 +144,8 @@ class Ground:
 
     def error(self, state: State) -> float:
         """One-step post-test error / d of a state (Prop 5.1)."""
-        M, V, d = self.model.test_second_moment, state.operator, len(self.model.target)
-        quadratic = trace_product(product(V, M), transpose(V)) + state.variance(M)
-        return 1 + (2 * trace_product(V, self.model.target) + quadratic) / d
+        M, target = self.model.test_second_moment, self.model.target
+        return quadratic_error(state.operator, target, M) + state.variance(M) / len(target)
 
     def pass_rate(self, state: State) -> float:
         """The share of answers that a verifiable reward accepts, on the target's prompts.

@@ -19,13 +19,12 @@ from datadose.covariance import (
     product,
     range_basis,
     range_projector,
-    rank,
     transpose,
 )
 from datadose.errors import require_integer, require_number
 from datadose.planner.allocation import AllocationProblem, Budget, optimise_allocation, spent
 from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
-from datadose.planner.dose import Dose, find_dose
+from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel, rotated_columns, spectral_basis
 from datadose.planner.stage_choice import StageChoice, choose_stage
@@ -200,19 +199,9 @@ def _doses(
     spectrum, basis = spectral_basis(shift.data)
     model = model if basis is None else model.rotated(basis)
     others = [max(1, round(factor * length)) for factor in _LENGTHS]
-    found = {n: _dose(model, spectrum, n, max_prompts, 24) for n in sorted({*others})}
-    found[length] = _dose(model, spectrum, length, max_prompts)
+    found = {n: dose_of(model, spectrum, n, max_prompts, COARSE) for n in sorted({*others})}
+    found[length] = dose_of(model, spectrum, length, max_prompts)
     return found[length], tuple((n, found[n].prompts, found[n].error) for n in sorted(found))
-
-
-def _dose(model: ErrorModel, data: Array, length: int, max_prompts: int, grid_points: int = 64) -> Dose:
-    """The best number of prompts of covariance ``data``."""
-    spectrum, basis = spectral_basis(data)
-    model = model if basis is None else model.rotated(basis)
-    column = model.columns(Source(spectrum, length, 1))
-    return find_dose(
-        lambda B: model.error([column], [B]), max_prompts, rank(spectrum), grid_points=grid_points
-    )
 
 
 def _better_allocation(
@@ -292,7 +281,7 @@ def _best_eta(
     for eta in np.geomspace(0.05, 1.0, 9):
         data = Shift.aligned(shift.sigma0, shift.delta, float(eta)).data + outside
         model = ErrorModel(V0, float(eta), shift.target, length, training.chain_steps)
-        dose = _dose(model, data, length, max_prompts, 24)
+        dose = dose_of(model, data, length, max_prompts, COARSE)
         found.append((float(eta), dose.prompts, dose.error))
     return min(found, key=lambda entry: entry[2])
 

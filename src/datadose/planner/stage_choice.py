@@ -96,10 +96,12 @@ def choose_stage(
     )
     for stage, start, steps in second:
         state, error = after_outcome(ground, start, outcome_prompts, steps)
-        before, passed = ground.pass_rate(start), ground.pass_rate(state)
-        progress = _progress(ground, before, steps) if verifiable else 1.0
-        error = progress * error + (1 - progress) * ground.error(start)
-        passed = progress * passed + (1 - progress) * before
+        passed, progress = ground.pass_rate(state), 1.0
+        if verifiable:
+            before = ground.pass_rate(start)
+            progress = _progress(ground, before, steps)
+            error = progress * error + (1 - progress) * ground.error(start)
+            passed = progress * passed + (1 - progress) * before
         count = demonstrations if stage == "sft then rl" else 0
         signal = progress > _NO_SIGNAL
         outlooks.append(Outlook(stage, count, outcome_prompts, error, passed, signal))

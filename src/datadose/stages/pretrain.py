@@ -25,6 +25,7 @@ from datadose.errors import reject, require_integer
 from datadose.models import PromptBatch
 from datadose.prompts import random_stream
 from datadose.stages.data import FreshData
+from datadose.stages.optimisation import Optimisation, Precision
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,22 @@ class Curriculum:
     def length(self, step: int) -> int:
         """n_t."""
         return min(self.end_length, self.start_length + self.length_increment * (step // self.every))
+
+
+def chain_optimisation(
+    learning_rate: float, steps: int, warmup: int, *, accumulate: int = 1, precision: Precision = "fp32"
+) -> Optimisation:
+    """How a GPT is pretrained on chains: AdamW, gradients clipped at 1, warm-up, cosine decay."""
+    return Optimisation(
+        "adamw",
+        learning_rate,
+        steps=steps,
+        clip=1.0,
+        warmup=warmup,
+        schedule="cosine",
+        accumulate=accumulate,
+        precision=precision,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,17 @@ form. f(x + i h).imag / h with h = 1e-30 is f'(x) with no subtraction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from datadose.covariance import diagonal as _diagonal
+from datadose.covariance import plus as _plus
+from datadose.covariance import product as _product
+from datadose.covariance import transpose as _transpose
 
 Complex: TypeAlias = NDArray[np.complex128]
 Either: TypeAlias = NDArray[Any]
@@ -20,34 +25,17 @@ STEP = 1e-30
 """Its square vanishes next to 1."""
 
 
-def product(*matrices: Either) -> Either:
-    """The matrix product; forms may be mixed."""
-    return reduce(_of_two, matrices)
-
-
-def _of_two(X: Either, Y: Either) -> Either:
-    if X.ndim == 1:
-        return X * Y if Y.ndim == 1 else X[:, None] * Y
-    return X * Y if Y.ndim == 1 else X @ Y
-
-
-def plus(*matrices: Either) -> Either:
-    """The sum; dense if any operand is."""
-    if any(M.ndim == 2 for M in matrices):
-        matrices = tuple(np.diag(M) if M.ndim == 1 else M for M in matrices)
-    return reduce(np.add, matrices)
+# The same operations as on real matrices; only the promise of float64 is missing here.
+product: Callable[..., Either] = _product
+plus: Callable[..., Either] = _plus
+transposed: Callable[[Either], Either] = _transpose
 
 
 def trace_product(X: Either, Y: Either) -> complex:
     """tr(X Y)."""
     if X.ndim != Y.ndim:
-        X, Y = (M if M.ndim == 1 else M.diagonal() for M in (X, Y))
+        X, Y = _diagonal(X), _diagonal(Y)
     return complex((X * (Y if Y.ndim == 1 else Y.T)).sum())
-
-
-def transposed(M: Either) -> Either:
-    """The transpose, not conjugated."""
-    return M if M.ndim == 1 else M.T
 
 
 def weighted(weights: Either, matrices: Sequence[Either]) -> Either:
