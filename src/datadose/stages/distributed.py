@@ -7,6 +7,7 @@ agree on what diverged. The result is that of one process up to rounding. Proces
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -78,6 +79,9 @@ def joined(device: torch.device) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # Optimisers import this, and an import within a group keeps that group alive after its destruction (torch
+    # 2.13): its threads then outlive the interpreter, and one that still holds a tensor aborts the process.
+    importlib.import_module("torch._dynamo")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes.current()
