@@ -32,7 +32,7 @@ from datadose.progress import cell_progress
 Backend: TypeAlias = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[Backend, ...] = ("loky", "dask", "ray")
 
-_PRESENTATION = ("cli.py", "progress.py", "figures", "report.py", "claims", "templates", "explore")
+_PRESENTATION = ("cli/", "progress.py", "figures", "report.py", "claims", "templates", "explore")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""The command line. Thin: it parses, calls the library and prints; imports wait until a command needs them.
+
+argparse rather than a framework: `--prompts B [B ...]` takes many values, `--help` must answer at once, and
+bad input must be one line on stderr with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+
+from datadose._version import __version__
+from datadose.cli import experiments, llm, theory
+from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Parser
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (0 done, 1 failed, 2 bad input, 130 interrupted)."""
+    from datadose.errors import InputError, RunError
+
+    arguments = _parser().parse_args(argv)
+    command = ["datadose", *(sys.argv[1:] if argv is None else argv)]
+    try:
+        run: Callable[[argparse.Namespace, str], None] = arguments.run
+        run(arguments, shlex.join(command))
+    except InputError as error:
+        return _complain(arguments, str(error), EXIT_BAD_INPUT)
+    except RunError as error:
+        return _complain(arguments, str(error), EXIT_FAILED)
+    except BrokenPipeError:
+        # The reader of our output left (`| head`); nothing to say to anybody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except KeyboardInterrupt:
+        hint = "interrupted; finished cells are kept, run the same command again to continue"
+        return _complain(arguments, hint, EXIT_INTERRUPTED)
+    return EXIT_OK
+
+
+def _complain(arguments: argparse.Namespace, message: str, code: int) -> int:
+    print(f"datadose {arguments.command}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="datadose",
+        description="Which data, how much of it, at which stage: exact theory and experiments.",
+        epilog="example: datadose reproduce fig1 --preset quick --jobs 2",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"datadose {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for group in (experiments, theory, llm):
+        group.add_commands(commands)
+    return parser

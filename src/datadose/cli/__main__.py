@@ -1,0 +1,5 @@
+"""`python -m datadose.cli`."""
+
+from datadose.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,125 @@
+"""Commands that run or read experiments: reproduce, claims, train."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from datadose.cli.common import add_command, cores, print_table, show_number
+
+
+def add_commands(commands: Any) -> None:
+    """Add this module's commands to the subparsers ``commands``."""
+    _add_reproduce(commands)
+    _add_claims(commands)
+    _add_train(commands)
+
+
+def _add_reproduce(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "reproduce",
+        "Run the experiments behind the paper's figures and claims.",
+        "datadose reproduce fig1 fig5 --preset quick --out results",
+        _reproduce,
+    )
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        default=["all"],
+        help="fig1 fig2 fig3 gpt_data fig4 fig4map fig5 planner planner_stages claims, insights, or all",
+    )
+    parser.add_argument("--preset", default="quick", help="smoke, quick, small (GPT only) or paper")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument("--seeds", type=int, help="seeds per setting, instead of the preset's")
+    parser.add_argument("--jobs", type=int, default=cores(), help="parallel processes")
+    parser.add_argument("--backend", default="loky", help="loky, dask or ray")
+    parser.add_argument("--address", help="address of a running Dask or Ray cluster")
+
+
+def _reproduce(arguments: argparse.Namespace, command: str) -> None:
+    from datadose.reproduction import reproduce
+    from datadose.sweep import Workers
+
+    out = reproduce(
+        arguments.targets,
+        preset=arguments.preset,
+        out=arguments.out,
+        seeds=arguments.seeds,
+        workers=Workers(arguments.jobs, arguments.backend, arguments.address),
+        command=command,
+    )
+    print(f"wrote {out / 'report.html'}", file=sys.stderr)
+
+
+def _add_claims(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "claims",
+        "Print the ledger of claims and verdicts of a results folder.",
+        "datadose claims --out results",
+        _claims,
+    )
+    parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _claims(arguments: argparse.Namespace, _: str) -> None:
+    from datadose.errors import reject
+    from datadose.files import read_json
+
+    path = arguments.out / "claims.json"
+    if not path.is_file():
+        reject("out", str(arguments.out), "a folder where `datadose reproduce claims` has run")
+    claims = read_json(path)
+    shown = ("id", "statement", "value", "threshold", "verdict")
+    if not isinstance(claims, list) or not all(isinstance(c, dict) and c.keys() >= {*shown} for c in claims):
+        reject("file", str(path), "a list of claims, as `datadose reproduce claims` writes it")
+    if arguments.json:
+        print(json.dumps(claims, indent=2, allow_nan=False))
+        return
+    print_table(
+        f"{len(claims)} claims in {path}",
+        ["id", "statement", "value", "threshold", "verdict"],
+        [
+            [c["id"], c["statement"], show_number(c["value"]), show_number(c["threshold"]), c["verdict"]]
+            for c in claims
+        ],
+    )
+
+
+def _add_train(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "train",
+        "Run one pipeline: pretrain, post-train (sft, outcome, rl, in order), post-test.",
+        "datadose train configs/sft.yaml --out runs/sft",
+        _train,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the pipeline, see configs/")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the config)")
+    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+
+
+def _train(arguments: argparse.Namespace, _: str) -> None:
+    from datadose.configs import TrainConfig, load_config
+    from datadose.pipeline import run_pipeline
+    from datadose.progress import step_progress
+
+    config = load_config(arguments.config, TrainConfig)
+    out = arguments.out or Path("runs") / arguments.config.stem
+    with step_progress() as progress:
+        result = run_pipeline(
+            config, out, folder=arguments.config.parent, resume=arguments.resume, progress=progress
+        )
+    rows = []
+    for report in result["stages"]:
+        for i, k in enumerate(report["thinking_steps"]):
+            means = [report[f"{test}_mean"] for test in ("target", "pretraining")]
+            shown = [show_number(None if mean is None else mean[i]) for mean in means]
+            rows.append([report["stage"], str(k), *shown, str(len(report["diverged"]))])
+    header = ["stage", "thinking steps", "error on target", "error on pretraining", "diverged"]
+    print_table(f"error / d, mean of {len(result['seeds'])} runs; {out / 'result.json'}", header, rows)

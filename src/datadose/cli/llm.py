@@ -1,0 +1,162 @@
+"""Commands for language models: score, select, posttrain."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from datadose.cli.common import add_command
+
+
+def add_commands(commands: Any) -> None:
+    """Add this module's commands to the subparsers ``commands``."""
+    _add_score(commands)
+    _add_select(commands)
+    _add_posttrain(commands)
+
+
+def _add_score(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "score",
+        "Measure a pool of examples under a base model: loss, pass rate, representations.",
+        "datadose score --model HuggingFaceTB/SmolLM2-135M-Instruct --pool pool.jsonl --out scores --samples 16 "
+        "--verifier last-number",
+        _score,
+    )
+    parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
+    parser.add_argument("--pool", type=Path, required=True, help=".jsonl or .parquet")
+    parser.add_argument("--out", type=Path, required=True, help="scores folder; continues what is in it")
+    parser.add_argument("--samples", type=int, default=0, metavar="K", help="completions sampled per prompt")
+    parser.add_argument(
+        "--verifier", help="exact, last-number, reasoning-gym, or module:function(completion, row) -> [0, 1]"
+    )
+    parser.add_argument(
+        "--completions", type=Path, help="JSONL of completions made elsewhere, not sampled here"
+    )
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the samples")
+    parser.add_argument("--max-tokens", type=int, default=256, help="largest length of a sample")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="padded tokens per batch")
+    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    parser.add_argument("--json", action="store_true", help="the manifest as one JSON document on stdout")
+
+
+def _score(arguments: argparse.Namespace, _: str) -> None:
+    from datadose.llm.score import score
+    from datadose.progress import step_progress
+
+    names = "samples verifier completions temperature max_tokens seed batch_tokens dtype".split()  # noqa: SIM905
+    with step_progress() as progress:
+        scores = score(
+            arguments.model,
+            arguments.pool,
+            arguments.out,
+            progress=progress,
+            **{name: getattr(arguments, name) for name in names},
+        )
+    if arguments.json:
+        print(json.dumps(scores.manifest, indent=2, allow_nan=False))
+        return
+    measured = int(scores.table["nll"].notna().sum())
+    print(f"{measured} of {len(scores.table)} rows scored in {arguments.out}", file=sys.stderr)
+    for issue, count in scores.table["issue"].dropna().value_counts().items():
+        print(f"  {count} marked: {issue}", file=sys.stderr)
+
+
+def _add_select(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "select",
+        "Choose an SFT set and an RL set, and equal-size random controls, from a scored pool.",
+        "datadose select --scores scores --target target.jsonl --out selected",
+        _select,
+    )
+    parser.add_argument("--scores", type=Path, required=True, help="folder that `datadose score` wrote")
+    parser.add_argument(
+        "--target", type=Path, required=True, help="examples of the target: a pool file, or its scores folder"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the sets, manifest and report")
+    parser.add_argument(
+        "--reference", type=Path, help="what must be kept: a pool file or its scores (default: the pool)"
+    )
+    parser.add_argument("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set")
+    parser.add_argument("--rl-size", default="auto", metavar="auto|N", help="rows of the RL set; 0: none")
+    parser.add_argument("--replay", type=float, default=0.0, help="share of reference rows in the SFT set")
+    parser.add_argument("--representation", default="sketch", help="sketch or embedding")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument("--json", action="store_true", help="the manifest as one JSON document on stdout")
+
+
+def _select(arguments: argparse.Namespace, _: str) -> None:
+    from datadose.files import read_json
+    from datadose.llm.represent import scores_of
+    from datadose.llm.scores import read_scores
+    from datadose.llm.selection import SelectionConfig, describe, select, write_selection
+
+    config = SelectionConfig(
+        sft_size=_size("sft-size", arguments.sft_size),
+        rl_size=_size("rl-size", arguments.rl_size),
+        replay=arguments.replay,
+        representation=arguments.representation,
+        seed=arguments.seed,
+    )
+    pool = read_scores(arguments.scores)
+    target = scores_of(arguments.target, "target", pool)
+    reference = None if arguments.reference is None else scores_of(arguments.reference, "reference", pool)
+    selection = select(pool, target, reference=reference, config=config)
+    write_selection(selection, pool, reference, arguments.out)
+    if arguments.json:
+        print(json.dumps(read_json(arguments.out / "manifest.json"), indent=2, allow_nan=False))
+        return
+    print(describe(selection))
+    print(f"wrote {arguments.out / 'report.html'}", file=sys.stderr)
+
+
+def _size(field: str, value: str) -> Any:
+    from datadose.errors import reject
+
+    if value == "auto":
+        return value
+    if not value.isdecimal():
+        reject(field, value, "auto, or an integer >= 0")
+    return int(value)
+
+
+def _add_posttrain(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "posttrain",
+        "Train a model on a selected set with TRL: SFT, or GRPO with a verifier as the reward.",
+        "datadose posttrain --model MODEL --data selected/sft.jsonl --stage sft --out runs/sft",
+        _posttrain,
+    )
+    parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
+    parser.add_argument("--data", type=Path, required=True, help="sft.jsonl or rl.jsonl of `datadose select`")
+    parser.add_argument("--stage", required=True, help="sft or rl")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; continues what is in it")
+    parser.add_argument("--verifier", help="the reward of stage rl, as in `datadose score`")
+    parser.add_argument("--steps", type=int, help="optimiser steps")
+    parser.add_argument("--batch", type=int, help="examples (sft) or completions (rl) per step")
+    parser.add_argument("--learning-rate", type=float, help="peak learning rate")
+    parser.add_argument("--lora-rank", type=int, help="rank of the adapter; 0 trains all weights")
+    parser.add_argument("--seed", type=int, help="of order, initialisation and samples")
+    parser.add_argument("--json", action="store_true", help="the result as one JSON document on stdout")
+
+
+def _posttrain(arguments: argparse.Namespace, _: str) -> None:
+    from datadose.llm.posttrain import PosttrainConfig, posttrain
+
+    given = {f.name: getattr(arguments, f.name, None) for f in fields(PosttrainConfig)}
+    config = PosttrainConfig(**{name: value for name, value in given.items() if value is not None})
+    result = posttrain(
+        arguments.model, arguments.data, arguments.out, verifier=arguments.verifier, config=config
+    )
+    if arguments.json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+        return
+    print(f"wrote {arguments.out / 'result.json'}", file=sys.stderr)

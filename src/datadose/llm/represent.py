@@ -1,0 +1,55 @@
+"""The target's and the reference's representations: from a scores folder, or measured once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from datadose.errors import reject
+from datadose.llm.scores import Scores, read_scores
+
+
+def scores_of(path: Path, field: str, pool: Scores) -> Scores:
+    """Scores of ``path``: itself if it is a scores folder, else measured with the pool's model.
+
+    A pool file is scored once, without samples, into a folder inside ``pool.folder`` named by its content;
+    a later call reads that folder.
+
+    Raises InputError if ``path`` was scored under another model than the pool, if it is no pool file, or if
+    the pool's model cannot be loaded any more.
+    """
+    if path.is_dir():
+        scores = read_scores(path, field)
+    else:
+        scores = _measure(path, field, pool)
+    for name in ("model_digest", "chat_template_digest"):
+        if scores.manifest.get(name) != pool.manifest.get(name):
+            reject(field, f"{path} with another {name}", "scores under the same model as the pool's")
+    return scores
+
+
+def _measure(path: Path, field: str, pool: Scores) -> Scores:
+    if not path.is_file():
+        reject(field, str(path), "a .jsonl or .parquet file, or a folder that `datadose score` has written")
+    if pool.folder is None:
+        msg = "scores without a folder cannot keep those of a target"
+        raise ValueError(msg)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    folder = pool.folder / f"{field}-{digest}"
+    if not (folder / "manifest.json").is_file():
+        from datadose.llm.score import score  # noqa: PLC0415
+        from datadose.progress import step_progress  # noqa: PLC0415
+
+        model = pool.manifest["model"]
+        print(f"{field}: measuring {path} with {model}, once, into {folder}", file=sys.stderr)
+        with step_progress() as progress:
+            score(
+                model,
+                path,
+                folder,
+                dtype=pool.manifest["dtype"],
+                sketch_size=pool.manifest["sketch_size"],
+                progress=progress,
+            )
+    return read_scores(folder, field)
