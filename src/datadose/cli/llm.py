@@ -24,8 +24,7 @@ def _add_score(commands: Any) -> None:
         commands,
         "score",
         "Measure a pool of examples under a base model: loss, pass rate, representations.",
-        "datadose score --model HuggingFaceTB/SmolLM2-135M-Instruct --pool pool.jsonl --out scores --samples 16 "
-        "--verifier last-number",
+        "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier last-number",
         _score,
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")

@@ -36,14 +36,12 @@ class Row:
 
     @property
     def question(self) -> str:
-        """What deduplication compares: the last thing the user says, case and white space folded."""
+        """What deduplication compares: all that the user says, case and white space folded."""
         if isinstance(self.prompt, str):
             text = self.prompt
         else:
-            asked = [m["content"] for m in self.prompt if m["role"] == "user"] or [
-                m["content"] for m in self.prompt
-            ]
-            text = asked[-1]
+            said = [m["content"] for m in self.prompt if m["role"] == "user"]
+            text = " ".join(said or [m["content"] for m in self.prompt])
         return " ".join(text.split()).casefold()
 
     @property

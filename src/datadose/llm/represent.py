@@ -19,10 +19,7 @@ def scores_of(path: Path, field: str, pool: Scores) -> Scores:
     Raises InputError if ``path`` was scored under another model than the pool, if it is no pool file, or if
     the pool's model cannot be loaded any more.
     """
-    if path.is_dir():
-        scores = read_scores(path, field)
-    else:
-        scores = _measure(path, field, pool)
+    scores = read_scores(path, field) if path.is_dir() else _measure(path, field, pool)
     for name in ("model_digest", "chat_template_digest"):
         if scores.manifest.get(name) != pool.manifest.get(name):
             reject(field, f"{path} with another {name}", "scores under the same model as the pool's")

@@ -1,0 +1,141 @@
+"""Pools: accepted forms, what identifies a row, and errors that name the line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from datadose.errors import InputError
+from datadose.llm.pool import Row, read_pool
+
+USER = {"role": "user", "content": "2 + 2?"}
+ASSISTANT = {"role": "assistant", "content": "4"}
+
+
+def test_three_forms_give_the_same_text(write_rows: Callable[..., Path]) -> None:
+    rows = [
+        {"prompt": "2 + 2?", "completion": "4"},
+        {"prompt": [USER], "completion": [ASSISTANT]},
+        {"messages": [{"role": "system", "content": "Be brief."}, USER, ASSISTANT]},
+    ]
+    plain, split, messages = (read_pool(write_rows([row]))[0] for row in rows)
+    assert (plain.prompt, plain.completion) == ("2 + 2?", "4")
+    assert (split.prompt, split.completion) == ([USER], [ASSISTANT])
+    assert messages.prompt == [{"role": "system", "content": "Be brief."}, USER]
+    assert messages.completion == [ASSISTANT]
+    assert {row.question for row in (plain, split, messages)} == {"2 + 2?"}
+    assert {row.completion_text for row in (plain, split, messages)} == {"4"}
+    assert len({row.key for row in (plain, split, messages)}) == 3
+    assert [row.columns for row in (plain, split, messages)] == rows
+
+
+def test_questions_fold_case_and_space(write_rows: Callable[..., Path]) -> None:
+    rows = read_pool(
+        write_rows(
+            [{"prompt": "What  is\nTWO?", "completion": "2"}, {"prompt": "what is two? ", "completion": "ii"}]
+        )
+    )
+    assert rows[0].question == rows[1].question
+    assert rows[0].key != rows[1].key
+
+
+def test_all_that_the_user_says_makes_the_question(write_rows: Callable[..., Path]) -> None:
+    turns = [USER, ASSISTANT, {"role": "user", "content": "Why?"}]
+    other = [{"role": "user", "content": "3 + 3?"}, *turns[1:]]
+    rows = read_pool(write_rows([{"prompt": prompt, "completion": [ASSISTANT]} for prompt in (turns, other)]))
+    assert [row.question for row in rows] == ["2 + 2? why?", "3 + 3? why?"]
+
+
+def test_the_answer_column_wins(write_rows: Callable[..., Path]) -> None:
+    rows = [
+        {"id": 7, "prompt": "p", "completion": "so 4", "answer": 4},
+        {"id": 8, "prompt": "p", "completion": "so 4", "answer": None},
+    ]
+    first, second = read_pool(write_rows(rows))
+    assert (first.id, first.answer, second.answer) == ("7", "4", "so 4")
+
+
+def test_parquet_equals_jsonl(tmp_path: Path, write_rows: Callable[..., Path]) -> None:
+    rows = [{"prompt": [USER], "completion": [ASSISTANT], "level": i, "id": str(i)} for i in range(3)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "pool.parquet")
+
+    def content(path: Path) -> list[tuple[Any, ...]]:
+        return [(r.id, r.prompt, r.completion, r.key, r.columns["level"]) for r in read_pool(path)]
+
+    assert content(tmp_path / "pool.parquet") == content(write_rows(rows))
+
+
+def test_blank_lines_count_but_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_text('\n{"prompt": "a", "completion": ""}\n\n{"prompt": "b", "completion": "c"}\n')
+    assert [(row.line, row.id) for row in read_pool(path)] == [(2, "row-2"), (4, "row-4")]
+
+
+GOOD = {"prompt": "a", "completion": "b"}
+
+
+@pytest.mark.parametrize(
+    ("second", "parts"),
+    [
+        ('{"prompt": "a", "completion": ', ("line 2", "well-formed JSON")),
+        ('["a"]', ("line 2", "list", "an object")),
+        ('{"prompt": "a", "completion": "b", "x": NaN}', ("line 2", "NaN")),
+        ('{"question": "a"}', ("line 2", "columns question", "prompt and completion")),
+        ('{"prompt": "a"}', ("line 2", "no completion")),
+        ('{"prompt": "a", "completion": 3}', ("line 2", "column completion is number", "str, as in line 1")),
+        ('{"prompt": " ", "completion": "b"}', ("line 2", "empty prompt")),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, second: str, parts: tuple[str, ...]) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n" + second + "\n")
+    with pytest.raises(InputError) as caught:
+        read_pool(path, "pool")
+    assert str(caught.value).startswith("pool: got")
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"),
+    [
+        (
+            [{**GOOD, "answer": "3"}, {**GOOD, "answer": 4}],
+            ("line 2", "answer is number", "str, as in line 1"),
+        ),
+        ([{**GOOD, "id": 1}, {**GOOD, "id": 1}], ("line 2", "id 1", "line 1")),
+        ([{**GOOD, "id": True}], ("line 1", "id True")),
+        ([{"prompt": [USER], "completion": "4"}], ("line 1", "completion is a string")),
+        ([{"prompt": [USER], "completion": [USER]}], ("line 1", "assistant")),
+        ([{"prompt": [{"role": "user"}], "completion": [ASSISTANT]}], ("line 1", "role, content")),
+        ([{"messages": [USER]}], ("line 1", "at least two messages")),
+        ([{"messages": [ASSISTANT, USER]}], ("line 1", "last one of the assistant")),
+        ([], ("at least one row",)),
+    ],
+)
+def test_bad_rows_are_named(
+    write_rows: Callable[..., Path], rows: list[dict[str, Any]], parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read_pool(write_rows(rows))
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("pool.csv", b"a"), ("pool.parquet", b"PAR1"), ("pool.jsonl", b"\xff")]
+)
+def test_bad_files(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=name):
+        read_pool(tmp_path / name)
+    with pytest.raises(InputError, match="existing file"):
+        read_pool(tmp_path / "absent.jsonl")
+
+
+def test_a_row_is_hashable_content() -> None:
+    row = Row("a", "p", "c", {}, 1)
+    assert row.key == Row("b", "p", "c", {"x": 1}, 9).key != Row("a", "p", "d", {}, 1).key
