@@ -136,6 +136,21 @@ STORIES = {
         "nothing where the best is no SFT at all.",
         ("planner-dose", "planner-allocation"),
     ),
+    "token_study": Story(
+        "The same questions, on a language model of our own",
+        "A character-level transformer meets a task never, rarely or as often as any other in pretraining. "
+        "Each panel asks one of the theory's questions on tokens: what pretraining left latent, how many "
+        "demonstrations and which, what replay keeps, which prompts for RL. Points are means over seeds, "
+        "bars 95 percent intervals; forgetting is read on the tasks that the model knew.",
+        ("token-",),
+    ),
+    "llm_study": Story(
+        "Does the selection pay on a real model?",
+        "SmolLM2-135M-Instruct on arithmetic from solved to hopeless: SFT by LoRA on sets of equal size that "
+        "were chosen in different ways, from a clean and from a contaminated pool, and GRPO on bands of pass "
+        "rates. The gain on the target stands beside what the model forgets.",
+        ("llm-",),
+    ),
 }
 
 

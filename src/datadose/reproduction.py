@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from datadose.claims import CLAIMS, Tables, judge_all
+from datadose.claims import CLAIMS, STUDY_CLAIMS, Claim, Tables, judge_all
 from datadose.errors import reject, require_integer
 from datadose.experiments.checks import Theorems
 from datadose.experiments.common import PRESETS, Preset
@@ -32,6 +32,7 @@ from datadose.experiments.insights import (
 from datadose.experiments.planner_regret import PlannerRegret
 from datadose.experiments.planner_stages import PlannerStages
 from datadose.experiments.sft_curves import Figure1, Figure2
+from datadose.experiments.token_study import TokenStudy
 from datadose.figures.figure3 import draw_figure3, draw_gpt_data
 from datadose.figures.figure4 import draw_figure4, draw_figure4_map
 from datadose.figures.insights import draw_balance, draw_selection, draw_size, draw_stability
@@ -40,6 +41,7 @@ from datadose.figures.planner_stages import draw_planner_stages
 from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
 from datadose.figures.stages import draw_bands, draw_overthinking, draw_synergy
 from datadose.figures.style import save
+from datadose.figures.token_study import draw_token_study
 from datadose.files import prepare_folder, read_json, read_table, write_json, write_table
 from datadose.report import write_report
 from datadose.sweep import Workers, run_cells
@@ -72,16 +74,21 @@ TARGETS: dict[str, Target] = {
     "overthinking": Target({"overthinking": Overthinking}, draw_overthinking),
     "planner": Target({"planner": PlannerRegret}, draw_planner),
     "planner_stages": Target({"planner_stages": PlannerStages}, draw_planner_stages),
+    "token_study": Target({"token_study": TokenStudy}, draw_token_study),
     "claims": Target({"theorems": Theorems, "insight1": Insight1}),
 }
 
 
+STUDIES = ("token_study", "llm_study")
+"""Studies of language models: about an hour each, so not among ``all``."""
 INSIGHTS = tuple(
-    name for name in TARGETS if name != "claims" and not name.startswith(("fig", "planner", "gpt"))
+    name
+    for name in TARGETS
+    if name != "claims" and name not in STUDIES and not name.startswith(("fig", "planner", "gpt"))
 )
 GPT = ("fig3", "gpt_data")
 """Experiments on the nonlinear transformer, which also have a preset ``small``."""
-GROUPS = {"all": tuple(TARGETS), "insights": INSIGHTS}
+GROUPS = {"all": tuple(name for name in TARGETS if name not in STUDIES), "insights": INSIGHTS}
 """Names that stand for several targets."""
 
 
@@ -97,7 +104,8 @@ def reproduce(
     """Run ``targets`` (names in TARGETS or GROUPS) into ``out`` and return it.
 
     Per experiment: a CSV and a JSON with the resolved configuration; per figure also PNG and SVG; then
-    ``claims.json`` (if "claims" is among the targets) and ``report.html`` from all tables that ``out`` holds.
+    ``claims.json`` (if "claims" or a study is among the targets) and ``report.html`` from all tables that
+    ``out`` holds.
     Finished cells are cached in ``out/.cache``: a killed run continues where it stopped.
 
     Raises InputError for an unknown target or preset, a seeds count below 2, or an ``out`` that is a file.
@@ -121,10 +129,16 @@ def reproduce(
             _run(table_name, experiment, preset, seeds, out, workers or Workers(), command)
         if target.draw is not None:
             draw_saved(name, out)
-    if "claims" in chosen:
-        write_json(out / "claims.json", judge_all(CLAIMS, Tables(out)))
+    if "claims" in chosen or any(name in STUDIES for name in chosen):
+        write_json(out / "claims.json", judge_all(_ledger(chosen, Tables(out)), Tables(out)))
     write_report(out)
     return out
+
+
+def _ledger(chosen: Sequence[str], tables: Tables) -> list[Claim]:
+    """The paper's claims where they were asked for, and those of the studies that were run."""
+    paper = CLAIMS if "claims" in chosen or tables.has("theorems") else []
+    return [*paper, *(claim for claim in STUDY_CLAIMS if tables.has(claim.experiment))]
 
 
 def _run(

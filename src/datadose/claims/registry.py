@@ -9,6 +9,7 @@ from datadose.claims.insights import INSIGHT_CLAIMS
 from datadose.claims.outcome import OUTCOME_CLAIMS
 from datadose.claims.planner import PLANNER_CLAIMS
 from datadose.claims.theorems import THEOREM_CLAIMS
+from datadose.claims.token_study import TOKEN_STUDY_CLAIMS
 
 CLAIMS = [
     *THEOREM_CLAIMS,
@@ -19,3 +20,5 @@ CLAIMS = [
     *PLANNER_CLAIMS,
     *FIGURE3_CLAIMS,
 ]
+STUDY_CLAIMS = [*TOKEN_STUDY_CLAIMS]
+"""Claims on language models, judged only where their study was run: it is not part of ``reproduce all``."""

@@ -143,18 +143,28 @@ def _add_posttrain(commands: Any) -> None:
     parser.add_argument("--batch", type=int, help="examples (sft) or completions (rl) per step")
     parser.add_argument("--learning-rate", type=float, help="peak learning rate")
     parser.add_argument("--lora-rank", type=int, help="rank of the adapter; 0 trains all weights")
+    parser.add_argument("--samples", type=int, metavar="G", help="rl: completions per prompt")
+    parser.add_argument("--temperature", type=float, help="rl: of the samples")
+    parser.add_argument("--max-tokens", type=int, help="rl: largest length of a sample")
     parser.add_argument("--seed", type=int, help="of order, initialisation and samples")
     parser.add_argument("--json", action="store_true", help="the result as one JSON document on stdout")
 
 
 def _posttrain(arguments: argparse.Namespace, _: str) -> None:
     from datadose.llm.posttrain import PosttrainConfig, posttrain
+    from datadose.progress import step_progress
 
     given = {f.name: getattr(arguments, f.name, None) for f in fields(PosttrainConfig)}
     config = PosttrainConfig(**{name: value for name, value in given.items() if value is not None})
-    result = posttrain(
-        arguments.model, arguments.data, arguments.out, verifier=arguments.verifier, config=config
-    )
+    with step_progress() as progress:
+        result = posttrain(
+            arguments.model,
+            arguments.data,
+            arguments.out,
+            verifier=arguments.verifier,
+            config=config,
+            progress=progress,
+        )
     if arguments.json:
         print(json.dumps(result, indent=2, allow_nan=False))
         return

@@ -46,7 +46,7 @@ def _measure(path: Path, field: str, pool: Scores) -> Scores:
                 path,
                 folder,
                 dtype=pool.manifest["dtype"],
-                sketch_size=pool.manifest["sketch_size"],
+                sketch_size=pool.manifest["sketch"]["size"],
                 progress=progress,
             )
     return read_scores(folder, field)

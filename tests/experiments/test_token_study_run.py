@@ -1,0 +1,54 @@
+"""The whole token study at the smallest size: cells, table, picture; a second start makes nothing again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from datadose.experiments.token_study import TokenStudy, experiment
+from datadose.experiments.token_study.pools import BANDS
+from datadose.figures.token_study import draw_token_study
+from datadose.files import read_table, to_json, write_table
+from datadose.sweep import Workers, run_cells
+
+
+def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = replace(TokenStudy.preset("smoke"), seeds=2)
+    cells = study.prepare(tmp_path, Workers(1))
+    results = run_cells(cells, cache_folder=tmp_path, workers=Workers(1), title="study")
+    table = study.table(results)
+    for name in ("pretrain", "make_pools"):
+        monkeypatch.setattr(experiment, name, lambda *_: pytest.fail("made twice"))
+    assert [c.arguments for c in study.prepare(tmp_path, Workers(1))] == [c.arguments for c in cells]
+
+    panels = {"pretraining", "activation", "sft size", "selectors", "replay", "rl", "stages"}
+    assert set(table["panel"]) == panels
+    assert table["value"].notna().all()
+    accuracy = table[table["split"] != "train"]
+    assert accuracy["value"].between(0, 1).all()
+    assert set(accuracy["split"]) == {"validation", "test"}
+    # One rate is chosen for every arm, and every seed has run at it.
+    chosen = table[table["chosen"]]
+    assert (chosen.groupby(experiment.ARM)["rate"].nunique() == 1).all()
+    assert (chosen.groupby(experiment.ARM)["seed"].nunique() == study.seeds).all()
+    assert set(chosen.loc[chosen["panel"] == "rl", "arm"]) == set(BANDS)
+
+    path = tmp_path / "table.csv"
+    write_table(path, table)
+    to_json(asdict(study))
+    figure = draw_token_study(read_table(path), asdict(study))
+    assert len(figure.axes) == 12
+
+
+def test_presets_grow() -> None:
+    quick, paper = (TokenStudy.preset(name) for name in ("quick", "paper"))  # type: ignore[arg-type]
+    assert quick.seeds >= 3
+    assert paper.seeds >= 5
+    assert set(quick.sft_rates) < set(paper.sft_rates)
+    # The size that chooses rates is among those at equal steps, and the unfiltered band among the numbers.
+    for study in (quick, paper):
+        assert study.rl_band_size in study.rl_numbers
+        assert pd.Series(study.sft_sizes).is_monotonic_increasing
