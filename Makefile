@@ -56,6 +56,8 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/finite_size.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stages.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpt.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/selection.py
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -67,6 +67,19 @@ def _score(arguments: argparse.Namespace, _: str) -> None:
         print(f"  {count} marked: {issue}", file=sys.stderr)
 
 
+_THRESHOLDS = {
+    "hard": "share of each length stratum, hardest first, that the SFT set is drawn from (0.5)",
+    "extreme": "share of each stratum with the largest loss, taken for unlearnable (0.02)",
+    "conflict": "the model's confidence from which its own, different answer makes a label suspect (0.7)",
+    "unaligned": "quantile of the target's own alignment that a row must reach (0.1)",
+    "interfering": "share of each stratum set apart as most opposed to the reference (0.1)",
+    "sft_solved": "pass rates surely above this are left out of the SFT set (0.5)",
+    "rl_solved": "pass rates surely above this are left out of the RL set (0.9)",
+    "rl_hopeless": "pass rates surely below this are left out of the RL set (0.05)",
+}
+"""Fields of SelectionConfig, with their defaults in brackets (a test compares them)."""
+
+
 def _add_select(commands: Any) -> None:
     parser = add_command(
         commands,
@@ -88,6 +101,11 @@ def _add_select(commands: Any) -> None:
     parser.add_argument("--replay", type=float, default=0.0, help="share of reference rows in the SFT set")
     parser.add_argument("--representation", default="sketch", help="sketch or embedding")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    thresholds = parser.add_argument_group("thresholds", "see docs/llm_selection.md")
+    for name, help_ in _THRESHOLDS.items():
+        thresholds.add_argument(
+            f"--{name.replace('_', '-')}", type=float, default=argparse.SUPPRESS, metavar="X", help=help_
+        )
     parser.add_argument("--json", action="store_true", help="the manifest as one JSON document on stdout")
 
 
@@ -103,6 +121,7 @@ def _select(arguments: argparse.Namespace, _: str) -> None:
         replay=arguments.replay,
         representation=arguments.representation,
         seed=arguments.seed,
+        **{name: getattr(arguments, name) for name in _THRESHOLDS if hasattr(arguments, name)},
     )
     pool = read_scores(arguments.scores)
     target = scores_of(arguments.target, "target", pool)

@@ -1,0 +1,8 @@
+"""Choose an SFT set and an RL set from scores: pure, without a model. See docs/llm_selection.md."""
+
+from datadose.llm.selection.choose import Selection, select
+from datadose.llm.selection.config import SelectionConfig
+from datadose.llm.selection.report import describe
+from datadose.llm.selection.writing import write_selection
+
+__all__ = ["Selection", "SelectionConfig", "describe", "select", "write_selection"]

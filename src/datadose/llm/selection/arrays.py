@@ -1,0 +1,65 @@
+"""Passes over the rows of a large array, in blocks: nothing is held as float64 but one block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from datadose.covariance import Array
+
+Floats: TypeAlias = NDArray[Any]
+Indices: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+BLOCK = 8192
+"""Rows per block."""
+
+_STREAMS = ("reference", "geometry", "permutation", "clusters", "sft", "rl", "control", "replay", "order")
+
+
+def stream(seed: int, source: str) -> np.random.Generator:
+    """The random stream of one ``source`` of randomness: what one draws leaves the others as they are."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAMS.index(source),)))
+
+
+def blocks(rows: Floats, indices: Indices) -> Iterator[tuple[slice, Array]]:
+    """(positions in ``indices``, those rows as float64), block by block; ``indices`` ascend."""
+    for start in range(0, len(indices), BLOCK):
+        part = indices[start : start + BLOCK]
+        first, last = int(part[0]), int(part[-1]) + 1
+        # Slices of a memory map are read in one go; only gaps need the slower lookup.
+        found = rows[first:last] if last - first == len(part) else rows[part]
+        yield slice(start, start + len(part)), np.asarray(found, dtype=np.float64)
+
+
+def finite_rows(rows: Floats, indices: Indices) -> Indices:
+    """Those of ``indices`` (ascending) whose rows are all finite."""
+    keep = [
+        indices[where][np.isfinite(block.sum(axis=1))] for where, block in blocks(rows, indices)
+    ]  # a row with NaN or inf sums to NaN or inf
+    return np.concatenate(keep) if keep else indices
+
+
+def numbers(table: pd.DataFrame, column: str) -> Array:
+    """A column as float64, NaN where it is null."""
+    return np.asarray(pd.to_numeric(table[column]).to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def flags(table: pd.DataFrame, column: str) -> tuple[Mask, Mask]:
+    """(is true, is false) of a nullable boolean column."""
+    values = table[column].astype("boolean")
+    is_true = np.asarray(values.fillna(value=False).to_numpy(dtype=bool))
+    is_false = np.asarray((~values).fillna(value=False).to_numpy(dtype=bool))
+    return is_true, is_false
+
+
+def first_of_each(values: NDArray[np.int64], among: Mask) -> Mask:
+    """Which of the rows in ``among`` are the first with their value."""
+    places = np.flatnonzero(among)
+    found = np.zeros(len(values), dtype=bool)
+    found[places[np.unique(values[places], return_index=True)[1]]] = True
+    return found

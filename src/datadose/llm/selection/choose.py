@@ -1,0 +1,331 @@
+"""From scores to index sets: the SFT set, the RL set, their random controls and the replayed rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from datadose.errors import InputError, reject
+from datadose.llm.scores import Scores
+from datadose.llm.selection.arrays import Indices, Mask, finite_rows, first_of_each, flags, numbers, stream
+from datadose.llm.selection.config import Representation, SelectionConfig, Size
+from datadose.llm.selection.filters import Filter, Funnel
+from datadose.llm.selection.geometry import ShiftGeometry, estimate_geometry
+from datadose.llm.selection.measures import Measures, measure
+from datadose.llm.selection.rl_set import filter_rl, require_pass_rates, samples_needed
+from datadose.llm.selection.sft_set import NOT_ALIGNED, draw_diverse, filter_sft
+from datadose.llm.selection.size import SMALLEST, plan_size
+
+REFERENCE_ROWS = 4096
+"""Rows of the pool that stand for what must be kept where no reference is given."""
+_PLANNED_ROWS = 20_000
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which rows, and why. Indices are positions in the pool (``replay``: in the reference), ascending."""
+
+    sft: Indices
+    rl: Indices
+    control_sft: Indices
+    """As many rows as ``sft``, uniformly from the eligible ones (scored, first with their question)."""
+    control_rl: Indices
+    """As many rows as ``rl``, likewise, without those of ``control_sft``."""
+    replay: Indices
+    """Rows of the reference that go into both sft.jsonl and control_sft.jsonl."""
+    filters: list[Filter]
+    """In order, first those of the SFT set, then those of the RL set."""
+    geometry: dict[str, Any]
+    sizes: dict[str, int]
+    planner: dict[str, Any]
+    diversity: dict[str, Any]
+    unchecked: list[str]
+    """What could not be checked with these scores, a sentence each."""
+    config: SelectionConfig
+    pool: Scores = field(repr=False)
+    target: Scores = field(repr=False)
+    measures: Measures = field(repr=False)
+    eligible: Mask = field(repr=False)
+    """Per pool row: scored, and the first with its question."""
+    sft_removed: NDArray[np.int8] = field(repr=False)
+    """Per pool row, the place among the SFT set's filters of the one that removed it; -1 for none."""
+    rl_removed: NDArray[np.int8] = field(repr=False)
+    """The same for the RL set."""
+
+
+def select(
+    pool: Scores,
+    target: Scores,
+    *,
+    reference: Scores | None = None,
+    config: SelectionConfig | None = None,
+) -> Selection:
+    """Choose an SFT set and an RL set for ``target`` from ``pool``, and equal-size random controls.
+
+    Pure: no model and no files but the arrays' own. The result depends on the scores and ``config`` alone.
+
+    Args:
+        pool: scores of the rows to choose from.
+        target: scores of examples of what the model should learn, not in the pool (at least 8).
+        reference: scores of what must be kept; without it, a random sample of the pool stands for that.
+        config: sizes, seed and thresholds.
+
+    Raises InputError: scores under another model, fewer than 8 scored rows in target or reference, a question
+    of the target in the pool, an empty set (with the counts of every filter), a size that cannot be had, no
+    pass rates for the RL set, replay without a reference.
+    """
+    config = config or SelectionConfig()
+    _require_one_model(pool, target, reference)
+    _require_no_overlap(pool, target)
+    if config.rl_size != 0:
+        require_pass_rates(pool)
+    if config.replay and reference is None:
+        reject("replay", config.replay, "0 without a reference (there is nothing to replay)")
+    # One thread: sums then do not depend on the machine, and the work is bound by memory anyway.
+    with threadpool_limits(1):
+        return _select(pool, target, reference, config)
+
+
+def _select(pool: Scores, target: Scores, reference: Scores | None, config: SelectionConfig) -> Selection:
+    kind = config.representation
+    usable = _usable(pool, "scores", kind)
+    scored = np.zeros(len(pool.table), dtype=bool)
+    scored[usable] = True
+    hashes = pool.table["question_hash"].to_numpy()
+    distinct = first_of_each(hashes, scored)
+    target_rows = _usable(target, "target", kind)
+    if reference is None:
+        places = np.flatnonzero(distinct)
+        count = min(REFERENCE_ROWS, len(places))
+        kept, kept_rows = pool, np.sort(stream(config.seed, "reference").choice(places, count, replace=False))
+    else:
+        kept, kept_rows = reference, _usable(reference, "reference", kind)
+    measures = measure(
+        pool,
+        usable,
+        target,
+        target_rows,
+        kept,
+        kept_rows,
+        representation=kind,
+        hardness=config.hardness,
+        quantile=config.unaligned,
+    )
+    arrays = [s.sketches if kind == "sketch" else s.embeddings for s in (pool, target, kept)]
+    geometry = estimate_geometry(
+        arrays[2], kept_rows, arrays[1], target_rows, representation=kind, seed=config.seed
+    )
+    funnel = _distinct_funnel("sft", scored, distinct)
+    filter_sft(funnel, pool, measures, config)
+    size, planner = _sft_size(funnel, pool, arrays[0], geometry, config)
+    sft, diversity = draw_diverse(
+        funnel.rows, size, arrays[0], (arrays[1], target_rows), geometry, config.seed
+    )
+    rl_funnel = _distinct_funnel("rl", scored, distinct)
+    rl = _NONE if config.rl_size == 0 else _draw_rl(rl_funnel, pool, sft, config)
+    control_sft, control_rl = _controls(np.flatnonzero(distinct), len(sft), len(rl), config.seed)
+    chosen = np.concatenate([sft, rl, control_sft, control_rl])
+    replay = _NONE
+    if reference is not None and config.replay:
+        replay = _replay(reference, kept_rows, target, hashes[chosen], len(sft), config)
+    _require_disjoint(hashes, sft, rl)
+    return Selection(
+        sft=sft,
+        rl=rl,
+        control_sft=control_sft,
+        control_rl=control_rl,
+        replay=replay,
+        filters=funnel.filters + (rl_funnel.filters if config.rl_size != 0 else []),
+        geometry=geometry.to_json(),
+        sizes={
+            "pool": len(scored),
+            "scored": len(usable),
+            "eligible": int(distinct.sum()),
+            "target": len(target_rows),
+            "reference": len(kept_rows),
+            "hard_stratum": funnel.left,
+            "sft": len(sft),
+            "replay": len(replay),
+            "rl": len(rl),
+            "control_sft": len(control_sft),
+            "control_rl": len(control_rl),
+        },
+        planner=planner,
+        diversity=diversity,
+        unchecked=_unchecked(pool, reference, config) + _few_aligned(funnel),
+        config=config,
+        pool=pool,
+        target=target,
+        measures=measures,
+        eligible=distinct,
+        sft_removed=funnel.removed_by,
+        rl_removed=rl_funnel.removed_by,
+    )
+
+
+def _require_one_model(pool: Scores, target: Scores, reference: Scores | None) -> None:
+    for name, scores in (("target", target), ("reference", reference)):
+        if scores is None:
+            continue
+        if scores.manifest.get("model_digest") != pool.manifest.get("model_digest"):
+            reject(
+                name,
+                scores.manifest.get("model"),
+                f"scores under {pool.manifest.get('model')}, as the pool's",
+            )
+        for kind in ("sketches", "embeddings"):
+            ours, theirs = getattr(pool, kind).shape[1], getattr(scores, kind).shape[1]
+            if ours != theirs:
+                reject(name, f"{kind} of size {theirs}", f"size {ours}, as in the pool's scores")
+
+
+def _require_no_overlap(pool: Scores, target: Scores) -> None:
+    shared = np.isin(pool.table["question_hash"].to_numpy(), target.table["question_hash"].to_numpy())
+    if shared.any():
+        first = ", ".join(str(id_) for id_ in pool.table["id"][shared].head(5))
+        value = f"{int(shared.sum())} pool rows that ask a question of the target ({first})"
+        reject("target", value, "questions that are not in the pool: a test on them would mean nothing")
+
+
+def _usable(scores: Scores, name: str, representation: Representation) -> Indices:
+    """Rows without an issue, with finite NLL and representation; InputError if there are none."""
+    nll = numbers(scores.table, "nll")
+    rows = finite_rows(
+        scores.sketches, np.flatnonzero(scores.table["issue"].isna().to_numpy(dtype=bool) & np.isfinite(nll))
+    )
+    if representation == "embedding":
+        rows = finite_rows(scores.embeddings, rows)
+    if len(rows) == 0:
+        issues = scores.table["issue"].dropna().value_counts().head(3)
+        found = "; ".join(f"{count} marked: {issue}" for issue, count in issues.items())
+        reject(name, f"{len(scores.table)} rows, none of them scored ({found or 'no loss'})", "scored rows")
+    return rows
+
+
+def _distinct_funnel(name: str, scored: Mask, distinct: Mask) -> Funnel:
+    funnel = Funnel(name, len(scored))
+    funnel.drop("unscored", ~scored, "scoring marked it with an issue, or its loss is not finite")
+    funnel.drop("duplicate question", ~distinct, "an earlier row asks the same")
+    return funnel
+
+
+def _sft_size(
+    funnel: Funnel, pool: Scores, array: Any, geometry: ShiftGeometry, config: SelectionConfig
+) -> tuple[int, dict[str, Any]]:
+    rows = funnel.rows
+    size = _available("sft_size", config.sft_size, funnel)
+    if size is not None:
+        return size, {"note": f"not asked: --sft-size {size}"}
+    some = rows
+    if len(rows) > _PLANNED_ROWS:
+        some = rows[np.linspace(0, len(rows) - 1, _PLANNED_ROWS).astype(np.int64)]
+    median = float(np.median(numbers(pool.table, "tokens")[rows]))
+    return plan_size(geometry.coordinates(array, some), geometry, median, len(rows))
+
+
+def _available(name: str, size: Size, funnel: Funnel) -> int | None:
+    """The size, None for auto; InputError if no rows are left or fewer than asked for."""
+    label = name.replace("_", "-")
+    if funnel.left == 0:
+        reject(label, size, f"nothing can be chosen: {funnel.story()}")
+    if size == "auto":
+        return None
+    if size > funnel.left:
+        reject(label, size, f"at most {funnel.left}, or auto: {funnel.story()}")
+    return size
+
+
+def _draw_rl(funnel: Funnel, pool: Scores, sft: Indices, config: SelectionConfig) -> Indices:
+    filter_rl(funnel, pool, sft, config)
+    size = _available("rl_size", config.rl_size, funnel)
+    if size is None:
+        return funnel.rows
+    # Uniformly: the number of prompts matters more than which of the remaining they are.
+    return np.sort(stream(config.seed, "rl").choice(funnel.rows, size, replace=False))
+
+
+def _controls(eligible: Indices, sft: int, rl: int, seed: int) -> tuple[Indices, Indices]:
+    """Two disjoint uniform samples of the eligible rows, of the given sizes."""
+    drawn = stream(seed, "control").choice(eligible, sft + rl, replace=False)
+    return np.sort(drawn[:sft]), np.sort(drawn[sft:])
+
+
+def _replay(
+    reference: Scores,
+    scored: Indices,
+    target: Scores,
+    used: NDArray[np.int64],
+    sft: int,
+    config: SelectionConfig,
+) -> Indices:
+    """Reference rows so that ``config.replay`` of sft.jsonl is theirs; none asks what another set asks."""
+    count = round(sft * config.replay / (1 - config.replay))
+    hashes = reference.table["question_hash"].to_numpy()
+    among = np.zeros(len(hashes), dtype=bool)
+    among[scored] = True
+    among &= ~np.isin(hashes, used) & ~np.isin(hashes, target.table["question_hash"].to_numpy())
+    rows = np.flatnonzero(first_of_each(hashes, among))
+    if count > len(rows):
+        largest = len(rows) / (len(rows) + sft)
+        reject(
+            "replay",
+            config.replay,
+            f"at most {largest:.3g} for {sft} SFT rows: the reference has {len(rows)} distinct questions "
+            "that are neither the target's nor in another set",
+        )
+    return np.sort(stream(config.seed, "replay").choice(rows, count, replace=False))
+
+
+def _require_disjoint(hashes: NDArray[np.int64], sft: Indices, rl: Indices) -> None:
+    """The promise of the issue, checked at the end: no question twice, within or across the sets."""
+    found, counts = np.unique(hashes[np.concatenate([sft, rl])], return_counts=True)
+    if (counts > 1).any():
+        raise InputError(
+            "scores",
+            f"{int((counts > 1).sum())} questions of {len(found)} twice",
+            "each question in one set once",
+        )
+
+
+def _few_aligned(funnel: Funnel) -> list[str]:
+    left = next(f["left"] for f in funnel.filters if f["name"] == NOT_ALIGNED)
+    if left >= SMALLEST:
+        return []
+    return [
+        f"Whether the pool holds what the target asks for: only {left} rows are as aligned with the target "
+        "as its own rows are."
+    ]
+
+
+def _unchecked(pool: Scores, reference: Scores | None, config: SelectionConfig) -> list[str]:
+    table, said = pool.table, []
+    label_passes, label_fails = flags(table, "label_passes")
+    if not (label_passes | label_fails).any():
+        said.append("Labels: no verifier judged the rows' own completions; wrong ones may be in the SFT set.")
+    differs, agrees = flags(table, "own_differs")
+    if not (differs | agrees).any():
+        said.append("Conflicts: the model's own answers were not sampled (score with --samples).")
+    total = numbers(table, "pass_rate_total")
+    if not (total > 0).any():
+        said.append("Solved rows: there are no pass rates (score with --samples and a verifier).")
+    elif config.rl_size != 0:
+        solved, hopeless = samples_needed(config)
+        most = int(np.nanmax(total))
+        if most < solved:
+            said.append(
+                f"Surely solved prompts: with {most} samples even {most} passes leave the interval below "
+                f"{config.rl_solved:g}; {solved} samples would tell."
+            )
+        if most < hopeless:
+            said.append(
+                f"Surely hopeless prompts: with {most} samples even 0 passes leave the interval above "
+                f"{config.rl_hopeless:g}; {hopeless} samples would tell."
+            )
+    if reference is None:
+        said.append("What must be kept: no reference was given, a random sample of the pool stands for it.")
+    return said

@@ -1,0 +1,78 @@
+"""What a selection is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from datadose.errors import reject, require_integer, require_number
+
+Size: TypeAlias = int | Literal["auto"]
+Representation: TypeAlias = Literal["sketch", "embedding"]
+Hardness: TypeAlias = Literal["nll", "sketch"]
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Sizes and thresholds; docs/llm_selection.md says what each filter is for.
+
+    Args:
+        sft_size: rows taken from the pool for the SFT set, >= 1, or ``auto`` (the planner's).
+        rl_size: prompts of the RL set, or ``auto`` (all that the filters leave), or 0 for none.
+        seed: of everything that is drawn.
+        representation: what alignment, the shift and diversity are measured on. Interference is always
+            measured on the sketches: only a gradient says what a step would undo.
+        hardness: ``nll`` per token or the ``sketch``'s size per token, ranked within a length stratum.
+        replay: share of the rows of sft.jsonl that come from the reference, in [0, 1).
+        hard: share of each length stratum, hardest first, that the SFT set is drawn from, in (0, 1].
+        extreme: share of each stratum with the largest NLL that is taken for unlearnable, in [0, 1).
+        conflict: the model's confidence in its own different answer from which an unverified label is
+            suspect, in [0, 1].
+        unaligned: a row must be aligned with the target's mean at least as well as this quantile of the
+            target's own rows, in [0, 1); and never against it.
+        interfering: share of each stratum that is set apart as most opposed to the reference, in [0, 1).
+        sft_solved: pass rates surely above this (lower end of the interval) have nothing to learn by SFT.
+        rl_solved: pass rates surely above this have nothing to learn by RL.
+        rl_hopeless: pass rates surely below this (upper end) give RL no signal.
+
+    Raises InputError for a value out of range.
+    """
+
+    sft_size: Size = "auto"
+    rl_size: Size = "auto"
+    seed: int = 0
+    representation: Representation = "sketch"
+    hardness: Hardness = "nll"
+    replay: float = 0.0
+    hard: float = 0.5
+    extreme: float = 0.02
+    conflict: float = 0.7
+    unaligned: float = 0.1
+    interfering: float = 0.1
+    sft_solved: float = 0.5
+    rl_solved: float = 0.9
+    rl_hopeless: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("sft_size", 1), ("rl_size", 0)):
+            if getattr(self, name) != "auto":
+                _check_size(name, getattr(self, name), minimum)
+        require_integer("seed", self.seed, 0)
+        for name, allowed in (("representation", get_args(Representation)), ("hardness", get_args(Hardness))):
+            if getattr(self, name) not in allowed:
+                reject(name, getattr(self, name), " or ".join(allowed))
+        for name in ("replay", "extreme", "unaligned", "interfering"):
+            if require_number(name, getattr(self, name), 0, 1) == 1:
+                reject(name, getattr(self, name), "a number in [0, 1)")
+        if require_number("hard", self.hard, 0, 1) == 0:
+            reject("hard", self.hard, "a number in (0, 1]")
+        for name in ("conflict", "sft_solved", "rl_solved", "rl_hopeless"):
+            require_number(name, getattr(self, name), 0, 1)
+        if self.rl_hopeless >= self.rl_solved:
+            reject("rl_hopeless", self.rl_hopeless, f"a number below rl_solved = {self.rl_solved}")
+
+
+def _check_size(name: str, value: object, minimum: int) -> None:
+    if isinstance(value, (str, float)):
+        reject(name, value, f"auto, or an integer >= {minimum}")
+    require_integer(name, value, minimum)

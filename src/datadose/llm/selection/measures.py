@@ -1,0 +1,183 @@
+"""What selection knows of a row: size of its gradient, what a step on it does to the target and to the rest.
+
+Notation: g_i = sum over completion tokens of (p_t - y_t) h_t^T, the gradient of row i's summed loss in the
+last layer, with softmax p_t, one-hot target y_t and hidden state h_t; its sketch s_i (D numbers) keeps inner
+products, <s_i, s_j> = <g_i, g_j> on average. A gradient step on row i, W -> W - gamma g_i, changes the loss
+of a set T, the mean over its rows j of L_j / n_j (n_j tokens), by -gamma <g_i, g_T> to first order, with
+g_T = mean_j g_j / n_j. So **positive is good** for both measures below:
+
+- alignment > 0: a step on the row lowers the target's loss;
+- interference is the same product with the reference's g_R; **negative** means that a step on the row raises
+  the reference's loss: it pulls against what must be kept.
+
+Both are cosines, so that neither long nor hard rows win by size alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadose.covariance import Array
+from datadose.llm.scores import Scores
+from datadose.llm.selection.arrays import Floats, Indices, Mask, blocks, numbers
+from datadose.llm.selection.config import Hardness, Representation
+
+STRATA = 20
+"""Length strata, where the rows and their lengths allow it."""
+STRATUM_ROWS = 50
+"""A stratum with fewer rows joins its shorter neighbour."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One number per pool row in each array; NaN where not scored."""
+
+    stratum: NDArray[np.int64]
+    """Length stratum, -1 where not scored; from short to long."""
+    edges: tuple[int, ...]
+    """The fewest tokens of each stratum."""
+    hardness: Array
+    """NLL (nats per token) or sketch size per token: comparable within a stratum only."""
+    alignment: Array
+    """Cosine with the target's mean, in [-1, 1]."""
+    interference: Array
+    """Cosine with the reference's mean sketch, in [-1, 1]; negative pulls against it."""
+    needed: Array
+    """Per stratum: the alignment that the chosen quantile of the target's own rows have, never below 0."""
+    target_alignment: Array
+    """Of the target's rows, each against the mean of the others."""
+
+
+def length_strata(tokens: Array, among: Mask) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """(stratum of each row, fewest tokens of each): quantile bins of ``tokens``, small ones merged."""
+    known = tokens[among]
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, STRATA + 1)[:-1], method="lower"))
+    while len(edges) > 1:
+        counts = np.bincount(np.searchsorted(edges, known, side="right") - 1, minlength=len(edges))
+        smallest = int(counts.argmin())
+        if counts[smallest] >= STRATUM_ROWS:
+            break
+        edges = np.delete(edges, max(1, smallest))
+    stratum = np.full(len(tokens), -1)
+    stratum[among] = np.searchsorted(edges, known, side="right") - 1
+    return stratum, tuple(int(edge) for edge in edges)
+
+
+def shares_within(values: Array, stratum: NDArray[np.int64], among: Mask) -> Array:
+    """Where each row of ``among`` stands in its stratum: (rank - 1/2) / count, in (0, 1); NaN elsewhere.
+
+    Ties go in the order of the rows, so that a share of the stratum is a share of its rows.
+    """
+    rows = np.flatnonzero(among)
+    order = rows[np.lexsort((rows, values[rows], stratum[rows]))]
+    counts = np.bincount(stratum[order]) if len(order) else np.zeros(0, dtype=int)
+    starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
+    shares = np.full(len(values), np.nan)
+    own = stratum[order]
+    shares[order] = (np.arange(len(order)) - starts[own] + 0.5) / counts[own]
+    return shares
+
+
+def mean_gradient(sketches: Floats, tokens: Array, rows: Indices) -> Array:
+    """g of a set: the mean over its ``rows`` of sketch / tokens, (D,)."""
+    total = np.zeros(sketches.shape[1])
+    for where, block in blocks(sketches, rows):
+        total += (block / tokens[rows[where], None]).sum(axis=0)
+    return np.asarray(total / len(rows))
+
+
+def mean_row(array: Floats, rows: Indices) -> Array:
+    """The mean of the ``rows`` of ``array``."""
+    total = np.zeros(array.shape[1])
+    for _, block in blocks(array, rows):
+        total += block.sum(axis=0)
+    return np.asarray(total / len(rows))
+
+
+def sizes_and_cosines(
+    array: Floats, rows: Indices, directions: Array, centre: Array | None = None
+) -> tuple[Array, Array]:
+    """(norms (n,), cosines (n, k)) of ``rows`` minus ``centre`` with the k columns of ``directions``.
+
+    A row or a direction of size zero has cosine zero.
+    """
+    lengths = np.linalg.norm(directions, axis=0)
+    units = np.divide(directions, lengths, out=np.zeros_like(directions), where=lengths > 0)
+    norms, cosines = np.empty(len(rows)), np.empty((len(rows), directions.shape[1]))
+    for where, block in blocks(array, rows):
+        x = block if centre is None else block - centre
+        size = np.sqrt(np.einsum("ij,ij->i", x, x))
+        norms[where] = size
+        cosines[where] = np.divide(
+            x @ units, size[:, None], out=np.zeros((len(x), units.shape[1])), where=size[:, None] > 0
+        )
+    # Sums in another order differ in the last digits; ranks must not.
+    return norms, np.round(cosines, 9)
+
+
+def alignment_of_the_target(
+    array: Floats, rows: Indices, scale: Array, mean: Array, centre: Array | None = None
+) -> Array:
+    """Cosine of each of the target's own ``rows`` with the mean of the others, (n,); zero for a single row.
+
+    ``scale`` (n,) is what each row is divided by in ``mean`` (n_j for sketches, 1 for embeddings).
+    """
+    n = len(rows)
+    found = np.zeros(n)
+    if n == 1:
+        return found
+    for where, block in blocks(array, rows):
+        x = block if centre is None else block - centre
+        others = (n * mean - x / scale[where, None]) / (n - 1)
+        size = np.sqrt(np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", others, others))
+        np.divide(np.einsum("ij,ij->i", x, others), size, out=found[where], where=size > 0)
+    return found
+
+
+def measure(
+    pool: Scores,
+    rows: Indices,
+    target: Scores,
+    target_rows: Indices,
+    reference: Scores,
+    reference_rows: Indices,
+    *,
+    representation: Representation,
+    hardness: Hardness,
+    quantile: float,
+) -> Measures:
+    """All measures of the pool's ``rows`` (scored ones, ascending) against the target and the reference."""
+    tokens, target_tokens = numbers(pool.table, "tokens"), numbers(target.table, "tokens")
+    among = np.zeros(len(tokens), dtype=bool)
+    among[rows] = True
+    stratum, edges = length_strata(tokens, among)
+    towards = mean_gradient(target.sketches, target_tokens, target_rows)
+    keep = mean_gradient(reference.sketches, numbers(reference.table, "tokens"), reference_rows)
+    norms, cosines = sizes_and_cosines(pool.sketches, rows, np.stack([towards, keep], axis=1))
+    if representation == "sketch":
+        alignment = cosines[:, 0]
+        own = alignment_of_the_target(target.sketches, target_rows, target_tokens[target_rows], towards)
+    else:
+        centre = mean_row(reference.embeddings, reference_rows)
+        towards = mean_row(target.embeddings, target_rows) - centre
+        alignment = sizes_and_cosines(pool.embeddings, rows, towards[:, None], centre)[1][:, 0]
+        ones = np.ones(len(target_rows))
+        own = alignment_of_the_target(target.embeddings, target_rows, ones, towards, centre)
+    spread = np.full((3, len(tokens)), np.nan)
+    spread[0, rows] = numbers(pool.table, "nll")[rows] if hardness == "nll" else norms / tokens[rows]
+    spread[1, rows], spread[2, rows] = alignment, cosines[:, 1]
+    needed = _needed(own, target_tokens[target_rows], edges, quantile)
+    return Measures(stratum, edges, spread[0], spread[1], spread[2], needed, own)
+
+
+def _needed(own: Array, tokens: Array, edges: tuple[int, ...], quantile: float) -> Array:
+    """Per stratum: the quantile of the target rows of that length, of all of them where those are few."""
+    place = np.clip(np.searchsorted(edges, tokens, side="right") - 1, 0, None)
+    levels = []
+    for stratum in range(len(edges)):
+        here = own[place == stratum]
+        levels.append(np.quantile(here if len(here) >= STRATUM_ROWS else own, quantile))
+    return np.asarray(np.maximum(levels, 0.0))

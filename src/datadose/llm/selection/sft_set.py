@@ -1,0 +1,149 @@
+"""The SFT set: aligned, hard but learnable, not pulling against what must be kept, and diverse."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2, vq
+
+from datadose.covariance import Array
+from datadose.llm.scores import Scores
+from datadose.llm.selection.arrays import Floats, Indices, Mask, flags, numbers, stream
+from datadose.llm.selection.config import SelectionConfig
+from datadose.llm.selection.filters import Funnel
+from datadose.llm.selection.geometry import ShiftGeometry
+from datadose.llm.selection.measures import Measures, shares_within
+
+NOT_ALIGNED = "not aligned"
+CLUSTERS = 32
+"""Clusters at most; each has at least 20 candidates on average."""
+_FIT_ROWS = 20_000
+_COORDINATES = 16
+
+
+def filter_sft(funnel: Funnel, pool: Scores, measures: Measures, config: SelectionConfig) -> None:
+    """Apply the filters of the SFT set to a funnel that holds scored, distinct questions."""
+    table, stratum = pool.table, measures.stratum
+    label_passes, label_fails = flags(table, "label_passes")
+    funnel.drop(
+        "label fails the verifier", label_fails, "the row's own completion does not pass: it is wrong"
+    )
+    funnel.drop(
+        "suspected conflict",
+        _conflict(pool, config.conflict) & ~label_passes,
+        f"the model gives its own, different answer with confidence {config.conflict:g} or more and finds it "
+        "likelier than the label, which no verifier has confirmed",
+    )
+    low = numbers(table, "pass_rate_low")
+    funnel.drop(
+        "already solved",
+        low > config.sft_solved,
+        f"the pass rate is surely above {config.sft_solved:g}: nothing to learn from a demonstration",
+    )
+    shares = shares_within(numbers(table, "nll"), stratum, funnel.alive)
+    funnel.drop(
+        "too hard",
+        shares > 1 - config.extreme,
+        f"NLL in the top {100 * config.extreme:g} percent of its length: such tails are mostly noise",
+    )
+    funnel.drop(
+        NOT_ALIGNED,
+        _unaligned(measures),
+        f"less aligned with the target's mean than {100 * (1 - config.unaligned):g} percent of the target's "
+        "own rows of that length, or against it",
+    )
+    shares = shares_within(measures.interference, stratum, funnel.alive)
+    funnel.drop(
+        "interfering",
+        (shares < config.interfering) & (measures.interference < 0),
+        "a step on it raises the reference's loss, and it is in the worst "
+        f"{100 * config.interfering:g} percent of its length",
+    )
+    shares = shares_within(measures.hardness, stratum, funnel.alive)
+    funnel.drop(
+        "outside the hard stratum",
+        shares < 1 - config.hard,
+        f"not among the hardest {100 * config.hard:g} percent of the rows of its length that are left",
+    )
+
+
+def _conflict(pool: Scores, confidence: float) -> Mask:
+    """Whether the model's own answer differs, is confident, and is likelier per token than the label."""
+    differs, _ = flags(pool.table, "own_differs")
+    own, label = numbers(pool.table, "own_confidence"), np.exp(-numbers(pool.table, "nll"))
+    return np.asarray(differs & (own >= confidence) & (own > label))
+
+
+def _unaligned(measures: Measures) -> Mask:
+    found = np.zeros(len(measures.alignment), dtype=bool)
+    known = measures.stratum >= 0
+    needed = measures.needed[measures.stratum[known]]
+    found[known] = (measures.alignment[known] < needed) | (measures.alignment[known] <= 0)
+    return found
+
+
+def draw_diverse(
+    candidates: Indices,
+    size: int,
+    array: Floats,
+    target: tuple[Floats, Indices],
+    geometry: ShiftGeometry,
+    seed: int,
+) -> tuple[Indices, dict[str, object]]:
+    """``size`` of the ``candidates`` (ascending), spread over clusters as the target is; and what was done.
+
+    Clusters are k-means of the candidates' whitened coordinates along the shifted directions (the leading 16
+    coordinates where fewer than two are). Cluster c gets a share (t_c + 1) / (t + k) of the draw, t_c of the
+    t target rows being nearest to it, as far as it has rows; within a cluster the draw is uniform. So the set
+    follows the target over what it needs to teach, and a cluster that the target never visits stays small.
+    """
+    used = min(geometry.shifted, _COORDINATES) if geometry.shifted >= 2 else _COORDINATES
+    points = geometry.coordinates(array, candidates)[:, :used]
+    k = max(1, min(CLUSTERS, len(candidates) // 20, size))
+    centroids = _centroids(points, k, seed)
+    own, wanted = vq(points, centroids)[0], vq(geometry.coordinates(*target)[:, :used], centroids)[0]
+    available = np.bincount(own, minlength=len(centroids))
+    visits = np.bincount(wanted, minlength=len(centroids)) + 1.0
+    quota = allot(size, visits, available)
+    rng = stream(seed, "sft")
+    chosen = [
+        rng.choice(candidates[own == c], count, replace=False) for c, count in enumerate(quota) if count
+    ]
+    record = {"clusters": len(centroids), "coordinates": int(points.shape[1]), "quota": quota.tolist()}
+    return np.sort(np.concatenate(chosen)), record
+
+
+def _centroids(points: Array, k: int, seed: int) -> Array:
+    """k-means++ and Lloyd on at most 20,000 points; empty clusters are left out."""
+    rng = stream(seed, "clusters")
+    if len(points) > _FIT_ROWS:
+        points = points[np.sort(rng.choice(len(points), _FIT_ROWS, replace=False))]
+    if k == 1:
+        return np.asarray(points.mean(axis=0, keepdims=True))
+    with warnings.catch_warnings():
+        # Candidates may have fewer distinct points than k.
+        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        centroids, labels = kmeans2(points, k, minit="++", seed=rng)
+    return np.asarray(centroids[np.unique(labels)])
+
+
+def allot(size: int, weights: NDArray[Any], available: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``size`` split by ``weights``, never more than ``available``; what a full place cannot take goes on.
+
+    Largest remainders, ties to the first. ``size`` is at most the sum of ``available``.
+    """
+    quota = np.zeros(len(weights), dtype=np.int64)
+    while (rest := size - int(quota.sum())) > 0:
+        room = available - quota
+        open_ = room > 0
+        shares = np.where(open_, weights, 0.0)
+        exact = rest * shares / shares.sum()
+        step = np.minimum(np.floor(exact).astype(np.int64), room)
+        if not step.any():
+            order = np.lexsort((np.arange(len(exact)), -np.where(open_, exact, -1.0)))
+            step[order[:rest]] = open_[order[:rest]]
+        quota += step
+    return quota

@@ -1,0 +1,87 @@
+"""How many SFT rows: the planner's dose for the estimated shift. A heuristic, and recorded as one.
+
+The theory is about a linear model on prompts of n Gaussian examples in d dimensions. To use it here, one row
+stands for one prompt, its completion tokens for the prompt's examples, and the whitened shift coordinates for
+the d dimensions: Sigma0 = I and Delta = lambda - threshold on the shifted directions, 0 elsewhere (the
+threshold is 1 plus what sampling noise alone would show, and tends to 1 with the number of rows). The result
+depends on the number p of components that the geometry keeps. Nothing of this is proven for a transformer:
+docs/llm_selection.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from datadose.covariance import Array
+from datadose.llm.selection.geometry import ShiftGeometry
+from datadose.planner import plan
+from datadose.shift import Shift
+
+ETA = 0.2
+"""The paper's step of the chain of thought. It nearly cancels: the data's covariance scales with it."""
+SMALLEST = 64
+"""Rows that `auto` takes at least, if there are as many: the planner may advise none."""
+
+
+def interference(candidates: Array, geometry: ShiftGeometry) -> float:
+    """r: the candidates' variance off the shift, in the units in which the theory's data have eta on it.
+
+    With a_i the second moment of the whitened coordinate i of the ``candidates`` (n, p), the data are scaled
+    so that their variance on the shifted directions is eta times the target's:
+    r = eta * mean_{i off} a_i / (sum_{i on} a_i / sum_{i on} lambda_i). Zero if all directions are shifted.
+    """
+    m, a = geometry.shifted, (candidates**2).mean(axis=0)
+    if m == len(a):
+        return 0.0
+    scale = float(a[:m].sum() / geometry.eigenvalues[:m].sum())
+    return ETA * float(a[m:].mean()) / scale if scale > 0 else ETA
+
+
+def plan_size(
+    candidates: Array, geometry: ShiftGeometry, median_tokens: float, available: int
+) -> tuple[int, dict[str, Any]]:
+    """(rows for the SFT set, the record for the manifest); ``available`` >= 1 rows are candidates.
+
+    ``candidates`` are whitened coordinates of the hard stratum or a sample of it, (n, p).
+    """
+    floor = min(SMALLEST, available)
+    record: dict[str, Any] = {
+        "note": "a heuristic: the theory of a linear model, applied to a transformer's shift",
+        "dimensions": len(geometry.eigenvalues),
+        "shifted_directions": geometry.shifted,
+        "eta": ETA,
+        "length": max(1, round(median_tokens)),
+        "max_prompts": available,
+        "smallest": floor,
+    }
+    if geometry.shifted == 0:
+        record |= {
+            "prompts": None,
+            "size": floor,
+            "clipped": True,
+            "reason": "no shifted direction was found",
+        }
+        return floor, record
+    delta = np.zeros(len(geometry.eigenvalues))
+    delta[: geometry.shifted] = geometry.eigenvalues[: geometry.shifted] - geometry.threshold
+    r = interference(candidates, geometry)
+    shift = Shift.aligned(np.ones(len(delta)), delta, ETA, r)
+    found = plan(shift, record["length"], available)
+    size = min(max(found.prompts, floor), available)
+    record |= {
+        "sigma0": "identity (whitened)",
+        "delta": [round(float(value), 6) for value in delta[: geometry.shifted]],
+        "interference": r,
+        "prompts": found.prompts,
+        "near_optimal": None if found.near_optimal is None else list(found.near_optimal),
+        "predicted_error": found.predicted_error,
+        "error_before": found.error_before,
+        "spectral_radius": found.spectral_radius,
+        "regime": found.regime,
+        "curve": [{"prompts": B, "predicted": error} for B, error in found.curve],
+        "size": size,
+        "clipped": size != found.prompts,
+    }
+    return size, record

@@ -1,0 +1,223 @@
+"""Write a selection: four files that TRL and `datasets` read unchanged, a manifest and a report."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadose.errors import RunError, reject
+from datadose.files import prepare_folder, write_json
+from datadose.llm.scores import Scores
+from datadose.llm.selection.arrays import Indices
+from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.report import write_report
+from datadose.llm.selection.rows import Record, split
+from datadose.versions import versions
+
+ROLE = "datadose_role"
+"""Column of sft.jsonl: ``target`` for rows of the pool, ``replay`` for rows of the reference."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Scored rows with the number of each one's shape: its columns and all types in them."""
+
+    scores: Scores
+    shapes: NDArray[np.int64]
+    """Per row; -1 where it is in no set."""
+
+    @classmethod
+    def survey(cls, scores: Scores, rows: Indices) -> _Source:
+        """Number the shapes of ``rows`` (ascending) in one pass."""
+        numbers: dict[Any, int] = {}
+        shapes = np.full(len(scores.table), -1)
+        for index, line in zip(rows, _lines(scores, rows), strict=True):
+            shapes[index] = numbers.setdefault(_shape(json.loads(line.decode())), len(numbers))
+        return cls(scores, shapes)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a source that go into a file, and what is done to each."""
+
+    source: _Source
+    rows: Indices
+    change: Callable[[Record], Record]
+
+    def of_each_shape(self) -> Indices:
+        """The first row of every shape."""
+        return self.rows[np.sort(np.unique(self.source.shapes[self.rows], return_index=True)[1])]
+
+    def records(self, rows: Indices) -> Iterator[Record]:
+        for line in _lines(self.source.scores, rows):
+            yield self.change(json.loads(line))
+
+    def lines(self, rows: Indices, columns: dict[str, str]) -> Iterator[bytes]:
+        """Those rows as the file has them; where nothing changes but the role, without parsing them."""
+        ready: dict[int, bytes | None] = {}
+        first = self.of_each_shape()
+        for shape, raw, row in zip(
+            self.source.shapes[first], _lines(self.source.scores, first), self.records(first), strict=True
+        ):
+            added = {ROLE: row[ROLE]} if ROLE in row else {}
+            same = {**json.loads(raw), **added} == row and row.keys() == columns.keys()
+            ready[int(shape)] = (b", " + json.dumps(added).encode()[1:-1] if added else b"") if same else None
+        blank = dict.fromkeys(columns)
+        for index, raw in zip(rows, _lines(self.source.scores, rows), strict=True):
+            end = ready[int(self.source.shapes[index])]
+            if end is None:
+                row = {**blank, **self.change(json.loads(raw))}
+                yield json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            elif end:
+                yield raw.rstrip()[:-1] + end + b"}\n"
+            else:
+                yield raw
+
+
+def write_selection(selection: Selection, pool: Scores, reference: Scores | None, out: Path) -> None:
+    """Write sft, rl and their controls as JSONL, manifest.json and report.html to ``out``.
+
+    The manifest comes last: a folder with one is complete. Without an RL set there is no rl.jsonl, and none
+    of an earlier selection is left. Raises InputError if ``out`` cannot be a folder or if replayed rows have
+    other types than the pool's in a column; RunError if the disk refuses.
+    """
+    prepare_folder("out", out)
+    (out / "manifest.json").unlink(missing_ok=True)
+    sft = (("sft", selection.sft), ("control_sft", selection.control_sft))
+    rl = (("rl", selection.rl), ("control_rl", selection.control_rl))
+    source = _Source.survey(pool, np.unique(np.concatenate([rows for _, rows in sft + rl])))
+    replayed = []
+    if reference is not None and len(selection.replay):
+        old = _Source.survey(reference, selection.replay)
+        replayed.append(_Part(old, selection.replay, _demonstration("replay")))
+    taught = _demonstration("target")
+    for name, rows in sft:
+        _write_set(out / f"{name}.jsonl", [_Part(source, rows, taught), *replayed])
+    for name, rows in rl:
+        if len(rows):
+            _write_set(out / f"{name}.jsonl", [_Part(source, rows, _problem)])
+        else:
+            (out / f"{name}.jsonl").unlink(missing_ok=True)
+    write_report(selection, pool, reference, out)
+    write_json(out / "manifest.json", manifest(selection, pool, reference))
+
+
+def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Record:
+    """What was asked, what was measured, what was removed and what was assumed."""
+    return {
+        "config": asdict(selection.config),
+        "sizes": selection.sizes,
+        "filters": selection.filters,
+        "planner": selection.planner,
+        "geometry": selection.geometry,
+        "diversity": selection.diversity,
+        "unchecked": selection.unchecked,
+        "scores": {
+            "pool": pool.manifest,
+            "target": selection.target.manifest,
+            "reference": None if reference is None else reference.manifest,
+        },
+        "versions": versions(),
+    }
+
+
+def _demonstration(role: str) -> Callable[[Record], Record]:
+    return lambda row: {**split(row), ROLE: role}
+
+
+def _problem(row: Record) -> Record:
+    """A row of rl.jsonl: it has an answer, the completion's text where the pool has none."""
+    row = split(row)
+    if row.get("answer") is None:
+        completion = row["completion"]
+        row["answer"] = completion if isinstance(completion, str) else completion[-1]["content"]
+    return row
+
+
+def _write_set(path: Path, parts: list[_Part]) -> None:
+    """Write the rows of all parts, one of every shape first, replay spread evenly among the rest.
+
+    `datasets` takes a column's type from the first 10 MB of a file: a column that is null or whole there, and
+    text or fractional later, would fail to load. And not every trainer shuffles.
+    """
+    columns: dict[str, str] = {}
+    first = [part.of_each_shape() for part in parts]
+    for part, rows in zip(parts, first, strict=True):
+        for row in part.records(rows):
+            _note_kinds(row, columns, path.name)
+    rest = [
+        _spread(part.lines(np.setdiff1d(part.rows, rows), columns), place, len(part.rows) - len(rows))
+        for place, (part, rows) in enumerate(zip(parts, first, strict=True))
+    ]
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as handle:
+            for part, rows in zip(parts, first, strict=True):
+                handle.writelines(part.lines(rows, columns))
+            handle.writelines(line for _, _, line in heapq.merge(*rest))
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        msg = f"{path}: could not be written ({error.strerror})"
+        raise RunError(msg) from error
+
+
+def _spread(lines: Iterable[bytes], place: int, count: int) -> Iterator[tuple[float, int, bytes]]:
+    """(position in (0, 1), place of the part, line): what merging the parts goes by."""
+    for number, line in enumerate(lines):
+        yield (number + 0.5) / count, place, line
+
+
+def _lines(scores: Scores, rows: Indices) -> Iterator[bytes]:
+    """The lines of ``rows.jsonl`` as they are."""
+    if scores.folder is None:
+        msg = "scores without a folder have no rows to write"
+        raise ValueError(msg)
+    offsets = scores.table["offset"].to_numpy()[rows]
+    with (scores.folder / "rows.jsonl").open("rb") as handle:
+        for offset in offsets.tolist():
+            handle.seek(offset)
+            yield handle.readline()
+
+
+def _shape(row: Record) -> tuple[Any, ...]:
+    """Equal for rows with the same columns and the same types in them, at any depth."""
+    kinds = tuple(map(type, row.values()))
+    if dict not in kinds and list not in kinds:
+        return (*row, *kinds)
+    return tuple((name, frozenset(_types((), value))) for name, value in row.items())
+
+
+def _types(path: tuple[object, ...], value: Any) -> Iterator[tuple[object, ...]]:
+    """(path, type) of a value and of everything in it."""
+    yield (*path, type(value))
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _types((*path, key), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _types((*path, "[]"), inner)
+
+
+def _note_kinds(row: Record, columns: dict[str, str], name: str) -> None:
+    """Add the row's columns and their kinds; InputError for a kind that differs from an earlier row's."""
+    for column, value in row.items():
+        known = columns.setdefault(column, "")
+        if value is None:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        kind = "number" if number else type(value).__name__
+        if known and known != kind:
+            allowed = "one type per column, reference included"
+            reject("column", f"{column} as {kind} and as {known} in {name}", allowed)
+        columns[column] = kind
