@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with elapsed and remaining time on a terminal, a few plain lines elsewhere."""
+"""Progress on stderr: a bar with rate and times on a terminal, a few plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,25 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
 _PLAIN_LINES = 4
+
+
+class _Rate(ProgressColumn):
+    """Finished units a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.3g}/s")
 
 
 @contextlib.contextmanager
@@ -25,15 +36,19 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Yields ``report(name, done, total)``; each name is a bar of its own."""
     console = Console(stderr=True)
     if not console.is_terminal:
+        parts: dict[str, int] = {}
 
         def plain(name: str, done: int, total: int) -> None:
-            if done % max(1, total // _PLAIN_LINES) == 0 or done == total:
+            part = _PLAIN_LINES * done // max(1, total)
+            if part > parts.setdefault(name, 0):
+                parts[name] = part
                 console.print(f"{name}: {done}/{total}", highlight=False)
 
         yield plain
         return
     tasks: dict[str, TaskID] = {}
-    with Progress(*_COLUMNS, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+    columns = (*_COLUMNS, _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
 
         def report(name: str, done: int, total: int) -> None:
             if name not in tasks:

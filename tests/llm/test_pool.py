@@ -70,6 +70,13 @@ def test_parquet_equals_jsonl(tmp_path: Path, write_rows: Callable[..., Path]) -
     assert content(tmp_path / "pool.parquet") == content(write_rows(rows))
 
 
+def test_parquet_values_that_json_lacks_are_named(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": "b", "when": pd.Timestamp("2026-01-01")}]
+    pd.DataFrame(rows).to_parquet(tmp_path / "pool.parquet")
+    with pytest.raises(InputError, match=r"row 1.*values that JSON has"):
+        read_pool(tmp_path / "pool.parquet")
+
+
 def test_blank_lines_count_but_are_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "pool.jsonl"
     path.write_text('\n{"prompt": "a", "completion": ""}\n\n{"prompt": "b", "completion": "c"}\n')

@@ -61,10 +61,10 @@ def _score(arguments: argparse.Namespace, _: str) -> None:
     if arguments.json:
         print(json.dumps(scores.manifest, indent=2, allow_nan=False))
         return
-    measured = int(scores.table["nll"].notna().sum())
-    print(f"{measured} of {len(scores.table)} rows scored in {arguments.out}", file=sys.stderr)
-    for issue, count in scores.table["issue"].dropna().value_counts().items():
-        print(f"  {count} marked: {issue}", file=sys.stderr)
+    counts = scores.manifest
+    print(f"{counts['scored']} of {counts['rows']} rows scored in {arguments.out}", file=sys.stderr)
+    for issue, count in counts["issues"].items():
+        print(f"  {count} marked: {issue} (the column issue says more)", file=sys.stderr)
 
 
 _THRESHOLDS = {

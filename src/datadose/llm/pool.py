@@ -92,10 +92,11 @@ def _records(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
         reject(field, str(path), "a .jsonl or .parquet file")
     if not path.is_file():
         reject(field, str(path), "an existing file")
-    yield from _parquet(path, field) if path.suffix == ".parquet" else _jsonl(path, field)
+    yield from _parquet(path, field) if path.suffix == ".parquet" else read_jsonl(path, field)
 
 
-def _jsonl(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, object) for the lines of a JSONL file that are not blank; InputError with the line."""
     with path.open("rb") as handle:
         for line, raw in enumerate(handle, start=1):
             if not raw.strip():
@@ -130,6 +131,11 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for batch in table.to_batches(max_chunksize=1024):
         for columns in batch.to_pylist():
             line += 1
+            try:
+                json.dumps(columns, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                where = f"{path}, row {line}"
+                raise InputError(field, where, f"values that JSON has ({error})") from error
             yield line, columns
 
 

@@ -1,0 +1,102 @@
+"""Results of a long run, batch by batch on disk: a killed run loses one batch at most.
+
+A stage (losses, samples, verdicts) has a folder named by the digest of all settings its results depend on,
+and in it one file per finished batch, written whole or not at all. Results belong to rows, not to batches: a
+pool that has grown has only its new rows computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from datadose.files import prepare_folder, write_atomic, write_json
+
+Record: TypeAlias = dict[str, Any]
+"""What is known of a row: JSON values, and numpy vectors (the same names and shapes for every row)."""
+
+
+def content_digest(content: Any) -> str:
+    """sha256 of ``content`` as JSON (64 hexadecimal digits)."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class BatchCache:
+    """The finished batches of one stage under ``folder``/.cache."""
+
+    def __init__(self, folder: Path, stage: str, settings: dict[str, Any]) -> None:
+        self.path = folder / ".cache" / f"{stage}-{content_digest(settings)[:16]}"
+        prepare_folder("out", self.path)
+        write_json(self.path / "settings.json", settings)
+
+    def run(
+        self,
+        batches: Sequence[Sequence[str]],
+        compute: Callable[[list[str]], list[Record]],
+        report: Callable[[list[str]], None],
+    ) -> dict[str, Record]:
+        """Records of all keys in ``batches``, those on disk read, the others computed and written.
+
+        ``compute`` gives one record per key; ``report`` is called with the keys found at the start, then with
+        those of each finished batch. Raises RunError if the disk refuses a batch.
+        """
+        found = self._read({key for batch in batches for key in batch})
+        report(list(found))
+        for batch in batches:
+            missing = [key for key in batch if key not in found]
+            if not missing:
+                continue
+            records = dict(zip(missing, compute(missing), strict=True))
+            write_atomic(self.path / f"{content_digest(missing)[:32]}.npz", _pack(records))
+            found.update(records)
+            report(missing)
+        return found
+
+    def remove(self) -> None:
+        """Forget this stage."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _read(self, wanted: set[str]) -> dict[str, Record]:
+        found: dict[str, Record] = {}
+        for path in sorted(self.path.glob("*.npz")):
+            try:
+                records = _unpack(path.read_bytes())
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                # Not one of ours, or damaged: its rows are computed again.
+                continue
+            found.update((key, record) for key, record in records.items() if key in wanted)
+        return found
+
+
+def _pack(records: dict[str, Record]) -> bytes:
+    """An .npz file: the JSON values of all records in one string, each vector's name with an array."""
+    values = {
+        key: {name: value for name, value in record.items() if not isinstance(value, np.ndarray)}
+        for key, record in records.items()
+    }
+    first = next(iter(records.values()))
+    vectors = [name for name, value in first.items() if isinstance(value, np.ndarray)]
+    arrays: dict[str, Any] = {
+        name: np.stack([record[name] for record in records.values()]) for name in vectors
+    }
+    text = np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, records=text, **arrays)
+    return buffer.getvalue()
+
+
+def _unpack(content: bytes) -> dict[str, Record]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        arrays = dict(file)
+    records: dict[str, Record] = json.loads(arrays.pop("records").tobytes())
+    for place, record in enumerate(records.values()):
+        record.update({name: array[place] for name, array in arrays.items()})
+    return records

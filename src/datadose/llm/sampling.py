@@ -1,0 +1,170 @@
+"""What a model answers by itself: K sampled completions of a row, the greedy one, and the pass rate."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from scipy.stats import binomtest
+
+from datadose.errors import reject, require_integer, require_number
+from datadose.llm.cache import Record
+from datadose.llm.generation import continuations
+from datadose.llm.language_model import LanguageModel
+from datadose.llm.pool import Row, Text, read_jsonl
+from datadose.llm.verifiers import Verifier, judge
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn: ``samples`` of each prompt, 0 for none."""
+
+    samples: int = 0
+    temperature: float = 1.0
+    max_tokens: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_integer("samples", self.samples, 0)
+        require_number("temperature", self.temperature, 0, math.inf)
+        require_integer("max-tokens", self.max_tokens, 1)
+        require_integer("seed", self.seed, 0)
+        if self.temperature == 0 and self.samples > 1:
+            reject("samples", self.samples, "1 at temperature 0, where all samples are the same")
+
+
+def sample_batch(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, batch_tokens: int
+) -> list[Record]:
+    """Per prompt (token ids): ``samples`` texts, the greedy text ``own``, and its ``confidence``.
+
+    Confidence is the geometric mean of the probabilities that the model gives the greedy tokens (with the end
+    token, if it ends), in (0, 1].
+    """
+    drawn = continuations(
+        model,
+        prompts,
+        samples=sampling.samples,
+        temperature=sampling.temperature,
+        max_tokens=sampling.max_tokens,
+        seed=sampling.seed,
+        batch_tokens=batch_tokens,
+    )
+    return [
+        {
+            "samples": [model.decode(one.ids) for one in samples],
+            "own": model.decode(own.ids),
+            "confidence": math.exp(own.log_probability),
+        }
+        for *samples, own in drawn
+    ]
+
+
+def read_completions(path: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Completions made elsewhere, by row id: JSONL of {"id" or "prompt", "completions": [text, ...]}.
+
+    A prompt stands for all rows that have it. Raises InputError with the line: malformed JSON, another form,
+    an id or prompt that the pool does not have, completions given twice; and for a row of the pool without.
+    """
+    ids = {row.id for row in rows}
+    prompts: dict[str, list[str]] = {}
+    for row in rows:
+        prompts.setdefault(_prompt_key(row.prompt), []).append(row.id)
+    if not path.is_file():
+        reject("completions", str(path), "an existing JSONL file")
+    found: dict[str, list[str]] = {}
+    for line, entry in read_jsonl(path, "completions"):
+        where = f"{path}, line {line}"
+        texts = entry.get("completions")
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            reject("completions", f"{where}: completions", "a list of at least one string")
+        if entry.get("id") is not None:
+            named = [str(entry["id"])]
+            known = named[0] in ids
+        elif entry.get("prompt") is not None:
+            named = prompts.get(_prompt_key(entry["prompt"]), [])
+            known = bool(named)
+        else:
+            reject("completions", f"{where}: no id and no prompt", "an id or a prompt of the pool")
+        if not known:
+            _unknown(entry, where)
+        for id_ in named:
+            if id_ in found:
+                reject("completions", f"{where}: row {id_} again", "one line for each row of the pool")
+            found[id_] = texts
+    missing = [row for row in rows if row.id not in found]
+    if missing:
+        row = missing[0]
+        what = f"{path} without row {row.id} of line {row.line} of the pool ({len(missing)} rows in all)"
+        reject("completions", what, "completions for each row of the pool")
+    return found
+
+
+def verify(
+    verifier: Verifier | None, row: Row, samples: Sequence[str], own: str | None, *, scored: bool = True
+) -> Record:
+    """Verdicts on a row: its pass rate over ``samples``, its own label, and its greedy completion ``own``.
+
+    A sample on which the verifier itself fails counts neither as passed nor as failed. ``issue`` is the first
+    thing that the verifier did wrong. A row that was not ``scored`` has no label to verify.
+    """
+    columns = {**row.columns, "answer": row.answer}
+    issues: list[str] = []
+
+    def verdict(text: str) -> bool | None:
+        if verifier is None:
+            return None
+        passes, issue = judge(verifier, text, columns)
+        if issue is not None:
+            issues.append(issue)
+        return passes
+
+    verdicts = [passes for passes in map(verdict, samples) if passes is not None]
+    differs = None
+    if own is not None:
+        differs = own.strip() != row.completion_text.strip()
+        if differs and verifier is not None:
+            passes = verdict(own)
+            differs = None if passes is None else not passes
+    return {
+        **pass_rate(sum(verdicts), len(verdicts), asked=bool(samples)),
+        "label_passes": verdict(row.completion_text) if scored else None,
+        "own_differs": differs,
+        "issue": issues[0] if issues else None,
+    }
+
+
+def pass_rate(passed: int, total: int, *, asked: bool = True) -> Record:
+    """The pass rate's columns, with the Wilson interval at 95 percent.
+
+    Rate and interval are None where no sample could be judged; the counts too if none was ``asked`` for.
+    """
+    low, high = wilson(passed, total) if total else (None, None)
+    return {
+        "pass_rate": passed / total if total else None,
+        "pass_rate_total": total if asked else None,
+        "pass_rate_passed": passed if asked else None,
+        "pass_rate_low": low,
+        "pass_rate_high": high,
+    }
+
+
+@cache
+def wilson(passed: int, total: int) -> tuple[float, float]:
+    """Wilson's score interval at 95 percent for a rate of ``passed`` in ``total`` >= 1 (scipy)."""
+    interval = binomtest(passed, total).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _prompt_key(prompt: Text | Any) -> str:
+    return json.dumps(prompt, sort_keys=True)
+
+
+def _unknown(entry: dict[str, Any], where: str) -> NoReturn:
+    name = "id" if entry.get("id") is not None else "prompt"
+    reject("completions", f"{where}: {name} {entry[name]}", f"the {name} of a row of the pool")

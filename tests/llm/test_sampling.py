@@ -1,0 +1,262 @@
+"""Samples against transformers' own and the model's distribution; pass rates; completions files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+from transformers import GenerationConfig
+
+from datadose.errors import InputError
+from datadose.llm.generation import Continuation, continuations
+from datadose.llm.language_model import Encoded, LanguageModel
+from datadose.llm.pool import Row, read_pool
+from datadose.llm.sampling import Sampling, pass_rate, read_completions, sample_batch, verify, wilson
+from datadose.llm.verifiers import exact
+
+PROMPTS = ["1+1=", "what is the capital of this place? ", "what is your name?", "what is"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path) -> LanguageModel:
+    return LanguageModel.load(tiny_llama)
+
+
+def draw(model: LanguageModel, prompts: list[str], **changes: Any) -> list[list[Continuation]]:
+    """Continuations of plain prompts."""
+    settings: dict[str, Any] = {
+        "samples": 3,
+        "temperature": 1.0,
+        "max_tokens": 12,
+        "seed": 0,
+        "batch_tokens": 4096,
+    }
+    ids = [model.encode_prompt(prompt) for prompt in prompts]
+    return continuations(model, ids, **{**settings, **changes})
+
+
+def ids_of(found: list[list[Continuation]]) -> list[list[list[int]]]:
+    return [[one.ids for one in row] for row in found]
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[1:3]], ids=["nothing shared", "shared prefix"])
+def test_greedy_continuations_are_transformers_own(model: LanguageModel, prompts: list[str]) -> None:
+    found = draw(model, prompts, samples=1, temperature=0)
+    config = GenerationConfig(do_sample=False, max_new_tokens=12, eos_token_id=2, pad_token_id=2)
+    for prompt, (sample, greedy) in zip(prompts, found, strict=True):
+        ids = torch.tensor([model.encode_prompt(prompt)])
+        with torch.no_grad():
+            expected = model.model.generate(
+                ids, attention_mask=torch.ones_like(ids), generation_config=config
+            )[0, ids.shape[1] :].tolist()
+        assert sample.ids == greedy.ids == expected
+
+
+def test_samples_do_not_depend_on_batch_or_turns_but_on_seed_and_index(model: LanguageModel) -> None:
+    together = ids_of(draw(model, PROMPTS))
+    assert [ids_of(draw(model, [prompt]))[0] for prompt in PROMPTS] == together
+    assert ids_of(draw(model, PROMPTS, batch_tokens=1)) == together
+    assert ids_of(draw(model, PROMPTS[::-1])) == together[::-1]
+    more = ids_of(draw(model, PROMPTS, samples=5))
+    assert [row[:3] for row in more] == [row[:3] for row in together]
+    assert ids_of(draw(model, PROMPTS, seed=1)) != together
+    for row in together:
+        assert len({tuple(ids) for ids in row}) == len(row)
+
+
+def test_the_callers_random_stream_is_left_alone(model: LanguageModel) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    draw(model, PROMPTS)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_first_tokens_follow_the_models_distribution(model: LanguageModel, temperature: float) -> None:
+    count = 4000
+    found = draw(model, PROMPTS[:1], samples=count, temperature=temperature, max_tokens=1, batch_tokens=10**6)
+    drawn = np.bincount([one.ids[0] for one in found[0][:count]], minlength=model.vocabulary_size)
+    with torch.no_grad():
+        logits = model.model(torch.tensor([model.encode_prompt(PROMPTS[0])])).logits[0, -1]
+    expected = torch.softmax(logits.double() / temperature, -1).numpy() * count
+    common = expected >= 5
+    observed = [*drawn[common], drawn[~common].sum()]
+    # Level 1 in 1,000, with a fixed seed.
+    assert chisquare(observed, [*expected[common], expected[~common].sum()]).pvalue > 1e-3
+
+
+def test_continuations_stop_at_the_end_token_and_at_the_room(model: LanguageModel) -> None:
+    found = draw(model, PROMPTS, samples=40, max_tokens=25)
+    end = model.eos_ids[0]
+    lengths = set()
+    for row in found:
+        for one in row:
+            lengths.add(len(one.ids))
+            assert end not in one.ids[:-1]
+            assert len(one.ids) == 25 or one.ids[-1] == end
+    assert 25 in lengths
+    assert len(lengths) > 3
+    long = "a" * (model.context_length - 2)
+    assert {len(one.ids) for one in draw(model, [long], samples=20)[0]} <= {1, 2}
+    batches = model.generation_batches([[5] * (model.context_length - 2), [5, 5]], 2, 12, 10**6)
+    assert batches == [[1], [0]]
+
+
+def test_log_probability_is_the_measured_nll(model: LanguageModel) -> None:
+    for prompt, row in zip(PROMPTS, draw(model, PROMPTS, temperature=1.5), strict=True):
+        for one in row:
+            nll = model.measure([Encoded(model.encode_prompt(prompt), one.ids)]).nll[0]
+            assert one.log_probability == pytest.approx(-nll, rel=1e-4)
+
+
+def test_records_hold_text_without_special_tokens(model: LanguageModel) -> None:
+    prompts = [model.encode_prompt(prompt) for prompt in PROMPTS]
+    records = sample_batch(model, prompts, Sampling(2, 1.0, 30, 0), 4096)
+    greedy = draw(model, PROMPTS, max_tokens=30)
+    for record, row in zip(records, greedy, strict=True):
+        assert len(record["samples"]) == 2
+        assert record["own"] == model.decode(row[-1].ids)
+        assert "<|" not in "".join([*record["samples"], record["own"]])
+        assert record["confidence"] == pytest.approx(math.exp(row[-1].log_probability))
+        assert 0 < record["confidence"] <= 1
+
+
+def test_generate_gives_the_same_texts_for_strings_and_messages(model: LanguageModel) -> None:
+    prompts: list[Any] = [PROMPTS[0], [{"role": "user", "content": "2+3?"}], PROMPTS[2]]
+    options: dict[str, Any] = {"samples": 2, "temperature": 1.0, "max_tokens": 8, "seed": 3}
+    found = model.generate(prompts, **options)
+    assert [len(texts) for texts in found] == [2, 2, 2]
+    assert found == model.generate(prompts, **options, batch_tokens=50)
+    assert found == [model.generate([prompt], **options)[0] for prompt in prompts]
+
+
+def test_broken_numbers_give_a_poor_sample_and_no_error(tiny_llama: Path) -> None:
+    broken = LanguageModel.load(tiny_llama)
+    broken.model.model.norm.weight.fill_(math.nan)
+    for row in draw(broken, PROMPTS):
+        assert all(0 <= token < broken.vocabulary_size for one in row for token in one.ids)
+
+
+@pytest.mark.parametrize(("passed", "total"), [(0, 8), (3, 8), (8, 8), (1, 1), (50, 200)])
+def test_wilson_is_the_textbook_interval(passed: int, total: int) -> None:
+    z, p = 1.959963984540054, passed / total
+    middle = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    low, high = wilson(passed, total)
+    assert low == pytest.approx(middle - half, abs=1e-12)
+    assert high == pytest.approx(middle + half, abs=1e-12)
+
+
+def test_pass_rates_of_nothing_are_null() -> None:
+    assert pass_rate(0, 0, asked=False)["pass_rate_total"] is None
+    judged = pass_rate(0, 0)
+    assert (judged["pass_rate"], judged["pass_rate_total"], judged["pass_rate_low"]) == (None, 0, None)
+
+
+def moody(text: str, columns: Mapping[str, Any]) -> float:
+    """Passes the answer, fails other text, raises on "bad", returns NaN on "nan"."""
+    if text == "bad":
+        raise ValueError(text)
+    return math.nan if text == "nan" else exact(text, columns)
+
+
+def test_samples_that_cannot_be_judged_count_for_neither_side() -> None:
+    row = Row("a", "q", " 5", {"answer": "5"}, 1)
+    found = verify(moody, row, ["5", "6", "bad", "nan", "5"], "6")
+    assert (found["pass_rate_passed"], found["pass_rate_total"]) == (2, 3)
+    assert found["pass_rate"] == pytest.approx(2 / 3)
+    assert found["issue"] == "verifier raised: ValueError: bad"
+    assert (found["label_passes"], found["own_differs"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("own", "verifier", "differs"),
+    [
+        ("5", exact, False),
+        ("5 ", exact, False),
+        ("6", exact, True),
+        ("7", exact, False),  # passes, though the row says it otherwise
+        ("bad", moody, None),
+        ("6", None, True),
+        ("5", None, False),
+        (None, exact, None),
+    ],
+)
+def test_own_differs(own: str | None, verifier: Any, differs: bool | None) -> None:
+    row = Row("a", "q", "5", {"answer": "7"}, 1)
+    found = verify(verifier, row, [], own)
+    assert found["own_differs"] is differs
+    assert found["label_passes"] is (None if verifier is None else False)
+
+
+def pool(write_rows: Callable[..., Path]) -> list[Row]:
+    """Rows a, b of one prompt and c of another."""
+    content = [("a", "1+1=", "2"), ("b", "1+1=", "two"), ("c", "1+2=", "3")]
+    rows = [{"id": id_, "prompt": prompt, "completion": answer} for id_, prompt, answer in content]
+    return read_pool(write_rows(rows))
+
+
+def test_completions_are_found_by_id_or_prompt(write_rows: Callable[..., Path]) -> None:
+    rows = pool(write_rows)
+    given = [{"prompt": "1+1=", "completions": ["2", "3"]}, {"id": "c", "completions": ["3"]}]
+    found = read_completions(write_rows(given, "given.jsonl"), rows)
+    assert found == {"a": ["2", "3"], "b": ["2", "3"], "c": ["3"]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"id": "x", "completions": ["2"]}], "line 1: id x; allowed: the id of a row of the pool"),
+        ([{"prompt": "x", "completions": ["2"]}], "line 1: prompt x; allowed: the prompt of a row"),
+        ([{"completions": ["2"]}], "line 1: no id and no prompt"),
+        ([{"id": "a", "completions": []}], "line 1: completions; allowed: a list of at least one string"),
+        ([{"id": "a", "completions": "2"}], "line 1: completions"),
+        ([{"id": "a", "completions": [2]}], "line 1: completions"),
+        ([{"id": "a"}], "line 1: completions"),
+        (
+            [{"id": "a", "completions": ["2"]}, {"prompt": "1+1=", "completions": ["2"]}],
+            "line 2: row a again",
+        ),
+        (
+            [{"prompt": "1+1=", "completions": ["2"]}],
+            r"without row c of line 3 of the pool \(1 rows in all\)",
+        ),
+        ([[1]], "line 1: list"),
+    ],
+)
+def test_bad_completions_are_named(write_rows: Callable[..., Path], lines: list[Any], message: str) -> None:
+    rows = pool(write_rows)
+    with pytest.raises(InputError, match="completions: got .*" + message):
+        read_completions(write_rows(lines, "given.jsonl"), rows)
+
+
+def test_a_missing_or_malformed_completions_file(write_rows: Callable[..., Path], tmp_path: Path) -> None:
+    rows = pool(write_rows)
+    with pytest.raises(InputError, match="an existing JSONL file"):
+        read_completions(tmp_path / "nothing.jsonl", rows)
+    (tmp_path / "bad.jsonl").write_text('{"id": "a", "completions": ["2"]}\n{"id"\n')
+    with pytest.raises(InputError, match=r"bad.jsonl, line 2; allowed: well-formed JSON"):
+        read_completions(tmp_path / "bad.jsonl", rows)
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("samples", {"samples": -1}),
+        ("samples", {"samples": 2, "temperature": 0}),
+        ("temperature", {"temperature": -1.0}),
+        ("temperature", {"temperature": math.nan}),
+        ("max-tokens", {"max_tokens": 0}),
+        ("seed", {"seed": -1}),
+    ],
+)
+def test_bad_settings_are_refused(field: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{field}: got"):
+        Sampling(**changes)
