@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datadose.claims import CLAIMS
+from datadose.claims import CLAIMS, STUDY_CLAIMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -55,11 +55,13 @@ def test_every_name_in_the_documentation_exists(page: Path) -> None:
 
 def test_the_map_covers_every_claim_that_is_judged() -> None:
     text = (ROOT / "docs" / "paper_map.md").read_text()
-    judged = [claim.id for claim in CLAIMS if claim.judge is not None]
+    judged = [claim.id for claim in (*CLAIMS, *STUDY_CLAIMS) if claim.judge is not None]
     assert [name for name in judged if f"`{name}`" not in text] == []
 
 
 def test_the_map_names_only_claims_of_the_ledger() -> None:
     text = (ROOT / "docs" / "paper_map.md").read_text() + (ROOT / "docs" / "errata.md").read_text()
-    named = set(re.findall(r"`((?:thm|prop|fig|insight|sec|remark|lemma|app|finding|os)-[\w.-]+)`", text))
-    assert named - {claim.id for claim in CLAIMS} == set()
+    named = set(
+        re.findall(r"`((?:thm|prop|fig|insight|sec|remark|lemma|app|finding|os|token|llm)-[\w.-]+)`", text)
+    )
+    assert named - {claim.id for claim in (*CLAIMS, *STUDY_CLAIMS)} == set()

@@ -29,6 +29,7 @@ from datadose.experiments.insights import (
     Size,
     Stability,
 )
+from datadose.experiments.llm_study import LlmStudy
 from datadose.experiments.planner_regret import PlannerRegret
 from datadose.experiments.planner_stages import PlannerStages
 from datadose.experiments.sft_curves import Figure1, Figure2
@@ -36,6 +37,7 @@ from datadose.experiments.token_study import TokenStudy
 from datadose.figures.figure3 import draw_figure3, draw_gpt_data
 from datadose.figures.figure4 import draw_figure4, draw_figure4_map
 from datadose.figures.insights import draw_balance, draw_selection, draw_size, draw_stability
+from datadose.figures.llm_study import draw_llm_study
 from datadose.figures.planner import draw_planner
 from datadose.figures.planner_stages import draw_planner_stages
 from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
@@ -75,6 +77,7 @@ TARGETS: dict[str, Target] = {
     "planner": Target({"planner": PlannerRegret}, draw_planner),
     "planner_stages": Target({"planner_stages": PlannerStages}, draw_planner_stages),
     "token_study": Target({"token_study": TokenStudy}, draw_token_study),
+    "llm_study": Target({"llm_study": LlmStudy}, draw_llm_study),
     "claims": Target({"theorems": Theorems, "insight1": Insight1}),
 }
 

@@ -1,7 +1,7 @@
-"""Claims on a real language model: which rows for SFT, how many, and which prompts for RL, from llm_study.csv.
+"""Claims on a real language model: rows for SFT and how many, prompts for RL; from llm_study.csv.
 
-Every comparison is paired by seed: the same pool, the same order of events, the same test rows. Three seeds give
-wide intervals, and a verdict of *mixed* then says that they decide nothing.
+Every comparison is paired by seed: the same pool, the same order of events, the same test rows. Three seeds
+give wide intervals, and a verdict of *mixed* then says that they decide nothing.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _claim(
 LLM_STUDY_CLAIMS = [
     _claim(
         "llm-select-clean",
-        "A real model: SFT on our selection raises the target more than any rival of the same size and steps.",
+        "A real model: SFT on our selection raises the target more than any rival at equal steps.",
         "clean pool",
         _versus("arms/clean/ours/", _arms("clean", _RIVALS)),
     ),

