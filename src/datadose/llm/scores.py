@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,18 @@ class Scores:
 
     def lines(self, indices: Iterable[int]) -> list[dict[str, Any]]:
         """The full rows at ``indices``, in that order, read from ``rows.jsonl``."""
+        return [json.loads(line) for line in self.raw_lines(indices)]
+
+    def raw_lines(self, indices: Iterable[int]) -> Iterator[bytes]:
+        """The same as they stand in the file, one at a time."""
         if self.folder is None:
             msg = "scores without a folder have no rows to read"
             raise ValueError(msg)
         offsets = self.table["offset"].to_numpy()
         with (self.folder / "rows.jsonl").open("rb") as handle:
-            found = []
             for index in indices:
                 handle.seek(int(offsets[index]))
-                found.append(json.loads(handle.readline()))
-        return found
+                yield handle.readline()
 
 
 def hash_question(question: str) -> int:

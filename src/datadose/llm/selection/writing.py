@@ -39,7 +39,7 @@ class _Source:
         """Number the shapes of ``rows`` (ascending) in one pass."""
         numbers: dict[Any, int] = {}
         shapes = np.full(len(scores.table), -1)
-        for index, line in zip(rows, _lines(scores, rows), strict=True):
+        for index, line in zip(rows, scores.raw_lines(rows), strict=True):
             shapes[index] = numbers.setdefault(_shape(json.loads(line.decode())), len(numbers))
         return cls(scores, shapes)
 
@@ -57,7 +57,7 @@ class _Part:
         return self.rows[np.sort(np.unique(self.source.shapes[self.rows], return_index=True)[1])]
 
     def records(self, rows: Indices) -> Iterator[Record]:
-        for line in _lines(self.source.scores, rows):
+        for line in self.source.scores.raw_lines(rows):
             yield self.change(json.loads(line))
 
     def lines(self, rows: Indices, columns: dict[str, str]) -> Iterator[bytes]:
@@ -65,13 +65,13 @@ class _Part:
         ready: dict[int, bytes | None] = {}
         first = self.of_each_shape()
         for shape, raw, row in zip(
-            self.source.shapes[first], _lines(self.source.scores, first), self.records(first), strict=True
+            self.source.shapes[first], self.source.scores.raw_lines(first), self.records(first), strict=True
         ):
             added = {ROLE: row[ROLE]} if ROLE in row else {}
             same = {**json.loads(raw), **added} == row and row.keys() == columns.keys()
             ready[int(shape)] = (b", " + json.dumps(added).encode()[1:-1] if added else b"") if same else None
         blank = dict.fromkeys(columns)
-        for index, raw in zip(rows, _lines(self.source.scores, rows), strict=True):
+        for index, raw in zip(rows, self.source.scores.raw_lines(rows), strict=True):
             end = ready[int(self.source.shapes[index])]
             if end is None:
                 row = {**blank, **self.change(json.loads(raw))}
@@ -176,18 +176,6 @@ def _spread(lines: Iterable[bytes], place: int, count: int) -> Iterator[tuple[fl
     """(position in (0, 1), place of the part, line): what merging the parts goes by."""
     for number, line in enumerate(lines):
         yield (number + 0.5) / count, place, line
-
-
-def _lines(scores: Scores, rows: Indices) -> Iterator[bytes]:
-    """The lines of ``rows.jsonl`` as they are."""
-    if scores.folder is None:
-        msg = "scores without a folder have no rows to write"
-        raise ValueError(msg)
-    offsets = scores.table["offset"].to_numpy()[rows]
-    with (scores.folder / "rows.jsonl").open("rb") as handle:
-        for offset in offsets.tolist():
-            handle.seek(offset)
-            yield handle.readline()
 
 
 def _shape(row: Record) -> tuple[Any, ...]:
