@@ -244,6 +244,13 @@ def test_without_a_reference_the_pool_stands_for_it(dirty, target):
     assert any("no reference" in sentence for sentence in found.unchecked)
 
 
+def test_few_target_rows_are_enough_and_told(dirty, reference):
+    few = make(3, 1, name="target").scores
+    selection = select(dirty.scores, few, reference=reference, config=SelectionConfig(sft_size=5, rl_size=5))
+    assert len(selection.sft) == len(selection.rl) == 5
+    assert any(said.startswith("The target has 3 scored rows") for said in selection.unchecked)
+
+
 def test_a_pool_without_the_target_is_told(target, reference):
     pool = make(1000, 12, (0.03, 0.97, 0, 0)).scores
     found = select(pool, target, reference=reference, config=SelectionConfig(sft_size=3))

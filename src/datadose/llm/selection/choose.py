@@ -22,6 +22,8 @@ from datadose.llm.selection.size import SMALLEST, plan_size
 
 REFERENCE_ROWS = 4096
 """Rows of the pool that stand for what must be kept where no reference is given."""
+FEW_ROWS = 32
+"""Rows of target or reference below which the selection says that they are few."""
 _PLANNED_ROWS = 20_000
 _NONE = np.zeros(0, dtype=np.int64)
 
@@ -71,11 +73,12 @@ def select(
 
     Args:
         pool: scores of the rows to choose from.
-        target: scores of examples of what the model should learn, not in the pool (at least 8).
+        target: scores of examples of what the model should learn, not in the pool (at least 2; a shift is
+            hardly ever found from fewer than FEW_ROWS).
         reference: scores of what must be kept; without it, a random sample of the pool stands for that.
         config: sizes, seed and thresholds.
 
-    Raises InputError: scores under another model, fewer than 8 scored rows in target or reference, a question
+    Raises InputError: scores under another model, fewer than 2 scored rows in target or reference, a question
     of the target in the pool, an empty set (with the counts of every filter), a size that cannot be had, no
     pass rates for the RL set, replay without a reference.
     """
@@ -157,7 +160,8 @@ def _select(pool: Scores, target: Scores, reference: Scores | None, config: Sele
         },
         planner=planner,
         diversity=diversity,
-        unchecked=_unchecked(pool, reference, config) + _few_aligned(funnel),
+        unchecked=_unchecked(pool, reference, config, (len(target_rows), len(kept_rows)))
+        + _few_aligned(funnel),
         config=config,
         pool=pool,
         target=target,
@@ -302,7 +306,9 @@ def _few_aligned(funnel: Funnel) -> list[str]:
     ]
 
 
-def _unchecked(pool: Scores, reference: Scores | None, config: SelectionConfig) -> list[str]:
+def _unchecked(
+    pool: Scores, reference: Scores | None, config: SelectionConfig, rows: tuple[int, int]
+) -> list[str]:
     table, said = pool.table, []
     label_passes, label_fails = flags(table, "label_passes")
     if not (label_passes | label_fails).any():
@@ -325,6 +331,12 @@ def _unchecked(pool: Scores, reference: Scores | None, config: SelectionConfig) 
             said.append(
                 f"Surely hopeless prompts: with {most} samples even 0 passes leave the interval above "
                 f"{config.rl_hopeless:g}; {hopeless} samples would tell."
+            )
+    for name, count in zip(("target", "reference"), rows, strict=True):
+        if count < FEW_ROWS:
+            said.append(
+                f"The {name} has {count} scored rows: its mean is noisy, and only a large shift can be told "
+                "from chance."
             )
     if reference is None:
         said.append("What must be kept: no reference was given, a random sample of the pool stands for it.")

@@ -95,11 +95,11 @@ def estimate_geometry(
 ) -> ShiftGeometry:
     """Sigma0, C, their generalised eigenvectors and the threshold, from the given rows (ascending).
 
-    Raises InputError for fewer than 8 rows in either set, or rows that do not vary.
+    Raises InputError for fewer than 2 rows in either set, or rows that do not vary.
     """
     for field, rows in (("reference", reference_rows), ("target", target_rows)):
-        if len(rows) < 8:
-            reject(field, f"{len(rows)} scored rows", "at least 8, for a covariance")
+        if len(rows) < 2:
+            reject(field, f"{len(rows)} scored rows", "at least 2, for a covariance")
     rng, unit = stream(seed, "geometry"), representation == "sketch"
     target_part = _some(target_rows, ROWS, rng)
     reference_part = _some(reference_rows, min(ROWS, max(len(target_part), 256)), rng)
