@@ -126,7 +126,7 @@ def _draw_lengths(axis: Axes, rows: pd.DataFrame) -> None:
         by_length = own[own["model"] == mixture].assign(n=lambda t: t["length"], length=pd.NA)
         _curve(axis, by_length, "n", look, f"T {mixture} (known: {known:.2f})")
     _accuracy(axis, "Pretraining mixture", "accuracy on T", "length of the string")
-    axis.legend(loc="best")
+    axis.legend(loc=(0.12, 0.13), fontsize=7.5)
 
 
 def _draw_activation(axis: Axes, rows: pd.DataFrame) -> None:
@@ -135,7 +135,7 @@ def _draw_activation(axis: Axes, rows: pd.DataFrame) -> None:
         _curve(axis, own[own["model"] == mixture], "prompts", look, f"T {mixture}")
     _log_ticks(axis, sorted(own["prompts"].unique()))
     _accuracy(axis, "Latent T: one new embedding trained", "accuracy on T", "examples B")
-    axis.legend(loc="best")
+    axis.legend(loc=(0.5, 0.6))
 
 
 def _draw_sizes(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, metric: str, title: str) -> None:
@@ -258,9 +258,10 @@ def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
         ("clean", "contaminated"), LOOKS, ("T alone", "T and interfering"), strict=False
     ):
         places = []
-        for share, part in own.groupby("share"):
+        # Without interfering rows the three points all but coincide.
+        for (share, part), above in zip(own.groupby("share"), (-9, -2, 7), strict=False):
             x, y = _cross(axis, part, base, pool, look, name if share == own["share"].min() else None)
-            axis.annotate(f"{share:g}", (x, y), textcoords="offset points", xytext=(5, 5), fontsize=8)
+            axis.annotate(f"{share:g}", (x, y), textcoords="offset points", xytext=(7, above), fontsize=8)
             places.append((x, y))
         axis.plot(*zip(*places, strict=True), color=look.color, linestyle=look.dash, linewidth=1)
     _frontier_axes(axis, "Replay: share of each batch")

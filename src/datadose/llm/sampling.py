@@ -17,7 +17,7 @@ from datadose.llm.cache import Record
 from datadose.llm.generation import continuations
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import Row, Text, read_jsonl
-from datadose.llm.verifiers import Verifier, judge
+from datadose.llm.verifiers import Verifier, judge, judges_labels
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def verify(
     """Verdicts on a row: its pass rate over ``samples``, its own label, and its greedy completion ``own``.
 
     A sample on which the verifier itself fails counts neither as passed nor as failed. ``issue`` is the first
-    thing that the verifier did wrong. A row that was not ``scored`` has no label to verify.
+    thing that the verifier did wrong. ``label_passes`` is None for a row that was not ``scored``, and where
+    the verifier would compare the label with itself.
     """
     columns = {**row.columns, "answer": row.answer}
     issues: list[str] = []
@@ -124,6 +125,7 @@ def verify(
             issues.append(issue)
         return passes
 
+    judged = verifier is not None and judges_labels(verifier, row.columns)
     verdicts = [passes for passes in map(verdict, samples) if passes is not None]
     differs = None
     if own is not None:
@@ -133,7 +135,7 @@ def verify(
             differs = None if passes is None else not passes
     return {
         **pass_rate(sum(verdicts), len(verdicts), asked=bool(samples)),
-        "label_passes": verdict(row.completion_text) if scored else None,
+        "label_passes": verdict(row.completion_text) if scored and judged else None,
         "own_differs": differs,
         "issue": issues[0] if issues else None,
     }

@@ -75,6 +75,14 @@ VERIFIERS: dict[str, Verifier] = {
 """Built-in verifiers by name."""
 
 
+def judges_labels(verifier: Verifier, columns: Mapping[str, Any]) -> bool:
+    """Whether ``verifier`` can tell a wrong completion of a row from a right one.
+
+    Comparing with the answer cannot, where the row has no ``answer`` and its own completion stands for it.
+    """
+    return verifier not in (exact, last_number) or columns.get("answer") is not None
+
+
 def load_verifier(name: str) -> Verifier:
     """The verifier of that name, or the function ``module:function``; the working directory is searched too.
 

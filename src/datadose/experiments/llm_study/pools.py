@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from datadose.experiments.llm_study.tasks import LEVELS, draw_mixture, draw_rows, spoil
@@ -197,13 +198,21 @@ def choose_sft(where: Path, contents: Contents, arm: Arm, size: int, split: Spli
 
 def _choose_ours(where: Path, scores: Scores, arm: Arm, size: int, seed: int) -> list[Row]:
     if arm == "ours_unverified":
-        scores = replace(scores, table=scores.table.assign(label_passes=None))
+        scores = replace(scores, table=_without_verdicts(scores))
     reference = read_scores(where / "reference")
     share = REPLAY if arm == "ours_replay" else 0.0
     own = round(size * (1 - share))
     config = SelectionConfig(sft_size=own, rl_size=0, replay=share, seed=seed)
     chosen = select(scores, read_scores(where / "target"), reference=reference, config=config)
     return scores.lines(chosen.sft) + reference.lines(chosen.replay)
+
+
+def _without_verdicts(scores: Scores) -> pd.DataFrame:
+    """The table of a user without a verifier: nothing says what is right, only that an answer differs."""
+    rows = scores.lines(range(len(scores.table)))
+    differs = [row["own_completion"].strip() != row["completion"].strip() for row in rows]
+    rates = [name for name in scores.table if name.startswith("pass_rate")]
+    return scores.table.assign(label_passes=None, own_differs=differs, **dict.fromkeys(rates))
 
 
 def choose_rl(where: Path, band: Band, size: int, seed: int) -> list[Row]:

@@ -33,7 +33,7 @@ from datadose.llm.selection import SelectionConfig, select
 PoolName: TypeAlias = Literal["clean", "contaminated"]
 POOLS: tuple[PoolName, ...] = ("clean", "contaminated")
 SELECTORS = ("ours", "ours-unverified", "random", "easiest", "nll", "band", "all")
-"""``ours-unverified`` takes each row's own completion for right, as one must without a verifier."""
+"""``ours-unverified`` has no verifier: samples are compared with each row's own completion."""
 BANDS = ("all", "easy", "medium", "hard", "not-extreme")
 CONTAMINANTS = ("wrong", "interfering")
 _VERIFIER = f"{draw_family.__module__}:verify"
@@ -104,7 +104,7 @@ def make_pools(model: str, folder: str, sizes: PoolSizes, target_share: float, s
 
 
 def _scorings() -> list[tuple[str, str, str | None]]:
-    """(folder, pool, verifier): unverified pools are scored against their own completions."""
+    """(folder, pool, verifier); without a verifier, ``exact`` compares samples with the rows' completions."""
     return [
         *((name, name, _VERIFIER) for name in (*POOLS, "prompts")),
         *((f"{name}-unverified", name, "exact") for name in POOLS),
