@@ -103,7 +103,7 @@ def _claim(
 ) -> Claim:
     return Claim(
         id_,
-        "sec 9 (ours)",
+        "ours (language models)",
         statement,
         f"{_SETTING}; {where}",
         f"{what}: paired difference, mean over seeds and its {CONFIDENCE:.0%} interval (several rivals: the "
