@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from datadose.figures.style import GREY, LOOKS, Look, caption, new_grid
 
@@ -22,6 +24,7 @@ _ARMS = {
     "nll_band": "NLL band",
     "all": "all rows",
 }
+_MARKERS = dict(zip(_ARMS, "oX*^pv<sD", strict=True))
 _BANDS = {"ours": "not extreme (ours)", "easy": "easy", "medium": "medium", "hard": "hard", "all": "any"}
 _TARGET, _EARLIER = LOOKS[0], LOOKS[1]
 _MEASURES = (
@@ -100,23 +103,22 @@ def _draw_frontier(axis: Axes, arms: pd.DataFrame, base: pd.Series) -> None:
         )
         x = means["earlier_greedy"] - float(base["earlier_greedy"])
         y = means["target_probability"] - float(base["target_probability"])
-        name = "clean pool" if contents == "clean" else "faulty pool"
-        axis.plot(x, y, look.marker, color=look.color, markersize=5.5, label=name)
         for arm in means.index:
-            axis.annotate(
-                _ARMS[arm],
-                (x[arm], y[arm]),
-                (4, 3),
-                textcoords="offset points",
-                fontsize=6.5,
-                color=look.color,
-            )
+            axis.plot(x[arm], y[arm], _MARKERS[arm], color=look.color, markersize=6, alpha=0.85)
+    handles = [
+        Line2D([], [], color=GREY, marker=_MARKERS[arm], linestyle="none", markersize=5, label=name)
+        for arm, name in _ARMS.items()
+    ]
+    handles += [
+        Patch(color=look.color, label=f"{name} pool")
+        for name, look in zip(("clean", "faulty"), LOOKS, strict=False)
+    ]
     axis.axhline(0, color=GREY, linewidth=0.8)
     axis.axvline(0, color=GREY, linewidth=0.8)
-    axis.margins(x=0.25)
+    axis.margins(x=0.3)
     axis.set_xlabel("change of greedy accuracy, earlier abilities")
     axis.set_ylabel("change of pass rate, target")
-    axis.legend(loc="best", fontsize=7.5)
+    axis.legend(handles=handles, loc="lower right", fontsize=6.5)
     axis.set_title("(d) Gain against forgetting", loc="left")
 
 
