@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -105,7 +106,7 @@ def _draw_frontier(axis: Axes, arms: pd.DataFrame, base: pd.Series) -> None:
         y = means["target_probability"] - float(base["target_probability"])
         for arm in means.index:
             axis.plot(x[arm], y[arm], _MARKERS[arm], color=look.color, markersize=6, alpha=0.85)
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=GREY, marker=_MARKERS[arm], linestyle="none", markersize=5, label=name)
         for arm, name in _ARMS.items()
     ]
