@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datadose.models import GptConfig, GptModel, PromptBatch
-from datadose.models.gpt import gpt2_state
+from datadose.models.gpt import gpt2_shape, gpt2_state
 from datadose.models.linear_attention import chain_decay
 from timing import seconds
 
@@ -44,22 +44,12 @@ class Recipe(nn.Module):
         super().__init__()
         from transformers import GPT2Config, GPT2Model  # noqa: PLC0415 - slow to import
 
-        c = model.config
         # The token table, never used, is made as small as it can be.
         logging.getLogger("transformers").setLevel(logging.ERROR)
-        config = GPT2Config(
-            vocab_size=1,
-            n_positions=c.positions,
-            n_embd=c.width,
-            n_layer=c.layers,
-            n_head=c.heads,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            use_cache=False,
-        )
+        config = GPT2Config(**gpt2_shape(model), use_cache=False)
         self.backbone = GPT2Model(config)
         self.backbone.load_state_dict(gpt2_state(model), strict=False)
+        c = model.config
         self.read_in = nn.Linear(c.dimension + 1, c.width)
         self.read_out = nn.Linear(c.width, c.dimension)
         self.read_in.load_state_dict(model.read_in.state_dict())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,6 +69,17 @@ def write_json(path: Path, document: Any) -> None:
     write_atomic(path, to_json(document) + "\n")
 
 
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """One JSON document a line."""
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of the file's content (64 hexadecimal digits)."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
 def to_json(document: Any) -> str:
     """``document`` as indented JSON; NaN and infinities raise ValueError."""
     return json.dumps(document, indent=2, allow_nan=False)
@@ -75,7 +88,7 @@ def to_json(document: Any) -> str:
 def read_json(path: Path) -> Any:
     """A JSON document; InputError with the line number if it is malformed."""
     try:
-        return json.loads(path.read_text(), parse_constant=_refuse_constant)
+        return json.loads(path.read_text(), parse_constant=refuse_constant)
     except FileNotFoundError as error:
         raise InputError("file", str(path), "an existing JSON file") from error
     except UnicodeDecodeError as error:
@@ -88,5 +101,6 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """For ``json``: ArithmeticError at NaN and infinities, which are no JSON."""
     raise ArithmeticError(name)

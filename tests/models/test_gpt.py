@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from datadose.errors import InputError
 from datadose.models import GptConfig, GptModel, PromptBatch
-from datadose.models.gpt import attend, gpt2_state, load_gpt, save_gpt, tanh_gelu
+from datadose.models.gpt import attend, gpt2_shape, gpt2_state, load_gpt, save_gpt, tanh_gelu
 from datadose.models.linear_attention import chain_decay
 from datadose.prompts import draw_prompts
 from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, post_test, train
@@ -60,16 +60,8 @@ def hugging_face(model: GptModel) -> torch.nn.Module:
     """``GPT2Model`` with our weights."""
     from transformers import GPT2Config, GPT2Model
 
-    c = model.config
     config = GPT2Config(
-        vocab_size=1,
-        n_positions=c.positions,
-        n_embd=c.width,
-        n_layer=c.layers,
-        n_head=c.heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
+        **gpt2_shape(model),
         bos_token_id=None,
         eos_token_id=None,
         attn_implementation="eager",

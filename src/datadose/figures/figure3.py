@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from datadose.figures.figure4 import COLUMN_NAMES, ROW_NAMES, draw_curve, plain_ticks
+from datadose.figures.figure4 import COLUMN_NAMES, ROW_NAMES, draw_curve, draw_panels
 from datadose.figures.style import GREY, LOOKS, Look, caption, new_grid
 
 _CONTROLS = {
@@ -25,22 +25,16 @@ def draw_figure3(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     looks = dict(zip(pretrained, LOOKS, strict=False))
     sharing = {"sharex": "col", "sharey": "col"}
     with new_grid(len(ROW_NAMES), len(COLUMN_NAMES), width=10.5, height=9.2, **sharing) as (figure, axes):
-        for row, stage in zip(axes, ROW_NAMES, strict=True):
-            for axis, moved in zip(row, COLUMN_NAMES, strict=True):
-                rows = table[(table["stage"] == stage) & (table["axis"] == moved)]
-                for T, look in looks.items():
-                    own = rows[rows["pretrain_steps"] == T]
-                    _draw_untouched(axis, table[table["pretrain_steps"] == T], moved, look, config)
-                    dashed, solid = Look(look.color, (0, (4, 2)), "x"), Look(look.color, "-", look.marker)
-                    draw_curve(axis, own[own["variant"] != "main"], moved, dashed, 0.93)
-                    draw_curve(axis, own[own["variant"] == "main"], moved, solid, 0.98)
-                axis.set_title(f"({rows['panel'].min()}) {ROW_NAMES[stage]}", loc="left")
-                axis.set_xscale("log")
-                axis.set_yscale("log")
-                plain_ticks(axis, sorted(rows[moved].unique()))
-            row[0].set_ylabel("post-test error / d")
-        for axis, moved in zip(axes[-1], COLUMN_NAMES, strict=True):
-            axis.set_xlabel(COLUMN_NAMES[moved])
+
+        def draw(axis: Axes, rows: pd.DataFrame, moved: str) -> None:
+            for T, look in looks.items():
+                own = rows[rows["pretrain_steps"] == T]
+                _draw_untouched(axis, table[table["pretrain_steps"] == T], moved, look, config)
+                dashed, solid = Look(look.color, (0, (4, 2)), "x"), Look(look.color, "-", look.marker)
+                draw_curve(axis, own[own["variant"] != "main"], moved, dashed, 0.93)
+                draw_curve(axis, own[own["variant"] == "main"], moved, solid, 0.98)
+
+        draw_panels(table, axes, draw)
         for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
             axis.legend(handles=_handles(looks, moved), fontsize=7)
         caption(figure, _setting(config))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,25 +57,34 @@ def draw_figure4(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     base = table[table["variant"] == "base"].set_index("length")["error"].sort_index()
     sharing = {"sharex": "col", "sharey": "col"}
     with new_grid(len(ROW_NAMES), len(COLUMN_NAMES), width=10.5, height=9.2, **sharing) as (figure, axes):
-        for row, stage in zip(axes, ROW_NAMES, strict=True):
-            for axis, moved in zip(row, COLUMN_NAMES, strict=True):
-                rows = table[(table["stage"] == stage) & (table["axis"] == moved)]
-                _draw_base(axis, moved, base, config)
-                draw_curve(axis, rows[rows["variant"] != "main"], moved, _CONTROL, 0.93)
-                draw_curve(axis, rows[rows["variant"] == "main"], moved, _MAIN, 0.98)
-                axis.set_title(f"({rows['panel'].min()}) {ROW_NAMES[stage]}", loc="left")
-                axis.set_xscale("log")
-                axis.set_yscale("log")
-                plain_ticks(axis, sorted(rows[moved].unique()))
-            row[0].set_ylabel("post-test error / d")
-        for axis, moved in zip(axes[-1], COLUMN_NAMES, strict=True):
-            axis.set_xlabel(COLUMN_NAMES[moved])
+
+        def draw(axis: Axes, rows: pd.DataFrame, moved: str) -> None:
+            _draw_base(axis, moved, base, config)
+            draw_curve(axis, rows[rows["variant"] != "main"], moved, _CONTROL, 0.93)
+            draw_curve(axis, rows[rows["variant"] == "main"], moved, _MAIN, 0.98)
+
+        draw_panels(table, axes, draw)
         for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
             _limit(axis, table, moved)
             place = "upper left" if moved == "length" else "upper right"
             axis.legend(handles=_legend(moved, config), loc=place, fontsize=7.5)
         caption(figure, _setting(table, config))
     return figure
+
+
+def draw_panels(table: pd.DataFrame, axes: Any, draw: Callable[[Axes, pd.DataFrame, str], None]) -> None:
+    """A row of panels per stage, a column per axis that moves; ``draw(axis, rows, moved)`` fills each."""
+    for row, stage in zip(axes, ROW_NAMES, strict=True):
+        for axis, moved in zip(row, COLUMN_NAMES, strict=True):
+            rows = table[(table["stage"] == stage) & (table["axis"] == moved)]
+            draw(axis, rows, moved)
+            axis.set_title(f"({rows['panel'].min()}) {ROW_NAMES[stage]}", loc="left")
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            plain_ticks(axis, sorted(rows[moved].unique()))
+        row[0].set_ylabel("post-test error / d")
+    for axis, moved in zip(axes[-1], COLUMN_NAMES, strict=True):
+        axis.set_xlabel(COLUMN_NAMES[moved])
 
 
 def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 
 from datadose.errors import InputError, reject
+from datadose.files import file_digest
 
 
 def load(name: str, dtype: torch.dtype) -> tuple[Any, Any, Path]:
@@ -47,8 +48,7 @@ def files_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     patterns = ("config.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin")
     for path in sorted({p for pattern in patterns for p in folder.glob(pattern)}):
-        with path.open("rb") as handle:
-            digest.update(path.name.encode() + hashlib.file_digest(handle, "sha256").digest())
+        digest.update(path.name.encode() + bytes.fromhex(file_digest(path)))
     return digest.hexdigest()
 
 

@@ -12,9 +12,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from datadose.errors import InputError, reject
+from datadose.files import refuse_constant
 from datadose.llm.extras import require_extra
 
 Message: TypeAlias = dict[str, str]
@@ -103,7 +104,7 @@ def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             where = f"{path}, line {line}"
             try:
-                columns = json.loads(raw.decode(), parse_constant=_refuse_constant)
+                columns = json.loads(raw.decode(), parse_constant=refuse_constant)
             except UnicodeDecodeError as error:
                 raise InputError(field, where, f"UTF-8 (byte {error.start} of the line is not)") from error
             except json.JSONDecodeError as error:
@@ -113,10 +114,6 @@ def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(columns, dict):
                 reject(field, f"{where}: {type(columns).__name__}", f"an object with {COLUMNS}")
             yield line, columns
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ArithmeticError(name)
 
 
 def _parquet(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -139,15 +136,20 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield line, columns
 
 
+def kind_of(value: Any) -> str:
+    """The kind of a column's value, which all its rows share: whole and decimal numbers are one."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return "number" if number else type(value).__name__
+
+
 def _check_kinds(
     columns: dict[str, Any], kinds: dict[str, tuple[str, int]], line: int, field: str, where: str
 ) -> None:
-    """Null goes with every type; whole and decimal numbers are one."""
+    """Null goes with every type."""
     for name, value in columns.items():
         if value is None:
             continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        kind = "number" if number else type(value).__name__
+        kind = kind_of(value)
         first, seen = kinds.setdefault(name, (kind, line))
         if kind != first:
             allowed = f"{first}, as in line {seen}: one type per column"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
 from datadose.errors import reject
+from datadose.files import file_digest
 from datadose.llm.scores import Scores, read_scores
 
 
@@ -32,7 +32,7 @@ def _measure(path: Path, field: str, pool: Scores) -> Scores:
     if pool.folder is None:
         msg = "scores without a folder cannot keep those of a target"
         raise ValueError(msg)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    digest = file_digest(path)[:16]
     folder = pool.folder / f"{field}-{digest}"
     if not (folder / "manifest.json").is_file():
         from datadose.llm.score import score  # noqa: PLC0415

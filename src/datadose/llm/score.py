@@ -7,7 +7,6 @@ hidden state and the gradient's sketch), samples, and verdicts. Then the folder 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from datadose.errors import reject, require_integer
+from datadose.files import file_digest
 from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel
 from datadose.llm.pool import Row, read_pool
@@ -90,9 +90,9 @@ def score(
                 array[place] = losses[row.key][name]
     sources = {
         "pool": str(pool),
-        "pool_digest": _file_digest(pool),
+        "pool_digest": file_digest(pool),
         "completions": None if completions is None else str(completions),
-        "completions_digest": None if completions is None else _file_digest(completions),
+        "completions_digest": None if completions is None else file_digest(completions),
         "verifier": verifier,
     }
     found = write_scores(
@@ -326,8 +326,3 @@ def _counts(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "scored": sum(row["nll"] is not None for row in measured),
         "issues": dict(sorted(issues.items())),
     }
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -316,6 +316,14 @@ def _thought_tokens(w: Tensor) -> Tensor:
     return torch.cat([w, torch.ones_like(w[..., :1])], dim=-1)
 
 
+def gpt2_shape(model: GptModel) -> dict[str, Any]:
+    """Arguments of Hugging Face's ``GPT2Config`` for :func:`gpt2_state`: no dropout, a token table of one."""
+    c = model.config
+    dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    sizes = {"n_positions": c.positions, "n_embd": c.width, "n_layer": c.layers, "n_head": c.heads}
+    return {"vocab_size": 1, **sizes, **dropouts}
+
+
 def gpt2_state(model: GptModel) -> dict[str, Tensor]:
     """The blocks, positions and final norm under the names and layouts of Hugging Face's ``GPT2Model``.
 

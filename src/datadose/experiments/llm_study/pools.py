@@ -7,8 +7,7 @@ contaminated one without the faulty rows.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datadose.experiments.llm_study.tasks import LEVELS, draw_mixture, draw_rows, spoil
-from datadose.files import write_atomic
+from datadose.files import write_jsonl
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import score
 from datadose.llm.scores import Scores, read_scores
@@ -131,7 +130,7 @@ def score_seed(base: str, split: Split, seed: int, folder: Path) -> Path:
         ("reference", reference, 0),
     ):
         path = where / f"{name}.jsonl"
-        write_rows(path, rows)
+        write_jsonl(path, rows)
         score(model, path, where / name, samples=samples, verifier=VERIFIER, max_tokens=MAX_TOKENS, seed=seed)
     return where
 
@@ -145,11 +144,6 @@ def _divide(rows: list[Row], wanted: Mapping[str, int]) -> tuple[list[Row], list
         left[row["level"]] = left.get(row["level"], 0) - 1
         (first if left[row["level"]] >= 0 else rest).append(row)
     return first, rest
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """A JSONL file of ``rows``."""
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def part(scores: Scores, keep: NDArray[np.int64]) -> Scores:

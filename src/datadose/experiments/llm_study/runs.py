@@ -24,8 +24,8 @@ from datadose.experiments.llm_study.pools import (
     choose_sft,
     held_out,
     profile_rows,
-    write_rows,
 )
+from datadose.files import write_jsonl
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.posttrain import PosttrainConfig, posttrain
@@ -108,7 +108,7 @@ def _trained(base: str, rows: Sequence[Row], config: PosttrainConfig, split: Spl
 
     with tempfile.TemporaryDirectory(prefix="llm-study-") as name:
         folder = Path(name)
-        write_rows(folder / "rows.jsonl", rows)
+        write_jsonl(folder / "rows.jsonl", rows)
         verifier = VERIFIER if config.stage == "rl" else None
         result = posttrain(base, folder / "rows.jsonl", folder, config=config, verifier=verifier)
         model = LanguageModel.load(base)

@@ -7,8 +7,6 @@ same as greedy decoding giving exactly this text, and needs one forward pass.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +27,7 @@ from datadose.experiments.token_study.language import (
     draw_examples,
     mixture,
 )
+from datadose.llm.cache import content_digest
 from datadose.llm.extras import require_extra
 from datadose.sweep import code_digest
 
@@ -176,8 +175,7 @@ def right(model: Any, tokens: Tokens, chunk: int = 512) -> NDArray[np.bool_]:
 
 def pretrained_folder(pretraining: Pretraining, folder: Path) -> Path:
     """Where the model lives; the name holds a digest of everything that made it and of the code."""
-    document = json.dumps([asdict(pretraining), code_digest()], sort_keys=True)
-    name = hashlib.sha256(document.encode()).hexdigest()[:16]
+    name = content_digest([asdict(pretraining), code_digest()])[:16]
     return folder / f"token-{pretraining.target_share:g}-{pretraining.seed}-{name}"
 
 

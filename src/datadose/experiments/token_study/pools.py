@@ -7,7 +7,6 @@ families with the answer in another format). All prompts are distinct and of the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from datadose.experiments.token_study.language import (
     draw_family,
     mixture,
 )
-from datadose.files import write_atomic
+from datadose.files import write_jsonl
 from datadose.llm.score import score
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
@@ -89,11 +88,11 @@ def make_pools(model: str, folder: str, sizes: PoolSizes, target_share: float, s
     rng = np.random.default_rng([seed, 24])
     files["reference"] = [("mixture", e) for e in draw_examples(rng, sizes.reference, mixture(target_share))]
     for name, rows in files.items():
-        lines = [
-            json.dumps({"id": f"{name}-{i}", "prompt": prompt, "completion": completion, "kind": kind})
+        entries = [
+            {"id": f"{name}-{i}", "prompt": prompt, "completion": completion, "kind": kind}
             for i, (kind, (prompt, completion)) in enumerate(rows)
         ]
-        write_atomic(out / f"{name}.jsonl", "\n".join(lines) + "\n")
+        write_jsonl(out / f"{name}.jsonl", entries)
     for name, pool, verifier in _scorings():
         samples = sizes.samples if verifier else 0
         score(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from datadose.errors import RunError, reject
 from datadose.files import prepare_folder, write_json
+from datadose.llm.pool import kind_of
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices
 from datadose.llm.selection.choose import Selection
@@ -203,8 +204,7 @@ def _note_kinds(row: Record, columns: dict[str, str], name: str) -> None:
         known = columns.setdefault(column, "")
         if value is None:
             continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        kind = "number" if number else type(value).__name__
+        kind = kind_of(value)
         if known and known != kind:
             allowed = "one type per column, reference included"
             reject("column", f"{column} as {kind} and as {known} in {name}", allowed)
