@@ -21,7 +21,7 @@ from torch import Tensor
 from datadose.errors import InputError, reject
 from datadose.llm.batching import length_batches
 from datadose.llm.cache import content_digest
-from datadose.llm.extras import require_extra
+from datadose.extras import require_extra
 from datadose.llm.generation import continuations
 from datadose.llm.loading import context_length, ends, files_digest, load, quiet
 from datadose.llm.pool import Row, Text

@@ -16,10 +16,12 @@ from typing import Any, TypeAlias
 
 from datadose.errors import InputError, reject
 from datadose.files import refuse_constant
-from datadose.llm.extras import require_extra
+from datadose.extras import require_extra
 
 Message: TypeAlias = dict[str, str]
+"""A role and its content, under these names."""
 Text: TypeAlias = str | list[Message]
+"""A string, or the messages of a conversation."""
 
 COLUMNS = "prompt and completion (two strings or two lists of messages), or messages"
 

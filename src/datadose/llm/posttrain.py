@@ -24,7 +24,7 @@ import torch
 from datadose.errors import RunError, reject, require_integer, require_number
 from datadose.files import prepare_folder, read_json, write_json
 from datadose.llm.cache import content_digest
-from datadose.llm.extras import require_extra
+from datadose.extras import require_extra
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row, read_pool
@@ -33,6 +33,7 @@ from datadose.versions import versions
 
 Stage: TypeAlias = Literal["sft", "rl"]
 Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 _LOGGED = ("loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std", "entropy")
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from datadose.errors import InputError, reject
 from datadose.files import prepare_folder, read_json, write_atomic, write_json
-from datadose.llm.extras import require_extra
+from datadose.extras import require_extra
 
 MEASURED: dict[str, str] = {
     "nll": "float64",

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from datadose.errors import InputError, reject
-from datadose.llm.extras import require_extra
+from datadose.extras import require_extra
 
 Verifier: TypeAlias = Callable[[str, Mapping[str, Any]], float]
+"""Called with a completion and its row; 1 passes, and anything in [0, 1] may be returned."""
 
 _NUMBER = re.compile(
     r"(?:(?<![\w)])[-\u2212])?"  # a sign, unless it follows what it could be subtracted from
