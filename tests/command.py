@@ -11,7 +11,7 @@ from datadose.cli import main
 
 BLOCK = ["--dimension", "40", "--shifted", "20", "--rho", "0.1", "--eta", "0.2"]
 PREDICT = ["predict", *BLOCK, "--interference", "0.1", "--length", "40", "--prompts", "5"]
-COMMANDS = ("reproduce", "predict", "plan", "claims", "train", "score", "select", "posttrain")
+COMMANDS = ("reproduce", "predict", "plan", "claims", "train", "score", "select", "posttrain", "explore")
 COLUMNS = (
     "figure panel stage model prompts length steps interference seed error predicted diverged".split()  # noqa: SIM905
 )

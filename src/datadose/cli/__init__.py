@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from datadose._version import __version__
-from datadose.cli import experiments, llm, theory
+from datadose.cli import experiments, explore, llm, theory
 from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Parser
 
 __all__ = ["main"]
@@ -56,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"datadose {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for group in (experiments, theory, llm):
+    for group in (experiments, theory, llm, explore):
         group.add_commands(commands)
     return parser

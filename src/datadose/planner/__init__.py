@@ -2,10 +2,10 @@
 
 from datadose.planner.allocation import AllocationProblem, optimise_allocation
 from datadose.planner.counts import PoolSource, SourceAdvice, noisy_for_clean, plan_counts
-from datadose.planner.dose import Dose, find_dose
+from datadose.planner.dose import Dose, dose_of, find_dose
 from datadose.planner.dynamics import PostTraining
 from datadose.planner.error_model import ErrorModel
-from datadose.planner.plan import BetterAllocation, Plan, plan, plan_file
+from datadose.planner.plan import BetterAllocation, Plan, better_allocation, plan, plan_file, stage_problem
 from datadose.planner.stage_choice import Outlook, StageChoice, choose_stage
 
 __all__ = [
@@ -19,11 +19,14 @@ __all__ = [
     "PostTraining",
     "SourceAdvice",
     "StageChoice",
+    "better_allocation",
     "choose_stage",
+    "dose_of",
     "find_dose",
     "noisy_for_clean",
     "optimise_allocation",
     "plan",
     "plan_counts",
     "plan_file",
+    "stage_problem",
 ]

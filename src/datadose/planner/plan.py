@@ -151,7 +151,7 @@ def plan(
     dose = better = counts = None
     if sources is None:
         dose, by_length = _doses(shift, model, length, max_prompts)
-        better = _better_allocation(shift, model, length, max_prompts, dose, budget)
+        better = better_allocation(shift, model, length, max_prompts, dose, budget)
         columns = [replace(model.columns(Source(shift.data, length, 1)), count=float(dose.prompts))]
         allocation = shift.data
     else:
@@ -162,7 +162,7 @@ def plan(
             for entry, B in zip(sources, counts.prompts, strict=True)
         ]
         allocation = _mixture(sources, counts.prompts)
-    stages = _stages(shift, model, columns, training, rl_prompts, radius)
+    stages = choose_stage(*stage_problem(shift, model, columns, training), rl_prompts, radius)
     return Plan(
         prompts=dose.prompts if dose else sum(counts.prompts) if counts else 0,
         predicted_error=dose.error if dose else counts.error if counts else 0.0,
@@ -204,15 +204,19 @@ def _doses(
     return found[length], tuple((n, found[n].prompts, found[n].error) for n in sorted(found))
 
 
-def _better_allocation(
+def better_allocation(
     shift: Shift,
     model: ErrorModel,
     length: int,
     max_prompts: int,
     dose: Dose,
-    budget: tuple[Budget, float] | None,
+    budget: tuple[Budget, float] | None = None,
 ) -> BetterAllocation:
-    """Minimise over the eigenvalues on the shift's directions; the data outside them are the floor."""
+    """The allocation to collect instead of ``shift.data``, whose ``dose`` is known.
+
+    Minimises the exact error over the eigenvalues on the shift's directions within ``budget`` (the cost of
+    ``shift.data`` unless given); the data outside them are the floor. ``model`` is in the basis of ``shift``.
+    """
     kind, cap = budget or ("trace", None)
     basis, start, floor, inside = _allocation_basis(shift)
     model = model if basis is None else model.rotated(basis)
@@ -253,22 +257,21 @@ def _mixture(sources: Sequence[PoolSource], counts: Sequence[int]) -> Array:
     return plus(*(share * entry.source.covariance for share, entry in zip(shares, sources, strict=True)))
 
 
-def _stages(
-    shift: Shift,
-    model: ErrorModel,
-    columns: Sequence[Columns],
-    training: PostTraining,
-    rl_prompts: int,
-    radius: float,
-) -> StageChoice:
-    """The choice of stage, in the target's eigenbasis, where outcome supervision is elementwise."""
+def stage_problem(
+    shift: Shift, model: ErrorModel, columns: Sequence[Columns], training: PostTraining
+) -> tuple[Ground, list[Columns]]:
+    """(ground, columns) of :func:`choose_stage`, in the target's eigenbasis.
+
+    There outcome supervision is elementwise. ``columns`` hold the counts of SFT; ``model`` is in the basis of
+    ``shift``. A verifiable reward judges the directions of Delta.
+    """
     target, basis = spectral_basis(shift.target)
     judged = range_projector(shift.delta) if is_spectrum(shift.delta) else range_basis(shift.delta)
     if basis is not None:
         model = model.rotated(basis, target)
         judged = transpose(basis) @ judged
         columns = [rotated_columns(c, basis) for c in columns]
-    return choose_stage(Ground(model, judged, training), columns, rl_prompts, radius)
+    return Ground(model, judged, training), list(columns)
 
 
 def _best_eta(

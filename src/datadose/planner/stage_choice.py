@@ -181,9 +181,11 @@ def _reason(chosen: Outlook, outlooks: list[Outlook], radius: float, *, verifiab
             f"SFT on {sft.demonstrations} demonstrations: {size}, SFT promises {measure(sft)}; {rl_promise}"
         )
     if chosen.stage == "rl":
+        many = sft.demonstrations
+        against = f"after SFT on {many} demonstrations" if many else "without it; no demonstrations help"
         return (
             f"RL (outcome supervision) on {rl.outcome_prompts} target prompts: {size}, it promises "
-            f"{measure(rl)} against {measure(sft)} after SFT on {sft.demonstrations} demonstrations"
+            f"{measure(rl)} against {measure(sft)} {against}"
         )
     gap = f"beats RL alone ({measure(rl)})" if rl.has_signal else "gives RL the signal that it lacks"
     return (

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from datadose.errors import reject
-from datadose.llm.extras import require_extra
+from datadose.extras import require_extra
 from datadose.llm.loading import quiet
 
 Base: TypeAlias = Literal["smollm2", "tiny"]

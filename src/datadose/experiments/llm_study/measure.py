@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from datadose.llm.batching import length_batches
-from datadose.llm.extras import require_extra
+from datadose.extras import require_extra
 from datadose.llm.language_model import Encoded, LanguageModel
 from datadose.llm.pool import Row
 

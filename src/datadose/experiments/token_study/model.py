@@ -28,7 +28,7 @@ from datadose.experiments.token_study.language import (
     mixture,
 )
 from datadose.llm.cache import content_digest
-from datadose.llm.extras import require_extra
+from datadose.extras import require_extra
 from datadose.sweep import code_digest
 
 PAD, END = "<pad>", "<eos>"

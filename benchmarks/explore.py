@@ -1,0 +1,118 @@
+"""Server time of a slider's move in the explorer at d = 400, from the request to the JSON answer.
+
+OMP_NUM_THREADS=1 python benchmarks/explore.py
+
+Each move is a new setting, other ones for each line, so that nothing is remembered. The request goes through
+the whole application, though not through the network. Lines of one view are requests that a browser sends at
+once: what is slow follows by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from datadose import Shift, predict_error
+from datadose.explore import create_app
+from datadose.explore.page import SHIFT_SLIDERS, STAGE_SLIDERS
+from datadose.explore.setting import Setting
+from timing import seconds
+
+MOVES = 40
+AIM = 0.1
+VIEWS = {
+    "How much?": {"curve": "dose-chart.figure", "sentence": "sentence.children"},
+    "Which?": {"all charts": "allocation-chart.figure", "the planner's allocation": "planned.data"},
+    "Which stage?": {"map and choices": "map-chart.figure", "learning curves": "learning-chart.figure"},
+}
+
+
+def moves(seed: int) -> list[Setting]:
+    """Settings at d = 400 as a hand would make them: one slider after the other."""
+    rng = np.random.default_rng(seed)
+    places: dict[str, Callable[[], float]] = {
+        "share": lambda: round(float(rng.uniform(0.2, 0.9)), 2),
+        "rho": lambda: round(float(rng.uniform(0.05, 0.6)), 3),
+        "tilt": lambda: round(float(rng.uniform(0, 1.5)), 2),
+        "interference": lambda: round(float(rng.uniform(0, 0.1)), 4),
+        "length": lambda: int(rng.integers(100, 1500)),
+    }
+    setting, found = Setting(), []
+    for step in range(MOVES):
+        name = list(places)[step % len(places)]
+        setting = setting.model_copy(update={name: places[name]()})
+        found.append(setting)
+    return found
+
+
+def request(app: Any, output: str, setting: Setting) -> dict[str, Any]:
+    """What a browser posts when a slider has moved."""
+    key = next(key for key in app.callback_map if output in key.strip(".").split("..."))
+    names = (*SHIFT_SLIDERS, *STAGE_SLIDERS, "reward")
+    values: dict[str, Any] = {
+        "scheme": "light",
+        "carried": setting.model_dump(),
+        "points": None,
+        "planned": None,
+    }
+    inputs: list[Any] = []
+    for part in app.callback_map[key]["inputs"]:
+        if "control" in part["id"]:
+            owners = [{"type": "control", "name": name} for name in names]
+            found = [getattr(setting, name) for name in names] if part["property"] == "value" else owners
+            inputs.append(_all_of(owners, part["property"], found))
+        elif "level" in part["id"]:
+            inputs.append(_all_of([{"type": "level", "place": i} for i in range(9)], "value", [0.5] * 9))
+        else:
+            inputs.append({**part, "value": values[part["id"]]})
+    ids = [one.rsplit(".", 1) for one in key.strip(".").split("...")]
+    outputs: Any = [{"id": name, "property": prop} for name, prop in ids]
+    return {
+        "output": key,
+        "outputs": outputs if key.startswith("..") else outputs[0],
+        "inputs": inputs,
+        "changedPropIds": ['{"name":"rho","type":"control"}.value'],
+    }
+
+
+def _all_of(owners: list[dict[str, Any]], prop: str, values: list[Any]) -> list[dict[str, Any]]:
+    """The inputs of a pattern of components."""
+    return [{"id": i, "property": prop, "value": v} for i, v in zip(owners, values, strict=True)]
+
+
+def main() -> None:
+    app = create_app()
+    client = app.server.test_client()
+    shift = Shift.two_block(400, 200, 0.1, 0.2, 0.01)
+    point = seconds(lambda: predict_error(shift, 100, 400), 20)
+    lines = [(view, *line) for view, answers in VIEWS.items() for line in answers.items()]
+    for seed, (view, label, output) in enumerate(lines):
+        times: list[float] = []
+        sizes: list[int] = []
+        for setting in moves(seed):
+            body = request(app, output, setting)
+
+            def ask(body: dict[str, Any] = body, sizes: list[int] = sizes) -> None:
+                answer = client.post("/_dash-update-component", json=body)
+                if answer.status_code != 200:
+                    raise RuntimeError(answer.status)
+                json.loads(answer.data)
+                sizes.append(len(answer.data))
+
+            times.append(seconds(ask))
+        middle, worst = statistics.median(times), max(times)
+        print(
+            f"{view} {label}: {1e3 * middle:.0f} ms a move (worst {1e3 * worst:.0f}), "
+            f"{middle / point:.0f} exact predictions, {statistics.median(sizes) / 1e3:.0f} kB; "
+            f"aim of {1e3 * AIM:.0f} ms: {'kept' if middle < AIM else 'MISSED'}"
+        )
+
+
+if __name__ == "__main__":
+    with threadpool_limits(1):
+        main()

@@ -1,0 +1,193 @@
+"""The numbers behind the explorer: `datadose`'s own theory and planner at a setting, remembered.
+
+Nothing here draws and no formula stands here. Errors are post-test errors / d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, wraps
+from typing import TypeVar
+
+import numpy as np
+
+from datadose.covariance import Array
+from datadose.explore.setting import Setting
+from datadose.planner import (
+    BetterAllocation,
+    Dose,
+    ErrorModel,
+    StageChoice,
+    better_allocation,
+    choose_stage,
+    dose_of,
+    stage_problem,
+)
+from datadose.planner.dose import COARSE
+from datadose.planner.dynamics import Ground, State, after_outcome, after_sft, long_prompt_path
+from datadose.theory.asymptotics import Source
+from datadose.theory.equivalent import Columns
+from datadose.theory.outcome import adaptation_radius, population_curvature, rollout_radius
+from datadose.theory.post_test import hardness
+from datadose.theory.pretraining import pretrained_operator
+
+T = TypeVar("T")
+_GRID = 48
+"""Points of a curve, besides those around its peak: enough for the eye, and half of the planner's time."""
+_DRAGGED = ("levels",)
+_STAGES = ("chain_steps", "steps", "reward", "tolerance")
+_DATA = ("interference", "max_prompts")
+
+
+def _remembered(*ignored: str) -> Callable[[Callable[[Setting], T]], Callable[[Setting], T]]:
+    """Remember a function of a setting that does not look at the fields ``ignored``."""
+    neutral = {name: Setting.model_fields[name].default for name in ignored}
+
+    def decorate(function: Callable[[Setting], T]) -> Callable[[Setting], T]:
+        kept = lru_cache(maxsize=128)(function)
+
+        @wraps(function)
+        def look_up(setting: Setting) -> T:
+            return kept(setting.model_copy(update=neutral))
+
+        return look_up
+
+    return decorate
+
+
+@_remembered(*_DRAGGED, *_STAGES)
+def error_model(setting: Setting) -> ErrorModel:
+    """The exact error of V* as a function of the data, for one thinking step."""
+    shift = setting.shift()
+    V0 = pretrained_operator(shift.sigma0, setting.length)
+    return ErrorModel(V0, shift.eta, shift.target, setting.length)
+
+
+def _dose_of(setting: Setting, data: Array, points: int = _GRID) -> Dose:
+    return dose_of(error_model(setting), data, setting.length, setting.max_prompts, points)
+
+
+@_remembered(*_DRAGGED, *_STAGES)
+def dose(setting: Setting) -> Dose:
+    """The best number of prompts of the paper's data, and the curve around it."""
+    return _dose_of(setting, setting.shift().data)
+
+
+@_remembered(*_STAGES)
+def dragged_dose(setting: Setting) -> Dose:
+    """The same for the dragged data, on fewer points: it is drawn while a hand moves."""
+    if not setting.exponents().any():
+        return dose(setting)
+    return _dose_of(setting, setting.dragged_data(), COARSE)
+
+
+@_remembered(*_DRAGGED, *_STAGES)
+def better(setting: Setting) -> BetterAllocation:
+    """The planner's allocation at the cost of the paper's."""
+    model = error_model(setting)
+    return better_allocation(setting.shift(), model, setting.length, setting.max_prompts, dose(setting))
+
+
+@_remembered(*_DRAGGED, *_STAGES)
+def better_dose(setting: Setting) -> Dose:
+    """The dose of the planner's allocation, with its curve."""
+    return _dose_of(setting, better(setting).allocation)
+
+
+@_remembered(*_DRAGGED, *_STAGES, *_DATA)
+def radius(setting: Setting) -> float:
+    """rho(Gamma0^-1 Delta): below 1 the shift is incremental, above it is novel."""
+    shift = setting.shift()
+    return adaptation_radius(shift.sigma0, shift.delta, setting.length)
+
+
+@_remembered(*_DRAGGED)
+def ground(setting: Setting) -> tuple[Ground, list[Columns]]:
+    """What all stages share, and the columns of SFT at its best dose."""
+    shift, model = setting.shift(), replace(error_model(setting), chain_steps=setting.chain_steps)
+    columns = model.columns(Source(shift.data, setting.length, dose(setting).prompts))
+    return stage_problem(shift, model, [columns], setting.training())
+
+
+@_remembered(*_DRAGGED)
+def stages(setting: Setting) -> StageChoice:
+    """The planner's choice of stage; RL has as many target prompts as SFT may have prompts."""
+    return choose_stage(*ground(setting), setting.max_prompts, radius(setting))
+
+
+def hardness_by_level(setting: Setting, covariance: Array) -> Array:
+    """How hard a direction of each level is for the pretrained model (section 5.1, infinite prompts).
+
+    ``covariance`` is the spectrum (d,) of data or of the target. One value for each of :func:`level_places`.
+    """
+    V0 = error_model(setting).V0
+    return np.array([hardness(covariance[[i]], V0[[i]]) for i in level_places(setting)])
+
+
+def level_places(setting: Setting) -> list[int]:
+    """The index of one direction of each level, then of one outside the shift if there is one."""
+    ends = [int(place) for place in np.cumsum([0, *setting.group_sizes()])]
+    return ends if setting.shifted < setting.dimension else ends[:-1]
+
+
+@dataclass(frozen=True)
+class StabilityMap:
+    """How large a step outcome supervision bears at the pretrained model, over shifts of this shape."""
+
+    radii: Array
+    """rho(Gamma0^-1 Delta), shape (R,): Delta scaled as a whole."""
+    chain_steps: Array
+    """k, shape (K,)."""
+    stable_step: Array
+    """2 / largest curvature of L_OS for long prompts, shape (K, R)."""
+    growth: Array
+    """rho(I + V0 Sigma), shape (R,): above 1 errors grow along the chain."""
+    radius: float
+    here: float
+    """The stable step of the current shift and k."""
+
+
+@_remembered(*_DRAGGED, *_DATA, "steps", "reward", "tolerance")
+def stability_map(setting: Setting) -> StabilityMap:
+    """The largest stable step over rho(Gamma0^-1 Delta) in [0.1, 10] and k in 1..8."""
+    shift, places = setting.shift(), level_places(setting)
+    # Directions of one level share their curvature: one of each is enough for the largest.
+    V0 = error_model(setting).V0[places]
+    sigma0, delta, own = shift.sigma0[places], shift.delta[places], radius(setting)
+    radii, steps = np.geomspace(0.1, 10, 41), np.arange(1.0, 9.0)
+    targets = [sigma0 + R / own * delta for R in radii]
+    stable = [[2 / population_curvature(V0, target, int(k))[1] for target in targets] for k in steps]
+    growth = np.array([rollout_radius(V0, target) for target in targets])
+    here = 2 / population_curvature(V0, sigma0 + delta, setting.chain_steps)[1]
+    return StabilityMap(radii, steps, np.array(stable), growth, own, here)
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Predicted post-test error / d after each number of optimiser steps."""
+
+    label: str
+    steps: tuple[int, ...]
+    errors: tuple[float, ...]
+
+
+@_remembered(*_DRAGGED, "reward", "tolerance")
+def learning_curves(setting: Setting) -> tuple[LearningCurve, ...]:
+    """SFT at its best dose, and outcome supervision with k thinking steps, from the planner's dynamics."""
+    counts = tuple(int(T) for T in np.unique(np.geomspace(1, max(10, setting.steps), 28).round()))
+    shared, columns = ground(setting)
+    found = []
+    if dose(setting).prompts:
+        errors = tuple(shared.error(after_sft(shared, columns, T)) for T in counts)
+        found.append(LearningCurve(f"SFT on {dose(setting).prompts} prompts", counts, errors))
+    start = State(shared.model.V0)
+    for k in sorted({1, 3, setting.chain_steps}):
+        own = replace(shared, training=replace(shared.training, chain_steps=k))
+        path = [None] * len(counts) if k == 1 else long_prompt_path(own, shared.model.V0, counts)
+        errors = tuple(
+            after_outcome(own, start, setting.max_prompts, T, moved)[1]
+            for T, moved in zip(counts, path, strict=True)
+        )
+        found.append(LearningCurve(f"RL, k = {k}", counts, errors))
+    return tuple(found)

@@ -1,0 +1,105 @@
+"""The explorer as a Dash application: a page on 127.0.0.1, or any WSGI host.
+
+Dash bundles all that the browser needs, so that nothing is fetched from elsewhere. The address is the state:
+path = view, query = setting.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.resources import files
+from types import ModuleType
+from typing import Any
+
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, html, no_update, set_props
+from flask import Flask
+
+from datadose.errors import InputError
+from datadose.explore.page import CONTROLS, VIEWS, setting_of, shell
+from datadose.explore.setting import read_query
+from datadose.explore.simulations import Simulations
+from datadose.explore.views import how_much, which, which_stage, your_spectra
+
+_LAYOUTS: dict[str, ModuleType] = {
+    "how-much": how_much,
+    "which": which,
+    "which-stage": which_stage,
+    "your-spectra": your_spectra,
+}
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>{%metas%}<title>{%title%}</title>{%favicon%}<style>LOOK</style>{%css%}</head>
+<body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+</html>"""
+_log = logging.getLogger(__name__)
+
+
+def create_app(simulations: Simulations | None = None) -> Dash:
+    """The application, ready to be served by one process; ``simulations`` run beside it in a thread."""
+    app = Dash(
+        "datadose.explore",
+        title="datadose explorer",
+        update_title="",
+        suppress_callback_exceptions=True,
+        serve_locally=True,
+        assets_folder=str(files("datadose.explore").joinpath("assets")),
+        meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+        on_error=_tell,
+    )
+    look = files("datadose").joinpath("templates/look.css").read_text()
+    app.index_string = _PAGE.replace("LOOK", look)
+    app.layout = shell
+    _register_address(app)
+    how_much.register(app, simulations or Simulations())
+    for module in (which, which_stage, your_spectra):
+        module.register(app)
+    return app
+
+
+def create_server() -> Flask:
+    """The WSGI application, for a public host: ``gunicorn 'datadose.explore:create_server()'``."""
+    server: Flask = create_app().server
+    return server
+
+
+def _tell(error: Exception) -> None:
+    """What went wrong, on the page; the charts keep what they show."""
+    if not isinstance(error, InputError):
+        _log.error("a callback failed", exc_info=error)
+    said = str(error) if isinstance(error, InputError) else f"Something failed here: {error}"
+    set_props("complaint", {"children": said})
+
+
+def _register_address(app: Dash) -> None:
+    @app.callback(Output("page", "children"), Input("address", "pathname"), Input("address", "search"))
+    def route(path: str | None, search: str | None) -> Any:
+        name = (path or "/").strip("/") or next(iter(VIEWS))
+        if name not in VIEWS:
+            known = ", ".join(f"/{view}" for view in VIEWS)
+            return html.P(f"view: got /{name}; allowed: {known}", className="complaint", role="alert")
+        setting, complaint = read_query(search or "")
+        shown: html.Div = _LAYOUTS[name].layout(setting)
+        return [html.P(complaint, className="complaint", role="alert"), shown] if complaint else shown
+
+    @app.callback(
+        Output("query", "data"),
+        Output("complaint", "children"),
+        inputs={**CONTROLS, "levels": Input({"type": "level", "place": ALL}, "value")},
+    )
+    def keep(values: Any, names: Any, carried: Any, levels: list[float]) -> Any:
+        try:
+            more = {"levels": which.joined(levels)} if levels else {}
+            return setting_of(values, names, carried, **more).query(), ""
+        except InputError as error:
+            return no_update, str(error)
+
+    app.clientside_callback(
+        ClientsideFunction("explore", "keep"),
+        Output({"type": "tab", "name": ALL}, "href"),
+        Input("query", "data"),
+        Input("address", "pathname"),
+        State({"type": "tab", "name": ALL}, "id"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("explore", "scheme"), Output("scheme", "data"), Input("address", "hash")
+    )

@@ -1,0 +1,204 @@
+"""The explorer's page: header, views, sliders, and what callbacks need to read and answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from annotated_types import Ge, Le
+from dash import ALL, Input, dcc, html
+
+from datadose.explore.setting import Setting, make_setting
+
+VIEWS = {
+    "how-much": "How much?",
+    "which": "Which?",
+    "which-stage": "Which stage?",
+    "your-spectra": "Your spectra",
+}
+"""Path of each view and its name."""
+
+_LABELS = {
+    "share": ("Rank of the shift, share of d", 0.05, "directions rare in pretraining that now matter"),
+    "rho": ("Pretraining variance of these directions, rho", 0.01, "1 is as common as all others"),
+    "tilt": ("Unevenness of the shift", 0.1, "0: every direction shifts alike; 1: like 1 / level"),
+    "interference": ("Interference r", 0.002, "variance of the SFT data outside the shift"),
+    "eta": ("Chain-of-thought step, eta", 0.05, "how far one thought goes towards the answer"),
+    "length": ("Prompt length n", 10, "examples in a prompt"),
+    "max_prompts": ("Prompts available", 50, "the largest B, and RL's prompts"),
+    "dimension": ("Dimension d", 20, ""),
+    "chain_steps": ("Thinking steps k", 1, "thoughts in RL's rollout"),
+    "steps": ("Optimiser steps T", 10, "of a stage, or of two together"),
+    "tolerance": ("Tolerance of a pass", 0.05, "root mean square error on the shift's directions"),
+}  # fmt: skip
+"""Slider -> label, step, what it means; limits are those of :class:`Setting`."""
+SHIFT_SLIDERS = ("share", "rho", "tilt", "interference", "eta", "length", "max_prompts", "dimension")
+STAGE_SLIDERS = ("chain_steps", "steps", "tolerance")
+
+CONTROLS = {
+    "values": Input({"type": "control", "name": ALL}, "value"),
+    "names": Input({"type": "control", "name": ALL}, "id"),
+    "carried": Input("carried", "data"),
+}
+"""The inputs of every callback that answers a setting; :func:`setting_of` reads them."""
+
+
+def setting_of(
+    values: Sequence[Any], names: Sequence[dict[str, str]], carried: dict[str, Any], **more: Any
+) -> Setting:
+    """The setting that a view shows: its sliders over what the address said. InputError names the field."""
+    moved = {name["name"]: value for name, value in zip(names, values, strict=True)}
+    return make_setting({**carried, **moved, **more})
+
+
+def aria(**attributes: str) -> dict[str, Any]:
+    """Attributes for those who hear the page: ``label`` stands for ``aria-label``."""
+    return {f"aria-{name}": value for name, value in attributes.items()}
+
+
+def limits(name: str) -> tuple[float, float]:
+    """The smallest and the largest value of a slider."""
+    marks = Setting.model_fields[name].metadata
+    low = next(mark.ge for mark in marks if isinstance(mark, Ge))
+    high = next(mark.le for mark in marks if isinstance(mark, Le))
+    return float(low), float(high)  # type: ignore[arg-type]
+
+
+def sliders(setting: Setting, names: Sequence[str]) -> html.Div:
+    """Labelled sliders; each also takes a typed number."""
+    return html.Div([_slider(name, getattr(setting, name)) for name in names], className="sliders")
+
+
+def _slider(name: str, value: float) -> html.Div:
+    label, step, meaning = _LABELS[name]
+    low, high = limits(name)
+    return html.Div(
+        [
+            html.Label(label, id=f"label-{name}"),
+            html.Span(meaning, className="small"),
+            dcc.Slider(
+                min=low,
+                max=high,
+                step=step,
+                value=value,
+                marks=None,
+                id={"type": "control", "name": name},
+                updatemode="drag",
+                tooltip={"always_visible": False},
+            ),
+        ],
+        className="control",
+        role="group",
+        **aria(labelledby=f"label-{name}"),
+    )
+
+
+def reward_choice(setting: Setting) -> html.Div:
+    """Dense or verifiable reward."""
+    return html.Div(
+        [
+            html.Label("Reward of RL", id="label-reward"),
+            dcc.RadioItems(
+                [
+                    {"label": "dense: distance to the answer", "value": "dense"},
+                    {"label": "verifiable: 1 for a pass, else 0", "value": "verifiable"},
+                ],
+                setting.reward,
+                id={"type": "control", "name": "reward"},
+            ),
+        ],
+        className="control",
+        role="radiogroup",
+        **aria(labelledby="label-reward"),
+    )
+
+
+def graph(
+    identity: str,
+    title: str,
+    description: str,
+    *,
+    size: str = "",
+    sticky: bool = False,
+    figure: dict[str, Any] | None = None,
+    draggable: bool = False,
+) -> html.Div:
+    """A titled chart, described for those who cannot see it; a sticky one stays in sight on a phone."""
+    config: Any = {"displayModeBar": False, "responsive": True}
+    if draggable:
+        config["edits"] = {"shapePosition": True}
+    given: dict[str, Any] = {"figure": figure} if figure else {}
+    # Dash gives a responsive graph the height of what it is in.
+    chart = dcc.Graph(id=identity, config=config, responsive=True, **given)
+    return html.Div(
+        [
+            html.H3(title) if title else None,
+            html.Div(chart, role="img", className=f"chart {size}", **aria(label=description)),
+        ],
+        className="sticky" if sticky else "",
+    )
+
+
+def view(
+    name: str, title: str, lead: str, setting: Setting, controls: Any, answers: Sequence[Any]
+) -> html.Div:
+    """A view: its title, the sliders beside (on a phone: above) the answers."""
+    return html.Div(
+        [
+            dcc.Store(id="carried", data=setting.model_dump()),
+            html.H2(title),
+            html.P(lead, className="lead"),
+            html.Div(
+                [
+                    html.Section(controls, className="controls", **aria(label="Setting")),
+                    html.Section(list(answers), className="answers", **aria(label="Answer")),
+                ],
+                className="split",
+            ),
+        ],
+        id=f"view-{name}",
+    )
+
+
+def tiles(entries: Sequence[tuple[str, str]]) -> list[html.Li]:
+    """Key numbers: (value, what it is)."""
+    return [html.Li([html.B(value), what]) for value, what in entries]
+
+
+def shell() -> html.Div:
+    """What stays while views change: title, navigation, complaints, and where the address is kept."""
+    return html.Div(
+        [
+            dcc.Location(id="address", refresh=False),
+            dcc.Store(id="scheme"),
+            dcc.Store(id="query"),
+            html.Header(
+                [
+                    html.A("Skip to the answer", href="#page", className="skip"),
+                    html.H1("Which data, how much, at which stage?"),
+                    html.Nav(
+                        [
+                            dcc.Link(title, href=f"/{name}", id={"type": "tab", "name": name})
+                            for name, title in VIEWS.items()
+                        ],
+                        **aria(label="Views"),
+                    ),
+                ]
+            ),
+            html.Div(id="complaint", role="alert"),
+            html.Main(id="page", tabIndex=-1),
+            html.Footer(
+                html.P(
+                    "Every curve is datadose's exact theory for linear self-attention on in-context linear "
+                    "regression, computed here; errors are divided by d, and 1 is the error of predicting "
+                    "nothing. The address of this page holds the setting: share it.",
+                    className="meta",
+                )
+            ),
+        ]
+    )
+
+
+def number(value: float | None) -> str:
+    """Three digits; infinite where the mean does not exist."""
+    return "infinite" if value is None else f"{value:.3g}"

@@ -1,0 +1,258 @@
+"""Which? The data's allocation over directions: the paper's, the planner's, and one's own by dragging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+
+from datadose.covariance import Array
+from datadose.explore import answers
+from datadose.explore.charts import Chart, Palette, curves_chart, palette, steps_chart
+from datadose.explore.page import CONTROLS, SHIFT_SLIDERS, aria, graph, number, setting_of, sliders, view
+from datadose.explore.setting import EXPONENTS, Setting
+from datadose.planner import Dose
+
+LEVELS = {"levels": Input({"type": "level", "place": ALL}, "value")}
+_STEP = 0.1
+
+
+def layout(setting: Setting) -> html.Div:
+    """The view at a setting."""
+    exponents = setting.exponents().tolist()
+    dragging = [
+        dcc.Slider(
+            *EXPONENTS,
+            _STEP,
+            value=value,
+            marks=None,
+            updatemode="drag",
+            id={"type": "level", "place": place},
+        )
+        for place, value in enumerate(exponents)
+    ]
+    names = [
+        *(f"level {i + 1} of the shift" for i in range(len(exponents) - 1)),
+        "outside the shift (interference)",
+    ]
+    by_number = [
+        html.Div([html.Label(name), slider], className="control", role="group", **aria(label=name))
+        for name, slider in zip(names, dragging, strict=True)
+    ]
+    return view(
+        "which",
+        "Which directions should they cover?",
+        "The paper's allocation follows the target; the planner's minimises the exact error at the same "
+        "total variance. Drag the green levels to try one of your own.",
+        setting,
+        [
+            sliders(setting, SHIFT_SLIDERS),
+            html.Details(
+                [
+                    html.Summary("Your data by number: log2 of yours over the paper's"),
+                    html.Div(by_number, className="sliders"),
+                    html.Button("Back to the paper's", id="undrag"),
+                ],
+                open=bool(setting.levels),
+            ),
+        ],
+        [
+            dcc.Store(id="planned"),
+            html.P(id="which-sentence", className="sentence", **aria(live="polite")),
+            graph(
+                "allocation-chart",
+                "Variance of the data, by direction",
+                "Variance of the three allocations by direction; yours can be set by number",
+                size="medium",
+                sticky=True,
+                draggable=True,
+            ),
+            graph(
+                "allocation-error",
+                "Error after SFT on it",
+                "Post-test error against prompts for the three allocations",
+                size="medium",
+            ),
+            html.Div(
+                [
+                    graph("spectra-chart", "Pretraining and target", "Their spectra", size="small"),
+                    graph(
+                        "hardness-chart",
+                        "Hardness for the pretrained model",
+                        "One-step error of the pretrained model by direction",
+                        size="small",
+                    ),
+                ],
+                className="pair",
+            ),
+        ],
+    )
+
+
+def register(app: Dash) -> None:
+    """The view's callbacks. The planner's allocation takes longer than a move: it follows on its own."""
+    _register_dragging(app)
+
+    @app.callback(
+        Output("allocation-chart", "figure"),
+        Output("allocation-error", "figure"),
+        Output("spectra-chart", "figure"),
+        Output("hardness-chart", "figure"),
+        Output("which-sentence", "children"),
+        inputs={
+            **CONTROLS,
+            **LEVELS,
+            "scheme": Input("scheme", "data"),
+            "planned": Input("planned", "data"),
+        },
+    )
+    def draw(values: Any, names: Any, carried: Any, levels: list[float], scheme: str, planned: str) -> Any:
+        setting = setting_of(values, names, carried, levels=joined(levels))
+        colors, known = palette(scheme), planned == _shift_of(setting)
+        entries = allocations(setting, planner=known)
+        doses = [(name, dose, getattr(colors, color), dash) for name, _, dose, color, dash in entries]
+        return (
+            allocation_chart(setting, entries, colors),
+            curves_chart(doses, setting.max_prompts, colors),
+            spectra_chart(setting, colors),
+            hardness_chart(setting, entries, colors),
+            _sentence(setting, planner=known),
+        )
+
+    @app.callback(Output("planned", "data"), inputs=CONTROLS)
+    def plan(values: Any, names: Any, carried: Any) -> str:
+        setting = setting_of(values, names, carried)
+        answers.better_dose(setting)
+        return _shift_of(setting)
+
+
+def _shift_of(setting: Setting) -> str:
+    """The setting without what was dragged: what the planner's allocation is for."""
+    return setting.model_copy(update={"levels": ""}).query()
+
+
+def _register_dragging(app: Dash) -> None:
+    @app.callback(
+        Output({"type": "level", "place": ALL}, "value"),
+        inputs={
+            "moved": Input("allocation-chart", "relayoutData"),
+            "clicks": Input("undrag", "n_clicks"),
+            "levels": State({"type": "level", "place": ALL}, "value"),
+            **{name: State(part.component_id, part.component_property) for name, part in CONTROLS.items()},
+        },
+        prevent_initial_call=True,
+    )
+    def drag(moved: Any, clicks: int, levels: list[float], values: Any, names: Any, carried: Any) -> Any:
+        if ctx.triggered_id == "undrag":
+            return [0.0] * len(levels)
+        setting = setting_of(values, names, carried, levels=joined(levels))
+        dragged = dragged_levels(moved or {}, setting, levels)
+        return [no_update] * len(levels) if dragged is None else dragged
+
+
+def joined(levels: list[float]) -> str:
+    """Slider values as the address has them; empty where nothing was dragged."""
+    values = [0.0 if level is None else level for level in levels]
+    return ",".join(f"{value:g}" for value in values) if any(values) else ""
+
+
+def dragged_levels(moved: dict[str, Any], setting: Setting, levels: list[float]) -> list[float] | None:
+    """The levels after a handle was dragged, from Plotly's account of it; None if it was something else."""
+    found, paper = list(levels), _by_level(setting, setting.shift().data)
+    handles = _handles(setting)
+    seen = False
+    for handle, place in enumerate(handles):
+        ends = [moved[key] for key in (f"shapes[{handle}].y0", f"shapes[{handle}].y1") if key in moved]
+        if not ends:
+            continue
+        height = max(float(np.mean(ends)), 1e-9)
+        exponent = float(np.clip(np.log2(height / paper[place]), *EXPONENTS))
+        found[place] = round(exponent / _STEP) * _STEP
+        seen = True
+    return found if seen else None
+
+
+def _handles(setting: Setting) -> list[int]:
+    """The levels that can be dragged: those where the paper's data are not zero."""
+    return [place for place, value in enumerate(_by_level(setting, setting.shift().data)) if value > 0]
+
+
+def _by_level(setting: Setting, spectrum: Array) -> Array:
+    return spectrum[answers.level_places(setting)]
+
+
+def _edges(setting: Setting) -> list[int]:
+    edges = [0, *np.cumsum(setting.group_sizes()).astype(int).tolist()]
+    return edges if setting.shifted == setting.dimension else [*edges, setting.dimension]
+
+
+Entry = tuple[str, Array, Dose, str, str]
+"""An allocation: name, spectrum (d,), dose, colour (a name in Palette), dash."""
+
+
+def allocations(setting: Setting, *, planner: bool) -> list[Entry]:
+    """The paper's allocation, the planner's if it is known already, and one's own."""
+    paper = ("the paper's", setting.shift().data, answers.dose(setting), "blue", "solid")
+    own = ("yours", setting.dragged_data(), answers.dragged_dose(setting), "green", "dot")
+    if not planner:
+        return [paper, own]
+    better = answers.better(setting).allocation
+    return [paper, ("the planner's", better, answers.better_dose(setting), "orange", "dash"), own]
+
+
+def allocation_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) -> Chart:
+    """The allocations by direction; a handle for each level of one's own."""
+    edges, dragged = _edges(setting), _by_level(setting, setting.dragged_data())
+    gap = 0.004 * setting.dimension
+    handles = [
+        {
+            "type": "line",
+            "x0": edges[place] + 0.5 + gap,
+            "x1": edges[place + 1] + 0.5 - gap,
+            "y0": dragged[place],
+            "y1": dragged[place],
+            "opacity": 0.5,
+            "line": {"color": colors.green, "width": 9},
+        }
+        for place in _handles(setting)
+    ]
+    # Room above the paper's to drag into; the same before and after the planner's is known.
+    top = 2.2 * max(float(setting.shift().data.max()), float(dragged.max()) / 1.5)
+    shown = [(name, _by_level(setting, data), getattr(colors, c), dash) for name, data, _, c, dash in entries]
+    return steps_chart(edges, shown, "variance", colors, shapes=handles, yaxis={"range": [0, top]})
+
+
+def spectra_chart(setting: Setting, colors: Palette) -> Chart:
+    """Sigma0 and Sigma."""
+    shift = setting.shift()
+    shown = [
+        ("pretraining Σ₀", _by_level(setting, shift.sigma0), colors.soft, "solid"),
+        ("target Σ", _by_level(setting, shift.target), colors.purple, "dash"),
+    ]
+    return steps_chart(_edges(setting), shown, "variance", colors, yaxis={"rangemode": "tozero"})
+
+
+def hardness_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) -> Chart:
+    """One-step error of the pretrained model by direction, on the target and on the data."""
+    target = answers.hardness_by_level(setting, setting.shift().target)
+    shown = [("target", target, colors.purple, "dash")]
+    for name, data, _, color, dash in entries:
+        shown.append((name, answers.hardness_by_level(setting, data), getattr(colors, color), dash))
+    return steps_chart(_edges(setting), shown, "hardness", colors, yaxis={"rangemode": "tozero"})
+
+
+def _sentence(setting: Setting, *, planner: bool) -> str:
+    paper, own = answers.dose(setting), answers.dragged_dose(setting)
+    said = f"The paper's allocation reaches {number(paper.error)} with {paper.prompts:,} prompts; "
+    if not planner:
+        said += "the planner is looking for a better one"
+    else:
+        better = answers.better_dose(setting)
+        gain = 1 - better.error / paper.error
+        if gain > 0.001:
+            said += f"the planner's {number(better.error)} with {better.prompts:,}, {gain:.1%} better"
+        else:
+            said += "the planner finds nothing better at the same total variance"
+    return said + f". Yours: {number(own.error)} with {own.prompts:,}."

@@ -1,0 +1,92 @@
+"""Which stage? Stability of outcome supervision, the four choices, and the learning curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import Dash, Input, Output, html
+
+from datadose.explore import answers
+from datadose.explore.charts import palette
+from datadose.explore.page import (
+    CONTROLS,
+    SHIFT_SLIDERS,
+    STAGE_SLIDERS,
+    aria,
+    graph,
+    reward_choice,
+    setting_of,
+    sliders,
+    tiles,
+    view,
+)
+from datadose.explore.setting import Setting
+from datadose.explore.stage_charts import learning_chart, map_chart, outlook_chart
+
+
+def layout(setting: Setting) -> html.Div:
+    """The view at a setting."""
+    return view(
+        "which-stage",
+        "SFT, RL, or both?",
+        "SFT learns from demonstrations, RL (outcome supervision) from answers to target prompts. RL bears "
+        "smaller steps the further the shift is, and a verifiable reward teaches only what it passes.",
+        setting,
+        [reward_choice(setting), sliders(setting, (*STAGE_SLIDERS, *SHIFT_SLIDERS))],
+        [
+            html.P(id="stage-sentence", className="sentence", **aria(live="polite")),
+            html.Ul(id="stage-numbers", className="tiles"),
+            graph(
+                "map-chart",
+                "How large a step RL bears",
+                "Largest stable step by radius of the shift and thinking steps",
+                size="medium",
+                sticky=True,
+            ),
+            html.Div(
+                [
+                    graph("error-bars", "Error after each choice", "Error of the four choices", size="low"),
+                    graph("pass-bars", "Pass rate after it", "Pass rate of the four choices", size="low"),
+                ],
+                className="pair",
+            ),
+            graph("learning-chart", "Learning curves", "Predicted error by optimiser steps", size="medium"),
+        ],
+    )
+
+
+def register(app: Dash) -> None:
+    """The view's callbacks."""
+
+    @app.callback(
+        Output("map-chart", "figure"),
+        Output("error-bars", "figure"),
+        Output("pass-bars", "figure"),
+        Output("stage-sentence", "children"),
+        Output("stage-numbers", "children"),
+        inputs={**CONTROLS, "scheme": Input("scheme", "data")},
+    )
+    def draw(values: Any, names: Any, carried: Any, scheme: str) -> Any:
+        setting = setting_of(values, names, carried)
+        colors, choice, found = palette(scheme), answers.stages(setting), answers.stability_map(setting)
+        needed = "over a million" if choice.steps_needed is None else f"{choice.steps_needed:,}"
+        numbers = tiles(
+            [
+                (f"{found.radius:.2g}", f"spectral radius of the shift: {choice.regime}"),
+                (f"{found.here:.2g}", "largest stable step of RL"),
+                (needed, "steps until RL's error settles"),
+            ]
+        )
+        return (
+            map_chart(found, setting.chain_steps, colors, dark=scheme == "dark"),
+            outlook_chart(choice, "error", colors),
+            outlook_chart(choice, "pass_rate", colors),
+            choice.reason[:1].upper() + choice.reason[1:] + ".",
+            numbers,
+        )
+
+    @app.callback(Output("learning-chart", "figure"), inputs={**CONTROLS, "scheme": Input("scheme", "data")})
+    def learn(values: Any, names: Any, carried: Any, scheme: str) -> Any:
+        setting = setting_of(values, names, carried)
+        before = answers.stages(setting).of("none").error
+        return learning_chart(answers.learning_curves(setting), before, palette(scheme))

@@ -1,0 +1,61 @@
+"""A real Chromium, driven by Playwright. Without one these tests are skipped, and say so."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
+OpenPage = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: install Debian's package chromium to run the browser tests")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        # A sandbox needs rights that a container's root has not; only pages of our own are opened.
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[OpenPage]:
+    """``open_page(address, width="desktop" | "phone", scheme="light" | "dark")`` gives a loaded page.
+
+    Whatever a page writes to the console as an error, or requests from another host, fails the test.
+    """
+    contexts: list[Any] = []
+    complaints: list[str] = []
+
+    def request_seen(request: Any) -> None:
+        if not request.url.startswith(("http://127.0.0.1", "file:", "data:", "blob:")):
+            complaints.append(f"request to {request.url}")
+
+    def open_one(address: str, *, width: str = "desktop", scheme: str = "light") -> Any:
+        across, down = WIDTHS[width]
+        context = chromium.new_context(
+            viewport={"width": across, "height": down},
+            color_scheme=scheme,
+            has_touch=width == "phone",
+            accept_downloads=True,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", request_seen)
+        page.goto(address)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert complaints == []

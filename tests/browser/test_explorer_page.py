@@ -1,0 +1,255 @@
+"""The explorer in a real browser: sliders, sentence, simulation, uploads, addresses, widths, schemes."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.browser.conftest import WIDTHS, OpenPage
+
+from datadose import Shift, plan, predict_error
+
+SMALL = "dimension=60&max_prompts=150&length=60"
+"""A setting that a busy machine answers at once."""
+TIMEOUT = 30_000
+
+
+@pytest.fixture(scope="module")
+def explorer(chromium: Any) -> Iterator[str]:
+    import waitress
+
+    from datadose.explore import create_server
+
+    server = waitress.create_server(create_server(), host="127.0.0.1", port=0, threads=6)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.close()
+
+
+def curve(page: Any, chart: str = "dose-chart") -> list[float | None]:
+    """What the chart's first line shows."""
+    page.wait_for_function(
+        f"document.querySelector('#{chart} .js-plotly-plot')?.data?.length", timeout=TIMEOUT
+    )
+    return page.evaluate(f"Array.from(document.querySelector('#{chart} .js-plotly-plot').data[0].y)")
+
+
+def thumb(page: Any, name: str) -> Any:
+    return page.locator(f".control:has(#label-{name}) [role=slider]")
+
+
+def changed(page: Any, selector: str, before: str) -> str:
+    page.wait_for_function(
+        "([selector, before]) => document.querySelector(selector)?.innerText !== before",
+        arg=[selector, before],
+        timeout=TIMEOUT,
+    )
+    return page.inner_text(selector)
+
+
+def sentence(page: Any, selector: str = "#sentence") -> str:
+    page.wait_for_function(f"document.querySelector('{selector}')?.innerText.length > 20", timeout=TIMEOUT)
+    return page.inner_text(selector)
+
+
+def test_the_page_shows_the_planners_own_numbers(explorer: str, open_page: OpenPage) -> None:
+    page = open_page(f"{explorer}/?{SMALL}&share=0.5&interference=0.02")
+    said, shown = sentence(page), curve(page)
+    shift = Shift.two_block(60, 30, 0.1, 0.2, 0.02)
+    expected = plan(shift, length=60, max_prompts=150)
+    assert said.lower() == expected.recommendation.lower() + "."
+    assert page.inner_text("#dose-numbers li:first-child b") == f"{expected.prompts:,}"
+    counts = page.evaluate("document.querySelector('#dose-chart .js-plotly-plot').data[0].customdata")
+    place = counts.index(0)
+    assert shown[place] == pytest.approx(predict_error(shift, 0, 60), rel=1e-12)
+    last = len(counts) - 1
+    assert shown[last] == pytest.approx(predict_error(shift, counts[last], 60), rel=1e-12)
+
+
+def test_a_slider_moves_the_curve_the_sentence_and_the_address(explorer: str, open_page: OpenPage) -> None:
+    page = open_page(f"{explorer}/how-much?{SMALL}")
+    said, shown = sentence(page), curve(page)
+    # With the keyboard alone: the thumb takes the focus and the arrow keys.
+    thumb(page, "share").focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    assert changed(page, "#sentence", said) != said
+    page.wait_for_function("location.search.includes('share=0.7')", timeout=TIMEOUT)
+    assert curve(page) != shown
+    # The address alone brings the same page back, in another browser.
+    address, now = page.url, sentence(page)
+    again = open_page(address)
+    assert sentence(again) == now
+    assert curve(again) == curve(page)
+
+
+def test_views_share_the_setting_and_the_back_button_works(explorer: str, open_page: OpenPage) -> None:
+    page = open_page(f"{explorer}/how-much?{SMALL}&tilt=1")
+    sentence(page)
+    page.get_by_role("link", name="Which stage?").click()
+    page.wait_for_selector("#view-which-stage")
+    assert "tilt=1" in page.url
+    assert "dimension=60" in page.url
+    assert page.get_attribute("nav a[href^='/which-stage']", "aria-current") == "page"
+    assert sentence(page, "#stage-sentence")
+    assert len(curve(page, "learning-chart")) > 5
+    page.go_back()
+    page.wait_for_selector("#view-how-much")
+    assert sentence(page)
+
+
+def test_every_stage_control_answers(explorer: str, open_page: OpenPage) -> None:
+    page = open_page(f"{explorer}/which-stage?{SMALL}")
+    said = sentence(page, "#stage-sentence")
+    assert "error" in said
+    page.get_by_text("verifiable: 1 for a pass").click()
+    page.wait_for_function("location.search.includes('reward=verifiable')", timeout=TIMEOUT)
+    bars = "document.querySelector('#error-bars .js-plotly-plot').data[0].y"
+    page.wait_for_function(f"{bars}?.length === 4", timeout=TIMEOUT)
+    radius = page.inner_text("#stage-numbers li:first-child b")
+    thumb(page, "rho").focus()
+    for _ in range(20):
+        page.keyboard.press("ArrowRight")
+    assert float(changed(page, "#stage-numbers li:first-child b", radius)) < float(radius)
+
+
+def test_simulation_shows_progress_then_points_with_bars(explorer: str, open_page: OpenPage) -> None:
+    page = open_page(f"{explorer}/how-much?dimension=200&max_prompts=1500&length=200")
+    sentence(page)
+    page.click("#simulate")
+    page.wait_for_function("!document.querySelector('#progress').hidden", timeout=TIMEOUT)
+    page.wait_for_function(
+        "document.querySelector('#simulated').innerText.startsWith('10 seeds')", timeout=60_000
+    )
+    chart = "document.querySelector('#dose-chart .js-plotly-plot').data"
+    page.wait_for_function(f"{chart}.some(trace => trace.name === 'simulated, 10 seeds')", timeout=TIMEOUT)
+    found = page.evaluate(f"{chart}.find(trace => trace.name.startsWith('simulated'))")
+    assert len(found["y"]) > 10
+    assert max(found["error_y"]["array"]) > 0
+    assert page.evaluate("document.querySelector('#progress').hidden")
+    # Another setting: its curve has no points yet.
+    thumb(page, "rho").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"!{chart}.some(trace => trace.name.startsWith('simulated'))", timeout=TIMEOUT)
+
+
+def test_dragging_the_allocation_changes_its_error(explorer: str, open_page: OpenPage) -> None:
+    page = open_page(f"{explorer}/which?{SMALL}&tilt=1")
+    said = sentence(page, "#which-sentence")
+    curve(page, "allocation-chart")
+    handle = page.locator("#allocation-chart .shapelayer path").first.bounding_box()
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 30, steps=5)
+    page.mouse.up()
+    assert changed(page, "#which-sentence", said) != said
+    page.wait_for_function("location.search.includes('levels=-')", timeout=TIMEOUT)
+    # By number, with the keyboard: the same thing.
+    said = sentence(page, "#which-sentence")
+    page.get_by_text("Your data by number").click()
+    page.get_by_role("button", name="Back to the paper's").click()
+    assert changed(page, "#which-sentence", said) != said
+    page.wait_for_function("!location.search.includes('levels')", timeout=TIMEOUT)
+
+
+@pytest.fixture
+def uploaded(explorer: str, open_page: OpenPage) -> Iterator[Any]:
+    page = open_page(f"{explorer}/your-spectra?{SMALL}")
+    page.wait_for_selector("#upload input[type=file]", state="attached")
+    return page
+
+
+GOOD = "sigma0: sigma0.npy\ndelta: {blocks: [[1, 20], [0, 40]]}\nlength: 60\neta: 0.2\nmax_prompts: 120\n"
+
+
+def choose(page: Any, *files: Path) -> None:
+    """As a person does it: the button, then the dialog."""
+    with page.expect_file_chooser() as dialog:
+        page.click("#choose")
+    dialog.value.set_files(list(files))
+
+
+def test_an_upload_gives_a_plan_and_its_downloads(uploaded: Any, tmp_path: Path) -> None:
+    (tmp_path / "shift.yaml").write_text(GOOD + "interference: 0.02\n")
+    np.save(tmp_path / "sigma0.npy", np.repeat([0.1, 1.0], [20, 40]))
+    choose(uploaded, tmp_path / "shift.yaml", tmp_path / "sigma0.npy")
+    uploaded.wait_for_selector("#upload-plan .sentence", timeout=TIMEOUT)
+    expected = plan(Shift.two_block(60, 20, 0.1, 0.2, 0.02), length=60, max_prompts=120)
+    assert uploaded.inner_text("#upload-plan .sentence").lower() == expected.recommendation.lower() + "."
+    with uploaded.expect_download() as one:
+        uploaded.get_by_text("The plan (JSON)").click()
+    document = json.loads(Path(one.value.path()).read_text())
+    assert document == json.loads(json.dumps(expected.to_json()))
+    with uploaded.expect_download() as two:
+        uploaded.get_by_text("The picture (PNG)").click()
+    assert Path(two.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        (
+            "shift.yaml",
+            GOOD + "interference: 0.02\n",
+            r"sigma0: got sigma0.npy; allowed: the name of",
+        ),
+        ("shift.yaml", GOOD.replace("eta: 0.2", "eta: 7"), r"eta: got 7(\.0)?; allowed"),
+        ("shift.yaml", "a: [1,\n b", r"config: got shift.yaml, line \d+; allowed"),
+        ("shift.yaml", "", r"allowed: 1 to [\d,]+ bytes"),
+        ("shift.txt", "hello", r"file: got shift.txt; allowed: a SHIFT.yaml"),
+        ("sigma0.npy", "not an array", r"files: got sigma0.npy; allowed: one SHIFT.yaml"),
+    ],
+)
+def test_a_bad_upload_gives_a_message_and_the_page_lives_on(
+    uploaded: Any, tmp_path: Path, name: str, content: str, complaint: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    choose(uploaded, tmp_path / name)
+    said = changed(uploaded, "#upload-complaint", "")
+    assert re.search(complaint, said), said
+    (tmp_path / "shift.yaml").write_text(
+        GOOD.replace("sigma0.npy", "{blocks: [[0.1, 20], [1, 40]]}") + "interference: 0.02\n"
+    )
+    choose(uploaded, tmp_path / "shift.yaml")
+    uploaded.wait_for_selector("#upload-plan .sentence", timeout=TIMEOUT)
+    assert uploaded.inner_text("#upload-complaint") == ""
+
+
+def test_a_bad_address_is_explained(explorer: str, open_page: OpenPage) -> None:
+    page = open_page(f"{explorer}/how-much?{SMALL}&eta=9&nonsense=1")
+    assert sentence(page)
+    said = page.inner_text("#page > .complaint")
+    assert "eta: got 9" in said
+    assert "nonsense" in said
+    page = open_page(f"{explorer}/nowhere")
+    page.wait_for_selector(".complaint:not(:empty)")
+    assert "/how-much" in page.inner_text("#page .complaint")
+
+
+@pytest.mark.parametrize("width", sorted(WIDTHS))
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", ["how-much", "which", "which-stage", "your-spectra"])
+def test_nothing_runs_off_the_page(
+    explorer: str, open_page: OpenPage, view: str, width: str, scheme: str
+) -> None:
+    page = open_page(f"{explorer}/{view}?{SMALL}", width=width, scheme=scheme)
+    page.wait_for_selector(f"#view-{view}")
+    if view != "your-spectra":
+        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=TIMEOUT)
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width][0]
+    # The charts follow the scheme: their text is light on dark and dark on light.
+    if view != "your-spectra":
+        lightness = page.evaluate(
+            "(() => { const c = getComputedStyle(document.querySelector('.js-plotly-plot text')).fill;"
+            " return c.match(/\\d+/g).slice(0, 3).map(Number).reduce((a, b) => a + b) / 3; })()"
+        )
+        assert (lightness > 128) == (scheme == "dark")

@@ -1,0 +1,186 @@
+"""The explorer's numbers are the planner's and the theory's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datadose import plan, predict_error, simulate_error
+from datadose.errors import InputError
+from datadose.explore import answers, simulations
+from datadose.explore.charts import curves_chart, dose_chart, palette
+from datadose.explore.setting import Setting
+from datadose.explore.simulations import SEEDS, Simulation, Simulations, simulated_counts
+from datadose.explore.stage_charts import learning_chart, map_chart, outlook_chart
+from datadose.explore.views.which import (
+    allocation_chart,
+    allocations,
+    dragged_levels,
+    hardness_chart,
+    spectra_chart,
+)
+from datadose.theory.outcome import adaptation_radius, population_curvature
+from datadose.theory.post_test import hardness
+from datadose.theory.pretraining import pretrained_operator
+
+SETTINGS = [
+    Setting(dimension=60, length=60, max_prompts=150),
+    Setting(dimension=80, share=0.25, tilt=1.0, interference=0.0, length=50, max_prompts=300, chain_steps=3),
+    Setting(dimension=60, share=1.0, tilt=0.5, rho=0.5, length=200, max_prompts=100, reward="verifiable"),
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_plan_is_the_planners(setting: Setting) -> None:
+    expected = plan(setting.shift(), setting.length, setting.max_prompts, training=setting.training())
+    found = answers.dose(setting)
+    # The page's curve has fewer points, but its best one is refined to the integer all the same.
+    assert found.prompts == expected.prompts
+    assert found.error == pytest.approx(expected.predicted_error, rel=1e-12)
+    assert found.near_optimal == expected.near_optimal
+    assert answers.stages(setting).reason == expected.recommendation
+    assert expected.better is not None
+    assert answers.better(setting).predicted_error == pytest.approx(expected.better.predicted_error, rel=1e-3)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_curve_is_the_exact_theory(setting: Setting) -> None:
+    shift = setting.shift()
+    for B, error in answers.dose(setting).curve:
+        if error is not None:
+            assert error == pytest.approx(predict_error(shift, B, setting.length), rel=1e-12)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_hardness_by_level_adds_up_to_the_datas(setting: Setting) -> None:
+    shift = setting.shift()
+    sizes = [int(size) for size in (*setting.group_sizes(), setting.dimension - setting.shifted) if size]
+    V0 = pretrained_operator(shift.sigma0, setting.length)
+    for covariance in (shift.data, shift.target, setting.dragged_data()):
+        found = answers.hardness_by_level(setting, covariance)
+        assert found @ np.array(sizes) / setting.dimension == pytest.approx(hardness(covariance, V0))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_one_direction_a_level_gives_the_curvature_of_all(setting: Setting) -> None:
+    found, shift = answers.stability_map(setting), setting.shift()
+    V0 = pretrained_operator(shift.sigma0, setting.length)
+    radius = adaptation_radius(shift.sigma0, shift.delta, setting.length)
+    for column in (0, 20, 40):
+        target = shift.sigma0 + found.radii[column] / radius * shift.delta
+        for k in (1, 4):
+            whole = 2 / population_curvature(V0, target, k)[1]
+            assert found.stable_step[k - 1, column] == pytest.approx(whole, rel=1e-9)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_learning_curves_end_where_the_stages_do(setting: Setting) -> None:
+    dense = setting.model_copy(update={"reward": "dense"})
+    curves, choice = answers.learning_curves(setting), answers.stages(dense)
+    rl = next(curve for curve in curves if curve.label == f"RL, k = {setting.chain_steps}")
+    assert rl.steps[-1] == setting.steps
+    assert rl.errors[-1] == pytest.approx(choice.of("rl").error, rel=1e-9)
+    if answers.dose(setting).prompts:
+        assert curves[0].errors[-1] == pytest.approx(choice.of("sft").error, rel=1e-9)
+
+
+def test_what_a_function_ignores_does_not_make_it_work_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = SETTINGS[0]
+    first = answers.dose(setting)
+    monkeypatch.setattr(answers, "dose_of", None)
+    assert answers.dose(setting.model_copy(update={"tolerance": 0.9, "levels": "1", "steps": 10})) is first
+    with pytest.raises(TypeError):
+        answers.dose(setting.model_copy(update={"rho": 0.77}))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_charts_are_finite_json(setting: Setting, scheme: str) -> None:
+    colors, choice, dose = palette(scheme), answers.stages(setting), answers.dose(setting)
+    entries = allocations(setting, planner=True)
+    simulated = {"prompts": [1, 5], "mean": [1.0, 2.0], "sem": [None, 0.1], "seeds": 2}
+    charts: list[dict[str, Any]] = [
+        dose_chart(dose, setting.shift().data_rank, setting.max_prompts, colors, simulated),
+        curves_chart([("one", dose, colors.blue, "solid")], setting.max_prompts, colors),
+        allocation_chart(setting, entries, colors),
+        spectra_chart(setting, colors),
+        hardness_chart(setting, entries, colors),
+        map_chart(answers.stability_map(setting), setting.chain_steps, colors, dark=scheme == "dark"),
+        outlook_chart(choice, "error", colors),
+        outlook_chart(choice, "pass_rate", colors),
+        learning_chart(answers.learning_curves(setting), choice.of("none").error, colors),
+    ]
+    for chart in charts:
+        json.dumps(chart, allow_nan=False)
+
+
+def test_a_dragged_handle_becomes_a_level() -> None:
+    setting = SETTINGS[0]
+    shift, levels = setting.shift(), [0.0] * 9
+    moved = {"shapes[2].y0": 2 * shift.data[0], "shapes[2].y1": 2 * shift.data[0], "shapes[2].x0": 3.0}
+    found = dragged_levels(moved, setting, levels)
+    assert found is not None
+    assert found == pytest.approx([0, 0, 1, 0, 0, 0, 0, 0, 0])
+    assert dragged_levels({"shapes[8].y0": -1.0, "shapes[8].y1": -1.0}, setting, levels) == pytest.approx(
+        [0] * 8 + [-4]
+    )
+    assert dragged_levels({"xaxis.range[0]": 1}, setting, levels) is None
+
+
+def test_a_simulation_is_simulate_error() -> None:
+    setting = SETTINGS[0]
+    own = Simulation(setting, simulated_counts(setting))
+    own.run()
+    expected = simulate_error(setting.shift(), own.prompts, setting.length, seeds=SEEDS)
+    points = own.points()
+    assert points["seeds"] == SEEDS
+    np.testing.assert_array_equal(points["mean"], expected.mean)
+    np.testing.assert_array_equal(points["sem"], expected.sem)
+    peak = setting.shift().data_rank
+    assert all(abs(B - peak) > 2 for B in own.prompts)
+
+
+def test_simulations_run_once_stop_and_say_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting, running = SETTINGS[0], Simulations()
+    first = running.start(setting)
+    assert running.start(setting.model_copy(update={"tolerance": 0.2})) is first
+    assert running.find(setting) is first
+    running.close()
+    assert first.stopped.is_set()
+
+    stopped = Simulation(setting, [1, 2])
+    stopped.stopped.set()
+    stopped.run()
+    assert stopped.finished
+    assert stopped.curves == []
+
+    def broken(*_: Any, **__: Any) -> None:
+        msg = "no memory"
+        raise MemoryError(msg)
+
+    monkeypatch.setattr(simulations, "sft_error_curve", broken)
+    failed = Simulation(setting, [1, 2])
+    failed.run()
+    assert failed.failure == "the simulation failed: no memory"
+
+
+def test_too_many_waiting_simulations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Simulations()
+    monkeypatch.setattr(running._pool, "submit", lambda _: None)  # they all wait
+    for rho in range(1, 6):
+        running.start(SETTINGS[0].model_copy(update={"rho": rho / 10}))
+    with pytest.raises(InputError, match="simulate: got one more simulation"):
+        running.start(SETTINGS[0].model_copy(update={"rho": 0.9}))
+
+
+def test_levels_ignore_what_is_not_there() -> None:
+    # A shift of two directions has two levels: the other sliders do nothing.
+    tiny = Setting(dimension=40, share=0.05, levels="1,1,1,1")
+    assert tiny.level_count == 2
+    factor = tiny.dragged_data() / tiny.shift().data
+    np.testing.assert_allclose(factor, np.repeat([2.0, 2.0, 2.0], [1, 1, 38]))
+    assert len(answers.level_places(tiny)) == 3
+    assert answers.dragged_dose(tiny).error > 0

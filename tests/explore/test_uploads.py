@@ -1,0 +1,125 @@
+"""Uploaded files: planned like those of the command line, and nothing else of the machine is read."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datadose import InputError, Shift, plan
+from datadose.explore import uploads
+from datadose.explore.setting import Setting
+from datadose.explore.uploads import plan_uploads
+
+REST = "length: 40\neta: 0.2\nmax_prompts: 60\ninterference: 0.01\n"
+BLOCKS = "sigma0: {blocks: [[0.1, 20], [1, 20]]}\n"
+
+
+def encoded(content: bytes) -> str:
+    return "data:application/octet-stream;base64," + base64.b64encode(content).decode()
+
+
+def array(values: object) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(values))
+    return encoded(buffer.getvalue())
+
+
+def text(content: str) -> str:
+    return encoded(content.encode())
+
+
+def test_a_yaml_with_its_arrays() -> None:
+    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((40, 40)))[0]
+    shift = Shift.two_block(40, 20, 0.1, 0.2, 0.01)
+    dense = [rotation @ np.diag(part) @ rotation.T for part in (shift.sigma0, shift.delta)]
+    names = ["shift.yaml", "a.npy", "b.npy"]
+    contents = [text("sigma0: a.npy\ndelta: b.npy\n" + REST), *map(array, dense)]
+    found = plan_uploads(names, contents, Setting())
+    assert found.predicted_error == pytest.approx(plan(shift, 40, 60).predicted_error, rel=1e-6)
+
+
+def test_two_arrays_alone_take_the_rest_from_the_sliders() -> None:
+    setting = Setting(length=50, max_prompts=80, interference=0.03, eta=0.3, chain_steps=2)
+    shift = Shift.two_block(40, 10, 0.2, 0.3, 0.03)
+    found = plan_uploads(["delta.npy", "sigma0.npy"], [array(shift.delta), array(shift.sigma0)], setting)
+    expected = plan(shift, 50, 80, training=setting.training())
+    assert (found.prompts, found.recommendation) == (expected.prompts, expected.recommendation)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/hostname", "../secret.npy", "folder/secret.npy", "missing.npy", ".", ""]
+)
+def test_only_uploaded_files_are_read(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(np, "load", lambda path, **_: opened.append(str(path)))
+    content = text(f"sigma0: {path!r}\ndelta: [1, 0]\n{REST}")
+    with pytest.raises(
+        InputError, match=r"sigma0: got .*; allowed: the name of a \.npy file of the same upload"
+    ):
+        plan_uploads(["shift.yaml"], [content], Setting())
+    assert opened == []
+
+
+def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
+    target = tmp_path / "escaped.yaml"
+    plan_uploads(
+        [f"../../../../{target}"], [text(BLOCKS + "delta: {blocks: [[1, 20], [0, 20]]}\n" + REST)], Setting()
+    )
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "contents", "message"),
+    [
+        (
+            ["a.yaml", "b.yaml"],
+            [text(REST), text(REST)],
+            "files: got a.yaml, b.yaml; allowed: one SHIFT.yaml",
+        ),
+        (["delta.npy"], [array([1.0])], "files: got delta.npy; allowed: one SHIFT.yaml"),
+        ([], [], "files: got no file"),
+        (["shift.yaml"], ["data:;base64,%%%"], "file: got shift.yaml; allowed: a whole file"),
+        (["shift.yaml"], [text("")], "file: got shift.yaml, 0 bytes"),
+        (["shift.png"], [text("x")], "file: got shift.png"),
+        (
+            ["shift.yaml"],
+            [text("sigma0: {blocks: [[1, 1000000000]]}\ndelta: [1]\n" + REST)],
+            "sigma0: got dimension 1,000,000,000; allowed: at most 4,000",
+        ),
+        (
+            ["shift.yaml", "big.npy"],
+            [text("sigma0: big.npy\ndelta: big.npy\n" + REST), array(np.zeros((601, 601)))],
+            r"sigma0: got big.npy of shape \(601, 601\); allowed: dimension at most 600",
+        ),
+        (
+            ["shift.yaml", "bad.npy"],
+            [text("sigma0: bad.npy\ndelta: [1]\n" + REST), text("not numpy")],
+            "sigma0: got bad.npy; allowed: a readable .npy file",
+        ),
+        (
+            ["shift.yaml", "nan.npy"],
+            [text("sigma0: nan.npy\ndelta: [1, 0]\n" + REST), array([1.0, np.nan])],
+            "sigma0: ",
+        ),
+        (["shift.yaml"], [text(BLOCKS + "delta: [1\n")], r"config: got shift.yaml, line \d+"),
+    ],
+)
+def test_bad_uploads_are_named(names: list[str], contents: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_uploads(names, contents, Setting())
+
+
+def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "LARGEST_UPLOAD", 100)
+    with pytest.raises(InputError, match="bytes in all"):
+        plan_uploads(["shift.yaml", "a.npy"], [text(REST), array(np.zeros(50))], Setting())
+
+
+def test_messages_do_not_show_where_uploads_were_kept() -> None:
+    with pytest.raises(InputError) as caught:
+        plan_uploads(["shift.yaml"], [text("- 1\n")], Setting())
+    assert "datadose-" not in str(caught.value)
