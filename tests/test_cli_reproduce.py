@@ -66,7 +66,7 @@ def theorems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_figure_files(figure_5: Path) -> None:
     names = {path.name for path in figure_5.iterdir() if not path.name.startswith(".")}
-    assert names == {"fig5.png", "fig5.svg", "fig5.csv", "fig5.json", "report.html"}
+    assert names == {"fig5.png", "fig5.svg", "fig5.csv", "fig5.json", "fig5.hover.json", "report.html"}
     assert (figure_5 / "fig5.png").read_bytes().startswith(b"\x89PNG")
     table = pd.read_csv(figure_5 / "fig5.csv")
     assert list(table.columns)[: len(COLUMNS)] == COLUMNS

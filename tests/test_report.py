@@ -8,10 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -19,50 +19,18 @@ import datadose.curves
 import datadose.experiments.common
 import datadose.experiments.figure5
 import datadose.experiments.insight1
-from datadose.claims import CLAIMS, Tables, judge_all
-from datadose.experiments.common import TwoBlock, grid
-from datadose.experiments.figure5 import Figure5
-from datadose.experiments.sft_curves import Figure1, Figure2
-from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
-from datadose.files import write_json
-from datadose.report import STORIES, write_report
-from datadose.reproduction import Target, draw_saved, reproduce
+from datadose.claims import CLAIMS, STUDY_CLAIMS
+from datadose.report import _PART_OF_CLAIMS, STORIES, write_report
+from datadose.reproduction import TARGETS, draw_saved
+from small_results import FIGURES, make_small_results
 
-FIGURES = ("fig1", "fig2", "fig5")
-_RS = (0.0, 0.01, 0.1)
-_SMALL = {
-    "fig1": Figure1(
-        TwoBlock(10, 5), _RS, (10, 20, 30), grid(range(0, 30, 2)), (10, 20, 30), grid(range(30)), 2
-    ),
-    "fig2": Figure2(
-        TwoBlock(10, 5), _RS, (4, 10, 25), (2, 4, 8, 14), grid(range(2, 26, 4)), (2, 4, 8, 14), 2
-    ),
-    "fig5": Figure5(TwoBlock(10, 5), 0.1, (20, 100), grid([2, 5, 15, 30]), grid(range(31)), 2),
-}
-_DRAW = {"fig1": draw_figure1, "fig2": draw_figure2, "fig5": draw_figure5}
-
-
-@dataclass(frozen=True)
-class _Small:
-    """A stand-in for an experiment class: every preset is the same tiny configuration."""
-
-    config: Any
-
-    def preset(self, _: str) -> Any:
-        return self.config
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny figures 1, 2 and 5 and the ledger judged from them."""
-    out = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch:
-        targets = {name: Target({name: _Small(_SMALL[name])}, _DRAW[name]) for name in FIGURES}
-        patch.setattr("datadose.reproduction.TARGETS", targets)
-        reproduce(["all"], preset="smoke", out=out, command="datadose reproduce --out '<b>&'")
-    write_json(out / "claims.json", judge_all(CLAIMS, Tables(out)))
-    write_report(out)
-    return out
+    return make_small_results(tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture
@@ -80,6 +48,8 @@ class _Page(HTMLParser):
         self.ids: list[str] = []
         self.rows: list[str] = []
         self.links: list[str] = []
+        self.files: list[str] = []
+        self.policies: list[str] = []
         self.chips: list[str] = []
         self.images: list[str] = []
         self.feed(text)
@@ -88,10 +58,12 @@ class _Page(HTMLParser):
         values = {name: value or "" for name, value in attrs}
         self.tags.append(tag)
         self.links += [values[name] for name in ("href", "src", "srcset", "action", "data") if name in values]
+        self.files += [values["href"]] if tag == "a" and not values.get("href", "#").startswith("#") else []
+        self.policies += [values["content"]] if "http-equiv" in values else []
         self.ids += [values["id"]] if "id" in values else []
         self.rows += [values["id"]] if tag == "tr" and "id" in values else []
         self.images += [values["src"]] if tag == "img" else []
-        self.chips += [values["href"]] if values.get("class") == "chip" else []
+        self.chips += [values["href"]] if tag == "a" and values.get("class") == "chip" else []
 
 
 def _page(out: Path) -> _Page:
@@ -101,10 +73,15 @@ def _page(out: Path) -> _Page:
 def test_report_needs_no_network(results: Path) -> None:
     text = (results / "report.html").read_text()
     page = _Page(text)
-    assert not [link for link in page.links if not link.startswith(("data:", "#"))]
+    # Nothing is loaded; a reader may follow a link to a table beside the page.
+    assert not [link for link in page.links if not link.startswith(("data:", "#")) and link not in page.files]
+    assert page.files
+    assert not [name for name in page.files if not (results / name).is_file()]
+    assert ["default-src 'none'" in policy for policy in page.policies] == [True]
     assert not re.findall(r"url\(\s*['\"]?(?!data:|#)[^)]*\)", text)
     assert "@import" not in text
-    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not re.findall(r"<script[^>]*src=|fetch\(|XMLHttpRequest|sendBeacon|WebSocket|import\(", text)
 
 
 def test_embedded_images_need_no_network(results: Path) -> None:
@@ -153,6 +130,65 @@ def test_a_figure_carries_its_own_claims_only(results: Path) -> None:
         assert numbers <= {int(name[1])}
 
 
+def _rows(out: Path) -> dict[str, str]:
+    """The ledger's rows by claim."""
+    parts = (out / "report.html").read_text().split('<tr id="')[1:]
+    return {part.partition('"')[0]: unescape(part.partition("</tr>")[0]) for part in parts}
+
+
+def test_every_claim_leads_to_its_figure_setting_command_and_test(results: Path) -> None:
+    rows = _rows(results)
+    saved = {name: json.loads((results / f"{name}.json").read_text())["command"] for name in FIGURES}
+    for claim in json.loads((results / "claims.json").read_text()):
+        row = rows[claim["id"]]
+        assert claim["setting"] in row
+        assert claim["statistic"] in row
+        assert f"python -m pytest {claim['test']}" in row
+        shown = {name for name in FIGURES if claim["id"].startswith(STORIES[name].claims)}
+        assert set(re.findall(r'href="#(\w+)"', row)) == shown
+        table = claim["experiment"]
+        if table in saved:
+            assert f"<code>{saved[table]}</code>" in row
+            assert f'href="{table}.csv"' in row
+        elif table not in _PART_OF_CLAIMS:
+            assert f"<code>datadose reproduce {table} --preset quick</code>" in row
+        else:
+            assert "<code>datadose reproduce claims --preset quick</code>" in row
+
+
+def test_every_claim_names_a_test_and_a_table_that_can_be_made() -> None:
+    by_claims = {*TARGETS["claims"].experiments, "theory"}
+    assert set(_PART_OF_CLAIMS) == by_claims
+    for claim in (*CLAIMS, *STUDY_CLAIMS):
+        file, _, function = claim.test.partition("::")
+        assert f"def {function}(" in (ROOT / file).read_text(), claim.id
+        assert claim.experiment in by_claims or claim.experiment in TARGETS[claim.experiment].experiments
+
+
+def test_every_figure_that_is_drawn_has_a_story() -> None:
+    assert set(STORIES) == {name for name, target in TARGETS.items() if target.draw is not None}
+
+
+def test_the_report_of_an_older_folder_has_no_values_but_is_whole(folder: Path) -> None:
+    with_records = _page(folder)
+    assert [f"hover-{name}" for name in FIGURES] == [i for i in with_records.ids if i.startswith("hover-")]
+    for name in FIGURES:
+        (folder / f"{name}.hover.json").unlink()
+    write_report(folder)
+    page = _page(folder)
+    assert not [i for i in page.ids if i.startswith("hover-")]
+    assert page.images == with_records.images
+    assert page.rows == with_records.rows
+
+
+def test_the_record_in_the_page_is_the_saved_one(results: Path) -> None:
+    text = (results / "report.html").read_text()
+    for name in FIGURES:
+        found = re.search(rf'id="hover-{name}">(.*?)</script>', text)
+        assert found is not None
+        assert json.loads(found[1]) == json.loads((results / f"{name}.hover.json").read_text())
+
+
 def test_the_command_is_escaped(results: Path) -> None:
     text = (results / "report.html").read_text()
     assert "<b>&" not in text
@@ -161,7 +197,9 @@ def test_the_command_is_escaped(results: Path) -> None:
 
 def test_verdict_counts_add_up(results: Path) -> None:
     text = (results / "report.html").read_text()
-    counts = re.findall(r'<li><span class="verdict [\w-]+">([\w ]+)</span> (\d+)</li>', text)
+    counts = re.findall(
+        r'<li><a class="chip count"[^>]*><span class="verdict [\w-]+">([\w ]+)</span> (\d+)</a></li>', text
+    )
     claims = json.loads((results / "claims.json").read_text())
     assert sum(int(count) for _, count in counts) == len(claims)
     for verdict, count in counts:
@@ -208,7 +246,7 @@ def test_figures_are_redrawn_from_table_and_configuration_alone(
     for kind in ("csv", "json"):
         shutil.copy(results / f"{name}.{kind}", tmp_path)
     draw_saved(name, tmp_path)
-    for kind in ("png", "svg"):
+    for kind in ("png", "svg", "hover.json"):
         assert (tmp_path / f"{name}.{kind}").read_bytes() == (results / f"{name}.{kind}").read_bytes()
 
 

@@ -1,4 +1,8 @@
-"""The self-contained HTML report: figures, what they mean, and the ledger. Reads saved files only."""
+"""The self-contained HTML report: figures, what they mean, and the ledger. Reads saved files only.
+
+The page holds everything it shows and requests nothing: pictures, the places of their data points
+(``NAME.hover.json``, if it is there), style and script are inside. It reads well without its script.
+"""
 
 from __future__ import annotations
 
@@ -136,6 +140,13 @@ STORIES = {
         "nothing where the best is no SFT at all.",
         ("planner-dose", "planner-allocation"),
     ),
+    "planner_stages": Story(
+        "Does the planner choose the right stage?",
+        "On random shifts that the rule was not built on, no stage, SFT, RL and SFT then RL are run at the "
+        "same number of optimiser steps; rings mark what the planner recommends. It is nearly always as good "
+        "as the best of the four, while every fixed rule misses the best in a quarter of the cases or more.",
+        ("planner-stage",),
+    ),
     "token_study": Story(
         "The same questions, on a language model of our own",
         "A character-level transformer meets a task never, rarely or as often as any other in pretraining. "
@@ -154,12 +165,19 @@ STORIES = {
 }
 
 
+_VERDICTS = ("holds", "mixed", "fails", "not run")
+_PART_OF_CLAIMS = ("theorems", "insight1", "theory")
+"""What ``datadose reproduce claims`` makes: tables without a figure, and claims judged by theory alone."""
+
+
 def write_report(out: Path) -> Path:
     """``out/report.html`` from whatever tables, figures and claims ``out`` holds; no network when opened."""
     claims: list[dict[str, Any]] = []
     if (out / "claims.json").is_file():
-        claims = read_json(out / "claims.json")
+        claims = [_claim(out, claim) for claim in read_json(out / "claims.json")]
     figures = [_figure(out, name, story, claims) for name, story in STORIES.items() if _drawn(out, name)]
+    for claim in claims:
+        claim["figures"] = [f for f in figures if claim["id"].startswith(STORIES[f["name"]].claims)]
     environment = Environment(
         loader=PackageLoader("datadose"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -167,7 +185,7 @@ def write_report(out: Path) -> Path:
     page = environment.get_template("report.html").render(
         figures=figures,
         claims=claims,
-        counts={v: verdicts.count(v) for v in ("holds", "mixed", "fails", "not run")},
+        counts={v: verdicts.count(v) for v in _VERDICTS},
         version=__version__,
     )
     write_atomic(out / "report.html", page)
@@ -181,6 +199,8 @@ def _drawn(out: Path, name: str) -> bool:
 def _figure(out: Path, name: str, story: Story, claims: list[dict[str, Any]]) -> dict[str, Any]:
     svg = (out / f"{name}.svg").read_bytes()
     saved = read_json(out / f"{name}.json")
+    hover = out / f"{name}.hover.json"
+    kinds = ("csv", "json", "png", "svg")
     return {
         "name": name,
         "title": story.title,
@@ -191,4 +211,28 @@ def _figure(out: Path, name: str, story: Story, claims: list[dict[str, Any]]) ->
         "preset": saved["preset"],
         "seeds": saved["seeds"],
         "versions": saved["versions"],
+        "files": [f"{name}.{kind}" for kind in kinds if (out / f"{name}.{kind}").is_file()],
+        "hover": read_json(hover) if hover.is_file() else None,
     }
+
+
+def _claim(out: Path, claim: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the ledger with where it comes from: its table, and the command that makes it."""
+    table = claim.get("experiment", "")
+    saved = _saved(out, "theorems" if table == "theory" else table)
+    target = "claims" if table in _PART_OF_CLAIMS else table
+    alone = f"datadose reproduce {target} --preset {saved.get('preset', 'quick')}"
+    return {
+        **claim,
+        "experiment": table,
+        "test": claim.get("test", ""),
+        "table": f"{table}.csv" if table and (out / f"{table}.csv").is_file() else "",
+        "command": (saved.get("command") or alone) if table else "",
+        "order": _VERDICTS.index(claim["verdict"]) if claim["verdict"] in _VERDICTS else len(_VERDICTS),
+    }
+
+
+def _saved(out: Path, table: str) -> dict[str, Any]:
+    path = out / f"{table}.json"
+    saved: dict[str, Any] = read_json(path) if table and path.is_file() else {}
+    return saved

@@ -31,8 +31,10 @@ def draw_figure3(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 own = rows[rows["pretrain_steps"] == T]
                 _draw_untouched(axis, table[table["pretrain_steps"] == T], moved, look, config)
                 dashed, solid = Look(look.color, (0, (4, 2)), "x"), Look(look.color, "-", look.marker)
-                draw_curve(axis, own[own["variant"] != "main"], moved, dashed, 0.93)
-                draw_curve(axis, own[own["variant"] == "main"], moved, solid, 0.98)
+                name = f"pretrained {int(T):,} steps"
+                control = f"{name}, {_CONTROLS.get(moved, 'control')}"
+                draw_curve(axis, own[own["variant"] != "main"], moved, dashed, 0.93, control)
+                draw_curve(axis, own[own["variant"] == "main"], moved, solid, 0.98, name)
 
         draw_panels(table, axes, draw)
         for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
@@ -45,6 +47,8 @@ def _draw_untouched(axis: Axes, table: pd.DataFrame, moved: str, look: Look, con
     base = table[table["variant"] == "base"].set_index("length")["error"].sort_index()
     style: dict[str, Any] = {"color": look.color, "linewidth": 0.8, "alpha": 0.7, "zorder": 1}
     if moved == "length":
+        steps = int(table["pretrain_steps"].iloc[0])
+        style["label"] = f"_untouched model, pretrained {steps:,} steps"
         axis.plot(base.index.to_numpy(dtype=float), base.to_numpy(), linestyle=":", **style)
     else:
         axis.axhline(float(base.loc[config["task"]["length"]]), linestyle=":", **style)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from datadose.figures.hover import Cells, record_cells
 from datadose.figures.style import LOOKS, Look, caption, draw_simulation, new_figure, new_grid
 
 ROW_NAMES = {"sft": "SFT", "outcome": "OS", "rl": "RL, dense reward"}
@@ -60,8 +61,9 @@ def draw_figure4(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
 
         def draw(axis: Axes, rows: pd.DataFrame, moved: str) -> None:
             _draw_base(axis, moved, base, config)
-            draw_curve(axis, rows[rows["variant"] != "main"], moved, _CONTROL, 0.93)
-            draw_curve(axis, rows[rows["variant"] == "main"], moved, _MAIN, 0.98)
+            main, control = _curve_names(moved, config)
+            draw_curve(axis, rows[rows["variant"] != "main"], moved, _CONTROL, 0.93, control)
+            draw_curve(axis, rows[rows["variant"] == "main"], moved, _MAIN, 0.98, main)
 
         draw_panels(table, axes, draw)
         for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
@@ -87,13 +89,17 @@ def draw_panels(table: pd.DataFrame, axes: Any, draw: Callable[[Axes, pd.DataFra
         axis.set_xlabel(COLUMN_NAMES[moved])
 
 
-def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float) -> None:
-    """Mean and standard error over the runs that did not diverge; crosses at the top where some did."""
+def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float, name: str) -> None:
+    """Mean and standard error over the runs that did not diverge; crosses at the top where some did.
+
+    ``name`` is what the hover record calls the curve.
+    """
     kept = rows[rows["diverged"] == 0]
     if len(kept):
         mean = kept.groupby(x)["error"].mean()
-        axis.plot(mean.index.to_numpy(dtype=float), mean.to_numpy(), color=look.color, linestyle=look.dash)
-        draw_simulation(axis, kept, x, look)
+        line: dict[str, Any] = {"color": look.color, "linestyle": look.dash, "label": f"_{name}"}
+        axis.plot(mean.index.to_numpy(dtype=float), mean.to_numpy(), **line)
+        draw_simulation(axis, kept, x, look, f"_{name}")
     for place, number in rows.groupby(x)["diverged"].sum().items():
         if number:
             axis.annotate(
@@ -109,7 +115,7 @@ def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float
 
 def _draw_base(axis: Axes, moved: str, base: pd.Series, config: dict[str, Any]) -> None:
     """The untouched model: at each n where n is tied, else at the n of the curve (dashed: of the control)."""
-    style: dict[str, Any] = {"color": _BASE.color, "linewidth": 1.2, "zorder": 1}
+    style: dict[str, Any] = {"color": _BASE.color, "linewidth": 1.2, "zorder": 1, "label": "_untouched model"}
     here = float(base.loc[config["base_length"]])
     if moved == "length":
         tied = base.loc[list(config["lengths"])]
@@ -121,13 +127,18 @@ def _draw_base(axis: Axes, moved: str, base: pd.Series, config: dict[str, Any]) 
         axis.axhline(float(base.loc[config["short_length"]]), linestyle=_CONTROL.dash, **style)
 
 
-def _legend(moved: str, config: dict[str, Any]) -> list[Line2D]:
+def _curve_names(moved: str, config: dict[str, Any]) -> tuple[str, str]:
+    """What the paper's curve and the control are called where ``moved`` moves."""
     n, short = config["base_length"], config["short_length"]
-    names = {
+    return {
         "prompts": (f"{config['epochs']} epochs", f"{config['equal_steps']:,} steps at every B"),
         "length": ("n in all stages", f"post-training n only (others n = {n})"),
         "steps": (f"n = {n}", f"n = {short}: nearer shift"),
     }[moved]
+
+
+def _legend(moved: str, config: dict[str, Any]) -> list[Line2D]:
+    names = _curve_names(moved, config)
     handles = [
         Line2D(
             [],
@@ -194,8 +205,14 @@ def draw_figure4_map(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
             _draw_tile(axis, x, y, row)
         axis.set_xlim(0, len(claims))
         axis.set_ylim(len(settings), 0)
-        axis.set_xticks(np.arange(len(claims)) + 0.5, [_claim_title(claim) for claim in claims])
-        axis.set_yticks(np.arange(len(settings)) + 0.5, [_row_title(*setting) for setting in settings])
+        columns, rows = [_claim_title(claim) for claim in claims], [_row_title(*one) for one in settings]
+        axis.set_xticks(np.arange(len(claims)) + 0.5, columns)
+        axis.set_yticks(np.arange(len(settings)) + 0.5, rows)
+        told = [f"{row.verdict}, statistic {row.value:.4g}" for row in table.itertuples(index=False)]
+        values = [told[k : k + len(claims)] for k in range(0, len(told), len(claims))]
+        edges = range(len(claims) + 1), range(len(settings) + 1)
+        titles = [title.replace("\n", " ") for title in columns]
+        record_cells(axis, Cells(*edges, titles, rows, values, ""))
         axis.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
         axis.grid(visible=False)
         for spine in axis.spines.values():

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from datadose.figures.hover import Cells, record_cells
 from datadose.figures.style import (
     GREY,
     LOOKS,
@@ -131,10 +132,11 @@ def draw_size(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         best = theory.loc[theory.groupby("interference")["predicted"].idxmin()]
         early = theory[theory["prompts"] < d]
         small = early.loc[early.groupby("interference")["predicted"].idxmin()]
-        heat.plot(small["interference"], small["prompts"] / d, color="white", linestyle=(0, (4, 2)))
-        heat.plot(
-            best["interference"], best["prompts"] / d, color="white", linestyle="-", marker="o", markersize=3
-        )
+        record_cells(heat, _map_cells(grid, d))
+        lowest: dict[str, Any] = {"linestyle": (0, (4, 2)), "label": "_best B below the peak"}
+        heat.plot(small["interference"], small["prompts"] / d, color="white", **lowest)
+        lowest = {"linestyle": "-", "marker": "o", "markersize": 3, "label": "_best B"}
+        heat.plot(best["interference"], best["prompts"] / d, color="white", **lowest)
         heat.axhline(1, color="black", linewidth=0.8)
         heat.text(1.1e-3, 1.06, "peak: B = d", color="black", fontsize=8.5)
         heat.set_yscale("log")
@@ -155,6 +157,19 @@ def draw_size(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     return figure
 
 
+def _map_cells(grid: pd.DataFrame, d: int) -> Cells:
+    """The cells of the map: edges midway between neighbours, as the mesh draws them."""
+    x, y = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float) / d
+    x_edges, y_edges = (
+        np.concatenate(
+            [[1.5 * v[0] - 0.5 * v[1]], (v[1:] + v[:-1]) / 2, [1.5 * v[-1] - 0.5 * v[-2]]]
+        ).tolist()
+        for v in (x, y)
+    )
+    values = grid.to_numpy().tolist()
+    return Cells(x_edges, y_edges, x.tolist(), y.tolist(), values, "predicted error / d")
+
+
 def _draw_ratio(axis: Axes, theory: pd.DataFrame, simulated: pd.DataFrame, d: int) -> None:
     """Error of the best B < d over the error at the largest B, and over no SFT."""
     for look, (reference, label) in zip(
@@ -171,7 +186,7 @@ def _draw_ratio(axis: Axes, theory: pd.DataFrame, simulated: pd.DataFrame, d: in
             place = wide.columns.max() if reference == "largest" else 0
             ratio = (wide[inside.idxmin()] / wide[place]).to_numpy()
             points = pd.DataFrame({"r": r, "error": ratio})
-            draw_simulation(axis, points, "r", look)
+            draw_simulation(axis, points, "r", look, f"_{label}, simulated")
     level(axis, 1.0)
     axis.set_xscale("log")
     log_y(axis)
@@ -189,6 +204,7 @@ def _small_over(rows: pd.DataFrame, column: str, reference: str, d: int) -> floa
 
 _OUTCOMES = ("slow", "stable", "diverged")
 _MAP_COLORS = ("#f1f3f4", "#8ab8d8", "#a63603")
+_MAP_NAMES = ("slow: error not halved", "learns", "diverges (any seed)")
 
 
 def draw_stability(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
@@ -203,9 +219,7 @@ def draw_stability(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         axes[0].set_ylabel("step size of gradient descent")
         handles: list[Any] = [
             Patch(facecolor=color, edgecolor=GREY, linewidth=0.5, label=name)
-            for color, name in zip(
-                _MAP_COLORS, ("slow: error not halved", "learns", "diverges (any seed)"), strict=True
-            )
+            for color, name in zip(_MAP_COLORS, _MAP_NAMES, strict=True)
         ]
         handles.append(Line2D([], [], color="black", linewidth=1.8, label="theory: 2 / curvature"))
         axes[0].legend(handles=handles, loc="lower left", frameon=True, framealpha=0.9, fontsize=8)
@@ -239,6 +253,8 @@ def _draw_map(axis: Axes, rows: pd.DataFrame, k: int) -> None:
         edgecolor="white",
         linewidth=0.4,
     )
+    names = [[_MAP_NAMES[int(code)] for code in row] for row in picture]
+    record_cells(axis, Cells(_edges(x), _edges(y), list(x), list(y), names, ""))
     line = rows.groupby("spectral_radius")["stable_step"].first()
     axis.plot(line.index, line.to_numpy(), color="white", linewidth=3.4)
     axis.plot(line.index, line.to_numpy(), color="black", linewidth=1.8)
@@ -266,7 +282,8 @@ def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: dict[str, Any]) ->
         # A mean over the survivors would flatter a step size that loses runs.
         whole = chosen[~chosen["spectral_radius"].isin(lost)]
         draw_curve(axis, whole, "spectral_radius", "error", look, f"{kind}, B = {B}")
-        axis.plot(lost, [0.97] * len(lost), "x", color=look.color, transform=axis.get_xaxis_transform())
+        lost_style: dict[str, Any] = {"color": look.color, "label": f"_{kind}, B = {B}: runs lost"}
+        axis.plot(lost, [0.97] * len(lost), "x", transform=axis.get_xaxis_transform(), **lost_style)
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4))
     log_y(axis)
     axis.set_title("sample size (crosses: runs lost)")
@@ -293,8 +310,9 @@ def draw_balance(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 if column == "error":
                     lost = rows.groupby("share")["diverged"].mean()
                     places = lost[lost > 0.5].index
+                    lost_style = {"color": look.color, "label": f"_{name}: most runs diverged"}
                     where = axis.get_xaxis_transform()
-                    axis.plot(places, [0.97] * len(places), "x", color=look.color, transform=where)
+                    axis.plot(places, [0.97] * len(places), "x", transform=where, **lost_style)
             plain_log_ticks(axis, radius.index, [f"{s:g}\n({r:.2g})" for s, r in radius.items()])
             axis.axvline(budget["shifted"] / budget["dimension"], color=GREY, linewidth=0.9, linestyle=":")
             axis.set_xlabel("share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))")

@@ -80,17 +80,20 @@ def _draw_rows(axis: Axes, rows: pd.DataFrame, names: dict[str, str], base: pd.S
         axis.axvline(float(base[column]), color=look.color, linestyle=":", linewidth=1.0)
         for place, arm in enumerate(present):
             values = rows.loc[rows["arm"] == arm, column].to_numpy(dtype=np.float64)
-            _draw_mean(axis, values, len(present) - 1 - place - shift, look, label if place == 0 else None)
+            _draw_mean(
+                axis, values, len(present) - 1 - place - shift, look, label if place == 0 else f"_{label}"
+            )
     axis.set_yticks(range(len(present)), [names[arm] for arm in reversed(present)])
     axis.set_ylim(-0.6, len(present) + 0.2)
     axis.set_xlabel("pass rate after training")
 
 
-def _draw_mean(axis: Axes, values: Any, height: float, look: Look, label: str | None) -> None:
+def _draw_mean(axis: Axes, values: Any, height: float, look: Look, label: str) -> None:
     """The mean, its standard error as a thick bar, and the seeds as ticks."""
     mean = float(values.mean())
     error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-    axis.plot(values, [height] * len(values), "|", color=look.color, markersize=7, alpha=0.6)
+    seeds = f"_{label.removeprefix('_')}, single seeds"
+    axis.plot(values, [height] * len(values), "|", color=look.color, markersize=7, alpha=0.6, label=seeds)
     axis.errorbar(
         mean, height, xerr=error, fmt=look.marker, color=look.color, markersize=5, elinewidth=1.4, label=label
     )
@@ -105,7 +108,8 @@ def _draw_frontier(axis: Axes, arms: pd.DataFrame, base: pd.Series) -> None:
         x = means["earlier_greedy"] - float(base["earlier_greedy"])
         y = means["target_probability"] - float(base["target_probability"])
         for arm in means.index:
-            axis.plot(x[arm], y[arm], _MARKERS[arm], color=look.color, markersize=6, alpha=0.85)
+            name = f"_{_ARMS[str(arm)]}, {'clean' if contents == 'clean' else 'faulty'} pool"
+            axis.plot(x[arm], y[arm], _MARKERS[arm], color=look.color, markersize=6, alpha=0.85, label=name)
     handles: list[Artist] = [
         Line2D([], [], color=GREY, marker=_MARKERS[arm], linestyle="none", markersize=5, label=name)
         for arm, name in _ARMS.items()

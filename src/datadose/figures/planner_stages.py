@@ -66,7 +66,8 @@ def _draw_cases(axis: Axes, table: pd.DataFrame, column: str, title: str) -> Non
 def _draw_rules(axis: Axes, rules: pd.DataFrame) -> None:
     share = rules.groupby("rule")["good"].mean()[list(RULES)]
     place = np.arange(len(share))
-    axis.barh(place, share, color=[LOOKS[1].color, *[LOOKS[0].color] * (len(share) - 1)], height=0.6)
+    colors = [LOOKS[1].color, *[LOOKS[0].color] * (len(share) - 1)]
+    axis.barh(place, share, color=colors, height=0.6, label="_rule")
     for i, value in enumerate(share):
         axis.text(value, i, f" {value:.0%}", va="center", fontsize=8.5)
     axis.set_yticks(place, list(share.index))

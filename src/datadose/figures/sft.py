@@ -43,13 +43,14 @@ def _mark_peak(axis: Axes, place: float, label: str) -> None:
     )
 
 
-def _mark_optimum(axis: Axes, curve: pd.DataFrame, look: Look) -> None:
+def _mark_optimum(axis: Axes, curve: pd.DataFrame, look: Look, name: str) -> None:
     best = curve.loc[curve["predicted"].idxmin()]
     axis.plot(
         [best["prompts"]],
         [best["predicted"]],
         markerfacecolor=look.color,
         markeredgecolor="white",
+        label=f"_best B in range, {name}",
         **_STAR,
     )
 
@@ -74,8 +75,8 @@ def draw_figure1(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 draw_theory(axis, theory["prompts"], theory["predicted"], look, f"n = {n}")
                 # At the peak itself the mean is infinite: a sample mean there says nothing.
                 simulated = curve[(curve["model"] == "lsa") & curve["predicted"].notna()]
-                draw_simulation(axis, simulated, "prompts", look)
-                _mark_optimum(axis, theory, look)
+                draw_simulation(axis, simulated, "prompts", look, f"_n = {n}, simulated")
+                _mark_optimum(axis, theory, look, f"n = {n}")
             where = ("m", block["shifted"]) if r == 0 else ("d", block["dimension"])
             _mark_peak(axis, where[1], f"peak: B = {where[0]}")
             axis.set_yscale("log")
@@ -113,7 +114,8 @@ def draw_figure2(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 curve = rows[rows["prompts"] == B]
                 theory = curve[curve["model"] == "theory"].sort_values("length")
                 draw_theory(axis, theory["length"].astype(float), theory["predicted"], look, f"B = {B}")
-                draw_simulation(axis, curve[curve["model"] == "lsa"], "length", look)
+                simulated = curve[curve["model"] == "lsa"]
+                draw_simulation(axis, simulated, "length", look, f"_B = {B}, simulated")
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.set_title(_interference_title(r))

@@ -96,8 +96,9 @@ def draw_overthinking(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 theory = chosen.groupby("thinking_steps")["predicted"].mean()
                 draw_theory(axis, theory.index, theory.to_numpy(), look, label)
                 far = chosen.groupby("thinking_steps")["predicted_long"].mean()
-                draw_theory(axis, far.index, far.to_numpy(), look, linewidth=0.7, alpha=0.75)
-                draw_simulation(axis, chosen, "thinking_steps", look)
+                named = f"_{label}, theory of long prompts"
+                draw_theory(axis, far.index, far.to_numpy(), look, named, linewidth=0.7, alpha=0.75)
+                draw_simulation(axis, chosen, "thinking_steps", look, f"_{label}, simulated")
             axis.axvline(config["recipe"]["chain_steps"], color="#5f6368", linewidth=0.9, linestyle=":")
             level(axis, 1.0)
             plain_log_ticks(axis, config["thinking"])

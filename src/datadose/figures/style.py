@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from datadose.figures.hover import hover_json
 from datadose.files import write_atomic
 
 
@@ -88,7 +89,10 @@ def draw_theory(axis: Axes, x: Any, y: Any, look: Look, label: str | None = None
 
 
 def draw_simulation(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str | None = None) -> None:
-    """Means over seeds with standard errors at each value of the column ``x``."""
+    """Means over seeds with standard errors at each value of the column ``x``.
+
+    Here as elsewhere a label that starts with "_" is for the hover record and in no legend.
+    """
     grouped = rows.groupby(x)["error"]
     mean, sem = grouped.mean(), grouped.sem().fillna(0.0)
     # On a log axis a bar that reaches zero would run off the page.
@@ -110,10 +114,16 @@ def draw_simulation(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: s
 
 
 def save(figure: Figure, folder: Path, name: str, kinds: Sequence[str] = ("png", "svg")) -> None:
-    """``folder/name.png`` and ``.svg``, each written whole or not at all, without dates inside."""
+    """``folder/name.png`` and ``.svg``, each written whole or not at all, without dates inside.
+
+    Beside an SVG, ``name.hover.json`` says where its data points lie (:mod:`datadose.figures.hover`).
+    """
     dates: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
     with mpl.rc_context(_RC):
         for kind in kinds:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, metadata=dates[kind])
             write_atomic(folder / f"{name}.{kind}", buffer.getvalue())
+            if kind == "svg":
+                # The layout is still that of the picture: drawing it again may move it by a pixel.
+                write_atomic(folder / f"{name}.hover.json", hover_json(figure))

@@ -160,7 +160,9 @@ def _draw_frontier(
         others = every[inside & ~every["chosen"]]
         for _, part in others.groupby("rate"):
             x, y = (_change(part, base, metric) for metric in ("known", "target"))
-            axis.plot(-x.mean(), y.mean(), look.marker, color=look.color, markersize=3.5, alpha=0.55)
+            small: dict[str, Any] = {"color": look.color, "markersize": 3.5, "alpha": 0.55}
+            small["label"] = f"_{_SELECTORS[selector]}, other rates"
+            axis.plot(-x.mean(), y.mean(), look.marker, **small)
         _cross(axis, rows[(rows["panel"] == "selectors") & (rows["arm"] == selector)], base, pool, look)
     _frontier_axes(axis, f"Selectors, {pool} pool")
 
@@ -222,7 +224,7 @@ def _draw_selectors_hard(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> 
     for place, (selector, look) in enumerate(zip(_SELECTORS, _looks(), strict=True)):
         for pool, offset in (("clean", -0.13), ("contaminated", 0.13)):
             part = own[(own["arm"] == selector) & (own["pool"] == pool)]
-            _bars(axis, place + offset, _values(part, "hard"), look)
+            _bars(axis, place + offset, _values(part, "hard"), look, f"_{pool} pool")
     _base(axis, base, "hard")
     _names(axis, list(_SELECTORS))
     _accuracy(
@@ -243,8 +245,9 @@ def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
     for place, (selector, look) in enumerate(zip(_SELECTORS, _looks(), strict=True)):
         part = own[own["arm"] == selector]
         wrong, mixed = (_values(part, f"chosen {k}")["value"].mean() for k in ("wrong", "interfering"))
-        axis.bar(place, wrong, color=look.color, width=0.7)
-        axis.bar(place, mixed, bottom=wrong, color=look.color, width=0.7, alpha=0.45, hatch="///")
+        bar: dict[str, Any] = {"color": look.color, "width": 0.7}
+        axis.bar(place, wrong, **bar, label="_wrong answers on T")
+        axis.bar(place, mixed, bottom=wrong, **bar, alpha=0.45, hatch="///", label="_other format")
         axis.text(place, wrong + mixed + 0.02, f"{wrong + mixed:.1%}", ha="center", fontsize=8)
     _names(axis, list(_SELECTORS))
     _accuracy(
@@ -273,7 +276,7 @@ def _draw_bands(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: dict
     for (metric, label), look, offset in zip(_METRICS, LOOKS, (-0.1, 0.1), strict=False):
         for place, band in enumerate(_BANDS):
             values = _values(own[own["arm"] == band], metric)
-            _bars(axis, place + offset, values, look, None if place else label)
+            _bars(axis, place + offset, values, look, f"_{label}" if place else label)
         _base(axis, base, metric, None if metric == "hard" else "untouched")
     _names(axis, list(_BANDS.values()), rotation=0)
     _accuracy(axis, f"GRPO: pass-rate bands, {config['rl_band_size']} prompts", "accuracy on T")
@@ -298,7 +301,7 @@ def _draw_stages(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: dic
     for (metric, label), look, offset in zip(metrics, LOOKS, (-0.16, 0.0, 0.16), strict=False):
         for place, (arm, size) in enumerate(arms):
             values = _values(own[(own["arm"] == arm) & (own["prompts"] == size)], metric)
-            _bars(axis, place + offset, values, look, None if place else label)
+            _bars(axis, place + offset, values, look, f"_{label}" if place else label)
     _base(axis, base, "target")
     _names(axis, [names[arm].format(size) for arm, size in arms], rotation=0)
     _accuracy(axis, "SFT, RL, or both at equal compute", "accuracy")
