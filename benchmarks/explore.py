@@ -28,7 +28,11 @@ AIM = 0.1
 VIEWS = {
     "How much?": {"curve": "dose-chart.figure", "sentence": "sentence.children"},
     "Which?": {"all charts": "allocation-chart.figure", "the planner's allocation": "planned.data"},
-    "Which stage?": {"map and choices": "map-chart.figure", "learning curves": "learning-chart.figure"},
+    "Which stage?": {
+        "map": "map-chart.figure",
+        "choices": "error-bars.figure",
+        "learning curves": "learning-chart.figure",
+    },
 }
 
 

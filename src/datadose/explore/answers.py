@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -33,7 +34,7 @@ from datadose.theory.post_test import hardness
 from datadose.theory.pretraining import pretrained_operator
 
 T = TypeVar("T")
-_GRID = 48
+_GRID = 32
 """Points of a curve, besides those around its peak: enough for the eye, and half of the planner's time."""
 _DRAGGED = ("levels",)
 _STAGES = ("chain_steps", "steps", "reward", "tolerance")
@@ -41,15 +42,20 @@ _DATA = ("interference", "max_prompts")
 
 
 def _remembered(*ignored: str) -> Callable[[Callable[[Setting], T]], Callable[[Setting], T]]:
-    """Remember a function of a setting that does not look at the fields ``ignored``."""
+    """Remember a function of a setting that does not look at the fields ``ignored``.
+
+    Requests that come at once share one computation: the second waits for the first. (A function asks only
+    for those above it, so that waiting never goes in a circle.)
+    """
     neutral = {name: Setting.model_fields[name].default for name in ignored}
 
     def decorate(function: Callable[[Setting], T]) -> Callable[[Setting], T]:
-        kept = lru_cache(maxsize=128)(function)
+        kept, busy = lru_cache(maxsize=128)(function), Lock()
 
         @wraps(function)
         def look_up(setting: Setting) -> T:
-            return kept(setting.model_copy(update=neutral))
+            with busy:
+                return kept(setting.model_copy(update=neutral))
 
         return look_up
 
@@ -174,15 +180,15 @@ class LearningCurve:
 
 @_remembered(*_DRAGGED, "reward", "tolerance")
 def learning_curves(setting: Setting) -> tuple[LearningCurve, ...]:
-    """SFT at its best dose, and outcome supervision with k thinking steps, from the planner's dynamics."""
-    counts = tuple(int(T) for T in np.unique(np.geomspace(1, max(10, setting.steps), 28).round()))
+    """SFT at its best dose, outcome supervision with k steps and with one: the planner's dynamics."""
+    counts = tuple(int(T) for T in np.unique(np.geomspace(1, max(10, setting.steps), 14).round()))
     shared, columns = ground(setting)
     found = []
     if dose(setting).prompts:
         errors = tuple(shared.error(after_sft(shared, columns, T)) for T in counts)
         found.append(LearningCurve(f"SFT on {dose(setting).prompts} prompts", counts, errors))
     start = State(shared.model.V0)
-    for k in sorted({1, 3, setting.chain_steps}):
+    for k in sorted({1, setting.chain_steps}):
         own = replace(shared, training=replace(shared.training, chain_steps=k))
         path = [None] * len(counts) if k == 1 else long_prompt_path(own, shared.model.V0, counts)
         errors = tuple(

@@ -137,7 +137,7 @@ def learning_chart(curves: Sequence[LearningCurve], before: float, colors: Palet
             "name": curve.label,
             "x": list(curve.steps),
             "y": list(curve.errors),
-            "line": {"color": color, "dash": dash, "width": 2.4},
+            "line": {"color": color, "dash": dash, "width": 2.4, "shape": "spline"},
             "hovertemplate": "%{x:,} steps: error %{y:.3g}<extra>%{fullData.name}</extra>",
         }
         for curve, (color, dash) in zip(curves, looks, strict=False)

@@ -58,27 +58,31 @@ def layout(setting: Setting) -> html.Div:
 def register(app: Dash) -> None:
     """The view's callbacks."""
 
+    @app.callback(Output("map-chart", "figure"), inputs={**CONTROLS, "scheme": Input("scheme", "data")})
+    def draw_map(values: Any, names: Any, carried: Any, scheme: str) -> Any:
+        setting = setting_of(values, names, carried)
+        found = answers.stability_map(setting)
+        return map_chart(found, setting.chain_steps, palette(scheme), dark=scheme == "dark")
+
     @app.callback(
-        Output("map-chart", "figure"),
         Output("error-bars", "figure"),
         Output("pass-bars", "figure"),
         Output("stage-sentence", "children"),
         Output("stage-numbers", "children"),
         inputs={**CONTROLS, "scheme": Input("scheme", "data")},
     )
-    def draw(values: Any, names: Any, carried: Any, scheme: str) -> Any:
+    def choose(values: Any, names: Any, carried: Any, scheme: str) -> Any:
         setting = setting_of(values, names, carried)
-        colors, choice, found = palette(scheme), answers.stages(setting), answers.stability_map(setting)
+        colors, choice = palette(scheme), answers.stages(setting)
         needed = "over a million" if choice.steps_needed is None else f"{choice.steps_needed:,}"
         numbers = tiles(
             [
-                (f"{found.radius:.2g}", f"spectral radius of the shift: {choice.regime}"),
-                (f"{found.here:.2g}", "largest stable step of RL"),
+                (f"{answers.radius(setting):.2g}", f"spectral radius of the shift: {choice.regime}"),
+                (f"{answers.stability_map(setting).here:.2g}", "largest stable step of RL"),
                 (needed, "steps until RL's error settles"),
             ]
         )
         return (
-            map_chart(found, setting.chain_steps, colors, dark=scheme == "dark"),
             outlook_chart(choice, "error", colors),
             outlook_chart(choice, "pass_rate", colors),
             choice.reason[:1].upper() + choice.reason[1:] + ".",
