@@ -10,13 +10,14 @@ JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup reproduce token-study llm-study test lint bench clean
+.PHONY: help setup reproduce token-study llm-study test lint docs bench clean
 
 help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|paper), write $(OUT)/report.html"
 	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
 	@echo "make test        set up $(VENV), run the tests"
 	@echo "make lint        ruff, mypy and pre-commit"
+	@echo "make docs        the documentation as a site: site/index.html (no network; warnings and dead links fail)"
 	@echo "make bench       the benchmarks, as ratios measured side by side"
 	@echo "make clean       remove results, caches and the environment"
 
@@ -49,6 +50,9 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs site
+
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curves.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predict.py
@@ -58,7 +62,8 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpt.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/selection.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/explore.py
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OUT) site build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,9 @@ from datadose.covariance import Array, validate_covariance
 from datadose.errors import InputError, reject
 
 Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A finite number above 0."""
 Size: TypeAlias = Annotated[int, Field(ge=1)]
+"""A whole number, 1 or more."""
 
 
 class Strict(BaseModel):

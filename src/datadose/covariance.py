@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from datadose.errors import reject
 
 Array: TypeAlias = NDArray[np.float64]
+"""A float64 array: a spectrum (d,), a matrix (d, d), or the shape that the function states."""
 
 RELATIVE_ZERO = 1e-10
 """Eigenvalues below this fraction of the largest count as zero (rank, range, PSD check)."""

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadose.errors import InputError, reject
+from datadose.extras import require_extra
 from datadose.llm.batching import length_batches
 from datadose.llm.cache import content_digest
-from datadose.extras import require_extra
 from datadose.llm.generation import continuations
 from datadose.llm.loading import context_length, ends, files_digest, load, quiet
 from datadose.llm.pool import Row, Text

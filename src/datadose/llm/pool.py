@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from datadose.errors import InputError, reject
-from datadose.files import refuse_constant
 from datadose.extras import require_extra
+from datadose.files import refuse_constant
 
 Message: TypeAlias = dict[str, str]
 """A role and its content, under these names."""

@@ -22,9 +22,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 
 from datadose.errors import RunError, reject, require_integer, require_number
+from datadose.extras import require_extra
 from datadose.files import prepare_folder, read_json, write_json
 from datadose.llm.cache import content_digest
-from datadose.extras import require_extra
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row, read_pool

@@ -29,6 +29,7 @@ from datadose.llm.verifiers import Verifier, load_verifier, verifier_digest
 from datadose.versions import versions
 
 Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 _VERIFY_ROWS = 64
 """Rows whose verdicts are kept together."""

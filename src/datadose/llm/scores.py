@@ -20,8 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datadose.errors import InputError, reject
-from datadose.files import prepare_folder, read_json, write_atomic, write_json
 from datadose.extras import require_extra
+from datadose.files import prepare_folder, read_json, write_atomic, write_json
 
 MEASURED: dict[str, str] = {
     "nll": "float64",

@@ -14,6 +14,7 @@ from torch import Tensor
 from datadose.errors import reject, require_number
 
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Called with answers and targets; one reward an answer."""
 
 
 def negative_squared_error(answers: Tensor, weights: Tensor) -> Tensor:

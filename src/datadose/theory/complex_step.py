@@ -20,6 +20,7 @@ from datadose.covariance import transpose as _transpose
 
 Complex: TypeAlias = NDArray[np.complex128]
 Either: TypeAlias = NDArray[Any]
+"""A real or a complex array, a spectrum (d,) or a matrix (d, d)."""
 
 STEP = 1e-30
 """Its square vanishes next to 1."""

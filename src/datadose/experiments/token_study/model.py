@@ -27,8 +27,8 @@ from datadose.experiments.token_study.language import (
     draw_examples,
     mixture,
 )
-from datadose.llm.cache import content_digest
 from datadose.extras import require_extra
+from datadose.llm.cache import content_digest
 from datadose.sweep import code_digest
 
 PAD, END = "<pad>", "<eos>"

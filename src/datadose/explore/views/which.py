@@ -255,4 +255,7 @@ def _sentence(setting: Setting, *, planner: bool) -> str:
             said += f"the planner's {number(better.error)} with {better.prompts:,}, {gain:.1%} better"
         else:
             said += "the planner finds nothing better at the same total variance"
-    return said + f". Yours: {number(own.error)} with {own.prompts:,}."
+    said += f". Yours: {number(own.error)} with {own.prompts:,}"
+    # The planner keeps to the paper's total variance; a hand does not.
+    cost = setting.dragged_data().sum() / setting.shift().data.sum()
+    return said + (f", at {cost:.2f} times the total variance." if setting.levels else ".")

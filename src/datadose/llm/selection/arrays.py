@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from datadose.covariance import Array
 
 Floats: TypeAlias = NDArray[Any]
+"""An array of floating-point numbers, in the precision that it was stored in."""
 Indices: TypeAlias = NDArray[np.int64]
+"""Positions of rows."""
 Mask: TypeAlias = NDArray[np.bool_]
+"""One truth value a row."""
 
 BLOCK = 8192
 """Rows per block."""

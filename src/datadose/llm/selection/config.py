@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 from datadose.errors import reject, require_integer, require_number
 
 Size: TypeAlias = int | Literal["auto"]
+"""A number of rows, or `auto`."""
 Representation: TypeAlias = Literal["sketch", "embedding"]
 Hardness: TypeAlias = Literal["nll", "sketch"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 Record: TypeAlias = dict[str, Any]
+"""A scored row: its own columns and what `score` added."""
 
 SET_ASIDE = ("messages", "conversations", "text", "input_ids", "labels")
 """Columns that TRL would train on instead of prompt and completion: left out."""
