@@ -93,3 +93,10 @@ def test_a_bad_address_names_its_fault_and_keeps_the_rest(query: str, names: str
 def test_an_emptied_field_is_named() -> None:
     with pytest.raises(InputError, match="rho: got nothing"):
         make_setting({"rho": None})
+
+
+def test_the_page_opens_on_the_memo_about_too_much_data() -> None:
+    found = plan_file(Path(__file__).parents[2] / "configs" / "memos" / "too_much_sft.yaml")
+    setting = Setting()
+    opened = plan(setting.shift(), setting.length, setting.max_prompts, training=setting.training())
+    assert opened.to_json() == found.to_json()
