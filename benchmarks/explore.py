@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_limits
 
 from datadose import Shift, predict_error
 from datadose.explore import create_app
-from datadose.explore.page import SHIFT_SLIDERS, STAGE_SLIDERS
 from datadose.explore.setting import Setting
 from timing import seconds
 
@@ -49,7 +48,7 @@ def moves(seed: int) -> list[Setting]:
     setting, found = Setting(), []
     for step in range(MOVES):
         name = list(places)[step % len(places)]
-        setting = setting.model_copy(update={name: places[name]()})
+        setting = setting.model_copy(update={name: places[name](), "levels": "0.5,0,-0.5"})
         found.append(setting)
     return found
 
@@ -57,36 +56,16 @@ def moves(seed: int) -> list[Setting]:
 def request(app: Any, output: str, setting: Setting) -> dict[str, Any]:
     """What a browser posts when a slider has moved."""
     key = next(key for key in app.callback_map if output in key.strip(".").split("..."))
-    names = (*SHIFT_SLIDERS, *STAGE_SLIDERS, "reward")
-    values: dict[str, Any] = {
-        "scheme": "light",
-        "carried": setting.model_dump(),
-        "points": None,
-        "planned": None,
-    }
-    inputs: list[Any] = []
-    for part in app.callback_map[key]["inputs"]:
-        if "control" in part["id"]:
-            owners = [{"type": "control", "name": name} for name in names]
-            found = [getattr(setting, name) for name in names] if part["property"] == "value" else owners
-            inputs.append(_all_of(owners, part["property"], found))
-        elif "level" in part["id"]:
-            inputs.append(_all_of([{"type": "level", "place": i} for i in range(9)], "value", [0.5] * 9))
-        else:
-            inputs.append({**part, "value": values[part["id"]]})
+    values = {"setting": setting.model_dump(), "still": setting.model_dump(), "scheme": "light"}
+    inputs = [{**part, "value": values.get(part["id"])} for part in app.callback_map[key]["inputs"]]
     ids = [one.rsplit(".", 1) for one in key.strip(".").split("...")]
     outputs: Any = [{"id": name, "property": prop} for name, prop in ids]
     return {
         "output": key,
         "outputs": outputs if key.startswith("..") else outputs[0],
         "inputs": inputs,
-        "changedPropIds": ['{"name":"rho","type":"control"}.value'],
+        "changedPropIds": ["setting.data"],
     }
-
-
-def _all_of(owners: list[dict[str, Any]], prop: str, values: list[Any]) -> list[dict[str, Any]]:
-    """The inputs of a pattern of components."""
-    return [{"id": i, "property": prop, "value": v} for i, v in zip(owners, values, strict=True)]
 
 
 def main() -> None:

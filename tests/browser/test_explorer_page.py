@@ -14,6 +14,7 @@ import pytest
 from tests.browser.conftest import WIDTHS, OpenPage
 
 from datadose import Shift, plan, predict_error
+from datadose.explore.setting import Setting
 
 SMALL = "dimension=60&max_prompts=150&length=60"
 """A setting that a busy machine answers at once."""
@@ -59,6 +60,15 @@ def sentence(page: Any, selector: str = "#sentence") -> str:
     return page.inner_text(selector)
 
 
+def says(page: Any, recommendation: str) -> None:
+    """Wait for the planner's sentence."""
+    page.wait_for_function(
+        "said => document.querySelector('#sentence')?.innerText.toLowerCase() === said",
+        arg=recommendation.lower() + ".",
+        timeout=TIMEOUT,
+    )
+
+
 def test_the_page_shows_the_planners_own_numbers(explorer: str, open_page: OpenPage) -> None:
     page = open_page(f"{explorer}/?{SMALL}&share=0.5&interference=0.02")
     said, shown = sentence(page), curve(page)
@@ -82,11 +92,12 @@ def test_a_slider_moves_the_curve_the_sentence_and_the_address(explorer: str, op
         page.keyboard.press("ArrowRight")
     assert changed(page, "#sentence", said) != said
     page.wait_for_function("location.search.includes('share=0.7')", timeout=TIMEOUT)
+    now = plan(Setting(share=0.7, dimension=60, max_prompts=150, length=60).shift(), 60, 150)
+    says(page, now.recommendation)
     assert curve(page) != shown
     # The address alone brings the same page back, in another browser.
-    address, now = page.url, sentence(page)
-    again = open_page(address)
-    assert sentence(again) == now
+    again = open_page(page.url)
+    says(again, now.recommendation)
     assert curve(again) == curve(page)
 
 
@@ -160,6 +171,81 @@ def test_dragging_the_allocation_changes_its_error(explorer: str, open_page: Ope
     page.wait_for_function("!location.search.includes('levels')", timeout=TIMEOUT)
 
 
+@pytest.mark.parametrize(
+    ("name", "typed", "expected"),
+    [
+        ("interference", "0.003", 0.003),
+        ("interference", "0.5", 0.2),
+        ("rho", "7", 1),
+        ("dimension", "41", 41),
+        ("max_prompts", "75", 75),
+        ("length", "1", 20),
+        ("length", "", 60),
+        ("length", "60.4", 60),
+    ],
+)
+def test_a_typed_number_its_slider_the_address_and_the_curve_agree(
+    explorer: str, open_page: OpenPage, name: str, typed: str, expected: float
+) -> None:
+    page = open_page(f"{explorer}/how-much?{SMALL}&interference=0.02")
+    sentence(page)
+    field = page.locator(f".control:has(#label-{name}) input")
+    field.click()
+    field.fill("")
+    field.press_sequentially(typed, delay=40)
+    page.keyboard.press("Tab")
+    values = {"dimension": 60, "max_prompts": 150, "length": 60, "interference": 0.02, name: expected}
+    setting = Setting(**values)
+    page.wait_for_function("query => location.search === '?' + query", arg=setting.query(), timeout=TIMEOUT)
+    assert float(field.input_value()) == pytest.approx(expected)
+    assert float(thumb(page, name).get_attribute("aria-valuenow")) == pytest.approx(expected)
+    shown = f"{plan(setting.shift(), setting.length, setting.max_prompts).predicted_error:.3g}"
+    page.wait_for_function(
+        "shown => document.querySelector('#dose-numbers li:nth-child(2) b')?.innerText === shown",
+        arg=shown,
+        timeout=TIMEOUT,
+    )
+    assert page.inner_text("#complaint") == ""
+
+
+@pytest.mark.parametrize("view", ["how-much", "which", "which-stage"])
+def test_everything_that_can_be_moved_has_a_name(explorer: str, open_page: OpenPage, view: str) -> None:
+    page = open_page(f"{explorer}/{view}?{SMALL}")
+    page.wait_for_selector("[role=slider]")
+    for role in ("slider", "spinbutton"):
+        every, named = page.get_by_role(role), page.get_by_role(role, name=re.compile(r"\w"))
+        assert every.count() >= 8
+        assert named.count() == every.count()
+
+
+def test_the_last_place_of_a_fast_drag_is_what_is_shown(explorer: str, open_page: OpenPage) -> None:
+    page = open_page(f"{explorer}/which?tilt=1&dimension=200&length=200&max_prompts=600")
+    sentence(page, "#which-sentence")
+    curve(page, "allocation-error")
+    place = thumb(page, "rho").bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(60):
+        page.mouse.move(x + step, y)
+    page.mouse.up()
+    rho = float(page.locator(".control:has(#label-rho) input").input_value())
+    assert rho > 0.15
+    setting = Setting(tilt=1, dimension=200, length=200, max_prompts=600, rho=rho)
+    expected = plan(setting.shift(), 200, 600)
+    assert expected.better is not None
+    said = f"The paper's allocation reaches {expected.predicted_error:.3g}"
+    page.wait_for_function(
+        "said => document.querySelector('#which-sentence').innerText.startsWith(said)",
+        arg=said,
+        timeout=TIMEOUT,
+    )
+    page.wait_for_function(
+        "/planner's|finds nothing/.test(document.querySelector('#which-sentence').innerText)"
+    )
+    assert page.url.endswith(setting.query())
+
+
 @pytest.fixture
 def uploaded(explorer: str, open_page: OpenPage) -> Iterator[Any]:
     page = open_page(f"{explorer}/your-spectra?{SMALL}")
@@ -205,7 +291,7 @@ def test_an_upload_gives_a_plan_and_its_downloads(uploaded: Any, tmp_path: Path)
         ("shift.yaml", "a: [1,\n b", r"config: got shift.yaml, line \d+; allowed"),
         ("shift.yaml", "", r"allowed: 1 to [\d,]+ bytes"),
         ("shift.txt", "hello", r"file: got shift.txt; allowed: a SHIFT.yaml"),
-        ("sigma0.npy", "not an array", r"files: got sigma0.npy; allowed: one SHIFT.yaml"),
+        ("sigma0.npy", "not an array", r"file: got sigma0.npy; allowed: an array"),
     ],
 )
 def test_a_bad_upload_gives_a_message_and_the_page_lives_on(
@@ -248,8 +334,11 @@ def test_nothing_runs_off_the_page(
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width][0]
     # The charts follow the scheme: their text is light on dark and dark on light.
     if view != "your-spectra":
-        lightness = page.evaluate(
-            "(() => { const c = getComputedStyle(document.querySelector('.js-plotly-plot text')).fill;"
-            " return c.match(/\\d+/g).slice(0, 3).map(Number).reduce((a, b) => a + b) / 3; })()"
+        # Drawn once before the browser has said its scheme, perhaps.
+        page.wait_for_function(
+            "dark => { const c = getComputedStyle(document.querySelector('.js-plotly-plot text')).fill;"
+            " const light = c.match(/\\d+/g).slice(0, 3).map(Number).reduce((a, b) => a + b) / 3;"
+            " return (light > 128) === dark; }",
+            arg=scheme == "dark",
+            timeout=TIMEOUT,
         )
-        assert (lightness > 128) == (scheme == "dark")

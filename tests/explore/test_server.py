@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import signal
 import socket
 import subprocess
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 from tests.command import argv, environment, run_datadose
 
-from datadose.explore import create_server
+from datadose import plan
+from datadose.explore import create_app, create_server
+from datadose.explore.setting import Setting
+from datadose.explore.uploads import LARGEST_REQUEST
 
 
 def test_it_serves_on_this_machine_until_interrupted() -> None:
@@ -53,6 +59,59 @@ def test_a_taken_or_impossible_port_is_one_line() -> None:
     assert "port: got 70000; allowed: an integer in [0, 65535]" in found.stderr
 
 
-@pytest.mark.parametrize("path", ["/", "/which", "/which-stage", "/your-spectra", "/_dash-layout"])
-def test_a_public_host_can_serve_the_same_application(path: str) -> None:
+def ask(output: str, **values: Any) -> Any:
+    """What a browser posts to have ``output`` answered at a setting, through the WSGI application."""
+    app = create_app()
+    key = next(key for key in app.callback_map if output in key.strip(".").split("..."))
+    inputs = [{**part, "value": values.get(part["id"])} for part in app.callback_map[key]["inputs"]]
+    ids = [one.rsplit(".", 1) for one in key.strip(".").split("...")]
+    outputs = [{"id": name, "property": prop} for name, prop in ids]
+    body = {
+        "output": key,
+        "outputs": outputs if key.startswith("..") else outputs[0],
+        "inputs": inputs,
+        "changedPropIds": ["setting.data"],
+    }
+    answer = app.server.test_client().post("/_dash-update-component", json=body)
+    assert answer.status_code == 200, answer.data
+    return answer.get_json()["response"]
+
+
+def test_any_wsgi_host_answers_with_the_planners_numbers() -> None:
+    setting = Setting(dimension=60, max_prompts=120, length=60, interference=0.02)
+    expected = plan(setting.shift(), 60, 120)
+    shown = {"setting": setting.model_dump(), "still": setting.model_dump(), "scheme": "dark"}
+    said = ask("sentence.children", **shown)["sentence"]["children"]
+    assert said.lower() == expected.recommendation.lower() + "."
+    figure = ask("dose-chart.figure", **shown)["dose-chart"]["figure"]
+    assert min(y for y in figure["data"][0]["y"] if y is not None) == pytest.approx(expected.predicted_error)
+    planned = ask("planned.data", **shown)["planned"]["data"]
+    sentence = ask("which-sentence.children", **shown, planned=planned)["which-sentence"]["children"]
+    assert expected.better is not None
+    assert f"{expected.better.predicted_error:.3g}" in sentence
+    tiles = json.dumps(ask("stage-numbers.children", **shown))
+    assert expected.stages is not None
+    assert f'"{expected.stages.stable_step:.2g}"' in tiles
+    assert len(ask("learning-chart.figure", **shown)["learning-chart"]["figure"]["data"]) >= 2
+
+
+def test_a_setting_that_cannot_be_is_named_and_nothing_is_drawn() -> None:
+    bad = {**Setting().model_dump(), "rho": None}
+    response = ask("query.data", setting=bad)
+    assert "rho: got nothing" in response["complaint"]["children"]
+    assert "query" not in response
+
+
+@pytest.mark.parametrize("path", ["/", "/which", "/which-stage", "/your-spectra"])
+def test_every_address_is_a_page(path: str) -> None:
     assert create_server().test_client().get(path).status_code == 200
+
+
+def test_a_request_that_is_too_large_is_refused_unread() -> None:
+    body = io.BytesIO(b"x" * (LARGEST_REQUEST + 1))
+    answer = (
+        create_server()
+        .test_client()
+        .post("/_dash-update-component", data=body, content_type="application/json")
+    )
+    assert answer.status_code == 413

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
         (
             ["shift.yaml", "bad.npy"],
             [text("sigma0: bad.npy\ndelta: [1]\n" + REST), text("not numpy")],
-            "sigma0: got bad.npy; allowed: a readable .npy file",
+            "file: got bad.npy; allowed: an array as numpy.save writes it",
         ),
         (
             ["shift.yaml", "nan.npy"],
@@ -111,6 +112,47 @@ def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
 def test_bad_uploads_are_named(names: list[str], contents: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan_uploads(names, contents, Setting())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: &a [1]\nb: *a\n", r"config: got shift.yaml, line 2; allowed: YAML without references"),
+        ("a: &a {x: 1}\nb: {<<: *a}\n", r"line 2; allowed: YAML without references"),
+        ("[" * 13 + "]" * 13, r"nested at most 12 deep"),
+        ("[" * 5000, r"nested at most 12 deep"),
+        (
+            BLOCKS + "delta: [1]\n" + REST.replace("60", "9" * 20),
+            r"max_prompts: got .*; allowed: at most 1,000,000",
+        ),
+        (BLOCKS + "delta: [1]\nchain_steps: 99\n" + REST, "chain_steps: got 99; allowed: at most 16"),
+    ],
+)
+def test_a_small_file_cannot_exhaust_the_machine(content: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_uploads(["shift.yaml"], [text(content)], Setting())
+
+
+@pytest.mark.parametrize(
+    "values", [np.array([1.0 + 2.0j]), np.array(["x"]), np.array(["2020-01-01"], "M8[D]")]
+)
+def test_only_real_numbers_are_covariances(values: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"sigma0: got a.npy of .*; allowed: real numbers"):
+        plan_uploads(
+            ["shift.yaml", "a.npy"], [text("sigma0: a.npy\ndelta: [1]\n" + REST), array(values)], Setting()
+        )
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".yaml", "a\0b.yaml"])
+def test_impossible_names_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="at most 100 printable characters"):
+        plan_uploads([name], [text(REST)], Setting())
+
+
+def test_two_plans_at_once_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_AT_ONCE", threading.Semaphore(0))
+    with pytest.raises(InputError, match="upload: got one more plan"):
+        plan_uploads(["shift.yaml"], [text(REST)], Setting())
 
 
 def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,6 @@ from datadose.theory.post_test import hardness
 from datadose.theory.pretraining import pretrained_operator
 
 T = TypeVar("T")
-_GRID = 32
-"""Points of a curve, besides those around its peak: enough for the eye, and half of the planner's time."""
 _DRAGGED = ("levels",)
 _STAGES = ("chain_steps", "steps", "reward", "tolerance")
 _DATA = ("interference", "max_prompts")
@@ -70,14 +68,10 @@ def error_model(setting: Setting) -> ErrorModel:
     return ErrorModel(V0, shift.eta, shift.target, setting.length)
 
 
-def _dose_of(setting: Setting, data: Array, points: int = _GRID) -> Dose:
-    return dose_of(error_model(setting), data, setting.length, setting.max_prompts, points)
-
-
 @_remembered(*_DRAGGED, *_STAGES)
 def dose(setting: Setting) -> Dose:
     """The best number of prompts of the paper's data, and the curve around it."""
-    return _dose_of(setting, setting.shift().data)
+    return dose_of(error_model(setting), setting.shift().data, setting.length, setting.max_prompts)
 
 
 @_remembered(*_STAGES)
@@ -85,7 +79,8 @@ def dragged_dose(setting: Setting) -> Dose:
     """The same for the dragged data, on fewer points: it is drawn while a hand moves."""
     if not setting.exponents().any():
         return dose(setting)
-    return _dose_of(setting, setting.dragged_data(), COARSE)
+    data = setting.dragged_data()
+    return dose_of(error_model(setting), data, setting.length, setting.max_prompts, COARSE)
 
 
 @_remembered(*_DRAGGED, *_STAGES)
@@ -98,7 +93,8 @@ def better(setting: Setting) -> BetterAllocation:
 @_remembered(*_DRAGGED, *_STAGES)
 def better_dose(setting: Setting) -> Dose:
     """The dose of the planner's allocation, with its curve."""
-    return _dose_of(setting, better(setting).allocation)
+    data = better(setting).allocation
+    return dose_of(error_model(setting), data, setting.length, setting.max_prompts, COARSE)
 
 
 @_remembered(*_DRAGGED, *_STAGES, *_DATA)
@@ -139,7 +135,10 @@ def level_places(setting: Setting) -> list[int]:
 
 @dataclass(frozen=True)
 class StabilityMap:
-    """How large a step outcome supervision bears at the pretrained model, over shifts of this shape."""
+    """How large a step outcome supervision bears at the pretrained model, over shifts of this shape.
+
+    For many long prompts; on the prompts that there are it is the planner's ``StageChoice.stable_step``.
+    """
 
     radii: Array
     """rho(Gamma0^-1 Delta), shape (R,): Delta scaled as a whole."""
@@ -151,7 +150,12 @@ class StabilityMap:
     """rho(I + V0 Sigma), shape (R,): above 1 errors grow along the chain."""
     radius: float
     here: float
-    """The stable step of the current shift and k."""
+    """The stable step of the current shift and k, for long prompts like the others."""
+
+
+def _long_prompt_step(V0: Array, target: Array, steps: int) -> float:
+    """2 over the largest curvature of the k-step outcome loss, many long prompts."""
+    return 2 / max(population_curvature(V0, target, steps)[1], 1e-300)
 
 
 @_remembered(*_DRAGGED, *_DATA, "steps", "reward", "tolerance")
@@ -163,9 +167,9 @@ def stability_map(setting: Setting) -> StabilityMap:
     sigma0, delta, own = shift.sigma0[places], shift.delta[places], radius(setting)
     radii, steps = np.geomspace(0.1, 10, 41), np.arange(1.0, 9.0)
     targets = [sigma0 + R / own * delta for R in radii]
-    stable = [[2 / population_curvature(V0, target, int(k))[1] for target in targets] for k in steps]
+    stable = [[_long_prompt_step(V0, target, int(k)) for target in targets] for k in steps]
     growth = np.array([rollout_radius(V0, target) for target in targets])
-    here = 2 / population_curvature(V0, sigma0 + delta, setting.chain_steps)[1]
+    here = _long_prompt_step(V0, sigma0 + delta, setting.chain_steps)
     return StabilityMap(radii, steps, np.array(stable), growth, own, here)
 
 

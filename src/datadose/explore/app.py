@@ -11,13 +11,14 @@ from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, html, no_update, set_props
+from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, html, no_update, set_props
 from flask import Flask
 
 from datadose.errors import InputError
-from datadose.explore.page import CONTROLS, VIEWS, setting_of, shell
-from datadose.explore.setting import read_query
+from datadose.explore.page import SETTING, VIEWS, shell
+from datadose.explore.setting import make_setting, read_query
 from datadose.explore.simulations import Simulations
+from datadose.explore.uploads import LARGEST_REQUEST
 from datadose.explore.views import how_much, which, which_stage, your_spectra
 
 _LAYOUTS: dict[str, ModuleType] = {
@@ -46,6 +47,7 @@ def create_app(simulations: Simulations | None = None) -> Dash:
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
         on_error=_tell,
     )
+    app.server.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
     look = files("datadose").joinpath("templates/look.css").read_text()
     app.index_string = _PAGE.replace("LOOK", look)
     app.layout = shell
@@ -81,18 +83,38 @@ def _register_address(app: Dash) -> None:
         shown: html.Div = _LAYOUTS[name].layout(setting)
         return [html.P(complaint, className="complaint", role="alert"), shown] if complaint else shown
 
-    @app.callback(
-        Output("query", "data"),
-        Output("complaint", "children"),
-        inputs={**CONTROLS, "levels": Input({"type": "level", "place": ALL}, "value")},
-    )
-    def keep(values: Any, names: Any, carried: Any, levels: list[float]) -> Any:
+    @app.callback(Output("query", "data"), Output("complaint", "children"), inputs={"shown": SETTING})
+    def keep(shown: Any) -> Any:
         try:
-            more = {"levels": which.joined(levels)} if levels else {}
-            return setting_of(values, names, carried, **more).query(), ""
+            return make_setting(shown).query(), ""
         except InputError as error:
             return no_update, str(error)
 
+    # Choices are apart from controls: they have no typed number beside them.
+    controls, choices, levels = ({"type": kind, "name": ALL} for kind in ("control", "choice", "level"))
+    app.clientside_callback(
+        ClientsideFunction("explore", "gather"),
+        Output("setting", "data"),
+        Input(controls, "value"),
+        Input(choices, "value"),
+        Input(levels, "value"),
+        State(controls, "id"),
+        State(choices, "id"),
+        State("carried", "data"),
+    )
+    for kind in ("control", "level"):
+        drawn, typed = ({"type": name, "name": MATCH} for name in (kind, f"{kind}-typed"))
+        app.clientside_callback(
+            ClientsideFunction("explore", "agree"),
+            Output(drawn, "value"),
+            Output(typed, "value"),
+            Input(drawn, "value"),
+            Input(typed, "value"),
+            State(drawn, "min"),
+            State(drawn, "max"),
+            State(drawn, "step"),
+            prevent_initial_call=True,
+        )
     app.clientside_callback(
         ClientsideFunction("explore", "keep"),
         Output({"type": "tab", "name": ALL}, "href"),

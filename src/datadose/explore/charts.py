@@ -77,7 +77,6 @@ def layout(colors: Palette, x: str, y: str, **more: Any) -> dict[str, Any]:
         "hoverlabel": {"bgcolor": colors.paper, "bordercolor": colors.soft, "font": {"color": colors.ink}},
         "hovermode": "closest",
         "dragmode": False,
-        "transition": {"duration": 0},
     }
     return {**base, **more}
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from annotated_types import Ge, Le
-from dash import ALL, Input, dcc, html
+from dash import Input, dcc, html
 
-from datadose.explore.setting import Setting, make_setting
+from datadose.explore.setting import Setting
 
 VIEWS = {
     "how-much": "How much?",
@@ -35,20 +35,11 @@ _LABELS = {
 SHIFT_SLIDERS = ("share", "rho", "tilt", "interference", "eta", "length", "max_prompts", "dimension")
 STAGE_SLIDERS = ("chain_steps", "steps", "tolerance")
 
-CONTROLS = {
-    "values": Input({"type": "control", "name": ALL}, "value"),
-    "names": Input({"type": "control", "name": ALL}, "id"),
-    "carried": Input("carried", "data"),
-}
-"""The inputs of every callback that answers a setting; :func:`setting_of` reads them."""
+SETTING = Input("setting", "data")
+"""The input of every callback that answers a setting (a mapping for :func:`make_setting`).
 
-
-def setting_of(
-    values: Sequence[Any], names: Sequence[dict[str, str]], carried: dict[str, Any], **more: Any
-) -> Setting:
-    """The setting that a view shows: its sliders over what the address said. InputError names the field."""
-    moved = {name["name"]: value for name, value in zip(names, values, strict=True)}
-    return make_setting({**carried, **moved, **more})
+assets/explore.js fills it from the sliders, as fast as answers come back and no faster.
+"""
 
 
 def aria(**attributes: str) -> dict[str, Any]:
@@ -71,26 +62,43 @@ def sliders(setting: Setting, names: Sequence[str]) -> html.Div:
 
 def _slider(name: str, value: float) -> html.Div:
     label, step, meaning = _LABELS[name]
-    low, high = limits(name)
+    return slider(
+        {"type": "control", "name": name}, f"label-{name}", label, meaning, value, *limits(name), step
+    )
+
+
+def slider(
+    identity: dict[str, str],
+    label_id: str,
+    label: str,
+    meaning: str,
+    value: float,
+    low: float,
+    high: float,
+    step: float,
+) -> html.Div:
+    """A slider and a number to type, kept in step by assets/explore.js; both carry the label's name."""
+    typed = {**identity, "type": f"{identity['type']}-typed"}
     return html.Div(
         [
-            html.Label(label, id=f"label-{name}"),
+            html.Label(label, id=label_id),
             html.Span(meaning, className="small"),
-            dcc.Slider(
-                min=low,
-                max=high,
-                step=step,
-                value=value,
-                marks=None,
-                id={"type": "control", "name": name},
-                updatemode="drag",
-                tooltip={"always_visible": False},
+            html.Div(
+                [
+                    # Its own number field shows one value and reports another for a number off its range.
+                    dcc.Slider(
+                        low, high, step, value=value, marks=None, id=identity, updatemode="drag",
+                        allow_direct_input=False,
+                    ),
+                    dcc.Input(type="number", value=value, id=typed, debounce=True, step="any"),
+                ],
+                className="track",
             ),
         ],
         className="control",
         role="group",
-        **aria(labelledby=f"label-{name}"),
-    )
+        **aria(labelledby=label_id),
+    )  # fmt: skip
 
 
 def reward_choice(setting: Setting) -> html.Div:
@@ -104,7 +112,7 @@ def reward_choice(setting: Setting) -> html.Div:
                     {"label": "verifiable: 1 for a pass, else 0", "value": "verifiable"},
                 ],
                 setting.reward,
-                id={"type": "control", "name": "reward"},
+                id={"type": "choice", "name": "reward"},
             ),
         ],
         className="control",
@@ -146,6 +154,8 @@ def view(
     return html.Div(
         [
             dcc.Store(id="carried", data=setting.model_dump()),
+            dcc.Store(id="setting", data=setting.model_dump()),
+            dcc.Store(id="still"),
             html.H2(title),
             html.P(lead, className="lead"),
             html.Div(

@@ -10,6 +10,7 @@ import waitress
 from datadose.errors import reject, require_integer
 from datadose.explore.app import create_app
 from datadose.explore.simulations import Simulations
+from datadose.explore.uploads import LARGEST_REQUEST
 
 HOST = "127.0.0.1"
 
@@ -23,7 +24,9 @@ def serve(port: int = 8050) -> None:
     simulations = Simulations()
     application = create_app(simulations).server
     try:
-        server = waitress.create_server(application, host=HOST, port=port, threads=6)
+        server = waitress.create_server(
+            application, host=HOST, port=port, threads=6, max_request_body_size=LARGEST_REQUEST
+        )
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise

@@ -71,8 +71,8 @@ class Setting(Strict):
         return Shift.aligned(sigma0, np.append(delta, np.zeros(rest)), self.eta, self.interference)
 
     def exponents(self) -> Array:
-        """``levels`` as numbers, shape (level_count + 1,): the last one is the interference's."""
-        found = np.zeros(self.level_count + 1)
+        """``levels`` as numbers, shape (GROUPS + 1,): the last one is the interference's."""
+        found = np.zeros(GROUPS + 1)
         given = [float(part) for part in self.levels.split(",") if part][: len(found)]
         found[: len(given)] = np.clip(given, *EXPONENTS)
         return found
@@ -80,7 +80,9 @@ class Setting(Strict):
     def dragged_data(self) -> Array:
         """The data after dragging: the paper's times 2^exponent by level; a spectrum (d,)."""
         sizes = np.append(self.group_sizes(), self.dimension - self.shifted)
-        return np.asarray(self.shift().data * np.repeat(2.0 ** self.exponents(), sizes))
+        # A shift of fewer directions than GROUPS has fewer levels; the interference keeps its place.
+        exponents = np.append(self.exponents()[: self.level_count], self.exponents()[GROUPS])
+        return np.asarray(self.shift().data * np.repeat(2.0**exponents, sizes))
 
     def training(self) -> PostTraining:
         """How post-training is run; a pass is judged at ``tolerance``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ SEEDS = 10
 POINTS = 22
 _WAITING = 4
 _KEPT = 64
+_UNSEEN = 10.0
+"""Seconds after which a simulation that no page asks for is given up."""
 
 
 @dataclass
@@ -29,14 +32,19 @@ class Simulation:
     prompts: list[int]
     curves: list[list[float]] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
+    running: bool = False
     finished: bool = False
+    seen: float = field(default_factory=time.monotonic)
+    """When somebody last looked."""
     failure: str = ""
 
     def run(self) -> None:
-        """Simulate seeds 0, 1, .. until all are done or someone stops it."""
-        shift = self.setting.shift()
+        """Simulate seeds 0, 1, .. until all are done, it is stopped, or nobody looks at it any more."""
+        shift, self.running = self.setting.shift(), True
         try:
             for seed in range(SEEDS):
+                if time.monotonic() - self.seen > _UNSEEN:
+                    self.stopped.set()
                 if self.stopped.is_set():
                     break
                 curve = sft_error_curve(shift, max(self.prompts), self.setting.length, seed=seed)
@@ -66,15 +74,17 @@ class Simulations:
         Raises InputError where too many are waiting.
         """
         key = simulated_part(setting)
+        counts = simulated_counts(key)
         with self._lock:
             known = self._known.get(key)
             if known is not None and not known.stopped.is_set() and not known.failure:
+                known.seen = time.monotonic()
                 return known
             if sum(not s.finished for s in self._known.values()) > _WAITING:
                 reject(
                     "simulate", "one more simulation", f"at most {_WAITING} waiting; try again in a minute"
                 )
-            started = self._known[key] = Simulation(key, simulated_counts(key))
+            started = self._known[key] = Simulation(key, counts)
             self._known.move_to_end(key)
             for old in list(self._known)[: max(0, len(self._known) - _KEPT)]:
                 if self._known[old].finished:
@@ -83,9 +93,12 @@ class Simulations:
         return started
 
     def find(self, setting: Setting) -> Simulation | None:
-        """The simulation of a setting, if it was started."""
+        """The simulation of a setting, if it was started; it counts as looked at."""
         with self._lock:
-            return self._known.get(simulated_part(setting))
+            found = self._known.get(simulated_part(setting))
+            if found is not None:
+                found.seen = time.monotonic()
+            return found
 
     def close(self) -> None:
         """Stop what runs; no new ones."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -17,6 +18,19 @@ from datadose.explore.setting import Setting
 from datadose.planner import Plan, plan_file
 
 LARGEST_UPLOAD = 32 * 2**20
+LARGEST_YAML = 2**18
+LARGEST_REQUEST = 48 * 2**20
+"""Bytes of a request: an upload in base64 and what comes with it."""
+DEEPEST_YAML = 12
+LARGEST_COUNTS = {
+    "max_prompts": 10**6,
+    "rl_prompts": 10**6,
+    "length": 10**6,
+    "steps": 10**6,
+    "chain_steps": 16,
+}
+MOST_SOURCES = 12
+_AT_ONCE = threading.Semaphore(2)
 LARGEST_SPECTRUM = 4000
 LARGEST_MATRIX = 600
 """Above these sizes a plan takes minutes: the command line has no such limit."""
@@ -28,8 +42,18 @@ def plan_uploads(names: Sequence[str], contents: Sequence[str], setting: Setting
     Either one SHIFT.yaml with the .npy files it names, or ``sigma0.npy`` and ``delta.npy`` alone, for which
     length, eta, interference and the rest are those of ``setting``. Nothing else on this machine is read.
 
-    Raises InputError that names the file, the field or the line, and what is allowed.
+    Raises InputError that names the file, the field or the line, and what is allowed; also where two other
+    plans are being made.
     """
+    if not _AT_ONCE.acquire(blocking=False):
+        reject("upload", "one more plan", "two at once on this server; try again in a moment")
+    try:
+        return _plan(names, contents, setting)
+    finally:
+        _AT_ONCE.release()
+
+
+def _plan(names: Sequence[str], contents: Sequence[str], setting: Setting) -> Plan:
     with TemporaryDirectory(prefix="datadose-") as name:
         folder = Path(name)
         try:
@@ -48,13 +72,25 @@ def _written(names: Sequence[str], contents: Sequence[str], folder: Path, settin
     total = 0
     for given, content in zip(names, contents, strict=True):
         name = PurePosixPath(given.replace("\\", "/")).name
+        if len(name) > 100 or not name.isprintable():
+            reject("file", name[:40] + "...", "a name of at most 100 printable characters")
         kind = PurePosixPath(name).suffix.lower()
         if kind not in (".yaml", ".yml", ".npy"):
             reject("file", name, "a SHIFT.yaml (.yaml, .yml) and .npy files")
+        # Base64 takes four characters for three bytes.
+        total += 3 * len(content) // 4
+        if total > LARGEST_UPLOAD + 100:
+            reject(
+                "file", f"{name}, {total:,} bytes with those before it", f"{LARGEST_UPLOAD:,} bytes in all"
+            )
         data = _decoded(name, content)
-        total += len(data)
-        if not data or total > LARGEST_UPLOAD:
-            reject("file", f"{name}, {len(data):,} bytes", f"1 to {LARGEST_UPLOAD:,} bytes in all")
+        most = LARGEST_UPLOAD if kind == ".npy" else LARGEST_YAML
+        if not 0 < len(data) <= most:
+            reject("file", f"{name}, {len(data):,} bytes", f"1 to {most:,} bytes")
+        if kind == ".npy" and not data.startswith(b"\x93NUMPY"):
+            reject("file", name, "an array as numpy.save writes it")
+        if kind != ".npy":
+            _check_yaml(name, data)
         (folder / name).write_bytes(data)
         (arrays if kind == ".npy" else configs).append(name)
     if len(configs) == 1:
@@ -66,6 +102,20 @@ def _written(names: Sequence[str], contents: Sequence[str], folder: Path, settin
         ", ".join([*configs, *arrays]) or "no file",
         "one SHIFT.yaml with the .npy files it names, or sigma0.npy and delta.npy",
     )
+
+
+def _check_yaml(name: str, data: bytes) -> None:
+    """No references and no deep nesting: a few hundred bytes of either can fill a machine's memory."""
+    depth = 0
+    try:
+        for event in yaml.parse(data, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST_YAML:
+                mark = event.start_mark
+                place = name if mark is None else f"{name}, line {mark.line + 1}"
+                reject("config", place, f"YAML without references, nested at most {DEEPEST_YAML} deep")
+    except yaml.YAMLError:
+        return  # The reader says where.
 
 
 def _decoded(name: str, content: str) -> bytes:
@@ -84,7 +134,13 @@ def _made_for_two(folder: Path, setting: Setting) -> Path:
 
 
 def _check(config: PlanConfig, folder: Path) -> None:
-    """Covariances come from the upload alone and are of a size that a page can wait for."""
+    """Covariances come from the upload alone, and all is of a size that a page can wait for."""
+    for name, most in LARGEST_COUNTS.items():
+        value = getattr(config, name)
+        if value is not None and value > most:
+            reject(name, f"{value:,}", f"at most {most:,} here; datadose plan has no limit")
+    if len(config.sources or []) > MOST_SOURCES:
+        reject("sources", f"{len(config.sources or [])} of them", f"at most {MOST_SOURCES} here")
     specs: list[tuple[str, CovarianceSpec]] = [("sigma0", config.sigma0), ("delta", config.delta)]
     specs += [(f"covariance of source {source.name}", source.covariance) for source in config.sources or []]
     for field, spec in specs:
@@ -107,9 +163,12 @@ def _check_file(field: str, name: str, folder: Path) -> None:
             field, name, f"the name of a .npy file of the same upload ({', '.join(found) or 'there is none'})"
         )
     try:
-        shape = np.load(folder / name, allow_pickle=False, mmap_mode="r").shape
-    except (ValueError, OSError, EOFError):
-        return  # The reader says what is wrong with it.
+        array = np.load(folder / name, allow_pickle=False, mmap_mode="r")
+    except (ValueError, OSError, EOFError, OverflowError):
+        reject(field, name, "a readable .npy file of numbers")
+    shape = array.shape
+    if array.dtype.kind not in "fiu":
+        reject(field, f"{name} of {array.dtype}", "real numbers")
     most = LARGEST_MATRIX if len(shape) == 2 else LARGEST_SPECTRUM
     if shape and shape[0] > most:
         reject(

@@ -1,8 +1,88 @@
-// What only the browser can do: keep the address in step with the sliders, and say which scheme it shows.
+// What only the browser can do: gather the sliders, keep the address in step, and say which scheme it shows.
 (function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const scheme = () => (dark.matches ? "dark" : "light");
   dark.addEventListener("change", () => window.dash_clientside.set_props("scheme", { data: scheme() }));
+
+  // A hand moves faster than a server answers: only the newest setting is asked for, once the last answer is there.
+  let inFlight = 0;
+  const ask = window.fetch;
+  window.fetch = function (resource, ...rest) {
+    const address = typeof resource === "string" ? resource : resource.url;
+    if (!address.includes("_dash-update-component")) return ask.call(this, resource, ...rest);
+    inFlight += 1;
+    return ask
+      .call(this, resource, ...rest)
+      .then((answer) => {
+        if (answer.status === 413) say("complaint", "upload: too many bytes; allowed: 32 MiB in all");
+        return answer;
+      })
+      .finally(() => (inFlight -= 1));
+  };
+
+  const LONGEST_WAIT = 1500;
+  const STILL = 400;
+  let newest = null, waiting = null, since = 0, resting = null;
+
+  function flush() {
+    if (inFlight > 0 && performance.now() - since < LONGEST_WAIT) {
+      waiting = setTimeout(flush, 15);
+      return;
+    }
+    waiting = null;
+    set("setting", newest);
+  }
+
+  function say(id, children) {
+    window.dash_clientside.set_props(id, { children });
+  }
+
+  function set(id, data) {
+    try {
+      window.dash_clientside.set_props(id, { data });
+    } catch (gone) {
+      // The view was left before its turn came.
+    }
+  }
+
+  function gather(values, chosen, levels, ids, choices, carried) {
+    const data = Object.assign({}, carried);
+    ids.forEach((id, place) => (data[id.name] = values[place]));
+    choices.forEach((id, place) => (data[id.name] = chosen[place]));
+    if (levels.length) data.levels = levels.some((level) => level) ? levels.map((level) => level || 0).join(",") : "";
+    newest = data;
+    if (waiting === null) {
+      since = performance.now();
+      waiting = setTimeout(flush, 0);
+    }
+    clearTimeout(resting);
+    resting = setTimeout(() => set("still", data), STILL);
+    return window.dash_clientside.no_update;
+  }
+
+  // A slider and its typed number say the same; what cannot be is moved to what can.
+  function agree(drawn, typed, low, high, step) {
+    const trigger = window.dash_clientside.callback_context.triggered[0].prop_id;
+    let value = drawn;
+    if (trigger.includes("-typed")) {
+      if (typed === null || typed === undefined || Number.isNaN(Number(typed))) return [drawn, drawn];
+      value = Math.min(high, Math.max(low, Number(typed)));
+      if (Number.isInteger(low) && step >= 1) value = Math.round(value);
+    }
+    const same = window.dash_clientside.no_update;
+    return [value === drawn ? same : value, value === typed ? same : value];
+  }
+
+  // Dash names neither the handle of a slider nor its number: the group around them has the name.
+  function name() {
+    document.querySelectorAll(".control[aria-labelledby]").forEach((group) => {
+      const label = group.getAttribute("aria-labelledby");
+      group.querySelectorAll("[role=slider], input[type=number]").forEach((part) => {
+        if (part.getAttribute("aria-labelledby") !== label) part.setAttribute("aria-labelledby", label);
+      });
+    });
+  }
+  new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
 
   function keep(query, path, tabs) {
     const search = query === undefined || query === null ? window.location.search : query ? "?" + query : "";
@@ -18,5 +98,5 @@
     return tabs.map((tab) => "/" + tab.name + search);
   }
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { explore: { scheme, keep } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { explore: { scheme, keep, gather, agree } });
 })();

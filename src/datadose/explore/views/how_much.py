@@ -10,17 +10,16 @@ from datadose.errors import InputError
 from datadose.explore import answers
 from datadose.explore.charts import dose_chart, palette
 from datadose.explore.page import (
-    CONTROLS,
+    SETTING,
     SHIFT_SLIDERS,
     aria,
     graph,
     number,
-    setting_of,
     sliders,
     tiles,
     view,
 )
-from datadose.explore.setting import Setting
+from datadose.explore.setting import Setting, make_setting
 from datadose.explore.simulations import SEEDS, Simulation, Simulations, simulated_part
 
 
@@ -29,8 +28,8 @@ def layout(setting: Setting) -> html.Div:
     return view(
         "how-much",
         "How many SFT prompts?",
-        "The exact post-test error after SFT on B prompts. A few good ones help; the error explodes where B "
-        "is the number of directions that the data span.",
+        "The exact post-test error after SFT on B prompts. Often a few good ones help; the error explodes "
+        "where B is the number of directions that the data span.",
         setting,
         sliders(setting, SHIFT_SLIDERS),
         [
@@ -67,10 +66,10 @@ def _register_answers(app: Dash) -> None:
     @app.callback(
         Output("dose-chart", "figure"),
         Output("dose-numbers", "children"),
-        inputs={**CONTROLS, "scheme": Input("scheme", "data"), "points": Input("points", "data")},
+        inputs={"shown": SETTING, "scheme": Input("scheme", "data"), "points": Input("points", "data")},
     )
-    def draw(values: Any, names: Any, carried: Any, scheme: str, points: Any) -> Any:
-        setting = setting_of(values, names, carried)
+    def draw(shown: Any, scheme: str, points: Any) -> Any:
+        setting = make_setting(shown)
         found, peak = answers.dose(setting), setting.shift().data_rank
         own = points if points and points["of"] == simulated_part(setting).query() else None
         chart = dose_chart(found, peak, setting.max_prompts, palette(scheme), own)
@@ -87,14 +86,14 @@ def _register_answers(app: Dash) -> None:
         )
         return chart, numbers
 
-    @app.callback(Output("sentence", "children"), inputs=CONTROLS)
-    def say(values: Any, names: Any, carried: Any) -> str:
-        reason = answers.stages(setting_of(values, names, carried)).reason
+    @app.callback(Output("sentence", "children"), inputs={"shown": SETTING})
+    def say(shown: Any) -> str:
+        reason = answers.stages(make_setting(shown)).reason
         return reason[:1].upper() + reason[1:] + "."
 
 
 def _register_simulation(app: Dash, simulations: Simulations) -> None:
-    controls = {name: State(part.component_id, part.component_property) for name, part in CONTROLS.items()}
+    setting = {"shown": State("setting", "data")}
     shown = (
         Output("poll", "disabled"),
         Output("points", "data"),
@@ -107,30 +106,33 @@ def _register_simulation(app: Dash, simulations: Simulations) -> None:
     @app.callback(
         Output("poll", "disabled", allow_duplicate=True),
         Output("simulated", "children", allow_duplicate=True),
-        inputs={"clicks": Input("simulate", "n_clicks"), **controls},
+        inputs={"clicks": Input("simulate", "n_clicks"), **setting},
         prevent_initial_call=True,
     )
-    def start(clicks: int, values: Any, names: Any, carried: Any) -> Any:
+    def start(clicks: int, shown: Any) -> Any:
         try:
-            simulations.start(setting_of(values, names, carried))
+            simulations.start(make_setting(shown))
         except InputError as error:
             return True, str(error)
-        return False, "waiting"
+        return False, "starting"
 
     @app.callback(
+        Output("poll", "disabled", allow_duplicate=True),
+        Output("progress", "hidden", allow_duplicate=True),
+        Output("stop", "hidden", allow_duplicate=True),
         Output("simulated", "children", allow_duplicate=True),
-        inputs={"clicks": Input("stop", "n_clicks"), **controls},
+        inputs={"clicks": Input("stop", "n_clicks"), **setting},
         prevent_initial_call=True,
     )
-    def stop(clicks: int, values: Any, names: Any, carried: Any) -> str:
-        found = simulations.find(setting_of(values, names, carried))
-        if found is not None:
-            found.stopped.set()
-        return "stopping after this seed"
+    def stop(clicks: int, shown: Any) -> Any:
+        # Whoever else looks at the same simulation keeps it; one that nobody looks at ends by itself.
+        found = simulations.find(make_setting(shown))
+        done = len(found.curves) if found else 0
+        return True, True, True, f"stopped after {done} of {SEEDS} seeds"
 
-    @app.callback(*shown, inputs={"ticks": Input("poll", "n_intervals"), **CONTROLS})
-    def poll(ticks: int, values: Any, names: Any, carried: Any) -> Any:
-        found = simulations.find(setting_of(values, names, carried))
+    @app.callback(*shown, inputs={"ticks": Input("poll", "n_intervals"), "shown": SETTING})
+    def poll(ticks: int, shown: Any) -> Any:
+        found = simulations.find(make_setting(shown))
         if found is None:
             # Points of another setting stay where they are: the chart does not show them.
             return True, no_update, "0", True, True, ""
@@ -139,15 +141,14 @@ def _register_simulation(app: Dash, simulations: Simulations) -> None:
 
 def _state(found: Simulation) -> tuple[Any, ...]:
     """What the page shows of a simulation on its way or done."""
-    done = len(found.curves)
+    # In this order: a seed may land between the two.
+    finished, done = found.finished, len(found.curves)
     points = {**found.points(), "of": found.setting.query()} if done else no_update
     if found.failure:
         return True, points, "0", True, True, found.failure
-    if found.finished:
-        stopped = (
-            f"stopped after {done} of {SEEDS} seeds"
-            if done < SEEDS
-            else f"{done} seeds, 95 percent intervals"
-        )
-        return True, points, str(done), True, True, stopped
-    return False, points, str(done), False, False, f"{done} of {SEEDS} seeds"
+    if finished:
+        stopped = f"stopped after {done} of {SEEDS} seeds"
+        said = stopped if done < SEEDS else f"{done} seeds, 95 percent intervals"
+        return True, points, str(done), True, True, said
+    said = f"{done} of {SEEDS} seeds" if found.running else "waiting for another simulation"
+    return False, points, str(done), False, False, said

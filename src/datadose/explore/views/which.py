@@ -9,37 +9,25 @@ import numpy as np
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from datadose.covariance import Array
+from datadose.errors import InputError
 from datadose.explore import answers
 from datadose.explore.charts import Chart, Palette, curves_chart, palette, steps_chart
-from datadose.explore.page import CONTROLS, SHIFT_SLIDERS, aria, graph, number, setting_of, sliders, view
-from datadose.explore.setting import EXPONENTS, Setting
+from datadose.explore.page import SETTING, SHIFT_SLIDERS, aria, graph, number, slider, sliders, view
+from datadose.explore.setting import EXPONENTS, GROUPS, Setting, make_setting
 from datadose.planner import Dose
 
-LEVELS = {"levels": Input({"type": "level", "place": ALL}, "value")}
 _STEP = 0.1
 
 
 def layout(setting: Setting) -> html.Div:
     """The view at a setting."""
     exponents = setting.exponents().tolist()
-    dragging = [
-        dcc.Slider(
-            *EXPONENTS,
-            _STEP,
-            value=value,
-            marks=None,
-            updatemode="drag",
-            id={"type": "level", "place": place},
-        )
-        for place, value in enumerate(exponents)
-    ]
-    names = [
-        *(f"level {i + 1} of the shift" for i in range(len(exponents) - 1)),
-        "outside the shift (interference)",
-    ]
+    names = [*(f"Level {i + 1} of the shift" for i in range(GROUPS)), "Outside the shift (interference)"]
     by_number = [
-        html.Div([html.Label(name), slider], className="control", role="group", **aria(label=name))
-        for name, slider in zip(names, dragging, strict=True)
+        slider(
+            {"type": "level", "name": str(place)}, f"label-level-{place}", name, "", value, *EXPONENTS, _STEP
+        )
+        for place, (name, value) in enumerate(zip(names, exponents, strict=True))
     ]
     return view(
         "which",
@@ -92,7 +80,7 @@ def layout(setting: Setting) -> html.Div:
 
 
 def register(app: Dash) -> None:
-    """The view's callbacks. The planner's allocation takes longer than a move: it follows on its own."""
+    """The view's callbacks. The planner's allocation takes longer than a move: it follows when hands rest."""
     _register_dragging(app)
 
     @app.callback(
@@ -102,14 +90,13 @@ def register(app: Dash) -> None:
         Output("hardness-chart", "figure"),
         Output("which-sentence", "children"),
         inputs={
-            **CONTROLS,
-            **LEVELS,
+            "shown": SETTING,
             "scheme": Input("scheme", "data"),
             "planned": Input("planned", "data"),
         },
     )
-    def draw(values: Any, names: Any, carried: Any, levels: list[float], scheme: str, planned: str) -> Any:
-        setting = setting_of(values, names, carried, levels=joined(levels))
+    def draw(shown: Any, scheme: str, planned: str) -> Any:
+        setting = make_setting(shown)
         colors, known = palette(scheme), planned == _shift_of(setting)
         entries = allocations(setting, planner=known)
         doses = [(name, dose, getattr(colors, color), dash) for name, _, dose, color, dash in entries]
@@ -121,9 +108,11 @@ def register(app: Dash) -> None:
             _sentence(setting, planner=known),
         )
 
-    @app.callback(Output("planned", "data"), inputs=CONTROLS)
-    def plan(values: Any, names: Any, carried: Any) -> str:
-        setting = setting_of(values, names, carried)
+    @app.callback(Output("planned", "data"), inputs={"still": Input("still", "data")})
+    def plan(still: Any) -> Any:
+        if still is None:
+            return no_update
+        setting = make_setting(still)
         answers.better_dose(setting)
         return _shift_of(setting)
 
@@ -135,27 +124,24 @@ def _shift_of(setting: Setting) -> str:
 
 def _register_dragging(app: Dash) -> None:
     @app.callback(
-        Output({"type": "level", "place": ALL}, "value"),
+        Output({"type": "level", "name": ALL}, "value"),
         inputs={
             "moved": Input("allocation-chart", "relayoutData"),
             "clicks": Input("undrag", "n_clicks"),
-            "levels": State({"type": "level", "place": ALL}, "value"),
-            **{name: State(part.component_id, part.component_property) for name, part in CONTROLS.items()},
+            "levels": State({"type": "level", "name": ALL}, "value"),
+            "shown": State("setting", "data"),
         },
         prevent_initial_call=True,
     )
-    def drag(moved: Any, clicks: int, levels: list[float], values: Any, names: Any, carried: Any) -> Any:
+    def drag(moved: Any, clicks: int, levels: list[float], shown: Any) -> Any:
         if ctx.triggered_id == "undrag":
             return [0.0] * len(levels)
-        setting = setting_of(values, names, carried, levels=joined(levels))
+        try:
+            setting = make_setting(shown)
+        except InputError:  # Said elsewhere on the page; this callback answers many sliders at once.
+            return [no_update] * len(levels)
         dragged = dragged_levels(moved or {}, setting, levels)
         return [no_update] * len(levels) if dragged is None else dragged
-
-
-def joined(levels: list[float]) -> str:
-    """Slider values as the address has them; empty where nothing was dragged."""
-    values = [0.0 if level is None else level for level in levels]
-    return ",".join(f"{value:g}" for value in values) if any(values) else ""
 
 
 def dragged_levels(moved: dict[str, Any], setting: Setting, levels: list[float]) -> list[float] | None:
@@ -169,7 +155,7 @@ def dragged_levels(moved: dict[str, Any], setting: Setting, levels: list[float])
             continue
         height = max(float(np.mean(ends)), 1e-9)
         exponent = float(np.clip(np.log2(height / paper[place]), *EXPONENTS))
-        found[place] = round(exponent / _STEP) * _STEP
+        found[place if place < setting.level_count else GROUPS] = round(exponent / _STEP) * _STEP
         seen = True
     return found if seen else None
 

@@ -9,18 +9,17 @@ from dash import Dash, Input, Output, html
 from datadose.explore import answers
 from datadose.explore.charts import palette
 from datadose.explore.page import (
-    CONTROLS,
+    SETTING,
     SHIFT_SLIDERS,
     STAGE_SLIDERS,
     aria,
     graph,
     reward_choice,
-    setting_of,
     sliders,
     tiles,
     view,
 )
-from datadose.explore.setting import Setting
+from datadose.explore.setting import Setting, make_setting
 from datadose.explore.stage_charts import learning_chart, map_chart, outlook_chart
 
 
@@ -29,8 +28,8 @@ def layout(setting: Setting) -> html.Div:
     return view(
         "which-stage",
         "SFT, RL, or both?",
-        "SFT learns from demonstrations, RL (outcome supervision) from answers to target prompts. RL bears "
-        "smaller steps the further the shift is, and a verifiable reward teaches only what it passes.",
+        "SFT learns from demonstrations, RL (outcome supervision) from its answers to target prompts. How "
+        "large its steps may be depends on the shift; a verifiable reward teaches only what it passes.",
         setting,
         [reward_choice(setting), sliders(setting, (*STAGE_SLIDERS, *SHIFT_SLIDERS))],
         [
@@ -38,7 +37,7 @@ def layout(setting: Setting) -> html.Div:
             html.Ul(id="stage-numbers", className="tiles"),
             graph(
                 "map-chart",
-                "How large a step RL bears",
+                "How large a step RL bears on many long prompts",
                 "Largest stable step by radius of the shift and thinking steps",
                 size="medium",
                 sticky=True,
@@ -50,7 +49,12 @@ def layout(setting: Setting) -> html.Div:
                 ],
                 className="pair",
             ),
-            graph("learning-chart", "Learning curves", "Predicted error by optimiser steps", size="medium"),
+            graph(
+                "learning-chart",
+                "Learning curves (RL with a dense reward)",
+                "Predicted error by optimiser steps",
+                size="medium",
+            ),
         ],
     )
 
@@ -58,9 +62,9 @@ def layout(setting: Setting) -> html.Div:
 def register(app: Dash) -> None:
     """The view's callbacks."""
 
-    @app.callback(Output("map-chart", "figure"), inputs={**CONTROLS, "scheme": Input("scheme", "data")})
-    def draw_map(values: Any, names: Any, carried: Any, scheme: str) -> Any:
-        setting = setting_of(values, names, carried)
+    @app.callback(Output("map-chart", "figure"), inputs={"shown": SETTING, "scheme": Input("scheme", "data")})
+    def draw_map(shown: Any, scheme: str) -> Any:
+        setting = make_setting(shown)
         found = answers.stability_map(setting)
         return map_chart(found, setting.chain_steps, palette(scheme), dark=scheme == "dark")
 
@@ -69,16 +73,16 @@ def register(app: Dash) -> None:
         Output("pass-bars", "figure"),
         Output("stage-sentence", "children"),
         Output("stage-numbers", "children"),
-        inputs={**CONTROLS, "scheme": Input("scheme", "data")},
+        inputs={"shown": SETTING, "scheme": Input("scheme", "data")},
     )
-    def choose(values: Any, names: Any, carried: Any, scheme: str) -> Any:
-        setting = setting_of(values, names, carried)
+    def choose(shown: Any, scheme: str) -> Any:
+        setting = make_setting(shown)
         colors, choice = palette(scheme), answers.stages(setting)
         needed = "over a million" if choice.steps_needed is None else f"{choice.steps_needed:,}"
         numbers = tiles(
             [
                 (f"{answers.radius(setting):.2g}", f"spectral radius of the shift: {choice.regime}"),
-                (f"{answers.stability_map(setting).here:.2g}", "largest stable step of RL"),
+                (f"{choice.stable_step:.2g}", "largest stable step of RL"),
                 (needed, "steps until RL's error settles"),
             ]
         )
@@ -89,8 +93,10 @@ def register(app: Dash) -> None:
             numbers,
         )
 
-    @app.callback(Output("learning-chart", "figure"), inputs={**CONTROLS, "scheme": Input("scheme", "data")})
-    def learn(values: Any, names: Any, carried: Any, scheme: str) -> Any:
-        setting = setting_of(values, names, carried)
+    @app.callback(
+        Output("learning-chart", "figure"), inputs={"shown": SETTING, "scheme": Input("scheme", "data")}
+    )
+    def learn(shown: Any, scheme: str) -> Any:
+        setting = make_setting(shown)
         before = answers.stages(setting).of("none").error
         return learning_chart(answers.learning_curves(setting), before, palette(scheme))

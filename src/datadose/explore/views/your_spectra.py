@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -14,14 +15,14 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from datadose.covariance import rank
 from datadose.errors import InputError
 from datadose.explore.charts import Palette, dose_chart, palette
-from datadose.explore.page import graph, number, setting_of, tiles, view
-from datadose.explore.setting import Setting
+from datadose.explore.page import graph, number, tiles, view
+from datadose.explore.setting import Setting, make_setting
 from datadose.explore.stage_charts import outlook_chart
 from datadose.explore.uploads import plan_uploads
 from datadose.figures.plan import draw_plan
 from datadose.planner import Dose, Plan
 
-_EVERYTHING = "This is more than the page can wait for."
+_log = logging.getLogger(__name__)
 
 
 def layout(setting: Setting) -> html.Div:
@@ -78,7 +79,7 @@ def register(app: Dash) -> None:
             "contents": Input("upload", "contents"),
             "names": State("upload", "filename"),
             "carried": State("carried", "data"),
-            "scheme": Input("scheme", "data"),
+            "scheme": State("scheme", "data"),
         },
         prevent_initial_call=True,
     )
@@ -86,11 +87,13 @@ def register(app: Dash) -> None:
         if not contents:
             return no_update, no_update
         try:
-            found = plan_uploads(names, contents, setting_of([], [], carried))
+            found = plan_uploads(names, contents, make_setting(carried))
         except InputError as error:
             return [], str(error)
-        except MemoryError:
-            return [], _EVERYTHING
+        except Exception as error:
+            # Whatever a file does to a library below, the page says so and lives on.
+            _log.exception("an upload failed")
+            return [], f"This could not be planned: {type(error).__name__}: {error}"
         return plan_page(found, names, palette(scheme)), ""
 
 
