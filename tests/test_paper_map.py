@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -17,20 +17,6 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CON
 
 def functions_of(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
-
-
-def resolve(name: str) -> object:
-    """The object behind a dotted name, importing the longest module prefix."""
-    parts = name.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            found: object = import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[cut:]:
-            found = getattr(found, part)
-        return found
-    raise ModuleNotFoundError(name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -45,8 +31,8 @@ def test_every_name_in_the_documentation_exists(page: Path) -> None:
     missing += [path for path in paths if not (ROOT / path).exists()]
     for name in re.findall(r"`(datadose(?:\.\w+)+)`", text):
         try:
-            resolve(name)
-        except (ModuleNotFoundError, AttributeError):
+            resolve_name(name)
+        except (ImportError, AttributeError):
             missing.append(name)
     links = re.findall(r"\]\(([\w/.-]+)\)", text)
     missing += [link for link in links if not (page.parent / link).exists()]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from docutils import nodes
@@ -68,17 +68,13 @@ def _home_of(word: str, documented: Any, name: str) -> str | None:
 
 def _definition(name: str) -> str:
     """Where the object that ``name`` stands for is documented: its module and qualified name."""
-    parts = name.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            found: Any = import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[cut:]:
-            found = getattr(found, part, None)
-        home, own = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
-        return f"{home}.{own}" if cut < len(parts) and home and own else name
-    return name
+    try:
+        found = resolve_name(name)
+    except (ImportError, AttributeError):
+        return name
+    # A module has neither.
+    home, own = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
+    return f"{home}.{own}" if home and own else name
 
 
 def _link_code(app: Sphinx, doctree: nodes.document) -> None:

@@ -6,9 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from datadose.llm.language_model import LanguageModel
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -65,6 +68,14 @@ def make_model(folder: Path, *, template: bool = True, seed: int = 0, hidden: in
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random Llama with a chat template."""
     return make_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path) -> LanguageModel:
+    """The same, loaded."""
+    from datadose.llm.language_model import LanguageModel
+
+    return LanguageModel.load(tiny_llama)
 
 
 @pytest.fixture

@@ -20,11 +20,6 @@ from datadose.llm.pool import Message, Row, Text
 from datadose.llm.sketch import TensorSketch
 
 
-@pytest.fixture(scope="module")
-def model(tiny_llama: Path) -> LanguageModel:
-    return LanguageModel.load(tiny_llama)
-
-
 def row(prompt: Text, completion: Text) -> Row:
     return Row("a", prompt, completion, {}, 1)
 

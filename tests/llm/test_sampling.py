@@ -23,11 +23,6 @@ from datadose.llm.verifiers import exact
 PROMPTS = ["1+1=", "what is the capital of this place? ", "what is your name?", "what is"]
 
 
-@pytest.fixture(scope="module")
-def model(tiny_llama: Path) -> LanguageModel:
-    return LanguageModel.load(tiny_llama)
-
-
 def draw(model: LanguageModel, prompts: list[str], **changes: Any) -> list[list[Continuation]]:
     """Continuations of plain prompts."""
     settings: dict[str, Any] = {

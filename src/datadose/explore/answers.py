@@ -26,10 +26,17 @@ from datadose.planner import (
     stage_problem,
 )
 from datadose.planner.dose import COARSE
-from datadose.planner.dynamics import Ground, State, after_outcome, after_sft, long_prompt_path
+from datadose.planner.dynamics import (
+    Ground,
+    State,
+    after_outcome,
+    after_sft,
+    long_prompt_path,
+    start_curvature,
+)
 from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns
-from datadose.theory.outcome import adaptation_radius, population_curvature, rollout_radius
+from datadose.theory.outcome import adaptation_radius, rollout_radius
 from datadose.theory.post_test import hardness
 from datadose.theory.pretraining import pretrained_operator
 
@@ -129,8 +136,7 @@ def hardness_by_level(setting: Setting, covariance: Array) -> Array:
 
 def level_places(setting: Setting) -> list[int]:
     """The index of one direction of each level, then of one outside the shift if there is one."""
-    ends = [int(place) for place in np.cumsum([0, *setting.group_sizes()])]
-    return ends if setting.shifted < setting.dimension else ends[:-1]
+    return setting.level_edges()[:-1]
 
 
 @dataclass(frozen=True)
@@ -153,11 +159,6 @@ class StabilityMap:
     """The stable step of the current shift and k, for long prompts like the others."""
 
 
-def _long_prompt_step(V0: Array, target: Array, steps: int) -> float:
-    """2 over the largest curvature of the k-step outcome loss, many long prompts."""
-    return 2 / max(population_curvature(V0, target, steps)[1], 1e-300)
-
-
 @_remembered(*_DRAGGED, *_DATA, "steps", "reward", "tolerance")
 def stability_map(setting: Setting) -> StabilityMap:
     """The largest stable step over rho(Gamma0^-1 Delta) in [0.1, 10] and k in 1..8."""
@@ -167,9 +168,9 @@ def stability_map(setting: Setting) -> StabilityMap:
     sigma0, delta, own = shift.sigma0[places], shift.delta[places], radius(setting)
     radii, steps = np.geomspace(0.1, 10, 41), np.arange(1.0, 9.0)
     targets = [sigma0 + R / own * delta for R in radii]
-    stable = [[_long_prompt_step(V0, target, int(k)) for target in targets] for k in steps]
+    stable = [[2 / start_curvature(V0, target, int(k)) for target in targets] for k in steps]
     growth = np.array([rollout_radius(V0, target) for target in targets])
-    here = _long_prompt_step(V0, sigma0 + delta, setting.chain_steps)
+    here = 2 / start_curvature(V0, sigma0 + delta, setting.chain_steps)
     return StabilityMap(radii, steps, np.array(stable), growth, own, here)
 
 

@@ -101,6 +101,7 @@ def _register_address(app: Dash) -> None:
         State(controls, "id"),
         State(choices, "id"),
         State("carried", "data"),
+        State("setting", "data"),
     )
     for kind in ("control", "level"):
         drawn, typed = ({"type": name, "name": MATCH} for name in (kind, f"{kind}-typed"))

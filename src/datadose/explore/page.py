@@ -196,6 +196,7 @@ def shell() -> html.Div:
                 ]
             ),
             html.Div(id="complaint", role="alert"),
+            # assets/explore.js says when it is busy: what is live is read out once the answer is whole.
             html.Main(id="page", tabIndex=-1),
             html.Footer(
                 html.P(
@@ -207,6 +208,11 @@ def shell() -> html.Div:
             ),
         ]
     )
+
+
+def as_sentence(reason: str) -> str:
+    """The planner's words with a capital and a full stop."""
+    return f"{reason[:1].upper()}{reason[1:]}."
 
 
 def number(value: float | None) -> str:

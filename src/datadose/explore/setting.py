@@ -56,6 +56,11 @@ class Setting(Strict):
         parts = np.array_split(np.arange(self.shifted), self.level_count)
         return np.array([len(part) for part in parts], dtype=np.int64)
 
+    def level_edges(self) -> list[int]:
+        """Where levels of directions begin, and d: the shift's, then those outside if there are any."""
+        edges = [int(edge) for edge in np.cumsum([0, *self.group_sizes()])]
+        return edges if self.shifted == self.dimension else [*edges, self.dimension]
+
     @property
     def level_count(self) -> int:
         """The number of levels: GROUPS, or m where the shift has fewer directions."""

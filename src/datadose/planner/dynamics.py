@@ -236,9 +236,11 @@ def after_outcome(
     return state, error
 
 
-def start_curvature(ground: Ground, V0: Array) -> float:
-    """The largest curvature of L_OS at V0 for long prompts: exact with spectra, else App. E's bound."""
-    sigma, k = ground.model.target, ground.training.chain_steps
+def start_curvature(V0: Array, sigma: Array, k: int) -> float:
+    """The largest curvature of the k-step L_OS at V0 for many long prompts of the target covariance sigma.
+
+    Exact with spectra, else App. E's bound.
+    """
     if is_spectrum(V0) and is_spectrum(sigma):
         return float(max(population_curvature(V0, sigma, k)[1], 1e-300))
     norm = float(np.linalg.norm(dense(plus(identity_like(V0), product(V0, sigma))), 2))
@@ -253,7 +255,7 @@ def long_prompt_path(ground: Ground, V0: Array, counts: Sequence[int]) -> list[A
     dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated once.
     """
     sigma, k = ground.model.target, ground.training.chain_steps
-    times = np.array(counts, dtype=np.float64) / start_curvature(ground, V0)
+    times = np.array(counts, dtype=np.float64) / start_curvature(V0, sigma, k)
     if is_spectrum(V0) and is_spectrum(sigma):
         u0 = 1 + V0 * sigma
         changes = [error_factor_path(u0, sigma, k, time) - u0 for time in times]

@@ -147,7 +147,7 @@ def _outcome_speed(ground: Ground, prompts: int) -> tuple[float, int | None]:
     model, k = ground.model, ground.training.chain_steps
     columns = Columns(prompts, model.test_second_moment, model.target)
     # L_OS of one step has curvature Phi Phi^T / B; more steps are told for long prompts.
-    curvature = sample_edge([columns]) / prompts if k == 1 else start_curvature(ground, model.V0)
+    curvature = sample_edge([columns]) / prompts if k == 1 else start_curvature(model.V0, model.target, k)
     counts = [int(T) for T in np.unique(np.geomspace(1, 1e6, 25).round())]
     path = long_prompt_path(ground, model.V0, counts) if k > 1 else [model.V0] * len(counts)
     errors = [

@@ -11,18 +11,41 @@
     const address = typeof resource === "string" ? resource : resource.url;
     if (!address.includes("_dash-update-component")) return ask.call(this, resource, ...rest);
     inFlight += 1;
+    mark();
     return ask
       .call(this, resource, ...rest)
       .then((answer) => {
         if (answer.status === 413) say("complaint", "upload: too many bytes; allowed: 32 MiB in all");
         return answer;
       })
-      .finally(() => (inFlight -= 1));
+      .finally(() => {
+        inFlight -= 1;
+        mark();
+      });
   };
 
   const LONGEST_WAIT = 1500;
   const STILL = 400;
+  const QUIET = 100;
   let newest = null, waiting = null, since = 0, resting = null;
+
+  // Busy until no answer is on its way and none is asked for any more: live text is read out then, and tests wait.
+  const whenIdle = window.requestIdleCallback || ((then) => setTimeout(then, 0));
+  let marked = 0, watching = false;
+
+  function mark() {
+    marked = performance.now();
+    document.getElementById("page")?.setAttribute("aria-busy", "true");
+    if (!watching) watch();
+  }
+
+  // An answer may ask for another one: that is known once the browser has nothing to do.
+  function watch() {
+    const asked = inFlight > 0 || waiting !== null || resting !== null;
+    watching = asked || performance.now() - marked < QUIET;
+    if (watching) setTimeout(() => whenIdle(watch), QUIET / 4);
+    else document.getElementById("page")?.setAttribute("aria-busy", "false");
+  }
 
   function flush() {
     if (inFlight > 0 && performance.now() - since < LONGEST_WAIT) {
@@ -45,18 +68,25 @@
     }
   }
 
-  function gather(values, chosen, levels, ids, choices, carried) {
+  function gather(values, chosen, levels, ids, choices, carried, shown) {
     const data = Object.assign({}, carried);
     ids.forEach((id, place) => (data[id.name] = values[place]));
     choices.forEach((id, place) => (data[id.name] = chosen[place]));
     if (levels.length) data.levels = levels.some((level) => level) ? levels.map((level) => level || 0).join(",") : "";
     newest = data;
+    mark();
+    clearTimeout(resting);
+    resting = setTimeout(() => {
+      resting = null;
+      set("still", data);
+      mark();
+    }, STILL);
+    // A view opens with the setting that it shows: answered with everything else that opens, and once.
+    if (waiting === null && JSON.stringify(data) === JSON.stringify(shown)) return data;
     if (waiting === null) {
       since = performance.now();
       waiting = setTimeout(flush, 0);
     }
-    clearTimeout(resting);
-    resting = setTimeout(() => set("still", data), STILL);
     return window.dash_clientside.no_update;
   }
 

@@ -13,6 +13,7 @@ from datadose.explore.page import (
     SETTING,
     SHIFT_SLIDERS,
     aria,
+    as_sentence,
     graph,
     number,
     sliders,
@@ -88,8 +89,7 @@ def _register_answers(app: Dash) -> None:
 
     @app.callback(Output("sentence", "children"), inputs={"shown": SETTING})
     def say(shown: Any) -> str:
-        reason = answers.stages(make_setting(shown)).reason
-        return reason[:1].upper() + reason[1:] + "."
+        return as_sentence(answers.stages(make_setting(shown)).reason)
 
 
 def _register_simulation(app: Dash, simulations: Simulations) -> None:

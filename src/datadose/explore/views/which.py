@@ -169,11 +169,6 @@ def _by_level(setting: Setting, spectrum: Array) -> Array:
     return spectrum[answers.level_places(setting)]
 
 
-def _edges(setting: Setting) -> list[int]:
-    edges = [0, *np.cumsum(setting.group_sizes()).astype(int).tolist()]
-    return edges if setting.shifted == setting.dimension else [*edges, setting.dimension]
-
-
 Entry = tuple[str, Array, Dose, str, str]
 """An allocation: name, spectrum (d,), dose, colour (a name in Palette), dash."""
 
@@ -190,7 +185,7 @@ def allocations(setting: Setting, *, planner: bool) -> list[Entry]:
 
 def allocation_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) -> Chart:
     """The allocations by direction; a handle for each level of one's own."""
-    edges, dragged = _edges(setting), _by_level(setting, setting.dragged_data())
+    edges, dragged = setting.level_edges(), _by_level(setting, setting.dragged_data())
     gap = 0.004 * setting.dimension
     handles = [
         {
@@ -217,7 +212,7 @@ def spectra_chart(setting: Setting, colors: Palette) -> Chart:
         ("pretraining Σ₀", _by_level(setting, shift.sigma0), colors.soft, "solid"),
         ("target Σ", _by_level(setting, shift.target), colors.purple, "dash"),
     ]
-    return steps_chart(_edges(setting), shown, "variance", colors, yaxis={"rangemode": "tozero"})
+    return steps_chart(setting.level_edges(), shown, "variance", colors, yaxis={"rangemode": "tozero"})
 
 
 def hardness_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) -> Chart:
@@ -226,7 +221,7 @@ def hardness_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) 
     shown = [("target", target, colors.purple, "dash")]
     for name, data, _, color, dash in entries:
         shown.append((name, answers.hardness_by_level(setting, data), getattr(colors, color), dash))
-    return steps_chart(_edges(setting), shown, "hardness", colors, yaxis={"rangemode": "tozero"})
+    return steps_chart(setting.level_edges(), shown, "hardness", colors, yaxis={"rangemode": "tozero"})
 
 
 def _sentence(setting: Setting, *, planner: bool) -> str:

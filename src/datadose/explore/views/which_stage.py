@@ -13,6 +13,7 @@ from datadose.explore.page import (
     SHIFT_SLIDERS,
     STAGE_SLIDERS,
     aria,
+    as_sentence,
     graph,
     reward_choice,
     sliders,
@@ -89,7 +90,7 @@ def register(app: Dash) -> None:
         return (
             outlook_chart(choice, "error", colors),
             outlook_chart(choice, "pass_rate", colors),
-            choice.reason[:1].upper() + choice.reason[1:] + ".",
+            as_sentence(choice.reason),
             numbers,
         )
 

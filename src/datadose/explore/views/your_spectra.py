@@ -15,7 +15,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from datadose.covariance import rank
 from datadose.errors import InputError
 from datadose.explore.charts import Palette, dose_chart, palette
-from datadose.explore.page import graph, number, tiles, view
+from datadose.explore.page import as_sentence, graph, number, tiles, view
 from datadose.explore.setting import Setting, make_setting
 from datadose.explore.stage_charts import outlook_chart
 from datadose.explore.uploads import plan_uploads
@@ -114,7 +114,7 @@ def plan_page(found: Plan, names: Sequence[str], colors: Palette) -> list[Any]:
     ]
     parts: list[Any] = [
         html.P(f"Plan for {', '.join(names)}", className="small"),
-        html.P(found.recommendation[:1].upper() + found.recommendation[1:] + ".", className="sentence"),
+        html.P(as_sentence(found.recommendation), className="sentence"),
         html.Ul(tiles(numbers), className="tiles"),
         html.P(
             [

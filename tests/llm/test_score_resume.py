@@ -1,0 +1,159 @@
+"""An interrupted run ends with the same bytes, and nothing that still holds is computed twice."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.llm.scored_pool import ROWS, SAMPLED, KilledError, Write, bytes_of, killed_after
+
+from datadose.errors import RunError
+from datadose.llm import score as module
+from datadose.llm.language_model import LanguageModel
+from datadose.llm.score import score
+
+
+@pytest.mark.parametrize(
+    ("target", "name"), [(LanguageModel, "measure"), (module, "sample_batch"), (module, "verify")]
+)
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    target: Any,
+    name: str,
+    model: LanguageModel,
+    write_rows: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_VERIFY_ROWS", 1)
+    pool, out = write_rows(ROWS), tmp_path / "stopped"
+    score(model, pool, tmp_path / "whole", **SAMPLED)
+    with monkeypatch.context() as patch:
+        killed_after(target, name, 2, patch)
+        with pytest.raises(KilledError):
+            score(model, pool, out, **SAMPLED)
+    assert not (out / "manifest.json").exists()
+    # What was finished is not done again: two calls less are needed.
+    calls = {"whole": 0, "rest": 0}
+    for label, folder in (("whole", tmp_path / "again"), ("rest", out)):
+        with monkeypatch.context() as patch:
+            original = getattr(target, name)
+
+            def count(*values: Any, label: str = label, original: Any = original, **options: Any) -> Any:
+                calls[label] += 1
+                return original(*values, **options)
+
+            patch.setattr(target, name, count)
+            score(model, pool, folder, **SAMPLED)
+    assert calls["rest"] == calls["whole"] - 2 > 0
+    assert bytes_of(out) == bytes_of(tmp_path / "whole") == bytes_of(tmp_path / "again")
+
+
+def test_a_finished_run_again_computes_nothing(
+    model: LanguageModel, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, out = write_rows(ROWS), tmp_path / "out"
+    score(model, pool, out, **SAMPLED)
+    before = bytes_of(out)
+    killed_after(LanguageModel, "measure", 0, monkeypatch)
+    killed_after(module, "sample_batch", 0, monkeypatch)
+    score(model, pool, out, **SAMPLED)
+    assert bytes_of(out) == before
+    assert not list((out / ".cache").glob("verdicts-*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "recomputed"),
+    [
+        ({"samples": 4}, {"sample_batch"}),
+        ({"temperature": 0.5}, {"sample_batch"}),
+        ({"max_tokens": 7}, {"sample_batch"}),
+        ({"seed": 1}, {"sample_batch"}),
+        ({"batch_tokens": 300}, {"measure", "sample_batch"}),
+        ({"sketch_size": 256}, {"measure"}),
+        ({"verifier": "exact"}, set()),
+    ],
+)
+def test_a_changed_setting_reuses_only_what_does_not_depend_on_it(
+    change: dict[str, Any],
+    recomputed: set[str],
+    model: LanguageModel,
+    write_rows: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool, out = write_rows(ROWS), tmp_path / "out"
+    score(model, pool, out, **SAMPLED)
+    called = set()
+    for target, name in ((LanguageModel, "measure"), (module, "sample_batch")):
+        original = getattr(target, name)
+
+        def act(*values: Any, name: str = name, original: Any = original, **options: Any) -> Any:
+            called.add(name)
+            return original(*values, **options)
+
+        monkeypatch.setattr(target, name, act)
+    score(model, pool, out, **{**SAMPLED, **change})
+    assert called == recomputed
+    score(model, pool, tmp_path / "fresh", **{**SAMPLED, **change})
+    assert bytes_of(out) == bytes_of(tmp_path / "fresh")
+
+
+def test_another_model_of_the_same_name_is_not_mistaken(
+    tiny_llama: Path, write_rows: Write, tmp_path: Path
+) -> None:
+    folder, pool = tmp_path / "model", write_rows(ROWS)
+    shutil.copytree(tiny_llama, folder)
+    first = score(folder, pool, tmp_path / "out").table["nll"]
+    changed = LanguageModel.load(folder)
+    changed.model.model.norm.weight.mul_(1.5)
+    changed.model.save_pretrained(folder)
+    second = score(folder, pool, tmp_path / "out").table["nll"]
+    assert not np.isclose(first, second).any()
+
+
+def test_a_grown_pool_has_its_new_rows_computed_only(
+    model: LanguageModel, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = score(model, write_rows(ROWS[:8]), out)
+    measured = []
+    original = LanguageModel.measure
+
+    def act(self: LanguageModel, batch: Any, sketch: Any = None) -> Any:
+        measured.extend(batch)
+        return original(self, batch, sketch)
+
+    monkeypatch.setattr(LanguageModel, "measure", act)
+    second = score(model, write_rows(ROWS), out)
+    assert len(measured) == 4
+    assert second.table["nll"][:8].tolist() == first.table["nll"].tolist()
+
+
+def test_a_damaged_cache_file_is_computed_again(
+    model: LanguageModel, write_rows: Write, tmp_path: Path
+) -> None:
+    pool, out = write_rows(ROWS), tmp_path / "out"
+    score(model, pool, out, **SAMPLED)
+    before = bytes_of(out)
+    for path in (out / ".cache").glob("*/*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    score(model, pool, out, **SAMPLED)
+    assert bytes_of(out) == before
+
+
+def test_a_full_disk_is_an_error_in_one_line(
+    model: LanguageModel, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = write_rows(ROWS)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        score(model, pool, tmp_path / "out")
