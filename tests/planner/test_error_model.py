@@ -30,6 +30,7 @@ def test_data_in_their_own_eigenbasis_give_the_same_error(B: int, rank: int | No
         spectrum = np.where(spectrum > 1e-10 * spectrum.max(), spectrum, 0.0)
     model = ErrorModel(V0, 0.3, target, n).rotated(basis)
     column = model.columns(Source(spectrum, n, 1))
+    assert model.along(column).errors([B]).tolist() == pytest.approx([expected], rel=1e-9)
     assert model.error([column], [B]) == pytest.approx(expected, rel=1e-9)
 
 

@@ -51,14 +51,7 @@ def find_dose(error: Callable[[int], float], max_prompts: int, peak: int, *, gri
             seen[B] = error(B)
         return seen[B]
 
-    # Even in log B and in the distance to the peak on either side: minima next to the peak are narrow.
-    pieces = [np.geomspace(1, max_prompts, grid_points)]
-    if peak > 2:
-        pieces.append(peak - np.geomspace(1, peak - 1, grid_points // 2))
-    if max_prompts > peak > 0:
-        pieces.append(peak + np.geomspace(1, max_prompts - peak, grid_points // 2))
-    rounded = np.unique(np.append(np.concatenate(pieces).round().astype(int), [0, max_prompts]))
-    grid = [int(B) for B in rounded if 0 <= B <= max_prompts]
+    grid = _grid(max_prompts, peak, grid_points)
     values = np.array([at(B) for B in grid])
     lowest = values.min()
     for i, value in enumerate(values):
@@ -83,10 +76,28 @@ def dose_of(model: ErrorModel, data: Array, length: int, max_prompts: int, grid_
     """The best number of prompts of covariance ``data``, worked out in its own eigenbasis."""
     spectrum, basis = spectral_basis(data)
     model = model if basis is None else model.rotated(basis)
-    column = model.columns(Source(spectrum, length, 1))
-    return find_dose(
-        lambda B: model.error([column], [B]), max_prompts, rank(spectrum), grid_points=grid_points
-    )
+    along, peak = model.along(model.columns(Source(spectrum, length, 1))), rank(spectrum)
+    grid = _grid(max_prompts, peak, grid_points)
+    at_once = dict(zip(grid, along.errors(grid).tolist(), strict=True))
+
+    def error(B: int) -> float:
+        return at_once[B] if B in at_once else float(along.errors([B])[0])
+
+    return find_dose(error, max_prompts, peak, grid_points=grid_points)
+
+
+def _grid(max_prompts: int, peak: int, points: int) -> list[int]:
+    """0, ``max_prompts`` and numbers between them, even in log B and in the distance to the peak.
+
+    The distance counts on either side: minima next to the peak are narrow.
+    """
+    pieces = [np.geomspace(1, max_prompts, points)]
+    if peak > 2:
+        pieces.append(peak - np.geomspace(1, peak - 1, points // 2))
+    if max_prompts > peak > 0:
+        pieces.append(peak + np.geomspace(1, max_prompts - peak, points // 2))
+    rounded = np.unique(np.append(np.concatenate(pieces).round().astype(int), [0, max_prompts]))
+    return [int(B) for B in rounded if 0 <= B <= max_prompts]
 
 
 def _refine(at: Callable[[int], float], low: int, middle: int, high: int) -> None:

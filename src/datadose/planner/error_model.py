@@ -8,18 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from datadose.covariance import (
-    Array,
-    dense,
-    diagonal,
-    is_spectrum,
-    product,
-    trace_product,
-    transpose,
-    wishart_second_moment,
-)
+from datadose.covariance import Array, is_spectrum, product, transpose, wishart_second_moment
 from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
+from datadose.theory.one_source import OneSource
 from datadose.theory.sensitivity import sensitivity
 
 
@@ -71,25 +63,11 @@ class ErrorModel:
             return np.inf
         if equivalent.distance_to_peak <= 1:
             return np.inf
-        if self.V0.ndim == 2 and equivalent.resolvent.ndim == 1:
-            return self._error_from_spectra(equivalent)
         return equivalent.error(self.target, self.test_second_moment)
 
-    @cached_property
-    def _weighted_start(self) -> tuple[Array, Array]:
-        """(V0^T V0) * M and V0 * M, entry by entry."""
-        M = dense(self.test_second_moment)
-        return (self.V0.T @ self.V0) * M, self.V0 * M
-
-    def _error_from_spectra(self, equivalent: Equivalent) -> float:
-        """The error in O(d^2) where Vbar = V0 D + F with spectra D, F: data in their own eigenbasis."""
-        gram, start = self._weighted_start
-        kept = equivalent.filters[0]
-        fitted = diagonal(equivalent.mean) - diagonal(self.V0) * kept
-        M = self.test_second_moment
-        quadratic = kept @ gram @ kept + 2 * fitted @ start @ kept + fitted**2 @ diagonal(M)
-        linear = 2 * trace_product(equivalent.mean, self.target)
-        return float(1 + (linear + quadratic + equivalent.variance(M)) / len(self.target))
+    def along(self, columns: Columns) -> OneSource:
+        """The error as a function of the number of prompts of one source whose moments are spectra."""
+        return OneSource(self.V0, self.eta, columns, self.target, self.test_second_moment)
 
     def count_gradient(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> Array:
         """dErr/dB_c of every source, shape (K,), also of sources with no prompts yet (their first prompt's).
