@@ -132,9 +132,11 @@ def test_the_command_line_is_the_parser_s_own(site: Path) -> None:
     text = page(site, "reference/command_line")
     commands = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
     assert set(re.findall(r"<h2>datadose (\S+?)<a", text)) == set(commands)
-    for parser in commands.values():
-        options = [o for action in parser._actions for o in action.option_strings if o.startswith("--")]
-        assert [option for option in options if option not in text] == []
+    for name, parser in commands.items():
+        section = text.partition(f"<h2>datadose {name}<a")[2].partition("<h2>")[0]
+        shown = set(re.findall(r"--[\w-]+", html.unescape(re.sub(r"<[^>]+>", "", section))))
+        options = {o for action in parser._actions for o in action.option_strings if o.startswith("--")}
+        assert options <= shown, name
 
 
 def test_the_results_are_the_kept_ones(site: Path) -> None:
@@ -162,6 +164,27 @@ def test_every_kept_picture_with_a_story_is_shown(site: Path) -> None:
     kept = [path for path in (DOCS / "results").glob("*.png") if path.stem.split("-")[0] in STORIES]
     assert len(kept) >= len(STORIES)
     assert [path.name for path in kept if f"_images/{path.name}" not in text] == []
+
+
+def test_claims_under_a_picture_have_the_verdicts_of_its_own_preset(site: Path) -> None:
+    from generated_pages import claim_anchor
+
+    sections = re.findall(r'<section id="[^"]*">\n<h3>(.*?)</section>', page(site, "results"), re.DOTALL)
+    told = 0
+    for section in sections:
+        picture = re.search(r"_images/([\w-]+)\.png", section)
+        assert picture is not None
+        preset = picture[1].partition("-")[2]
+        ledgers = [DOCS / "results" / name for name in ("claims.json", "studies-claims.json")]
+        if preset:
+            ledgers = list((DOCS / "results").glob(f"*-{preset}-claims.json"))
+        kept = {claim_anchor(c["id"]): c["verdict"] for path in ledgers for c in json.loads(path.read_text())}
+        shown = re.findall(
+            r'href="#(claim-[\w-]+)".*?<span class="verdict[^"]*">([\w ]+)<', section, re.DOTALL
+        )
+        assert [(name, verdict) for name, verdict in shown if kept[name] != verdict] == []
+        told += len(shown) if preset else 0
+    assert told > 10
 
 
 def test_the_theory_page_links_every_function_claim_and_erratum(site: Path) -> None:

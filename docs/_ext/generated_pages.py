@@ -92,17 +92,15 @@ def _picture(stem: str, *, alone: bool) -> str:
     command = f"datadose reproduce {name} --preset {preset}"
     if name in STUDIES:
         command = f"make {name.replace('_', '-')}"
-    own = KEPT / f"{stem}-claims.json"
-    claims = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else kept_claims()
-    borne = [claim for claim in claims if claim["id"].startswith(story.claims)] if story.claims else []
+    borne = [c for c in _claims_at(preset) if c["id"].startswith(story.claims)] if story.claims else []
     lines = [f"### {story.title}" + ("" if preset == "quick" else f", preset {preset}")]
     if alone:
         lines.append(story.text)
     lines += [f"![{story.title}](results/{stem}.png)", f"```\n{command}\n```"]
     if borne:
-        lines.append(
-            "Claims: " + ", ".join(f"{_claim_link(c['id'])} {_badge(c['verdict'])}" for c in borne) + "."
-        )
+        judged = "Claims" if preset == "quick" else f"Claims at preset {preset} (the table below is of quick)"
+        links = ", ".join(f"{_claim_link(c['id'])} {_badge(c['verdict'])}" for c in borne)
+        lines.append(f"{judged}: {links}.")
     config = {key: asdict(kind.preset(preset)) for key, kind in TARGETS[name].experiments.items()}
     settings = yaml.safe_dump(_short(config[name]), sort_keys=False, width=90, default_flow_style=None)
     lines += [
@@ -111,6 +109,14 @@ def _picture(stem: str, *, alone: bool) -> str:
         "</details>",
     ]
     return "\n\n".join(lines)
+
+
+def _claims_at(preset: str) -> list[dict[str, Any]]:
+    """The kept verdicts of a preset; a verdict of another preset says nothing about its pictures."""
+    if preset == "quick":
+        return kept_claims()
+    ledgers = sorted(KEPT.glob(f"*-{preset}-claims.json"))
+    return [claim for path in ledgers for claim in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def _short(value: Any) -> Any:

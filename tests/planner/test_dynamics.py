@@ -188,7 +188,8 @@ def test_the_flow_of_three_steps_dense_is_its_closed_form() -> None:
     rotated = turned(where, basis)
     paths = []
     for w in (where, rotated):
-        counts: Any = [time * start_curvature(w.model.V0, w.model.target, 3) for time in (0.01, 0.1, 1.0, 10.0)]
+        curvature = start_curvature(w.model.V0, w.model.target, 3)
+        counts: Any = [time * curvature for time in (0.01, 0.1, 1.0, 10.0)]
         paths.append(long_prompt_path(w, w.model.V0, counts))
     for flat, found in zip(*paths, strict=True):
         np.testing.assert_allclose(basis.T @ found @ basis, np.diag(flat), atol=2e-2 * np.abs(flat).max())

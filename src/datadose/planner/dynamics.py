@@ -103,7 +103,7 @@ class State:
 def descent_ridge(columns: Sequence[Columns], steps: int) -> float:
     """The ridge that T steps of gradient descent at half of the largest stable step amount to.
 
-    Descent on ||V Phi + eta Omega||^2 at step 1/lambda_max(Phi Phi^T) keeps e^{-x} of an eigenvalue mu,
+    Descent on ||V Phi + eta Omega||^2 / 2 at step 1/lambda_max(Phi Phi^T) keeps e^{-x} of an eigenvalue mu,
     x = T mu / lambda_max; a ridge keeps 1 / (1 + mu / ridge). The two agree at x = 0, 1 and infinity for
     ridge = lambda_max / ((e - 1) T), with lambda_max of :func:`sample_edge`.
     """
