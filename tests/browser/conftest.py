@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,11 +27,26 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def explorer(chromium: Any) -> Iterator[str]:
+    """Where the explorer is served."""
+    import waitress
+
+    from datadose.explore import create_server
+
+    server = waitress.create_server(create_server(), host="127.0.0.1", port=0, threads=6)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.close()
+
+
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[OpenPage]:
     """``open_page(address, width="desktop" | "phone", scheme="light" | "dark")`` gives a loaded page.
 
-    Whatever a page writes to the console as an error, or requests from another host, fails the test.
+    Whatever a page writes to the console as an error (but for lines with a part of ``forgive``), or requests
+    from another host, fails the test.
     """
     contexts: list[Any] = []
     complaints: list[str] = []
@@ -39,7 +55,13 @@ def open_page(chromium: Any) -> Iterator[OpenPage]:
         if not request.url.startswith(("http://127.0.0.1", "file:", "data:", "blob:")):
             complaints.append(f"request to {request.url}")
 
-    def open_one(address: str, *, width: str = "desktop", scheme: str = "light") -> Any:
+    def console_said(said: Any, forgive: tuple[str, ...]) -> None:
+        if said.type == "error" and not any(part in said.text for part in forgive):
+            complaints.append(said.text)
+
+    def open_one(
+        address: str, *, width: str = "desktop", scheme: str = "light", forgive: tuple[str, ...] = ()
+    ) -> Any:
         across, down = WIDTHS[width]
         context = chromium.new_context(
             viewport={"width": across, "height": down},
@@ -49,7 +71,7 @@ def open_page(chromium: Any) -> Iterator[OpenPage]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda said: console_said(said, forgive))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", request_seen)
         page.goto(address)

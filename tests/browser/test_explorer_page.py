@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,69 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.browser.conftest import WIDTHS, OpenPage
+from tests.browser.explorer_page import (
+    GOOD,
+    SMALL,
+    TIMEOUT,
+    changed,
+    choose,
+    curve,
+    says,
+    sentence,
+    settled,
+    thumb,
+)
 
 from datadose import Shift, plan, predict_error
-from datadose.explore.setting import Setting
-
-SMALL = "dimension=60&max_prompts=150&length=60"
-"""A setting that a busy machine answers at once."""
-TIMEOUT = 30_000
-
-
-@pytest.fixture(scope="module")
-def explorer(chromium: Any) -> Iterator[str]:
-    import waitress
-
-    from datadose.explore import create_server
-
-    server = waitress.create_server(create_server(), host="127.0.0.1", port=0, threads=6)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-
-
-def settled(page: Any) -> None:
-    """Wait until all answers of what was asked are there; what the page says then is about one setting."""
-    page.wait_for_selector('#page[aria-busy="false"]', timeout=TIMEOUT)
-
-
-def curve(page: Any, chart: str = "dose-chart") -> list[float | None]:
-    """What the chart's first line shows."""
-    settled(page)
-    page.wait_for_function(
-        f"document.querySelector('#{chart} .js-plotly-plot')?.data?.length", timeout=TIMEOUT
-    )
-    return page.evaluate(f"Array.from(document.querySelector('#{chart} .js-plotly-plot').data[0].y)")
-
-
-def thumb(page: Any, name: str) -> Any:
-    return page.locator(f".control:has(#label-{name}) [role=slider]")
-
-
-def changed(page: Any, selector: str, before: str) -> str:
-    page.wait_for_function(
-        "([selector, before]) => document.querySelector(selector)?.innerText !== before",
-        arg=[selector, before],
-        timeout=TIMEOUT,
-    )
-    settled(page)
-    return page.inner_text(selector)
-
-
-def sentence(page: Any, selector: str = "#sentence") -> str:
-    page.wait_for_function(f"document.querySelector('{selector}')?.innerText.length > 20", timeout=TIMEOUT)
-    settled(page)
-    return page.inner_text(selector)
-
-
-def says(page: Any, recommendation: str) -> None:
-    """Wait for the planner's sentence."""
-    page.wait_for_function(
-        "said => document.querySelector('#sentence')?.innerText.toLowerCase() === said",
-        arg=recommendation.lower() + ".",
-        timeout=TIMEOUT,
-    )
+from datadose.explore.page import as_sentence
+from datadose.explore.setting import Setting, read_query
 
 
 def test_the_page_shows_the_planners_own_numbers(explorer: str, open_page: OpenPage) -> None:
@@ -142,39 +94,41 @@ def test_a_view_opens_busy_and_asks_for_each_answer_once(
     assert len(asked) == len(set(asked))
 
 
-def test_every_stage_control_answers(explorer: str, open_page: OpenPage) -> None:
+@pytest.mark.parametrize(
+    ("control", "key", "presses"),
+    [
+        ("reward", "", 0),
+        ("chain_steps", "ArrowRight", 2),
+        ("steps", "ArrowLeft", 90),
+        ("tolerance", "ArrowRight", 3),
+        ("rho", "ArrowRight", 20),
+    ],
+)
+def test_every_stage_control_answers(
+    explorer: str, open_page: OpenPage, control: str, key: str, presses: int
+) -> None:
+    """The page says what the planner says of the setting that the address names."""
     page = open_page(f"{explorer}/which-stage?{SMALL}")
-    said = sentence(page, "#stage-sentence")
-    assert "error" in said
-    page.get_by_text("verifiable: 1 for a pass").click()
-    page.wait_for_function("location.search.includes('reward=verifiable')", timeout=TIMEOUT)
-    bars = "document.querySelector('#error-bars .js-plotly-plot').data[0].y"
-    page.wait_for_function(f"{bars}?.length === 4", timeout=TIMEOUT)
-    radius = page.inner_text("#stage-numbers li:first-child b")
-    thumb(page, "rho").focus()
-    for _ in range(20):
-        page.keyboard.press("ArrowRight")
-    assert float(changed(page, "#stage-numbers li:first-child b", radius)) < float(radius)
-
-
-def test_simulation_shows_progress_then_points_with_bars(explorer: str, open_page: OpenPage) -> None:
-    page = open_page(f"{explorer}/how-much?dimension=200&max_prompts=1500&length=200")
-    sentence(page)
-    page.click("#simulate")
-    page.wait_for_function("!document.querySelector('#progress').hidden", timeout=TIMEOUT)
-    page.wait_for_function(
-        "document.querySelector('#simulated').innerText.startsWith('10 seeds')", timeout=60_000
-    )
-    chart = "document.querySelector('#dose-chart .js-plotly-plot').data"
-    page.wait_for_function(f"{chart}.some(trace => trace.name === 'simulated, 10 seeds')", timeout=TIMEOUT)
-    found = page.evaluate(f"{chart}.find(trace => trace.name.startsWith('simulated'))")
-    assert len(found["y"]) > 10
-    assert max(found["error_y"]["array"]) > 0
-    assert page.evaluate("document.querySelector('#progress').hidden")
-    # Another setting: its curve has no points yet.
-    thumb(page, "rho").focus()
-    page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"!{chart}.some(trace => trace.name.startsWith('simulated'))", timeout=TIMEOUT)
+    sentence(page, "#stage-sentence")
+    if control == "reward":
+        page.get_by_text("verifiable: 1 for a pass").click()
+    else:
+        thumb(page, control).focus()
+        for _ in range(presses):
+            page.keyboard.press(key)
+    page.wait_for_function(f"location.search.includes('{control}=')", timeout=TIMEOUT)
+    settled(page)
+    setting, complaint = read_query(page.evaluate("location.search"))
+    assert complaint == ""
+    assert getattr(setting, control) != getattr(Setting(), control)
+    expected = plan(setting.shift(), 60, 150, training=setting.training()).stages
+    assert expected is not None
+    bars = "document.querySelector('#{} .js-plotly-plot').data[0].x"
+    for chart, name in (("error-bars", "error"), ("pass-bars", "pass_rate")):
+        shown = page.evaluate(bars.format(chart))
+        assert shown == pytest.approx([getattr(outlook, name) for outlook in expected.outlooks], rel=1e-12)
+    assert page.inner_text("#stage-sentence") == as_sentence(expected.reason)
+    assert page.inner_text("#stage-numbers li:nth-child(2) b") == f"{expected.stable_step:.2g}"
 
 
 def test_dragging_the_allocation_changes_its_error(explorer: str, open_page: OpenPage) -> None:
@@ -286,16 +240,6 @@ def uploaded(explorer: str, open_page: OpenPage) -> Iterator[Any]:
     page = open_page(f"{explorer}/your-spectra?{SMALL}")
     page.wait_for_selector("#upload input[type=file]", state="attached")
     return page
-
-
-GOOD = "sigma0: sigma0.npy\ndelta: {blocks: [[1, 20], [0, 40]]}\nlength: 60\neta: 0.2\nmax_prompts: 120\n"
-
-
-def choose(page: Any, *files: Path) -> None:
-    """As a person does it: the button, then the dialog."""
-    with page.expect_file_chooser() as dialog:
-        page.click("#choose")
-    dialog.value.set_files(list(files))
 
 
 def test_an_upload_gives_a_plan_and_its_downloads(uploaded: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from datadose import plan, predict_error, simulate_error
 from datadose.errors import InputError
 from datadose.explore import answers, simulations
-from datadose.explore.charts import curves_chart, dose_chart, palette
+from datadose.explore.charts import counts_axis, curves_chart, dose_chart, palette
 from datadose.explore.setting import Setting
 from datadose.explore.simulations import SEEDS, Simulation, Simulations, simulated_counts
 from datadose.explore.stage_charts import learning_chart, map_chart, outlook_chart
@@ -112,6 +113,36 @@ def test_charts_are_finite_json(setting: Setting, scheme: str) -> None:
     ]
     for chart in charts:
         json.dumps(chart, allow_nan=False)
+
+
+@pytest.mark.parametrize("seeds", [2, 10])
+def test_bars_of_simulated_points_are_95_percent_intervals(seeds: int) -> None:
+    """Student's t of a few seeds: 2,000 normal samples are covered with a frequency within 0.02 of 0.95.
+
+    The frequency's standard deviation is 0.005: right bars fail once in 10^4. 1.96 sem covers 0.70 and 0.92.
+    """
+    setting = SETTINGS[0]
+    values = np.random.default_rng(0).standard_normal((seeds, 2000))
+    sem = (values.std(axis=0, ddof=1) / np.sqrt(seeds)).tolist()
+    points = {"prompts": list(range(2000)), "mean": values.mean(axis=0).tolist(), "sem": sem, "seeds": seeds}
+    chart = dose_chart(answers.dose(setting), 10, 150, palette("light"), points)
+    bars = next(trace for trace in chart["data"] if trace["name"].startswith("simulated"))["error_y"]["array"]
+    covered = np.abs(values.mean(axis=0)) <= np.array(bars)
+    assert abs(covered.mean() - 0.95) < 0.02
+
+
+def test_a_count_beside_the_peak_does_not_set_the_range_of_errors() -> None:
+    setting = Setting(
+        dimension=60, share=0.3, rho=0.5, tilt=1, eta=1, interference=0.001, length=2000, max_prompts=50
+    )
+    dose = answers.dose(setting)
+    beside = replace(dose, error_at_max=1e5)
+    chart = dose_chart(beside, 50, 50, palette("light"))
+    assert chart["layout"]["yaxis"]["range"][1] < np.log10(20 * dose.error_before)
+
+
+def test_the_axis_of_counts_reaches_the_largest_upload() -> None:
+    assert counts_axis(1_000_000)["ticktext"][-1] == "1,000,000"
 
 
 def test_a_dragged_handle_becomes_a_level() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import threading
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 
 from datadose import InputError, Shift, plan
 from datadose.explore import uploads
+from datadose.explore.charts import palette
 from datadose.explore.setting import Setting
 from datadose.explore.uploads import plan_uploads
+from datadose.explore.views.your_spectra import plan_page
 
 REST = "length: 40\neta: 0.2\nmax_prompts: 60\ninterference: 0.01\n"
 BLOCKS = "sigma0: {blocks: [[0.1, 20], [1, 20]]}\n"
@@ -89,12 +92,12 @@ def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
         (
             ["shift.yaml"],
             [text("sigma0: {blocks: [[1, 1000000000]]}\ndelta: [1]\n" + REST)],
-            "sigma0: got dimension 1,000,000,000; allowed: at most 4,000",
+            r"sigma0: got shape \(1000000000,\); allowed: dimension at most 4,000",
         ),
         (
             ["shift.yaml", "big.npy"],
-            [text("sigma0: big.npy\ndelta: big.npy\n" + REST), array(np.zeros((601, 601)))],
-            r"sigma0: got big.npy of shape \(601, 601\); allowed: dimension at most 600",
+            [text("sigma0: big.npy\ndelta: big.npy\n" + REST), array(np.zeros((401, 401)))],
+            r"sigma0: got shape \(401, 401\); allowed: dimension at most 400",
         ),
         (
             ["shift.yaml", "bad.npy"],
@@ -125,12 +128,37 @@ def test_bad_uploads_are_named(names: list[str], contents: list[str], message: s
             BLOCKS + "delta: [1]\n" + REST.replace("60", "9" * 20),
             r"max_prompts: got .*; allowed: at most 1,000,000",
         ),
-        (BLOCKS + "delta: [1]\nchain_steps: 99\n" + REST, "chain_steps: got 99; allowed: at most 16"),
+        (BLOCKS + "delta: [1]\nchain_steps: 99\n" + REST, "chain_steps: got 99; allowed: at most 8"),
     ],
 )
 def test_a_small_file_cannot_exhaust_the_machine(content: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan_uploads(["shift.yaml"], [text(content)], Setting())
+
+
+@pytest.mark.parametrize(
+    ("dimension", "count", "message"),
+    [
+        (20, 9, "sources: got 9 of them; allowed: at most 8 here"),
+        (20, 5, "sources: got 5 of them; allowed: at most 4 with matrices here"),
+        (101, 2, r"sigma0: got shape \(101,\); allowed: dimension at most 100 here"),
+    ],
+)
+def test_sources_take_long_and_are_few(dimension: int, count: int, message: str) -> None:
+    sources = "".join(f"- {{name: s{i}, covariance: dense.npy, size: 5}}\n" for i in range(count))
+    spectra = f"sigma0: {{blocks: [[1, {dimension}]]}}\ndelta: {{blocks: [[1, {dimension}]]}}\n"
+    content = spectra + "length: 60\neta: 0.2\nmax_prompts: 50\nsources:\n" + sources
+    with pytest.raises(InputError, match=message):
+        plan_uploads(["shift.yaml", "dense.npy"], [text(content), array(np.eye(dimension))], Setting())
+
+
+def test_a_plan_with_nothing_to_adapt_to_claims_no_infinite_error() -> None:
+    content = BLOCKS + "delta: {blocks: [[0, 40]]}\n" + REST
+    found = plan_uploads(["shift.yaml"], [text(content)], Setting())
+    page = plan_page(found, ["shift.yaml"], palette("light"))
+    said = json.dumps([part.to_plotly_json() for part in page], default=lambda part: part.to_plotly_json())
+    assert "nothing to adapt to" in said
+    assert "infinite" not in said
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ from datadose.theory.pretraining import pretrained_operator
 T = TypeVar("T")
 _DRAGGED = ("levels",)
 _STAGES = ("chain_steps", "steps", "reward", "tolerance")
+SFT_IGNORES = (*_DRAGGED, *_STAGES)
+"""Fields that the error after SFT on the paper's data does not depend on."""
 _DATA = ("interference", "max_prompts")
 
 
@@ -67,7 +69,7 @@ def _remembered(*ignored: str) -> Callable[[Callable[[Setting], T]], Callable[[S
     return decorate
 
 
-@_remembered(*_DRAGGED, *_STAGES)
+@_remembered(*SFT_IGNORES)
 def error_model(setting: Setting) -> ErrorModel:
     """The exact error of V* as a function of the data, for one thinking step."""
     shift = setting.shift()
@@ -75,7 +77,7 @@ def error_model(setting: Setting) -> ErrorModel:
     return ErrorModel(V0, shift.eta, shift.target, setting.length)
 
 
-@_remembered(*_DRAGGED, *_STAGES)
+@_remembered(*SFT_IGNORES)
 def dose(setting: Setting) -> Dose:
     """The best number of prompts of the paper's data, and the curve around it."""
     return dose_of(error_model(setting), setting.shift().data, setting.length, setting.max_prompts)
@@ -90,21 +92,21 @@ def dragged_dose(setting: Setting) -> Dose:
     return dose_of(error_model(setting), data, setting.length, setting.max_prompts, COARSE)
 
 
-@_remembered(*_DRAGGED, *_STAGES)
+@_remembered(*SFT_IGNORES)
 def better(setting: Setting) -> BetterAllocation:
     """The planner's allocation at the cost of the paper's."""
     model = error_model(setting)
     return better_allocation(setting.shift(), model, setting.length, setting.max_prompts, dose(setting))
 
 
-@_remembered(*_DRAGGED, *_STAGES)
+@_remembered(*SFT_IGNORES)
 def better_dose(setting: Setting) -> Dose:
     """The dose of the planner's allocation, with its curve."""
     data = better(setting).allocation
     return dose_of(error_model(setting), data, setting.length, setting.max_prompts, COARSE)
 
 
-@_remembered(*_DRAGGED, *_STAGES, *_DATA)
+@_remembered(*SFT_IGNORES, *_DATA)
 def radius(setting: Setting) -> float:
     """rho(Gamma0^-1 Delta): below 1 the shift is incremental, above it is novel."""
     shift = setting.shift()

@@ -102,6 +102,8 @@ def _register_address(app: Dash) -> None:
         State(choices, "id"),
         State("carried", "data"),
         State("setting", "data"),
+        State("defaults", "data"),
+        State({"type": "tab", "name": ALL}, "id"),
     )
     for kind in ("control", "level"):
         drawn, typed = ({"type": name, "name": MATCH} for name in (kind, f"{kind}-typed"))

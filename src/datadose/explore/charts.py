@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from datadose.covariance import Array
 from datadose.planner import Dose
@@ -43,7 +44,7 @@ PALETTES = {
         "rgba(63,199,154,.20)",
     ),
 }  # fmt: skip
-_COUNTS = (0, 1, 3, 10, 30, 100, 300, 1000, 3000)
+_COUNTS = (0, *(int(m * 10**p) for p in range(7) for m in (1, 3)))
 
 
 def palette(scheme: str | None) -> Palette:
@@ -126,10 +127,11 @@ def _star(dose: Dose, name: str, color: str, edge: str, *, legend: bool = True) 
 
 
 def _error_range(doses: Sequence[Dose]) -> list[float]:
-    """A range that shows the curves but for their peak, in log10."""
+    """A range that shows the curves but for their peak, in log10; the last point may be beside the peak."""
     lowest = min(dose.error for dose in doses)
-    heights = [max(3 * dose.error_before, dose.error_at_max or 0.0) for dose in doses]
-    return [float(np.log10(0.8 * lowest)), float(np.log10(1.5 * min(max(heights), 30 * min(heights))))]
+    before = min(dose.error_before for dose in doses)
+    highest = max(dose.error_at_max or 0.0 for dose in doses)
+    return [float(np.log10(0.8 * lowest)), float(np.log10(1.5 * max(3 * before, min(highest, 10 * before))))]
 
 
 def dose_chart(
@@ -211,7 +213,8 @@ def _band(near: Sequence[float], colors: Palette) -> dict[str, Any]:
 
 
 def _simulated(found: dict[str, Any], colors: Palette) -> dict[str, Any]:
-    bars = [None if sem is None else 1.96 * sem for sem in found["sem"]]
+    quantile = stats.t.ppf(0.975, max(found["seeds"] - 1, 1))
+    bars = [None if sem is None else quantile * sem for sem in found["sem"]]
     return {
         "type": "scatter",
         "mode": "markers",

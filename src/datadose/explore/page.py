@@ -161,7 +161,9 @@ def view(
             html.Div(
                 [
                     html.Section(controls, className="controls", **aria(label="Setting")),
-                    html.Section(list(answers), className="answers", **aria(label="Answer")),
+                    html.Section(
+                        list(answers), id="answers", className="answers", tabIndex=-1, **aria(label="Answer")
+                    ),
                 ],
                 className="split",
             ),
@@ -180,11 +182,12 @@ def shell() -> html.Div:
     return html.Div(
         [
             dcc.Location(id="address", refresh=False),
+            dcc.Store(id="defaults", data=Setting().model_dump()),
             dcc.Store(id="scheme"),
             dcc.Store(id="query"),
             html.Header(
                 [
-                    html.A("Skip to the answer", href="#page", className="skip"),
+                    html.A("Skip to the answer", href="#answers", className="skip"),
                     html.H1("Which data, how much, at which stage?"),
                     html.Nav(
                         [
@@ -200,9 +203,11 @@ def shell() -> html.Div:
             html.Main(id="page", tabIndex=-1),
             html.Footer(
                 html.P(
-                    "Every curve is datadose's exact theory for linear self-attention on in-context linear "
-                    "regression, computed here; errors are divided by d, and 1 is the error of predicting "
-                    "nothing. The address of this page holds the setting: share it.",
+                    "All numbers are datadose's theory of linear self-attention on in-context linear "
+                    "regression, computed here: for SFT exact in large dimension; where optimiser steps, "
+                    "more thoughts or a verifiable reward come in, the planner's approximations. Errors are "
+                    "divided by d, and 1 is the error of predicting nothing. The address of this page holds "
+                    "the setting: share it.",
                     className="meta",
                 )
             ),

@@ -93,6 +93,13 @@ class Setting(Strict):
         """How post-training is run; a pass is judged at ``tolerance``."""
         return PostTraining(self.chain_steps, self.steps, self.reward, self.tolerance)
 
+    def planned(self) -> dict[str, Any]:
+        """What a SHIFT.yaml says besides its covariances."""
+        names = (
+            "length", "eta", "interference", "max_prompts", "chain_steps", "steps", "reward", "tolerance",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
     def query(self) -> str:
         """The part of an address after the question mark: what differs from the defaults."""
         return urlencode({k: v for k, v in self.model_dump(exclude_defaults=True).items() if v != ""})
@@ -107,17 +114,7 @@ class Setting(Strict):
         lines = ["# From the explorer. datadose plan shift.yaml"]
         for key, value in blocks.items():
             lines.append(f"{key}: {{blocks: {[pair for pair in value if pair[1]]}}}")
-        for name in (
-            "length",
-            "eta",
-            "interference",
-            "max_prompts",
-            "chain_steps",
-            "steps",
-            "reward",
-            "tolerance",
-        ):
-            lines += [f"{name}: {getattr(self, name)}"]
+        lines += [f"{name}: {value}" for name, value in self.planned().items()]
         return "\n".join(lines) + "\n"
 
 

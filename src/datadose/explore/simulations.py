@@ -13,7 +13,7 @@ import numpy as np
 
 from datadose.curves import SimulatedError, sft_error_curve
 from datadose.errors import reject
-from datadose.explore.answers import dose
+from datadose.explore.answers import SFT_IGNORES, dose
 from datadose.explore.setting import Setting
 
 SEEDS = 10
@@ -109,8 +109,7 @@ class Simulations:
 
 def simulated_part(setting: Setting) -> Setting:
     """The setting without what a simulated curve does not depend on."""
-    ignored = ("levels", "chain_steps", "steps", "reward", "tolerance")
-    return setting.model_copy(update={name: Setting.model_fields[name].default for name in ignored})
+    return setting.model_copy(update={name: Setting.model_fields[name].default for name in SFT_IGNORES})
 
 
 def simulated_counts(setting: Setting) -> list[int]:

@@ -27,13 +27,16 @@ LARGEST_COUNTS = {
     "rl_prompts": 10**6,
     "length": 10**6,
     "steps": 10**6,
-    "chain_steps": 16,
+    "chain_steps": 8,
 }
-MOST_SOURCES = 12
-_AT_ONCE = threading.Semaphore(2)
 LARGEST_SPECTRUM = 4000
-LARGEST_MATRIX = 600
-"""Above these sizes a plan takes minutes: the command line has no such limit."""
+LARGEST_MATRIX = 400
+LARGEST_MATRIX_BESIDE_SOURCES = 100
+MOST_SOURCES = 8
+MOST_DENSE_SOURCES = 4
+"""Up to these sizes a plan takes up to about 20 seconds of one core; the command line has no such limit."""
+_ELSE = "datadose plan has no limit"
+_AT_ONCE = threading.Semaphore(2)
 
 
 def plan_uploads(names: Sequence[str], contents: Sequence[str], setting: Setting) -> Plan:
@@ -126,10 +129,9 @@ def _decoded(name: str, content: str) -> bytes:
 
 
 def _made_for_two(folder: Path, setting: Setting) -> Path:
-    fields = ("length", "eta", "interference", "max_prompts", "chain_steps", "steps", "reward", "tolerance")
-    document = {"sigma0": "sigma0.npy", "delta": "delta.npy"}
+    document = {"sigma0": "sigma0.npy", "delta": "delta.npy", **setting.planned()}
     path = folder / "shift.yaml"
-    path.write_text(yaml.safe_dump({**document, **{name: getattr(setting, name) for name in fields}}))
+    path.write_text(yaml.safe_dump(document))
     return path
 
 
@@ -138,39 +140,39 @@ def _check(config: PlanConfig, folder: Path) -> None:
     for name, most in LARGEST_COUNTS.items():
         value = getattr(config, name)
         if value is not None and value > most:
-            reject(name, f"{value:,}", f"at most {most:,} here; datadose plan has no limit")
-    if len(config.sources or []) > MOST_SOURCES:
-        reject("sources", f"{len(config.sources or [])} of them", f"at most {MOST_SOURCES} here")
+            reject(name, f"{value:,}", f"at most {most:,} here; {_ELSE}")
+    sources = config.sources or []
+    if len(sources) > MOST_SOURCES:
+        reject("sources", f"{len(sources)} of them", f"at most {MOST_SOURCES} here; {_ELSE}")
     specs: list[tuple[str, CovarianceSpec]] = [("sigma0", config.sigma0), ("delta", config.delta)]
-    specs += [(f"covariance of source {source.name}", source.covariance) for source in config.sources or []]
-    for field, spec in specs:
-        if isinstance(spec, str):
-            _check_file(field, spec, folder)
-        else:
-            size = sum(count for _, count in spec.blocks) if isinstance(spec, Blocks) else len(spec)
-            if size > LARGEST_SPECTRUM:
-                reject(
-                    field,
-                    f"dimension {size:,}",
-                    f"at most {LARGEST_SPECTRUM:,} here; datadose plan has no limit",
-                )
-
-
-def _check_file(field: str, name: str, folder: Path) -> None:
-    if name != PurePosixPath(name).name or not (folder / name).is_file():
-        found = sorted(path.name for path in folder.glob("*.npy"))
+    specs += [(f"covariance of source {source.name}", source.covariance) for source in sources]
+    shapes = {name: _shape(name, spec, folder) for name, spec in specs}
+    are_dense = any(len(shape) == 2 for shape in shapes.values())
+    if are_dense and len(sources) > MOST_DENSE_SOURCES:
         reject(
-            field, name, f"the name of a .npy file of the same upload ({', '.join(found) or 'there is none'})"
+            "sources", f"{len(sources)} of them", f"at most {MOST_DENSE_SOURCES} with matrices here; {_ELSE}"
         )
+    for name, shape in shapes.items():
+        most = LARGEST_SPECTRUM
+        if are_dense:
+            most = LARGEST_MATRIX_BESIDE_SOURCES if sources else LARGEST_MATRIX
+        if shape and shape[0] > most:
+            reject(name, f"shape {shape}", f"dimension at most {most:,} here; {_ELSE}")
+
+
+def _shape(field: str, spec: CovarianceSpec, folder: Path) -> tuple[int, ...]:
+    """The shape of a covariance, without reading its numbers."""
+    if isinstance(spec, Blocks):
+        return (sum(count for _, count in spec.blocks),)
+    if not isinstance(spec, str):
+        return (len(spec),)
+    if spec != PurePosixPath(spec).name or not (folder / spec).is_file():
+        found = ", ".join(sorted(path.name for path in folder.glob("*.npy"))) or "there is none"
+        reject(field, spec, f"the name of a .npy file of the same upload ({found})")
     try:
-        array = np.load(folder / name, allow_pickle=False, mmap_mode="r")
+        array = np.load(folder / spec, allow_pickle=False, mmap_mode="r")
     except (ValueError, OSError, EOFError, OverflowError):
-        reject(field, name, "a readable .npy file of numbers")
-    shape = array.shape
+        reject(field, spec, "a readable .npy file of numbers")
     if array.dtype.kind not in "fiu":
-        reject(field, f"{name} of {array.dtype}", "real numbers")
-    most = LARGEST_MATRIX if len(shape) == 2 else LARGEST_SPECTRUM
-    if shape and shape[0] > most:
-        reject(
-            field, f"{name} of shape {shape}", f"dimension at most {most:,} here; datadose plan has no limit"
-        )
+        reject(field, f"{spec} of {array.dtype}", "real numbers")
+    return tuple(int(size) for size in array.shape)

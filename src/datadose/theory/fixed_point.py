@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from datadose.covariance import RELATIVE_ZERO, Array, is_spectrum, product, trace, trace_product
+from datadose.covariance import RELATIVE_ZERO, Array, is_spectrum, product, trace
 from datadose.errors import InputError
 
 
@@ -145,10 +145,10 @@ def solve_fixed_point(
     value, R = _potential(x, features, regime, linear, identity)
     for _ in range(200):
         q = np.exp(x)
-        CR = [qa * product(C, R) for qa, C in zip(q, features.moments, strict=True)]
-        filled = np.array([trace(X) for X in CR])
+        CR = np.stack([qa * product(C, R) for qa, C in zip(q, features.moments, strict=True)])
+        filled = CR.sum(axis=1) if is_spectrum(R) else CR.trace(axis1=1, axis2=2)
         gradient = linear * q + filled - counts
-        curvature = np.diag(linear * q + filled) - np.array([[trace_product(X, Y) for Y in CR] for X in CR])
+        curvature = np.diag(linear * q + filled) - _traces_of_products(CR)
         bent = np.zeros_like(curvature)
         for pair in features.couplings if regime.loose else ():
             own, s, B = slice(pair.first, pair.first + 2), pair.root(q, counts), counts[pair.first]
@@ -180,6 +180,12 @@ def solve_fixed_point(
                 return np.exp(x), R
             break
     raise NoFixedPointError("prompts", counts, "numbers of prompts away from the peaks of the sources")
+
+
+def _traces_of_products(X: Array) -> Array:
+    """tr(X_a X_b), shape (F, F), for spectra (F, d) or matrices (F, d, d)."""
+    flat = X.reshape(len(X), -1)
+    return flat @ (flat if X.ndim == 2 else X.transpose(0, 2, 1).reshape(len(X), -1)).T
 
 
 def _solve_positive(curvature: Array, bent: Array, gradient: Array) -> Array:

@@ -5,7 +5,7 @@
   dark.addEventListener("change", () => window.dash_clientside.set_props("scheme", { data: scheme() }));
 
   // A hand moves faster than a server answers: only the newest setting is asked for, once the last answer is there.
-  let inFlight = 0;
+  let inFlight = 0, silent = false;
   const ask = window.fetch;
   window.fetch = function (resource, ...rest) {
     const address = typeof resource === "string" ? resource : resource.url;
@@ -14,9 +14,10 @@
     mark();
     return ask
       .call(this, resource, ...rest)
-      .then((answer) => {
-        if (answer.status === 413) say("complaint", "upload: too many bytes; allowed: 32 MiB in all");
-        return answer;
+      .then(heard, (error) => {
+        silent = true;
+        say("complaint", "the server does not answer: does datadose explore still run?");
+        throw error;
       })
       .finally(() => {
         inFlight -= 1;
@@ -24,9 +25,18 @@
       });
   };
 
+  function heard(answer) {
+    if (answer.status === 413) say("upload-complaint", "upload: too many bytes; allowed: 32 MiB in all");
+    else if (!answer.ok) say("complaint", `the server failed (${answer.status}): its log says why`);
+    else if (silent) say("complaint", "");
+    silent = !answer.ok;
+    return answer;
+  }
+
   const LONGEST_WAIT = 1500;
   const STILL = 400;
   const QUIET = 100;
+  const LOOK = 300;
   let newest = null, waiting = null, since = 0, resting = null;
 
   // Busy until no answer is on its way and none is asked for any more: live text is read out then, and tests wait.
@@ -56,25 +66,32 @@
     set("setting", newest);
   }
 
-  function say(id, children) {
-    window.dash_clientside.set_props(id, { children });
-  }
-
-  function set(id, data) {
+  function put(id, properties) {
     try {
-      window.dash_clientside.set_props(id, { data });
+      window.dash_clientside.set_props(id, properties);
     } catch (gone) {
       // The view was left before its turn came.
     }
   }
 
-  function gather(values, chosen, levels, ids, choices, carried, shown) {
+  const say = (id, children) => put(id, { children });
+  const set = (id, data) => put(id, { data });
+
+  // A view opened before the last move is answered opens with that move.
+  function carry(data, defaults, tabs) {
+    const differs = Object.entries(data).filter(([name, value]) => value !== defaults[name]);
+    const search = differs.length ? "?" + new URLSearchParams(differs) : "";
+    tabs.forEach((tab) => put(tab, { href: "/" + tab.name + search }));
+  }
+
+  function gather(values, chosen, levels, ids, choices, carried, shown, defaults, tabs) {
     const data = Object.assign({}, carried);
     ids.forEach((id, place) => (data[id.name] = values[place]));
     choices.forEach((id, place) => (data[id.name] = chosen[place]));
-    if (levels.length) data.levels = levels.some((level) => level) ? levels.map((level) => level || 0).join(",") : "";
+    if (levels.length) data.levels = levels.some((level) => level) ? levels.map(exponent).join(",") : "";
     newest = data;
     mark();
+    carry(data, defaults, tabs);
     clearTimeout(resting);
     resting = setTimeout(() => {
       resting = null;
@@ -89,6 +106,9 @@
     }
     return window.dash_clientside.no_update;
   }
+
+  // Plain digits: a number such as 1e-7 is not one of an address.
+  const exponent = (level) => String(Number((level || 0).toFixed(3)));
 
   // A slider and its typed number say the same; what cannot be is moved to what can.
   function agree(drawn, typed, low, high, step) {
@@ -114,6 +134,14 @@
   }
   new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
 
+  // The next look at a simulation, once the last one is answered.
+  let looking = null;
+  function look_again(running) {
+    clearTimeout(looking);
+    if (running) looking = setTimeout(() => set("look", running.look), LOOK);
+    return window.dash_clientside.no_update;
+  }
+
   function keep(query, path, tabs) {
     const search = query === undefined || query === null ? window.location.search : query ? "?" + query : "";
     // Replaced, not pushed: a drag is one step of the history.
@@ -128,5 +156,13 @@
     return tabs.map((tab) => "/" + tab.name + search);
   }
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { explore: { scheme, keep, gather, agree } });
+  // By hand: following the link would change the address, and with it build the view anew.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.(".skip");
+    if (!link) return;
+    event.preventDefault();
+    (document.getElementById("answers") || document.getElementById("page")).focus();
+  });
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { explore: { scheme, keep, gather, agree, look_again } });
 })();

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from datadose.errors import InputError
 from datadose.explore import answers
@@ -51,7 +51,8 @@ def layout(setting: Setting) -> html.Div:
                 ],
                 className="simulate",
             ),
-            dcc.Interval(id="poll", interval=300, disabled=True),
+            dcc.Store(id="running"),
+            dcc.Store(id="look"),
             dcc.Store(id="points"),
         ],
     )
@@ -93,62 +94,58 @@ def _register_answers(app: Dash) -> None:
 
 
 def _register_simulation(app: Dash, simulations: Simulations) -> None:
-    setting = {"shown": State("setting", "data")}
-    shown = (
-        Output("poll", "disabled"),
+    """One callback for all that changes what is shown: of two answers on their way the page keeps the newer.
+
+    Each answer arms the next look, so that a slow line slows the looks and never drops them.
+    """
+    app.clientside_callback(ClientsideFunction("explore", "look_again"), Input("running", "data"))
+
+    @app.callback(
         Output("points", "data"),
         Output("progress", "value"),
         Output("progress", "hidden"),
         Output("stop", "hidden"),
         Output("simulated", "children"),
+        Output("running", "data"),
+        inputs={
+            "clicks": Input("simulate", "n_clicks"),
+            "stops": Input("stop", "n_clicks"),
+            "looks": Input("look", "data"),
+            "shown": SETTING,
+            "running": State("running", "data"),
+        },
     )
-
-    @app.callback(
-        Output("poll", "disabled", allow_duplicate=True),
-        Output("simulated", "children", allow_duplicate=True),
-        inputs={"clicks": Input("simulate", "n_clicks"), **setting},
-        prevent_initial_call=True,
-    )
-    def start(clicks: int, shown: Any) -> Any:
-        try:
-            simulations.start(make_setting(shown))
-        except InputError as error:
-            return True, str(error)
-        return False, "starting"
-
-    @app.callback(
-        Output("poll", "disabled", allow_duplicate=True),
-        Output("progress", "hidden", allow_duplicate=True),
-        Output("stop", "hidden", allow_duplicate=True),
-        Output("simulated", "children", allow_duplicate=True),
-        inputs={"clicks": Input("stop", "n_clicks"), **setting},
-        prevent_initial_call=True,
-    )
-    def stop(clicks: int, shown: Any) -> Any:
-        # Whoever else looks at the same simulation keeps it; one that nobody looks at ends by itself.
-        found = simulations.find(make_setting(shown))
-        done = len(found.curves) if found else 0
-        return True, True, True, f"stopped after {done} of {SEEDS} seeds"
-
-    @app.callback(*shown, inputs={"ticks": Input("poll", "n_intervals"), "shown": SETTING})
-    def poll(ticks: int, shown: Any) -> Any:
-        found = simulations.find(make_setting(shown))
+    def simulate(clicks: int, stops: int | None, looks: int | None, shown: Any, running: Any) -> Any:
+        setting, stops = make_setting(shown), stops or 0
+        if ctx.triggered_id == "simulate":
+            try:
+                simulations.start(setting)
+            except InputError as error:
+                return no_update, "0", True, True, str(error), None
+        found = simulations.find(setting)
         if found is None:
             # Points of another setting stay where they are: the chart does not show them.
-            return True, no_update, "0", True, True, ""
-        return _state(found)
+            return no_update, "0", True, True, "", None
+        if ctx.triggered_id == "stop" or (
+            ctx.triggered_id == "look" and running and stops > running["stops"]
+        ):
+            # Whoever else looks at the same simulation keeps it; one that nobody looks at ends by itself.
+            said = f"stopped after {len(found.curves)} of {SEEDS} seeds"
+            return no_update, "0", True, True, said, None
+        more, *state = _state(found)
+        return *state, {"look": (looks or 0) + 1, "stops": stops} if more else None
 
 
-def _state(found: Simulation) -> tuple[Any, ...]:
-    """What the page shows of a simulation on its way or done."""
+def _state(found: Simulation) -> tuple[bool, Any, str, bool, bool, str]:
+    """Whether there is more to come, and what the page shows of a simulation on its way or done."""
     # In this order: a seed may land between the two.
     finished, done = found.finished, len(found.curves)
     points = {**found.points(), "of": found.setting.query()} if done else no_update
     if found.failure:
-        return True, points, "0", True, True, found.failure
+        return False, points, "0", True, True, found.failure
     if finished:
         stopped = f"stopped after {done} of {SEEDS} seeds"
         said = stopped if done < SEEDS else f"{done} seeds, 95 percent intervals"
-        return True, points, str(done), True, True, said
+        return False, points, str(done), True, True, said
     said = f"{done} of {SEEDS} seeds" if found.running else "waiting for another simulation"
-    return False, points, str(done), False, False, said
+    return True, points, str(done), False, False, said

@@ -69,7 +69,7 @@ def layout(setting: Setting) -> html.Div:
                     graph(
                         "hardness-chart",
                         "Hardness for the pretrained model",
-                        "One-step error of the pretrained model by direction",
+                        "Error of the pretrained model by direction, for infinitely long prompts",
                         size="small",
                     ),
                 ],
@@ -155,7 +155,7 @@ def dragged_levels(moved: dict[str, Any], setting: Setting, levels: list[float])
             continue
         height = max(float(np.mean(ends)), 1e-9)
         exponent = float(np.clip(np.log2(height / paper[place]), *EXPONENTS))
-        found[place if place < setting.level_count else GROUPS] = round(exponent / _STEP) * _STEP
+        found[place if place < setting.level_count else GROUPS] = round(round(exponent / _STEP) * _STEP, 1)
         seen = True
     return found if seen else None
 
@@ -199,8 +199,9 @@ def allocation_chart(setting: Setting, entries: Sequence[Entry], colors: Palette
         }
         for place in _handles(setting)
     ]
-    # Room above the paper's to drag into; the same before and after the planner's is known.
-    top = 2.2 * max(float(setting.shift().data.max()), float(dragged.max()) / 1.5)
+    # Room above the paper's to drag into; nearly always the same before and after the planner's is known.
+    highest = [float(data.max()) for _, data, *_ in entries]
+    top = max(2.2 * float(setting.shift().data.max()), 1.5 * float(dragged.max()), 1.05 * max(highest))
     shown = [(name, _by_level(setting, data), getattr(colors, c), dash) for name, data, _, c, dash in entries]
     return steps_chart(edges, shown, "variance", colors, shapes=handles, yaxis={"range": [0, top]})
 
@@ -216,12 +217,14 @@ def spectra_chart(setting: Setting, colors: Palette) -> Chart:
 
 
 def hardness_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) -> Chart:
-    """One-step error of the pretrained model by direction, on the target and on the data."""
+    """Error of the pretrained model by direction, infinitely long prompts, on the target and on the data."""
     target = answers.hardness_by_level(setting, setting.shift().target)
     shown = [("target", target, colors.purple, "dash")]
     for name, data, _, color, dash in entries:
         shown.append((name, answers.hardness_by_level(setting, data), getattr(colors, color), dash))
-    return steps_chart(setting.level_edges(), shown, "hardness", colors, yaxis={"rangemode": "tozero"})
+    return steps_chart(
+        setting.level_edges(), shown, "error, long prompts", colors, yaxis={"rangemode": "tozero"}
+    )
 
 
 def _sentence(setting: Setting, *, planner: bool) -> str:

@@ -75,6 +75,8 @@ def register(app: Dash) -> None:
     @app.callback(
         Output("upload-plan", "children"),
         Output("upload-complaint", "children"),
+        # Forgotten once read: choosing the same file again is a new upload.
+        Output("upload", "contents"),
         inputs={
             "contents": Input("upload", "contents"),
             "names": State("upload", "filename"),
@@ -85,16 +87,16 @@ def register(app: Dash) -> None:
     )
     def show(contents: Any, names: Any, carried: Any, scheme: str) -> Any:
         if not contents:
-            return no_update, no_update
+            return no_update, no_update, no_update
         try:
-            found = plan_uploads(names, contents, make_setting(carried))
+            shown = plan_page(plan_uploads(names, contents, make_setting(carried)), names, palette(scheme))
         except InputError as error:
-            return [], str(error)
+            return [], str(error), None
         except Exception as error:
             # Whatever a file does to a library below, the page says so and lives on.
             _log.exception("an upload failed")
-            return [], f"This could not be planned: {type(error).__name__}: {error}"
-        return plan_page(found, names, palette(scheme)), ""
+            return [], f"This could not be planned: {type(error).__name__}: {error}", None
+        return shown, "", None
 
 
 def plan_page(found: Plan, names: Sequence[str], colors: Palette) -> list[Any]:
@@ -104,11 +106,13 @@ def plan_page(found: Plan, names: Sequence[str], colors: Palette) -> list[Any]:
     draw_plan(document).savefig(picture, format="png", metadata={"Software": None})
     plan_json = json.dumps(document, indent=2, allow_nan=False).encode()
     near = found.near_optimal
+    # Where there is nothing to adapt to no error with all prompts was computed; else None is the peak.
+    planned = found.dose is not None or found.sources is not None
     numbers = [
         (f"{found.prompts:,}", "best number of prompts, B*"),
         (number(found.predicted_error), "error there"),
         (number(found.error_before), "error without SFT"),
-        (number(found.error_at_max_prompts), "error with all that is allowed"),
+        *([(number(found.error_at_max_prompts), "error with all that is allowed")] if planned else []),
         *([(f"{near[0]:,} to {near[1]:,}", "within 5 percent of the best")] if near else []),
         (f"{found.spectral_radius:.2g}", f"spectral radius of the shift: {found.regime}"),
     ]
