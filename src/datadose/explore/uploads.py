@@ -146,13 +146,13 @@ def _check(config: PlanConfig, folder: Path) -> None:
         reject("sources", f"{len(sources)} of them", f"at most {MOST_SOURCES} here; {_ELSE}")
     specs: list[tuple[str, CovarianceSpec]] = [("sigma0", config.sigma0), ("delta", config.delta)]
     specs += [(f"covariance of source {source.name}", source.covariance) for source in sources]
-    shapes = {name: _shape(name, spec, folder) for name, spec in specs}
-    are_dense = any(len(shape) == 2 for shape in shapes.values())
+    shapes = [(name, _shape(name, spec, folder)) for name, spec in specs]
+    are_dense = any(len(shape) == 2 for _, shape in shapes)
     if are_dense and len(sources) > MOST_DENSE_SOURCES:
         reject(
             "sources", f"{len(sources)} of them", f"at most {MOST_DENSE_SOURCES} with matrices here; {_ELSE}"
         )
-    for name, shape in shapes.items():
+    for name, shape in shapes:
         most = LARGEST_SPECTRUM
         if are_dense:
             most = LARGEST_MATRIX_BESIDE_SOURCES if sources else LARGEST_MATRIX
