@@ -8,8 +8,8 @@ Conventions of a page (they are plain Markdown, so it reads the same on GitHub):
 - a block whose first line is ``# NAME.py`` or ``# NAME.yaml`` is that file: it is written, not run.
 - ``sh``, ``yaml`` and ``json`` blocks without such a line are shown only.
 
-Numbers with a decimal point may differ by one unit of the last digit shown or by RELATIVE (more on a page
-where a model is trained, as its test says); whole numbers and words may not. Frames of tables and white space
+Numbers with a decimal point may differ by one unit of the last digit shown or by RELATIVE (at will on a page
+where a toy is trained, as its test says); whole numbers and words may not. Frames of tables and white space
 are not compared.
 """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datadose.planner import PoolSource, PostTraining, plan
     from datadose.reproduction import reproduce
     from datadose.shift import Shift
-    from datadose.theory.asymptotics import Source, mixture_error, predict_error
+    from datadose.theory.asymptotics import Source, mixture_error, predict_curve, predict_error
 
 _HOMES = {
     "InputError": "datadose.errors",
@@ -30,6 +30,7 @@ _HOMES = {
     "PostTraining": "datadose.planner",
     "mixture_error": "datadose.theory.asymptotics",
     "plan": "datadose.planner",
+    "predict_curve": "datadose.theory.asymptotics",
     "predict_error": "datadose.theory.asymptotics",
     "reproduce": "datadose.reproduction",
     "run_pipeline": "datadose.pipeline",
@@ -49,6 +50,7 @@ __all__ = [
     "mixture_error",
     "models",
     "plan",
+    "predict_curve",
     "predict_error",
     "reproduce",
     "run_pipeline",

@@ -171,6 +171,19 @@ def rank(M: Array) -> int:
     return int((values > RELATIVE_ZERO * values.max()).sum()) if values.max() > 0 else 0
 
 
+def rotated(M: Array, basis: Array) -> Array:
+    """U^T M U."""
+    return product(transpose(basis), product(M, basis))
+
+
+def spectral_basis(matrix: Array) -> tuple[Array, Array | None]:
+    """Eigenvalues of a covariance (clipped at 0) and its basis (None for a spectrum: its own)."""
+    if is_spectrum(matrix):
+        return matrix, None
+    values, vectors = np.linalg.eigh(matrix)
+    return np.clip(values, 0.0, None), vectors
+
+
 def pseudo_inverse(M: Array) -> Array:
     """The Moore-Penrose inverse of a PSD ``M``."""
     if is_spectrum(M):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datadose.covariance import rotated, spectral_basis
 from datadose.errors import InputError
 from datadose.planner import ErrorModel
-from datadose.planner.error_model import rotated, rotated_columns, spectral_basis
+from datadose.planner.error_model import rotated_columns
 from datadose.theory.asymptotics import Source, mixture_error
 from datadose.theory.pretraining import pretrained_operator
 

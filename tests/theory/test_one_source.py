@@ -9,7 +9,8 @@ import pytest
 
 from datadose.covariance import wishart_second_moment
 from datadose.errors import InputError
-from datadose.theory.asymptotics import Source
+from datadose.shift import Shift
+from datadose.theory.asymptotics import Source, predict_curve, predict_error
 from datadose.theory.equivalent import PeakError, deterministic_equivalent
 from datadose.theory.one_source import OneSource
 
@@ -47,7 +48,9 @@ def test_it_is_the_general_equivalent(start: str, target: str, noise: float) -> 
         near = [r - 2, r - 1.5, r - 1, r, r + 0.5, r + 1, r + 1.5, r + 2]
         counts = np.array([0, 0.5, 1, *near, *rng.integers(0, 3 * d, 8)], dtype=float)
         counts = counts[counts >= 0]
-        np.testing.assert_allclose(one.errors(counts), [expected(one, B) for B in counts], rtol=1e-11)
+        np.testing.assert_allclose(
+            one.errors(counts, margin=1), [expected(one, B) for B in counts], rtol=1e-11
+        )
 
 
 def test_no_data_at_all_change_nothing() -> None:
@@ -63,7 +66,7 @@ def test_levels_far_apart_and_every_count_up_to_the_peak() -> None:
     columns = Source(data, 200, 1).columns(0.2, 1)
     one = OneSource(-np.ones(d), 0.2, columns, np.ones(d), wishart_second_moment(np.ones(d), 200))
     counts = np.arange(0, 3 * d)
-    np.testing.assert_allclose(one.errors(counts), [expected(one, B) for B in counts], rtol=1e-8)
+    np.testing.assert_allclose(one.errors(counts, margin=1), [expected(one, B) for B in counts], rtol=1e-8)
 
 
 def test_matrices_and_second_conditions_are_refused() -> None:
@@ -74,3 +77,31 @@ def test_matrices_and_second_conditions_are_refused() -> None:
     ):
         with pytest.raises(InputError, match="columns"):
             OneSource(-ones, 0.2, columns, ones, ones)
+
+
+def rotated_shift(seed: int) -> Shift:
+    """Dense covariances that do not commute."""
+    rng = np.random.default_rng(seed)
+    return Shift(psd(rng, 30), psd(rng, 30), psd(rng, 30), 0.3)
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [Shift.two_block(60, 20, 0.1, 0.2, 0.0), Shift.two_block(60, 20, 0.1, 0.2, 0.05), rotated_shift(0)],
+)
+def test_a_predicted_curve_is_the_predicted_error_point_by_point(shift: Shift) -> None:
+    counts = [0, 3, 0.5, 19, 20, 21, 29, 30, 31, 59, 60, 61, 200]
+    found = predict_curve(shift, counts, 40, pretrain_length=50, test_length=70)
+    for B, error in zip(counts, found, strict=True):
+        try:
+            point = predict_error(shift, B, 40, pretrain_length=50, test_length=70)
+        except PeakError:
+            assert np.isinf(error)
+        else:
+            assert error == pytest.approx(point, rel=1e-9)
+
+
+@pytest.mark.parametrize("prompts", [[1, -1], [np.nan], [np.inf], 3])
+def test_prompts_of_a_curve_are_checked(prompts: object) -> None:
+    with pytest.raises(InputError, match="prompts"):
+        predict_curve(Shift.two_block(10, 5, 0.1, 0.2), prompts, 40)  # type: ignore[arg-type]

@@ -126,6 +126,8 @@ def _plan(arguments: argparse.Namespace, _: str) -> None:
 
 def _print_plan(document: dict[str, Any]) -> None:
     """The sentence, then what it rests on."""
+    from datadose.planner import WORTHWHILE
+
     print(f"recommendation: {document['recommendation']}")
     near = document["near_optimal"]
     rows = [
@@ -140,7 +142,7 @@ def _print_plan(document: dict[str, Any]) -> None:
             rows.append([name.replace("_", " "), str(side["prompts"]), show_number(side["predicted"])])
     rows.append(["all that is allowed", "", show_number(document["error_at_max_prompts"])])
     better = document.get("better_allocation")
-    if better and better["gain"] > 0:
+    if better and better["gain"] > WORTHWHILE:
         rows.append(
             ["the planner's allocation", str(better["prompts"]), show_number(better["predicted_error"])]
         )

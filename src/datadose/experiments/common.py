@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -12,7 +13,7 @@ import pandas as pd
 from datadose.curves import sft_error_curve
 from datadose.shift import Shift
 from datadose.sweep import Cell
-from datadose.theory.asymptotics import Form, PeakError, predict_error
+from datadose.theory.asymptotics import Form, PeakError, predict_curve, predict_error
 
 Preset: TypeAlias = Literal["smoke", "quick", "small", "paper"]
 PRESETS: tuple[Preset, ...] = ("smoke", "quick", "small", "paper")
@@ -77,12 +78,19 @@ def curve_cell(block: TwoBlock, interference: float, length: int, counts: Sequen
     return Cell(simulate_curve, {**arguments, "counts": [int(B) for B in counts], "seed": seed})
 
 
-def predicted_or_none(shift: Shift, prompts: float, length: int, form: Form = "exact") -> float | None:
-    """:func:`predict_error`, or None at the peak, where the mean is infinite."""
-    try:
-        return predict_error(shift, prompts, length, form=form)
-    except PeakError:
-        return None
+def predictions(
+    shift: Shift, prompts: Iterable[int], length: int, form: Form = "exact"
+) -> dict[int, float | None]:
+    """B -> :func:`predict_error`; None at the peak, where the mean is infinite."""
+    counts = sorted({*prompts})
+    if form == "exact":
+        curve = predict_curve(shift, counts, length).tolist()
+        return {B: error if np.isfinite(error) else None for B, error in zip(counts, curve, strict=True)}
+    found: dict[int, float | None] = {}
+    for B in counts:
+        with suppress(PeakError):
+            found[B] = predict_error(shift, B, length, form=form)
+    return {B: found.get(B) for B in counts}
 
 
 def sft_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:

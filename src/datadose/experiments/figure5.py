@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from datadose.curves import sft_error_curve
-from datadose.experiments.common import Preset, TwoBlock, as_table, grid, predicted_or_none, sft_row
+from datadose.experiments.common import Preset, TwoBlock, as_table, grid, predictions, sft_row
 from datadose.prompts import draw_moments
 from datadose.sweep import Cell
-from datadose.theory.asymptotics import Form
+from datadose.theory.asymptotics import FORMS, Form
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.sft import first_order_minimiser
@@ -76,6 +76,8 @@ class Figure5:
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """V* rows predicted by the exact form, V~ rows by the first-order form, then all three forms."""
         shift = self.block.shift(self.interference)
+        counts = grid(self.simulated_prompts, self.theory_prompts)
+        predicted = {(n, form): predictions(shift, counts, n, form) for n in self.lengths for form in FORMS}
 
         def row(n: int, B: int, form: Form, **values: Any) -> dict[str, Any]:
             return sft_row(
@@ -84,7 +86,7 @@ class Figure5:
                 prompts=B,
                 length=n,
                 interference=self.interference,
-                predicted=predicted_or_none(shift, B, n, form),
+                predicted=predicted[n, form][B],
                 form=form,
                 estimator="minimiser" if form == "exact" else "first-order",
                 **values,
@@ -96,12 +98,7 @@ class Figure5:
             for form in ("exact", "first-order")
             for B, error in zip(self.simulated_prompts, result[form], strict=True)
         ]
-        rows += [
-            row(n, B, form, model="theory")
-            for n in self.lengths
-            for form in ("exact", "first-order", "as-printed")
-            for B in grid(self.simulated_prompts, self.theory_prompts)
-        ]
+        rows += [row(n, B, form, model="theory") for n in self.lengths for form in FORMS for B in counts]
         return as_table(rows)
 
 

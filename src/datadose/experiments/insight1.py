@@ -22,10 +22,9 @@ import pandas as pd
 
 from datadose.covariance import Array
 from datadose.curves import sft_error_curve
-from datadose.experiments.common import Preset, TwoBlock, as_table, grid, sft_row
+from datadose.experiments.common import Preset, TwoBlock, as_table, grid, predictions, sft_row
 from datadose.shift import Shift
 from datadose.sweep import Cell
-from datadose.theory.asymptotics import PeakError, predict_error
 from datadose.theory.post_test import hardness
 from datadose.theory.pretraining import pretrained_operator
 
@@ -89,13 +88,10 @@ class Insight1:
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a kind, B and seed; ``panel`` is the kind and its measured hardness is in ``claims``."""
-
-        def predicted(kind: str, B: int) -> float | None:
-            try:
-                return predict_error(shift_with_data(self.block, kind), B, self.length)
-            except PeakError:
-                return None
-
+        predicted = {
+            kind: predictions(shift_with_data(self.block, kind), self.prompts, self.length)
+            for kind in {kind for kind, _ in self._pairs()}
+        }
         return as_table(
             [
                 sft_row(
@@ -106,7 +102,7 @@ class Insight1:
                     interference=0.0,
                     seed=seed,
                     error=error,
-                    predicted=predicted(kind, B),
+                    predicted=predicted[kind][B],
                 )
                 for (kind, seed), errors in zip(self._pairs(), results, strict=True)
                 for B, error in zip(self.prompts, errors, strict=True)

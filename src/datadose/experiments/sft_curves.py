@@ -20,7 +20,7 @@ from datadose.experiments.common import (
     as_table,
     curve_cell,
     grid,
-    predicted_or_none,
+    predictions,
     sft_row,
 )
 from datadose.sweep import Cell
@@ -51,12 +51,13 @@ class SftCurves:
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """Simulated rows (model lsa) with their prediction, then the theory on its grid."""
-        predicted: dict[tuple[float, int, int], float | None] = {}
+        counts, lengths = {*self.prompts, *self.theory_prompts}, {*self.lengths, *self.theory_lengths}
+        predicted = {
+            (r, n): predictions(self.block.shift(r), counts, n) for r in self.interferences for n in lengths
+        }
 
         def row(r: float, n: int, B: int, **values: Any) -> dict[str, Any]:
-            if (r, n, B) not in predicted:
-                predicted[r, n, B] = predicted_or_none(self.block.shift(r), B, n)
-            where = {"prompts": B, "length": n, "interference": r, "predicted": predicted[r, n, B]}
+            where = {"prompts": B, "length": n, "interference": r, "predicted": predicted[r, n][B]}
             return sft_row(self.figure, f"r={r:g}", **where, **values)
 
         rows = [

@@ -5,10 +5,19 @@ from datadose.planner.counts import PoolSource, SourceAdvice, noisy_for_clean, p
 from datadose.planner.dose import Dose, dose_of, find_dose
 from datadose.planner.dynamics import PostTraining
 from datadose.planner.error_model import ErrorModel
-from datadose.planner.plan import BetterAllocation, Plan, better_allocation, plan, plan_file, stage_problem
+from datadose.planner.plan import (
+    WORTHWHILE,
+    BetterAllocation,
+    Plan,
+    better_allocation,
+    plan,
+    plan_file,
+    stage_problem,
+)
 from datadose.planner.stage_choice import Outlook, StageChoice, choose_stage
 
 __all__ = [
+    "WORTHWHILE",
     "AllocationProblem",
     "BetterAllocation",
     "Dose",

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from datadose.covariance import Array, is_spectrum, product, transpose, wishart_second_moment
+from datadose.covariance import Array, rotated, wishart_second_moment
 from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
 from datadose.theory.one_source import OneSource
@@ -94,11 +94,6 @@ _FIRST = 1e-3
 """A thousandth of a prompt stands for none when the first prompt's worth is asked for."""
 
 
-def rotated(M: Array, basis: Array) -> Array:
-    """U^T M U."""
-    return product(transpose(basis), product(M, basis))
-
-
 def rotated_columns(columns: Columns, basis: Array) -> Columns:
     """The same columns in the orthonormal ``basis``."""
     pair = columns.pair
@@ -110,11 +105,3 @@ def rotated_columns(columns: Columns, basis: Array) -> Columns:
         cross=rotated(columns.cross, basis),
         pair=pair,
     )
-
-
-def spectral_basis(matrix: Array) -> tuple[Array, Array | None]:
-    """Eigenvalues of a covariance (clipped at 0) and its basis (None for a spectrum: its own)."""
-    if is_spectrum(matrix):
-        return matrix, None
-    values, vectors = np.linalg.eigh(matrix)
-    return np.clip(values, 0.0, None), vectors

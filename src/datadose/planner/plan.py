@@ -19,6 +19,7 @@ from datadose.covariance import (
     product,
     range_basis,
     range_projector,
+    spectral_basis,
     transpose,
 )
 from datadose.errors import require_integer, require_number
@@ -26,7 +27,7 @@ from datadose.planner.allocation import AllocationProblem, Budget, optimise_allo
 from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining
-from datadose.planner.error_model import ErrorModel, rotated_columns, spectral_basis
+from datadose.planner.error_model import ErrorModel, rotated_columns
 from datadose.planner.stage_choice import StageChoice, choose_stage
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
@@ -35,6 +36,10 @@ from datadose.theory.outcome import adaptation_radius
 from datadose.theory.pretraining import pretrained_operator
 
 _LENGTHS = (0.25, 0.5, 2.0, 4.0)
+
+
+WORTHWHILE = 1e-3
+"""A relative gain below this is not told: rounding alone shows one where the paper's allocation is best."""
 
 
 @dataclass(frozen=True)

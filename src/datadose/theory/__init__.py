@@ -8,6 +8,7 @@ from datadose.theory.asymptotics import (
     first_order_limits,
     mixture_equivalent,
     mixture_error,
+    predict_curve,
     predict_error,
 )
 from datadose.theory.outcome import (
@@ -48,6 +49,7 @@ __all__ = [
     "pass_rate",
     "population_minimiser",
     "post_test_error",
+    "predict_curve",
     "predict_error",
     "pretrained_on_mixture",
     "pretrained_operator",

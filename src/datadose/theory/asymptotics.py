@@ -17,12 +17,15 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from datadose.covariance import (
     Array,
     dense,
     product,
+    rotated,
     same_form,
+    spectral_basis,
     trace,
     validate_covariance,
     wishart_second_moment,
@@ -31,6 +34,7 @@ from datadose.errors import reject, require_integer, require_number
 from datadose.shift import Shift
 from datadose.theory.equivalent import Columns, Equivalent, Pair, PeakError, deterministic_equivalent
 from datadose.theory.finite_size import finite_size_correction
+from datadose.theory.one_source import OneSource
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.printed import printed_error
 from datadose.theory.sft import chain_weight
@@ -176,6 +180,35 @@ def predict_error(
     return printed_error(shift, B, n)
 
 
+def predict_curve(
+    shift: Shift,
+    prompts: ArrayLike,
+    length: int,
+    *,
+    pretrain_length: int | None = None,
+    test_length: int | None = None,
+) -> Array:
+    """The exact form of :func:`predict_error` at many numbers of prompts B, in one array: shape (P,), / d.
+
+    Infinite at the peak, B = rank(A). Costs as much as a few single points. Dense covariances are rotated to
+    the eigenbasis of A first. Arguments as there.
+
+    Raises InputError for prompts that are not finite numbers >= 0, and for lengths out of range.
+    """
+    B = np.asarray(prompts, dtype=np.float64)
+    if B.ndim != 1 or not (np.isfinite(B) & (B >= 0)).all():
+        reject("prompts", prompts, "a sequence of finite numbers >= 0")
+    n = require_integer("length", length, 1)
+    n_test = n if test_length is None else require_integer("test_length", test_length, 1)
+    n_pretrain = n if pretrain_length is None else require_integer("pretrain_length", pretrain_length, 1)
+    V0, target = pretrained_operator(shift.sigma0, n_pretrain), shift.target
+    spectrum, basis = spectral_basis(shift.data)
+    if basis is not None:
+        V0, target = rotated(V0, basis), rotated(target, basis)
+    columns = Source(spectrum, n, 1).columns(shift.eta, 1)
+    return OneSource(V0, shift.eta, columns, target, wishart_second_moment(target, n_test)).errors(B)
+
+
 def first_order_error(V0: Array, eta: float, source: Source, target: Array, test_length: int) -> float:
     """Thm B.1 corrected, for any PSD matrices: the limit of Err(V~) / d, V~ = VS + VN of eq. (B.3).
 
@@ -228,5 +261,6 @@ __all__ = [
     "first_order_limits",
     "mixture_equivalent",
     "mixture_error",
+    "predict_curve",
     "predict_error",
 ]

@@ -67,14 +67,14 @@ class OneSource:
         """Squared norms of V0's columns."""
         return np.asarray(self.V0**2 if is_spectrum(self.V0) else (self.V0**2).sum(axis=0))
 
-    def errors(self, counts: ArrayLike) -> Array:
+    def errors(self, counts: ArrayLike, *, margin: float = 0.0) -> Array:
         """(1/d) E ||I + V* S||_F^2 for each B >= 0 of ``counts`` (P,), which may be fractional; shape (P,).
 
-        Infinite within one of the peak, where the mean over finite prompts does not exist.
+        Infinite at the peak and within ``margin`` of it; means over finite prompts do not exist within 1.
         """
         B = np.asarray(counts, dtype=np.float64)
         r = int(self._range.sum())
-        at_peak = (np.abs(B - r) <= 1) & (B > 0) & (r > 0)
+        at_peak = (np.abs(B - r) <= max(margin, RELATIVE_ZERO * r)) & (B > 0) & (r > 0)
         B = np.where(at_peak, 0.0, B)
         q, R, kept, loop = self._solved(B, r)
         C, A, M = self.columns.second_moment, self.columns.cross, diagonal(self.test_second_moment)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datadose.experiments.common import Preset, TwoBlock, curve_cell, grid, predicted_or_none
+from datadose.experiments.common import Preset, TwoBlock, curve_cell, grid, predictions
 from datadose.experiments.insights.setting import insight_row, insight_table
 from datadose.sweep import Cell
 
@@ -71,7 +71,6 @@ class Size:
         """Simulated rows (model lsa) with their prediction, then the theory on its grid."""
 
         def row(r: float, B: int, **values: Any) -> dict[str, Any]:
-            predicted = predictions.setdefault((r, B), self._predicted(r, B))
             return insight_row(
                 NAME,
                 "simulated" if "seed" in values else "theory",
@@ -79,13 +78,17 @@ class Size:
                 prompts=B,
                 length=self.length,
                 interference=r,
-                predicted=predicted,
+                predicted=predicted[r][B],
                 estimator="minimiser",
                 form="exact",
                 **values,
             )
 
-        predictions: dict[tuple[float, int], float | None] = {}
+        counts = {*self.prompts, *self.theory_prompts}
+        predicted = {
+            r: predictions(self.block.shift(r), counts, self.length)
+            for r in {*self.interferences, *self.theory_interferences}
+        }
         rows = [
             row(r, B, seed=seed, error=error)
             for (r, seed), errors in zip(self._curves(), results, strict=True)
@@ -93,9 +96,6 @@ class Size:
         ]
         rows += [row(r, B, model="theory") for r in self.theory_interferences for B in self.theory_prompts]
         return insight_table(rows, ())
-
-    def _predicted(self, r: float, B: int) -> float | None:
-        return predicted_or_none(self.block.shift(r), B, self.length)
 
 
 def _log_steps(count: int) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from datadose.explore import answers
 from datadose.explore.charts import Chart, Palette, curves_chart, palette, steps_chart
 from datadose.explore.page import SETTING, SHIFT_SLIDERS, aria, graph, number, slider, sliders, view
 from datadose.explore.setting import EXPONENTS, GROUPS, Setting, make_setting
-from datadose.planner import Dose
+from datadose.planner import WORTHWHILE, Dose
 
 _STEP = 0.1
 
@@ -235,7 +235,7 @@ def _sentence(setting: Setting, *, planner: bool) -> str:
     else:
         better = answers.better_dose(setting)
         gain = 1 - better.error / paper.error
-        if gain > 0.001:
+        if gain > WORTHWHILE:
             said += f"the planner's {number(better.error)} with {better.prompts:,}, {gain:.1%} better"
         else:
             said += "the planner finds nothing better at the same total variance"
