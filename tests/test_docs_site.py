@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from site_builder import DOCS, built_site
+
 pytest.importorskip("sphinx", reason="needs the extra datadose[docs]")
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site. A warning, a dead link or a request to another host fails the build itself."""
-    out = tmp_path_factory.mktemp("docs")
-    options = ["-W", "--keep-going", "-n", "-q", "-b", "html", "-d", str(out / "doctrees")]
-    built = subprocess.run(
-        [sys.executable, "-m", "sphinx", *options, str(DOCS), str(out / "site")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert built.returncode == 0, built.stderr[-6000:]
-    return out / "site"
+    return built_site(tmp_path_factory)
 
 
 def page(site: Path, name: str) -> str:
