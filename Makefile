@@ -8,7 +8,6 @@ OUT ?= results
 STUDIES ?= $(OUT)/studies
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := $(VENV)/bin
-CORE := $(VENV)/.core
 READY := $(VENV)/.ready
 
 .PHONY: help setup reproduce token-study llm-study test lint docs bench clean
@@ -24,20 +23,15 @@ help:
 
 setup: $(READY)
 
-# What the experiments need; READY adds the tools and every extra.
-$(CORE): pyproject.toml Makefile
+$(READY): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable .
-	@touch $@
-
-$(READY): $(CORE)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-reproduce: $(CORE)
+reproduce: $(READY)
 	$(BIN)/datadose reproduce all --preset $(PRESET) --out $(OUT) --jobs $(JOBS)
 	$(BIN)/datadose claims --out $(OUT)
 
