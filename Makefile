@@ -56,6 +56,7 @@ docs: $(READY)
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curves.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predict.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/by_commit.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/planner.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/finite_size.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stages.py
