@@ -1,30 +1,53 @@
-"""Writing results so that a reader never meets half a file, and reading configs strictly."""
+"""Writing results so that a reader never meets half a file; reading is :mod:`datadose.reading`'s.
+
+pandas is imported where a table is: commands that answer from formulas start without it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from datadose.errors import InputError, RunError
+from datadose.reading import read_bytes, read_json, refuse_constant
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "file_digest",
+    "prepare_folder",
+    "read_json",
+    "read_table",
+    "refuse_constant",
+    "to_json",
+    "write_atomic",
+    "write_json",
+    "write_jsonl",
+    "write_table",
+]
 
 
 def prepare_folder(field: str, folder: Path) -> Path:
-    """Create ``folder`` if need be; InputError if it is a file or cannot be created."""
+    """Create ``folder`` if need be; InputError if it is a file, cannot be created or cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(
             field, str(folder), "a folder, or a path where one can be made (a file is there)"
         ) from error
-    except OSError as error:
-        raise InputError(field, str(folder), f"a folder that can be written ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        # ValueError: a path with a null character.
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(field, str(folder), f"a folder that can be written ({reason})") from error
     return folder
 
 
@@ -56,10 +79,11 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV that :func:`write_table` wrote; InputError if it is missing or malformed."""
+    import pandas as pd  # noqa: PLC0415
+
+    content = io.BytesIO(read_bytes("table", path, "a table written by `datadose reproduce`"))
     try:
-        return pd.read_csv(path, dtype={"panel": "string"})
-    except FileNotFoundError as error:
-        raise InputError("table", str(path), "a table written by `datadose reproduce`") from error
+        return pd.read_csv(content, dtype={"panel": "string"})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError("table", str(path), f"a well-formed CSV ({error})") from error
 
@@ -83,24 +107,3 @@ def file_digest(path: Path) -> str:
 def to_json(document: Any) -> str:
     """``document`` as indented JSON; NaN and infinities raise ValueError."""
     return json.dumps(document, indent=2, allow_nan=False)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON document; InputError with the line number if it is malformed."""
-    try:
-        return json.loads(path.read_text(), parse_constant=refuse_constant)
-    except FileNotFoundError as error:
-        raise InputError("file", str(path), "an existing JSON file") from error
-    except UnicodeDecodeError as error:
-        raise InputError("file", str(path), f"JSON in UTF-8 (byte {error.start} is not)") from error
-    except json.JSONDecodeError as error:
-        raise InputError("file", f"{path}, line {error.lineno}", f"well-formed JSON ({error.msg})") from error
-    except ArithmeticError as error:
-        raise InputError(
-            "file", f"{path} with {error}", "JSON numbers (NaN and infinities are none)"
-        ) from error
-
-
-def refuse_constant(name: str) -> NoReturn:
-    """For ``json``: ArithmeticError at NaN and infinities, which are no JSON."""
-    raise ArithmeticError(name)

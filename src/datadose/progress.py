@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -19,7 +20,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+from datadose.printing import printable, say
+
+_COLUMNS = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
 _PLAIN_LINES = 4
 
 
@@ -42,7 +45,7 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
             part = _PLAIN_LINES * done // max(1, total)
             if part > parts.setdefault(name, 0):
                 parts[name] = part
-                console.print(f"{name}: {done}/{total}", highlight=False)
+                say(f"{name}: {done}/{total}", sys.stderr)
 
         yield plain
         return
@@ -52,7 +55,7 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
 
         def report(name: str, done: int, total: int) -> None:
             if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
+                tasks[name] = bar.add_task(printable(name), total=total)
             bar.update(tasks[name], completed=done)
 
         yield report

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from datadose._version import __version__
 from datadose.cli import experiments, explore, llm, theory
 from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Parser
+from datadose.printing import say
 
 __all__ = ["main"]
 
@@ -28,22 +29,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run: Callable[[argparse.Namespace, str], None] = arguments.run
         run(arguments, shlex.join(command))
-    except InputError as error:
-        return _complain(arguments, str(error), EXIT_BAD_INPUT)
-    except RunError as error:
-        return _complain(arguments, str(error), EXIT_FAILED)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output left (`| head`); nothing to say to anybody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return EXIT_OK
     except KeyboardInterrupt:
-        hint = "interrupted; finished cells are kept, run the same command again to continue"
-        return _complain(arguments, hint, EXIT_INTERRUPTED)
+        return _complain(arguments, f"interrupted; {arguments.interrupted}", EXIT_INTERRUPTED)
+    except (InputError, RunError) as error:
+        code = EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+        return _complain(arguments, str(error), code)
+    except OSError as error:
+        # The machine's fault, not the input's: a full disk, or a stdout that takes nothing.
+        _discard_output()
+        return _complain(arguments, f"{error.filename or 'output'}: {error.strerror or error}", EXIT_FAILED)
+    except MemoryError as error:
+        return _complain(arguments, f"not enough memory ({error}); smaller sizes need less", EXIT_FAILED)
     return EXIT_OK
 
 
+def _discard_output() -> None:
+    """Give up what stdout holds if it cannot be written: the interpreter would fail over it at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _complain(arguments: argparse.Namespace, message: str, code: int) -> int:
-    print(f"datadose {arguments.command}: error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"datadose {arguments.command}: error: {' '.join(message.split())}", sys.stderr)
     return code
 
 
