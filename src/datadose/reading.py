@@ -140,4 +140,5 @@ def open_array(field: str, path: Path) -> np.ndarray[Any, Any]:
 
 
 def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    shown = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    return shown if len(shown) <= 150 else f"{shown[:147]}..."

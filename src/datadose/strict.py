@@ -61,12 +61,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """A mapping, whose keys differ."""
         lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if key.value in lines and isinstance(key.value, str):
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in lines:
                 message = f"the key {key.value} is given twice, first in line {lines[key.value]}"
                 raise _fault(message, key.start_mark)
-            if isinstance(key.value, str):
-                lines[key.value] = key.start_mark.line + 1
+            lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:

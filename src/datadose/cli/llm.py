@@ -145,7 +145,7 @@ def _size(field: str, value: str) -> Any:
 
     if value == "auto":
         return value
-    if not value.isdecimal():
+    if not value.isdecimal() or len(value) > 15:
         reject(field, value, "auto, or an integer >= 0")
     return int(value)
 
