@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from datadose._version import __version__
 from datadose.cli import experiments, explore, llm, theory
@@ -24,13 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (0 done, 1 failed, 2 bad input, 130 interrupted)."""
     from datadose.errors import InputError, RunError
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     arguments = _parser().parse_args(argv)
     command = ["datadose", *(sys.argv[1:] if argv is None else argv)]
     try:
         run: Callable[[argparse.Namespace, str], None] = arguments.run
         run(arguments, shlex.join(command))
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output left (`| head`); nothing to say to anybody.
         _discard_output()
