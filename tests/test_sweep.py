@@ -112,7 +112,7 @@ def test_corrupted_cache_file_is_recomputed(tmp_path: Path, left: int | str) -> 
     """A file cut to ``left`` bytes, or overwritten: the cell runs again and the others do not."""
     log = tmp_path / "log"
     expected = _run(_squares(log), tmp_path / "cache")
-    victim = sorted((tmp_path / "cache").rglob("output.pkl"))[0]
+    victim = sorted((tmp_path / "cache").rglob("*.json"))[0]
     victim.write_bytes(victim.read_bytes()[:left] if isinstance(left, int) else left.encode())
     assert _run(_squares(log), tmp_path / "cache") == expected
     assert _executions(log) == 5
@@ -140,7 +140,7 @@ def test_killed_worker_is_one_clear_error_and_the_rerun_completes(tmp_path: Path
     assert "killed" in message
     assert "run again" in message
     assert "\n" not in message
-    kept = len(list((tmp_path / "cache").rglob("output.pkl")))
+    kept = len(list((tmp_path / "cache").rglob("*.json")))
     assert kept >= 2
     before = _executions(log)
     assert _run(cells, tmp_path / "cache", TWO) == [0, 1, 4, 9, 16, 25]
@@ -155,7 +155,7 @@ def test_dask_gives_the_results_of_loky(tmp_path: Path) -> None:
         workers = Workers(backend="dask", address=cluster.scheduler_address)
         results = _run(_curves(), tmp_path / "dask", workers)
     assert results == _run(_curves(), tmp_path / "loky")
-    assert len(list((tmp_path / "dask").rglob("output.pkl"))) == len(results)
+    assert len(list((tmp_path / "dask").rglob("*.json"))) == len(results)
 
 
 @pytest.mark.parametrize(

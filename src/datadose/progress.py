@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -58,11 +59,17 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
+def say(line: str) -> None:
+    """Print ``line`` on stderr as it is."""
+    print(line, file=sys.stderr)
+
+
 @contextlib.contextmanager
-def cell_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yields ``advance()``, called once for each finished cell of ``total``."""
-    done = 0
+def cell_progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+    """Yields ``advance()``, called once for each finished cell of ``total``; ``done`` are there already."""
     with step_progress() as report:
+        if done:
+            report(f"{title} (cells)", done, total)
 
         def advance() -> None:
             nonlocal done

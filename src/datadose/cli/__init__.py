@@ -7,43 +7,58 @@ bad input must be one line on stderr with exit code 2.
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from datadose._version import __version__
 from datadose.cli import experiments, explore, llm, theory
-from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Parser
+from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, Parser, drop_output, stop_signals
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code (0 done, 1 failed, 2 bad input, 130 interrupted)."""
+    """Run a command; returns the exit code.
+
+    0 done, 1 failed, 2 bad input; after a signal 128 and its number: 130 for Ctrl-C, 143 for SIGTERM, 129 for
+    SIGHUP.
+    """
     from datadose.errors import InputError, RunError
 
     arguments = _parser().parse_args(argv)
     command = ["datadose", *(sys.argv[1:] if argv is None else argv)]
     try:
-        run: Callable[[argparse.Namespace, str], None] = arguments.run
-        run(arguments, shlex.join(command))
+        with stop_signals():
+            run: Callable[[argparse.Namespace, str], None] = arguments.run
+            run(arguments, shlex.join(command))
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except InputError as error:
         return _complain(arguments, str(error), EXIT_BAD_INPUT)
     except RunError as error:
-        return _complain(arguments, str(error), EXIT_FAILED)
+        return _complain(arguments, f"{error}; {arguments.again}", EXIT_FAILED)
     except BrokenPipeError:
         # The reader of our output left (`| head`); nothing to say to anybody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return EXIT_OK
-    except KeyboardInterrupt:
-        hint = "interrupted; finished cells are kept, run the same command again to continue"
-        return _complain(arguments, hint, EXIT_INTERRUPTED)
+    except OSError as error:
+        # Of a file that no reader or writer has a better sentence for; without a name it is the output.
+        if error.filename is None:
+            drop_output()
+        where = error.filename or "standard output"
+        return _complain(arguments, f"{where}: {error.strerror or error}; {arguments.again}", EXIT_FAILED)
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", signal.SIGINT)
+        return _complain(arguments, f"interrupted; {arguments.again}", 128 + number)
     return EXIT_OK
 
 
 def _complain(arguments: argparse.Namespace, message: str, code: int) -> int:
-    print(f"datadose {arguments.command}: error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"datadose {arguments.command}: error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import add_command, cores, print_table, show_number
+from datadose.cli.common import AGAIN, add_command, cores, print_table, show_number
 
 
 def add_commands(commands: Any) -> None:
@@ -25,6 +25,7 @@ def _add_reproduce(commands: Any) -> None:
         "Run the experiments behind the paper's figures and claims.",
         "datadose reproduce fig1 fig5 --preset quick --out results",
         _reproduce,
+        again=f"finished cells are kept, {AGAIN} to continue",
     )
     parser.add_argument(
         "targets",
@@ -99,6 +100,7 @@ def _add_train(commands: Any) -> None:
         "Run one pipeline: pretrain, post-train (sft, outcome, rl, in order), post-test.",
         "datadose train configs/sft.yaml --out runs/sft",
         _train,
+        again=f"its checkpoints are kept, {AGAIN} with --resume to continue",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the pipeline, see configs/")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the config)")

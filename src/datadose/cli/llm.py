@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import add_command
+from datadose.cli.common import AGAIN, add_command
 
 
 def add_commands(commands: Any) -> None:
@@ -26,6 +26,7 @@ def _add_score(commands: Any) -> None:
         "Measure a pool of examples under a base model: loss, pass rate, representations.",
         "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier last-number",
         _score,
+        again=f"finished batches are kept, {AGAIN} to continue",
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
     parser.add_argument("--pool", type=Path, required=True, help=".jsonl or .parquet")
@@ -152,6 +153,7 @@ def _add_posttrain(commands: Any) -> None:
         "Train a model on a selected set with TRL: SFT, or GRPO with a verifier as the reward.",
         "datadose posttrain --model MODEL --data selected/sft.jsonl --stage sft --out runs/sft",
         _posttrain,
+        again=f"checkpoints are kept, {AGAIN} to continue",
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
     parser.add_argument("--data", type=Path, required=True, help="sft.jsonl or rl.jsonl of `datadose select`")
