@@ -4,13 +4,14 @@ joblib's disk cache would unpickle whatever a results folder holds. Here a resul
 None, lists, dicts with text keys), so that a folder from anybody can be continued; floats come back bit by
 bit. A file holds the sha256 of its content: one that was cut or changed is dropped, and its cell runs again.
 
-The key of a result is its function, its arguments (by joblib's hash), our numerical source and the versions
-of the libraries that compute, so that results never outlive the code that made them.
+The key of a result is its function and that one's source, its arguments (by joblib's hash), our numerical
+source and the versions of the libraries that compute: results never outlive the code that made them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable
 from functools import cache
@@ -49,7 +50,7 @@ class CellCache:
     def path(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Path:
         """The file of a call's result."""
         name = f"{function.__module__}.{function.__qualname__}"
-        return self.folder / name / f"{joblib.hash(arguments)}.json"
+        return self.folder / name / f"{joblib.hash([_source(function), arguments])}.json"
 
     def read(self, path: Path) -> tuple[Any, ...]:
         """``(result,)`` as :meth:`write` returned it, or ``()`` if there is none that is whole."""
@@ -82,6 +83,15 @@ class CellCache:
     def _digest(path: Path, content: bytes) -> bytes:
         # With the name, so that a file copied over another one is noticed too.
         return hashlib.sha256(f"{path.parent.name}/{path.name}\n".encode() + content).hexdigest().encode()
+
+
+@cache
+def _source(function: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        # Typed into an interpreter.
+        return repr(function.__code__.co_code)
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from datadose._version import __version__
-from datadose.files import read_json, write_atomic
+from datadose.files import check_table, read_json, write_atomic
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,10 @@ _PART_OF_CLAIMS = ("theorems", "insight1", "theory")
 
 
 def write_report(out: Path) -> Path:
-    """``out/report.html`` from whatever tables, figures and claims ``out`` holds; no network when opened."""
+    """``out/report.html`` from whatever tables, figures and claims ``out`` holds; no network when opened.
+
+    Raises InputError for a table that is not the one its figure was drawn from.
+    """
     claims: list[dict[str, Any]] = []
     if (out / "claims.json").is_file():
         claims = [_claim(out, claim) for claim in read_json(out / "claims.json")]
@@ -197,6 +200,7 @@ def _drawn(out: Path, name: str) -> bool:
 
 
 def _figure(out: Path, name: str, story: Story, claims: list[dict[str, Any]]) -> dict[str, Any]:
+    check_table(out / f"{name}.csv")
     svg = (out / f"{name}.svg").read_bytes()
     saved = read_json(out / f"{name}.json")
     hover = out / f"{name}.hover.json"

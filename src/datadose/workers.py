@@ -134,7 +134,7 @@ def _dask_client(workers: Workers) -> Iterator[Any]:
             yield client
     except cluster_library.KilledWorker as error:
         raise RunError(_LOST) from error
-    except cluster_library.CommClosedError as error:
+    except cluster_library.comm.CommClosedError as error:
         msg = "the Dask cluster is gone"
         raise RunError(msg) from error
 
