@@ -14,6 +14,7 @@ import pytest
 
 from command import (
     COMMANDS,
+    PATIENCE,
     PREDICT,
     argv,
     environment,
@@ -265,7 +266,7 @@ def test_predict_loads_nothing_heavy() -> None:
             [sys.executable, "-c", code, *PREDICT, "--json", "--form", form],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=True,
             env=environment(),
         )
@@ -283,7 +284,7 @@ def test_a_reader_that_left_is_no_error(json_: list[str]) -> None:
             stdout=write_end,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
             env=environment(),
         )
