@@ -14,6 +14,7 @@ import pytest
 
 from command import (
     COMMANDS,
+    PATIENCE,
     PREDICT,
     argv,
     environment,
@@ -301,7 +302,7 @@ def test_a_reader_that_left_is_no_error(json_: list[str]) -> None:
             stdout=write_end,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
             env=environment(),
         )

@@ -1,4 +1,4 @@
-"""What a user named is printed as it is: no markup, no escape sequences, no formulas. And where stdout ends."""
+"""What a user named is printed: no markup, no escape sequences, no formulas. And a stdout that ends."""
 
 from __future__ import annotations
 
@@ -127,7 +127,9 @@ def test_a_stdout_that_is_full_is_one_line(json_: list[str]) -> None:
             check=False,
             env=environment(),
         )
-    assert (done.returncode, done.stderr) == (1, "datadose predict: error: output: No space left on device\n")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "standard output: No space left on device" in done.stderr
 
 
 @pytest.mark.parametrize(("more", "code"), [([], 0), (["--json"], 0), (["--rho=-1"], 2)])
@@ -177,6 +179,6 @@ def test_an_interrupt_says_how_to_go_on(
     monkeypatch.setattr("datadose.theory.asymptotics.predict_error", stop)
     monkeypatch.setattr("datadose.strict.read_text", stop)
     assert run_main(PREDICT) == 130
-    assert "nothing was changed" in capsys.readouterr().err
+    assert "interrupted; run the same command again" in capsys.readouterr().err
     assert run_main(["train", str(tmp_path / "c.yaml")]) == 130
     assert "with --resume" in capsys.readouterr().err

@@ -19,6 +19,7 @@ import datadose.curves
 import datadose.experiments.common
 import datadose.experiments.figure5
 import datadose.experiments.insight1
+from command import PATIENCE
 from datadose.claims import CLAIMS, STUDY_CLAIMS
 from datadose.report import _PART_OF_CLAIMS, STORIES, write_report
 from datadose.reproduction import TARGETS, draw_saved
@@ -256,7 +257,7 @@ def test_drawing_imports_neither_simulation_nor_models() -> None:
         "print(*sorted(m for m in sys.modules if m.startswith(('datadose', 'torch'))))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     loaded = done.stdout.split()
     forbidden = ("torch", "datadose.curves", "datadose.models", "datadose.experiments", "datadose.sweep")

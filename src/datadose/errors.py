@@ -1,7 +1,8 @@
-"""The one error that bad input raises: it names the field, the value and what is allowed."""
+"""What a command turns into one line: bad input, a run that could not finish, a request to stop."""
 
 from __future__ import annotations
 
+import signal
 from typing import NoReturn
 
 
@@ -15,13 +16,28 @@ class InputError(ValueError):
             shown = shown[:297] + "..."
         super().__init__(f"{field}: got {shown}; allowed: {allowed}")
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
+        # Exceptions are rebuilt from their message by default; one from a worker process needs all three.
+        return type(self), (self.field, self.value, self.allowed)
+
 
 LARGEST_COUNT = 10**9
 """Of prompts, lengths, steps and seeds: all are small enough to be exact as decimal numbers."""
 
 
 class RunError(RuntimeError):
-    """A run that could not finish for a reason outside the input (disk full, worker killed)."""
+    """A run that could not finish for a reason outside the input (disk full, worker killed).
+
+    ``str(error)`` is one line that says what happened. How to continue is for the command to add.
+    """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to stop; to be met like Ctrl-C."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
 
 
 def reject(field: str, value: object, allowed: str) -> NoReturn:

@@ -6,7 +6,6 @@ Names are data: brackets are no markup, escape sequences do not act, and half a 
 from __future__ import annotations
 
 import sys
-from typing import TextIO
 
 
 def printable(text: object) -> str:
@@ -22,6 +21,11 @@ def printable(text: object) -> str:
     )
 
 
-def say(text: object, stream: TextIO | None = None) -> None:
-    """Print ``text`` on a line of stdout, or of ``stream``."""
-    print(printable(text), file=stream or sys.stdout)
+def say(text: object) -> None:
+    """Print ``text`` on a line of stdout."""
+    print(printable(text))
+
+
+def note(text: object) -> None:
+    """Print ``text`` on a line of stderr: what is going on, not what was asked for."""
+    print(printable(text), file=sys.stderr)

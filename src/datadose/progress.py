@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -20,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from datadose.printing import printable, say
+from datadose.printing import note, printable
 
 _COLUMNS = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
 _PLAIN_LINES = 4
@@ -45,7 +44,7 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
             part = _PLAIN_LINES * done // max(1, total)
             if part > parts.setdefault(name, 0):
                 parts[name] = part
-                say(f"{name}: {done}/{total}", sys.stderr)
+                note(f"{name}: {done}/{total}")
 
         yield plain
         return
@@ -62,10 +61,11 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextlib.contextmanager
-def cell_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yields ``advance()``, called once for each finished cell of ``total``."""
-    done = 0
+def cell_progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+    """Yields ``advance()``, called once for each finished cell of ``total``; ``done`` are there already."""
     with step_progress() as report:
+        if done:
+            report(f"{title} (cells)", done, total)
 
         def advance() -> None:
             nonlocal done

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from datadose._version import __version__
 from datadose.errors import reject
-from datadose.files import write_atomic
+from datadose.files import check_table, write_atomic
 from datadose.reading import read_bytes, read_json
 
 
@@ -176,7 +176,10 @@ _PART_OF_CLAIMS = ("theorems", "insight1", "theory")
 
 
 def write_report(out: Path) -> Path:
-    """``out/report.html`` from whatever tables, figures and claims ``out`` holds; no network when opened."""
+    """``out/report.html`` from whatever tables, figures and claims ``out`` holds; no network when opened.
+
+    Raises InputError for a table that is not the one its figure was drawn from.
+    """
     ledger = out / "claims.json"
     claims = [_claim(out, claim) for claim in read_ledger(ledger)] if ledger.is_file() else []
     figures = [_figure(out, name, story, claims) for name, story in STORIES.items() if _drawn(out, name)]
@@ -251,6 +254,7 @@ def _drawn(out: Path, name: str) -> bool:
 
 
 def _figure(out: Path, name: str, story: Story, claims: list[dict[str, Any]]) -> dict[str, Any]:
+    check_table(out / f"{name}.csv")
     svg = read_bytes("figure", out / f"{name}.svg", "an SVG picture")
     saved = _saved(out, name)
     hover = out / f"{name}.hover.json"

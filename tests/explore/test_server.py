@@ -12,7 +12,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from tests.command import argv, environment, run_datadose
+from tests.command import PATIENCE, argv, environment, run_datadose
 
 from datadose import plan
 from datadose.explore import create_app, create_server
@@ -32,12 +32,12 @@ def test_it_serves_on_this_machine_until_interrupted() -> None:
         assert process.stdout is not None
         address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
         assert address
-        page = urlopen(address.group(), timeout=30).read().decode()
+        page = urlopen(address.group(), timeout=PATIENCE).read().decode()
         assert "datadose explorer" in page
         # Nothing that the browser loads comes from elsewhere.
         assert re.findall(r"(?:src|href)=\"(https?:)?//", page) == []
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
+import signal
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 from datadose.printing import printable, say
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+AGAIN = "run the same command again"
+"""What to do after an interrupt or a full disk, where nothing is kept."""
 _NARROW = 12
 """A table is printed only where each of its columns has so many characters."""
 
@@ -49,12 +56,43 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
+@contextlib.contextmanager
+def stop_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise :class:`~datadose.errors.Stopped`, as Ctrl-C raises KeyboardInterrupt.
+
+    A signal that is ignored (``nohup``) or that has a handler stays so.
+    """
+    from datadose.errors import Stopped
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        raise Stopped(number)
+
+    wanted = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    main = threading.current_thread() is threading.main_thread()
+    ours = [number for number in wanted if main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def drop_output() -> None:
+    """Give up standard output, which takes no more: Python would try once more at its end, and complain."""
+    if sys.stdout is not None:
+        # A stream that a test put there has no descriptor.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def add_command(
-    commands: Any, name: str, help_: str, example: str, run: Any, interrupted: str = "nothing was changed"
+    commands: Any, name: str, help_: str, example: str, run: Any, *, again: str = AGAIN
 ) -> argparse.ArgumentParser:
     """A command's parser; ``run(arguments, command line)`` is what it does.
 
-    ``interrupted`` is what an interrupt leaves and how to go on.
+    ``again`` says what is kept of a run that was stopped, and how to continue it.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -64,7 +102,7 @@ def add_command(
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.set_defaults(run=run, interrupted=interrupted)
+    parser.set_defaults(run=run, again=again)
     return parser
 
 

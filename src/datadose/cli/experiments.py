@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import add_command, cores, integer, print_table, show_number
-from datadose.printing import say
+from datadose.cli.common import AGAIN, add_command, cores, integer, print_table, show_number
+from datadose.printing import note
 
 
 def add_commands(commands: Any) -> None:
@@ -26,7 +25,7 @@ def _add_reproduce(commands: Any) -> None:
         "Run the experiments behind the paper's figures and claims.",
         "datadose reproduce fig1 fig5 --preset quick --out results",
         _reproduce,
-        "finished cells are kept, run the same command again to continue",
+        again=f"finished cells are kept, {AGAIN} to continue",
     )
     parser.add_argument(
         "targets",
@@ -55,7 +54,7 @@ def _reproduce(arguments: argparse.Namespace, command: str) -> None:
         workers=Workers(arguments.jobs, arguments.backend, arguments.address),
         command=command,
     )
-    say(f"wrote {out / 'report.html'}", sys.stderr)
+    note(f"wrote {out / 'report.html'}")
 
 
 def _add_claims(commands: Any) -> None:
@@ -95,7 +94,7 @@ def _add_train(commands: Any) -> None:
         "Run one pipeline: pretrain, post-train (sft, outcome, rl, in order), post-test.",
         "datadose train configs/sft.yaml --out runs/sft",
         _train,
-        "what is done is kept, run the same command with --resume to continue",
+        again=f"its checkpoints are kept, {AGAIN} with --resume to continue",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the pipeline, see configs/")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the config)")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import add_command, integer, number
-from datadose.printing import say
+from datadose.cli.common import AGAIN, add_command, integer, number
+from datadose.printing import note, say
 
 
 def add_commands(commands: Any) -> None:
@@ -27,7 +26,7 @@ def _add_score(commands: Any) -> None:
         "Measure a pool of examples under a base model: loss, pass rate, representations.",
         "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier last-number",
         _score,
-        "what is scored is kept, run the same command again to continue",
+        again=f"finished batches are kept, {AGAIN} to continue",
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
     parser.add_argument("--pool", type=Path, required=True, help=".jsonl or .parquet")
@@ -66,9 +65,9 @@ def _score(arguments: argparse.Namespace, _: str) -> None:
         print(json.dumps(scores.manifest, indent=2, allow_nan=False))
         return
     counts = scores.manifest
-    say(f"{counts['scored']} of {counts['rows']} rows scored in {arguments.out}", sys.stderr)
+    note(f"{counts['scored']} of {counts['rows']} rows scored in {arguments.out}")
     for issue, count in counts["issues"].items():
-        say(f"  {count} marked: {issue} (the column issue says more)", sys.stderr)
+        note(f"  {count} marked: {issue} (the column issue says more)")
 
 
 _THRESHOLDS = {
@@ -91,7 +90,6 @@ def _add_select(commands: Any) -> None:
         "Choose an SFT set and an RL set, and equal-size random controls, from a scored pool.",
         "datadose select --scores scores --target target.jsonl --out selected",
         _select,
-        "run the same command again",
     )
     parser.add_argument("--scores", type=Path, required=True, help="folder that `datadose score` wrote")
     parser.add_argument(
@@ -137,7 +135,7 @@ def _select(arguments: argparse.Namespace, _: str) -> None:
         print(json.dumps(read_json(arguments.out / "manifest.json"), indent=2, allow_nan=False))
         return
     say(describe(selection))
-    say(f"wrote {arguments.out / 'report.html'}", sys.stderr)
+    note(f"wrote {arguments.out / 'report.html'}")
 
 
 def _size(field: str, value: str) -> Any:
@@ -157,7 +155,7 @@ def _add_posttrain(commands: Any) -> None:
         "Train a model on a selected set with TRL: SFT, or GRPO with a verifier as the reward.",
         "datadose posttrain --model MODEL --data selected/sft.jsonl --stage sft --out runs/sft",
         _posttrain,
-        "checkpoints are kept, run the same command again to continue",
+        again=f"checkpoints are kept, {AGAIN} to continue",
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
     parser.add_argument("--data", type=Path, required=True, help="sft.jsonl or rl.jsonl of `datadose select`")
@@ -193,4 +191,4 @@ def _posttrain(arguments: argparse.Namespace, _: str) -> None:
     if arguments.json:
         print(json.dumps(result, indent=2, allow_nan=False))
         return
-    say(f"wrote {arguments.out / 'result.json'}", sys.stderr)
+    note(f"wrote {arguments.out / 'result.json'}")
