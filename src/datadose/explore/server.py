@@ -62,8 +62,10 @@ def create_local_server(application: Application, port: int) -> Any:
             raise
         reject("port", port, f"a port that is free and permitted ({error.strerror}); 0 takes any")
     server.channel_class = _Channel
+    taken = int(server.effective_port)
     for name in (HOST, "localhost", "[::1]"):
-        hosts |= {f"{name}:{server.effective_port}"} | ({name} if server.effective_port == 80 else set())
+        # Browsers leave out the port of the web.
+        hosts |= {f"{name}:{taken}"} | ({name} if taken == 80 else set())
     return server
 
 
