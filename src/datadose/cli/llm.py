@@ -19,6 +19,14 @@ def add_commands(commands: Any) -> None:
     _add_posttrain(commands)
 
 
+def _add_pickles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-pickle-weights",
+        action="store_true",
+        help="read weights from .bin files, which can run code: only for models that you trust",
+    )
+
+
 def _add_score(commands: Any) -> None:
     parser = add_command(
         commands,
@@ -43,6 +51,7 @@ def _add_score(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="padded tokens per batch")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    _add_pickles(parser)
     parser.add_argument("--json", action="store_true", help="the manifest as one JSON document on stdout")
 
 
@@ -51,6 +60,7 @@ def _score(arguments: argparse.Namespace, _: str) -> None:
     from datadose.progress import step_progress
 
     names = "samples verifier completions temperature max_tokens seed batch_tokens dtype".split()  # noqa: SIM905
+    names.append("allow_pickle_weights")
     with step_progress() as progress:
         scores = score(
             arguments.model,
@@ -102,6 +112,7 @@ def _add_select(commands: Any) -> None:
     parser.add_argument("--replay", type=float, default=0.0, help="share of reference rows in the SFT set")
     parser.add_argument("--representation", default="sketch", help="sketch or embedding")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    _add_pickles(parser)
     thresholds = parser.add_argument_group("thresholds", "see docs/llm_selection.md")
     for name, help_ in _THRESHOLDS.items():
         thresholds.add_argument(
@@ -125,8 +136,11 @@ def _select(arguments: argparse.Namespace, _: str) -> None:
         **{name: getattr(arguments, name) for name in _THRESHOLDS if hasattr(arguments, name)},
     )
     pool = read_scores(arguments.scores)
-    target = scores_of(arguments.target, "target", pool)
-    reference = None if arguments.reference is None else scores_of(arguments.reference, "reference", pool)
+    pickles = arguments.allow_pickle_weights
+    target = scores_of(arguments.target, "target", pool, allow_pickle_weights=pickles)
+    reference = None
+    if arguments.reference is not None:
+        reference = scores_of(arguments.reference, "reference", pool, allow_pickle_weights=pickles)
     selection = select(pool, target, reference=reference, config=config)
     write_selection(selection, pool, reference, arguments.out)
     if arguments.json:
@@ -168,6 +182,7 @@ def _add_posttrain(commands: Any) -> None:
     parser.add_argument("--temperature", type=float, help="rl: of the samples")
     parser.add_argument("--max-tokens", type=int, help="rl: largest length of a sample")
     parser.add_argument("--seed", type=int, help="of order, initialisation and samples")
+    _add_pickles(parser)
     parser.add_argument("--json", action="store_true", help="the result as one JSON document on stdout")
 
 
@@ -183,6 +198,7 @@ def _posttrain(arguments: argparse.Namespace, _: str) -> None:
             arguments.data,
             arguments.out,
             verifier=arguments.verifier,
+            allow_pickle_weights=arguments.allow_pickle_weights,
             config=config,
             progress=progress,
         )

@@ -95,6 +95,7 @@ def posttrain(
     *,
     config: PosttrainConfig,
     verifier: str | None = None,
+    allow_pickle_weights: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` on ``data`` and write ``out/adapter`` (``out/model`` without LoRA) and ``result.json``.
@@ -108,6 +109,7 @@ def posttrain(
         config: stage, steps, batch, rates.
         verifier: RL only, by name or ``module:function``: the reward is 1 where it passes, else 0. A
             completion on which it raises, or returns no score, is not rewarded and is counted.
+        allow_pickle_weights: read weights from ``.bin`` files too, which can run code.
         progress: called as ``progress(name, step, steps)``.
 
     Returns what ``result.json`` holds: config, one record a step (loss, gradient norm; for RL mean reward),
@@ -119,7 +121,7 @@ def posttrain(
     require_extra("train", "trl", "peft", "accelerate", "datasets")
     check = _reward_verifier(config.stage, verifier)
     rows = read_pool(data, "data")
-    loaded = LanguageModel.load(model)
+    loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
     _check_rows(rows, loaded, config)
     setting = {
         "model_digest": loaded.digest,
@@ -141,7 +143,7 @@ def posttrain(
         loaded.tokenizer.save_pretrained(out / kind)
     result = {
         **setting,
-        "model": str(model),
+        "model": loaded.name,
         "data": str(data),
         "rows": len(rows),
         "weights": kind,

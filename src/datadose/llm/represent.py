@@ -10,7 +10,7 @@ from datadose.files import file_digest
 from datadose.llm.scores import Scores, read_scores
 
 
-def scores_of(path: Path, field: str, pool: Scores) -> Scores:
+def scores_of(path: Path, field: str, pool: Scores, *, allow_pickle_weights: bool = False) -> Scores:
     """Scores of ``path``: itself if it is a scores folder, else measured with the pool's model.
 
     A pool file is scored once, without samples, into a folder inside ``pool.folder`` named by its content;
@@ -19,14 +19,14 @@ def scores_of(path: Path, field: str, pool: Scores) -> Scores:
     Raises InputError if ``path`` was scored under another model than the pool, if it is no pool file, or if
     the pool's model cannot be loaded any more.
     """
-    scores = read_scores(path, field) if path.is_dir() else _measure(path, field, pool)
+    scores = read_scores(path, field) if path.is_dir() else _measure(path, field, pool, allow_pickle_weights)
     for name in ("model_digest", "chat_template_digest"):
         if scores.manifest.get(name) != pool.manifest.get(name):
             reject(field, f"{path} with another {name}", "scores under the same model as the pool's")
     return scores
 
 
-def _measure(path: Path, field: str, pool: Scores) -> Scores:
+def _measure(path: Path, field: str, pool: Scores, allow_pickle_weights: bool) -> Scores:
     if not path.is_file():
         reject(field, str(path), "a .jsonl or .parquet file, or a folder that `datadose score` has written")
     if pool.folder is None:
@@ -47,6 +47,7 @@ def _measure(path: Path, field: str, pool: Scores) -> Scores:
                 folder,
                 dtype=pool.manifest["dtype"],
                 sketch_size=pool.manifest["sketch"]["size"],
+                allow_pickle_weights=allow_pickle_weights,
                 progress=progress,
             )
     return read_scores(folder, field)
