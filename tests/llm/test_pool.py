@@ -144,8 +144,11 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=name):
         read_pool(tmp_path / name)
-    with pytest.raises(InputError, match="existing file"):
-        read_pool(tmp_path / "absent.jsonl")
+    for absent in (tmp_path / "absent.jsonl", tmp_path / ("x" * 300 + ".jsonl"), tmp_path / "a\0.jsonl"):
+        with pytest.raises(
+            InputError, match=r"pool: got .*; allowed: (the path of an existing file|a .jsonl)"
+        ):
+            read_pool(absent)
 
 
 def test_a_file_that_may_not_be_read_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,10 +158,9 @@ def test_a_file_that_may_not_be_read_is_one_error(tmp_path: Path, monkeypatch: p
     for name in ("pool.jsonl", "pool.parquet"):
         (tmp_path / name).write_bytes(b"{}")
     monkeypatch.setattr(Path, "open", refused)
-    with pytest.raises(
-        InputError, match=r"pool\.jsonl; allowed: a file that can be read \(Permission denied\)"
-    ):
-        read_pool(tmp_path / "pool.jsonl", mark=True)
+    for name in ("pool.jsonl", "pool.parquet"):
+        with pytest.raises(InputError, match=r"that can be read \(Permission denied\)"):
+            read_pool(tmp_path / name, mark=True)
 
 
 @pytest.mark.parametrize(

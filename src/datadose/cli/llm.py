@@ -122,7 +122,7 @@ def _add_select(commands: Any) -> None:
 
 
 def _select(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.files import read_json
+    from datadose.files import prepare_folder, read_json
     from datadose.llm.represent import scores_of
     from datadose.llm.scores import read_scores
     from datadose.llm.selection import SelectionConfig, describe, select, write_selection
@@ -141,6 +141,7 @@ def _select(arguments: argparse.Namespace, _: str) -> None:
     reference = None
     if arguments.reference is not None:
         reference = scores_of(arguments.reference, "reference", pool, allow_pickle_weights=pickles)
+    prepare_folder("out", arguments.out)
     selection = select(pool, target, reference=reference, config=config)
     write_selection(selection, pool, reference, arguments.out)
     if arguments.json:

@@ -132,14 +132,27 @@ Record: TypeAlias = tuple[int, dict[str, Any], BadRowError | None]
 def _records(path: Path, field: str) -> Iterator[Record]:
     if path.suffix not in (".jsonl", ".parquet"):
         reject(field, str(path), "a .jsonl or .parquet file")
-    if not path.is_file():
-        reject(field, str(path), "an existing file")
+    check_file(field, path, "a .jsonl or .parquet file")
     if path.suffix == ".jsonl":
         yield from _json_lines(path, field)
         return
     for line, (columns, trouble) in enumerate(read_parquet(path, field), start=1):
         fault = None if trouble is None else BadRowError("unreadable row", trouble, "values that JSON has")
         yield line, columns, fault or _clean(columns)
+
+
+def check_file(field: str, path: Path, kind: str) -> None:
+    """InputError if ``path``, which errors call ``kind``, is no regular file or cannot be opened."""
+    try:
+        found = path.is_file()
+        if found:
+            path.open("rb").close()
+    except (OSError, ValueError) as error:
+        # ValueError: a path with a null character.
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(field, str(path), f"{kind} that can be read ({reason})") from error
+    if not found:
+        reject(field, str(path), f"the path of an existing file, {kind}")
 
 
 def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:

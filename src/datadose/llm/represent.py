@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datadose.errors import reject
 from datadose.files import file_digest
+from datadose.llm.pool import check_file, read_pool
 from datadose.llm.scores import Scores, read_scores
 
 
@@ -27,8 +28,7 @@ def scores_of(path: Path, field: str, pool: Scores, *, allow_pickle_weights: boo
 
 
 def _measure(path: Path, field: str, pool: Scores, allow_pickle_weights: bool) -> Scores:
-    if not path.is_file():
-        reject(field, str(path), "a .jsonl or .parquet file, or a folder that `datadose score` has written")
+    check_file(field, path, "a .jsonl or .parquet file, or a folder that `datadose score` has written")
     if pool.folder is None:
         msg = "scores without a folder cannot keep those of a target"
         raise ValueError(msg)
@@ -38,6 +38,7 @@ def _measure(path: Path, field: str, pool: Scores, allow_pickle_weights: bool) -
         from datadose.llm.score import score  # noqa: PLC0415
         from datadose.progress import step_progress  # noqa: PLC0415
 
+        read_pool(path, field, mark=True)  # what is wrong with it is said under its own name
         model = pool.manifest["model"]
         print(f"{field}: measuring {path} with {model}, once, into {folder}", file=sys.stderr)
         with step_progress() as progress:

@@ -16,7 +16,7 @@ from datadose.errors import reject, require_integer, require_number
 from datadose.llm.cache import Record
 from datadose.llm.generation import continuations
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.pool import Row, Text, read_jsonl
+from datadose.llm.pool import Row, Text, check_file, read_jsonl
 from datadose.llm.verifiers import Verifier, judge, judges_labels
 
 
@@ -77,8 +77,7 @@ def read_completions(path: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
     for row in rows:
         if row.issue is None:
             prompts.setdefault(_prompt_key(row.prompt), []).append(row.id)
-    if not path.is_file():
-        reject("completions", str(path), "an existing JSONL file")
+    check_file("completions", path, "a JSONL file")
     found: dict[str, list[str]] = {}
     for line, entry in read_jsonl(path, "completions"):
         where = f"{path}, line {line}"

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from datadose.errors import InputError, reject, require_integer
-from datadose.files import file_digest
+from datadose.files import file_digest, prepare_folder
 from datadose.llm.arrays import Ids, Losses, Tokens
 from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.language_model import BATCH_TOKENS, LanguageModel
@@ -74,6 +74,7 @@ def score(
     check = _verifier(verifier, sampling, completions)
     rows = read_pool(pool, mark=True)
     given = None if completions is None else read_completions(completions, rows)
+    prepare_folder("out", out)
     if not isinstance(model, LanguageModel):
         model = LanguageModel.load(model, dtype=dtype, allow_pickle_weights=allow_pickle_weights)
     run = _Run(model, out, batch_tokens, progress or (lambda name, done, total: None))
