@@ -36,6 +36,7 @@ def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -
                 dtype=dtype,
                 output_loading_info=True,
                 use_safetensors=None if allow_pickle_weights else True,
+                trust_remote_code=False,
             )
         model, info = loaded
     except InputError:
@@ -47,7 +48,7 @@ def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -
     if info["missing_keys"]:
         reject("model", f"{name} without weights {min(info['missing_keys'])}", "a model with all its weights")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         raise InputError("model", name, f"a folder with a tokenizer ({_reason(error)})") from error
     return model, tokenizer, folder
