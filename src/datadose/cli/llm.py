@@ -19,6 +19,14 @@ def add_commands(commands: Any) -> None:
     _add_posttrain(commands)
 
 
+def _add_pickles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-pickle-weights",
+        action="store_true",
+        help="read weights from .bin files, which can run code: only for models that you trust",
+    )
+
+
 def _add_score(commands: Any) -> None:
     parser = add_command(
         commands,
@@ -45,6 +53,7 @@ def _add_score(commands: Any) -> None:
     parser.add_argument("--seed", type=integer, default=0, help="of the samples")
     parser.add_argument("--batch-tokens", type=integer, default=4096, help="padded tokens per batch")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    _add_pickles(parser)
     parser.add_argument("--json", action="store_true", help="the manifest as one JSON document on stdout")
 
 
@@ -53,6 +62,7 @@ def _score(arguments: argparse.Namespace, _: str) -> None:
     from datadose.progress import step_progress
 
     names = "samples verifier completions temperature max_tokens seed batch_tokens dtype".split()  # noqa: SIM905
+    names.append("allow_pickle_weights")
     with step_progress() as progress:
         scores = score(
             arguments.model,
@@ -104,6 +114,7 @@ def _add_select(commands: Any) -> None:
     parser.add_argument("--replay", type=number, default=0.0, help="share of reference rows in the SFT set")
     parser.add_argument("--representation", default="sketch", help="sketch or embedding")
     parser.add_argument("--seed", type=integer, default=0, help="of everything that is drawn")
+    _add_pickles(parser)
     thresholds = parser.add_argument_group("thresholds", "see docs/llm_selection.md")
     for name, help_ in _THRESHOLDS.items():
         thresholds.add_argument(
@@ -113,7 +124,7 @@ def _add_select(commands: Any) -> None:
 
 
 def _select(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.files import read_json
+    from datadose.files import prepare_folder, read_json
     from datadose.llm.represent import scores_of
     from datadose.llm.scores import read_scores
     from datadose.llm.selection import SelectionConfig, describe, select, write_selection
@@ -127,8 +138,12 @@ def _select(arguments: argparse.Namespace, _: str) -> None:
         **{name: getattr(arguments, name) for name in _THRESHOLDS if hasattr(arguments, name)},
     )
     pool = read_scores(arguments.scores)
-    target = scores_of(arguments.target, "target", pool)
-    reference = None if arguments.reference is None else scores_of(arguments.reference, "reference", pool)
+    pickles = arguments.allow_pickle_weights
+    target = scores_of(arguments.target, "target", pool, allow_pickle_weights=pickles)
+    reference = None
+    if arguments.reference is not None:
+        reference = scores_of(arguments.reference, "reference", pool, allow_pickle_weights=pickles)
+    prepare_folder("out", arguments.out)
     selection = select(pool, target, reference=reference, config=config)
     write_selection(selection, pool, reference, arguments.out)
     if arguments.json:
@@ -170,6 +185,7 @@ def _add_posttrain(commands: Any) -> None:
     parser.add_argument("--temperature", type=number, help="rl: of the samples")
     parser.add_argument("--max-tokens", type=integer, help="rl: largest length of a sample")
     parser.add_argument("--seed", type=integer, help="of order, initialisation and samples")
+    _add_pickles(parser)
     parser.add_argument("--json", action="store_true", help="the result as one JSON document on stdout")
 
 
@@ -185,6 +201,7 @@ def _posttrain(arguments: argparse.Namespace, _: str) -> None:
             arguments.data,
             arguments.out,
             verifier=arguments.verifier,
+            allow_pickle_weights=arguments.allow_pickle_weights,
             config=config,
             progress=progress,
         )
