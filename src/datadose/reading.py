@@ -21,7 +21,7 @@ LARGEST_TEXT = 2**28
 
 
 def check_file(field: str, path: Path, kind: str) -> int:
-    """The size in bytes of the regular file at ``path``; ``kind`` is what errors call it ("a YAML file")."""
+    """The size in bytes of the regular file at ``path``, which can be opened; errors call it ``kind``."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -33,7 +33,25 @@ def check_file(field: str, path: Path, kind: str) -> int:
         reject(field, f"{path}, which is a folder", kind)
     if not stat.S_ISREG(found.st_mode):
         reject(field, f"{path}, which is a device or a pipe", f"{kind} on disk")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(field, str(path), f"{kind} that can be read ({_reason(error)})") from error
     return found.st_size
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there: not where the path cannot be one (too long, a null character)."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, as for :func:`exists`."""
+    return exists(path) and path.is_dir()
 
 
 def read_bytes(field: str, path: Path, kind: str = "a file", most: int = LARGEST_TEXT) -> bytes:

@@ -444,6 +444,9 @@ OUT_OF_RANGE = {
         ("--model", "{in}/none", "model: got"),
         ("--model", "{in}/plan.yaml", "model: got"),
         ("--model", "{in}/ledger", "model: got"),
+        ("--model", "pool.jsonl", "model: got"),
+        ("--model", LONG, "model: got"),
+        ("--model", "a\0b", "model: got"),
         ("--pool", "{in}/plan.yaml", "pool: got"),
     ],
     "select": [
@@ -459,6 +462,8 @@ OUT_OF_RANGE = {
         ("--scores", "{in}/ledger", "scores: got"),
         ("--scores", "{in}/none", "scores: got"),
         ("--scores", "{in}/plan.yaml", "scores: got"),
+        ("--scores", LONG, "scores: got"),
+        ("--scores", "a\0b", "scores: got"),
     ],
     "posttrain": [
         ("--stage", "ppo", "stage: got ppo"),

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from datadose.files import prepare_folder, write_atomic, write_json
+from datadose.printing import note
 
 Record: TypeAlias = dict[str, Any]
 """What is known of a row: JSON values, and numpy vectors (the same names and shapes for every row)."""
@@ -90,7 +90,7 @@ class BatchCache:
                 path.unlink()
         if damaged:
             what = f"{len(damaged)} damaged files of finished batches in {self.path}"
-            print(f"{what} are dropped; their rows are computed again", file=sys.stderr)
+            note(f"{what} are dropped; their rows are computed again")
         return found
 
 

@@ -14,6 +14,7 @@ import torch
 
 from datadose.errors import InputError, reject
 from datadose.files import file_digest
+from datadose.reading import exists
 
 
 def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -> tuple[Any, Any, Path]:
@@ -56,13 +57,13 @@ def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -
 
 def place_of(name: str | Path) -> str:
     """``name`` if it is the Hub's, else the model's folder as an absolute path, the same from everywhere."""
-    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+    return str(Path(name).resolve()) if exists(Path(name)) else str(name)
 
 
 def _require_place(name: str) -> None:
     """InputError for a folder that is none; the Hub is not asked for what can only be a path."""
     path = Path(name)
-    if path.exists():
+    if exists(path):
         if not (path / "config.json").is_file():
             reject("model", name, "a folder with config.json, weights and a tokenizer")
     elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from datadose.errors import InputError, reject
-from datadose.files import refuse_constant
 from datadose.llm.parquet import read_parquet
+from datadose.reading import check_file, refuse_constant
 
 Message: TypeAlias = dict[str, str]
 """A role and its content, under these names."""
@@ -139,20 +139,6 @@ def _records(path: Path, field: str) -> Iterator[Record]:
     for line, (columns, trouble) in enumerate(read_parquet(path, field), start=1):
         fault = None if trouble is None else BadRowError("unreadable row", trouble, "values that JSON has")
         yield line, columns, fault or _clean(columns)
-
-
-def check_file(field: str, path: Path, kind: str) -> None:
-    """InputError if ``path``, which errors call ``kind``, is no regular file or cannot be opened."""
-    try:
-        found = path.is_file()
-        if found:
-            path.open("rb").close()
-    except (OSError, ValueError) as error:
-        # ValueError: a path with a null character.
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(field, str(path), f"{kind} that can be read ({reason})") from error
-    if not found:
-        reject(field, str(path), f"the path of an existing file, {kind}")
 
 
 def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:

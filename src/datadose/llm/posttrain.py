@@ -12,7 +12,6 @@ import contextlib
 import io
 import math
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -29,6 +28,7 @@ from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row, read_pool
 from datadose.llm.verifiers import Verifier, judge, load_verifier, verifier_digest
+from datadose.printing import note
 from datadose.versions import versions
 
 Stage: TypeAlias = Literal["sft", "rl"]
@@ -210,7 +210,7 @@ def _last_checkpoint(folder: Path) -> str | None:
     for _, path in sorted(found.items(), reverse=True):
         if _is_whole(path):
             return str(path)
-        print(f"{path} is damaged and dropped: training goes on from an earlier state", file=sys.stderr)
+        note(f"{path} is damaged and dropped: training goes on from an earlier state")
         shutil.rmtree(path)
     return None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from datadose.errors import reject
 from datadose.files import file_digest
-from datadose.llm.pool import check_file, read_pool
+from datadose.llm.pool import read_pool
 from datadose.llm.scores import Scores, read_scores
+from datadose.printing import note
+from datadose.reading import check_file, is_folder
 
 
 def scores_of(path: Path, field: str, pool: Scores, *, allow_pickle_weights: bool = False) -> Scores:
@@ -20,7 +21,8 @@ def scores_of(path: Path, field: str, pool: Scores, *, allow_pickle_weights: boo
     Raises InputError if ``path`` was scored under another model than the pool, if it is no pool file, or if
     the pool's model cannot be loaded any more.
     """
-    scores = read_scores(path, field) if path.is_dir() else _measure(path, field, pool, allow_pickle_weights)
+    measured = is_folder(path)
+    scores = read_scores(path, field) if measured else _measure(path, field, pool, allow_pickle_weights)
     for name in ("model_digest", "chat_template_digest"):
         if scores.manifest.get(name) != pool.manifest.get(name):
             reject(field, f"{path} with another {name}", "scores under the same model as the pool's")
@@ -40,7 +42,7 @@ def _measure(path: Path, field: str, pool: Scores, allow_pickle_weights: bool) -
 
         read_pool(path, field, mark=True)  # what is wrong with it is said under its own name
         model = pool.manifest["model"]
-        print(f"{field}: measuring {path} with {model}, once, into {folder}", file=sys.stderr)
+        note(f"{field}: measuring {path} with {model}, once, into {folder}")
         with step_progress() as progress:
             score(
                 model,

@@ -16,8 +16,9 @@ from datadose.errors import reject, require_integer, require_number
 from datadose.llm.cache import Record
 from datadose.llm.generation import continuations
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.pool import Row, Text, check_file, read_jsonl
+from datadose.llm.pool import Row, Text, read_jsonl
 from datadose.llm.verifiers import Verifier, judge, judges_labels
+from datadose.reading import check_file
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ hidden state and the gradient's sketch), samples, and verdicts. Then the folder 
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ from datadose.llm.sampling import Sampling, read_completions, sample_batch, veri
 from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
+from datadose.printing import note
 from datadose.versions import versions
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -74,9 +74,9 @@ def score(
     check = _verifier(verifier, sampling, completions)
     rows = read_pool(pool, mark=True)
     given = None if completions is None else read_completions(completions, rows)
-    prepare_folder("out", out)
     if not isinstance(model, LanguageModel):
         model = LanguageModel.load(model, dtype=dtype, allow_pickle_weights=allow_pickle_weights)
+    prepare_folder("out", out)
     run = _Run(model, out, batch_tokens, progress or (lambda name, done, total: None))
     settings = {
         **run.manifest(sampling, sketch_size),
@@ -141,7 +141,7 @@ def _renamed(rows: Sequence[Row]) -> dict[str, str]:
             columns.add(free)
     if names:
         what = ", ".join(f"{name} (kept as {free})" for name, free in names.items())
-        print(f"the pool has columns with names of measured ones: {what}", file=sys.stderr)
+        note(f"the pool has columns with names of measured ones: {what}")
     return names
 
 

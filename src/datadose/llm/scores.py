@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from datadose.errors import InputError, RunError, reject
 from datadose.extras import require_extra
 from datadose.files import atomic_file, file_digest, prepare_folder, read_json, write_atomic, write_json
+from datadose.reading import is_folder
 
 MEASURED: dict[str, str] = {
     "nll": "float64",
@@ -148,7 +149,7 @@ def read_scores(folder: Path, field: str = "scores") -> Scores:
     cut or changed since: the manifest holds the digest of each.
     """
     require_extra("llm", "pyarrow")
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    missing = [name for name in FILES if not is_folder(folder) or not (folder / name).is_file()]
     if missing:
         reject(field, str(folder), f"a folder that `datadose score` has written ({missing[0]} is missing)")
     manifest = _manifest(folder, field)
