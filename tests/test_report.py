@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import shutil
@@ -83,6 +84,18 @@ def test_report_needs_no_network(results: Path) -> None:
     assert "@import" not in text
     assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not re.findall(r"<script[^>]*src=|fetch\(|XMLHttpRequest|sendBeacon|WebSocket|import\(", text)
+
+
+def test_the_report_runs_its_own_script_and_no_other(results: Path) -> None:
+    """The policy names the digest of the one script that is there; nothing inline is allowed otherwise."""
+    text = (results / "report.html").read_text()
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert re.findall(r"script-src ([^;]*)", unescape(_page(results).policies[0])) == [
+        f"'sha256-{digests[0]}'"
+    ]
+    assert len(scripts) == 1
+    assert not re.findall(r"<[a-z]+ [^>]*\bon[a-z]+=", text)
 
 
 def test_embedded_images_need_no_network(results: Path) -> None:

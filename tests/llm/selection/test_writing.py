@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,9 @@ def test_the_report_stands_alone_and_names_every_filter(tmp_path, config, option
     page = (out / "report.html").read_text()
     for word in ("http://", "https://", "<script", "<link", "@import"):
         assert word not in page
+    policy = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert "default-src &#39;none&#39;" in policy[0]
+    assert "script-src" not in policy[0]
     assert page.count("data:image/svg+xml;base64,") == (4 if options.get("samples", 1) else 3)
     for f in selection.filters:
         assert f["name"] in page
