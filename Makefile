@@ -10,12 +10,13 @@ JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup reproduce token-study llm-study test lint docs bench clean
+.PHONY: help setup reproduce token-study llm-study test test-all lint docs bench clean
 
 help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|paper), write $(OUT)/report.html"
 	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
 	@echo "make test        set up $(VENV), run the tests"
+	@echo "make test-all    the tests that take minutes too: kills by the dozen, whole clusters"
 	@echo "make lint        ruff, mypy and pre-commit"
 	@echo "make docs        the documentation as a site: site/index.html (no network; warnings and dead links fail)"
 	@echo "make bench       the benchmarks, as ratios measured side by side"
@@ -46,6 +47,9 @@ llm-study: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow"
 
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files

@@ -9,6 +9,9 @@ from typing import Any
 
 from datadose.cli import main
 
+PATIENCE = 600
+"""Seconds until a test gives up a process that should end by itself: only for one that hangs."""
+
 BLOCK = ["--dimension", "40", "--shifted", "20", "--rho", "0.1", "--eta", "0.2"]
 PREDICT = ["predict", *BLOCK, "--interference", "0.1", "--length", "40", "--prompts", "5"]
 COMMANDS = ("reproduce", "predict", "plan", "claims", "train", "score", "select", "posttrain", "explore")
@@ -32,7 +35,7 @@ def run_datadose(*arguments: object, **options: Any) -> subprocess.CompletedProc
         argv(*arguments),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
         env=environment(),
         **options,

@@ -20,6 +20,7 @@ import pytest
 from command import (
     CLAIM_KEYS,
     COLUMNS,
+    PATIENCE,
     argv,
     environment,
     run_datadose,
@@ -34,7 +35,7 @@ def test_datadose_reproduce_stays_a_function() -> None:
         "print(callable(first), callable(second))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stdout.split() == ["True", "True"]
 
@@ -123,7 +124,7 @@ def _interrupt(arguments: list[object], signal_: signal.Signals) -> subprocess.C
             break
     os.killpg(process.pid, signal_)
     try:
-        _, after = process.communicate(timeout=60)
+        _, after = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

@@ -57,11 +57,11 @@ def test_sample_configurations_are_valid(path: Path) -> None:
         ("stages.0.learning_rate", "inf", with_stage(learning_rate=float("inf"))),
         ("stages.0.length", "0", with_stage(length=0)),
         ("stages.0.length", "nothing", with_stage(length=None)),
-        ("stages.0", "batch 9 is larger than prompts 8", with_stage(batch=9)),
+        ("stages.0", "got 9; allowed: at most prompts, 8", with_stage(batch=9)),
         ("stages.0", "exactly one of epochs and steps", with_stage(epochs=3)),
-        ("stages.0", "fresh wants batch and steps", with_stage(prompts="fresh")),
+        ("stages.0", "fresh where batch and steps are given", with_stage(prompts="fresh")),
         ("stages.0", "theorem", with_stage(learning_rate="theorem")),
-        ("stages.0", "interference goes with", with_stage(interference=0.1)),
+        ("stages.0", "interference with data: aligned only", with_stage(interference=0.1)),
         ("stages.0.group", "1", with_stage(stage="rl", group=1)),
         ("test.prompts", "0", document(test={"length": 10, "prompts": 0})),
     ],
@@ -82,7 +82,13 @@ def test_unknown_keys_are_answered_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("a: [1, 2", "line"), ("- 1\n- 2", "list"), ("", "NoneType"), ("a: 1\nb: {", "line 2")],
+    [
+        ("a: [1, 2", "line"),
+        ("- 1\n- 2", "list"),
+        ("", "which is empty"),
+        ("# only a comment\n", "which is empty"),
+        ("a: 1\nb: {", "line 2"),
+    ],
 )
 def test_files_that_are_no_configuration(content: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ import datadose.curves
 import datadose.experiments.common
 import datadose.experiments.figure5
 import datadose.experiments.insight1
+from command import PATIENCE
 from datadose.claims import CLAIMS, STUDY_CLAIMS
 from datadose.report import _PART_OF_CLAIMS, STORIES, write_report
 from datadose.reproduction import TARGETS, draw_saved
@@ -82,6 +84,18 @@ def test_report_needs_no_network(results: Path) -> None:
     assert "@import" not in text
     assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not re.findall(r"<script[^>]*src=|fetch\(|XMLHttpRequest|sendBeacon|WebSocket|import\(", text)
+
+
+def test_the_report_runs_its_own_script_and_no_other(results: Path) -> None:
+    """The policy names the digest of the one script that is there; nothing inline is allowed otherwise."""
+    text = (results / "report.html").read_text()
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert re.findall(r"script-src ([^;]*)", unescape(_page(results).policies[0])) == [
+        f"'sha256-{digests[0]}'"
+    ]
+    assert len(scripts) == 1
+    assert not re.findall(r"<[a-z]+ [^>]*\bon[a-z]+=", text)
 
 
 def test_embedded_images_need_no_network(results: Path) -> None:
@@ -256,7 +270,7 @@ def test_drawing_imports_neither_simulation_nor_models() -> None:
         "print(*sorted(m for m in sys.modules if m.startswith(('datadose', 'torch'))))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     loaded = done.stdout.split()
     forbidden = ("torch", "datadose.curves", "datadose.models", "datadose.experiments", "datadose.sweep")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import pickle
 import signal
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from datadose.errors import InputError, RunError
 from datadose.experiments.common import TwoBlock, curve_cell
-from datadose.sweep import Cell, Workers, run_cells
+from datadose.sweep import Cell, Workers, code_digest, run_cells
+from datadose.versions import numerical_versions
 
 ONE, TWO = Workers(1), Workers(2)
 
@@ -39,13 +43,12 @@ def interrupted_once(x: int, log: str, flag: str) -> int:
     return int(logged_square(x, log))
 
 
-def killed_once(x: int, log: str, flag: str) -> int:
-    """Cell: its process is killed at x = 3, the first time only, once two other cells have finished."""
+def killed_once(x: int, log: str, flag: str, cache: str) -> int:
+    """Cell: its process is killed at x = 3, the first time only, once two other cells are kept."""
     if x == 3 and not Path(flag).exists():
-        deadline = time.monotonic() + 30
-        while _executions(log) < 2 and time.monotonic() < deadline:
+        deadline = time.monotonic() + 300
+        while len(list(Path(cache).rglob("*.json"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.3)
         Path(flag).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return int(logged_square(x, log))
@@ -102,22 +105,104 @@ def test_only_changed_arguments_are_computed(tmp_path: Path) -> None:
 def test_other_source_code_does_not_see_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log"
     _run(_squares(log), tmp_path / "cache")
-    monkeypatch.setattr("datadose.sweep.code_digest", lambda: "another")
+    monkeypatch.setattr("datadose.cell_cache.code_digest", lambda: "another")
     _run(_squares(log), tmp_path / "cache")
     assert _executions(log) == 8
 
 
-@pytest.mark.parametrize("left", [0, 5, "garbage"])
-def test_corrupted_cache_file_is_recomputed(tmp_path: Path, left: int | str) -> None:
-    """A file cut to ``left`` bytes, or overwritten: the cell runs again and the others do not."""
+def test_other_library_versions_do_not_see_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = code_digest()
+    monkeypatch.setattr(
+        "datadose.cell_cache.numerical_versions", lambda: {**numerical_versions(), "numpy": "2.0.0"}
+    )
+    code_digest.cache_clear()
+    try:
+        assert code_digest() != before
+    finally:
+        code_digest.cache_clear()
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:70])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _swap(path: Path) -> None:
+    path.write_bytes(sorted(path.parent.glob("*.json"))[-1].read_bytes())
+
+
+class _Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.flag,)
+
+
+def _pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps(_Payload(path.parent / "ran")))
+
+
+@pytest.mark.parametrize(
+    "damage", [_cut, _flip, _swap, _pickle, Path.touch, lambda path: path.write_text("")]
+)
+def test_damaged_results_are_computed_again(
+    damage: Callable[[Path], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut, one bit flipped, another cell's content, a pickle that runs code, emptied, untouched."""
     log = tmp_path / "log"
     expected = _run(_squares(log), tmp_path / "cache")
-    victim = sorted((tmp_path / "cache").rglob("output.pkl"))[0]
-    victim.write_bytes(victim.read_bytes()[:left] if isinstance(left, int) else left.encode())
+    victim = min((tmp_path / "cache").rglob("*.json"))
+    whole = victim.read_bytes()
+    damage(victim)
+    again = 4 + (victim.read_bytes() != whole)
+    capsys.readouterr()
     assert _run(_squares(log), tmp_path / "cache") == expected
-    assert _executions(log) == 5
+    assert _executions(log) == again
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cells" not in line]
+    assert len(lines) == again - 4
+    assert all(str(victim) in line for line in lines)
+    assert not (victim.parent / "ran").exists()
     assert _run(_squares(log), tmp_path / "cache") == expected
-    assert _executions(log) == 5
+    assert _executions(log) == again
+
+
+def returns(kind: str) -> Any:
+    """Cell: a result of every kind that may be kept, or one that may not."""
+    floats = [0.1 + 0.2, 5e-324, -0.0, 1.7976931348623157e308, float("inf")]
+    kept = {"floats": floats, "scalars": (np.float64(1 / 3), np.int64(7), np.bool_(True)), "none": None}
+    return {"kept": kept, "array": np.zeros(2), "keys": {1: "one"}}[kind]
+
+
+def test_results_come_back_bit_by_bit_and_the_same_from_the_cache(tmp_path: Path) -> None:
+    first, second = (_run([Cell(returns, {"kind": "kept"})], tmp_path)[0] for _ in range(2))
+    assert repr(first) == repr(second)
+    assert repr(first["floats"]) == repr(returns("kept")["floats"])
+    assert first["scalars"] == [1 / 3, 7, True]
+
+
+@pytest.mark.parametrize("kind", ["array", "keys"])
+def test_results_that_json_cannot_hold_are_refused(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="a cell returns"):
+        _run([Cell(returns, {"kind": kind})], tmp_path)
+
+
+def refuses(x: int) -> int:
+    """Cell: bad input."""
+    raise InputError("x", x, "nothing")
+
+
+@pytest.mark.parametrize("workers", [ONE, TWO], ids=["jobs=1", "jobs=2"])
+def test_bad_input_found_by_a_cell_keeps_its_sentence(workers: Workers, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^x: got [01]; allowed: nothing$"):
+        _run([Cell(refuses, {"x": x}) for x in range(2)], tmp_path, workers)
 
 
 def test_interrupted_sweep_keeps_finished_cells_and_resumes(tmp_path: Path) -> None:
@@ -132,15 +217,11 @@ def test_interrupted_sweep_keeps_finished_cells_and_resumes(tmp_path: Path) -> N
 
 def test_killed_worker_is_one_clear_error_and_the_rerun_completes(tmp_path: Path) -> None:
     log, flag = tmp_path / "log", tmp_path / "flag"
-    cells = [Cell(killed_once, {"x": x, "log": str(log), "flag": str(flag)}) for x in range(6)]
-    with pytest.raises(RunError) as raised:
+    shared = {"log": str(log), "flag": str(flag), "cache": str(tmp_path / "cache")}
+    cells = [Cell(killed_once, {"x": x, **shared}) for x in range(6)]
+    with pytest.raises(RunError, match=r"^test: a worker process was killed.*$"):
         _run(cells, tmp_path / "cache", TWO)
-    message = str(raised.value)
-    assert "test" in message
-    assert "killed" in message
-    assert "run again" in message
-    assert "\n" not in message
-    kept = len(list((tmp_path / "cache").rglob("output.pkl")))
+    kept = len(list((tmp_path / "cache").rglob("*.json")))
     assert kept >= 2
     before = _executions(log)
     assert _run(cells, tmp_path / "cache", TWO) == [0, 1, 4, 9, 16, 25]
@@ -155,7 +236,7 @@ def test_dask_gives_the_results_of_loky(tmp_path: Path) -> None:
         workers = Workers(backend="dask", address=cluster.scheduler_address)
         results = _run(_curves(), tmp_path / "dask", workers)
     assert results == _run(_curves(), tmp_path / "loky")
-    assert len(list((tmp_path / "dask").rglob("output.pkl"))) == len(results)
+    assert len(list((tmp_path / "dask").rglob("*.json"))) == len(results)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +269,8 @@ def test_unreachable_dask_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
-def test_absent_ray_says_how_to_install_it(tmp_path: Path) -> None:
+def test_absent_ray_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="pip install") as raised:
         _run(_squares(tmp_path / "log"), tmp_path / "cache", Workers(backend="ray"))
     assert raised.value.field == "backend"

@@ -1,40 +1,28 @@
-"""Configuration files: strict keys, and one clear error that names the field, the value and what is allowed.
-
-Validation is pydantic's; this module states the fields of `train` and turns the first complaint into the
-project's one-line error.
-"""
+"""The fields of the configuration files of `train` and `plan`; :mod:`datadose.strict` reads them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from datadose.covariance import Array, validate_covariance
-from datadose.errors import InputError, reject
+from datadose.covariance import LARGEST_DIMENSION, Array, require_size, validate_covariance
+from datadose.errors import LARGEST_COUNT, reject
+from datadose.reading import open_array
+from datadose.strict import Config, Strict, first_fault, read_yaml, require_one
 
 Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A finite number above 0."""
-Size: TypeAlias = Annotated[int, Field(ge=1)]
-"""A whole number, 1 or more."""
-
-
-class Strict(BaseModel):
-    """A config section: unknown keys are errors, values cannot be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Config = TypeVar("Config", bound=Strict)
+Size: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+"""A whole number from 1 to a billion."""
 
 
 class Blocks(Strict):
     """A spectrum by blocks: [[value, size], ...]."""
 
-    blocks: list[tuple[float, Size]]
+    blocks: list[tuple[float, Annotated[int, Field(ge=1, le=LARGEST_DIMENSION)]]]
 
 
 CovarianceSpec: TypeAlias = list[float] | Blocks | str
@@ -44,20 +32,24 @@ CovarianceSpec: TypeAlias = list[float] | Blocks | str
 def read_covariance(field: str, spec: CovarianceSpec, folder: Path, dimension: int | None = None) -> Array:
     """The covariance that ``spec`` describes; paths are relative to ``folder`` (the config's).
 
-    Raises InputError naming ``field`` for a missing or unreadable file and for what is no covariance.
+    Raises InputError naming ``field`` for a missing or unreadable file, for what is no covariance, and for a
+    dimension above :data:`~datadose.covariance.LARGEST_DIMENSION` (a matrix: LARGEST_MATRIX).
     """
+    if isinstance(spec, str):
+        array = open_array(field, folder / spec)
+        require_size(field, array.shape)
+        return validate_covariance(field, array, dimension)
+    require_size(field, shape_of(spec))
     if isinstance(spec, Blocks):
-        spec = [value for value, size in spec.blocks for _ in range(size)]
-    if isinstance(spec, list):
-        return validate_covariance(field, spec, dimension)
-    path = folder / spec
-    try:
-        matrix = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(field, str(path), "the path of an existing .npy file") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(field, str(path), f"a readable .npy file of numbers ({error})") from error
-    return validate_covariance(field, matrix, dimension)
+        values = np.array([value for value, _ in spec.blocks], dtype=np.float64)
+        sizes = np.array([size for _, size in spec.blocks], dtype=np.int64)
+        return validate_covariance(field, np.repeat(values, sizes), dimension)
+    return validate_covariance(field, spec, dimension)
+
+
+def shape_of(spec: list[float] | Blocks) -> tuple[int]:
+    """(d,) of a spectrum that is a list or blocks, without making it."""
+    return (sum(size for _, size in spec.blocks) if isinstance(spec, Blocks) else len(spec),)
 
 
 class ModelConfig(Strict):
@@ -102,7 +94,7 @@ class PretrainConfig(Strict):
 
     length: Size
     method: Literal["population", "train"] = "population"
-    categories: list[Category] = []
+    categories: list[Category] = Field(default=[])
     steps: Size = 2000
     batch: Size = 256
     learning_rate: Positive = 0.01
@@ -141,24 +133,17 @@ class StageConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            msg = "exactly one of epochs and steps is wanted"
-            raise ValueError(msg)
+        require_one(epochs=self.epochs, steps=self.steps)
         if self.prompts == "fresh" and (self.batch is None or self.steps is None):
-            msg = "prompts: fresh wants batch and steps"
-            raise ValueError(msg)
+            reject("prompts", "fresh", "fresh where batch and steps are given")
         if isinstance(self.prompts, int) and self.batch is not None and self.batch > self.prompts:
-            msg = f"batch {self.batch} is larger than prompts {self.prompts}"
-            raise ValueError(msg)
+            reject("batch", self.batch, f"at most prompts, {self.prompts}")
         if self.stage != "sft" and self.chain_steps < 1:
-            msg = "chain_steps >= 1 is wanted, but for sft"
-            raise ValueError(msg)
+            reject("chain_steps", self.chain_steps, f"chain_steps >= 1 for stage {self.stage} (0: sft only)")
         if self.learning_rate == "theorem" and (self.stage, self.optimiser) != ("sft", "gd"):
-            msg = "learning_rate: theorem is Thm 4.2's, for stage sft with optimiser gd"
-            raise ValueError(msg)
+            reject("learning_rate", "theorem", "a number (theorem: stage sft with optimiser gd only)")
         if self.interference > 0 and self.data != "aligned":
-            msg = "interference goes with data: aligned"
-            raise ValueError(msg)
+            reject("interference", self.interference, "interference with data: aligned only, else 0")
         return self
 
 
@@ -168,7 +153,7 @@ class TestConfig(Strict):
     __test__ = False
 
     length: Size
-    steps: list[Size] = [1]
+    steps: list[Size] = Field(default=[1])
     prompts: Size = 512
 
 
@@ -188,17 +173,20 @@ class TrainConfig(Strict):
     def _one_gpt(self) -> Self:
         if self.model.kind == "gpt":
             if self.pretrain.method != "train":
-                msg = "model.kind gpt wants pretrain.method train: it has no population solution"
-                raise ValueError(msg)
+                reject(
+                    "pretrain.method",
+                    self.pretrain.method,
+                    "train with model.kind gpt, which has no solution",
+                )
             if self.seeds != 1:
-                msg = "model.kind gpt wants seeds 1: its runs do not train side by side"
-                raise ValueError(msg)
-            if any(stage.learning_rate == "theorem" for stage in self.stages):
-                msg = "learning_rate: theorem is for the linear models"
-                raise ValueError(msg)
+                reject("seeds", self.seeds, "1 (runs of model.kind gpt do not train side by side)")
+            for place, stage in enumerate(self.stages):
+                if stage.learning_rate == "theorem":
+                    reject(
+                        f"stages.{place}.learning_rate", "theorem", "a number (theorem: linear models only)"
+                    )
         elif self.pretrain.curriculum is not None:
-            msg = "pretrain.curriculum goes with model.kind gpt"
-            raise ValueError(msg)
+            reject("pretrain.curriculum", f"one for model.kind {self.model.kind}", "one for model.kind gpt")
         return self
 
 
@@ -241,31 +229,35 @@ class PlanConfig(Strict):
 
     @model_validator(mode="after")
     def _one_kind_of_data(self) -> Self:
-        if (self.interference is None) == (self.sources is None):
-            msg = "exactly one of interference and sources is wanted"
-            raise ValueError(msg)
+        require_one(interference=self.interference, sources=self.sources)
         if self.sources is not None and (self.budget is not None or self.choose_eta):
-            msg = "budget and choose_eta go with interference, not with sources"
-            raise ValueError(msg)
+            name = "choose_eta" if self.budget is None else "budget"
+            reject(name, "one beside sources", f"{name} with interference only")
         return self
 
 
 def load_config(path: Path, kind: type[Config]) -> Config:
     """The YAML file ``path`` as ``kind``; InputError naming the line or the field."""
-    try:
-        document = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError("config", str(path), "an existing YAML file") from error
-    except (IsADirectoryError, UnicodeDecodeError) as error:
-        raise InputError("config", str(path), "a YAML file in UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise InputError("config", f"{path}{where}", f"well-formed YAML ({problem})") from error
+    document = read_yaml("config", path)
+    keys = f"keys {', '.join(kind.model_fields)}"
+    if document is None:
+        reject("config", f"{path}, which is empty", keys)
     if not isinstance(document, dict):
-        reject("config", f"{path}: {type(document).__name__}", f"keys {', '.join(kind.model_fields)}")
+        reject("config", f"{path}, which holds a {type(document).__name__}", keys)
+    for command, other in _COMMANDS.items():
+        if other is not kind and len(document.keys() & other.model_fields) > len(
+            document.keys() & kind.model_fields
+        ):
+            wanted = next(name for name, one in _COMMANDS.items() if one is kind)
+            reject(
+                "config",
+                f"{path}, which looks like a file of `datadose {command}`",
+                f"one of `datadose {wanted}`, with {keys}",
+            )
     return validate_config(document, kind)
+
+
+_COMMANDS: dict[str, type[Strict]] = {"plan": PlanConfig, "train": TrainConfig}
 
 
 def validate_config(document: dict[str, Any], kind: type[Config]) -> Config:
@@ -273,38 +265,4 @@ def validate_config(document: dict[str, Any], kind: type[Config]) -> Config:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        # A union reports every alternative that failed; the deepest place is the one that was meant.
-        first = max(error.errors(), key=lambda e: (e["type"] == "extra_forbidden", -len(e["loc"])))
-        place = ".".join(str(part) for part in first["loc"]) or "config"
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(_known_keys(kind, first["loc"][:-1]))
-            raise InputError(place, "an unknown key", f"keys {known}") from error
-        if first["type"] == "missing":
-            raise InputError(place, "nothing", "a value (the field is required)") from error
-        message = first["msg"].removeprefix("Value error, ")
-        shown = "this section" if isinstance(first["input"], dict) else first["input"]
-        raise InputError(place, shown, message[:1].lower() + message[1:]) from error
-
-
-def _known_keys(kind: type[Strict], place: tuple[int | str, ...]) -> list[str]:
-    """Names allowed at ``place`` below ``kind``."""
-    fields = kind.model_fields
-    for part in place:
-        if isinstance(part, int) or part not in fields:
-            continue
-        nested = _section(fields[part].annotation)
-        if nested is None:
-            break
-        fields = nested.model_fields
-    return sorted(fields)
-
-
-def _section(annotation: Any) -> type[Strict] | None:
-    """The config section inside an annotation, if there is one."""
-    if isinstance(annotation, type) and issubclass(annotation, Strict):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _section(inner)
-        if found is not None:
-            return found
-    return None
+        raise first_fault(error, kind) from error

@@ -20,6 +20,18 @@ Array: TypeAlias = NDArray[np.float64]
 
 RELATIVE_ZERO = 1e-10
 """Eigenvalues below this fraction of the largest count as zero (rank, range, PSD check)."""
+LARGEST_DIMENSION = 1_000_000
+"""Of a spectrum that is read from a file or made from numbers."""
+LARGEST_MATRIX = 20_000
+"""Rows of a dense covariance that is read from a file; one of this size fills 3.2 GB."""
+
+
+def require_size(field: str, shape: tuple[int, ...]) -> None:
+    """InputError where a spectrum of ``shape`` (d,) or a matrix (d, d) is larger than one may be."""
+    most = LARGEST_DIMENSION if len(shape) == 1 else LARGEST_MATRIX
+    if shape and max(shape) > most:
+        kind = "a spectrum" if len(shape) == 1 else "a matrix"
+        reject(field, f"dimension {max(shape):,}", f"{kind} of dimension at most {most:,}")
 
 
 def validate_covariance(field: str, value: Any, dimension: int | None = None) -> Array:

@@ -1,7 +1,8 @@
-"""The one error that bad input raises: it names the field, the value and what is allowed."""
+"""What a command turns into one line: bad input, a run that could not finish, a request to stop."""
 
 from __future__ import annotations
 
+import signal
 from typing import NoReturn
 
 
@@ -15,9 +16,28 @@ class InputError(ValueError):
             shown = shown[:297] + "..."
         super().__init__(f"{field}: got {shown}; allowed: {allowed}")
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
+        # Exceptions are rebuilt from their message by default; one from a worker process needs all three.
+        return type(self), (self.field, self.value, self.allowed)
+
+
+LARGEST_COUNT = 10**9
+"""Of prompts, lengths, steps and seeds: all are small enough to be exact as decimal numbers."""
+
 
 class RunError(RuntimeError):
-    """A run that could not finish for a reason outside the input (disk full, worker killed)."""
+    """A run that could not finish for a reason outside the input (disk full, worker killed).
+
+    ``str(error)`` is one line that says what happened. How to continue is for the command to add.
+    """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to stop; to be met like Ctrl-C."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
 
 
 def reject(field: str, value: object, allowed: str) -> NoReturn:
@@ -25,14 +45,24 @@ def reject(field: str, value: object, allowed: str) -> NoReturn:
     raise InputError(field, value, allowed)
 
 
+def _shown(number: int) -> object:
+    """``number``, or its size where it has more digits than Python prints."""
+    return number if abs(number) < 10**300 else f"an integer of {number.bit_length()} bits"
+
+
 def require_integer(field: str, value: object, minimum: int, maximum: int | None = None) -> int:
-    """``value`` as an int of at least ``minimum`` (and at most ``maximum``), else :class:`InputError`."""
+    """``value`` as an int of at least ``minimum`` (and at most ``maximum``), else :class:`InputError`.
+
+    Without a maximum of its own a number may be as large as 2^53: larger ones are not exact as floats.
+    """
     limit = f"an integer >= {minimum}" if maximum is None else f"an integer in [{minimum}, {maximum}]"
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         reject(field, value, limit)
     number = int(value.__index__())
     if number < minimum or (maximum is not None and number > maximum):
-        reject(field, value, limit)
+        reject(field, _shown(number), limit)
+    if number > 2**53:
+        reject(field, _shown(number), f"an integer in [{minimum}, 2^53]")
     return number
 
 
@@ -44,8 +74,8 @@ def require_number(field: str, value: object, low: float, high: float, *, open_e
         reject(field, value, limit)
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        reject(field, value, limit)
+    except (TypeError, ValueError, OverflowError):
+        reject(field, _shown(value) if isinstance(value, int) else value, limit)
     inside = low < number < high if open_ends else low <= number <= high
     if not inside or number in (float("inf"), float("-inf")):
         reject(field, value, limit)

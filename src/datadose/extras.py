@@ -11,4 +11,4 @@ def require_extra(extra: str, *modules: str) -> None:
     """InputError naming the ``pip install`` that brings the first of ``modules`` that is not installed."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            reject("extra", f"no module {module}", f"this command after pip install 'datadose[{extra}]'")
+            reject("module", f"no {module}", f"{module}, which pip install 'datadose[{extra}]' installs")

@@ -1,52 +1,120 @@
-"""Writing results so that a reader never meets half a file, and reading configs strictly."""
+"""Writing results: no reader meets half a file, and a damaged file is noticed.
+
+Files are opened for reading by :mod:`datadose.reading`.
+pandas is imported where a table is: commands that answer from formulas start without it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
+import platform
+import re
+import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from datadose.errors import InputError, RunError
+from datadose.reading import read_bytes, read_json, refuse_constant
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "atomic_file",
+    "check_table",
+    "file_digest",
+    "prepare_folder",
+    "read_json",
+    "read_table",
+    "refuse_constant",
+    "to_json",
+    "write_atomic",
+    "write_json",
+    "write_jsonl",
+    "write_recorded_table",
+    "write_table",
+]
+
+TABLE_DIGEST = "table_sha256"
+"""The key of NAME.json under which the sha256 of NAME.csv is recorded."""
+
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def prepare_folder(field: str, folder: Path) -> Path:
-    """Create ``folder`` if need be; InputError if it is a file or cannot be created."""
+    """Create ``folder`` if need be; InputError if it is a file, cannot be created or takes no files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Permissions do not say whether a file can be made there (read-only mounts, attributes); trying does.
+        tempfile.TemporaryFile(dir=folder).close()
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(
             field, str(folder), "a folder, or a path where one can be made (a file is there)"
         ) from error
-    except OSError as error:
-        raise InputError(field, str(folder), f"a folder that can be written ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        # ValueError: a path with a null character.
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(field, str(folder), f"a folder that can be written ({reason})") from error
     return folder
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file, open for writing, that takes the place of ``path`` when the block ends without an error.
+
+    Until then it has another name in the same folder. An error or an interrupt removes it; what a killed
+    process left is removed by the next process that writes there. Raises RunError if the disk refuses it.
+    """
+    temporary = path.parent / f".datadose-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        _remove_abandoned(path.parent)
+        # As open() would, so that the user's umask decides who may read the file.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(descriptor, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        msg = f"{path}: could not be written ({error.strerror or error})"
+        raise RunError(msg) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@cache
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files that dead processes of this machine left in ``folder``."""
+    if os.name != "posix":
+        return
+    for path in folder.glob(f".datadose-{_HOST}-*.part"):
+        owner = re.match(rf"\.datadose-{_HOST}-(\d+)-", path.name)
+        if owner is not None and not _alive(int(owner[1])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path`` whole or not at all; RunError if the disk refuses it."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-            temporary = Path(handle.name)
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        msg = (
-            f"{path}: could not be written ({error.strerror}); finished cells are kept, run again to continue"
-        )
-        raise RunError(msg) from error
+    with atomic_file(path) as handle:
+        handle.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -54,12 +122,35 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_atomic(path, table.to_csv(index=False, float_format="%.12g", lineterminator="\n"))
 
 
+def write_recorded_table(folder: Path, name: str, table: pd.DataFrame, record: dict[str, Any]) -> None:
+    """``folder``/NAME.csv, and ``record`` with the table's sha256 as NAME.json."""
+    path = folder / f"{name}.csv"
+    write_table(path, table)
+    write_json(folder / f"{name}.json", {**record, TABLE_DIGEST: file_digest(path)})
+
+
+def check_table(path: Path) -> None:
+    """InputError if the CSV ``path`` is not the one that the JSON beside it records, if it records one."""
+    beside = path.with_suffix(".json")
+    record = read_json(beside) if beside.is_file() else None
+    wanted = record.get(TABLE_DIGEST) if isinstance(record, dict) else None
+    if wanted is not None and file_digest(path) != wanted:
+        raise InputError(
+            "table",
+            str(path),
+            f"the table that {beside.name} records (it was changed or cut since; "
+            f"`datadose reproduce {path.stem}` makes it again)",
+        )
+
+
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV that :func:`write_table` wrote; InputError if it is missing or malformed."""
+    """A CSV that :func:`write_table` wrote; InputError if it is missing, malformed or not as recorded."""
+    import pandas as pd  # noqa: PLC0415
+
+    content = io.BytesIO(read_bytes("table", path, "a table written by `datadose reproduce`"))
+    check_table(path)
     try:
-        return pd.read_csv(path, dtype={"panel": "string"})
-    except FileNotFoundError as error:
-        raise InputError("table", str(path), "a table written by `datadose reproduce`") from error
+        return pd.read_csv(content, dtype={"panel": "string"})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError("table", str(path), f"a well-formed CSV ({error})") from error
 
@@ -83,24 +174,3 @@ def file_digest(path: Path) -> str:
 def to_json(document: Any) -> str:
     """``document`` as indented JSON; NaN and infinities raise ValueError."""
     return json.dumps(document, indent=2, allow_nan=False)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON document; InputError with the line number if it is malformed."""
-    try:
-        return json.loads(path.read_text(), parse_constant=refuse_constant)
-    except FileNotFoundError as error:
-        raise InputError("file", str(path), "an existing JSON file") from error
-    except UnicodeDecodeError as error:
-        raise InputError("file", str(path), f"JSON in UTF-8 (byte {error.start} is not)") from error
-    except json.JSONDecodeError as error:
-        raise InputError("file", f"{path}, line {error.lineno}", f"well-formed JSON ({error.msg})") from error
-    except ArithmeticError as error:
-        raise InputError(
-            "file", f"{path} with {error}", "JSON numbers (NaN and infinities are none)"
-        ) from error
-
-
-def refuse_constant(name: str) -> NoReturn:
-    """For ``json``: ArithmeticError at NaN and infinities, which are no JSON."""
-    raise ArithmeticError(name)

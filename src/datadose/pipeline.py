@@ -160,10 +160,10 @@ def run_pipeline(
 def _claim_folder(config: TrainConfig, out: Path, resume: bool) -> None:
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     saved = out / "config.yaml"
-    if saved.is_file():
+    if saved.exists():
         if not resume:
             reject("out", str(out), "a folder without a run, or --resume")
-        if saved.read_text() != resolved:
+        if saved.read_bytes() != resolved.encode():
             reject("out", str(out), "the folder of this very configuration (config.yaml there differs)")
     prepare_folder("out", out / "checkpoints")
     write_atomic(saved, resolved)

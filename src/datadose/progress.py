@@ -19,7 +19,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+from datadose.printing import note, printable
+
+_COLUMNS = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
 _PLAIN_LINES = 4
 
 
@@ -42,7 +44,7 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
             part = _PLAIN_LINES * done // max(1, total)
             if part > parts.setdefault(name, 0):
                 parts[name] = part
-                console.print(f"{name}: {done}/{total}", highlight=False)
+                note(f"{name}: {done}/{total}")
 
         yield plain
         return
@@ -52,17 +54,18 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
 
         def report(name: str, done: int, total: int) -> None:
             if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
+                tasks[name] = bar.add_task(printable(name), total=total)
             bar.update(tasks[name], completed=done)
 
         yield report
 
 
 @contextlib.contextmanager
-def cell_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yields ``advance()``, called once for each finished cell of ``total``."""
-    done = 0
+def cell_progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+    """Yields ``advance()``, called once for each finished cell of ``total``; ``done`` are there already."""
     with step_progress() as report:
+        if done:
+            report(f"{title} (cells)", done, total)
 
         def advance() -> None:
             nonlocal done

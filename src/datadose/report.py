@@ -7,14 +7,19 @@ The page holds everything it shows and requests nothing: pictures, the places of
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from datadose._version import __version__
-from datadose.files import read_json, write_atomic
+from datadose.errors import reject
+from datadose.files import check_table, write_atomic
+from datadose.reading import read_bytes, read_json
 
 
 @dataclass(frozen=True)
@@ -171,18 +176,19 @@ _PART_OF_CLAIMS = ("theorems", "insight1", "theory")
 
 
 def write_report(out: Path) -> Path:
-    """``out/report.html`` from whatever tables, figures and claims ``out`` holds; no network when opened."""
-    claims: list[dict[str, Any]] = []
-    if (out / "claims.json").is_file():
-        claims = [_claim(out, claim) for claim in read_json(out / "claims.json")]
+    """``out/report.html`` from whatever tables, figures and claims ``out`` holds; no network when opened.
+
+    Raises InputError for a table that is not the one its figure was drawn from.
+    """
+    ledger = out / "claims.json"
+    claims = [_claim(out, claim) for claim in read_ledger(ledger)] if ledger.is_file() else []
     figures = [_figure(out, name, story, claims) for name, story in STORIES.items() if _drawn(out, name)]
     for claim in claims:
         claim["figures"] = [f for f in figures if claim["id"].startswith(STORIES[f["name"]].claims)]
-    environment = Environment(
-        loader=PackageLoader("datadose"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     verdicts = [claim["verdict"] for claim in claims]
-    page = environment.get_template("report.html").render(
+    page = render_page(
+        "report.html",
+        scripts=("tables.js", "hover.js"),
         figures=figures,
         claims=claims,
         counts={v: verdicts.count(v) for v in _VERDICTS},
@@ -192,13 +198,65 @@ def write_report(out: Path) -> Path:
     return out / "report.html"
 
 
+def render_page(template: str, *, scripts: Sequence[str] = (), **values: Any) -> str:
+    """A page of ``templates/`` with the ``scripts`` inside; whatever else the page holds cannot run.
+
+    The policy of the page names its one script by the digest of its text; nothing is loaded from elsewhere.
+    """
+    environment = Environment(
+        loader=PackageLoader("datadose"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    parts = "".join(environment.get_template(name).render() for name in scripts)
+    script = f'\n"use strict";\n(() => {{\n{parts}}})();\n'
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+        + (f"; script-src 'sha256-{digest}'" if scripts else "")
+    )
+    return environment.get_template(template).render(script=Markup(script), policy=policy, **values)
+
+
+_TEXTS = ("id", "statement", "verdict")
+_NUMBERS = ("value", "threshold")
+_MORE_TEXTS = ("paper", "setting", "statistic", "note", "experiment", "test")
+
+
+def read_ledger(path: Path) -> list[dict[str, Any]]:
+    """The entries of a claims.json; InputError naming the entry and the key of what is none."""
+    claims = read_json(path, "out")
+    if not isinstance(claims, list):
+        reject(
+            "out",
+            f"{path} with a {type(claims).__name__}",
+            "a list of claims, as datadose reproduce writes it",
+        )
+    for place, claim in enumerate(claims):
+        where = f"{path}, entry {place + 1}"
+        if not isinstance(claim, dict):
+            reject("out", f"{where}: a {type(claim).__name__}", "a claim with id, statement and verdict")
+        for key in (*_TEXTS, *_NUMBERS):
+            if key not in claim:
+                reject("out", f"{where} without {key}", f"claims with {', '.join((*_TEXTS, *_NUMBERS))}")
+        for key in (*_TEXTS, *_MORE_TEXTS):
+            if not isinstance(claim.get(key, ""), str):
+                reject("out", f"{where}: {key} {claim[key]}", "text")
+        ends = claim.get("interval") or [None, None]
+        if not isinstance(ends, list) or len(ends) != 2:
+            reject("out", f"{where}: interval {ends}", "null or a list of two numbers")
+        for key, value in (*((key, claim[key]) for key in _NUMBERS), *(("interval", end) for end in ends)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                reject("out", f"{where}: {key} {value}", "a number or null")
+    return claims
+
+
 def _drawn(out: Path, name: str) -> bool:
     return all((out / f"{name}.{kind}").is_file() for kind in ("svg", "json", "csv"))
 
 
 def _figure(out: Path, name: str, story: Story, claims: list[dict[str, Any]]) -> dict[str, Any]:
-    svg = (out / f"{name}.svg").read_bytes()
-    saved = read_json(out / f"{name}.json")
+    check_table(out / f"{name}.csv")
+    svg = read_bytes("figure", out / f"{name}.svg", "an SVG picture")
+    saved = _saved(out, name)
     hover = out / f"{name}.hover.json"
     kinds = ("csv", "json", "png", "svg")
     return {
@@ -207,9 +265,7 @@ def _figure(out: Path, name: str, story: Story, claims: list[dict[str, Any]]) ->
         "text": story.text,
         "image": "data:image/svg+xml;base64," + base64.b64encode(svg).decode(),
         "claims": [claim for claim in claims if claim["id"].startswith(story.claims)],
-        "command": saved["command"],
-        "preset": saved["preset"],
-        "seeds": saved["seeds"],
+        **{key: saved.get(key, "") for key in ("command", "preset", "seeds")},
         "versions": saved["versions"],
         "files": [f"{name}.{kind}" for kind in kinds if (out / f"{name}.{kind}").is_file()],
         "hover": read_json(hover) if hover.is_file() else None,
@@ -233,6 +289,11 @@ def _claim(out: Path, claim: dict[str, Any]) -> dict[str, Any]:
 
 
 def _saved(out: Path, table: str) -> dict[str, Any]:
+    """The record of how a table was made; {} where there is none."""
     path = out / f"{table}.json"
-    saved: dict[str, Any] = read_json(path) if table and path.is_file() else {}
+    if not table or not path.is_file():
+        return {}
+    saved = read_json(path)
+    if not isinstance(saved, dict) or not isinstance(saved.get("versions"), dict):
+        reject("file", str(path), "a record with versions, as datadose reproduce writes it")
     return saved

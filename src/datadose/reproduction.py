@@ -44,7 +44,7 @@ from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
 from datadose.figures.stages import draw_bands, draw_overthinking, draw_synergy
 from datadose.figures.style import save
 from datadose.figures.token_study import draw_token_study
-from datadose.files import prepare_folder, read_json, read_table, write_json, write_table
+from datadose.files import prepare_folder, read_json, read_table, write_json, write_recorded_table
 from datadose.report import write_report
 from datadose.sweep import Workers, run_cells
 from datadose.versions import versions
@@ -160,9 +160,10 @@ def _run(
     prepare = getattr(config, "prepare", None)
     cells = config.cells() if prepare is None else prepare(out / ".cache", workers)
     results = run_cells(cells, cache_folder=out / ".cache", workers=workers, title=name)
-    write_table(out / f"{name}.csv", config.table(results))
-    write_json(
-        out / f"{name}.json",
+    write_recorded_table(
+        out,
+        name,
+        config.table(results),
         {
             "name": name,
             "preset": preset,

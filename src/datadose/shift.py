@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from datadose.covariance import (
+    LARGEST_DIMENSION,
     Array,
     is_spectrum,
     product,
@@ -63,7 +64,7 @@ class Shift:
         r = ``interference`` (figures 1, 2 and 5). Section 5.2 prints Sigma0 = diag(rho 1_m, 0) once, a
         misprint (docs/errata.md).
         """
-        dimension = require_integer("dimension", dimension, 1)
+        dimension = require_integer("dimension", dimension, 1, LARGEST_DIMENSION)
         shifted = require_integer("shifted", shifted, 0, dimension)
         require_number("rho", rho, 0, np.inf)
         in_shift = np.arange(dimension) < shifted

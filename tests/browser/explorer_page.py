@@ -7,7 +7,7 @@ from typing import Any
 
 SMALL = "dimension=60&max_prompts=150&length=60"
 """A setting that a busy machine answers at once."""
-TIMEOUT = 30_000
+TIMEOUT = 300_000
 GOOD = "sigma0: sigma0.npy\ndelta: {blocks: [[1, 20], [0, 40]]}\nlength: 60\neta: 0.2\nmax_prompts: 120\n"
 
 

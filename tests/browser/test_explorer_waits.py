@@ -31,7 +31,7 @@ def seeds(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     released, original = threading.Semaphore(0), simulations.sft_error_curve
 
     def wait(*values: Any, **options: Any) -> Any:
-        released.acquire(timeout=60)
+        released.acquire(timeout=TIMEOUT / 1000)
         return original(*values, **options)
 
     monkeypatch.setattr(simulations, "sft_error_curve", wait)

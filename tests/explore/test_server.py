@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import re
 import signal
 import socket
 import subprocess
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from tests.command import argv, environment, run_datadose
+from tests.command import PATIENCE, argv, environment, run_datadose
 
 from datadose import plan
 from datadose.explore import create_app, create_server
+from datadose.explore.server import create_local_server
 from datadose.explore.setting import Setting
 from datadose.explore.uploads import LARGEST_REQUEST
 
@@ -32,12 +37,12 @@ def test_it_serves_on_this_machine_until_interrupted() -> None:
         assert process.stdout is not None
         address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
         assert address
-        page = urlopen(address.group(), timeout=30).read().decode()
+        page = urlopen(address.group(), timeout=PATIENCE).read().decode()
         assert "datadose explorer" in page
         # Nothing that the browser loads comes from elsewhere.
         assert re.findall(r"(?:src|href)=\"(https?:)?//", page) == []
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -115,3 +120,78 @@ def test_a_request_that_is_too_large_is_refused_unread() -> None:
         .post("/_dash-update-component", data=body, content_type="application/json")
     )
     assert answer.status_code == 413
+
+
+@pytest.fixture
+def local_server() -> Iterator[int]:
+    """A server of a trivial page on 127.0.0.1, with little patience for slow requests; its port."""
+
+    def page(_: Any, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Type", "text/plain")])
+        return [b"here"]
+
+    server = create_local_server(page, 0)
+    server.adj.channel_timeout, server.adj.cleanup_interval = 1, 1
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield int(server.effective_port)
+    # An interrupt ends a server; of one in a thread the sockets are closed.
+    server.task_dispatcher.shutdown()
+    server.close()
+
+
+def _status(port: int, host: str | None) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection.putrequest("GET", "/", skip_host=True)
+    if host is not None:
+        connection.putheader("Host", host)
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_only_the_names_of_this_machine_are_answered(local_server: int) -> None:
+    """A page from elsewhere whose name leads here (DNS rebinding) sends its own name."""
+    port = local_server
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LocalHost:{port}", f"[::1]:{port}"):
+        assert _status(port, host) == 200
+    for other in ("evil.example", f"evil.example:{port}", f"127.0.0.1:{port + 1}", "localhost", "", None):
+        assert _status(port, other) in (400, 421), other
+    assert _status(port, f"localhost.evil.example:{port}") == 421
+
+
+def test_slow_connections_do_not_stop_it(local_server: int) -> None:
+    """150 connections that never finish a request: others are answered meanwhile, and the slow ones closed.
+
+    All send a byte now and then, which keeps no connection alive.
+    """
+    slow = [socket.create_connection(("127.0.0.1", local_server), timeout=PATIENCE) for _ in range(150)]
+    try:
+        for connection in slow[::2]:
+            connection.sendall(b"GET / HTTP/1.1\r\nX: ")
+        assert _status(local_server, f"localhost:{local_server}") == 200
+        open_ones = list(slow)
+        until = time.monotonic() + PATIENCE
+        while open_ones and time.monotonic() < until:
+            open_ones = [one for one in open_ones if not _ended(one)]
+            time.sleep(0.2)
+        assert not open_ones
+        assert _status(local_server, f"localhost:{local_server}") == 200
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def _ended(connection: socket.socket) -> bool:
+    """Whether the other side has closed; sends it another byte first."""
+    try:
+        connection.sendall(b"x")
+        connection.setblocking(False)
+        return connection.recv(1000) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.setblocking(True)

@@ -20,6 +20,9 @@ from datadose.explore.views.your_spectra import plan_page
 
 REST = "length: 40\neta: 0.2\nmax_prompts: 60\ninterference: 0.01\n"
 BLOCKS = "sigma0: {blocks: [[0.1, 20], [1, 20]]}\n"
+BOMB = "a: &a [" + "1," * 100 + "]\n"
+BOMB += "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 20)}]\n" for old, new in ("ab", "bc", "cd", "de"))
+"""Each line has twenty times the values of the one before it."""
 
 
 def encoded(content: bytes) -> str:
@@ -92,7 +95,7 @@ def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
         (
             ["shift.yaml"],
             [text("sigma0: {blocks: [[1, 1000000000]]}\ndelta: [1]\n" + REST)],
-            r"sigma0: got shape \(1000000000,\); allowed: dimension at most 4,000",
+            r"sigma0.blocks.0.1: got 1000000000; allowed: an integer in \[1, 1e\+06\]",
         ),
         (
             ["shift.yaml", "big.npy"],
@@ -120,13 +123,17 @@ def test_bad_uploads_are_named(names: list[str], contents: list[str], message: s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: &a [1]\nb: *a\n", r"config: got shift.yaml, line 2; allowed: YAML without references"),
-        ("a: &a {x: 1}\nb: {<<: *a}\n", r"line 2; allowed: YAML without references"),
-        ("[" * 13 + "]" * 13, r"nested at most 12 deep"),
-        ("[" * 5000, r"nested at most 12 deep"),
+        (BOMB, r"config: got shift.yaml, line 5; allowed: well-formed YAML \(more than 2,000,000 values\)"),
+        ("a: &a [*a]\n", r"line 1; allowed: well-formed YAML \(a reference to what it stands in"),
+        ("[" * 13 + "]" * 13, r"nested more than 12 deep"),
+        ("[" * 5000, r"nested more than 12 deep"),
         (
             BLOCKS + "delta: [1]\n" + REST.replace("60", "9" * 20),
-            r"max_prompts: got .*; allowed: at most 1,000,000",
+            r"max_prompts: got .*; allowed: an integer in \[1, 1e\+09\]",
+        ),
+        (
+            BLOCKS + "delta: [1]\n" + REST.replace("60", "9" * 8),
+            "max_prompts: got .*; allowed: at most 1,000,000",
         ),
         (BLOCKS + "delta: [1]\nchain_steps: 99\n" + REST, "chain_steps: got 99; allowed: at most 8"),
     ],
@@ -165,7 +172,7 @@ def test_a_plan_with_nothing_to_adapt_to_claims_no_infinite_error() -> None:
     "values", [np.array([1.0 + 2.0j]), np.array(["x"]), np.array(["2020-01-01"], "M8[D]")]
 )
 def test_only_real_numbers_are_covariances(values: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"sigma0: got a.npy of .*; allowed: real numbers"):
+    with pytest.raises(InputError, match=r"sigma0: got a.npy, an array of .*; allowed: real numbers"):
         plan_uploads(
             ["shift.yaml", "a.npy"], [text("sigma0: a.npy\ndelta: [1]\n" + REST), array(values)], Setting()
         )

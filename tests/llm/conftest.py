@@ -1,4 +1,4 @@
-"""A tiny random Llama with a tokenizer and a chat template, saved in a folder: nothing is downloaded."""
+"""The tiny model of these tests, and rows for it."""
 
 from __future__ import annotations
 
@@ -10,58 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tiny_llama import make_model
+
 if TYPE_CHECKING:
     from datadose.llm.language_model import LanguageModel
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-CHARACTERS = sorted({chr(i) for i in range(32, 127)} | {"\n"})
-CONTEXT = 256
-TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
-    "+ '<|im_end|>' + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-def make_model(folder: Path, *, template: bool = True, seed: int = 0, hidden: int = 32) -> Path:
-    """Write a character-level Llama of two layers and its tokenizer to ``folder``."""
-    import torch
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    special = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<|unk|>"]
-    vocabulary = {token: index for index, token in enumerate([*special, *CHARACTERS])}
-    characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
-    characters.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    characters.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=characters,
-        pad_token="<|pad|>",
-        eos_token="<|im_end|>",
-        unk_token="<|unk|>",
-        additional_special_tokens=["<|im_start|>"],
-    )
-    if template:
-        tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=vocabulary["<|im_end|>"],
-        initializer_range=0.3,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

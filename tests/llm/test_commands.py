@@ -112,7 +112,7 @@ GOOD = {"prompt": "a", "completion": "b"}
 @pytest.mark.parametrize(
     ("rows", "options", "parts"),
     [
-        ([GOOD, {"prompt": "a"}], [], ("pool: got", "line 2", "no completion")),
+        ([{"prompt": "a"}], [], ("pool: got", "line 1", "no completion")),
         ([GOOD], ["--samples", "2"], ("verifier: got none", "last-number")),
         ([GOOD], ["--samples", "2", "--verifier", "no.such:thing"], ("verifier: got no.such:thing",)),
         ([GOOD], ["--samples", "-1"], ("samples: got -1", ">= 0")),

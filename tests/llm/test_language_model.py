@@ -167,6 +167,28 @@ def test_digests_follow_content(tiny_llama: Path, tmp_path: Path, model: Languag
     assert other.tokenizer_digest != model.tokenizer_digest
 
 
+def configured(**changes: Any) -> Callable[[Path], None]:
+    """Damage: other values in the configuration."""
+
+    def act(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return act
+
+
+def pickled(folder: Path) -> None:
+    """Damage: the same weights as a pickle."""
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def adapter_pickled(folder: Path) -> None:
+    """Damage: an adapter beside the model, as a pickle."""
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2}))
+    torch.save({}, folder / "adapter_model.bin")
+
+
 def without(name: str) -> Callable[[Path], None]:
     """Damage: a file pattern removed."""
 
@@ -201,6 +223,15 @@ def no_language_model(folder: Path) -> None:
         (without("tokenizer*"), "a folder with a tokenizer"),
         (without("config.json"), "a folder with config.json"),
         (without("*.safetensors"), "a causal language model"),
+        (configured(num_attention_heads=0), "a causal language model"),
+        (configured(hidden_size="wide"), "a causal language model"),
+        (configured(vocab_size=-1), "a causal language model"),
+        (
+            configured(auto_map={"AutoModelForCausalLM": "own.Model"}, model_type="own"),
+            "a causal language model",
+        ),
+        (pickled, "weights as .safetensors: a .bin file is a pickle, which can run code when it is read"),
+        (adapter_pickled, "--allow-pickle-weights"),
         (no_language_model, "a causal language model"),
         (weight_lost, "a model with all its weights"),
         (scaled_logits, "its output layer at the last hidden state"),
@@ -215,6 +246,42 @@ def test_bad_models_are_refused(
         LanguageModel.load(folder)
     assert allowed in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def test_pickled_weights_are_read_only_if_they_are_allowed(
+    tiny_llama: Path, tmp_path: Path, model: LanguageModel
+) -> None:
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+    pickled(folder)
+    with pytest.raises(InputError, match=r"pytorch_model\.bin"):
+        LanguageModel.load(folder)
+    allowed = LanguageModel.load(folder, allow_pickle_weights=True)
+    assert allowed.measure([model.encode(ROWS[0])]).nll == model.measure([model.encode(ROWS[0])]).nll
+    # With both, the safe one is read and the other is not touched.
+    shutil.copy(tiny_llama / "model.safetensors", folder)
+    torch.save(Trap(tmp_path / "sprung"), folder / "pytorch_model.bin")
+    LanguageModel.load(folder)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./models/none", "../none", "~/none", "a/b/c"])
+def test_the_hub_is_not_asked_for_a_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("transformers.utils.hub.cached_file", asked)
+    with pytest.raises(InputError, match=f"model: got {name}; allowed: the folder of a model"):
+        LanguageModel.load(name)
 
 
 def test_bad_requests_are_refused(tiny_llama: Path, tmp_path: Path, model: LanguageModel) -> None:

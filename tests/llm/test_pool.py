@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from datadose.errors import InputError
+from datadose.llm import parquet as module
 from datadose.llm.pool import Row, read_pool
 
 USER = {"role": "user", "content": "2 + 2?"}
@@ -139,8 +144,136 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=name):
         read_pool(tmp_path / name)
-    with pytest.raises(InputError, match="existing file"):
-        read_pool(tmp_path / "absent.jsonl")
+    for absent in (tmp_path / "absent.jsonl", tmp_path / ("x" * 300 + ".jsonl"), tmp_path / "a\0.jsonl"):
+        with pytest.raises(
+            InputError, match=r"pool: got .*; allowed: (the path of an existing file|a .jsonl)"
+        ):
+            read_pool(absent)
+
+
+def test_a_file_that_may_not_be_read_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path, mode: str = "r", **_: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name in ("pool.jsonl", "pool.parquet"):
+        (tmp_path / name).write_bytes(b"{}")
+    monkeypatch.setattr(Path, "open", refused)
+    for name in ("pool.jsonl", "pool.parquet"):
+        with pytest.raises(InputError, match=r"that can be read \(Permission denied\)"):
+            read_pool(tmp_path / name, mark=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "issue"),
+    [
+        ('{"prompt": "a", "completion": "b", "x": 1e999}', "unwritable value: line 2: column x has a number"),
+        (
+            '{"prompt": "a", "completion": "b", "x": [-1e999]}',
+            "unwritable value: line 2: column x has a number",
+        ),
+        ('{"prompt": "a", "completion": "b", "x": Infinity}', "not JSON: line 2: the number Infinity"),
+        (
+            '{"prompt": "a\\ud800", "completion": "b"}',
+            "unwritable value: line 2: column prompt has half a character",
+        ),
+        (
+            '{"prompt": "a", "completion": "b", "\\ud800": 1}',
+            "unwritable value: line 2: column \\ud800 has half",
+        ),
+        (
+            '{"prompt": "a", "completion": "b", "x": %s}' % ("9" * 6000),
+            "not JSON: line 2: a number of too many",
+        ),
+        (
+            '{"prompt": "a", "completion": "b", "x": %s}' % ("[" * 101 + "]" * 101),
+            "unwritable value: line 2: column x",
+        ),
+        (
+            '{"prompt": "a", "completion": "b", "x": %s}' % ("[" * 10**5 + "]" * 10**5),
+            "not JSON: line 2: nested",
+        ),
+        ('{"prompt": "a", "completion": ', "not JSON: line 2: "),
+        ("3", "no object: line 2: int"),
+        ('{"prompt": "a"}', "no completion: line 2: "),
+        ('{"prompt": " ", "completion": "b"}', "empty prompt: line 2: "),
+        (
+            '{"prompt": "a", "completion": "b", "id": "x"}',
+            "repeated id: line 2: id x; allowed: ids that differ (line 1",
+        ),
+    ],
+)
+def test_a_bad_line_is_marked_and_nothing_of_it_is_unwritable(tmp_path: Path, text: str, issue: str) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_text("\n".join([json.dumps({**GOOD, "id": "x"}), text, json.dumps(GOOD)]))
+    rows = read_pool(path, mark=True)
+    assert [row.line for row in rows] == [1, 2, 3]
+    assert rows[0].issue is rows[2].issue is None
+    assert rows[1].issue is not None
+    assert rows[1].issue.startswith(issue), rows[1].issue
+    assert rows[1].prompt == rows[1].completion == ""
+    json.dumps(rows[1].columns, allow_nan=False, ensure_ascii=False).encode()
+    with pytest.raises(InputError, match=r"pool\.jsonl, line 2: "):
+        read_pool(path)
+
+
+def test_nesting_up_to_the_limit_is_kept(write_rows: Callable[..., Path]) -> None:
+    deep: Any = "[" * 98
+    for _ in range(98):
+        deep = [deep]
+    (row,) = read_pool(write_rows([{**GOOD, "x": deep}]))
+    assert row.columns["x"] == deep
+
+
+def test_most_rows_decide_on_a_columns_type(write_rows: Callable[..., Path]) -> None:
+    rows = [{**GOOD, "answer": answer} for answer in (1, "1", None, "2")]
+    issues = [row.issue for row in read_pool(write_rows(rows), mark=True)]
+    assert issues[1:] == [None, None, None]
+    assert (
+        issues[0]
+        == "another type: line 1: column answer is number; allowed: str, as in line 2: one type per column"
+    )
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode("utf-8-sig"))
+    assert [row.prompt for row in read_pool(path)] == ["a"]
+    path.write_bytes(json.dumps(GOOD).encode("utf-16"))
+    with pytest.raises(InputError, match=r"line 1: byte 1 of the line is not UTF-8"):
+        read_pool(path, mark=True)
+
+
+def test_parquet_rows_are_marked_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "pool.parquet"
+    numbers = pa.array([1.0, float("inf"), 2.0, 3.0])
+    texts = unchecked_text()
+    parquet.write_table(pa.table({"prompt": ["a"] * 4, "completion": texts, "x": numbers}), path)
+    issues = [row.issue for row in read_pool(path, mark=True)]
+    assert issues[0] is issues[3] is None
+    assert str(issues[1]).startswith("unwritable value: row 2: column x has a number")
+    assert str(issues[2]).startswith("unreadable row: row 3: column completion: ")
+
+
+def unchecked_text() -> Any:
+    """Four texts, of which the third is not UTF-8: Arrow does not look."""
+    offsets, data = np.arange(5, dtype=np.int32), b"bb\xffb"
+    return pa.Array.from_buffers(pa.string(), 4, [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(data)])
+
+
+def test_a_small_parquet_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pool.parquet"
+    text = pa.array(["y" * 100_000]).dictionary_encode()
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20_000, dtype=np.int32)), text.dictionary)
+    prompts = pa.array(["a"] * 20_000)
+    parquet.write_table(pa.table({"prompt": prompts, "completion": column}), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    with pytest.raises(InputError, match=r"decodes to more than 1,073,741,824; allowed: at most 1 GiB"):
+        read_pool(path)
+    monkeypatch.setattr(module, "MOST_ROWS", 19_999)
+    with pytest.raises(InputError, match=r"with 20,000 rows; allowed: a pool of at most 19,999 rows"):
+        read_pool(path)
 
 
 def test_a_row_is_hashable_content() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shutil
@@ -16,6 +17,7 @@ pytest.importorskip("trl")
 pytest.importorskip("peft")
 
 import torch
+from safetensors import SafetensorError
 
 from datadose.errors import InputError, RunError
 from datadose.llm import posttrain as module
@@ -120,7 +122,7 @@ def test_training_lowers_the_loss_and_what_is_saved_has_it(
 
 
 def test_a_stopped_run_ends_like_an_uninterrupted_one(
-    tiny_llama: Path, write_rows: Write, tmp_path: Path
+    tiny_llama: Path, write_rows: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_rows(messages())
     config = replace(SFT, steps=6, checkpoint_every=2)
@@ -134,19 +136,68 @@ def test_a_stopped_run_ends_like_an_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         posttrain(tiny_llama, path, out, config=config, progress=stop)
     assert (out / "checkpoints" / "checkpoint-4").is_dir()
-    # A kill while a checkpoint is written leaves one without the trainer's state.
+    # A kill while a checkpoint is written leaves one without the trainer's state; others are changed since.
     (out / "checkpoints" / "checkpoint-6").mkdir()
+    (out / "checkpoints" / "checkpoint-last").mkdir()
+    for step, name in ((7, "adapter_model.safetensors"), (8, "trainer_state.json")):
+        damaged = out / "checkpoints" / f"checkpoint-{step}"
+        shutil.copytree(out / "checkpoints" / "checkpoint-4", damaged)
+        content = bytearray((damaged / name).read_bytes())
+        content[-9] ^= 1
+        (damaged / name).write_bytes(content)
+    shutil.copytree(out / "checkpoints" / "checkpoint-4", out / "checkpoints" / "checkpoint-9")
+    (out / "checkpoints" / "checkpoint-9" / "trainer_state.json").write_text("[]")
     steps: list[int] = []
     again = posttrain(
         tiny_llama, path, out, config=config, progress=lambda name, step, total: steps.append(step)
     )
     assert min(steps) == 5
+    assert capsys.readouterr().err.count("is damaged and dropped") == 4
     assert [e["loss"] for e in again["history"]] == [e["loss"] for e in whole["history"]]
     assert not (out / "checkpoints").exists()
     # Finished: nothing is trained again; other settings need another folder.
     assert posttrain(tiny_llama, path, out, config=config, progress=stop) == again
     with pytest.raises(InputError, match="another run is there"):
         posttrain(tiny_llama, path, out, config=replace(config, seed=1))
+
+
+@pytest.mark.parametrize("name", ["setting.json", "result.json"])
+def test_a_record_of_another_kind_is_refused(
+    name: str, tiny_llama: Path, write_rows: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("[]")
+    with pytest.raises(InputError, match=f"out: got .*{name}; allowed: a record"):
+        posttrain(tiny_llama, write_rows(strings()), tmp_path / "out", config=SFT)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        ("transformers.Trainer._save_checkpoint", FULL),
+        ("transformers.Trainer._save_checkpoint", RuntimeError("[enforce fail] PytorchStreamWriter failed")),
+        ("peft.PeftModel.save_pretrained", SafetensorError("I/O error: No space left on device")),
+        ("transformers.PreTrainedTokenizerBase.save_pretrained", FULL),
+    ],
+)
+def test_a_full_disk_is_one_error(
+    target: str,
+    error: Exception,
+    tiny_llama: Path,
+    write_rows: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(target, full)
+    config = replace(SFT, steps=1, checkpoint_every=1)
+    with pytest.raises(RunError, match=r"out: could not be read or written \(.*(No space left|failed)"):
+        posttrain(tiny_llama, write_rows(strings()), tmp_path / "out", config=config)
 
 
 @pytest.mark.parametrize("rows", [strings(), messages()], ids=["strings", "messages"])

@@ -251,9 +251,110 @@ def test_a_file_in_the_place_of_the_folder_and_duplicate_ids(
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="out: got"):
         score(model, pool, tmp_path / "out")
-    twice = write_rows([{**row, "id": "a"} for row in ROWS[:2]], "twice.jsonl")
-    with pytest.raises(InputError, match="line 2: id a"):
-        score(model, twice, tmp_path / "other")
+
+
+CHAT = json.dumps(chat("9+9?", "18"))[1:-1].encode()
+BAD_LINES = {
+    "not JSON": b"{" + CHAT,
+    "not text": b"{" + CHAT.replace(b"9+9", b"\xff") + b"}",
+    "no object": b"[1, 2]",
+    "no completion": b"{" + CHAT.split(b', "completion"')[0] + b"}",
+    "another type": b"{" + CHAT + b', "level": "high"}',
+    "unwritable value": b"{" + CHAT + b', "level": 1e999}',
+    "repeated id": b'{"id": "row-1", ' + CHAT + b"}",
+}
+
+
+def test_bad_rows_are_issues_with_their_line_and_every_row_is_kept_in_order(
+    model: LanguageModel, write_rows: Write, tmp_path: Path
+) -> None:
+    pool = write_rows([*ROWS[:2], *ROWS[2:4]])
+    good = pool.read_bytes().splitlines()
+    pool.write_bytes(b"\n".join([*good[:2], *BAD_LINES.values(), *good[2:]]))
+    scores = score(model, pool, tmp_path / "out", **SAMPLED)
+    text = (tmp_path / "out" / "rows.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert len(lines) == len(scores.table) == 4 + len(BAD_LINES)
+    for line, row in zip([*lines[:2], *lines[-2:]], ROWS[:4], strict=True):
+        assert {name: line[name] for name in row} == row
+        assert line["issue"] is None
+        assert line["pass_rate_total"] == 3
+    for place, kind in enumerate(BAD_LINES, start=2):
+        assert lines[place]["issue"].startswith(f"{kind}: line {place + 1}: ")
+        assert {lines[place][name] for name in MEASURED if name != "issue"} == {None}
+    # What can be written of a bad row is kept.
+    assert {name: lines[7][name] for name in ROWS[0]} == {**chat("9+9?", "18"), "level": None}
+    assert scores.manifest["issues"] == dict.fromkeys(sorted(BAD_LINES), 1)
+    assert (scores.manifest["rows"], scores.manifest["scored"]) == (11, 4)
+    sound = score(model, write_rows(ROWS[:4]), tmp_path / "sound", **SAMPLED)
+    kept = [0, 1, 9, 10]
+    np.testing.assert_allclose(scores.table["nll"][kept], sound.table["nll"], rtol=1e-5)
+    np.testing.assert_allclose(scores.sketches[kept], sound.sketches, rtol=1e-3, atol=1e-4)
+    assert np.isnan(np.delete(scores.sketches, kept, axis=0)).all()
+
+
+def test_a_row_that_the_template_refuses_is_marked(
+    tiny_llama: Path, write_rows: Write, tmp_path: Path
+) -> None:
+    strict = LanguageModel.load(tiny_llama)
+    strict.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}"
+        "{% endif %}{{ m['content'] }}{% endfor %}"
+    )
+    odd = {**chat("1+1?", "2"), "level": 0}
+    odd["prompt"] = [{"role": "system", "content": "Be brief."}, *odd["prompt"]]
+    scores = score(strict, write_rows([ROWS[0], odd]), tmp_path / "out")
+    issues = [line["issue"] for line in scores.lines(range(2))]
+    assert issues[0] is None
+    assert "no system role" in issues[1]
+    assert scores.manifest["issues"] == {"messages": 1}
+
+
+def test_completions_are_not_needed_for_bad_rows(
+    model: LanguageModel, write_rows: Write, tmp_path: Path
+) -> None:
+    pool = write_rows([ROWS[0], {"prompt": "a"}])
+    given = write_rows([{"id": "row-1", "completions": ["0"]}], "given.jsonl")
+    scores = score(model, pool, tmp_path / "out", completions=given, verifier="exact")
+    assert scores.table["pass_rate_total"].isna().tolist() == [False, True]
+
+
+def test_a_pool_without_a_good_row_is_refused(
+    model: LanguageModel, write_rows: Write, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="line 1: no completion"):
+        score(model, write_rows([{"prompt": "a"}, {"prompt": "b"}]), tmp_path / "out")
+
+
+def test_columns_with_our_names_are_kept_under_others(
+    model: LanguageModel, write_rows: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = {"nll": "high", "issue": "#12", "pool_issue": 3, "own_completion": "so", "datadose_role": "x"}
+    scores = score(model, write_rows([{**row, **theirs} for row in ROWS[:2]]), tmp_path / "out")
+    line = scores.lines([0])[0]
+    names = {
+        "nll": "pool_nll",
+        "issue": "pool_pool_issue",
+        "own_completion": "pool_own_completion",
+        "datadose_role": "pool_datadose_role",
+    }
+    assert {name: line[name] for name in ROWS[0]} == ROWS[0]
+    assert {name: line[names.get(name, name)] for name in theirs} == theirs
+    assert line["nll"] == scores.table["nll"][0]
+    assert line["issue"] is None
+    assert scores.manifest["renamed_columns"] == names
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "issue (kept as pool_pool_issue)" in said
+    assert score(model, write_rows(ROWS[:2]), tmp_path / "other").manifest["renamed_columns"] == {}
+
+
+def test_the_manifest_names_the_model_from_everywhere(
+    tiny_llama: Path, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_llama.parent)
+    scores = score(tiny_llama.name, write_rows(ROWS[:2]), tmp_path / "out")
+    assert scores.manifest["model"] == str(tiny_llama.resolve())
 
 
 def test_rows_json_is_plain(model: LanguageModel, write_rows: Write, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from datadose.errors import RunError
 from datadose.llm import score as module
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import score
+from datadose.llm.scores import FILES
 
 
 @pytest.mark.parametrize(
@@ -134,16 +136,75 @@ def test_a_grown_pool_has_its_new_rows_computed_only(
     assert second.table["nll"][:8].tolist() == first.table["nll"].tolist()
 
 
-def test_a_damaged_cache_file_is_computed_again(
-    model: LanguageModel, write_rows: Write, tmp_path: Path
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:100]), flip_a_bit],
+    ids=["empty", "cut", "one bit"],
+)
+def test_a_damaged_cache_file_is_dropped_and_computed_again(
+    damage: Callable[[Path], Any],
+    model: LanguageModel,
+    write_rows: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pool, out = write_rows(ROWS), tmp_path / "out"
     score(model, pool, out, **SAMPLED)
     before = bytes_of(out)
-    for path in (out / ".cache").glob("*/*.npz"):
-        path.write_bytes(path.read_bytes()[:100])
+    (out / "manifest.json").unlink()
+    kept = sorted((out / ".cache").glob("*/*.npz"))
+    for path in kept:
+        damage(path)
+    capsys.readouterr()
     score(model, pool, out, **SAMPLED)
     assert bytes_of(out) == before
+    said = capsys.readouterr().err
+    assert said.count("are dropped; their rows are computed again\n") == said.count("\n") == 2
+    # Nothing damaged is left.
+    (out / "manifest.json").unlink()
+    killed_after(LanguageModel, "measure", 0, monkeypatch)
+    killed_after(module, "sample_batch", 0, monkeypatch)
+    score(model, pool, out, **SAMPLED)
+    assert bytes_of(out) == before
+    assert capsys.readouterr().err == ""
+    assert len(kept) == len(list((out / ".cache").glob("*/*.npz")))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_finished_folder_with_a_damaged_file_is_written_again(
+    name: str, model: LanguageModel, write_rows: Write, tmp_path: Path
+) -> None:
+    pool, out = write_rows(ROWS), tmp_path / "out"
+    score(model, pool, out)
+    before = bytes_of(out)
+    flip_a_bit(out / name)
+    score(model, pool, out)
+    assert bytes_of(out) == before
+
+
+def test_a_finished_run_answers_by_its_digests(
+    model: LanguageModel, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is encoded, verified or written again, unless the verifier is code that may change unseen."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_checks.py").write_text("def check(text, row):\n    return 1.0\n")
+    pool = write_rows(ROWS)
+    options = {**SAMPLED, "verifier": "own_checks:check"}
+    score(model, pool, tmp_path / "built-in", **SAMPLED)
+    score(model, pool, tmp_path / "own", **options)
+    killed_after(LanguageModel, "encode", 0, monkeypatch)
+    assert len(score(model, pool, tmp_path / "built-in", **SAMPLED).table) == 12
+    with pytest.raises(KilledError):
+        score(model, pool, tmp_path / "own", **options)
+    with pytest.raises(KilledError):
+        score(model, write_rows(ROWS[:11]), tmp_path / "built-in", **SAMPLED)
 
 
 def test_a_full_disk_is_an_error_in_one_line(

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from datadose.errors import InputError
+from datadose.errors import InputError, RunError
+from datadose.files import file_digest, write_json
 from datadose.llm.represent import scores_of
 from datadose.llm.scores import FILES, MEASURED, Scores, hash_question, read_scores, write_scores
 
 
 def measured(**given: Any) -> dict[str, Any]:
     return {**dict.fromkeys(MEASURED), **given}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {name: file_digest(folder / name) for name in FILES if name != "manifest.json"}
+
+
+def recorded(folder: Path) -> None:
+    """Record the files as they are, as if they had been written so."""
+    write_json(folder / "manifest.json", {"files": digests(folder)})
 
 
 def example(folder: Path, **manifest: Any) -> Scores:
@@ -40,7 +52,7 @@ def test_written_and_read(tmp_path: Path) -> None:
     assert table["issue"][1] == "prompt too long"
     assert scores.embeddings.shape == (3, 4)
     assert scores.sketches.dtype == np.float32
-    assert scores.manifest == {"model": "m"}
+    assert scores.manifest == {"model": "m", "files": digests(tmp_path)}
     assert [line["prompt"] for line in scores.lines([2, 0])] == ["c", "a"]
     assert scores.lines([0])[0]["note"] == "ünïcode\nline"
 
@@ -69,11 +81,68 @@ def test_an_unfinished_folder_is_refused(tmp_path: Path, name: str) -> None:
 def test_broken_files_are_named(tmp_path: Path) -> None:
     example(tmp_path)
     np.save(tmp_path / "sketches.npy", np.ones((2, 2), dtype=np.float32))
+    with pytest.raises(InputError, match=r"sketches\.npy; allowed: .*cut or changed"):
+        read_scores(tmp_path)
+    recorded(tmp_path)
     with pytest.raises(InputError, match=r"sketches of shape \(2, 2\)"):
         read_scores(tmp_path)
     (tmp_path / "sketches.npy").write_bytes(b"no array")
+    recorded(tmp_path)
     with pytest.raises(InputError, match="well-formed score files"):
         read_scores(tmp_path)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def reverse_lines(path: Path) -> None:
+    path.write_bytes(b"".join(reversed(path.read_bytes().splitlines(keepends=True))))
+
+
+def end_lines_as_windows_does(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *((name, flip_a_bit) for name in FILES if name != "manifest.json"),
+        *(("rows.jsonl", change) for change in (cut, reverse_lines, end_lines_as_windows_does)),
+    ],
+)
+def test_a_changed_file_is_noticed(tmp_path: Path, name: str, change: Callable[[Path], None]) -> None:
+    example(tmp_path)
+    change(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name}; allowed: .*cut or changed"):
+        read_scores(tmp_path)
+
+
+@pytest.mark.parametrize("manifest", [[], {}, {"files": []}, {"files": {"rows.jsonl": "0"}}, 3])
+def test_a_manifest_without_digests_is_refused(tmp_path: Path, manifest: Any) -> None:
+    example(tmp_path)
+    write_json(tmp_path / "manifest.json", manifest)
+    with pytest.raises(InputError, match=r"manifest\.json; allowed: a manifest with the digests"):
+        read_scores(tmp_path)
+
+
+def test_a_folder_that_cannot_be_changed_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example(tmp_path)
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(RunError, match=r"manifest\.json: could not be removed \(Permission denied\)"):
+        example(tmp_path)
 
 
 def test_a_target_under_another_model_is_refused(tmp_path: Path) -> None:

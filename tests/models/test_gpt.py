@@ -20,6 +20,7 @@ from datadose.models.gpt import attend, gpt2_shape, gpt2_state, load_gpt, save_g
 from datadose.models.linear_attention import chain_decay
 from datadose.prompts import draw_prompts
 from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, post_test, train
+from datadose.tensor_files import write_tensors
 
 D, N, B, K, ETA = 3, 5, 4, 3, 0.3
 CONFIG = GptConfig(D, layers=3, heads=2, width=16, positions=2 * N + K + 1)
@@ -345,12 +346,17 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     for size in (0, 5, 100, len(data) // 2, len(data) - 1):
         broken.write_bytes(data[:size])
         rejected("whole")
+    for place in range(len(data) - 400, len(data), 40):
+        broken.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        rejected("as it was written")
+    save_file(tensors, broken, {"gpt": json.dumps(config)})
+    rejected("this package wrote")
     for metadata in (None, {"gpt": "{"}, {"gpt": "[1]"}, {"gpt": json.dumps({**config, "depth": 2})}):
-        save_file(tensors, broken, metadata)
+        write_tensors(broken, tensors, metadata)
         rejected("save_gpt")
-    save_file(tensors, broken, {"gpt": json.dumps({**config, "layers": 2})})
+    write_tensors(broken, tensors, {"gpt": json.dumps({**config, "layers": 2})})
     rejected("layers=2")
-    save_file({**tensors, "positions": torch.zeros(3, 3)}, broken, {"gpt": json.dumps(config)})
+    write_tensors(broken, {**tensors, "positions": torch.zeros(3, 3)}, {"gpt": json.dumps(config)})
     rejected("positions")
-    save_file(tensors, broken, {"gpt": json.dumps({**config, "width": 15})})
+    write_tensors(broken, tensors, {"gpt": json.dumps({**config, "width": 15})})
     rejected("multiple")

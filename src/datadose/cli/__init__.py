@@ -7,43 +7,72 @@ bad input must be one line on stderr with exit code 2.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from datadose._version import __version__
 from datadose.cli import experiments, explore, llm, theory
-from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Parser
+from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, Parser, drop_output, stop_signals
+from datadose.printing import note
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code (0 done, 1 failed, 2 bad input, 130 interrupted)."""
+    """Run a command; returns the exit code.
+
+    0 done, 1 failed, 2 bad input; after a signal 128 and its number: 130 for Ctrl-C, 143 for SIGTERM, 129 for
+    SIGHUP.
+    """
     from datadose.errors import InputError, RunError
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     arguments = _parser().parse_args(argv)
     command = ["datadose", *(sys.argv[1:] if argv is None else argv)]
     try:
-        run: Callable[[argparse.Namespace, str], None] = arguments.run
-        run(arguments, shlex.join(command))
+        with stop_signals():
+            run: Callable[[argparse.Namespace, str], None] = arguments.run
+            run(arguments, shlex.join(command))
+            sys.stdout.flush()
     except InputError as error:
         return _complain(arguments, str(error), EXIT_BAD_INPUT)
-    except RunError as error:
-        return _complain(arguments, str(error), EXIT_FAILED)
     except BrokenPipeError:
         # The reader of our output left (`| head`); nothing to say to anybody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return EXIT_OK
-    except KeyboardInterrupt:
-        hint = "interrupted; finished cells are kept, run the same command again to continue"
-        return _complain(arguments, hint, EXIT_INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", signal.SIGINT)
+        return _complain(arguments, f"interrupted; {arguments.again}", 128 + number)
+    except (RunError, MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            drop_output()
+        return _complain(arguments, f"{_reason(error)}; {arguments.again}", EXIT_FAILED)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        # How torch says that there is not enough of it.
+        return _complain(arguments, _reason(MemoryError(str(error).splitlines()[0])), EXIT_FAILED)
     return EXIT_OK
 
 
+def _reason(error: Exception) -> str:
+    """Why a run could not finish: of a file that no reader or writer has a better sentence for, its name."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'standard output'}: {error.strerror or error}"
+    return f"not enough memory ({error})" if isinstance(error, MemoryError) else str(error)
+
+
 def _complain(arguments: argparse.Namespace, message: str, code: int) -> int:
-    print(f"datadose {arguments.command}: error: {' '.join(message.split())}", file=sys.stderr)
+    # What is complained about may be that nothing can be written.
+    with contextlib.suppress(OSError):
+        note(f"datadose {arguments.command}: error: {' '.join(message.split())}")
     return code
 
 

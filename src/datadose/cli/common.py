@@ -3,23 +3,97 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
+import signal
 import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
+from datadose.printing import printable, say
+
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+AGAIN = "run the same command again"
+"""What to do after an interrupt or a full disk, where nothing is kept."""
+_NARROW = 12
+"""A table is printed only where each of its columns has so many characters."""
 
 
 class Parser(argparse.ArgumentParser):
     """One line on stderr for bad input, no usage block."""
 
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        shown = " ".join(printable(message).split())
+        shown = shown if len(shown) <= 400 else f"{shown[:397]}..."
+        sys.stderr.write(f"{self.prog}: error: {shown} (see {self.prog} --help)\n")
         raise SystemExit(EXIT_BAD_INPUT)
 
 
-def add_command(commands: Any, name: str, help_: str, example: str, run: Any) -> argparse.ArgumentParser:
-    """A command's parser; ``run(arguments, command line)`` is what it does."""
+def integer(text: str) -> int:
+    """The type of an option that is a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {_short(text)}; allowed: an integer") from None
+
+
+def number(text: str) -> float:
+    """The type of an option that is a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"got {_short(text)}; allowed: a finite number")
+    return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise :class:`~datadose.errors.Stopped`, as Ctrl-C raises KeyboardInterrupt.
+
+    A signal that is ignored (``nohup``) or that has a handler stays so.
+    """
+    from datadose.errors import Stopped
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        raise Stopped(number)
+
+    wanted = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    main = threading.current_thread() is threading.main_thread()
+    ours = [number for number in wanted if main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def drop_output() -> None:
+    """Give up standard output, which takes no more: Python would try once more at its end, and complain."""
+    if sys.stdout is not None:
+        # A stream that a test put there has no descriptor.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def add_command(
+    commands: Any, name: str, help_: str, example: str, run: Any, *, again: str = AGAIN
+) -> argparse.ArgumentParser:
+    """A command's parser; ``run(arguments, command line)`` is what it does.
+
+    ``again`` says what is kept of a run that was stopped, and how to continue it.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help_,
@@ -28,7 +102,7 @@ def add_command(commands: Any, name: str, help_: str, example: str, run: Any) ->
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, again=again)
     return parser
 
 
@@ -38,21 +112,34 @@ def show_number(value: float | None) -> str:
 
 
 def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """Print a table on stdout, numbers to the right."""
+    """Print a table on stdout, numbers to the right; on a narrow terminal each row is a block of lines."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if console.width < _NARROW * len(header):
+        say(_blocks(title, header, rows, console.width))
+        return
+    table = Table(title=Text(printable(title)), title_justify="left")
     for name in header:
         numeric = name not in ("id", "statement", "verdict", "stage", "choice", "source")
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     # Printed by us, so that a reader that left is met as BrokenPipeError in main, not by an exit of rich's.
-    console = Console(width=None if sys.stdout.isatty() else 120)
     with console.capture() as captured:
         console.print(table)
     print(captured.get(), end="", flush=True)
+
+
+def _blocks(title: str, header: list[str], rows: list[list[str]], width: int) -> str:
+    lines = textwrap.wrap(title, width)
+    for row in rows:
+        lines.append("")
+        for name, cell in zip(header, row, strict=True):
+            lines += textwrap.wrap(f"{name}: {cell}", width, subsequent_indent="  ")
+    return "\n".join(lines)
 
 
 def cores() -> int:

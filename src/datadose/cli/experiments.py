@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import add_command, cores, print_table, show_number
+from datadose.cli.common import AGAIN, add_command, cores, integer, print_table, show_number
+from datadose.printing import note
 
 
 def add_commands(commands: Any) -> None:
@@ -25,6 +25,7 @@ def _add_reproduce(commands: Any) -> None:
         "Run the experiments behind the paper's figures and claims.",
         "datadose reproduce fig1 fig5 --preset quick --out results",
         _reproduce,
+        again=f"finished cells are kept, {AGAIN} to continue",
     )
     parser.add_argument(
         "targets",
@@ -35,8 +36,8 @@ def _add_reproduce(commands: Any) -> None:
     )
     parser.add_argument("--preset", default="quick", help="smoke, quick, small (GPT only) or paper")
     parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
-    parser.add_argument("--seeds", type=int, help="seeds per setting, instead of the preset's")
-    parser.add_argument("--jobs", type=int, default=cores(), help="parallel processes")
+    parser.add_argument("--seeds", type=integer, help="seeds per setting, instead of the preset's")
+    parser.add_argument("--jobs", type=integer, default=cores(), help="parallel processes")
     parser.add_argument("--backend", default="loky", help="loky, dask or ray")
     parser.add_argument("--address", help="address of a running Dask or Ray cluster")
 
@@ -53,7 +54,7 @@ def _reproduce(arguments: argparse.Namespace, command: str) -> None:
         workers=Workers(arguments.jobs, arguments.backend, arguments.address),
         command=command,
     )
-    print(f"wrote {out / 'report.html'}", file=sys.stderr)
+    note(f"wrote {out / 'report.html'}")
 
 
 def _add_claims(commands: Any) -> None:
@@ -69,16 +70,10 @@ def _add_claims(commands: Any) -> None:
 
 
 def _claims(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.errors import reject
-    from datadose.files import read_json
+    from datadose.report import read_ledger
 
     path = arguments.out / "claims.json"
-    if not path.is_file():
-        reject("out", str(arguments.out), "a folder where `datadose reproduce claims` has run")
-    claims = read_json(path)
-    shown = ("id", "statement", "value", "threshold", "verdict")
-    if not isinstance(claims, list) or not all(isinstance(c, dict) and c.keys() >= {*shown} for c in claims):
-        reject("file", str(path), "a list of claims, as `datadose reproduce claims` writes it")
+    claims = read_ledger(path)
     if arguments.json:
         print(json.dumps(claims, indent=2, allow_nan=False))
         return
@@ -99,6 +94,7 @@ def _add_train(commands: Any) -> None:
         "Run one pipeline: pretrain, post-train (sft, outcome, rl, in order), post-test.",
         "datadose train configs/sft.yaml --out runs/sft",
         _train,
+        again=f"its checkpoints are kept, {AGAIN} with --resume to continue",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the pipeline, see configs/")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the config)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from datadose.cli.common import EXIT_INTERRUPTED, add_command
+from datadose.cli.common import EXIT_INTERRUPTED, add_command, integer
 
 
 def add_commands(commands: Any) -> None:
@@ -17,7 +17,9 @@ def add_commands(commands: Any) -> None:
         "datadose explore --port 8050",
         _explore,
     )
-    parser.add_argument("--port", type=int, default=8050, metavar="P", help="the port; 0 takes a free one")
+    parser.add_argument(
+        "--port", type=integer, default=8050, metavar="P", help="the port; 0 takes a free one"
+    )
 
 
 def _explore(arguments: argparse.Namespace, _: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import add_command
+from datadose.cli.common import AGAIN, add_command, integer, number
+from datadose.printing import note, say
 
 
 def add_commands(commands: Any) -> None:
@@ -19,6 +19,14 @@ def add_commands(commands: Any) -> None:
     _add_posttrain(commands)
 
 
+def _add_pickles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-pickle-weights",
+        action="store_true",
+        help="read weights from .bin files, which can run code: only for models that you trust",
+    )
+
+
 def _add_score(commands: Any) -> None:
     parser = add_command(
         commands,
@@ -26,22 +34,26 @@ def _add_score(commands: Any) -> None:
         "Measure a pool of examples under a base model: loss, pass rate, representations.",
         "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier last-number",
         _score,
+        again=f"finished batches are kept, {AGAIN} to continue",
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
     parser.add_argument("--pool", type=Path, required=True, help=".jsonl or .parquet")
     parser.add_argument("--out", type=Path, required=True, help="scores folder; continues what is in it")
-    parser.add_argument("--samples", type=int, default=0, metavar="K", help="completions sampled per prompt")
+    parser.add_argument(
+        "--samples", type=integer, default=0, metavar="K", help="completions sampled per prompt"
+    )
     parser.add_argument(
         "--verifier", help="exact, last-number, reasoning-gym, or module:function(completion, row) -> [0, 1]"
     )
     parser.add_argument(
         "--completions", type=Path, help="JSONL of completions made elsewhere, not sampled here"
     )
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the samples")
-    parser.add_argument("--max-tokens", type=int, default=256, help="largest length of a sample")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples")
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="padded tokens per batch")
+    parser.add_argument("--temperature", type=number, default=1.0, help="of the samples")
+    parser.add_argument("--max-tokens", type=integer, default=256, help="largest length of a sample")
+    parser.add_argument("--seed", type=integer, default=0, help="of the samples")
+    parser.add_argument("--batch-tokens", type=integer, default=4096, help="padded tokens per batch")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    _add_pickles(parser)
     parser.add_argument("--json", action="store_true", help="the manifest as one JSON document on stdout")
 
 
@@ -50,6 +62,7 @@ def _score(arguments: argparse.Namespace, _: str) -> None:
     from datadose.progress import step_progress
 
     names = "samples verifier completions temperature max_tokens seed batch_tokens dtype".split()  # noqa: SIM905
+    names.append("allow_pickle_weights")
     with step_progress() as progress:
         scores = score(
             arguments.model,
@@ -62,9 +75,9 @@ def _score(arguments: argparse.Namespace, _: str) -> None:
         print(json.dumps(scores.manifest, indent=2, allow_nan=False))
         return
     counts = scores.manifest
-    print(f"{counts['scored']} of {counts['rows']} rows scored in {arguments.out}", file=sys.stderr)
+    note(f"{counts['scored']} of {counts['rows']} rows scored in {arguments.out}")
     for issue, count in counts["issues"].items():
-        print(f"  {count} marked: {issue} (the column issue says more)", file=sys.stderr)
+        note(f"  {count} marked: {issue} (the column issue says more)")
 
 
 _THRESHOLDS = {
@@ -98,19 +111,20 @@ def _add_select(commands: Any) -> None:
     )
     parser.add_argument("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set")
     parser.add_argument("--rl-size", default="auto", metavar="auto|N", help="rows of the RL set; 0: none")
-    parser.add_argument("--replay", type=float, default=0.0, help="share of reference rows in the SFT set")
+    parser.add_argument("--replay", type=number, default=0.0, help="share of reference rows in the SFT set")
     parser.add_argument("--representation", default="sketch", help="sketch or embedding")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument("--seed", type=integer, default=0, help="of everything that is drawn")
+    _add_pickles(parser)
     thresholds = parser.add_argument_group("thresholds", "see docs/llm_selection.md")
     for name, help_ in _THRESHOLDS.items():
         thresholds.add_argument(
-            f"--{name.replace('_', '-')}", type=float, default=argparse.SUPPRESS, metavar="X", help=help_
+            f"--{name.replace('_', '-')}", type=number, default=argparse.SUPPRESS, metavar="X", help=help_
         )
     parser.add_argument("--json", action="store_true", help="the manifest as one JSON document on stdout")
 
 
 def _select(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.files import read_json
+    from datadose.files import prepare_folder, read_json
     from datadose.llm.represent import scores_of
     from datadose.llm.scores import read_scores
     from datadose.llm.selection import SelectionConfig, describe, select, write_selection
@@ -124,15 +138,19 @@ def _select(arguments: argparse.Namespace, _: str) -> None:
         **{name: getattr(arguments, name) for name in _THRESHOLDS if hasattr(arguments, name)},
     )
     pool = read_scores(arguments.scores)
-    target = scores_of(arguments.target, "target", pool)
-    reference = None if arguments.reference is None else scores_of(arguments.reference, "reference", pool)
+    pickles = arguments.allow_pickle_weights
+    target = scores_of(arguments.target, "target", pool, allow_pickle_weights=pickles)
+    reference = None
+    if arguments.reference is not None:
+        reference = scores_of(arguments.reference, "reference", pool, allow_pickle_weights=pickles)
+    prepare_folder("out", arguments.out)
     selection = select(pool, target, reference=reference, config=config)
     write_selection(selection, pool, reference, arguments.out)
     if arguments.json:
         print(json.dumps(read_json(arguments.out / "manifest.json"), indent=2, allow_nan=False))
         return
-    print(describe(selection))
-    print(f"wrote {arguments.out / 'report.html'}", file=sys.stderr)
+    say(describe(selection))
+    note(f"wrote {arguments.out / 'report.html'}")
 
 
 def _size(field: str, value: str) -> Any:
@@ -140,7 +158,7 @@ def _size(field: str, value: str) -> Any:
 
     if value == "auto":
         return value
-    if not value.isdecimal():
+    if not value.isdecimal() or len(value) > 15:
         reject(field, value, "auto, or an integer >= 0")
     return int(value)
 
@@ -152,20 +170,22 @@ def _add_posttrain(commands: Any) -> None:
         "Train a model on a selected set with TRL: SFT, or GRPO with a verifier as the reward.",
         "datadose posttrain --model MODEL --data selected/sft.jsonl --stage sft --out runs/sft",
         _posttrain,
+        again=f"checkpoints are kept, {AGAIN} to continue",
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
     parser.add_argument("--data", type=Path, required=True, help="sft.jsonl or rl.jsonl of `datadose select`")
     parser.add_argument("--stage", required=True, help="sft or rl")
     parser.add_argument("--out", type=Path, required=True, help="run folder; continues what is in it")
     parser.add_argument("--verifier", help="the reward of stage rl, as in `datadose score`")
-    parser.add_argument("--steps", type=int, help="optimiser steps")
-    parser.add_argument("--batch", type=int, help="examples (sft) or completions (rl) per step")
-    parser.add_argument("--learning-rate", type=float, help="peak learning rate")
-    parser.add_argument("--lora-rank", type=int, help="rank of the adapter; 0 trains all weights")
-    parser.add_argument("--samples", type=int, metavar="G", help="rl: completions per prompt")
-    parser.add_argument("--temperature", type=float, help="rl: of the samples")
-    parser.add_argument("--max-tokens", type=int, help="rl: largest length of a sample")
-    parser.add_argument("--seed", type=int, help="of order, initialisation and samples")
+    parser.add_argument("--steps", type=integer, help="optimiser steps")
+    parser.add_argument("--batch", type=integer, help="examples (sft) or completions (rl) per step")
+    parser.add_argument("--learning-rate", type=number, help="peak learning rate")
+    parser.add_argument("--lora-rank", type=integer, help="rank of the adapter; 0 trains all weights")
+    parser.add_argument("--samples", type=integer, metavar="G", help="rl: completions per prompt")
+    parser.add_argument("--temperature", type=number, help="rl: of the samples")
+    parser.add_argument("--max-tokens", type=integer, help="rl: largest length of a sample")
+    parser.add_argument("--seed", type=integer, help="of order, initialisation and samples")
+    _add_pickles(parser)
     parser.add_argument("--json", action="store_true", help="the result as one JSON document on stdout")
 
 
@@ -181,10 +201,11 @@ def _posttrain(arguments: argparse.Namespace, _: str) -> None:
             arguments.data,
             arguments.out,
             verifier=arguments.verifier,
+            allow_pickle_weights=arguments.allow_pickle_weights,
             config=config,
             progress=progress,
         )
     if arguments.json:
         print(json.dumps(result, indent=2, allow_nan=False))
         return
-    print(f"wrote {arguments.out / 'result.json'}", file=sys.stderr)
+    note(f"wrote {arguments.out / 'result.json'}")

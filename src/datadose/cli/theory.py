@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import add_command, print_table, show_number
+from datadose.cli.common import add_command, integer, number, print_table, show_number
+from datadose.printing import say
 
 
 def add_commands(commands: Any) -> None:
@@ -25,28 +26,33 @@ def _add_predict(commands: Any) -> None:
         "--prompts 100 700 --simulate 5",
         _predict,
     )
-    parser.add_argument("--dimension", type=int, required=True, metavar="D", help="dimension d")
-    parser.add_argument("--shifted", type=int, required=True, metavar="M", help="shifted directions m <= d")
-    parser.add_argument("--rho", type=float, required=True, metavar="R", help="pretraining variance there")
-    parser.add_argument("--eta", type=float, required=True, metavar="E", help="chain step, in (0, 2)")
-    parser.add_argument("--interference", type=float, required=True, metavar="r", help="r >= 0")
-    parser.add_argument("--length", type=int, required=True, metavar="n", help="prompt length")
-    parser.add_argument("--prompts", type=int, required=True, nargs="+", metavar="B", help="SFT prompts")
+    parser.add_argument("--dimension", type=integer, required=True, metavar="D", help="dimension d")
+    parser.add_argument(
+        "--shifted", type=integer, required=True, metavar="M", help="shifted directions m <= d"
+    )
+    parser.add_argument("--rho", type=number, required=True, metavar="R", help="pretraining variance there")
+    parser.add_argument("--eta", type=number, required=True, metavar="E", help="chain step, in (0, 2)")
+    parser.add_argument("--interference", type=number, required=True, metavar="r", help="r >= 0")
+    parser.add_argument("--length", type=integer, required=True, metavar="n", help="prompt length")
+    parser.add_argument("--prompts", type=integer, required=True, nargs="+", metavar="B", help="SFT prompts")
     parser.add_argument("--form", default="exact", help="exact, first-order or as-printed")
     parser.add_argument("--finite-size", action="store_true", help="add the O(1/d) correction (form exact)")
-    parser.add_argument("--simulate", type=int, metavar="SEEDS", help="also simulate V* with this many seeds")
+    parser.add_argument(
+        "--simulate", type=integer, metavar="SEEDS", help="also simulate V* with this many seeds"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _predict(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.errors import require_integer
+    from datadose.errors import LARGEST_COUNT, require_integer
     from datadose.shift import Shift
     from datadose.theory.asymptotics import FORMS, PeakError, predict_error
 
     for B in arguments.prompts:
-        require_integer("prompts", B, 1)
+        require_integer("prompts", B, 1, LARGEST_COUNT)
+    require_integer("length", arguments.length, 1, LARGEST_COUNT)
     if arguments.simulate is not None:
-        require_integer("simulate", arguments.simulate, 1)
+        require_integer("simulate", arguments.simulate, 1, LARGEST_COUNT)
     shift = Shift.two_block(
         arguments.dimension, arguments.shifted, arguments.rho, arguments.eta, arguments.interference
     )
@@ -128,7 +134,7 @@ def _print_plan(document: dict[str, Any]) -> None:
     """The sentence, then what it rests on."""
     from datadose.planner import WORTHWHILE
 
-    print(f"recommendation: {document['recommendation']}")
+    say(f"recommendation: {document['recommendation']}")
     near = document["near_optimal"]
     rows = [
         ["no prompts", "0", show_number(document["error_before"])],

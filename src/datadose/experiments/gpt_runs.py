@@ -15,10 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import joblib
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from datadose.covariance import Array
@@ -31,7 +29,7 @@ from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_
 from datadose.stages.data import to_device
 from datadose.stages.engine import Objective
 from datadose.stages.pretrain import Curriculum, CurriculumData, chain_optimisation
-from datadose.sweep import Workers, code_digest
+from datadose.sweep import Workers, code_digest, run_calls
 
 Stage: TypeAlias = Literal["sft", "outcome", "rl"]
 Variant: TypeAlias = Literal["delta", "target", "replay"]
@@ -94,17 +92,17 @@ def pretrain_all(task: Task, pretrainings: Sequence[Pretraining], folder: Path, 
     if missing:
         # The longest first: it decides when all are done.
         missing.sort(key=lambda p: -p.steps)
-        jobs = min(len(missing), workers.jobs)
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-            joblib.Parallel(n_jobs=jobs)(joblib.delayed(_pretrain)(task, p, folder) for p in missing)
+        calls = [(_pretrain, {"task": task, "pretraining": p, "folder": folder}) for p in missing]
+        # On this machine, where the files are to be, and without a bar of their own: each shows its steps.
+        for _ in run_calls("pretraining", calls, Workers(workers.jobs)):
+            pass
 
 
 def _pretrain(task: Task, pretraining: Pretraining, folder: Path) -> None:
     """Teacher-forced chains on fresh prompts of Sigma0, dimension and length growing."""
     path = pretrained_file(task, pretraining, folder)
     checkpoint = path.with_suffix(".checkpoint")
-    with threadpool_limits(1), step_progress() as progress:
-        torch.set_num_threads(1)
+    with step_progress() as progress:
         model = GptModel(
             GptConfig.preset(pretraining.preset, task.dimension, task.length, task.chain_steps),
             seed=pretraining.seed,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from datadose.covariance import Array
 from datadose.planner import Dose
@@ -213,7 +213,7 @@ def _band(near: Sequence[float], colors: Palette) -> dict[str, Any]:
 
 
 def _simulated(found: dict[str, Any], colors: Palette) -> dict[str, Any]:
-    quantile = stats.t.ppf(0.975, max(found["seeds"] - 1, 1))
+    quantile = float(stdtrit(max(found["seeds"] - 1, 1), 0.975))
     bars = [None if sem is None else quantile * sem for sem in found["sem"]]
     return {
         "type": "scatter",

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from datadose.configs import Strict, validate_config
+from datadose.configs import validate_config
 from datadose.covariance import Array
 from datadose.errors import InputError, reject
 from datadose.planner import PostTraining
 from datadose.planner.dynamics import Reward
 from datadose.shift import Shift
+from datadose.strict import Strict
 
 GROUPS = 8
 """Levels of the shift's directions: each may shift by its own amount, and its data can be dragged."""

@@ -9,19 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import yaml
 
-from datadose.configs import Blocks, CovarianceSpec, PlanConfig, load_config
+from datadose.configs import CovarianceSpec, PlanConfig, load_config, shape_of
 from datadose.errors import InputError, reject
 from datadose.explore.setting import Setting
 from datadose.planner import Plan, plan_file
+from datadose.reading import open_array
 
 LARGEST_UPLOAD = 32 * 2**20
 LARGEST_YAML = 2**18
 LARGEST_REQUEST = 48 * 2**20
 """Bytes of a request: an upload in base64 and what comes with it."""
-DEEPEST_YAML = 12
 LARGEST_COUNTS = {
     "max_prompts": 10**6,
     "rl_prompts": 10**6,
@@ -92,8 +91,6 @@ def _written(names: Sequence[str], contents: Sequence[str], folder: Path, settin
             reject("file", f"{name}, {len(data):,} bytes", f"1 to {most:,} bytes")
         if kind == ".npy" and not data.startswith(b"\x93NUMPY"):
             reject("file", name, "an array as numpy.save writes it")
-        if kind != ".npy":
-            _check_yaml(name, data)
         (folder / name).write_bytes(data)
         (arrays if kind == ".npy" else configs).append(name)
     if len(configs) == 1:
@@ -105,20 +102,6 @@ def _written(names: Sequence[str], contents: Sequence[str], folder: Path, settin
         ", ".join([*configs, *arrays]) or "no file",
         "one SHIFT.yaml with the .npy files it names, or sigma0.npy and delta.npy",
     )
-
-
-def _check_yaml(name: str, data: bytes) -> None:
-    """No references and no deep nesting: a few hundred bytes of either can fill a machine's memory."""
-    depth = 0
-    try:
-        for event in yaml.parse(data, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST_YAML:
-                mark = event.start_mark
-                place = name if mark is None else f"{name}, line {mark.line + 1}"
-                reject("config", place, f"YAML without references, nested at most {DEEPEST_YAML} deep")
-    except yaml.YAMLError:
-        return  # The reader says where.
 
 
 def _decoded(name: str, content: str) -> bytes:
@@ -162,17 +145,9 @@ def _check(config: PlanConfig, folder: Path) -> None:
 
 def _shape(field: str, spec: CovarianceSpec, folder: Path) -> tuple[int, ...]:
     """The shape of a covariance, without reading its numbers."""
-    if isinstance(spec, Blocks):
-        return (sum(count for _, count in spec.blocks),)
     if not isinstance(spec, str):
-        return (len(spec),)
+        return shape_of(spec)
     if spec != PurePosixPath(spec).name or not (folder / spec).is_file():
         found = ", ".join(sorted(path.name for path in folder.glob("*.npy"))) or "there is none"
         reject(field, spec, f"the name of a .npy file of the same upload ({found})")
-    try:
-        array = np.load(folder / spec, allow_pickle=False, mmap_mode="r")
-    except (ValueError, OSError, EOFError, OverflowError):
-        reject(field, spec, "a readable .npy file of numbers")
-    if array.dtype.kind not in "fiu":
-        reject(field, f"{spec} of {array.dtype}", "real numbers")
-    return tuple(int(size) for size in array.shape)
+    return tuple(int(size) for size in open_array(field, folder / spec).shape)

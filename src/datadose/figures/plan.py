@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datadose.figures.style import GREY, LOOKS, new_grid
+from datadose.printing import printable
 
 _FEW = 40
 _WORTH_SHOWING = 0.001
@@ -24,8 +25,8 @@ def draw_plan(document: dict[str, Any]) -> Figure:
         else:
             _draw_allocation(axes[0][1], document)
         _draw_stages(axes[0][2], document)
-        sentence = "\n".join(textwrap.wrap(document["recommendation"], 165))
-        figure.suptitle(sentence, fontsize=9.5, x=0.01, ha="left")
+        sentence = "\n".join(textwrap.wrap(printable(document["recommendation"]), 165))
+        figure.suptitle(sentence, fontsize=9.5, x=0.01, ha="left", parse_math=False)
     return figure
 
 
@@ -87,7 +88,9 @@ def _draw_sources(axis: Axes, sources: list[dict[str, Any]]) -> None:
     place = np.arange(len(sources))
     axis.barh(place, [source["size"] for source in sources], color="#e3e5e8")
     axis.barh(place, [source["prompts"] for source in sources], height=0.5, color=LOOKS[0].color)
-    axis.set_yticks(place, [f"{s['name']}\n{s['prompts']} of {s['size']}" for s in sources])
+    # A name is no formula: "$" in it is a dollar.
+    labels = [f"{printable(s['name'])}\n{s['prompts']} of {s['size']}" for s in sources]
+    axis.set_yticks(place, labels, parse_math=False)
     axis.invert_yaxis()
     axis.set_xlabel("prompts: taken (blue), available (grey)")
     axis.set_title("From where?", loc="left")

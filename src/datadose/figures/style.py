@@ -62,11 +62,20 @@ _RC: dict[Any, Any] = {
 
 
 @contextmanager
+def _style() -> Iterator[None]:
+    """Ours on matplotlib's own defaults: a matplotlibrc of the user or of the folder changes no figure."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)
+        yield
+
+
+@contextmanager
 def new_grid(
     rows: int, columns: int, *, width: float, height: float, **options: Any
 ) -> Iterator[tuple[Figure, Any]]:
     """A figure with panels of shape (rows, columns) in the shared style; ``options`` go to ``subplots``."""
-    with mpl.rc_context(_RC):
+    with _style():
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -119,7 +128,7 @@ def save(figure: Figure, folder: Path, name: str, kinds: Sequence[str] = ("png",
     Beside an SVG, ``name.hover.json`` says where its data points lie (:mod:`datadose.figures.hover`).
     """
     dates: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
-    with mpl.rc_context(_RC):
+    with _style():
         for kind in kinds:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, metadata=dates[kind])

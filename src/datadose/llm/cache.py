@@ -1,17 +1,18 @@
 """Results of a long run, batch by batch on disk: a killed run loses one batch at most.
 
 A stage (losses, samples, verdicts) has a folder named by the digest of all settings its results depend on,
-and in it one file per finished batch, written whole or not at all. Results belong to rows, not to batches: a
-pool that has grown has only its new rows computed.
+and in it one file per finished batch, written whole or not at all and named by the digest of its content: a
+file that is cut or changed is noticed. Results belong to rows, not to batches: a pool that has grown has only
+its new rows computed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from datadose.files import prepare_folder, write_atomic, write_json
+from datadose.printing import note
 
 Record: TypeAlias = dict[str, Any]
 """What is known of a row: JSON values, and numpy vectors (the same names and shapes for every row)."""
@@ -41,39 +43,60 @@ class BatchCache:
         self,
         batches: Sequence[Sequence[str]],
         compute: Callable[[list[str]], list[Record]],
+        keep: Callable[[str, Record], None],
         report: Callable[[list[str]], None],
-    ) -> dict[str, Record]:
-        """Records of all keys in ``batches``, those on disk read, the others computed and written.
+    ) -> None:
+        """Find the records of all keys in ``batches``, those on disk read, the others computed and written.
 
-        ``compute`` gives one record per key; ``report`` is called with the keys found at the start, then with
-        those of each finished batch. Raises RunError if the disk refuses a batch.
+        ``keep`` gets each key once, with its record; vectors in it are to be copied out, as each is a part of
+        its batch's array. ``compute`` gives one record per key; ``report`` is called with the keys found at
+        the start, then with those of each finished batch. Raises RunError if the disk refuses a batch.
         """
-        found = self._read({key for batch in batches for key in batch})
+        found = self._read({key for batch in batches for key in batch}, keep)
         report(list(found))
         for batch in batches:
             missing = [key for key in batch if key not in found]
             if not missing:
                 continue
             records = dict(zip(missing, compute(missing), strict=True))
-            write_atomic(self.path / f"{content_digest(missing)[:32]}.npz", _pack(records))
-            found.update(records)
+            content = _pack(records)
+            write_atomic(self.path / f"{_name(content)}.npz", content)
+            for key, record in records.items():
+                keep(key, record)
+            found.update(missing)
             report(missing)
-        return found
 
     def remove(self) -> None:
         """Forget this stage."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _read(self, wanted: set[str]) -> dict[str, Record]:
-        found: dict[str, Record] = {}
+    def _read(self, wanted: set[str], keep: Callable[[str, Record], None]) -> set[str]:
+        found: set[str] = set()
+        damaged = []
         for path in sorted(self.path.glob("*.npz")):
             try:
-                records = _unpack(path.read_bytes())
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-                # Not one of ours, or damaged: its rows are computed again.
+                content = path.read_bytes()
+            except OSError:
+                content = b""
+            if _name(content) != path.stem:
+                damaged.append(path)
                 continue
-            found.update((key, record) for key, record in records.items() if key in wanted)
+            for key, record in _unpack(content).items():
+                if key in wanted and key not in found:
+                    keep(key, record)
+                    found.add(key)
+        for path in damaged:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if damaged:
+            what = f"{len(damaged)} damaged files of finished batches in {self.path}"
+            note(f"{what} are dropped; their rows are computed again")
         return found
+
+
+def _name(content: bytes) -> str:
+    """A file's name, from its content."""
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _pack(records: dict[str, Record]) -> bytes:

@@ -23,7 +23,7 @@ from datadose.extras import require_extra
 from datadose.llm.batching import length_batches
 from datadose.llm.cache import content_digest
 from datadose.llm.generation import continuations
-from datadose.llm.loading import context_length, ends, files_digest, load, quiet
+from datadose.llm.loading import context_length, ends, files_digest, load, place_of, quiet
 from datadose.llm.pool import Row, Text
 from datadose.llm.sketch import TensorSketch
 
@@ -91,11 +91,13 @@ class LanguageModel:
         *,
         dtype: Literal["float32", "bfloat16"] | str = "float32",
         device: str | None = None,
+        allow_pickle_weights: bool = False,
     ) -> LanguageModel:
         """The model in a folder, or of that name on the Hugging Face Hub, in evaluation mode.
 
-        ``device`` is CUDA if there is one, else the CPU. Raises InputError: no such model, no tokenizer,
-        weights missing, or logits that are not the output layer applied to the last hidden state.
+        ``device`` is CUDA if there is one, else the CPU. Weights in ``.bin`` files, which are pickles, are
+        read only with ``allow_pickle_weights``. Raises InputError: no such model, no tokenizer, weights
+        missing or pickled, or logits that are not the output layer applied to the last hidden state.
         """
         require_extra("llm", "transformers")
         if dtype not in DTYPES:
@@ -103,7 +105,9 @@ class LanguageModel:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         with quiet():
-            model, tokenizer, folder = load(str(name), DTYPES[dtype])
+            model, tokenizer, folder = load(
+                str(name), DTYPES[dtype], allow_pickle_weights=allow_pickle_weights
+            )
             try:
                 model.to(device)
             except (RuntimeError, AssertionError) as error:
@@ -111,7 +115,12 @@ class LanguageModel:
         model.eval()
         model.requires_grad_(False)
         found = cls(
-            model, tokenizer, str(name), files_digest(folder), context_length(model), ends(model, tokenizer)
+            model,
+            tokenizer,
+            place_of(name),
+            files_digest(folder),
+            context_length(model),
+            ends(model, tokenizer),
         )
         found._check_head()
         return found
@@ -342,8 +351,13 @@ class LanguageModel:
     def _check_head(self) -> None:
         """InputError if logits are more than the output layer (scaled, capped), which we would miss."""
         ids = torch.arange(min(4, self.vocabulary_size), device=self.device).unsqueeze(0)
-        logits = self.model(input_ids=ids, use_cache=False).logits.float()
-        ours = self.head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+        try:
+            logits = self.model(input_ids=ids, use_cache=False).logits.float()
+            ours = self.head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+        except Exception as error:
+            # Anybody's configuration may load and then fit nothing.
+            detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError("model", self.name, f"a model that can be run ({detail})") from error
         if not torch.allclose(ours, logits, rtol=1e-2, atol=1e-2, equal_nan=True):
             reject("model", self.name, "a model whose logits are its output layer at the last hidden state")
 

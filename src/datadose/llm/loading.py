@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,34 +14,101 @@ import torch
 
 from datadose.errors import InputError, reject
 from datadose.files import file_digest
+from datadose.reading import exists
 
 
-def load(name: str, dtype: torch.dtype) -> tuple[Any, Any, Path]:
-    """Model, tokenizer, and the folder they came from (of the Hub's cache for a name)."""
-    from safetensors import SafetensorError  # noqa: PLC0415
+def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -> tuple[Any, Any, Path]:
+    """Model, tokenizer, and the folder they came from (of the Hub's cache for a name).
+
+    Weights are read from safetensors. A ``.bin`` file is a pickle, which may run code when it is read, and
+    custom model code is code: the first needs ``allow_pickle_weights``, the second is never run.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
     from transformers.utils.hub import cached_file  # noqa: PLC0415
 
-    if Path(name).exists() and not (Path(name) / "config.json").is_file():
-        reject("model", name, "a folder with config.json, weights and a tokenizer")
+    _require_place(name)
     try:
         folder = Path(cast("str", cached_file(name, "config.json"))).parent
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True)
+        if not allow_pickle_weights:
+            _refuse_pickles(name)
+        with _no_conversion():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                name,
+                dtype=dtype,
+                output_loading_info=True,
+                use_safetensors=None if allow_pickle_weights else True,
+                trust_remote_code=False,
+            )
         model, info = loaded
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        allowed = f"a causal language model of Hugging Face's transformers ({_first_line(error)})"
+    except InputError:
+        raise
+    except Exception as error:
+        # Anybody's configuration and files: a size of 0 divides by it, a text takes the place of a number.
+        allowed = f"a causal language model of Hugging Face's transformers ({_reason(error)})"
         raise InputError("model", name, allowed) from error
     if info["missing_keys"]:
         reject("model", f"{name} without weights {min(info['missing_keys'])}", "a model with all its weights")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise InputError("model", name, f"a folder with a tokenizer ({_first_line(error)})") from error
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise InputError("model", name, f"a folder with a tokenizer ({_reason(error)})") from error
     return model, tokenizer, folder
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", maxsplit=1)[0]
+def place_of(name: str | Path) -> str:
+    """``name`` if it is the Hub's, else the model's folder as an absolute path, the same from everywhere."""
+    return str(Path(name).resolve()) if exists(Path(name)) else str(name)
+
+
+def _require_place(name: str) -> None:
+    """InputError for a folder that is none; the Hub is not asked for what can only be a path."""
+    path = Path(name)
+    if exists(path):
+        if not (path / "config.json").is_file():
+            reject("model", name, "a folder with config.json, weights and a tokenizer")
+    elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
+        reject("model", name, "the folder of a model, or its name (owner/name) on the Hugging Face Hub")
+
+
+def _refuse_pickles(name: str) -> None:
+    """InputError for weights that would be unpickled."""
+    from transformers.utils.hub import cached_file  # noqa: PLC0415
+
+    def has(*files: str) -> bool:
+        options: dict[str, Any] = {
+            "_raise_exceptions_for_missing_entries": False,
+            "_raise_exceptions_for_connection_errors": False,
+        }
+        return any(cached_file(name, file, **options) is not None for file in files)
+
+    for kind, needed in (
+        ("adapter_model", has("adapter_config.json")),
+        ("pytorch_model", not has("model.safetensors", "model.safetensors.index.json")),
+    ):
+        safe = kind == "adapter_model" and has("adapter_model.safetensors")
+        if needed and not safe and has(f"{kind}.bin", f"{kind}.bin.index.json"):
+            allowed = "weights as .safetensors: a .bin file is a pickle, which can run code when it is read"
+            reject("model", f"{name} with {kind}.bin", f"{allowed} (--allow-pickle-weights if you trust it)")
+
+
+@contextlib.contextmanager
+def _no_conversion() -> Iterator[None]:
+    """Inside, transformers does not have the Hub convert weights for it, which posts to the model's page."""
+    name = "DISABLE_SAFETENSORS_CONVERSION"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().split("\n", maxsplit=1)[0]
+    return text if isinstance(error, (OSError, ValueError)) and text else f"{type(error).__name__}: {text}"
 
 
 def files_digest(folder: Path) -> str:

@@ -1,22 +1,24 @@
-"""A pool of examples for a language model: JSONL or parquet, read strictly.
+"""A pool of examples for a language model: JSONL or parquet, read strictly, with one fault per bad row.
 
 A row holds ``prompt`` and ``completion`` (both strings, or both lists of messages), or ``messages``, whose
 last one is the assistant's and becomes the completion. ``id`` and ``answer`` are optional. Every row has the
-same kind of value in a column: a reader that casts (3 and "3" become one type) would change data unsaid.
+same kind of value in a column, that of most rows: a reader that casts (3 and "3" become one type) would
+change data unsaid. What JSON cannot hold (infinities, half a character) is found here, before any work.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from datadose.errors import InputError, reject
-from datadose.extras import require_extra
-from datadose.files import refuse_constant
+from datadose.llm.parquet import read_parquet
+from datadose.reading import check_file, refuse_constant
 
 Message: TypeAlias = dict[str, str]
 """A role and its content, under these names."""
@@ -24,6 +26,16 @@ Text: TypeAlias = str | list[Message]
 """A string, or the messages of a conversation."""
 
 COLUMNS = "prompt and completion (two strings or two lists of messages), or messages"
+DEEPEST = 100
+"""Lists and objects inside each other, at most: readers and writers of JSON give up at some depth."""
+
+
+class BadRowError(ValueError):
+    """What is wrong with one row: its kind in two or three words, what was found, what is allowed."""
+
+    def __init__(self, kind: str, found: str, allowed: str) -> None:
+        self.kind, self.found, self.allowed = kind, " ".join(found.split()), allowed
+        super().__init__(f"{kind}: {self.found}; allowed: {allowed}")
 
 
 @dataclass(frozen=True)
@@ -34,8 +46,10 @@ class Row:
     prompt: Text
     completion: Text
     columns: dict[str, Any]
-    """The row as it was read."""
+    """The row as it was read; without what cannot be written back (null then, with an ``issue``)."""
     line: int
+    issue: str | None = None
+    """Why the row cannot be used, with its line; ``prompt`` and ``completion`` are empty then."""
 
     @property
     def question(self) -> str:
@@ -65,77 +79,160 @@ class Row:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def read_pool(path: Path, field: str = "pool") -> list[Row]:
+def read_pool(path: Path, field: str = "pool", *, mark: bool = False) -> list[Row]:
     """The rows of a ``.jsonl`` or ``.parquet`` file, in order.
 
-    ``field`` is how errors call the file. An empty completion is kept: scoring marks and counts it.
+    ``field`` is how errors call the file. A row is bad if it is malformed JSON, not UTF-8, no object, without
+    the columns it needs, of another type in a column than most rows, with prompts or messages of another
+    form, with values that cannot be written back, or has the id of an earlier row. With ``mark`` such rows
+    are kept, with an ``issue``; else the first of them is an error. An empty completion is no fault here:
+    scoring marks and counts it.
 
-    Raises InputError, with the line: malformed JSON, a row that is no object, missing columns, a column of
-    mixed types, prompts or messages of another form, duplicate ids; or a file that is missing or empty.
+    Raises InputError for a bad row, or with ``mark`` for a file without a single good one; and for a file
+    that is missing, empty, no file of its kind, or cannot be read.
     """
-    rows: list[Row] = []
-    kinds: dict[str, tuple[str, int]] = {}
-    known: dict[str, int] = {}
-    for line, columns in _records(path, field):
-        where = f"{path}, line {line}"
-        _check_kinds(columns, kinds, line, field, where)
-        prompt, completion = _split(columns, field, where)
-        id_ = _identity(columns, line, field, where)
-        if id_ in known:
-            reject(field, f"{where}: id {id_}", f"ids that differ (line {known[id_]} has the same)")
-        known[id_] = line
-        rows.append(Row(id_, prompt, completion, columns, line))
-    if not rows:
+    records = list(_records(path, field))
+    if not records:
         reject(field, str(path), f"at least one row with {COLUMNS}")
+    kinds = _kinds(records)
+    rows: list[Row] = []
+    known: dict[str, int] = {}
+    first_fault: InputError | None = None
+    for line, columns, fault in records:
+        try:
+            if fault is not None:
+                raise fault
+            _check_kinds(columns, kinds)
+            prompt, completion = _split(columns)
+            id_ = _identity(columns, line)
+            if id_ in known:
+                raise BadRowError(
+                    "repeated id", f"id {id_}", f"ids that differ (line {known[id_]} has the same)"
+                )
+        except BadRowError as bad:
+            place = f"{'line' if path.suffix == '.jsonl' else 'row'} {line}"
+            error = InputError(field, f"{path}, {place}: {bad.found}", bad.allowed)
+            if not mark:
+                raise error from bad
+            first_fault = first_fault or error
+            issue = f"{bad.kind}: {place}: {bad.found}; allowed: {bad.allowed}"
+            rows.append(Row(_label(columns, line), "", "", columns, line, issue))
+        else:
+            known[id_] = line
+            rows.append(Row(id_, prompt, completion, columns, line))
+    if first_fault is not None and not known:
+        raise first_fault
     return rows
 
 
-def _records(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+Record: TypeAlias = tuple[int, dict[str, Any], BadRowError | None]
+"""A line's number, its columns (as far as they could be read), and what is wrong with it."""
+
+
+def _records(path: Path, field: str) -> Iterator[Record]:
     if path.suffix not in (".jsonl", ".parquet"):
         reject(field, str(path), "a .jsonl or .parquet file")
-    if not path.is_file():
-        reject(field, str(path), "an existing file")
-    yield from _parquet(path, field) if path.suffix == ".parquet" else read_jsonl(path, field)
+    check_file(field, path, "a .jsonl or .parquet file")
+    if path.suffix == ".jsonl":
+        yield from _json_lines(path, field)
+        return
+    for line, (columns, trouble) in enumerate(read_parquet(path, field), start=1):
+        fault = None if trouble is None else BadRowError("unreadable row", trouble, "values that JSON has")
+        yield line, columns, fault or _clean(columns)
 
 
 def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, object) for the lines of a JSONL file that are not blank; InputError with the line."""
-    with path.open("rb") as handle:
-        for line, raw in enumerate(handle, start=1):
-            if not raw.strip():
-                continue
-            where = f"{path}, line {line}"
-            try:
-                columns = json.loads(raw.decode(), parse_constant=refuse_constant)
-            except UnicodeDecodeError as error:
-                raise InputError(field, where, f"UTF-8 (byte {error.start} of the line is not)") from error
-            except json.JSONDecodeError as error:
-                raise InputError(field, where, f"well-formed JSON ({error.msg})") from error
-            except ArithmeticError as error:
-                raise InputError(field, f"{where} with {error}", "JSON numbers (NaN is none)") from error
-            if not isinstance(columns, dict):
-                reject(field, f"{where}: {type(columns).__name__}", f"an object with {COLUMNS}")
-            yield line, columns
+    """(line, object) of a JSONL file's lines that are not blank; InputError, with the line, at a bad one."""
+    for line, columns, fault in _json_lines(path, field):
+        if fault is not None:
+            raise InputError(field, f"{path}, line {line}: {fault.found}", fault.allowed) from fault
+        yield line, columns
 
 
-def _parquet(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    require_extra("llm", "pyarrow")
-    from pyarrow import ArrowInvalid, parquet  # noqa: PLC0415
-
+def _json_lines(path: Path, field: str) -> Iterator[Record]:
     try:
-        table = parquet.read_table(path)
-    except (ArrowInvalid, OSError) as error:
-        raise InputError(field, str(path), f"a well-formed parquet file ({error})") from error
-    line = 0
-    for batch in table.to_batches(max_chunksize=1024):
-        for columns in batch.to_pylist():
-            line += 1
-            try:
-                json.dumps(columns, allow_nan=False)
-            except (TypeError, ValueError) as error:
-                where = f"{path}, row {line}"
-                raise InputError(field, where, f"values that JSON has ({error})") from error
-            yield line, columns
+        with path.open("rb") as handle:
+            for line, raw in enumerate(handle, start=1):
+                if not raw.strip():
+                    continue
+                try:
+                    columns = _parse(raw, "utf-8-sig" if line == 1 else "utf-8")
+                except BadRowError as fault:
+                    yield line, {}, fault
+                else:
+                    yield line, columns, _clean(columns)
+    except OSError as error:
+        raise InputError(field, str(path), f"a file that can be read ({error.strerror or error})") from error
+
+
+def _parse(raw: bytes, encoding: str) -> dict[str, Any]:
+    """The object in a line."""
+    allowed = "well-formed JSON"
+    try:
+        columns = json.loads(raw.decode(encoding), parse_constant=refuse_constant)
+    except UnicodeDecodeError as error:
+        raise BadRowError("not text", f"byte {error.start + 1} of the line is not UTF-8", "UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise BadRowError("not JSON", error.msg, allowed) from error
+    except ArithmeticError as error:
+        raise BadRowError(
+            "not JSON", f"the number {error}", f"{allowed} (NaN and infinities are none)"
+        ) from error
+    except RecursionError as error:
+        raise BadRowError("not JSON", "nested too deep", f"at most {DEEPEST} levels") from error
+    except ValueError as error:
+        # Python's own limit on the digits of an integer.
+        raise BadRowError("not JSON", "a number of too many digits", "numbers below 4,300 digits") from error
+    if not isinstance(columns, dict):
+        raise BadRowError("no object", type(columns).__name__, "an object with the columns of a row")
+    return columns
+
+
+def _clean(columns: dict[str, Any]) -> BadRowError | None:
+    """What cannot be written back, and is now null or missing in ``columns``; None if all can."""
+    if _trouble(columns) is None:
+        return None
+    fault = None
+    for name, value in list(columns.items()):
+        if (trouble := _trouble([name, value])) is None:
+            continue
+        fault = fault or BadRowError(
+            "unwritable value", f"column {ascii(name)[1:-1]} has {trouble}", _WRITABLE
+        )
+        if _trouble(name) is None:
+            columns[name] = None
+        else:
+            del columns[name]
+    return fault
+
+
+_WRITABLE = f"values that JSON has (finite numbers, whole characters, at most {DEEPEST} levels)"
+
+
+def _trouble(value: Any) -> str | None:
+    """Why ``value`` cannot be written as JSON, None if it can."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except UnicodeEncodeError:
+        return "half a character (a lone surrogate)"
+    except RecursionError:
+        return "too many levels"
+    except ValueError:
+        return "a number without a finite value"
+    except TypeError as error:
+        return str(error)
+    # Most rows hold fewer brackets than levels are allowed, in their texts and out of them.
+    return "too many levels" if text.count("[") + text.count("{") > DEEPEST and _too_deep(value) else None
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether more than DEEPEST lists and objects are inside each other."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [x for x in level if isinstance(x, (dict, list))]
+        level = [inner for x in level for inner in (x.values() if isinstance(x, dict) else x)]
+    return any(isinstance(x, (dict, list)) for x in level)
 
 
 def kind_of(value: Any) -> str:
@@ -144,62 +241,80 @@ def kind_of(value: Any) -> str:
     return "number" if number else type(value).__name__
 
 
-def _check_kinds(
-    columns: dict[str, Any], kinds: dict[str, tuple[str, int]], line: int, field: str, where: str
-) -> None:
+def _kinds(records: list[Record]) -> dict[str, tuple[str, int]]:
+    """By column the kind of most rows (the earlier one of two that are as frequent), and its first line."""
+    counts: dict[str, Counter[str]] = {}
+    lines: dict[tuple[str, str], int] = {}
+    for line, columns, _ in records:
+        for name, value in columns.items():
+            if value is not None:
+                kind = kind_of(value)
+                counts.setdefault(name, Counter())[kind] += 1
+                lines.setdefault((name, kind), line)
+    most = {name: max(found, key=found.__getitem__) for name, found in counts.items()}
+    return {name: (kind, lines[name, kind]) for name, kind in most.items()}
+
+
+def _check_kinds(columns: dict[str, Any], kinds: dict[str, tuple[str, int]]) -> None:
     """Null goes with every type."""
     for name, value in columns.items():
-        if value is None:
-            continue
-        kind = kind_of(value)
-        first, seen = kinds.setdefault(name, (kind, line))
-        if kind != first:
-            allowed = f"{first}, as in line {seen}: one type per column"
-            reject(field, f"{where}: column {name} is {kind}", allowed)
+        if value is not None and kind_of(value) != kinds[name][0]:
+            kind, seen = kinds[name]
+            allowed = f"{kind}, as in line {seen}: one type per column"
+            raise BadRowError("another type", f"column {name} is {kind_of(value)}", allowed)
 
 
-def _split(columns: dict[str, Any], field: str, where: str) -> tuple[Text, Text]:
+def _malformed(found: str, allowed: str) -> NoReturn:
+    raise BadRowError("malformed row", found, allowed)
+
+
+def _split(columns: dict[str, Any]) -> tuple[Text, Text]:
     """Prompt and completion of a row."""
     if columns.get("prompt") is not None or columns.get("completion") is not None:
         missing = [name for name in ("prompt", "completion") if columns.get(name) is None]
         if missing:
-            reject(field, f"{where}: no {missing[0]}", COLUMNS)
+            raise BadRowError(f"no {missing[0]}", f"no {missing[0]}", COLUMNS)
         prompt, completion = columns["prompt"], columns["completion"]
         if isinstance(prompt, str) and isinstance(completion, str):
             if not prompt.strip():
-                reject(field, f"{where}: empty prompt", "a prompt with text")
+                raise BadRowError("empty prompt", "empty prompt", "a prompt with text")
             return prompt, completion
-        prompt = _messages(prompt, "prompt", field, where)
-        completion = _messages(completion, "completion", field, where)
+        prompt = _messages(prompt, "prompt")
+        completion = _messages(completion, "completion")
         if len(completion) != 1 or completion[0]["role"] != "assistant":
-            reject(field, f"{where}: completion", "one message of the assistant")
+            _malformed("completion", "one message of the assistant")
         return prompt, completion
     if columns.get("messages") is None:
-        reject(field, f"{where}: columns {', '.join(columns) or 'none'}", COLUMNS)
-    messages = _messages(columns["messages"], "messages", field, where)
+        _malformed(f"columns {', '.join(columns) or 'none'}", COLUMNS)
+    messages = _messages(columns["messages"], "messages")
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        reject(field, f"{where}: messages", "at least two messages, the last one of the assistant")
+        _malformed("messages", "at least two messages, the last one of the assistant")
     return messages[:-1], messages[-1:]
 
 
-def _messages(value: Any, name: str, field: str, where: str) -> list[Message]:
+def _messages(value: Any, name: str) -> list[Message]:
     allowed = "a list of messages {role, content}, both strings"
     if isinstance(value, str):
-        reject(field, f"{where}: {name} is a string", f"{allowed}, since the other one is")
+        _malformed(f"{name} is a string", f"{allowed}, since the other one is")
     if not isinstance(value, list) or not value:
-        reject(field, f"{where}: {name}", allowed)
+        _malformed(name, allowed)
     for message in value:
         if not isinstance(message, dict) or not all(
             isinstance(message.get(key), str) for key in ("role", "content")
         ):
-            reject(field, f"{where}: {name} has {json.dumps(message, default=str)[:80]}", allowed)
+            _malformed(f"{name} has {json.dumps(message, default=str)[:80]}", allowed)
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
 
-def _identity(columns: dict[str, Any], line: int, field: str, where: str) -> str:
+def _identity(columns: dict[str, Any], line: int) -> str:
     id_ = columns.get("id")
-    if id_ is None:
-        return f"row-{line}"
-    if isinstance(id_, bool) or not isinstance(id_, (str, int)):
-        reject(field, f"{where}: id {id_}", "a string or an integer")
-    return str(id_)
+    if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, (str, int))):
+        _malformed(f"id {id_}", "a string or an integer")
+    return _label(columns, line)
+
+
+def _label(columns: dict[str, Any], line: int) -> str:
+    """The row's id if it has a usable one, else a name from its line."""
+    id_ = columns.get("id")
+    usable = isinstance(id_, (str, int)) and not isinstance(id_, bool)
+    return str(id_) if usable else f"row-{line}"

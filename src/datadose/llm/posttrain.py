@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +20,15 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
-from datadose.errors import RunError, reject, require_integer, require_number
+from datadose.errors import InputError, RunError, reject, require_integer, require_number
 from datadose.extras import require_extra
-from datadose.files import prepare_folder, read_json, write_json
+from datadose.files import file_digest, prepare_folder, read_json, write_json
 from datadose.llm.cache import content_digest
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row, read_pool
 from datadose.llm.verifiers import Verifier, judge, load_verifier, verifier_digest
+from datadose.printing import note
 from datadose.versions import versions
 
 Stage: TypeAlias = Literal["sft", "rl"]
@@ -95,6 +95,7 @@ def posttrain(
     *,
     config: PosttrainConfig,
     verifier: str | None = None,
+    allow_pickle_weights: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` on ``data`` and write ``out/adapter`` (``out/model`` without LoRA) and ``result.json``.
@@ -108,6 +109,7 @@ def posttrain(
         config: stage, steps, batch, rates.
         verifier: RL only, by name or ``module:function``: the reward is 1 where it passes, else 0. A
             completion on which it raises, or returns no score, is not rewarded and is counted.
+        allow_pickle_weights: read weights from ``.bin`` files too, which can run code.
         progress: called as ``progress(name, step, steps)``.
 
     Returns what ``result.json`` holds: config, one record a step (loss, gradient norm; for RL mean reward),
@@ -119,7 +121,7 @@ def posttrain(
     require_extra("train", "trl", "peft", "accelerate", "datasets")
     check = _reward_verifier(config.stage, verifier)
     rows = read_pool(data, "data")
-    loaded = LanguageModel.load(model)
+    loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
     _check_rows(rows, loaded, config)
     setting = {
         "model_digest": loaded.digest,
@@ -133,7 +135,7 @@ def posttrain(
         return found
     write_json(out / "setting.json", setting)
     record = _Record(progress or (lambda name, done, total: None), config.steps, config.stage)
-    with _silence():
+    with _silence(), _disk_errors(out):
         trainer = _trainer(loaded, rows, check, config, out, record)
         trainer.train(resume_from_checkpoint=_last_checkpoint(out / "checkpoints"))
         kind = "adapter" if config.lora_rank else "model"
@@ -141,7 +143,7 @@ def posttrain(
         loaded.tokenizer.save_pretrained(out / kind)
     result = {
         **setting,
-        "model": str(model),
+        "model": loaded.name,
         "data": str(data),
         "rows": len(rows),
         "weights": kind,
@@ -187,7 +189,9 @@ def _earlier_result(out: Path, setting: dict[str, Any]) -> dict[str, Any] | None
     """The finished result in ``out``, None if there is none; InputError if another run lives there."""
     for name in ("setting.json", "result.json"):
         if (out / name).is_file():
-            found: dict[str, Any] = read_json(out / name)
+            found = read_json(out / name)
+            if not isinstance(found, dict):
+                reject("out", str(out / name), "a record that `datadose posttrain` has written")
             differs = sorted(key for key, value in setting.items() if found.get(key) != value)
             if differs:
                 allowed = "a folder of its own: another run is there"
@@ -198,17 +202,38 @@ def _earlier_result(out: Path, setting: dict[str, Any]) -> dict[str, Any] | None
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written whole; a later, torn one is removed."""
-    found = sorted(
-        folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True
-    )
-    for path in found:
-        # The trainer writes its state last.
-        with contextlib.suppress(OSError, json.JSONDecodeError):
-            json.loads((path / "trainer_state.json").read_text())
+    """The newest checkpoint that was written whole; a later one that is torn or changed is removed."""
+    found = {}
+    for path in folder.glob("checkpoint-*"):
+        with contextlib.suppress(ValueError):
+            found[int(path.name.rsplit("-", 1)[1])] = path
+    for _, path in sorted(found.items(), reverse=True):
+        if _is_whole(path):
             return str(path)
+        note(f"{path} is damaged and dropped: training goes on from an earlier state")
         shutil.rmtree(path)
     return None
+
+
+_DIGESTS = "digests.json"
+"""In a checkpoint: its files' digests."""
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the trainer finished the checkpoint, and its files are those that it wrote."""
+    try:
+        # The trainer writes its state last; a kill right then leaves no digests.
+        state = read_json(checkpoint / "trainer_state.json")
+        if not (checkpoint / _DIGESTS).is_file():
+            return isinstance(state, dict)
+        return bool(read_json(checkpoint / _DIGESTS) == _digests(checkpoint))
+    except (InputError, OSError):
+        return False
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    files = (path for path in checkpoint.rglob("*") if path.is_file() and path.name != _DIGESTS)
+    return {str(path.relative_to(checkpoint)): file_digest(path) for path in sorted(files)}
 
 
 @dataclass
@@ -322,6 +347,10 @@ def _callback(record: _Record) -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             record.step(state.global_step, logs or {})
 
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(checkpoint / _DIGESTS, _digests(checkpoint))
+
     return Watch()
 
 
@@ -332,6 +361,22 @@ def _history(log: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
         for entry in log
         if "loss" in entry
     ]
+
+
+@contextlib.contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """RunError for what the writers of weights raise when the disk refuses."""
+    from safetensors import SafetensorError  # noqa: PLC0415
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        # torch.save raises a bare RuntimeError.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in text:
+            raise
+        msg = f"{out}: could not be read or written ({getattr(error, 'strerror', None) or text})"
+        raise RunError(msg) from error
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from datadose.llm.generation import continuations
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import Row, Text, read_jsonl
 from datadose.llm.verifiers import Verifier, judge, judges_labels
+from datadose.reading import check_file
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,15 @@ def read_completions(path: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
     """Completions made elsewhere, by row id: JSONL of {"id" or "prompt", "completions": [text, ...]}.
 
     A prompt stands for all rows that have it. Raises InputError with the line: malformed JSON, another form,
-    an id or prompt that the pool does not have, completions given twice; and for a row of the pool without.
+    an id or prompt that the pool does not have, completions given twice; and for a row of the pool without
+    (one with an issue needs none).
     """
     ids = {row.id for row in rows}
     prompts: dict[str, list[str]] = {}
     for row in rows:
-        prompts.setdefault(_prompt_key(row.prompt), []).append(row.id)
-    if not path.is_file():
-        reject("completions", str(path), "an existing JSONL file")
+        if row.issue is None:
+            prompts.setdefault(_prompt_key(row.prompt), []).append(row.id)
+    check_file("completions", path, "a JSONL file")
     found: dict[str, list[str]] = {}
     for line, entry in read_jsonl(path, "completions"):
         where = f"{path}, line {line}"
@@ -97,7 +99,7 @@ def read_completions(path: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
             if id_ in found:
                 reject("completions", f"{where}: row {id_} again", "one line for each row of the pool")
             found[id_] = texts
-    missing = [row for row in rows if row.id not in found]
+    missing = [row for row in rows if row.issue is None and row.id not in found]
     if missing:
         row = missing[0]
         what = f"{path} without row {row.id} of line {row.line} of the pool ({len(missing)} rows in all)"

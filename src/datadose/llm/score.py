@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,15 +17,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from datadose.errors import reject, require_integer
-from datadose.files import file_digest
+from datadose.errors import InputError, reject, require_integer
+from datadose.files import file_digest, prepare_folder
+from datadose.llm.arrays import Ids, Losses, Tokens
 from datadose.llm.cache import BatchCache, Record, content_digest
-from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel
+from datadose.llm.language_model import BATCH_TOKENS, LanguageModel
 from datadose.llm.pool import Row, read_pool
 from datadose.llm.sampling import Sampling, read_completions, sample_batch, verify
-from datadose.llm.scores import MEASURED, Scores, write_scores
+from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
-from datadose.llm.verifiers import Verifier, load_verifier, verifier_digest
+from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
+from datadose.printing import note
 from datadose.versions import versions
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -49,6 +51,7 @@ def score(
     batch_tokens: int = BATCH_TOKENS,
     sketch_size: int = SKETCH_SIZE,
     dtype: str = "float32",
+    allow_pickle_weights: bool = False,
     progress: Progress | None = None,
 ) -> Scores:
     """Measure every row of ``pool`` under ``model`` and write the scores folder ``out``.
@@ -56,57 +59,97 @@ def score(
     ``model`` is a folder, a name, or a loaded model (whose own type then counts, not ``dtype``). With
     ``samples`` or ``completions``, ``verifier`` decides what passes; with a verifier alone, only the rows'
     own completions are checked. Nothing depends on ``batch_tokens`` beyond rounding. Run again with the same
-    settings, it continues where it stopped and ends with the same bytes.
+    settings, it continues where it stopped and ends with the same bytes; a finished folder is returned as it
+    is if model, pool, completions, settings and libraries are those of its manifest and no file has changed
+    (with a verifier of another module, everything is verified anew).
 
-    Raises InputError for bad input of any kind, RunError if the disk is full.
+    A bad row of the pool is kept and marked. A column of the pool that has the name of a measured one is kept
+    as ``pool_NAME``.
+
+    Raises InputError for bad input of any other kind, RunError if the disk is full.
     """
     sampling = Sampling(samples, temperature, max_tokens, seed)
     require_integer("batch-tokens", batch_tokens, 1)
     require_integer("sketch-size", sketch_size, 2)
     check = _verifier(verifier, sampling, completions)
-    rows = read_pool(pool)
+    rows = read_pool(pool, mark=True)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(model, dtype=dtype)
+        model = LanguageModel.load(model, dtype=dtype, allow_pickle_weights=allow_pickle_weights)
+    prepare_folder("out", out)
     run = _Run(model, out, batch_tokens, progress or (lambda name, done, total: None))
-    encoded, issues = run.encode(rows)
-    sketch = TensorSketch(model.hidden_size, model.vocabulary_size, sketch_size).to(model.device)
-    losses = run.losses(rows, encoded, issues, sketch)
-    for row in rows:
-        if row.id not in issues and not math.isfinite(losses[row.key]["nll"]):
-            issues[row.id] = "non-finite loss"
-    drawn = run.samples(rows, issues, sampling)
-    texts = _texts(rows, drawn, given)
-    verdicts = run.verdicts(rows, texts, issues, check, verifier)
-    measured = [
-        _measured(row, encoded[row.key], losses, texts[row.id], verdicts[row.id], issues) for row in rows
-    ]
-    vectors = {
-        name: np.full((len(rows), size), np.nan, dtype=np.float32)
-        for name, size in (("embedding", model.hidden_size), ("sketch", sketch_size))
-    }
-    for place, row in enumerate(rows):
-        if measured[place]["nll"] is not None:
-            for name, array in vectors.items():
-                array[place] = losses[row.key][name]
-    sources = {
+    settings = {
+        **run.manifest(sampling, sketch_size),
         "pool": str(pool),
         "pool_digest": file_digest(pool),
         "completions": None if completions is None else str(completions),
         "completions_digest": None if completions is None else file_digest(completions),
         "verifier": verifier,
+        "verifier_digest": None if check is None else verifier_digest(check),
     }
+    if (check is None or is_fixed(check)) and (finished := _finished(out, settings)) is not None:
+        return finished
+    issues = [row.issue for row in rows]
+    tokens = run.encode(rows, issues)
+    losses = run.losses(rows, tokens, issues, sketch_size)
+    texts = _texts(rows, run.samples(rows, issues, sampling), given)
+    verdicts = run.verdicts(rows, texts, issues, check, verifier)
+    names = _renamed(rows)
+    measured = [
+        _measured(losses.nll[place], tokens.targets(row), texts[place], verdicts[place], issues[place])
+        for place, row in enumerate(rows)
+    ]
     found = write_scores(
         out,
-        [{**row.columns, **numbers} for row, numbers in zip(rows, measured, strict=True)],
+        (
+            {**{names.get(name, name): value for name, value in row.columns.items()}, **numbers}
+            for row, numbers in zip(rows, measured, strict=True)
+        ),
         [row.id for row in rows],
         [row.question for row in rows],
-        vectors["embedding"],
-        vectors["sketch"],
-        {**run.manifest(rows, sampling, sketch_size), **sources, **_counts(measured)},
+        losses.embeddings,
+        losses.sketches,
+        {**settings, "template": _template(rows), "renamed_columns": names, **_counts(measured)},
     )
     run.forget_verdicts()
     return found
+
+
+def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
+    """The scores in ``out`` if they are whole and of these settings."""
+    if not (out / "manifest.json").is_file():
+        return None
+    try:
+        found = read_scores(out)
+    except InputError:
+        # Whatever is wrong there, it is written again.
+        return None
+    same = all(found.manifest.get(name, "") == value for name, value in settings.items())
+    return found if same else None
+
+
+def _renamed(rows: Sequence[Row]) -> dict[str, str]:
+    """New names of the pool's columns that are called like ours."""
+    columns = {name for row in rows for name in row.columns}
+    names = {}
+    for name in (*MEASURED, ROLE):
+        if name in columns:
+            free = f"pool_{name}"
+            while free in columns:
+                free = f"pool_{free}"
+            names[name] = free
+            columns.add(free)
+    if names:
+        what = ", ".join(f"{name} (kept as {free})" for name, free in names.items())
+        note(f"the pool has columns with names of measured ones: {what}")
+    return names
+
+
+def _template(rows: Sequence[Row]) -> str:
+    """Which rows went through the chat template."""
+    good = [row for row in rows if row.issue is None]
+    plain = sum(isinstance(row.prompt, str) for row in good)
+    return "chat" if plain == 0 else "none" if plain == len(good) else "chat, none for plain strings"
 
 
 def _verifier(name: str | None, sampling: Sampling, completions: Path | None) -> Verifier | None:
@@ -146,123 +189,149 @@ class _Run:
         }
         self._verdicts: BatchCache | None = None
 
-    def encode(self, rows: Sequence[Row]) -> tuple[dict[str, Encoded], dict[str, str]]:
-        """Token ids by row key, and issues by row id of rows that cannot be scored."""
-        encoded: dict[str, Encoded] = {}
-        issues: dict[str, str] = {}
+    def encode(self, rows: Sequence[Row], issues: list[str | None]) -> Tokens:
+        """Token ids; notes in ``issues`` the rows that cannot be scored."""
+        tokens = Tokens()
         limit = self.model.context_length
-        for row in rows:
-            found = encoded.setdefault(row.key, self.model.encode(row))
-            if not row.completion_text.strip() or found.targets < 1:
-                issues[row.id] = "empty completion"
-            elif found.length > limit:
-                sizes = f"{len(found.prompt_ids)} tokens and {len(found.completion_ids)} of the completion"
-                issues[row.id] = f"prompt too long: {sizes} in a context of {limit}"
-        return encoded, issues
+        for place, row in enumerate(rows):
+            if issues[place] is not None:
+                continue
+            try:
+                length = tokens.add(row, self.model)
+            except InputError as error:
+                if error.field != "messages":
+                    raise
+                issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
+                continue
+            if not tokens.targets(row):
+                issues[place] = "empty completion"
+            elif length > limit:
+                start = tokens.start[row.key]
+                sizes = f"{start} tokens and {length - start} of the completion"
+                issues[place] = f"prompt too long: {sizes} in a context of {limit}"
+        return tokens
 
     def losses(
-        self,
-        rows: Sequence[Row],
-        encoded: dict[str, Encoded],
-        issues: dict[str, str],
-        sketch: TensorSketch,
-    ) -> dict[str, Record]:
-        """NLL, mean hidden state and sketch by row key."""
-        keys = _keys(row for row in rows if row.id not in issues)
-        lengths = [encoded[key].length for key in keys]
+        self, rows: Sequence[Row], tokens: Tokens, issues: list[str | None], sketch_size: int
+    ) -> Losses:
+        """NLL, mean hidden state and sketch of each row; notes in ``issues`` those without a finite loss."""
+        places = _places(row.key if issue is None else None for row, issue in zip(rows, issues, strict=True))
+        keys = list(places)
+        lengths = [len(tokens.ids[key]) for key in keys]
+        sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, sketch_size)
+        sketch.to(self.model.device)
+        losses = Losses.empty(len(rows), self.model.hidden_size, sketch_size)
 
         def compute(batch: list[str]) -> list[Record]:
-            found = self.model.measure([encoded[key] for key in batch], sketch)
+            found = self.model.measure([tokens.encoded(key) for key in batch], sketch)
             if found.sketches is None:
                 raise AssertionError
             columns = zip(found.nll.tolist(), found.embeddings, found.sketches, strict=True)
             return [{"nll": nll, "embedding": mean, "sketch": s} for nll, mean, s in columns]
 
-        settings = {**self.setting, "sketch": [sketch.size, SKETCH_SEED]}
-        return BatchCache(self.out, "losses", settings).run(
+        def keep(key: str, record: Record) -> None:
+            if math.isfinite(record["nll"]):
+                at = places[key]
+                losses.nll[at] = record["nll"]
+                losses.embeddings[at], losses.sketches[at] = record["embedding"], record["sketch"]
+
+        BatchCache(self.out, "losses", {**self.setting, "sketch": [sketch.size, SKETCH_SEED]}).run(
             [[keys[i] for i in batch] for batch in self.model.loss_batches(lengths, self.batch_tokens)],
             compute,
+            keep,
             self._reporter("score (tokens)", dict(zip(keys, lengths, strict=True))),
         )
+        for place, nll in enumerate(losses.nll.tolist()):
+            if issues[place] is None and math.isnan(nll):
+                issues[place] = "non-finite loss"
+        return losses
 
     def samples(
         self,
         rows: Sequence[Row],
-        issues: dict[str, str],
+        issues: Sequence[str | None],
         sampling: Sampling,
-    ) -> dict[str, Record]:
-        """Samples and greedy completions by row id, shared by rows of one prompt; empty if not wanted."""
+    ) -> dict[int, Record]:
+        """Samples and greedy completions by row, shared by rows of one prompt; empty if not wanted."""
         if not sampling.samples:
             return {}
-        prompts: dict[str, list[int]] = {}
-        owners: dict[str, str] = {}
-        for row in rows:
+        prompts: dict[str, Ids] = {}
+        owners: dict[int, str] = {}
+        for place, row in enumerate(rows):
+            if issues[place] is not None:
+                continue
             ids = self.model.encode_prompt(row.prompt)
-            if row.id not in issues and len(ids) < self.model.context_length:
-                owners[row.id] = content_digest(ids)
-                prompts[owners[row.id]] = ids
+            if len(ids) < self.model.context_length:
+                owners[place] = content_digest(ids)
+                prompts[owners[place]] = np.array(ids, dtype=np.int32)
         keys = list(prompts)
         batches = self.model.generation_batches(
-            list(prompts.values()), sampling.samples, sampling.max_tokens, self.batch_tokens
+            [ids.tolist() for ids in prompts.values()],
+            sampling.samples,
+            sampling.max_tokens,
+            self.batch_tokens,
         )
 
         def compute(batch: list[str]) -> list[Record]:
-            return sample_batch(self.model, [prompts[key] for key in batch], sampling, self.batch_tokens)
+            ids = [prompts[key].tolist() for key in batch]
+            return sample_batch(self.model, ids, sampling, self.batch_tokens)
 
-        found = BatchCache(self.out, "samples", {**self.setting, **asdict(sampling)}).run(
+        found: dict[str, Record] = {}
+        BatchCache(self.out, "samples", {**self.setting, **asdict(sampling)}).run(
             [[keys[i] for i in batch] for batch in batches],
             compute,
+            found.__setitem__,
             self._reporter("sample (prompts)", dict.fromkeys(keys, 1)),
         )
-        return {id_: found[key] for id_, key in owners.items()}
+        return {place: found[key] for place, key in owners.items()}
 
     def verdicts(
         self,
         rows: Sequence[Row],
-        texts: dict[str, _Texts],
-        issues: dict[str, str],
+        texts: Sequence[_Texts],
+        issues: Sequence[str | None],
         check: Verifier | None,
         name: str | None,
-    ) -> dict[str, Record]:
-        """Verdicts by row id."""
-        by_key: dict[str, Row] = {}
-        for row in rows:
-            content = [row.key, row.columns, asdict(texts[row.id]), row.id in issues]
-            by_key[content_digest([row.id, content])] = row
+    ) -> list[Record]:
+        """Verdicts by row; on a bad row there are none."""
+        by_key: dict[str, int] = {}
+        for place, row in enumerate(rows):
+            content = [row.key, row.columns, asdict(texts[place]), issues[place] is not None]
+            by_key[content_digest([row.id, row.line, content])] = place
         keys = list(by_key)
 
         def compute(batch: list[str]) -> list[Record]:
             found = []
-            for row in map(by_key.__getitem__, batch):
-                text = texts[row.id]
-                found.append(verify(check, row, text.samples, text.own, scored=row.id not in issues))
+            for place in map(by_key.__getitem__, batch):
+                row, text = rows[place], texts[place]
+                judge = check if row.issue is None else None
+                found.append(verify(judge, row, text.samples, text.own, scored=issues[place] is None))
             return found
 
+        verdicts: list[Record] = [{} for _ in rows]
         digest = None if check is None else verifier_digest(check)
         self._verdicts = BatchCache(self.out, "verdicts", {"verifier": name, "source": digest})
-        found = self._verdicts.run(
+        self._verdicts.run(
             [keys[i : i + _VERIFY_ROWS] for i in range(0, len(keys), _VERIFY_ROWS)],
             compute,
+            lambda key, record: verdicts.__setitem__(by_key[key], record),
             self._reporter("verify (rows)", dict.fromkeys(keys, int(check is not None))),
         )
-        return {by_key[key].id: record for key, record in found.items()}
+        return verdicts
 
     def forget_verdicts(self) -> None:
         """A finished run verifies anew when asked again: a verifier may change in ways unseen here."""
         if self._verdicts is not None:
             self._verdicts.remove()
 
-    def manifest(self, rows: Sequence[Row], sampling: Sampling, sketch_size: int) -> dict[str, Any]:
+    def manifest(self, sampling: Sampling, sketch_size: int) -> dict[str, Any]:
         """The settings behind the scores."""
-        plain = sum(isinstance(row.prompt, str) for row in rows)
-        template = "chat" if plain == 0 else "none" if plain == len(rows) else "chat, none for plain strings"
         libraries = ("transformers", "tokenizers", "safetensors")
         return {
             "model": self.model.name,
             "model_digest": self.model.digest,
             "tokenizer_digest": self.model.tokenizer_digest,
             "chat_template_digest": self.model.template_digest,
-            "template": template,
             "dtype": self.model.dtype,
             "device": self.model.device.type,
             "batch_tokens": self.batch_tokens,
@@ -283,35 +352,31 @@ class _Run:
         return report
 
 
-def _keys(rows: Any) -> list[str]:
-    """Keys of rows, each once, in order."""
-    return list(dict.fromkeys(row.key for row in rows))
+def _places(keys: Iterable[str | None]) -> dict[str, list[int]]:
+    """Where each key stands, without None, in order of first appearance."""
+    found: dict[str, list[int]] = {}
+    for place, key in enumerate(keys):
+        if key is not None:
+            found.setdefault(key, []).append(place)
+    return found
 
 
-def _texts(
-    rows: Sequence[Row], drawn: dict[str, Record], given: dict[str, list[str]] | None
-) -> dict[str, _Texts]:
-    """Completions by row id, from this run or from elsewhere."""
-    if given is not None:
-        return {row.id: _Texts(given[row.id]) for row in rows}
+def _texts(rows: Sequence[Row], drawn: dict[int, Record], given: dict[str, list[str]] | None) -> list[_Texts]:
+    """Completions by row, from this run or from elsewhere."""
     none: Record = {"samples": [], "own": None, "confidence": None}
-    return {row.id: _Texts(**drawn.get(row.id, none)) for row in rows}
+    if given is None:
+        return [_Texts(**drawn.get(place, none)) for place in range(len(rows))]
+    return [_Texts(given[row.id] if row.issue is None else []) for row in rows]
 
 
 def _measured(
-    row: Row,
-    encoded: Encoded,
-    losses: dict[str, Record],
-    texts: _Texts,
-    verdict: Record,
-    issues: dict[str, str],
+    nll: float, targets: int | None, texts: _Texts, verdict: Record, issue: str | None
 ) -> dict[str, Any]:
     """The columns MEASURED of a row."""
-    issue = issues.get(row.id)
     found = {
         **verdict,
-        "nll": losses[row.key]["nll"] if issue is None else None,
-        "tokens": encoded.targets if row.completion_text.strip() else 0,
+        "nll": float(nll) if issue is None else None,
+        "tokens": targets,
         "own_completion": texts.own,
         "own_confidence": texts.confidence,
         "issue": issue or verdict["issue"],

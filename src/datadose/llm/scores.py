@@ -8,7 +8,6 @@ memory-mapped. So a selection among a million rows reads numbers only, and full 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datadose.errors import InputError, reject
+from datadose.errors import InputError, RunError, reject
 from datadose.extras import require_extra
-from datadose.files import prepare_folder, read_json, write_atomic, write_json
+from datadose.files import atomic_file, file_digest, prepare_folder, read_json, write_atomic, write_json
+from datadose.reading import is_folder
 
 MEASURED: dict[str, str] = {
     "nll": "float64",
@@ -38,6 +38,9 @@ MEASURED: dict[str, str] = {
     "issue": "string",
 }
 """Columns that scoring adds to a row, and their types in the table (null where not measured)."""
+
+ROLE = "datadose_role"
+"""Column that a selection adds: ``target`` for rows of the pool, ``replay`` for those of the reference."""
 
 TABLE: dict[str, str] = {
     "id": "string",
@@ -86,7 +89,7 @@ def hash_question(question: str) -> int:
 
 def write_scores(
     folder: Path,
-    rows: Sequence[dict[str, Any]],
+    rows: Iterable[dict[str, Any]],
     ids: Sequence[str],
     questions: Sequence[str],
     embeddings: NDArray[np.float32],
@@ -95,42 +98,68 @@ def write_scores(
 ) -> Scores:
     """Write a scores folder; the manifest last, so that a folder with one is complete.
 
-    ``rows`` are the pool's rows with the columns of MEASURED added; ``ids`` and ``questions`` (as
-    :class:`~datadose.llm.pool.Row` gives them) identify each.
+    ``rows`` are the pool's rows with the columns of MEASURED added, written one by one; ``ids`` and
+    ``questions`` (as :class:`~datadose.llm.pool.Row` gives them) identify each. The manifest gains ``files``,
+    the sha256 of every other file.
+
+    Raises InputError if ``folder`` cannot be a folder with files, RunError if the disk refuses.
     """
     require_extra("llm", "pyarrow")
     prepare_folder("out", folder)
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n" for row in rows]
-    lengths = np.array([len(line) for line in lines], dtype=np.int64)
-    measured = {name: [row[name] for row in rows] for name in MEASURED if name != "own_completion"}
+    remove_manifest(folder)
+    measured: dict[str, list[Any]] = {name: [] for name in MEASURED if name != "own_completion"}
+    offsets = []
+    with atomic_file(folder / "rows.jsonl") as handle:
+        for row in rows:
+            offsets.append(handle.tell())
+            handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            for name, values in measured.items():
+                values.append(row[name])
     table = pd.DataFrame(
         {
             "id": list(ids),
             "question_hash": [hash_question(q) for q in questions],
             **measured,
-            "offset": np.concatenate([[0], np.cumsum(lengths)[:-1]]),
+            "offset": offsets,
         }
     ).astype(TABLE)
-    (folder / "manifest.json").unlink(missing_ok=True)
-    write_atomic(folder / "rows.jsonl", b"".join(lines))
     write_atomic(folder / "table.parquet", table.to_parquet(index=False))
     for name, array in (("embeddings", embeddings), ("sketches", sketches)):
-        buffer = io.BytesIO()
-        np.save(buffer, np.ascontiguousarray(array, dtype=np.float32))
-        write_atomic(folder / f"{name}.npy", buffer.getvalue())
-    write_json(folder / "manifest.json", manifest)
+        with atomic_file(folder / f"{name}.npy") as handle:
+            np.save(handle, np.ascontiguousarray(array, dtype=np.float32))
+    digests = {name: file_digest(folder / name) for name in FILES if name != "manifest.json"}
+    write_json(folder / "manifest.json", {**manifest, "files": digests})
     return read_scores(folder)
+
+
+def remove_manifest(folder: Path) -> None:
+    """Mark a folder of results as unfinished; RunError if the disk refuses."""
+    path = folder / "manifest.json"
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        msg = f"{path}: could not be removed ({error.strerror or error})"
+        raise RunError(msg) from error
 
 
 def read_scores(folder: Path, field: str = "scores") -> Scores:
     """The scores in ``folder``, arrays memory-mapped.
 
-    Raises InputError for a folder that ``datadose score`` has not finished, or whose files do not fit.
+    Raises InputError for a folder that ``datadose score`` has not finished, and for one with a file that was
+    cut or changed since: the manifest holds the digest of each.
     """
     require_extra("llm", "pyarrow")
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    missing = [name for name in FILES if not is_folder(folder) or not (folder / name).is_file()]
     if missing:
         reject(field, str(folder), f"a folder that `datadose score` has written ({missing[0]} is missing)")
+    manifest = _manifest(folder, field)
+    try:
+        changed = [name for name, digest in manifest["files"].items() if file_digest(folder / name) != digest]
+    except OSError as error:
+        raise InputError(field, str(folder), f"files that can be read ({error.strerror or error})") from error
+    if changed:
+        allowed = "the file that `datadose score` wrote (cut or changed since: run the same command again)"
+        reject(field, str(folder / changed[0]), allowed)
     try:
         table = pd.read_parquet(folder / "table.parquet")
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("embeddings", "sketches")]
@@ -142,4 +171,15 @@ def read_scores(folder: Path, field: str = "scores") -> Scores:
     absent = [name for name in TABLE if name not in table]
     if absent:
         reject(field, f"{folder}: table without {absent[0]}", f"the columns {', '.join(TABLE)}")
-    return Scores(table, arrays[0], arrays[1], read_json(folder / "manifest.json"), folder)
+    return Scores(table, arrays[0], arrays[1], manifest, folder)
+
+
+def _manifest(folder: Path, field: str) -> dict[str, Any]:
+    found = read_json(folder / "manifest.json")
+    manifest: dict[str, Any] = found if isinstance(found, dict) else {}
+    files = manifest.get("files")
+    wanted = set(FILES) - {"manifest.json"}
+    if not isinstance(files, dict) or set(files) != wanted:
+        allowed = "a manifest with the digests of the folder's files (run the same `datadose score` again)"
+        reject(field, str(folder / "manifest.json"), allowed)
+    return manifest

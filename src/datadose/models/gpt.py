@@ -22,15 +22,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from datadose.errors import InputError, reject, require_integer
-from datadose.files import write_atomic
 from datadose.models.linear_attention import ChainModel, chain_decay
 from datadose.models.prompt_batch import PromptBatch
+from datadose.tensor_files import read_tensors, write_tensors
 
 PRESETS: dict[str, tuple[int, int, int]] = {
     "paper": (12, 8, 256),
@@ -351,22 +349,14 @@ def gpt2_state(model: GptModel) -> dict[str, Tensor]:
 
 def save_gpt(path: Path, model: GptModel) -> None:
     """``model`` as ``path`` (safetensors), whole or not at all, its configuration in the metadata."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomic(path, save(weights, {"gpt": json.dumps(asdict(model.config))}))
+    write_tensors(path, model.state_dict(), {"gpt": json.dumps(asdict(model.config))})
 
 
 def load_gpt(path: Path) -> GptModel:
-    """The model that :func:`save_gpt` wrote, in its dtype; InputError if missing, truncated or mismatched."""
+    """The model that :func:`save_gpt` wrote, in its dtype; InputError if missing, damaged or mismatched."""
+    tensors, metadata = read_tensors(path, "weights")
     try:
-        with safe_open(path, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            described = (opened.metadata() or {}).get("gpt")
-    except FileNotFoundError as error:
-        raise InputError("weights", str(path), "an existing safetensors file") from error
-    except (SafetensorError, OSError) as error:
-        raise InputError("weights", str(path), f"a whole safetensors file ({error})") from error
-    try:
-        config = GptConfig(**json.loads(described or "null"))
+        config = GptConfig(**json.loads(metadata.get("gpt", "null")))
     except (json.JSONDecodeError, TypeError) as error:
         raise InputError(
             "weights", str(path), "a file of save_gpt (with the model's configuration)"

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from datadose.errors import reject
+from datadose.errors import reject, require_integer
 from datadose.models import ChainModel, PromptBatch
 from datadose.stages.checkpoint import load_checkpoint, save_checkpoint
 from datadose.stages.data import Data, FixedData, FreshData, keep_on, split, to_device
@@ -84,6 +84,21 @@ class Training:
     diverged: list[Divergence] = field(default_factory=list)
     first_loss: list[float] = field(default_factory=list)
 
+    def require_within(self, field_: str, total: int) -> None:
+        """InputError naming ``field_`` unless this can be the state of a stage of ``total`` steps."""
+        require_integer(f"{field_}, steps", self.steps, 0, total)
+        runs = len(self.first_loss)
+        if (runs == 0) != (self.steps == 0) or not all(0 <= lost.run < runs for lost in self.diverged):
+            reject(f"{field_}, first_loss", f"{runs} runs after {self.steps} steps", "every run's loss")
+        steps = [row.get("step") for row in self.history]
+        if steps != sorted({step for step in steps if isinstance(step, int) and 0 <= step < self.steps}):
+            reject(f"{field_}, history", f"rows of the steps {steps}", f"rising steps below {self.steps}")
+        per_run = [values for row in self.history for name, values in row.items() if name != "step"]
+        if not all("loss" in row for row in self.history) or not all(
+            isinstance(values, list) and len(values) == runs for values in per_run
+        ):
+            reject(f"{field_}, history", "other rows", f"the loss and each metric of {runs} runs a row")
+
 
 class _Losses(nn.Module):
     """Objective and model as one module, whose forward pass DistributedDataParallel can follow."""
@@ -143,7 +158,7 @@ def train(
         progress: called with (step, total) after each step, in the first process.
 
     Raises:
-        InputError: a checkpoint of another shape or stage length, or a truncated one; a batch with fewer
+        InputError: a checkpoint of another shape or stage length, or a damaged one; a batch with fewer
             prompts than processes; bf16 for linear attention.
         RunError: processes that found different checkpoints.
     """
@@ -154,7 +169,7 @@ def train(
     optimiser = optimisation.build(model)
     state, plan = Training(), {**asdict(optimisation), "total_steps": total}
     if checkpoint is not None and checkpoint.is_file():
-        state = load_checkpoint(checkpoint, model, optimiser, plan, Training, Divergence)
+        state = load_checkpoint(checkpoint, model, optimiser, plan, Training)
     processes, device = Processes.current(), next(model.parameters()).device
     # Wrapping waits for all processes: none can write a checkpoint that another has still to look for.
     losses = processes.wrap(_Losses(model, objective, optimisation.precision))

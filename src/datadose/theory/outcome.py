@@ -13,9 +13,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.sparse.linalg import LinearOperator, eigsh
-from scipy.stats import ncx2
 
 from datadose.covariance import (
     Array,
@@ -97,6 +94,8 @@ def _derivatives(V: Array, D: Array, weights: Array, S: Array, steps: int) -> tu
 def curvature_range(V: Array, weights: Array, covariances: Array, steps: int) -> tuple[float, float]:
     """The smallest and largest eigenvalue of the Hessian of L_OS in V~, by Lanczos; the first may be < 0."""
     d = len(V)
+    from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: PLC0415  (for matrices only)
+
     hessian = LinearOperator(
         (d * d, d * d),
         matvec=lambda x: outcome_hessian_vector(V, x.reshape(d, d), weights, covariances, steps).ravel(),
@@ -272,6 +271,9 @@ def pass_probability(distance: ArrayLike, noise: ArrayLike, tolerance: ArrayLike
     A non-central chi-square with d degrees of freedom and non-centrality (distance / sigma)^2 at
     (eps / sigma)^2; without noise 1 where distance <= eps, else 0. Below about 1e-60 scipy returns 0.
     """
+    # Imported here: scipy.stats takes longer to import than most answers take, and few need it.
+    from scipy.stats import ncx2  # noqa: PLC0415
+
     d = require_integer("dimension", dimension, 1)
     for name, value in (("distance", distance), ("noise", noise), ("tolerance", tolerance)):
         if not (np.isfinite(value) & (np.asarray(value) >= 0)).all():
@@ -315,6 +317,8 @@ def weighted_chi_square(weights: Array, x: float) -> float:
     if x == 0 or len(weights) == 0:
         return float(len(weights) == 0)
     ends = 0.5 / x, (2 + len(weights)) / x
+    from scipy.optimize import brentq  # noqa: PLC0415  (a long import, for pass rates only)
+
     c = brentq(lambda s: x - 1 / s - (weights / (1 + 2 * weights * s)).sum(), *ends, xtol=1e-14 * ends[0])
     pulls = 2 * weights / (1 + 2 * weights * c)
     width = 1 / np.sqrt(1 / c**2 + (pulls**2).sum() / 2)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit
 
 from datadose.covariance import Array
@@ -99,6 +98,9 @@ def _weights(mu: Array, a: Array, beta: float) -> tuple[Array, float, Callable[[
         return np.ones(2), 0.0, lambda x: float(mu @ (x / a**2)) / (beta - 1)
     if beta == 0:
         return np.zeros(2), 0.0, lambda _: 0.0
+    # Imported here: only this form needs scipy.optimize, a third of a prediction's start.
+    from scipy.optimize import brentq  # noqa: PLC0415
+
     log_q = brentq(lambda x: float(mu @ expit(x + 2 * np.log(a))) - beta, -500, 500, xtol=1e-14, rtol=1e-14)
     q = float(np.exp(log_q))
     w = a**2 * q / (1 + a**2 * q)

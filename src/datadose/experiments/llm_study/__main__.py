@@ -11,12 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-import joblib
-
 from datadose.experiments.common import Preset
 from datadose.experiments.llm_study import LlmStudy
-from datadose.files import write_json, write_table
-from datadose.sweep import Workers, code_digest
+from datadose.files import write_recorded_table
+from datadose.sweep import Workers, kept_results
 from datadose.versions import versions
 
 
@@ -24,14 +22,10 @@ def write_finished(out: Path, preset: Preset) -> tuple[int, int]:
     """Write the table of the finished cells; returns how many there are, and how many in all."""
     study = LlmStudy.preset(preset)
     cells = study.prepare(out / ".cache", Workers())
-    memory = joblib.Memory(out / ".cache" / code_digest(), verbose=0)
-    results = []
-    for cell in cells:
-        cached = memory.cache(cell.function)
-        results.append(cached(**cell.arguments) if cached.check_call_in_cache(**cell.arguments) else None)
-    write_table(out / "llm_study.csv", study.table(results))
+    results = kept_results(cells, out / ".cache")
     config = {"name": "llm_study", "preset": preset, "config": asdict(study), "seeds": study.seeds}
-    write_json(out / "llm_study.json", {**config, "versions": versions(), "command": " ".join(sys.argv)})
+    record = {**config, "versions": versions(), "command": " ".join(sys.argv)}
+    write_recorded_table(out, "llm_study", study.table(results), record)
     return sum(result is not None for result in results), len(results)
 
 

@@ -19,7 +19,6 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
 
 from datadose.experiments.common import Preset
@@ -38,7 +37,7 @@ from datadose.experiments.token_study.runs import (
     run_stages,
 )
 from datadose.progress import cell_progress
-from datadose.sweep import Cell, Workers, run_cells
+from datadose.sweep import Cell, Workers, run_calls, run_cells
 
 NAME = "token_study"
 MIXTURES = ("absent", "rare", "balanced")
@@ -142,7 +141,9 @@ class TokenStudy:
         folder.mkdir(parents=True, exist_ok=True)
         made = {(m, s): self._pretraining(m, s) for m in MIXTURES for s in range(self.seeds)}
         paths = {key: pretrained_folder(p, folder) for key, p in made.items()}
-        tasks = [(made[key], str(path)) for key, path in paths.items() if not path.is_dir()]
+        tasks = [
+            {"pretraining": made[key], "path": str(path)} for key, path in paths.items() if not path.is_dir()
+        ]
         _make(f"{NAME}: pretraining", pretrain, tasks, workers)
         pools = [self._pools(paths["rare", s]) for s in range(self.seeds)]
         share = self.pretraining.target_share
@@ -150,7 +151,13 @@ class TokenStudy:
             f"{NAME}: scoring pools",
             make_pools,
             [
-                (str(paths["rare", s]), str(pool), self.pools, share, s)
+                {
+                    "model": str(paths["rare", s]),
+                    "folder": str(pool),
+                    "sizes": self.pools,
+                    "target_share": share,
+                    "seed": s,
+                }
                 for s, pool in enumerate(pools)
                 if not pools_ready(pool)
             ],
@@ -190,18 +197,12 @@ def mark_chosen(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _make(title: str, function: Callable[..., Any], tasks: list[tuple[Any, ...]], workers: Workers) -> None:
-    """Call ``function`` for each of ``tasks``, which leave their results on disk."""
+def _make(title: str, function: Callable[..., Any], tasks: list[dict[str, Any]], workers: Workers) -> None:
+    """Call ``function`` for each of ``tasks`` on this machine, where the results are to be."""
     if not tasks:
         return
-    with (
-        joblib.parallel_config(backend="loky", inner_max_num_threads=1),
-        cell_progress(title, len(tasks)) as advance,
-    ):
-        jobs = min(workers.jobs, len(tasks))
-        for _ in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(
-            joblib.delayed(function)(*task) for task in tasks
-        ):
+    with cell_progress(title, len(tasks)) as advance:
+        for _ in run_calls(title, [(function, task) for task in tasks], Workers(workers.jobs)):
             advance()
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from datadose.covariance import Array
 from datadose.files import write_atomic
@@ -16,6 +15,7 @@ from datadose.llm.selection.arrays import Indices, numbers, stream
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.picture import pictures
 from datadose.llm.selection.rows import split
+from datadose.report import render_page
 from datadose.versions import versions
 
 _EXAMPLES, _REMOVED = 4, 2
@@ -26,10 +26,8 @@ _LONGEST = 600
 
 def write_report(selection: Selection, pool: Scores, reference: Scores | None, out: Path) -> None:
     """``out/report.html``: sizes, filters with counts and reasons, histograms, example rows."""
-    environment = Environment(
-        loader=PackageLoader("datadose"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("selection.html").render(
+    page = render_page(
+        "selection.html",
         selection=selection,
         funnels=_funnels(selection),
         pictures=pictures(selection),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,18 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.errors import RunError, reject
-from datadose.files import prepare_folder, write_json
+from datadose.errors import reject
+from datadose.files import atomic_file, prepare_folder, write_json
 from datadose.llm.pool import kind_of
-from datadose.llm.scores import Scores
+from datadose.llm.scores import ROLE, Scores, remove_manifest
 from datadose.llm.selection.arrays import Indices
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.report import write_report
 from datadose.llm.selection.rows import Record, split
 from datadose.versions import versions
-
-ROLE = "datadose_role"
-"""Column of sft.jsonl: ``target`` for rows of the pool, ``replay`` for rows of the reference."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ def write_selection(selection: Selection, pool: Scores, reference: Scores | None
     other types than the pool's in a column; RunError if the disk refuses.
     """
     prepare_folder("out", out)
-    (out / "manifest.json").unlink(missing_ok=True)
+    remove_manifest(out)
     sft = (("sft", selection.sft), ("control_sft", selection.control_sft))
     rl = (("rl", selection.rl), ("control_rl", selection.control_rl))
     source = _Source.survey(pool, np.unique(np.concatenate([rows for _, rows in sft + rl])))
@@ -158,19 +154,10 @@ def _write_set(path: Path, parts: list[_Part]) -> None:
         _spread(part.lines(np.setdiff1d(part.rows, rows), columns), place, len(part.rows) - len(rows))
         for place, (part, rows) in enumerate(zip(parts, first, strict=True))
     ]
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as handle:
-            for part, rows in zip(parts, first, strict=True):
-                handle.writelines(part.lines(rows, columns))
-            handle.writelines(line for _, _, line in heapq.merge(*rest))
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        msg = f"{path}: could not be written ({error.strerror})"
-        raise RunError(msg) from error
+    with atomic_file(path) as handle:
+        for part, rows in zip(parts, first, strict=True):
+            handle.writelines(part.lines(rows, columns))
+        handle.writelines(line for _, _, line in heapq.merge(*rest))
 
 
 def _spread(lines: Iterable[bytes], place: int, count: int) -> Iterator[tuple[float, int, bytes]]:

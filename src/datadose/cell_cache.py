@@ -1,0 +1,108 @@
+"""Results of finished cells on disk, one file each, in a form that runs no code when it is read.
+
+joblib's disk cache would unpickle whatever a results folder holds. Here a result is JSON (numbers, texts,
+None, lists, dicts with text keys), so that a folder from anybody can be continued; floats come back bit by
+bit. A file holds the sha256 of its content: one that was cut or changed is dropped, and its cell runs again.
+
+The key of a result is its function and that one's source, its arguments (by joblib's hash), our numerical
+source and the versions of the libraries that compute: results never outlive the code that made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+
+from datadose.errors import RunError
+from datadose.files import write_atomic
+from datadose.versions import numerical_versions
+
+_PRESENTATION = ("cli/", "progress.py", "figures", "report.py", "claims", "templates", "explore")
+
+
+@cache
+def code_digest() -> str:
+    """A digest of all code that numbers depend on: our source (presentation left out) and the libraries."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256(json.dumps(numerical_versions()).encode())
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root).as_posix()
+        if not relative.startswith(_PRESENTATION):
+            digest.update(relative.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class CellCache:
+    """The results under ``folder``; ``damaged`` lists the files that were dropped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / code_digest()
+        self.damaged: list[Path] = []
+
+    def path(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Path:
+        """The file of a call's result."""
+        name = f"{function.__module__}.{function.__qualname__}"
+        return self.folder / name / f"{joblib.hash([_source(function), arguments])}.json"
+
+    def read(self, path: Path) -> tuple[Any, ...]:
+        """``(result,)`` as :meth:`write` returned it, or ``()`` if there is none that is whole."""
+        try:
+            digest, _, content = path.read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return ()
+        except OSError:
+            digest, content = b"", b""
+        if digest != self._digest(path, content):
+            self.damaged.append(path)
+            return ()
+        return (json.loads(content),)
+
+    def write(self, path: Path, result: Any) -> Any:
+        """Keep ``result`` and return it as it will be read: arrays' scalars as numbers, tuples as lists.
+
+        Raises RunError if the disk refuses it, TypeError for a result that JSON cannot hold.
+        """
+        content = json.dumps(_plain(result)).encode()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"{path.parent}: could not be written ({error.strerror})"
+            raise RunError(msg) from error
+        write_atomic(path, self._digest(path, content) + b"\n" + content)
+        return json.loads(content)
+
+    @staticmethod
+    def _digest(path: Path, content: bytes) -> bytes:
+        # With the name, so that a file copied over another one is noticed too.
+        return hashlib.sha256(f"{path.parent.name}/{path.name}\n".encode() + content).hexdigest().encode()
+
+
+@cache
+def _source(function: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        # Typed into an interpreter.
+        return repr(function.__code__.co_code)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in the types that JSON gives back."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    msg = f"a cell returns numbers, texts, None, lists and dicts with text keys, not {type(value)}"
+    raise TypeError(msg)

@@ -1,0 +1,31 @@
+"""The one place that prints on a terminal what a user named: sources, ids, paths, columns.
+
+Names are data: brackets are no markup, escape sequences do not act, and half a character does not fail.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def printable(text: object) -> str:
+    """``text`` with every character that a terminal would act on, or cannot show, as a backslash escape.
+
+    Line ends and tabs stay.
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in shown
+    )
+
+
+def say(text: object) -> None:
+    """Print ``text`` on a line of stdout."""
+    print(printable(text))
+
+
+def note(text: object) -> None:
+    """Print ``text`` on a line of stderr: what is going on, not what was asked for."""
+    print(printable(text), file=sys.stderr)

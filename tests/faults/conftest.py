@@ -1,0 +1,26 @@
+"""One small results folder, made once, for tests that damage copies of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from command import run_datadose
+from faults.processes import SMALL
+
+
+@pytest.fixture(scope="package")
+def small_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`reproduce fig5`, not to be changed."""
+    out = tmp_path_factory.mktemp("small") / "results"
+    done = run_datadose(*SMALL, "--jobs", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def results(small_results: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(small_results, tmp_path / "results"))
