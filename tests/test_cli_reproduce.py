@@ -133,7 +133,7 @@ def _interrupt(arguments: list[object], signal_: signal.Signals) -> subprocess.C
 
 
 def _cached(out: Path) -> set[Path]:
-    return set((out / ".cache").rglob("output.pkl"))
+    return set((out / ".cache").rglob("*.json"))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_refusing_disk_is_one_clear_line(size: int, refused: str, tmp_path: Path
     assert len(complaints) == 1
     assert complaints[0] == done.stderr.strip().splitlines()[-1]
     assert re.search(refused, complaints[0])
-    assert "run again" in complaints[0]
+    assert "run the same command again" in complaints[0]
     assert not [path.name for path in tmp_path.iterdir() if path.name != ".cache"], "half a result is left"
     if size > 64:
         assert run_datadose(*arguments).returncode == 0
