@@ -6,12 +6,19 @@ completions only, and gives two things more from the same pass: the mean hidden 
 Both find the same losses, checked. Rounds alternate between the ways; times are medians; the rate counts all
 tokens of all rows for both. Without --model the model is random: 8 layers of width 256, vocabulary of 8,192.
 
+With --memory the peak memory of scoring a pool of 1,000 tokens a row is printed as it grows, and what each
+row added to it after the first quarter, beside the bytes of a row's own vectors and text (random model of one
+layer of width 64).
+
     OMP_NUM_THREADS=1 python benchmarks/score.py [--model DIR] [--rows 64] [--repeats 3] [--threads 1]
+    OMP_NUM_THREADS=1 python benchmarks/score.py --memory --rows 4000
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import resource
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -26,13 +33,14 @@ from torch.nn import functional
 from datadose.llm.language_model import BATCH_TOKENS, DTYPES, Encoded, LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row
+from datadose.llm.score import score
 from datadose.llm.sketch import TensorSketch
 from timing import seconds
 
 VOCABULARY = 8192
 
 
-def random_llama(folder: Path) -> Path:
+def random_llama(folder: Path, hidden: int = 256, layers: int = 8) -> Path:
     """A random Llama and a tokenizer of whole numbers, saved in ``folder``."""
     from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415 - slow to import
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415
@@ -42,9 +50,9 @@ def random_llama(folder: Path) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=8,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
@@ -132,6 +140,35 @@ def compare(name: str, models: dict[str, LanguageModel], rows: list[Encoded], re
         print(f"  RATIO {other_way} against {one_way}: {took[one_way] / took[other_way]:.2f} times")
 
 
+def memory(rows: int) -> None:
+    """Print the peak memory of one run of ``score`` as rows are measured."""
+    rng = np.random.default_rng(0)
+    seen: list[tuple[float, float]] = []
+
+    def note(name: str, done: int, total: int) -> None:
+        if name.startswith("score"):
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            seen.append((done / total * rows, peak))
+            if len(seen) % max(1, rows // 8) == 0:
+                print(f"  {seen[-1][0]:6.0f} rows: {peak / 2**20:,.0f} MB")
+
+    with tempfile.TemporaryDirectory() as folder:
+        with quiet():
+            source = random_llama(Path(folder) / "model", 64, 1)
+        pool = Path(folder) / "pool.jsonl"
+        with pool.open("w") as handle:
+            for _ in range(rows):
+                prompt, completion = (" ".join(map(str, rng.integers(2, VOCABULARY, 500))) for _ in range(2))
+                handle.write(json.dumps({"prompt": prompt, "completion": completion}) + "\n")
+        found = score(source, pool, Path(folder) / "scores", progress=note)
+        vectors = 4 * (found.embeddings.shape[1] + found.sketches.shape[1])
+        text = pool.stat().st_size / rows
+    (first, low), (last, high) = seen[len(seen) // 4], seen[-1]
+    end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{(high - low) / (last - first) / 1000:.1f} kB a row, {end:,.0f} MB in the end", end="; ")
+    print(f"its vectors are {vectors / 1000:.1f} kB, its text {text / 1000:.1f} kB")
+
+
 def main() -> None:
     """A chat's rows if the model has a template, random rows with and without a shared opening."""
     parser = argparse.ArgumentParser(
@@ -139,10 +176,14 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, help="a model's folder")
     parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--memory", action="store_true", help="peak memory in place of speed")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.memory:
+        memory(arguments.rows)
+        return
     with tempfile.TemporaryDirectory() as folder:
         with quiet():
             source = arguments.model or random_llama(Path(folder))

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datadose.files import write_json
-from datadose.llm.scores import TABLE, hash_question, read_scores
+from datadose.llm.scores import TABLE, file_digests, hash_question, read_scores
 from datadose.llm.selection import SelectionConfig, select, write_selection
 
 HIDDEN, SKETCH, SAMPLES, BLOCK = 576, 512, 16, 20_000
@@ -70,7 +70,10 @@ def make_scores(folder: Path, rows: int, name: str, target_share: float) -> None
     )
     table["offset"] = _write_rows(folder / "rows.jsonl", table)
     table.astype(TABLE).to_parquet(folder / "table.parquet", index=False)
-    write_json(folder / "manifest.json", {"model": "random numbers", "model_digest": "0"})
+    write_json(
+        folder / "manifest.json",
+        {"model": "random numbers", "model_digest": "0", "files": file_digests(folder)},
+    )
 
 
 def _write_rows(path: Path, table: pd.DataFrame) -> NDArray[np.int64]:

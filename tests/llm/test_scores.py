@@ -13,22 +13,26 @@ import numpy as np
 import pytest
 
 from datadose.errors import InputError, RunError
-from datadose.files import file_digest, write_json
+from datadose.files import write_json
 from datadose.llm.represent import scores_of
-from datadose.llm.scores import FILES, MEASURED, Scores, hash_question, read_scores, write_scores
+from datadose.llm.scores import (
+    FILES,
+    MEASURED,
+    Scores,
+    file_digests,
+    hash_question,
+    read_scores,
+    write_scores,
+)
 
 
 def measured(**given: Any) -> dict[str, Any]:
     return {**dict.fromkeys(MEASURED), **given}
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {name: file_digest(folder / name) for name in FILES if name != "manifest.json"}
-
-
 def recorded(folder: Path) -> None:
     """Record the files as they are, as if they had been written so."""
-    write_json(folder / "manifest.json", {"files": digests(folder)})
+    write_json(folder / "manifest.json", {"files": file_digests(folder)})
 
 
 def example(folder: Path, **manifest: Any) -> Scores:
@@ -52,7 +56,7 @@ def test_written_and_read(tmp_path: Path) -> None:
     assert table["issue"][1] == "prompt too long"
     assert scores.embeddings.shape == (3, 4)
     assert scores.sketches.dtype == np.float32
-    assert scores.manifest == {"model": "m", "files": digests(tmp_path)}
+    assert scores.manifest == {"model": "m", "files": file_digests(tmp_path)}
     assert [line["prompt"] for line in scores.lines([2, 0])] == ["c", "a"]
     assert scores.lines([0])[0]["note"] == "ünïcode\nline"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,11 +76,11 @@ class Scores:
         if self.folder is None:
             msg = "scores without a folder have no rows to read"
             raise ValueError(msg)
-        offsets = self.table["offset"].to_numpy()
-        with (self.folder / "rows.jsonl").open("rb") as handle:
+        path = self.folder / "rows.jsonl"
+        ends = np.append(self.table["offset"].to_numpy(), path.stat().st_size)
+        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
             for index in indices:
-                handle.seek(int(offsets[index]))
-                yield handle.readline()
+                yield content[ends[index] : ends[index + 1]]
 
 
 def hash_question(question: str) -> int:
@@ -127,9 +128,13 @@ def write_scores(
     for name, array in (("embeddings", embeddings), ("sketches", sketches)):
         with atomic_file(folder / f"{name}.npy") as handle:
             np.save(handle, np.ascontiguousarray(array, dtype=np.float32))
-    digests = {name: file_digest(folder / name) for name in FILES if name != "manifest.json"}
-    write_json(folder / "manifest.json", {**manifest, "files": digests})
+    write_json(folder / "manifest.json", {**manifest, "files": file_digests(folder)})
     return read_scores(folder)
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """What the manifest records of the other files: their sha256."""
+    return {name: file_digest(folder / name) for name in FILES if name != "manifest.json"}
 
 
 def remove_manifest(folder: Path) -> None:
@@ -154,7 +159,8 @@ def read_scores(folder: Path, field: str = "scores") -> Scores:
         reject(field, str(folder), f"a folder that `datadose score` has written ({missing[0]} is missing)")
     manifest = _manifest(folder, field)
     try:
-        changed = [name for name, digest in manifest["files"].items() if file_digest(folder / name) != digest]
+        found = file_digests(folder)
+        changed = [name for name, digest in manifest["files"].items() if found[name] != digest]
     except OSError as error:
         raise InputError(field, str(folder), f"files that can be read ({error.strerror or error})") from error
     if changed:

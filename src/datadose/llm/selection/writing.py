@@ -150,14 +150,16 @@ def _write_set(path: Path, parts: list[_Part]) -> None:
     for part, rows in zip(parts, first, strict=True):
         for row in part.records(rows):
             _note_kinds(row, columns, path.name)
-    rest = [
-        _spread(part.lines(np.setdiff1d(part.rows, rows), columns), place, len(part.rows) - len(rows))
-        for place, (part, rows) in enumerate(zip(parts, first, strict=True))
-    ]
+    rest = [np.setdiff1d(part.rows, rows) for part, rows in zip(parts, first, strict=True)]
+    lines = [part.lines(rows, columns) for part, rows in zip(parts, rest, strict=True)]
     with atomic_file(path) as handle:
         for part, rows in zip(parts, first, strict=True):
             handle.writelines(part.lines(rows, columns))
-        handle.writelines(line for _, _, line in heapq.merge(*rest))
+        if len(parts) == 1:
+            handle.writelines(lines[0])
+        else:
+            spread = [_spread(some, place, len(rest[place])) for place, some in enumerate(lines)]
+            handle.writelines(line for _, _, line in heapq.merge(*spread))
 
 
 def _spread(lines: Iterable[bytes], place: int, count: int) -> Iterator[tuple[float, int, bytes]]:
