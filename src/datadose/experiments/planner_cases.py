@@ -36,6 +36,8 @@ class Case:
     length: int
     max_prompts: int
     training: PostTraining
+    demonstrations: int | None = None
+    """How many may be taken, where that is not as many as there are prompts for RL."""
 
     @property
     def inside(self) -> Any:
@@ -44,7 +46,8 @@ class Case:
 
     def plan(self) -> Plan:
         """The planner's answer."""
-        return plan(self.shift, self.length, self.max_prompts, training=self.training)
+        most, prompts = self.demonstrations or self.max_prompts, self.max_prompts
+        return plan(self.shift, self.length, most, rl_prompts=prompts, training=self.training)
 
     def forecasts(self, demonstrations: int) -> dict[Stage, Forecast]:
         """What the stages come to by the formulas, also where the plan withholds it."""
@@ -79,10 +82,10 @@ def forecast_case(index: int) -> Case:
 
     The first 16 go through all combinations of reward (fastest), thinking steps 1 to 4, and short (d to 2d)
     or long (8d to 12d) prompts, and so on in turns; of six turns two have dense covariances that do not
-    commute. The rest is random: d from 20 to 32, rank d/10 to d/2, radius .3 to 5, d to 10d prompts, 50 to
-    800 steps, tolerance .4 to 1.
+    commute. The rest is random: d from 20 to 32, rank d/10 to d/2, radius .3 to 5, d to 10d prompts of RL, at
+    most 3 to 10d demonstrations, 50 to 800 steps, tolerance .4 to 1.
     """
-    rng = np.random.default_rng([20_260_302, index])
+    rng = np.random.default_rng([20_260_303, index])
     place, turn = index % COMBINATIONS, index // COMBINATIONS
     reward: Reward = "dense" if place % 2 == 0 else "verifiable"
     d = int(rng.integers(20, 33))
@@ -96,8 +99,8 @@ def forecast_case(index: int) -> Case:
         sigma0, delta = _turned(rng, sigma0, 0.2, d), _turned(rng, delta, 1.0, m)
     delta = delta * (_log_uniform(rng, 0.3, 5.0) / adaptation_radius(sigma0, delta, n))
     shift = Shift.aligned(sigma0, delta, 0.2, float(rng.choice([0.0, 0.01, 0.03, 0.1])))
-    tolerance = float(rng.uniform(0.4, 1.0))
-    return Case(shift, m, n, prompts, PostTraining(place // 2 % 4 + 1, steps, reward, tolerance))
+    training = PostTraining(place // 2 % 4 + 1, steps, reward, float(rng.uniform(0.4, 1.0)))
+    return Case(shift, m, n, prompts, training, int(_log_uniform(rng, 3, 10 * d)))
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

@@ -12,7 +12,7 @@ of the answer's error. Derivation and validation: docs/derivations/planner.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -28,10 +28,11 @@ from datadose.covariance import (
     trace,
     transpose,
 )
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import InputError, reject, require_integer, require_number
 from datadose.planner.answers import draw_gaps
 from datadose.planner.error_model import ErrorModel
-from datadose.theory.equivalent import Columns, Equivalent, deterministic_equivalent
+from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
+from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.outcome import (
     error_factor_path,
     population_curvature,
@@ -149,6 +150,29 @@ class Ground:
         """One-step post-test error / d of a state (Prop 5.1)."""
         M, target = self.model.test_second_moment, self.model.target
         return quadratic_error(state.operator, target, M) + state.variance(M) / len(target)
+
+    def correction(self, state: State) -> float:
+        """The O(1/d) correction to :meth:`error`, over it: how far finite sizes are from the asymptotics.
+
+        Zero where nothing is uncertain, and where the correction is not known (noisy prompts, sources on both
+        sides of their peaks); infinite where peaks are on all sides.
+        """
+        found, n = state.spread, self.model.test_length
+        if found is None or not found.columns:
+            return 0.0
+        total = sum(c.count for c in found.columns)
+        # Finite steps have no peak, but the correction refuses by the counts alone: then a few prompts off.
+        for more in (0, 3):
+            columns = tuple(replace(c, count=c.count * (1 + more / total)) for c in found.columns)
+            beside, lengths = replace(found, columns=columns), [n] * len(columns)
+            try:
+                correction = finite_size_correction(beside, found.eta, lengths, self.model.target, n)
+            except PeakError:
+                continue
+            except InputError:
+                return 0.0
+            return correction.total / self.error(state)
+        return np.inf
 
     def pass_rate(self, state: State) -> float:
         """The share of answers that a verifiable reward accepts, on the target's prompts.

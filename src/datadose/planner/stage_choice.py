@@ -8,7 +8,7 @@ and the numbers are judged in docs/derivations/planner.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -55,6 +55,8 @@ class Forecast:
     """Pass rate of the verifiable reward on the target's prompts."""
     has_signal: bool
     """Whether its RL stage, if it has one, sees enough passing samples to learn (always for dense)."""
+    correction: float
+    """The O(1/d) correction that the error leaves out, over the error (``Ground.correction``)."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +77,42 @@ class Outlook:
 
     @classmethod
     def of(cls, forecast: Forecast, training: PostTraining) -> Outlook:
-        """The forecast without what cannot be trusted under this ``training``."""
-        told = Outlook(**asdict(forecast))
-        if forecast.stage not in ("rl", "sft then rl"):
-            return told
-        if training.chain_steps > 1:
-            return replace(told, error=None, pass_rate=None, note=_LONG_CHAINS)
-        if training.reward == "verifiable":
-            return replace(told, error=None, note=_DRIFT)
+        """The forecast without what cannot be trusted under this ``training``.
+
+        RL is told where a theorem covers it, one thinking step with a dense reward, and where a verifiable
+        reward is paid too rarely to move the model.
+        """
+        told = cls(
+            forecast.stage,
+            forecast.demonstrations,
+            forecast.outcome_prompts,
+            forecast.error,
+            forecast.pass_rate,
+            forecast.has_signal,
+        )
+        if forecast.stage in ("rl", "sft then rl"):
+            if training.reward == "verifiable" and forecast.has_signal:
+                return replace(told, error=None, pass_rate=None, note=_PAID)
+            if training.reward == "dense" and training.chain_steps > 1:
+                return replace(told, error=None, pass_rate=None, note=_LONG_CHAINS)
+        if not abs(forecast.correction) <= _LARGE_CORRECTION:
+            return replace(told, error=None, note=_FEW_DIRECTIONS)
         return told
 
 
+_LARGE_CORRECTION = 0.1
+"""An error with a larger relative O(1/d) correction is withheld: what comes after it is as large again."""
 _LONG_CHAINS = (
-    "RL with more than one thinking step is not forecast: no formula holds on prompts of finite length"
+    "where RL with more than one thinking step ends is not forecast: no formula is known to hold for it on "
+    "prompts of finite length"
 )
-_DRIFT = (
-    "the error after RL with a verifiable reward is not forecast: the reward judges the shift's directions "
-    "alone, and the others drift"
+_PAID = (
+    "where RL ends that a verifiable reward moves is not forecast: it depends on the course of training, and "
+    "directions that the reward does not judge drift"
+)
+_FEW_DIRECTIONS = (
+    "this error is not forecast: with so few directions, or so close to as many prompts as directions, the "
+    "mean over prompts is far from its limit for many directions"
 )
 
 
@@ -170,11 +191,17 @@ def forecast_stages(
             progress = _progress(ground, before, steps)
             error = progress * error + (1 - progress) * ground.error(start)
             passed = progress * passed + (1 - progress) * before
-        return Forecast(stage, count, outcome_prompts, error, passed, progress > _NO_SIGNAL)
+        signal = progress > _NO_SIGNAL
+        correction = ground.correction(state if signal else start)
+        return Forecast(stage, count, outcome_prompts, error, passed, signal, correction)
+
+    def plain(stage: Stage, state: State, count: int) -> Forecast:
+        correction = ground.correction(state)
+        return Forecast(stage, count, 0, ground.error(state), ground.pass_rate(state), True, correction)
 
     return (
-        Forecast("none", 0, 0, ground.error(base), ground.pass_rate(base), has_signal=True),
-        Forecast("sft", demonstrations, 0, ground.error(taught), ground.pass_rate(taught), has_signal=True),
+        plain("none", base, 0),
+        plain("sft", taught, demonstrations),
         reinforced("rl", base, T, 0),
         reinforced("sft then rl", halfway, max(1, T - T // 2), demonstrations),
     )
