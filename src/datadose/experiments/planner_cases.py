@@ -24,7 +24,7 @@ from datadose.theory.outcome import adaptation_radius
 from datadose.theory.pretraining import gamma0, pretrained_operator
 
 _DENSE_TURNS = (3, 4)
-"""Of six turns through the combinations these two have dense covariances, one in either half."""
+"""Of six turns through the combinations these two have dense covariances."""
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,19 @@ OFF = 0.2
 """A forecast is off if it is further than a fifth of the measured value from it; a pass rate also by 0.05."""
 
 
-def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a case and rule: the arm that the rule picks, what was measured, and what it loses to the best.
+def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFrame:
+    """On the cases of the choice of stage, or of the forecasts: what rules pick and what it costs.
+
+    One row a case and rule: the arm that the rule picks, what was measured, and what it loses to the best.
 
     ``loss`` is the error over the best arm's minus 1 (dense) or the best pass rate minus the arm's. The
     paper's rule of thumb is RL within reach of the pretrained model (radius < 1), else SFT then RL.
     """
     rows = []
-    for panel, case in table[~_judges_forecasts(table)].groupby("panel", sort=False):
+    table = table[forecast_panels(table) == forecasts]
+    if "optimiser" in table:
+        table = table[table["optimiser"] != "adam"]
+    for panel, case in table.groupby("panel", sort=False):
         reward, radius = case["reward"].iloc[0], float(case["spectral_radius"].iloc[0])
         means = case.groupby("kind")[["error", "pass_rate"]].mean()
         dense = reward == "dense"
@@ -64,7 +69,8 @@ def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _judges_forecasts(table: pd.DataFrame) -> pd.Series[bool]:
+def forecast_panels(table: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows belong to the cases of the forecasts."""
     return table["panel"].str.startswith(FORECAST)
 
 
@@ -72,18 +78,16 @@ def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
     """One row a case of the forecasts, optimiser, stage and measure ("error" or "pass rate").
 
     ``measured`` is the mean over runs, infinite if a run was lost; ``ratio`` is the forecast over it. SFT on
-    no demonstrations is left out: it is no stage. ``half`` is 0 for the turns that the rule on what to
-    withhold was found on and 1 for those that it is tested on.
+    no demonstrations is left out: it is no stage.
     """
     rows = []
-    chosen = table[_judges_forecasts(table)]
+    chosen = table[forecast_panels(table)]
     chosen = chosen[(chosen["kind"] != "sft") | (chosen["demonstrations"] > 0)]
     for keys, arm in chosen.groupby(["panel", "optimiser", "kind"], sort=False):
         panel, optimiser, kind = (str(key) for key in keys)
         first = arm.iloc[0]
         about = {
             "case": panel,
-            "half": int(panel.removeprefix(FORECAST)) // COMBINATIONS % 2,
             "reward": first["reward"],
             "thinking_steps": int(first["steps"]),
             "prompts": "short" if first["length"] < _SHORT * first["dimension"] else "long",
@@ -94,8 +98,8 @@ def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
         rate = float(arm["pass_rate"].mean())
         found = float(first["predicted"]), float(first["predicted_pass_rate"])
         off = (
-            not abs(found[0] - error) <= OFF * error,
-            not abs(found[1] - rate) <= max(OFF * rate, CLOSE_PASS_RATE),
+            not np.isfinite(error) or abs(found[0] - error) > OFF * error,
+            abs(found[1] - rate) > max(OFF * rate, CLOSE_PASS_RATE),
         )
         for place, (measure, measured) in enumerate((("error", error), ("pass rate", rate))):
             rows.append(
@@ -117,7 +121,7 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
 
     A regime is a measure, a stage, a reward, one or more thinking steps, short or long prompts, and an
     optimiser. Columns: ``shifts``, the ratio's ``median``, ``low`` (10 percent) and ``high`` (90 percent),
-    the share ``off``, in either half too, and whether the plan withholds the number.
+    the share ``off``, and how many the plan withholds and the share ``off`` of those that it tells.
     """
     found = found.assign(chain=np.where(found["thinking_steps"] == 1, "1", "2 to 4"))
     keys = ["measure", "optimiser", "reward", "stage", "chain", "prompts"]
@@ -125,7 +129,7 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
     for names, part in found.groupby(keys, sort=True):
         # A ratio of two pass rates that are next to nothing says nothing.
         ratio = part["ratio"][np.isfinite(part["ratio"]) & (part["measured"] > CLOSE_PASS_RATE)]
-        halves = part.groupby("half")["off"].mean()
+        told = part[~part["withheld"]]
         rows.append(
             {
                 **dict(zip(keys, names, strict=True)),
@@ -134,9 +138,8 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
                 "low": ratio.quantile(0.1),
                 "high": ratio.quantile(0.9),
                 "off": float(part["off"].mean()),
-                "off_found": halves.get(0, np.nan),
-                "off_tested": halves.get(1, np.nan),
-                "withheld": bool(part["withheld"].all()),
+                "withheld": int(part["withheld"].sum()),
+                "told_off": float(told["off"].mean()) if len(told) else np.nan,
             }
         )
     return pd.DataFrame(rows)

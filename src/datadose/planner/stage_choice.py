@@ -38,10 +38,6 @@ _WORTH_A_STAGE = 0.02
 """A stage must improve on a simpler choice by this fraction of its error, or by this pass rate."""
 
 
-TRAINED_LIKE_THIS = "gradient descent at half of its largest stable step"
-"""What a forecast of SFT or of outcome supervision assumes."""
-
-
 @dataclass(frozen=True)
 class Forecast:
     """What one choice of stages comes to by the formulas, whether or not they are known to hold there."""
@@ -95,13 +91,17 @@ class Outlook:
                 return replace(told, error=None, pass_rate=None, note=_PAID)
             if training.reward == "dense" and training.chain_steps > 1:
                 return replace(told, error=None, pass_rate=None, note=_LONG_CHAINS)
-        if not abs(forecast.correction) <= _LARGE_CORRECTION:
+        if not error_is_known(forecast.correction):
             return replace(told, error=None, note=_FEW_DIRECTIONS)
         return told
 
 
+def error_is_known(correction: float) -> bool:
+    """Whether an error with this relative O(1/d) correction is told: the next order is about as large."""
+    return abs(correction) <= _LARGE_CORRECTION
+
+
 _LARGE_CORRECTION = 0.1
-"""An error with a larger relative O(1/d) correction is withheld: what comes after it is as large again."""
 _LONG_CHAINS = (
     "where RL with more than one thinking step ends is not forecast: no formula is known to hold for it on "
     "prompts of finite length"
@@ -111,8 +111,8 @@ _PAID = (
     "directions that the reward does not judge drift"
 )
 _FEW_DIRECTIONS = (
-    "this error is not forecast: with so few directions, or so close to as many prompts as directions, the "
-    "mean over prompts is far from its limit for many directions"
+    "the error is not forecast: with so few directions, or so nearly as many prompts as directions, its mean "
+    "is far from the limit that is known"
 )
 
 
@@ -236,7 +236,7 @@ def _outcome_speed(ground: Ground, prompts: int) -> tuple[float, int | None]:
 
 def show_pass_rate(rate: float) -> str:
     """Three digits; what is below a thousandth is as good as never."""
-    return "below 0.001" if rate < _RARELY else f"{rate:.3g}"
+    return f"< {_RARELY}" if rate < _RARELY else f"{rate:.3g}"
 
 
 _RARELY = 1e-3
