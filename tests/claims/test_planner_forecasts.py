@@ -17,16 +17,23 @@ from datadose.files import write_json, write_table
 
 def rows(index: int, off: float, *, panel: str = "forecast", withheld: bool = False) -> list[dict[str, Any]]:
     """A case whose three stages are forecast ``off`` times what is measured; pass rates are right."""
+    common: dict[str, Any] = {
+        "error": 1.0, "reward": "dense", "recommended": "rl", "predicted_pass_rate": 0.0, "pass_rate": 0.0,
+        "steps": 1, "length": 100, "spectral_radius": 1.0, "demonstrations": 5, "prompts": 10,
+        "optimiser": "gd", "dimension": 20, "error_withheld": withheld, "pass_rate_withheld": withheld,
+    }  # fmt: skip
     return [
         insight_row(
-            "planner_stages", f"{panel} {index}", error=1.0, seed=seed,
-            predicted=1.0 if arm == "none" else off, kind=arm, reward="dense", recommended="rl", predicted_pass_rate=0.0, pass_rate=0.0, steps=1,
-            length=100, spectral_radius=1.0, demonstrations=5, prompts=10, optimiser="gd", dimension=20,
-            error_withheld=withheld, pass_rate_withheld=withheld,
+            "planner_stages",
+            f"{panel} {index}",
+            **common,
+            seed=seed,
+            kind=arm,
+            predicted=1.0 if arm == "none" else off,
         )
         for arm in ARMS
         for seed in (0, 1)
-    ]  # fmt: skip
+    ]
 
 
 def judged(folder: Path, *cases: list[dict[str, Any]]) -> dict[str, Any]:
