@@ -101,5 +101,5 @@ def register(app: Dash) -> None:
     )
     def learn(shown: Any, scheme: str) -> Any:
         setting = make_setting(shown)
-        before = answers.stages(setting).of("none").error
+        before = answers.dose(setting).error_before
         return learning_chart(answers.learning_curves(setting), before, palette(scheme))
