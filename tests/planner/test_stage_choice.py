@@ -40,6 +40,7 @@ def test_the_four_outlooks(shift: Shift, reward: str) -> None:
     assert found.recommendation == stages.reason
     assert stages.regime == ("incremental" if stages.spectral_radius < 1 else "novel")
     assert stages.is_exact
+    assert stages.stable_step is not None
     assert stages.stable_step > 0
 
 
@@ -164,7 +165,4 @@ def test_longer_chains_are_followed_on_long_prompts() -> None:
     assert not stages.is_exact
     known = forecasts(NEAR, chain_steps=3)
     assert known["rl"].error < known["none"].error
-    steps = [planned(FAR, chain_steps=k).stages for k in (1, 2)]
-    assert steps[0] is not None
-    assert steps[1] is not None
-    assert steps[1].stable_step < steps[0].stable_step
+    assert (stages.stable_step, stages.steps_needed) == (None, None)

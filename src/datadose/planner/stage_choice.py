@@ -21,7 +21,6 @@ from datadose.planner.dynamics import (
     after_outcome,
     after_sft,
     sample_edge,
-    start_curvature,
 )
 from datadose.theory.equivalent import Columns
 
@@ -125,8 +124,12 @@ class StageChoice:
     spectral_radius: float
     """rho(Gamma0^{-1} Delta)."""
     regime: Literal["incremental", "novel"]
-    stable_step: float
-    """Largest stable step of gradient descent on the outcome loss L_OS at the pretrained model."""
+    stable_step: float | None
+    """Largest stable step of gradient descent on the outcome loss L_OS at the pretrained model.
+
+    None for more than one thinking step: a few prompts whose S is far from Sigma set it, so that it can be a
+    thousandth of the long-prompt limit. ``datadose.theory.outcome.largest_stable_step`` has it for prompts
+    at hand."""
     steps_needed: int | None
     """Steps, at half of that, until outcome supervision's predicted error is within 5 percent of its end.
 
@@ -220,11 +223,11 @@ def _better(outlook: Forecast, chosen: Forecast, *, verifiable: bool) -> bool:
     return outlook.error < (1 - _WORTH_A_STAGE) * chosen.error
 
 
-def _outcome_speed(ground: Ground, prompts: int) -> tuple[float, int | None]:
+def _outcome_speed(ground: Ground, prompts: int) -> tuple[float | None, int | None]:
     """Largest stable step of L_OS at the start, and steps until the error settles (see StageChoice)."""
-    model, k = ground.model, ground.training.chain_steps
-    if k > 1:
-        return 2 / start_curvature(model.V0, model.target, k), None
+    model = ground.model
+    if ground.training.chain_steps > 1:
+        return None, None
     columns = Columns(prompts, model.test_second_moment, model.target)
     counts = [int(T) for T in np.unique(np.geomspace(1, 1e6, 25).round())]
     errors = [after_outcome(ground, State(model.V0), prompts, T)[1] for T in counts]

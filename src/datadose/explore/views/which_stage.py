@@ -79,13 +79,14 @@ def register(app: Dash) -> None:
     def choose(shown: Any, scheme: str) -> Any:
         setting = make_setting(shown)
         colors, choice = palette(scheme), answers.stages(setting)
-        needed = "over a million" if choice.steps_needed is None else f"{choice.steps_needed:,}"
-        if setting.chain_steps > 1:
-            needed = "not known"
+        step, needed = "not known", "not known"
+        if choice.stable_step is not None:
+            step = f"{choice.stable_step:.2g}"
+            needed = "over a million" if choice.steps_needed is None else f"{choice.steps_needed:,}"
         numbers = tiles(
             [
                 (f"{answers.radius(setting):.2g}", f"spectral radius of the shift: {choice.regime}"),
-                (f"{choice.stable_step:.2g}", "largest stable step of RL"),
+                (step, "largest stable step of RL"),
                 (needed, "steps until RL's error settles"),
             ]
         )
