@@ -166,3 +166,11 @@ def test_longer_chains_are_followed_on_long_prompts() -> None:
     known = forecasts(NEAR, chain_steps=3)
     assert known["rl"].error < known["none"].error
     assert (stages.stable_step, stages.steps_needed) == (None, None)
+    # How far such advice is to be trusted is said: less on short prompts than on long ones, most for k = 1.
+    short = plan(NEAR, 40, 150, training=PostTraining(3)).stages
+    one = planned(NEAR).stages
+    assert short is not None
+    assert one is not None
+    assert short.order_right < stages.order_right < one.order_right < 1
+    assert f"right in {short.order_right:.0%} of test cases" in short.reason
+    assert "test cases" not in one.reason

@@ -116,4 +116,4 @@ def _draw_forecasts(axis: Axes, found: pd.DataFrame) -> None:
     axis.set_yscale("log")
     axis.set_xticks(range(len(groups)), list(groups), fontsize=8)
     axis.set_title("Forecast / measured error", loc="left")
-    axis.set_xlabel("full: told; hollow: withheld; band: within a fifth")
+    axis.set_xlabel("full: told; hollow: withheld")
