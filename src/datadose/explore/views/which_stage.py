@@ -52,7 +52,7 @@ def layout(setting: Setting) -> html.Div:
             ),
             graph(
                 "learning-chart",
-                "Learning curves (RL with a dense reward)",
+                "Learning curves (RL with a dense reward, one thinking step)",
                 "Predicted error by optimiser steps",
                 size="medium",
             ),
@@ -79,11 +79,14 @@ def register(app: Dash) -> None:
     def choose(shown: Any, scheme: str) -> Any:
         setting = make_setting(shown)
         colors, choice = palette(scheme), answers.stages(setting)
-        needed = "over a million" if choice.steps_needed is None else f"{choice.steps_needed:,}"
+        step, needed = "not known", "not known"
+        if choice.stable_step is not None:
+            step = f"{choice.stable_step:.2g}"
+            needed = "over a million" if choice.steps_needed is None else f"{choice.steps_needed:,}"
         numbers = tiles(
             [
                 (f"{answers.radius(setting):.2g}", f"spectral radius of the shift: {choice.regime}"),
-                (f"{choice.stable_step:.2g}", "largest stable step of RL"),
+                (step, "largest stable step of RL"),
                 (needed, "steps until RL's error settles"),
             ]
         )
@@ -99,5 +102,5 @@ def register(app: Dash) -> None:
     )
     def learn(shown: Any, scheme: str) -> Any:
         setting = make_setting(shown)
-        before = answers.stages(setting).of("none").error
+        before = answers.dose(setting).error_before
         return learning_chart(answers.learning_curves(setting), before, palette(scheme))
