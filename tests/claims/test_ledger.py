@@ -341,7 +341,26 @@ def _theorem_values(claim_id: str, statistics: dict[tuple[str, str], float], fol
             {("population", "slope"): -0.1, ("population", "relative_gap"): 0.5},
         ),
         ("prop-5.1", {("post_test", "ratio"): 1.0}, {("post_test", "ratio"): 1.2}),
-        ("lemma-A.1-last-line", {("post_test", "ratio_doubled"): 1.0}, {("post_test", "ratio_doubled"): 0.8}),
+        (
+            "lemma-A.1-last-line",
+            {("post_test", "ratio_last_line"): 1.0},
+            {("post_test", "ratio_last_line"): 0.8},
+        ),
+        (
+            "remark-4.1-any-step",
+            {("chain_length_at_large_step", f"slow_down{x}"): 0.5 for x in ("", "_predicted")},
+            {("chain_length_at_large_step", f"slow_down{x}"): 20.0 for x in ("", "_predicted")},
+        ),
+        (
+            "app-E",
+            {("curvature", f"{x}_printed_over_curvature"): 1.5 for x in ("scaled", "zero_loss")}
+            | {("curvature", "scaled_printed_over_curvature_predicted"): 1.5},
+            {
+                ("curvature", "scaled_printed_over_curvature"): 1.5,
+                ("curvature", "scaled_printed_over_curvature_predicted"): 1.5,
+                ("curvature", "zero_loss_printed_over_curvature"): 0.0,
+            },
+        ),
         (
             "sec-5.1-allocation",
             {("allocation", "excess_long"): 1e-5, ("allocation", "excess_moderate"): 0.1},
