@@ -33,7 +33,7 @@ STORIES = {
         "Each curve is the test error after supervised fine-tuning on B examples: a few examples aligned "
         "with the shift help, but the error explodes where their number equals the number of directions they "
         "span (B = m, or B = d once interference makes them span everything). Past the peak more data help "
-        "again, yet with weak interference (r = 0.01) even the largest set stays worse than the best small "
+        "again, yet with strong interference (r = 0.01) even the largest set stays worse than the best small "
         "one.",
         ("fig-1", "insight-2", "exact-asymptotics"),
     ),

@@ -1,4 +1,4 @@
-"""From numbers to verdicts, and the ledger itself: complete, guarded by tests, in the contract's form."""
+"""From numbers to verdicts, and the ledger itself: complete, guarded by tests, with the promised keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from datadose.claims.ledger import (
 from datadose.files import write_table
 
 ROOT = Path(__file__).parents[2]
-CONTRACT_KEYS = [
+PROMISED_KEYS = [
     "id",
     "paper",
     "statement",
@@ -268,14 +268,14 @@ def test_missing_tables_are_not_run(tmp_path: Path) -> None:
             assert f"{claim.experiment}.csv" in entry["note"]
 
 
-def test_entries_have_the_keys_of_the_contract_and_are_json(tmp_path: Path) -> None:
+def test_entries_have_the_promised_keys_and_are_json(tmp_path: Path) -> None:
     def infinite(_: Tables, threshold: float) -> Judgement:
         return judge_mean(np.array([0.2]), threshold)
 
     extra = Claim("x", "Thm X", "one seed", "s", "t", 1.0, "theory", infinite, "tests/x.py::test_x")
     entries = judge_all([*CLAIMS, extra], Tables(tmp_path))
     for entry in entries:
-        assert list(entry)[: len(CONTRACT_KEYS)] == CONTRACT_KEYS
+        assert list(entry)[: len(PROMISED_KEYS)] == PROMISED_KEYS
     assert json.loads(json.dumps(entries, allow_nan=False)) == entries
     assert entries[-1]["interval"] == [None, None]
     assert (entries[-1]["verdict"], entries[-1]["value"], entries[-1]["seeds"]) == ("mixed", 0.2, 1)
