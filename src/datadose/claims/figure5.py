@@ -53,7 +53,8 @@ def _first_order_close(tables: Tables, threshold: float) -> Judgement:
 def _tighter_with_length(tables: Tables, threshold: float) -> Judgement:
     table = tables.get("fig5")
     by_length = _first_order_over_exact(table).unstack("length")
-    short, long = (np.abs(np.log(by_length[n].drop(0))) for n in sorted(by_length))
+    distance = np.abs(np.log(by_length[by_length.index > 0]))
+    short, long = (distance[n] for n in (min(distance), max(distance)))
     verdicts: dict[str, Verdict] = {
         f"B={B:.0f}": "holds" if long[B] < short[B] else "fails" for B in short.index
     }

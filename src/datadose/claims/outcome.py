@@ -12,6 +12,7 @@ def _printed_bound(tables: Tables, threshold: float) -> Judgement:
     scaled = tables.check("curvature", "scaled_printed_over_curvature")
     predicted = tables.check("curvature", "scaled_printed_over_curvature_predicted")
     flat = tables.check("curvature", "zero_loss_printed_over_curvature")
+    flat = np.where(flat < 1e-12, 0.0, flat)  # rho(M) is zero, but for the rounding of its eigenvalues.
     off = np.abs(scaled / predicted - 1).max()
     note = (
         f"at zero loss, M = a y x', rho(M) = 0: at most {flat.max():.1g}; at M = u I, S = s I it is "
