@@ -54,7 +54,7 @@ def map_table() -> pd.DataFrame:
     return _run(Figure4Map.preset("smoke"))
 
 
-def test_table_has_the_contract_columns_then_its_own(table: pd.DataFrame) -> None:
+def test_table_has_the_shared_columns_then_its_own(table: pd.DataFrame) -> None:
     assert list(table.columns) == [*COLUMNS, *EXTRA_COLUMNS]
     for column in ("figure", "panel", "stage", "model", "prompts", "length", "steps", "error", "diverged"):
         assert table[column].notna().all(), column

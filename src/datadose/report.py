@@ -38,7 +38,7 @@ STORIES = {
         "Each curve is the test error after supervised fine-tuning on B examples: a few examples aligned "
         "with the shift help, but the error explodes where their number equals the number of directions they "
         "span (B = m, or B = d once interference makes them span everything). Past the peak more data help "
-        "again, yet with weak interference (r = 0.01) even the largest set stays worse than the best small "
+        "again, yet with strong interference (r = 0.01) even the largest set stays worse than the best small "
         "one.",
         ("fig-1", "insight-2", "exact-asymptotics"),
     ),
@@ -84,7 +84,7 @@ STORIES = {
         "The paper's theorem describes a first-order approximation V~ of the fine-tuned model, and as "
         "printed it is off below the peak; with one coefficient corrected it matches V~ on both sides. The "
         "exact theory describes the fine-tuned model V* itself, whose error is well below that of V~.",
-        ("thm-B.1", "fig-5", "prop-B.2"),
+        ("thm-B.1", "fig-5", "prop-B.2", "app-B"),
     ),
     "insight1_selection": Story(
         "Which SFT examples? (Insight 1)",
@@ -96,9 +96,9 @@ STORIES = {
     ),
     "insight2_size": Story(
         "How much SFT data under interference? (Insight 2)",
-        "While the interference is weak, a set well below the peak at B = d beats even the largest one. Past "
-        "a certain strength the examples teach the other directions at nearly the right scale, and more data "
-        "win: keep sets small only if the off-target content is weak.",
+        "While the data vary little off the shift (a small r > 0, strong interference for the paper), a set "
+        "well below the peak at B = d beats even the largest one. Past a certain r the examples teach the "
+        "other directions at nearly the right scale, and more data win: keep sets small only if r is small.",
         ("insight-2",),
     ),
     "insight3_stability": Story(

@@ -61,8 +61,8 @@ class Shift:
         """The paper's shift: Sigma0 = diag(rho 1_m, 1_{d-m}), Delta = diag(1_m, 0), A by section 5.1.
 
         ``shifted`` is m <= ``dimension`` = d; A = diag(eta (rho + 1) 1_m, r 1_{d-m}) with
-        r = ``interference`` (figures 1, 2 and 5). Section 5.2 prints Sigma0 = diag(rho 1_m, 0) once, a
-        misprint (docs/errata.md).
+        r = ``interference`` (figures 1, 2 and 5); for the paper a smaller r > 0 is the stronger interference.
+        Section 5.2 prints Sigma0 = diag(rho 1_m, 0_{n-m}) once, a misprint (docs/errata.md).
         """
         dimension = require_integer("dimension", dimension, 1, LARGEST_DIMENSION)
         shifted = require_integer("shifted", shifted, 0, dimension)

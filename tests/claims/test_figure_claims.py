@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from datadose.claims import Tables, judge_all
+from datadose.claims.figure5 import FIGURE5_CLAIMS
 from datadose.claims.figures import FIGURE_CLAIMS
 from datadose.experiments.common import as_table, sft_row
 from datadose.files import write_json, write_table
@@ -20,7 +21,7 @@ COUNTS = (0, 5, 10, 15, 19, 20, 21, 30, 38, 40, 42, 60, 100, 200)
 LENGTHS = (40, 80, 120)
 INTERFERENCES = (0.0, 0.01, 0.1)
 SEEDS = 6
-CLAIMS = {claim.id: claim for claim in FIGURE_CLAIMS}
+CLAIMS = {claim.id: claim for claim in (*FIGURE_CLAIMS, *FIGURE5_CLAIMS)}
 
 Curve = Callable[[float, int, float], float]
 """Error at (interference, length, prompts)."""
@@ -198,21 +199,21 @@ def test_dilution_depends_on_interference(tmp_path: Path) -> None:
 
     everywhere = _write_figure1(tmp_path, dilution({0.0: 0.1, 0.01: 0.8, 0.1: 0.8}))
     assert _verdict("insight-2", everywhere) == "holds"
-    assert _verdict("fig-1-weak-interference", everywhere) == "holds"
+    assert _verdict("fig-1-strong-interference", everywhere) == "holds"
 
     weak_only = _write_figure1(tmp_path, dilution({0.0: 0.1, 0.01: 0.8, 0.1: 0.2}))
     entry = _judge("insight-2", weak_only)
     assert (entry["verdict"], entry["value"]) == ("mixed", 0.5)
     assert "r=0.1 n=40 fails" in entry["note"]
-    assert _verdict("fig-1-weak-interference", weak_only) == "holds"
+    assert _verdict("fig-1-strong-interference", weak_only) == "holds"
 
     strong_only = _write_figure1(tmp_path, dilution({0.0: 0.8, 0.01: 0.2, 0.1: 0.8}))
     assert _verdict("insight-2", strong_only) == "mixed"
-    assert _verdict("fig-1-weak-interference", strong_only) == "fails"
+    assert _verdict("fig-1-strong-interference", strong_only) == "fails"
 
     nowhere = _write_figure1(tmp_path, dilution({0.0: 0.8, 0.01: 0.2, 0.1: 0.2}))
     assert _verdict("insight-2", nowhere) == "fails"
-    assert _verdict("fig-1-weak-interference", nowhere) == "fails"
+    assert _verdict("fig-1-strong-interference", nowhere) == "fails"
 
 
 def test_peaks_are_found_where_the_curve_has_them(tmp_path: Path) -> None:
@@ -347,6 +348,19 @@ def test_first_order_error_is_compared_at_every_b_and_length(tmp_path: Path) -> 
     assert "at B=15" in entry["note"]
     short_only = _write_figure5(tmp_path, ratio=lambda n, B: 2.0 if n == 100 else 1.0)
     assert _verdict("fig-5-first-order", short_only) == "mixed"
+    assert _verdict("fig-5-tighter", short_only) == "holds"
+    long_only = _write_figure5(tmp_path, ratio=lambda n, B: 2.0 if n == 500 else 1.1)
+    assert _verdict("fig-5-tighter", long_only) == "fails"
+    once = _write_figure5(tmp_path, ratio=lambda n, B: 2.0 if (n == 100) != (B == 15) else 1.0)
+    assert "B=15 fails" in _judge("fig-5-tighter", once)["note"]
+
+
+def test_figure_5_is_judged_on_its_own_axis(tmp_path: Path) -> None:
+    """The paper's axis ends at B = 5 d / 3 (67 of 40 directions here): what lies beyond decides nothing."""
+    beyond = _write_figure5(tmp_path, first_order=lambda B: 3.7 if B > 5 * D / 3 else 1.05)
+    assert _verdict("fig-5-first-order", beyond) == "holds"
+    inside = _write_figure5(tmp_path, first_order=lambda B: 3.7 if B == 60 else 1.05)
+    assert _verdict("fig-5-first-order", inside) == "fails"
 
 
 # --- all of them ----------------------------------------------------------------------------------------
@@ -358,7 +372,7 @@ def _all_true(folder: Path) -> None:
 
     _write_figure1(folder, figure1)
     _write_figure2(folder, lambda r, n, B: float(np.interp(n, [4, 25, 100], [3.0, 1.0, 2.0])))
-    _write_figure5(folder)
+    _write_figure5(folder, ratio=lambda n, B: 1.05 if n == 100 else 1.01)
     _write_insight1(folder, lambda kind, B: 0.5 if kind == "hard" else 1.0)
 
 
@@ -368,7 +382,7 @@ def _all_false(folder: Path) -> None:
         folder, lambda r, n, B: float(np.exp(-B / 30)), lambda r, n, B: 1.5 * float(np.exp(-B / 30))
     )
     _write_figure2(folder, lambda r, n, B: 1.0 / n)
-    _write_figure5(folder, first_order=lambda B: 2.0, form_error=lambda form, B: 0.5)
+    _write_figure5(folder, ratio=lambda n, B: 2.0 if n == 100 else 3.0, form_error=lambda form, B: 0.5)
     _write_insight1(folder, lambda kind, B: 2.0 if kind == "hard" else 1.0)
 
 
@@ -378,5 +392,5 @@ def test_no_figure_claim_is_decided_in_advance(
 ) -> None:
     """Also guards new claims: a judge whose table is not made here is *not run* and shows up."""
     write(tmp_path)
-    verdicts = {entry["id"]: entry["verdict"] for entry in judge_all(FIGURE_CLAIMS, Tables(tmp_path))}
+    verdicts = {entry["id"]: entry["verdict"] for entry in judge_all(list(CLAIMS.values()), Tables(tmp_path))}
     assert verdicts == dict.fromkeys(CLAIMS, verdict)

@@ -1,4 +1,4 @@
-"""From numbers to verdicts, and the ledger itself: complete, guarded by tests, in the contract's form."""
+"""From numbers to verdicts, and the ledger itself: complete, guarded by tests, with the promised keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from datadose.claims.ledger import (
 from datadose.files import write_table
 
 ROOT = Path(__file__).parents[2]
-CONTRACT_KEYS = [
+PROMISED_KEYS = [
     "id",
     "paper",
     "statement",
@@ -268,14 +268,14 @@ def test_missing_tables_are_not_run(tmp_path: Path) -> None:
             assert f"{claim.experiment}.csv" in entry["note"]
 
 
-def test_entries_have_the_keys_of_the_contract_and_are_json(tmp_path: Path) -> None:
+def test_entries_have_the_promised_keys_and_are_json(tmp_path: Path) -> None:
     def infinite(_: Tables, threshold: float) -> Judgement:
         return judge_mean(np.array([0.2]), threshold)
 
     extra = Claim("x", "Thm X", "one seed", "s", "t", 1.0, "theory", infinite, "tests/x.py::test_x")
     entries = judge_all([*CLAIMS, extra], Tables(tmp_path))
     for entry in entries:
-        assert list(entry)[: len(CONTRACT_KEYS)] == CONTRACT_KEYS
+        assert list(entry)[: len(PROMISED_KEYS)] == PROMISED_KEYS
     assert json.loads(json.dumps(entries, allow_nan=False)) == entries
     assert entries[-1]["interval"] == [None, None]
     assert (entries[-1]["verdict"], entries[-1]["value"], entries[-1]["seeds"]) == ("mixed", 0.2, 1)
@@ -341,7 +341,26 @@ def _theorem_values(claim_id: str, statistics: dict[tuple[str, str], float], fol
             {("population", "slope"): -0.1, ("population", "relative_gap"): 0.5},
         ),
         ("prop-5.1", {("post_test", "ratio"): 1.0}, {("post_test", "ratio"): 1.2}),
-        ("lemma-A.1-last-line", {("post_test", "ratio_doubled"): 1.0}, {("post_test", "ratio_doubled"): 0.8}),
+        (
+            "lemma-A.1-last-line",
+            {("post_test", "ratio_last_line"): 1.0},
+            {("post_test", "ratio_last_line"): 0.8},
+        ),
+        (
+            "remark-4.1-any-step",
+            {("chain_length_at_large_step", f"slow_down{x}"): 0.5 for x in ("", "_predicted")},
+            {("chain_length_at_large_step", f"slow_down{x}"): 20.0 for x in ("", "_predicted")},
+        ),
+        (
+            "app-E",
+            {("curvature", f"{x}_printed_over_curvature"): 1.5 for x in ("scaled", "zero_loss")}
+            | {("curvature", "scaled_printed_over_curvature_predicted"): 1.5},
+            {
+                ("curvature", "scaled_printed_over_curvature"): 1.5,
+                ("curvature", "scaled_printed_over_curvature_predicted"): 1.5,
+                ("curvature", "zero_loss_printed_over_curvature"): 0.0,
+            },
+        ),
         (
             "sec-5.1-allocation",
             {("allocation", "excess_long"): 1e-5, ("allocation", "excess_moderate"): 0.1},

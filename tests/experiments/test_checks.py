@@ -14,8 +14,13 @@ def test_outcome_checks_measure_what_they_say() -> None:
         assert max(rollout.values()) < 1e-9
         assert outcome_theorems.check_outcome_gradient(seed)["gradient_gap"] < 1e-9
         curvature = outcome_theorems.check_curvature(seed)
-        assert curvature["printed_ratio"] == pytest.approx(curvature["printed_ratio_predicted"], rel=1e-6)
-        assert curvature["proven_ratio"] == pytest.approx(1, rel=1e-6)
+        printed = "scaled_printed_over_curvature"
+        assert curvature[printed] == pytest.approx(curvature[f"{printed}_predicted"], rel=1e-6)
+        assert curvature["scaled_curvature_over_proven"] == pytest.approx(1, rel=1e-6)
+        # 2 ||M||^2 ||w||^2 ||S||^2 there, against 6 in the proven bound; rounding leaves rho(M) at 1e-8.
+        assert curvature["zero_loss_curvature_over_proven"] == pytest.approx(1 / 3, rel=1e-6)
+        assert curvature["zero_loss_printed_over_curvature"] < 1e-6
+        assert curvature["zero_loss"] < 1e-25
         dynamics = outcome_theorems.check_dynamics(seed)
         assert dynamics["factor_gap"] < 2e-3
         assert dynamics["moved"] > 0.05

@@ -36,7 +36,7 @@ def shown_json(capsys: pytest.CaptureFixture[str]) -> Any:
 def test_from_a_pool_to_an_adapter(
     tiny_llama: Path, tmp_path: Path, write_rows: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The contract's commands and files, with one JSON document on stdout and nothing else."""
+    """The promised commands and files, with one JSON document on stdout and nothing else."""
     rows = [addition(a, b) for a in range(7, 19) for b in range(11, 21)]
     pool, target = write_rows(rows[:100]), write_rows(rows[100:], "target.jsonl")
     scores, out = tmp_path / "scores", tmp_path / "selected"

@@ -62,7 +62,7 @@ def document_of(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any
 # --- the document ---------------------------------------------------------------------------------------
 
 
-def test_the_fields_of_the_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_fields_that_are_promised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = document_of(write(tmp_path, BASE), capsys)
     errors = [predict_error(SHIFT, B, 40) if B != 16 else np.inf for B in range(61)]
     # The planner takes the neighbours of the peak for the peak.
@@ -83,7 +83,7 @@ def test_the_fields_of_the_contract(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert found["better_allocation"]["gain"] >= 0
 
 
-def test_the_sources_of_the_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sources_that_are_promised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = document_of(write(tmp_path, sourced()), capsys)
     assert [s["name"] for s in found["sources"]] == ["experts", "crowd"]
     for source in found["sources"]:

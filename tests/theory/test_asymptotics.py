@@ -161,7 +161,7 @@ def test_first_order_form_diverges_at_the_peak() -> None:
 
 
 def test_first_order_form_decreases_past_the_peak() -> None:
-    """Prop B.2 (ii), with its explicit limit."""
+    """Prop B.2 (i), with its explicit limit."""
     shift = Shift.two_block(**BLOCK, interference=0.1)
     grid = 60 * (1 + np.geomspace(1e-3, 1e5, 200))
     curve = np.array([predict_error(shift, B, 100, form="first-order") for B in grid])
@@ -182,7 +182,7 @@ def test_no_prompts_limit_of_the_first_order_form() -> None:
 
 
 def test_small_interference_limit() -> None:
-    """Prop B.2 (iii): F(inf) - F(0) times r^2 tends to eta^2 mu2 (1 + gamma Sbar), at rate r."""
+    """Prop B.2 (ii): F(inf) - F(0) times r^2 tends to eta^2 mu2 (1 + gamma Sbar), at rate r."""
     gaps = []
     for r in (1e-3, 1e-4, 1e-5):
         before, after = first_order_limits(Shift.two_block(**BLOCK, interference=r), 100)
@@ -210,7 +210,7 @@ def test_early_slope() -> None:
 
 
 def test_minimum_before_the_peak_needs_small_interference() -> None:
-    """Prop B.2 (iii) at Figure 5's sizes: true at r = 0.01, not at its own r = 0.1."""
+    """Prop B.2 (ii) at Figure 5's sizes: true at r = 0.01, not at the figure's own r = 0.1."""
     for r, early in ((0.01, True), (0.1, False)):
         shift = Shift.two_block(600, 300, 0.1, 0.2, r)
         best = min(predict_error(shift, B, 1000, form="first-order") for B in range(600))

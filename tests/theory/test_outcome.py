@@ -141,7 +141,7 @@ def test_curvature_bound_holds_everywhere_and_is_attained() -> None:
 
 
 def test_printed_curvature_bound_needs_small_covariances() -> None:
-    """App. E at d = 1 is exceeded by (2 - 1/k) s; at a minimum of zero loss (M nilpotent, k = 2) if s > 2."""
+    """App. E at d = 1, where rho(M) = ||M||, is exceeded by (2 - 1/k) s."""
     for s, holds in ((0.5, True), (1.5, False)):
         for k in (2, 6):
             # u = 1e-3: next to the minimum, where the whole Hessian vanishes like u^{2k-2}.
@@ -149,14 +149,19 @@ def test_printed_curvature_bound_needs_small_covariances() -> None:
             ratio = largest_curvature(*scalar, k) / curvature_bound(*scalar, k, printed=True)
             assert ratio == pytest.approx((2 - 1 / k) * s, rel=1e-9)
             assert (ratio <= 1) == holds
-    for s, holds in ((1.0, True), (3.0, False)):
-        V = (np.array([[0.0, 0.0], [0.8, 0.0]]) - np.eye(2)) / s
+
+
+def test_printed_curvature_bound_is_zero_at_a_minimum_of_zero_loss() -> None:
+    """k = 2, M = a e2 e1^T, w = e1, S = s I: M^2 w = 0, rho(M) = 0, and the curvature is 2 a^2 s^2."""
+    for a, s in ((1.0, 3.0), (0.8, 1.0)):
+        V = (np.array([[0.0, 0.0], [a, 0.0]]) - np.eye(2)) / s
         arguments = V, np.array([[1.0], [0.0]]), s * np.eye(2)[None], 2
         assert outcome_loss(*arguments) == pytest.approx(0, abs=1e-25)
         top = largest_curvature(*arguments)
-        assert top == pytest.approx(2 * 0.8**2 * s**2, rel=1e-10)
-        assert (top <= curvature_bound(*arguments, printed=True)) == holds
-        assert top <= 4 * 0.8**2 * s**2  # k^2 ||M||^{2k-2} ||w||^2 ||S||^2
+        assert top == pytest.approx(2 * a**2 * s**2, rel=1e-10)
+        # rho(M) is zero up to the root of the rounding in V.
+        assert curvature_bound(*arguments, printed=True) < 1e-12
+        assert top <= 4 * a**2 * s**2  # k^2 ||M||^{2k-2} ||w||^2 ||S||^2
 
 
 def test_printed_bound_is_loose_for_many_prompts() -> None:

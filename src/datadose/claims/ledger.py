@@ -82,7 +82,7 @@ class Tables:
 
 
 def judge_all(claims: Sequence[Claim], tables: Tables) -> list[dict[str, Any]]:
-    """The ledger as the contract's list of entries, in order."""
+    """The ledger as a list of entries for JSON, in order."""
     return [_entry(claim, _judge(claim, tables)) for claim in claims]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datadose.claims.figure3 import FIGURE3_CLAIMS
 from datadose.claims.figure4 import FIGURE4_CLAIMS
+from datadose.claims.figure5 import FIGURE5_CLAIMS
 from datadose.claims.figures import FIGURE_CLAIMS
 from datadose.claims.insights import INSIGHT_CLAIMS
 from datadose.claims.llm_study import LLM_STUDY_CLAIMS
@@ -16,6 +17,7 @@ from datadose.claims.token_study import TOKEN_STUDY_CLAIMS
 CLAIMS = [
     *THEOREM_CLAIMS,
     *FIGURE_CLAIMS,
+    *FIGURE5_CLAIMS,
     *OUTCOME_CLAIMS,
     *FIGURE4_CLAIMS,
     *INSIGHT_CLAIMS,

@@ -22,6 +22,7 @@ CHECKS: dict[str, tuple[Callable[[int], dict[str, float]], int]] = {
     "overdetermined": (sft.check_overdetermined, 10),
     "gradient_descent": (sft.check_gradient_descent, 20),
     "chain_length": (sft.check_chain_length, 10),
+    "chain_length_at_large_step": (sft.check_chain_length_at_large_step, 10),
     "population": (sft.check_population, 20),
     "post_test": (sft.check_post_test, 20),
     "allocation": (sft.check_allocation, 20),

@@ -35,7 +35,8 @@ COLUMNS = [
     "estimator",
     "form",
 ]
-"""The contract's columns, then ours: ``estimator`` (minimiser | first-order) and ``form`` of `predicted`."""
+"""The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
+`predicted`."""
 
 
 class Experiment(Protocol):
@@ -108,7 +109,7 @@ def sft_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a table with the columns in the contract's order and integer counts."""
+    """Rows as a table with the columns in the order of ``COLUMNS`` and integer counts."""
     table = pd.DataFrame(rows, columns=COLUMNS)
     for column in ("length", "steps", "seed", "diverged"):
         table[column] = table[column].astype("Int64")

@@ -65,23 +65,38 @@ def check_outcome_gradient(seed: int) -> dict[str, float]:
 
 
 def check_curvature(seed: int) -> dict[str, float]:
-    """App. E at a point where M = u I and S = s I: curvature over the printed and the proven bound.
+    """App. E at two points: the printed bound over the curvature, and the curvature over the proven bound.
 
-    One prompt, so that nothing is lost in the mean over prompts; u in (0.3, 0.95), s in (0.5, 3), k = 2..4.
+    ``scaled``: M = u I and S = s I, u in (0.3, 0.95), s in (0.5, 3), k = 2..4. ``zero_loss``: k = 2, S = s I,
+    M = a y x^T with orthonormal x, y and w = |w| x, so that M^2 w = 0 exactly, a in (0.3, 0.95). One prompt,
+    so that nothing is lost in the mean over prompts.
     """
     rng = np.random.default_rng([seed, 5])
     d, k = 4, int(rng.integers(2, 5))
     u, s = rng.uniform(0.3, 0.95), rng.uniform(0.5, 3.0)
     weights, S = rng.standard_normal((d, 1)), s * np.eye(d)[None]
     V = -(1 - u) / s * np.eye(d)
-    low, high = curvature_range(V, weights, S, k)
-    largest = max(abs(low), abs(high))
-    printed = curvature_bound(V, weights, S, k, printed=True)
+    largest, printed, proven = _curvature_and_bounds(V, weights, S, k)
+    x, y = np.linalg.qr(rng.standard_normal((d, 2)))[0].T
+    flat = (rng.uniform(0.3, 0.95) * np.outer(y, x) - np.eye(d)) / s
+    at_zero, printed_at_zero, proven_at_zero = _curvature_and_bounds(
+        flat, rng.uniform(1, 2) * x[:, None], S, 2
+    )
     return {
-        "printed_ratio": largest / printed,
-        "proven_ratio": largest / curvature_bound(V, weights, S, k),
-        "printed_ratio_predicted": (2 - 1 / k) * s,
+        "scaled_printed_over_curvature": printed / largest,
+        "scaled_printed_over_curvature_predicted": 1 / ((2 - 1 / k) * s),
+        "scaled_curvature_over_proven": largest / proven,
+        "zero_loss_printed_over_curvature": printed_at_zero / at_zero,
+        "zero_loss_curvature_over_proven": at_zero / proven_at_zero,
+        "zero_loss": outcome_loss(flat, x[:, None], S, 2),
     }
+
+
+def _curvature_and_bounds(V: Array, weights: Array, S: Array, k: int) -> tuple[float, float, float]:
+    """The largest |curvature| of L_OS at V, the bound that App. E prints and the proven one."""
+    low, high = curvature_range(V, weights, S, k)
+    printed, proven = (curvature_bound(V, weights, S, k, printed=printed) for printed in (True, False))
+    return max(abs(low), abs(high)), printed, proven
 
 
 def check_dynamics(seed: int) -> dict[str, float]:

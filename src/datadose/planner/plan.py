@@ -83,7 +83,7 @@ class Plan:
     """(eta, best B, error) over a grid of eta with the paper's allocation for each."""
 
     def to_json(self) -> dict[str, Any]:
-        """The contract's document (docs: shared names first, then ours)."""
+        """The plan as a JSON document: the names that the command promises first, then further ones."""
         document: dict[str, Any] = {
             "prompts": self.prompts,
             "predicted_error": self.predicted_error,

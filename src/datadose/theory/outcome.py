@@ -125,14 +125,17 @@ def curvature_bound(
 ) -> float:
     """k (2k-1) mean_tau ||M||^{2k-2} ||w||^2 ||S||^2 >= ||Hessian|| at every V; attained at d = 1.
 
-    ``printed``: App. E as the specification has it, k^2 mean_tau ||M||^{2k-2} ||w||^2 ||S||, claimed near a
-    minimum. At zero loss k^2 is right, but with ||S||^2; near a degenerate minimum (d = 1, k > 1) the terms
-    it drops are as large as those it keeps.
+    ``printed``: the last line of App. E, k^2 mean_tau rho(M)^{2k-2} ||w||^2 ||S||, claimed near a minimum. It
+    has the spectral radius rho(M) in place of ||M||, which is smaller, and one power of ||S|| too few; near a
+    degenerate minimum (d = 1, k > 1) the terms that it drops are as large as those it keeps.
     """
     V, w, S, k = _checked(V, weights, covariances, steps)
-    M, size = (np.linalg.norm(X, 2, axis=(1, 2)) for X in (np.eye(len(V)) + V @ S, S))
-    scale = k * k * size if printed else k * (2 * k - 1) * size**2
-    return float(np.mean(scale * M ** (2 * k - 2) * (w**2).sum(axis=1)))
+    M, size = np.eye(len(V)) + V @ S, np.linalg.norm(S, 2, axis=(1, 2))
+    if printed:
+        reach, scale = np.abs(np.linalg.eigvals(M)).max(axis=1), k * k * size
+    else:
+        reach, scale = np.linalg.norm(M, 2, axis=(1, 2)), k * (2 * k - 1) * size**2
+    return float(np.mean(scale * reach ** (2 * k - 2) * (w**2).sum(axis=1)))
 
 
 def population_curvature(V: Array, data: Array, steps: int) -> tuple[float, float]:

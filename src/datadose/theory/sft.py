@@ -91,9 +91,10 @@ def nearest_fit(columns: Array, answers: Array, V0: Array, *, relative_zero: flo
 
 
 def first_order_minimiser(moments: Moments, data: Array, eta: float, V0: Array) -> Array:
-    """V~ = VS + VN of eq. (B.3), the first-order approximation of V* that Thm B.1 describes; (d, d).
+    """V~ = VS + VN of eq. (B.3), the approximation of V* that Thm B.1 describes; (d, d).
 
-    With M = A Omega and E = Phi - M: VS = -eta Omega M^+ + V0 (I - M M^+), VN = -VS E M^+.
+    With M = A Omega and E = Phi - M: VS = -eta Omega M^+ + V0 (I - M M^+), VN = -VS E M^+. For B < rank(A)
+    (B.3) leaves out one term of first order in E (docs/errata.md, 7).
     """
     V0 = dense(V0)
     if moments.phi.shape[1] == 0:

@@ -195,7 +195,7 @@ def insight_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:
 
 
 def insight_table(rows: Sequence[dict[str, Any]], extra: Sequence[str]) -> pd.DataFrame:
-    """The contract's columns, then ``extra``; refuses a column that is in neither."""
+    """The columns that all tables share, then ``extra``; refuses a column that is in neither."""
     unknown = {key for row in rows for key in row} - {*COLUMNS, *extra}
     if unknown:
         msg = f"not a column: {sorted(unknown)}"
