@@ -32,8 +32,9 @@ from datadose.covariance import (
 from datadose.errors import reject, require_integer, require_number
 from datadose.planner.error_model import ErrorModel
 from datadose.prompts import draw_wishart
+from datadose.theory.chi_square import weighted_chi_square
 from datadose.theory.equivalent import Columns, Equivalent, deterministic_equivalent
-from datadose.theory.outcome import error_factor_path, population_curvature, weighted_chi_square
+from datadose.theory.outcome import error_factor_path, population_curvature
 from datadose.theory.post_test import quadratic_error
 
 Reward: TypeAlias = Literal["dense", "verifiable"]
