@@ -27,7 +27,7 @@ class InternalError(RuntimeError):
 def probability(name: str, value: float) -> float:
     """``value`` if it lies in [0, 1]; every probability that is worked out passes through here.
 
-    Raises InternalError otherwise, NaN included: a number outside is wrong, and cutting it off would hide that.
+    Raises InternalError otherwise, NaN included: a number outside is wrong, and cutting it off hides that.
     """
     if not 0 <= value <= 1:
         raise InternalError(f"{name} came out as {value!r}, outside [0, 1]: please report this")

@@ -49,7 +49,7 @@ def test_pairs_of_weights_have_a_closed_form(weights: tuple[float, ...]) -> None
 
 
 def test_the_lower_end_of_two_pairs() -> None:
-    """P(Q <= x) = x^2 / (8 lambda_1 lambda_2) (1 + O(x / lambda)) for weights lambda_1, lambda_2, each twice."""
+    """P(Q <= x) = x^2 / (8 lambda_1 lambda_2) (1 + O(x / lambda)) for two weights, each twice."""
     for scale in (1.0, 1e-75, 1e75):
         for x in (1e-30, 1e-150):
             found = weighted_chi_square(scale * np.array([1, 1, 1e-9, 1e-9]), scale * x)
@@ -73,7 +73,7 @@ def test_extreme_arguments() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_weights(seed: int) -> None:
-    """In [0, 1], increasing in x, free of scale and order, the two tails one; x near and far from the mean."""
+    """In [0, 1], increasing in x, free of scale and order, the tails sum to one; x near the mean and far."""
     rng = np.random.default_rng(seed)
     m, decades = int(np.exp(rng.uniform(0, 6))), float(rng.choice([0.3, 2, 8, 40]))
     weights = 10 ** rng.uniform(-decades, 0, m)

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from datadose.covariance import Array
@@ -26,7 +28,7 @@ from datadose.errors import InternalError, probability, reject
 
 _INTERVALS = 24
 _AGREEMENT = 1e-9
-"""Halving the step about squares the error: where two rules agree this well the finer is right to rounding."""
+"""Halving the step about squares the error: where two rules agree this well the finer is exact."""
 _HALVINGS = 10
 _FALL = 40.0
 """What lies below e^{-40} of the integrand's top adds nothing to a double."""
@@ -56,7 +58,8 @@ def weighted_chi_square(weights: Array, x: float, *, upper: bool = False) -> flo
         reject("weights", weights, "finite numbers >= 0, shape (m,)")
     if np.isnan(x):
         reject("x", x, "a number")
-    values, counts = np.unique(weights[weights > 0], return_counts=True)
+    values, found = np.unique(weights[weights > 0], return_counts=True)
+    counts = found.astype(np.float64)
     if x <= 0 or x == np.inf or len(values) == 0:
         inside = x == np.inf or (x >= 0 and len(values) == 0)
         return float(inside != upper)
@@ -128,7 +131,7 @@ class _Path:
         while last < 0.99 * self.ceiling and self.log_integrand(np.array([last]))[0] > top - _FALL:
             last = min(2 * last, 0.99 * self.ceiling)
 
-        def pieces(v: Array) -> float:
+        def pieces(v: NDArray[np.floating[Any]]) -> float:
             tangent = self.width / bound * np.sinh(v)
             logs = self.log_integrand(bound * np.arctan(tangent)) + log_factor
             return float((np.exp(logs) * np.cosh(v) / (1 + tangent**2)).sum())
