@@ -28,6 +28,7 @@ from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel, rotated_columns
+from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
@@ -53,7 +54,9 @@ class BetterAllocation:
     budget: float
     kind: Budget
     gain: float
-    """1 - predicted_error / the plan's: 0 where the paper's allocation is already best."""
+    """1 - predicted_error / the plan's: 0 where nothing better was found (``search`` has how that went)."""
+    search: SearchRecord
+    """How the search for it went: descents, those that did not move, failed or were refused."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,7 @@ def better_allocation(
         allocation = product(basis, product(allocation, transpose(basis)))
         allocation = (allocation + allocation.T) / 2
     gain = max(0.0, 1 - found.dose.error / dose.error)
-    return BetterAllocation(allocation, found.dose.prompts, found.dose.error, cap, kind, gain)
+    return BetterAllocation(allocation, found.dose.prompts, found.dose.error, cap, kind, gain, found.search)
 
 
 def _allocation_basis(shift: Shift) -> tuple[Array | None, Array, Array, Any]:

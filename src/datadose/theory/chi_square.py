@@ -97,7 +97,7 @@ def _upper_tail(log_ratios: Array, counts: Array) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Path:
-    """The path of steepest descent of K(t) = x t - sum_j power_j log(offset_j + slope_j t) from its saddle."""
+    """The path of steepest descent of x t - sum_j power_j log(offset_j + slope_j t) from its saddle."""
 
     x: float
     slope: Array
@@ -120,8 +120,8 @@ class _Path:
     def integral(self, log_factor: float) -> float:
         """e^log_factor / pi times the integral of e^K over the heights of the path.
 
-        Heights are bound * arctan(sinh(v) width / bound) with bound = 2 ceiling / pi: even steps in v are even
-        steps near the top, and the end, where the integrand vanishes, is moved to infinity.
+        Heights are bound * arctan(sinh(v) width / bound), bound = 2 ceiling / pi: even steps in v are even steps
+        near the top, and the end, where the integrand vanishes, is moved to infinity.
         """
         top = self.log_integrand(np.zeros(1))[0]
         if top + log_factor < -800:

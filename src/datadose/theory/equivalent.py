@@ -181,8 +181,8 @@ class Equivalent:
     def variance(self, M: Array, rows: Array | None = None) -> float:
         """E tr((V* - Vbar) M (V* - Vbar)^T) for a symmetric M; not divided by d.
 
-        With ``rows``, an orthonormal basis (d, m) or a 0/1 spectrum (d,), the trace is over these directions of the answer alone:
-        fitting noise does not spread evenly over them.
+        With ``rows``, an orthonormal basis (d, m) or a 0/1 spectrum (d,), the trace is over these directions
+        of the answer alone: fitting noise does not spread evenly over them.
         """
         if not self.columns:
             return 0.0
