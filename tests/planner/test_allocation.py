@@ -83,7 +83,7 @@ def test_the_start_has_coordinates(kind: Budget, slack: float) -> None:
         np.testing.assert_allclose(ratios, ratios[0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("index", [5, 7, 8, 13])
+@pytest.mark.parametrize("index", [7, 8, 13, 17])
 def test_the_default_budget_lets_the_search_move(index: int) -> None:
     """At the cost of the paper's allocation the budget binds from the start; there is a gain all the same."""
     asked = random_shift(index)
@@ -143,7 +143,7 @@ def test_a_larger_budget_is_never_worse() -> None:
 @pytest.mark.parametrize("max_prompts", [20, 400])
 def test_a_flat_shift_leaves_nothing_to_gain(max_prompts: int) -> None:
     """Every direction of the shift is like every other: at equal trace the paper's even allocation stays."""
-    found = plan(Shift.two_block(60, 20, 0.1, 0.2), 240, max_prompts).better
+    found = plan(Shift.two_block(60, 20, 0.1, 0.2), length=240, max_prompts=max_prompts).better
     assert found is not None
     assert found.gain < 1e-6
 
@@ -158,7 +158,7 @@ def test_the_gain_is_there_in_simulation(index: int) -> None:
     """
     asked = random_shift(index)
     shift, n = asked.shift, asked.length
-    found = plan(shift, n, asked.max_prompts)
+    found = plan(shift, length=n, max_prompts=asked.max_prompts)
     better = found.better
     assert better is not None
     assert better.gain > 0.04

@@ -8,7 +8,7 @@ has examples in some directions only. Derivation: docs/derivations/planner.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -121,7 +121,11 @@ class Allocation:
     spectrum: Array
     """Eigenvalues of A, shape (d,)."""
     dose: Dose
-    search: SearchRecord = field(default_factory=SearchRecord)
+    gain: float
+    """1 - error / error of ``start`` at its best dose, both to order 1/d."""
+    start_error: float
+    """Err / d of ``start`` at its best dose."""
+    search: SearchRecord
 
 
 def spent(spectrum: Array, kind: Budget) -> float:
@@ -135,13 +139,13 @@ def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocat
     The error is not convex in A: what is found is a local minimum, never worse than ``start`` (if that keeps
     to the constraints). Each round is L-BFGS on log a and the share of the budget at fixed B, then a new
     search over B. Data that crowd into too few directions for the asymptotics are refused: an effective rank
-    (tr A)^2 / tr A^2 below 10, or an O(1/d) correction over a fifth of the error or larger than the gain.
+    (tr A)^2 / tr A^2 below 10, an O(1/d) correction over a fifth of the error, or a gain of which corrections
+    are more than half. Of a refused improvement the part of the way (in log a) is taken that is not refused.
     ``search`` of the result counts the descents, and those that did not move or were refused.
     """
-    best = Allocation(
-        problem.start, dose_of(problem.model, problem.start, problem.length, max_prompts, COARSE)
-    )
-    corrected, record = best.dose.error + _correction(problem, best), SearchRecord()
+    dose = dose_of(problem.model, problem.start, problem.length, max_prompts, COARSE)
+    start = best = Candidate(problem.start, dose, _correction(problem, problem.start, dose))
+    record = SearchRecord()
     for prompts in _starting_prompts(best.dose, max_prompts):
         spectrum, B = best.spectrum, prompts
         for _ in range(_ROUNDS):
@@ -149,21 +153,41 @@ def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocat
             record += went
             if improved is None:
                 break
-            previous, start = B, best.spectrum
+            previous, before = B, best.spectrum
             for share in _SHARES:
-                candidate = _candidate(problem, start, improved, share, max_prompts)
-                excess = _correction(problem, candidate)
+                found = _candidate(problem, before, improved, share, max_prompts)
                 if share == 1:
-                    spectrum, B = candidate.spectrum, candidate.dose.prompts
-                if candidate.dose.error + excess >= corrected:
+                    spectrum, B = found.spectrum, found.dose.prompts
+                if found.corrected >= best.corrected:
                     break
-                if _is_trusted(candidate, excess):
-                    best, corrected = candidate, candidate.dose.error + excess
+                if found.is_trusted(start):
+                    best = found
                     break
                 record += SearchRecord(refused=1)
             if B in (0, previous):
                 break
-    return replace(best, search=record)
+    gain = max(0.0, 1 - best.corrected / start.corrected)
+    return Allocation(best.spectrum, best.dose, gain, start.dose.error, record)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An allocation at its best dose, with the O(1/d) correction to the error there."""
+
+    spectrum: Array
+    dose: Dose
+    excess: float
+
+    @property
+    def corrected(self) -> float:
+        """The error to order 1/d."""
+        return self.dose.error + self.excess
+
+    def is_trusted(self, start: Candidate) -> bool:
+        """Whether the asymptotics hold well enough here, and for the gain over ``start``."""
+        a, gain = self.spectrum, start.dose.error - self.dose.error
+        wide = a.sum() ** 2 / (a**2).sum() >= _EFFECTIVE_RANK
+        return wide and abs(self.excess) < self.dose.error / 5 and abs(self.excess - start.excess) < gain / 2
 
 
 def _starting_prompts(dose: Dose, max_prompts: int) -> list[int]:
@@ -175,23 +199,18 @@ def _starting_prompts(dose: Dose, max_prompts: int) -> list[int]:
 
 def _candidate(
     problem: AllocationProblem, start: Array, end: Array, share: float, max_prompts: int
-) -> Allocation:
+) -> Candidate:
     """The allocation this share of the way from ``start`` to ``end`` in log a, at its best dose."""
     x, y = problem.coordinates(start), problem.coordinates(end)
     spectrum = end if share == 1 else problem.spectrum((1 - share) * x + share * y)
-    return Allocation(spectrum, dose_of(problem.model, spectrum, problem.length, max_prompts, COARSE))
+    dose = dose_of(problem.model, spectrum, problem.length, max_prompts, COARSE)
+    return Candidate(spectrum, dose, _correction(problem, spectrum, dose))
 
 
-def _is_trusted(allocation: Allocation, excess: float) -> bool:
-    """Whether the asymptotics hold well enough there; ``excess`` is the O(1/d) term."""
-    a = allocation.spectrum
-    return abs(excess) < allocation.dose.error / 5 and a.sum() ** 2 / (a**2).sum() >= _EFFECTIVE_RANK
-
-
-def _correction(problem: AllocationProblem, allocation: Allocation) -> float:
+def _correction(problem: AllocationProblem, spectrum: Array, dose: Dose) -> float:
     """The O(1/d) term of the error at its dose; infinite where it does not exist."""
-    model, B = problem.model, allocation.dose.prompts
-    column = model.columns(Source(allocation.spectrum, problem.length, B))
+    model, B = problem.model, dose.prompts
+    column = model.columns(Source(spectrum, problem.length, B))
     equivalent = model.equivalent([column], [B])
     lengths = [problem.length] if B else []
     try:

@@ -120,7 +120,7 @@ class _Path:
     def integral(self, log_factor: float) -> float:
         """e^log_factor / pi times the integral of e^K over the heights of the path.
 
-        Heights are bound * arctan(sinh(v) width / bound), bound = 2 ceiling / pi: even steps in v are even steps
+        Heights are bound * arctan(sinh(v) width / bound), bound = 2 ceiling / pi: even steps in v are even
         near the top, and the end, where the integrand vanishes, is moved to infinity.
         """
         top = self.log_integrand(np.zeros(1))[0]
