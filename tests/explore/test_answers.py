@@ -36,7 +36,9 @@ SETTINGS = [
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_plan_is_the_planners(setting: Setting) -> None:
-    expected = plan(setting.shift(), setting.length, setting.max_prompts, training=setting.training())
+    expected = plan(
+        setting.shift(), length=setting.length, max_prompts=setting.max_prompts, training=setting.training()
+    )
     found = answers.dose(setting)
     assert found == expected.dose
     assert answers.stages(setting).reason == expected.recommendation

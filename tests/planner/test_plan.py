@@ -108,7 +108,7 @@ def test_no_eta_of_the_grid_is_better_than_the_best(
     best = document_of(write(tmp_path, {**BASE, "choose_eta": True}), capsys)["best_eta"]
     for eta in np.geomspace(0.05, 1.0, 9)[::4]:
         other = Shift.aligned(SHIFT.sigma0, SHIFT.delta, float(eta), 0.05)
-        assert best["predicted_error"] <= plan(other, 40, 60).predicted_error * (1 + 1e-9)
+        assert best["predicted_error"] <= plan(other, length=40, max_prompts=60).predicted_error * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("kind", ["trace", "energy"])
@@ -180,11 +180,11 @@ def test_dense_sources_give_the_same_plan() -> None:
             for name, (A, size) in spectra.items()
         ]
 
-    flat = plan(SHIFT, 40, 80, sources=pool(False))
+    flat = plan(SHIFT, length=40, max_prompts=80, sources=pool(False))
     rotated = Shift(
         *(in_basis(np.asarray(C), basis) for C in (SHIFT.sigma0, SHIFT.delta, SHIFT.data)), SHIFT.eta
     )
-    dense = plan(rotated, 40, 80, sources=pool(True))
+    dense = plan(rotated, length=40, max_prompts=80, sources=pool(True))
     assert dense.predicted_error == pytest.approx(flat.predicted_error, rel=1e-6)
     assert dense.prompts == flat.prompts
 
@@ -320,11 +320,11 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_bad_values_in_python() -> None:
     with pytest.raises(InputError, match="max_prompts: got 0"):
-        plan(SHIFT, 40, 0)
+        plan(SHIFT, length=40, max_prompts=0)
     with pytest.raises(InputError, match="length: got 0"):
-        plan(SHIFT, 0, 10)
+        plan(SHIFT, length=0, max_prompts=10)
     with pytest.raises(InputError, match="budget: got -1"):
-        plan(SHIFT, 40, 10, budget=("trace", -1.0))
+        plan(SHIFT, length=40, max_prompts=10, budget=("trace", -1.0))
 
 
 def test_from_a_shell(tmp_path: Path) -> None:
@@ -337,6 +337,6 @@ def test_from_a_shell(tmp_path: Path) -> None:
 
 
 def test_one_prompt_at_most() -> None:
-    found = plan(SHIFT, 40, 1)
+    found = plan(SHIFT, length=40, max_prompts=1)
     assert found.prompts in (0, 1)
     assert found.error_at_max_prompts == pytest.approx(predict_error(SHIFT, 1, 40))

@@ -21,7 +21,7 @@ FAR = Shift.aligned(np.repeat([0.05, 1.0], [10, 20]), np.repeat([1.0, 0.0], [10,
 
 
 def planned(shift: Shift, **training: object) -> Plan:
-    return plan(shift, 240, 150, training=PostTraining(**training))  # type: ignore[arg-type]
+    return plan(shift, length=240, max_prompts=150, training=PostTraining(**training))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shift", [NEAR, FAR], ids=["near", "far"])
@@ -153,7 +153,7 @@ def test_tiny_pass_rates_are_said_in_words() -> None:
 def test_an_error_must_fall_by_two_percent() -> None:
     """A shift of a thousandth: nothing is worth a stage."""
     shift = Shift.aligned(np.ones(30), np.repeat([1e-3, 0.0], [10, 20]), 0.3)
-    found = plan(shift, 100_000, 5)
+    found = plan(shift, length=100_000, max_prompts=5)
     assert found.stages is not None
     assert found.stages.stage == "none"
     assert "no stage" in found.recommendation

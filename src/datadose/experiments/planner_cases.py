@@ -47,7 +47,9 @@ class Case:
     def plan(self) -> Plan:
         """The planner's answer."""
         most, prompts = self.demonstrations or self.max_prompts, self.max_prompts
-        return plan(self.shift, self.length, most, rl_prompts=prompts, training=self.training)
+        return plan(
+            self.shift, length=self.length, max_prompts=most, rl_prompts=prompts, training=self.training
+        )
 
     def forecasts(self, demonstrations: int) -> dict[Stage, Forecast]:
         """What the stages come to by the formulas, also where the plan withholds it."""

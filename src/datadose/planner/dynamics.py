@@ -28,16 +28,13 @@ from datadose.covariance import (
     trace,
     transpose,
 )
-from datadose.errors import InputError, reject, require_integer, require_number
+from datadose.errors import InputError, probability, reject, require_integer, require_number
 from datadose.planner.answers import draw_gaps
 from datadose.planner.error_model import ErrorModel
+from datadose.theory.chi_square import weighted_chi_square
 from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
 from datadose.theory.finite_size import finite_size_correction
-from datadose.theory.outcome import (
-    error_factor_path,
-    population_curvature,
-    weighted_chi_square,
-)
+from datadose.theory.outcome import error_factor_path, population_curvature
 from datadose.theory.post_test import quadratic_error
 
 Reward: TypeAlias = Literal["dense", "verifiable"]
@@ -87,7 +84,7 @@ class State:
     """The ridge of that stage: ridge V0 R is what it keeps of its start V0."""
 
     def variance(self, M: Array, rows: Array | None = None) -> float:
-        """E tr((V - Vbar) M (V - Vbar)^T), not divided by d; over the answer's ``rows`` (d, m) if given.
+        """E tr((V - Vbar) M (V - Vbar)^T), not divided by d; over the answer's ``rows`` if given.
 
         The stage's own, and what is left of its start's,
         ridge^2 tr[D(R M R) + sum_c kappa_c(M) D(R C_c R)].
@@ -192,12 +189,11 @@ class Ground:
         gaps = draw_gaps(state.operator, sigma, n, k, draws, seed=0, spread=self._uncertain(state))
         inside = gaps[:, self.judged > 0] if is_spectrum(self.judged) else gaps @ self.judged
         inside = inside + self.training.noise * np.random.default_rng(0).standard_normal(inside.shape)
-        return float(((inside**2).sum(axis=1) <= limit).mean())
+        return probability("a pass rate", float(((inside**2).sum(axis=1) <= limit).mean()))
 
     def _uncertain(self, state: State) -> float:
         """The variance that the state's uncertainty adds to each judged direction in one step, on average."""
-        rows = np.eye(len(self.judged))[:, self.judged > 0] if is_spectrum(self.judged) else self.judged
-        return state.variance(self.model.test_second_moment, rows) / self.count
+        return state.variance(self.model.test_second_moment, self.judged) / self.count
 
 
 _DRAWN_NUMBERS = 2**20

@@ -115,13 +115,16 @@ class Equivalent:
         return self._residuals(None)
 
     def _residuals(self, rows: Array | None) -> Array:
-        """The same with the trace over some rows (directions of the answer): an orthonormal basis (d, m)."""
-        seen = self.mean if rows is None else rows.T @ dense(self.mean)
-        m = len(self.mean) if rows is None else rows.shape[1]
+        """The same with the trace over some rows of the answer: a basis (d, m) or a 0/1 spectrum."""
+        if rows is None or is_spectrum(rows):
+            inside = np.ones(len(self.mean)) if rows is None else rows
+            seen, m = product(inside, self.mean), float(inside.sum())
+        else:
+            seen, m = rows.T @ dense(self.mean), rows.shape[1]
         found, place = np.zeros((len(self.weights),) * 2), 0
         for c in self.columns:
             fitted = trace_product(product(seen, c.second_moment), transpose(seen))
-            if rows is None:
+            if rows is None or is_spectrum(rows):
                 pull = trace_product(c.cross, seen)
             else:
                 pull = float((product(rows.T, c.cross) * seen).sum())
@@ -178,8 +181,8 @@ class Equivalent:
     def variance(self, M: Array, rows: Array | None = None) -> float:
         """E tr((V* - Vbar) M (V* - Vbar)^T) for a symmetric M; not divided by d.
 
-        With ``rows``, an orthonormal basis (d, m), the trace is over these directions of the answer alone:
-        fitting noise does not spread evenly over them.
+        With ``rows``, an orthonormal basis (d, m) or a 0/1 spectrum (d,), the trace is over these directions
+        of the answer alone: fitting noise does not spread evenly over them.
         """
         if not self.columns:
             return 0.0
