@@ -363,6 +363,10 @@ def _history(log: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
     ]
 
 
+_ARCHIVE = ("inline_container", "PytorchStreamWriter", "iostream error")
+"""In the messages of torch's writer of archives."""
+
+
 @contextlib.contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
     """RunError for what the writers of weights raise when the disk refuses."""
@@ -372,8 +376,8 @@ def _disk_errors(out: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         text = " ".join(str(error).split())
-        # torch.save raises a bare RuntimeError.
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in text:
+        # torch.save raises a bare RuntimeError of its archive's writer.
+        if isinstance(error, RuntimeError) and not any(name in text for name in _ARCHIVE):
             raise
         msg = f"{out}: could not be read or written ({getattr(error, 'strerror', None) or text})"
         raise RunError(msg) from error
