@@ -159,8 +159,10 @@ def _on_ray(calls: Sequence[Call], workers: Workers) -> Iterator[tuple[int, Any]
         except ray.exceptions.RayError as error:
             raise RunError(_LOST) from error
         finally:
-            for reference in waiting:
-                ray.cancel(reference, force=True)
+            # Of use where the cluster outlives this: a Ray that the caller had started.
+            with contextlib.suppress(ray.exceptions.RayError):
+                for reference in waiting:
+                    ray.cancel(reference, force=True)
 
 
 @contextlib.contextmanager
