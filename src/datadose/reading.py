@@ -25,7 +25,7 @@ def check_file(field: str, path: Path, kind: str) -> int:
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(field, str(path), f"the path of an existing file, {kind}") from error
+        raise InputError(field, str(path), f"the path of an existing file ({kind})") from error
     except (OSError, ValueError) as error:
         # ValueError: a path with a null character.
         raise InputError(field, str(path), f"{kind} that can be read ({_reason(error)})") from error

@@ -234,7 +234,7 @@ def test_bad_completions_are_named(write_rows: Callable[..., Path], lines: list[
 
 def test_a_missing_or_malformed_completions_file(write_rows: Callable[..., Path], tmp_path: Path) -> None:
     rows = pool(write_rows)
-    with pytest.raises(InputError, match="an existing JSONL file"):
+    with pytest.raises(InputError, match=r"an existing file \(a JSONL file\)"):
         read_completions(tmp_path / "nothing.jsonl", rows)
     (tmp_path / "bad.jsonl").write_text('{"id": "a", "completions": ["2"]}\n{"id"\n')
     with pytest.raises(InputError, match=r"bad.jsonl, line 2: .*; allowed: well-formed JSON"):

@@ -69,12 +69,7 @@ class Setting(Strict):
 
     def shift(self) -> Shift:
         """The shift, with the paper's allocation and the interference as its data."""
-        sizes = self.group_sizes()
-        levels = np.arange(1, len(sizes) + 1, dtype=np.float64) ** -self.tilt
-        delta = np.repeat(levels / (levels @ sizes / sizes.sum()), sizes)
-        rest = self.dimension - self.shifted
-        sigma0 = np.concatenate([np.full(self.shifted, self.rho), np.ones(rest)])
-        return Shift.aligned(sigma0, np.append(delta, np.zeros(rest)), self.eta, self.interference)
+        return _shift(self)
 
     def exponents(self) -> Array:
         """``levels`` as numbers, shape (GROUPS + 1,): the last one is the interference's."""
@@ -117,6 +112,17 @@ class Setting(Strict):
             lines.append(f"{key}: {{blocks: {[pair for pair in value if pair[1]]}}}")
         lines += [f"{name}: {value}" for name, value in self.planned().items()]
         return "\n".join(lines) + "\n"
+
+
+@lru_cache(maxsize=64)
+def _shift(setting: Setting) -> Shift:
+    """The shift of a setting, remembered: one answer asks for it a dozen times."""
+    sizes = setting.group_sizes()
+    levels = np.arange(1, len(sizes) + 1, dtype=np.float64) ** -setting.tilt
+    delta = np.repeat(levels / (levels @ sizes / sizes.sum()), sizes)
+    rest = setting.dimension - setting.shifted
+    sigma0 = np.concatenate([np.full(setting.shifted, setting.rho), np.ones(rest)])
+    return Shift.aligned(sigma0, np.append(delta, np.zeros(rest)), setting.eta, setting.interference)
 
 
 EXPONENTS = (-4.0, 2.0)
