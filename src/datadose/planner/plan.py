@@ -207,8 +207,8 @@ def _named(positional: Sequence[int], length: int | None, max_prompts: int | Non
             reject("plan", f"{len(positional)} unnamed numbers", "length=... and max_prompts=..., both named")
         length, max_prompts = positional
         warnings.warn(
-            f"plan(shift, {length}, {max_prompts}) is read as length={length}, max_prompts={max_prompts}: name "
-            "them, the next release insists",
+            f"plan(shift, {length}, {max_prompts}) is read as length={length}, max_prompts={max_prompts}: "
+            "name the two; the next release refuses them without names",
             FutureWarning,
             stacklevel=3,
         )
