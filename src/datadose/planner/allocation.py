@@ -30,6 +30,8 @@ BUDGETS: tuple[Budget, ...] = ("trace", "energy")
 _ROUNDS = 3
 _EFFECTIVE_RANK = 10
 _ITERATIONS = 40
+_SETTLED = 1e-6
+"""A step of a descent, or a round, that improves the error by less than this fraction is the last."""
 _SHARES = (1.0, 0.75, 0.5, 0.25)
 _DOWN, _UP = 12.0, 6.0
 """How far log a and the log of the budget's share may move in a descent."""
@@ -153,7 +155,7 @@ def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocat
             record += went
             if improved is None:
                 break
-            previous, before = B, best.spectrum
+            previous, before, at_first = B, best.spectrum, best
             for share in _SHARES:
                 found = _candidate(problem, before, improved, share, max_prompts)
                 if share == 1:
@@ -164,7 +166,7 @@ def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocat
                     best = found
                     break
                 record += SearchRecord(refused=1)
-            if B in (0, previous):
+            if B in (0, previous) or best is at_first:
                 break
     gain = max(0.0, 1 - best.corrected / start.corrected)
     return Allocation(best.spectrum, best.dose, gain, start.dose.error, record)
@@ -240,7 +242,7 @@ def _descend(problem: AllocationProblem, spectrum: Array, prompts: int) -> tuple
             jac=True,
             method="L-BFGS-B",
             bounds=np.stack([low, high], axis=1),
-            options={"maxiter": _ITERATIONS},
+            options={"maxiter": _ITERATIONS, "ftol": _SETTLED},
         )
     )
     if not best.moved:

@@ -90,7 +90,7 @@ class Plan:
     """(eta, best B, error) over a grid of eta with the paper's allocation for each."""
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as a JSON document: the names that the command promises first, then further ones."""
+        """The contract's document (docs: shared names first, then ours)."""
         document: dict[str, Any] = {
             "prompts": self.prompts,
             "predicted_error": self.predicted_error,
@@ -208,7 +208,7 @@ def _named(positional: Sequence[int], length: int | None, max_prompts: int | Non
         length, max_prompts = positional
         warnings.warn(
             f"plan(shift, {length}, {max_prompts}) is read as length={length}, max_prompts={max_prompts}: "
-            "name them, as the next release will require",
+            "name the two; the next release refuses them without names",
             FutureWarning,
             stacklevel=3,
         )
