@@ -293,7 +293,7 @@ def turned_shift(shift: Shift, basis: Array) -> Shift:
 def _shaken(problem: Problem, rng: np.random.Generator, size: float) -> Problem:
     """Every number off by a relative ``size``; every matrix by as much of its largest eigenvalue.
 
-    Ranks stay: zeros of spectra are kept, and matrices are cut to their largest eigenvalues.
+    Ranges stay as they are: whether two of them share a direction is not a matter of rounding.
     """
 
     def shake(M: Array) -> Array:
@@ -302,10 +302,9 @@ def _shaken(problem: Problem, rng: np.random.Generator, size: float) -> Problem:
         noise = rng.standard_normal(M.shape) / np.sqrt(2 * len(M))
         values, vectors = np.linalg.eigh(M)
         largest = np.abs(values).max()
-        rank = int((np.abs(values) > 1e-10 * largest).sum())
-        values, vectors = np.linalg.eigh(M + size * largest * (noise + noise.T))
-        kept = np.argsort(-np.abs(values))[:rank]
-        return (vectors[:, kept] * values[kept]) @ vectors[:, kept].T
+        inside = vectors[:, np.abs(values) > 1e-10 * largest]
+        noise = inside @ (inside.T @ (noise + noise.T) @ inside) @ inside.T
+        return M + size * largest * noise
 
     moved = problem.mapped(shake)
     counts = problem.counts * (1 + size * rng.standard_normal(len(problem.sources)))
