@@ -293,7 +293,7 @@ def turned_shift(shift: Shift, basis: Array) -> Shift:
 def _shaken(problem: Problem, rng: np.random.Generator, size: float) -> Problem:
     """Every number off by a relative ``size``; every matrix by as much of its largest eigenvalue.
 
-    Ranges stay as they are: whether two of them share a direction is not a matter of rounding.
+    Ranks stay: zeros of spectra are kept, and matrices are cut to their largest eigenvalues.
     """
 
     def shake(M: Array) -> Array:
@@ -302,9 +302,10 @@ def _shaken(problem: Problem, rng: np.random.Generator, size: float) -> Problem:
         noise = rng.standard_normal(M.shape) / np.sqrt(2 * len(M))
         values, vectors = np.linalg.eigh(M)
         largest = np.abs(values).max()
-        inside = vectors[:, np.abs(values) > 1e-10 * largest]
-        noise = inside @ (inside.T @ (noise + noise.T) @ inside) @ inside.T
-        return M + size * largest * noise
+        rank = int((np.abs(values) > 1e-10 * largest).sum())
+        values, vectors = np.linalg.eigh(M + size * largest * (noise + noise.T))
+        kept = np.argsort(-np.abs(values))[:rank]
+        return (vectors[:, kept] * values[kept]) @ vectors[:, kept].T
 
     moved = problem.mapped(shake)
     counts = problem.counts * (1 + size * rng.standard_normal(len(problem.sources)))
@@ -315,14 +316,13 @@ def _shaken(problem: Problem, rng: np.random.Generator, size: float) -> Problem:
 def tolerance(problem: Problem) -> float:
     """By how much, relative to the error, rounding may change it.
 
-    The largest of three changes under random changes of the problem's numbers (of a matrix: relative to its
-    largest eigenvalue, which is what symmetric matrices keep of small ones), brought to a thousand roundings
-    for spectra and a hundred for matrices: as many as a few products of up to 200 terms leave. So it is large
-    next to a peak, where terms cancel, and where a matrix has eigenvalues 1e-8 of the largest. The changes
-    tried, 1e-7 for spectra and 1e-11 for matrices, are small against the smallest eigenvalue that counts.
+    For spectra a thousand roundings of every number, as many as a few sums of up to 200 terms leave: the
+    largest of three changes under random relative changes of 1e-7, brought to that size. For matrices the
+    largest of three changes under a hundred roundings themselves, relative to the largest eigenvalue: a few
+    products and decompositions. So it is large next to a peak, where terms cancel, and where a matrix has
+    eigenvalues 1e-8 of the largest, of which (and of whose directions) floating point keeps little.
     """
     matrices = problem.target.ndim == 2
-    size, roundings = (1e-11, 1e2) if matrices else (1e-7, 1e3)
-    rng, error = np.random.default_rng(0), problem.error()
+    rng, error, size = np.random.default_rng(0), problem.error(), 1e2 * ROUNDING if matrices else 1e-7
     change = max(abs(_shaken(problem, rng, size).error() / error - 1) for _ in range(3))
-    return 1e-11 + roundings * ROUNDING / size * change
+    return 1e-11 + change * (1 if matrices else 1e3 * ROUNDING / size)

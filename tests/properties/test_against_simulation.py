@@ -87,9 +87,6 @@ def simulated(asked: Problem, seeds: int) -> np.ndarray:
                 columns.append((seen - (1 - left) * clean).T)
                 thought = np.sqrt(s.demonstration_noise) * rng.standard_normal((B, d))
                 answers.append((-ETA * left * w - thought).T)
-                if s.label_noise == 0 and s.demonstration_noise == 0:
-                    # Further steps are multiples of the first: the same conditions.
-                    break
         F, Y = np.hstack(columns), np.hstack(answers)
         V = V0 + (Y - V0 @ F) @ np.linalg.pinv(F, rcond=1e-9)
         errors.append(1 + (2 * np.trace(V @ target) + np.trace(V @ second @ V.T)) / d)
