@@ -56,12 +56,12 @@ class ErrorModel:
         return deterministic_equivalent(self.V0, self.eta, counted)
 
     def error(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> float:
-        """Err / d; infinity at a peak and next to it, where the mean over finite prompts does not exist."""
+        """Err / d; infinity where the mean over finite prompts is (see ``Equivalent.infinite_because``)."""
         try:
             equivalent = self.equivalent(columns, counts)
         except PeakError:
             return np.inf
-        if equivalent.distance_to_peak <= 1:
+        if equivalent.infinite_because is not None:
             return np.inf
         return equivalent.error(self.target, self.test_second_moment)
 
