@@ -228,7 +228,7 @@ def test_predict_at_the_peak_is_null_with_a_reason(
 def test_predict_with_the_shortest_prompts_is_null_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     """E ||phi||^{-2} is infinite for one or two examples: so is the mean where prompts are interpolated."""
     for length in ("1", "2", "3"):
-        given = with_option("--length", length)[:-1] + ["1", "30", "42"]
+        given = [*with_option("--length", length)[:-1], "1", "30", "42"]
         rows = _predict_json(given, capsys)
         assert [row["predicted"] is None for row in rows] == [length != "3", length != "3", False]
         if length != "3":

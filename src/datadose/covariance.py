@@ -64,15 +64,17 @@ def validate_covariance(field: str, value: Any, dimension: int | None = None) ->
     return C
 
 
-def validate_operator(field: str, value: Any, dimension: int) -> Array:
-    """``value`` as a float64 operator on R^d: a spectrum (d,) or any real matrix (d, d).
+def validate_operator(field: str, value: Any, dimension: int | None = None) -> Array:
+    """``value`` as a float64 operator on R^d: a spectrum (d,) or any real matrix (d, d); any d if not given.
 
     Raises :class:`~datadose.errors.InputError` naming ``field`` if it is no array of numbers, not finite or
     of another shape.
     """
-    allowed = f"an array of shape ({dimension},) or ({dimension}, {dimension}), finite"
-    if not isinstance(value, np.ndarray):
+    d = dimension if dimension is not None else "d"
+    allowed = f"an array of shape ({d},) or ({d}, {d}), finite"
+    if not isinstance(value, np.ndarray) or value.ndim == 0:
         reject(field, type(value).__name__, allowed)
+    dimension = len(value) if dimension is None else dimension
     V = np.asarray(_numbers(field, value, allowed), dtype=np.float64)
     if V.shape not in ((dimension,), (dimension, dimension)):
         reject(field, f"shape {V.shape}", allowed)
@@ -84,12 +86,12 @@ def _numbers(field: str, value: Any, allowed: str) -> NDArray[Any]:
     """A new array of real numbers, of the type that they come in."""
     try:
         found = np.array(value)
-        if found.dtype.kind == "c":
-            reject(field, "complex numbers", allowed)
-        if found.dtype.kind not in "fiub":
+        if found.dtype.kind not in "fiubc":
             found = np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
         reject(field, type(value).__name__, allowed)
+    if found.dtype.kind == "c":
+        reject(field, "complex numbers", allowed)
     return found
 
 

@@ -86,9 +86,17 @@ def ridge_error(sources: list[Source], steps: int, ridge: float) -> float:
         R = 1 / (ridge + np.exp(log_q) @ C)
         return R, np.linalg.inv(joint + np.diag(C @ R))
 
-    found = root(lambda x: np.log(B * solve(x)[1].diagonal()) - x, np.log(B), tol=1e-13)
-    q, (R, G) = np.exp(found.x), solve(found.x)
-    assert np.abs(B * G.diagonal() / q - 1).max() < 1e-9
+    def miss(log_q: np.ndarray) -> np.ndarray:
+        return np.log(B * solve(log_q)[1].diagonal()) - log_q
+
+    x = root(miss, np.log(B), tol=1e-10).x
+    for _ in range(6):
+        # The root finder's own digits would be magnified by the extrapolation: Newton steps with complex-step
+        # derivatives go down to rounding on any machine.
+        slope = np.array([miss(x + 1e-30j * one).imag / 1e-30 for one in np.eye(len(B))]).T
+        x = x - np.linalg.solve(slope, miss(x))
+    q, (R, G) = np.exp(x), solve(x)
+    assert np.abs(miss(x)).max() < 1e-12
     V = (ridge * V0 - ETA * sum(q[at] * s.covariance for at, s in zip(place, sources, strict=True))) * R
     residual = np.zeros_like(joint)
     for at, block, s in zip(place, P, sources, strict=True):

@@ -121,10 +121,10 @@ def mixture_equivalent(
     Raises PeakError at a peak, InputError for a value out of range or of another dimension.
     """
     columns = [source.columns(eta, chain_steps) for source in sources]
-    if columns:
-        if len({len(c.cross) for c in columns}) > 1:
-            reject("sources", f"dimensions {[len(c.cross) for c in columns]}", "one dimension")
-        V0 = validate_operator("V0", V0, len(columns[0].cross))
+    sizes = {len(c.cross) for c in columns}
+    if len(sizes) > 1:
+        reject("sources", f"dimensions {[len(c.cross) for c in columns]}", "one dimension")
+    V0 = validate_operator("V0", V0, *sizes)
     if any(c.cross.ndim > 1 for c in columns):
         columns, V0 = [c.dense() for c in columns], dense(V0)
     return deterministic_equivalent(V0, eta, columns)

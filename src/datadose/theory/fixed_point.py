@@ -29,6 +29,8 @@ _STEPS = 2_000
 _EXACT = 1e-14
 _ROUNDING = 1e-8
 """Residuals in log theta: no digits are left below the first; above the second nothing is returned."""
+_SIGN = 0.01
+"""Where one feature's residual is below this share of another's its sign does not count."""
 _LONGEST = 8.0
 """The longest step in log theta."""
 _FAR = 7.0
@@ -183,8 +185,9 @@ class _State:
 
     @property
     def side(self) -> int:
-        """1 where I(theta) >= theta in all features, -1 where it is <=, else 0."""
-        return int((self.gap >= 0).all()) - int((self.gap <= 0).all())
+        """1 where I(theta) >= theta in all features, nearly, -1 where it is <=, else 0."""
+        slack = _SIGN * self.residual
+        return int((self.gap >= -slack).all()) - int((self.gap <= slack).all())
 
 
 def solve_fixed_point(features: Features, regime: Regime, frame: Frame) -> Solved:
@@ -199,10 +202,11 @@ def solve_fixed_point(features: Features, regime: Regime, frame: Frame) -> Solve
     else:
         theta = np.array([float((F**2).sum()) for F in features.roots])
     state = _state(np.log(theta), features, regime, frame)
-    for _ in range(_STEPS):
+    for step in range(_STEPS):
         if state.residual <= _EXACT:
             break
-        moved = _newton(state, features, regime, frame)
+        # Plain iteration alone would end too; it has the second half to itself.
+        moved = _newton(state, features, regime, frame) if step < _STEPS / 2 else None
         if moved is None and state.residual <= _ROUNDING:
             break
         state = moved or _state(state.x + state.gap, features, regime, frame)
@@ -230,7 +234,7 @@ def _newton(state: _State, features: Features, regime: Regime, frame: Frame) -> 
                 moved = _state(state.x + size * state.step, features, regime, frame)
             except (np.linalg.LinAlgError, InputError):
                 continue
-        past = bool((size * np.abs(state.step) >= np.abs(state.gap)).all())
+        past = bool((size * np.abs(state.step) >= np.abs(state.gap) - _SIGN * state.residual).all())
         if moved.residual <= (1 - size / 2) * state.residual or (past and state.side * moved.side > 0):
             return moved
     return None

@@ -78,14 +78,15 @@ def sft_minimiser(moments: Moments, eta: float, V0: Array) -> Array:
     return nearest_fit(moments.phi, -eta * moments.weights, V0)
 
 
-def nearest_fit(columns: Array, answers: Array, V0: Array, *, relative_zero: float | None = None) -> Array:
+def nearest_fit(columns: Array, answers: Array, V0: Array) -> Array:
     """The least-squares solution of V columns = answers, both (d, N), that is nearest to V0; shape (d, d).
 
-    Singular values of ``columns`` below ``relative_zero`` of the largest count as zero (default: rounding).
+    Singular values of ``columns`` at the rounding of the largest count as zero. Raises InputError for a
+    ``V0`` that is no finite operator of the columns' size.
     """
-    V0 = dense(V0)
+    V0 = dense(validate_operator("V0", V0, len(columns)))
     # Least squares on the increment over V0 is the minimum-norm change, i.e. the projection onto V0.
-    increment, *_ = np.linalg.lstsq(columns.T, (answers - V0 @ columns).T, rcond=relative_zero)
+    increment, *_ = np.linalg.lstsq(columns.T, (answers - V0 @ columns).T, rcond=None)
     return np.asarray(V0 + increment.T)
 
 
