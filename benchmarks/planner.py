@@ -46,17 +46,17 @@ def pool(shift: Shift, count: int) -> list[PoolSource]:
 def main() -> None:
     """Print the times and the ratio."""
     shift, B = random_shift(1000, dense=False), 5000
-    planned = seconds(partial(plan, shift, 2000, B), 3)
+    planned = seconds(partial(plan, shift, length=2000, max_prompts=B), 3)
     print(f"plan, d = 1000, spectra, B up to {B}: {planned:.2f} s (aim: below 1 s)")
     one = seconds(partial(sft_error_curve, shift, B, 2000, seed=0))
     print(f"the error at every B up to {B} by simulation, {SEEDS} seeds: {SEEDS * one:.0f} s (from one seed)")
     print(f"  RATIO {SEEDS * one / planned:.0f} times the plan")
-    spectra = seconds(partial(plan, shift, 2000, B, sources=pool(shift, 5)))
+    spectra = seconds(partial(plan, shift, length=2000, max_prompts=B, sources=pool(shift, 5)))
     print(f"plan, d = 1000, spectra, 5 sources: {spectra:.2f} s")
     small = random_shift(100, dense=True)
-    mixed = seconds(partial(plan, small, 200, 500, sources=pool(small, 5)))
+    mixed = seconds(partial(plan, small, length=200, max_prompts=500, sources=pool(small, 5)))
     print(f"plan, d = 100, dense, 5 sources: {mixed:.2f} s")
-    large = seconds(partial(plan, random_shift(500, dense=True), 1000, 2500))
+    large = seconds(partial(plan, random_shift(500, dense=True), length=1000, max_prompts=2500))
     print(f"plan, d = 500, dense, B up to 2500: {large:.1f} s (aim: below 10 s)")
 
 

@@ -44,7 +44,10 @@ def test_every_field_of_a_plan_is_explained() -> None:
     """Top-level fields, and those of a source and of the choice of stage, of both kinds of plan."""
     shift = Shift.two_block(12, 4, 0.1, 0.2)
     pool = [PoolSource("one", Source(shift.data, 30, 0), 20)]
-    documents = [plan(shift, 30, 20, choose_eta=True).to_json(), plan(shift, 30, 20, sources=pool).to_json()]
+    documents = [
+        plan(shift, length=30, max_prompts=20, choose_eta=True).to_json(),
+        plan(shift, length=30, max_prompts=20, sources=pool).to_json(),
+    ]
     fields = {name for document in documents for name in document}
     fields |= {f"sources[].{name}" for name in documents[1]["sources"][0]}
     fields |= {f"stages.{name}" for name in documents[0]["stages"]}

@@ -20,6 +20,20 @@ class RunError(RuntimeError):
     """A run that could not finish for a reason outside the input (disk full, worker killed)."""
 
 
+class InternalError(RuntimeError):
+    """A computed number that cannot be right: a fault of this package, not of the input."""
+
+
+def probability(name: str, value: float) -> float:
+    """``value`` if it lies in [0, 1]; every probability that is worked out passes through here.
+
+    Raises InternalError otherwise, NaN included: a number outside is wrong, and cutting it off hides that.
+    """
+    if not 0 <= value <= 1:
+        raise InternalError(f"{name} came out as {value!r}, outside [0, 1]: please report this")
+    return float(value)
+
+
 def reject(field: str, value: object, allowed: str) -> NoReturn:
     """Raise :class:`InputError`; reads as a sentence at the call site."""
     raise InputError(field, value, allowed)

@@ -144,8 +144,10 @@ STORIES = {
         "Does the planner choose the right stage?",
         "On random shifts that the rule was not built on, no stage, SFT, RL and SFT then RL are run at the "
         "same number of optimiser steps; rings mark what the planner recommends. It is nearly always as good "
-        "as the best of the four, while every fixed rule misses the best in a quarter of the cases or more.",
-        ("planner-stage",),
+        "as the best of the four, while every fixed rule misses the best in a quarter of the cases or more. "
+        "On further shifts the numbers behind the choice are compared with what training comes to: where they "
+        "are not right, the plan withholds them.",
+        ("planner-stage", "planner-forecasts"),
     ),
     "token_study": Story(
         "The same questions, on a language model of our own",

@@ -121,7 +121,7 @@ def test_every_stage_control_answers(
     setting, complaint = read_query(page.evaluate("location.search"))
     assert complaint == ""
     assert getattr(setting, control) != getattr(Setting(), control)
-    expected = plan(setting.shift(), 60, 150, training=setting.training()).stages
+    expected = plan(setting.shift(), length=60, max_prompts=150, training=setting.training()).stages
     assert expected is not None
     bars = "document.querySelector('#{} .js-plotly-plot').data[0].x"
     for chart, name in (("error-bars", "error"), ("pass-bars", "pass_rate")):
@@ -188,7 +188,9 @@ def test_a_typed_number_its_slider_the_address_and_the_curve_agree(
         arg=expected,
         timeout=TIMEOUT,
     )
-    shown = f"{plan(setting.shift(), setting.length, setting.max_prompts).predicted_error:.3g}"
+    shown = (
+        f"{plan(setting.shift(), length=setting.length, max_prompts=setting.max_prompts).predicted_error:.3g}"
+    )
     page.wait_for_function(
         "shown => document.querySelector('#dose-numbers li:nth-child(2) b')?.innerText === shown",
         arg=shown,
@@ -221,7 +223,7 @@ def test_the_last_place_of_a_fast_drag_is_what_is_shown(explorer: str, open_page
     rho = float(page.locator(".control:has(#label-rho) input").input_value())
     assert rho > 0.15
     setting = Setting(tilt=1, dimension=200, length=200, max_prompts=600, rho=rho)
-    expected = plan(setting.shift(), 200, 600)
+    expected = plan(setting.shift(), length=200, max_prompts=600)
     assert expected.better is not None
     said = f"The paper's allocation reaches {expected.predicted_error:.3g}"
     page.wait_for_function(

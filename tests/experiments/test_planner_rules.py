@@ -6,8 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.experiments.planner_rules import ARMS, RULES, compare_rules
-from datadose.experiments.planner_stages import PlannerStages, random_case, run_case
+from datadose.experiments.planner_cases import forecast_case, random_case
+from datadose.experiments.planner_rules import (
+    ARMS,
+    COMBINATIONS,
+    RULES,
+    compare_forecasts,
+    compare_rules,
+    summarise_forecasts,
+)
+from datadose.experiments.planner_stages import PlannerStages
 
 
 def table(reward: str, recommended: str, radius: float, **means: float) -> pd.DataFrame:
@@ -73,10 +81,69 @@ def test_cases_depend_on_their_index_alone_and_cover_both_rewards() -> None:
 def test_a_cell_reports_every_arm_and_repeats() -> None:
     config = PlannerStages.preset("smoke")
     cells = config.cells()
-    results = [run_case(**cell.arguments) for cell in cells]
-    assert results == [run_case(**cell.arguments) for cell in cells]
+    results = [cell.function(**cell.arguments) for cell in cells]
+    assert results == [cell.function(**cell.arguments) for cell in cells]
     found = config.table(results)
-    assert len(found) == config.cases * len(ARMS) * config.seeds
+    # One of the two cases of the forecasts has a dense reward: its three stages also run with Adam.
+    assert len(found) == ((config.cases + config.forecasts) * len(ARMS) + 3) * config.seeds
     assert set(found["kind"]) == set(ARMS)
+    assert set(found.loc[found["optimiser"] == "adam", "kind"]) == set(ARMS[1:])
     assert found["error"].notna().all()
     assert found["pass_rate"].between(0, 1).all()
+
+
+def test_the_forecasts_cases_go_through_all_combinations() -> None:
+    cases = [forecast_case(i) for i in range(6 * COMBINATIONS)]
+    seen = {
+        (c.training.reward, c.training.chain_steps, c.length < 4 * c.shift.dimension)
+        for c in cases[:COMBINATIONS]
+    }
+    assert len(seen) == COMBINATIONS
+    assert sum(not c.shift.is_spectral for c in cases) == 2 * COMBINATIONS
+    for case in cases:
+        d = case.shift.dimension
+        assert d <= case.length <= 2 * d or 8 * d - 1 <= case.length <= 12 * d
+        assert 1 <= case.rank < d
+        # Delta lies in the directions that the reward judges.
+        outside = case.shift.delta[~case.inside]
+        assert not outside.any()
+
+
+def arm(kind: str, forecast: float, measured: float, **changes: object) -> list[dict[str, object]]:
+    """Two seeds of an arm of case 0 of the forecasts; errors alone, pass rates are right."""
+    row = {
+        "panel": "forecast 0", "kind": kind, "optimiser": "gd", "reward": "dense", "steps": 1, "length": 300,
+        "dimension": 30, "demonstrations": 10, "predicted": forecast, "predicted_pass_rate": 0.0,
+        "pass_rate": 0.04, "error_withheld": False, "pass_rate_withheld": False, "recommended": "rl",
+        "spectral_radius": 0.5, **changes,
+    }  # fmt: skip
+    return [{**row, "seed": seed, "error": measured + wobble} for seed, wobble in enumerate((-0.1, 0.1))]
+
+
+def test_forecasts_are_off_by_more_than_a_fifth_of_what_is_measured() -> None:
+    rows = [
+        *arm("none", 1.0, 1.0),
+        *arm("sft", 1.19, 1.0),
+        *arm("rl", 1.21, 1.0, predicted_pass_rate=0.1),
+        *arm("sft then rl", 0.79, 1.0, error_withheld=True),
+        *arm("sft", 0.4, 0.4, panel="forecast 1", demonstrations=0),
+        *arm("rl", 0.4, 0.4, panel="forecast 1", length=40),
+    ]
+    rows[-1]["error"] = None
+    found = compare_forecasts(pd.DataFrame(rows))
+    errors = found[found["measure"] == "error"]
+    assert list(errors["stage"]) == ["none", "sft", "rl", "sft then rl", "rl"]
+    assert list(errors["off"]) == [False, False, True, True, True]
+    assert list(errors["withheld"]) == [False, False, False, True, False]
+    assert list(errors["prompts"]) == ["long"] * 4 + ["short"]
+    assert errors["ratio"].iloc[1] == pytest.approx(1.19)
+    assert np.isinf(errors["measured"].iloc[-1])
+    rates = found[found["measure"] == "pass rate"]
+    # 0 for 0.04 is within 0.05, 0.1 for 0.04 is not.
+    assert list(rates["off"]) == [False, False, True, False, False]
+    table = summarise_forecasts(found)
+    assert table["off"].between(0, 1).all()
+    assert int(table["shifts"].sum()) == len(found)
+    # Rules are compared on these cases only if asked for.
+    assert compare_rules(pd.DataFrame(rows)).empty
+    assert set(compare_rules(pd.DataFrame(rows[:8]), forecasts=True)["rule"]) == set(RULES)

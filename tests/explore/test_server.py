@@ -79,7 +79,7 @@ def ask(output: str, **values: Any) -> Any:
 
 def test_any_wsgi_host_answers_with_the_planners_numbers() -> None:
     setting = Setting(dimension=60, max_prompts=120, length=60, interference=0.02)
-    expected = plan(setting.shift(), 60, 120)
+    expected = plan(setting.shift(), length=60, max_prompts=120)
     shown = {"setting": setting.model_dump(), "still": setting.model_dump(), "scheme": "dark"}
     said = ask("sentence.children", **shown)["sentence"]["children"]
     assert said.lower() == expected.recommendation.lower() + "."

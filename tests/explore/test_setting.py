@@ -66,7 +66,7 @@ def test_its_yaml_plans_the_same(tmp_path: Path, share: float, tilt: float) -> N
     setting = Setting(dimension=60, share=share, tilt=tilt, length=80, max_prompts=150, chain_steps=2)
     (tmp_path / "shift.yaml").write_text(setting.shift_yaml())
     found = plan_file(tmp_path / "shift.yaml")
-    expected = plan(setting.shift(), 80, 150, training=setting.training())
+    expected = plan(setting.shift(), length=80, max_prompts=150, training=setting.training())
     assert found.prompts == expected.prompts
     # Levels are written with six digits.
     assert found.predicted_error == pytest.approx(expected.predicted_error, rel=1e-4)
@@ -98,5 +98,7 @@ def test_an_emptied_field_is_named() -> None:
 def test_the_page_opens_on_the_memo_about_too_much_data() -> None:
     found = plan_file(Path(__file__).parents[2] / "configs" / "memos" / "too_much_sft.yaml")
     setting = Setting()
-    opened = plan(setting.shift(), setting.length, setting.max_prompts, training=setting.training())
+    opened = plan(
+        setting.shift(), length=setting.length, max_prompts=setting.max_prompts, training=setting.training()
+    )
     assert opened.to_json() == found.to_json()

@@ -43,14 +43,16 @@ def test_a_yaml_with_its_arrays() -> None:
     names = ["shift.yaml", "a.npy", "b.npy"]
     contents = [text("sigma0: a.npy\ndelta: b.npy\n" + REST), *map(array, dense)]
     found = plan_uploads(names, contents, Setting())
-    assert found.predicted_error == pytest.approx(plan(shift, 40, 60).predicted_error, rel=1e-6)
+    assert found.predicted_error == pytest.approx(
+        plan(shift, length=40, max_prompts=60).predicted_error, rel=1e-6
+    )
 
 
 def test_two_arrays_alone_take_the_rest_from_the_sliders() -> None:
     setting = Setting(length=50, max_prompts=80, interference=0.03, eta=0.3, chain_steps=2)
     shift = Shift.two_block(40, 10, 0.2, 0.3, 0.03)
     found = plan_uploads(["delta.npy", "sigma0.npy"], [array(shift.delta), array(shift.sigma0)], setting)
-    expected = plan(shift, 50, 80, training=setting.training())
+    expected = plan(shift, length=50, max_prompts=80, training=setting.training())
     assert (found.prompts, found.recommendation) == (expected.prompts, expected.recommendation)
 
 

@@ -15,6 +15,7 @@ from datadose.planner import AllocationProblem, ErrorModel, optimise_allocation,
 from datadose.planner.allocation import BUDGETS, Budget, spent
 from datadose.planner.dose import COARSE, dose_of
 from datadose.shift import Shift
+from datadose.theory.fixed_point import NoFixedPointError
 from datadose.theory.pretraining import pretrained_operator
 
 D, M, N = 30, 12, 60
@@ -53,18 +54,70 @@ def test_the_gradient_in_the_eigenvalues(prompts: int, dense: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", BUDGETS)
-@pytest.mark.parametrize("slack", [0.9, 30.0])
-def test_the_gradient_through_the_budget(kind: Budget, slack: float) -> None:
-    """df/dz by differences where the budget binds (slack < 1) and where it does not."""
-    asked, rng = problem(kind, slack), np.random.default_rng(1)
-    z = np.log(np.where(INSIDE, asked.start, 1.0)) + 0.2 * rng.standard_normal(D)
-    a = asked.spectrum(z)
-    assert (spent(a, kind) == pytest.approx(asked.budget)) == (slack < 1)
+@pytest.mark.parametrize("share", [0.0, -1.0])
+def test_the_gradient_through_the_budget(kind: Budget, share: float) -> None:
+    """df/dx by differences where the whole budget is used and where a part of it is."""
+    asked, rng = problem(kind), np.random.default_rng(1)
+    x = np.append(np.log(np.where(INSIDE, asked.start, 1.0)) + 0.2 * rng.standard_normal(D), share)
+    a = asked.spectrum(x)
+    assert (spent(a, kind) == pytest.approx(asked.budget)) == (share == 0)
+    assert spent(a, kind) <= asked.budget * (1 + 1e-12)
     weights = rng.standard_normal(D)
-    pulled, step = asked.pull_back(z, weights), 1e-6
-    for place in range(D):
-        ends = [asked.spectrum(z + s * step * (np.arange(D) == place)) @ weights for s in (1, -1)]
+    pulled, step = asked.pull_back(x, weights), 1e-6
+    for place in range(D + 1):
+        ends = [asked.spectrum(x + s * step * (np.arange(D + 1) == place)) @ weights for s in (1, -1)]
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(pulled[place], rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("kind", BUDGETS)
+@pytest.mark.parametrize("slack", [0.9, 1.0, 30.0])
+def test_the_start_has_coordinates(kind: Budget, slack: float) -> None:
+    """The start itself where it is within the budget, and the most of it that is where it costs more."""
+    asked = problem(kind, slack)
+    a = asked.spectrum(asked.coordinates(asked.start))
+    if slack >= 1:
+        np.testing.assert_allclose(a, asked.start, rtol=1e-12)
+    else:
+        assert spent(a, kind) == pytest.approx(asked.budget)
+        ratios = a[INSIDE] / asked.start[INSIDE]
+        np.testing.assert_allclose(ratios, ratios[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("index", [7, 8, 13, 17])
+def test_the_default_budget_lets_the_search_move(index: int) -> None:
+    """At the cost of the paper's allocation the budget binds from the start; there is a gain all the same."""
+    asked = random_shift(index)
+    found = plan(asked.shift, length=asked.length, max_prompts=asked.max_prompts).better
+    assert found is not None
+    assert found.gain > 0.004
+    assert found.search.descents > found.search.unmoved
+    assert spent(found.allocation.diagonal() if asked.is_dense else found.allocation, "trace") <= (
+        found.budget * (1 + 1e-9)
+    )
+
+
+def test_a_search_that_could_not_move_says_so() -> None:
+    """Where every direction is like every other the paper's allocation is a minimum: no descent moves."""
+    found = plan(Shift.two_block(60, 20, 0.1, 0.2), length=240, max_prompts=20).better
+    assert found is not None
+    assert found.search.descents == found.search.unmoved > 0
+
+
+def test_points_without_a_fixed_point_end_a_descent_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ninth evaluation fails: the search goes on, keeps the best point seen and counts what it lost."""
+    seen, whole = [0], AllocationProblem.value_and_gradient
+
+    def failing(self: AllocationProblem, a: Any, prompts: int) -> Any:
+        seen[0] += 1
+        if seen[0] % 9 == 0:
+            raise NoFixedPointError("prompts", prompts, "none")
+        return whole(self, a, prompts)
+
+    monkeypatch.setattr(AllocationProblem, "value_and_gradient", failing)
+    asked = problem()
+    found = optimise_allocation(asked, 100)
+    assert found.search.unsolved > 0
+    assert found.dose.error < dose_of(asked.model, asked.start, asked.length, 100, COARSE).error
 
 
 @pytest.mark.parametrize("kind", BUDGETS)
@@ -90,7 +143,7 @@ def test_a_larger_budget_is_never_worse() -> None:
 @pytest.mark.parametrize("max_prompts", [20, 400])
 def test_a_flat_shift_leaves_nothing_to_gain(max_prompts: int) -> None:
     """Every direction of the shift is like every other: at equal trace the paper's even allocation stays."""
-    found = plan(Shift.two_block(60, 20, 0.1, 0.2), 240, max_prompts).better
+    found = plan(Shift.two_block(60, 20, 0.1, 0.2), length=240, max_prompts=max_prompts).better
     assert found is not None
     assert found.gain < 1e-6
 
@@ -105,7 +158,7 @@ def test_the_gain_is_there_in_simulation(index: int) -> None:
     """
     asked = random_shift(index)
     shift, n = asked.shift, asked.length
-    found = plan(shift, n, asked.max_prompts)
+    found = plan(shift, length=n, max_prompts=asked.max_prompts)
     better = found.better
     assert better is not None
     assert better.gain > 0.04

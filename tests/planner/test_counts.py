@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from datadose.errors import InputError
 from datadose.planner import ErrorModel, PoolSource, find_dose, noisy_for_clean, plan_counts
 from datadose.theory.asymptotics import Source
+from datadose.theory.fixed_point import NoFixedPointError
 from datadose.theory.pretraining import pretrained_operator
 
 D, M, N, ETA = 24, 8, 60, 0.3
@@ -179,3 +181,30 @@ def test_bad_pools_are_named(pool: list[PoolSource], max_prompts: int, field: st
 def test_bad_sources_are_named(name: str, size: int, field: str) -> None:
     with pytest.raises(InputError, match=f"{field}: got "):
         PoolSource(name, EXPERTS.source, size)
+
+
+@pytest.mark.parametrize("max_prompts", [50, 97, 230, 1000])
+def test_the_error_at_max_prompts_is_that_many_in_the_pools_proportions(max_prompts: int) -> None:
+    found = plan_counts(MODEL, [EXPERTS, WEB], max_prompts)
+    share = min(1.0, max_prompts / 230)
+    counts = (round(30 * share), round(200 * share))
+    assert sum(counts) == min(max_prompts, 230)
+    assert found.error_at_max == pytest.approx(error_at([EXPERTS, WEB], counts))
+    assert found.error_at_all == pytest.approx(error_at([EXPERTS, WEB], (30, 200)))
+
+
+def test_points_without_a_fixed_point_do_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The solver fails at a fifth of all points: a plan comes out all the same, and says how many failed."""
+    whole, pool = ErrorModel.error, POOLS["three"]
+    usual = plan_counts(MODEL, pool, 150)
+    assert usual.search.unsolved == 0
+
+    def failing(self: ErrorModel, columns: Any, counts: Any) -> float:
+        if int(np.sum(counts)) % 5 == 2:
+            raise NoFixedPointError("prompts", counts, "none")
+        return whole(self, columns, counts)
+
+    monkeypatch.setattr(ErrorModel, "error", failing)
+    found = plan_counts(MODEL, pool, 150)
+    assert found.search.unsolved > 0
+    assert found.error <= 1.2 * usual.error

@@ -13,6 +13,7 @@ from datadose.planner import Dose, ErrorModel, find_dose
 from datadose.planner.dose import NEAR_OPTIMAL
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
+from datadose.theory.fixed_point import NoFixedPointError
 from datadose.theory.pretraining import pretrained_operator
 
 SHIFTS = {
@@ -139,3 +140,17 @@ def test_one_valley_anywhere(bottom: int, scale: float, peak: int, max_prompts: 
     low, high = found.near_optimal
     assert low <= found.prompts <= high
     assert all(error(B) <= 1.05 * found.error for B in {low, high})
+
+
+def test_points_without_a_value_do_not_end_the_search() -> None:
+    """The solver fails on every seventh B: the best of the others is found, and how many failed is told."""
+
+    def error(B: int) -> float:
+        if B % 7 == 3:
+            raise NoFixedPointError("prompts", B, "none")
+        return (B - 40.2) ** 2 + 1
+
+    found = find_dose(error, 300, 1)
+    assert found.prompts == 40
+    assert found.unsolved > 0
+    assert find_dose(lambda B: (B - 40.2) ** 2 + 1, 300, 1).unsolved == 0

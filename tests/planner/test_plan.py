@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from command import run_datadose, run_main
 from datadose import sft_error_curve
 from datadose.cli import main
 from datadose.errors import InputError
-from datadose.planner import PoolSource, plan, plan_file
+from datadose.planner import PoolSource, PostTraining, plan, plan_file
 from datadose.shift import Shift
 from datadose.theory import predict_error
 from datadose.theory.asymptotics import Source
@@ -108,7 +109,7 @@ def test_no_eta_of_the_grid_is_better_than_the_best(
     best = document_of(write(tmp_path, {**BASE, "choose_eta": True}), capsys)["best_eta"]
     for eta in np.geomspace(0.05, 1.0, 9)[::4]:
         other = Shift.aligned(SHIFT.sigma0, SHIFT.delta, float(eta), 0.05)
-        assert best["predicted_error"] <= plan(other, 40, 60).predicted_error * (1 + 1e-9)
+        assert best["predicted_error"] <= plan(other, length=40, max_prompts=60).predicted_error * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("kind", ["trace", "energy"])
@@ -180,11 +181,11 @@ def test_dense_sources_give_the_same_plan() -> None:
             for name, (A, size) in spectra.items()
         ]
 
-    flat = plan(SHIFT, 40, 80, sources=pool(False))
+    flat = plan(SHIFT, length=40, max_prompts=80, sources=pool(False))
     rotated = Shift(
         *(in_basis(np.asarray(C), basis) for C in (SHIFT.sigma0, SHIFT.delta, SHIFT.data)), SHIFT.eta
     )
-    dense = plan(rotated, 40, 80, sources=pool(True))
+    dense = plan(rotated, length=40, max_prompts=80, sources=pool(True))
     assert dense.predicted_error == pytest.approx(flat.predicted_error, rel=1e-6)
     assert dense.prompts == flat.prompts
 
@@ -320,11 +321,11 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_bad_values_in_python() -> None:
     with pytest.raises(InputError, match="max_prompts: got 0"):
-        plan(SHIFT, 40, 0)
+        plan(SHIFT, length=40, max_prompts=0)
     with pytest.raises(InputError, match="length: got 0"):
-        plan(SHIFT, 0, 10)
+        plan(SHIFT, length=0, max_prompts=10)
     with pytest.raises(InputError, match="budget: got -1"):
-        plan(SHIFT, 40, 10, budget=("trace", -1.0))
+        plan(SHIFT, length=40, max_prompts=10, budget=("trace", -1.0))
 
 
 def test_from_a_shell(tmp_path: Path) -> None:
@@ -337,6 +338,41 @@ def test_from_a_shell(tmp_path: Path) -> None:
 
 
 def test_one_prompt_at_most() -> None:
-    found = plan(SHIFT, 40, 1)
+    found = plan(SHIFT, length=40, max_prompts=1)
     assert found.prompts in (0, 1)
     assert found.error_at_max_prompts == pytest.approx(predict_error(SHIFT, 1, 40))
+
+
+def test_unnamed_numbers_are_read_aloud_and_never_mixed_with_named_ones() -> None:
+    named = plan(SHIFT, length=40, max_prompts=60)
+    with pytest.warns(FutureWarning, match="read as length=40, max_prompts=60"):
+        assert plan(SHIFT, 40, 60).predicted_error == named.predicted_error
+    for numbers, names in (((40,), {"max_prompts": 60}), ((40, 60), {"length": 40}), ((1, 2, 3), {})):
+        with pytest.raises(InputError, match="plan: got "):
+            plan(SHIFT, *numbers, **names)
+    with pytest.raises(InputError, match="length: got None"):
+        plan(SHIFT, max_prompts=60)
+
+
+def test_a_large_dense_reward_and_many_judged_directions_take_memory_of_order_d() -> None:
+    """One (d, d) matrix of doubles would be 128 MB at d = 4,000; all that a plan allocates is below a quarter."""
+    inside = np.arange(4000) < 2000
+    spectrum = np.geomspace(0.5, 2, 4000)
+    shift = Shift.aligned(spectrum * np.where(inside, 0.1, 1.0), np.where(inside, spectrum, 0.0), 0.2, 0.05)
+    tracemalloc.start()
+    for reward in ("dense", "verifiable"):
+        plan(shift, length=8000, max_prompts=2000, training=PostTraining(reward=reward))  # type: ignore[arg-type]
+    assert tracemalloc.get_traced_memory()[1] < 4000**2 * 8 / 4
+    tracemalloc.stop()
+
+
+def test_the_pass_rates_of_a_large_plan_are_probabilities() -> None:
+    """600 judged directions and a tolerance beyond the mean error of some stages."""
+    training = PostTraining(reward="verifiable", tolerance=0.94)
+    found = plan(Shift.two_block(1200, 600, 0.9, 0.2, 0.05), length=2000, max_prompts=2000, training=training)
+    assert found.stages is not None
+    rates = {outlook.stage: outlook.pass_rate for outlook in found.stages.outlooks}
+    assert all(rate is None or 0 <= rate <= 1 for rate in rates.values())
+    assert rates["sft"] is not None
+    assert rates["sft"] > 0.9
+    assert found.stages.stage != "none"

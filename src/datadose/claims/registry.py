@@ -9,6 +9,7 @@ from datadose.claims.insights import INSIGHT_CLAIMS
 from datadose.claims.llm_study import LLM_STUDY_CLAIMS
 from datadose.claims.outcome import OUTCOME_CLAIMS
 from datadose.claims.planner import PLANNER_CLAIMS
+from datadose.claims.planner_forecasts import FORECAST_CLAIMS
 from datadose.claims.theorems import THEOREM_CLAIMS
 from datadose.claims.token_study import TOKEN_STUDY_CLAIMS
 
@@ -19,6 +20,7 @@ CLAIMS = [
     *FIGURE4_CLAIMS,
     *INSIGHT_CLAIMS,
     *PLANNER_CLAIMS,
+    *FORECAST_CLAIMS,
     *FIGURE3_CLAIMS,
 ]
 STUDY_CLAIMS = [*TOKEN_STUDY_CLAIMS, *LLM_STUDY_CLAIMS]

@@ -130,6 +130,7 @@ def _plan(arguments: argparse.Namespace, _: str) -> None:
 def _print_plan(document: dict[str, Any]) -> None:
     """The sentence, then what it rests on."""
     from datadose.planner import WORTHWHILE
+    from datadose.planner.stage_choice import show_pass_rate
 
     print(f"recommendation: {document['recommendation']}")
     near = document["near_optimal"]
@@ -166,8 +167,14 @@ def _print_plan(document: dict[str, Any]) -> None:
                 str(o["demonstrations"]),
                 str(o["outcome_prompts"]),
                 show_number(o["error"]),
-                show_number(o["pass_rate"]),
+                "-" if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]),
             ]
             for o in document["stages"]["outlooks"]
         ]
-        print_table(f"stages (regime: {document['regime']})", header, rows)
+        print_table(f"stages (regime: {document['regime']}; by gradient descent)", header, rows)
+        notes: dict[str, list[str]] = {}
+        for o in document["stages"]["outlooks"]:
+            if o["note"] is not None:
+                notes.setdefault(o["note"], []).append(o["stage"])
+        for note, stages in notes.items():
+            print(f"note on {', '.join(stages)}: {note}")

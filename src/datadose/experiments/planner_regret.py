@@ -98,7 +98,7 @@ def plan_and_simulate(index: int, dimensions: tuple[int, int], seeds: list[int])
     """Cell: the plan of a random shift and the simulated errors of what it could have been, a row."""
     problem = random_shift(index, dimensions)
     shift, n = problem.shift, problem.length
-    found = plan(shift, n, problem.max_prompts)
+    found = plan(shift, length=n, max_prompts=problem.max_prompts)
     streams = [1000 * index + seed for seed in seeds]
     curves = np.array([sft_error_curve(shift, problem.max_prompts, n, seed=s) for s in streams])
     chosen, mean = curves[:, found.prompts], curves.mean(axis=0)

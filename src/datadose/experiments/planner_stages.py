@@ -1,11 +1,12 @@
 """The planner's choice of stage against real training, on random shifts that the rule was not built on.
 
-Each shift is drawn from its index alone: dimension, rank, spectra, interference, prompt length, number of
-prompts, thinking steps, optimiser steps, and a dense or a verifiable reward. Four arms start from the
-pretrained model and take equally many steps in all: nothing, SFT on the plan's demonstrations (gradient
-descent at half of the largest stable step), RL on target prompts, and half of each. RL is outcome supervision
-by gradient descent (dense reward), or GRPO with Adam at the best of two learning rates on held-out prompts
-(verifiable reward). The measure is the one-step post-test error / d, or the pass rate of k thinking steps.
+Four arms start from the pretrained model and take equally many steps in all: nothing, SFT on the plan's
+demonstrations (gradient descent at half of the largest stable step), RL on target prompts, and half of each.
+RL is outcome supervision by gradient descent (dense reward), or GRPO with Adam at the best of two learning
+rates on held-out prompts (verifiable reward). The measure is the one-step post-test error / d, or the pass
+rate of k thinking steps. Two sets of cases: those that the choice is judged by, and those that the numbers
+behind it, the forecasts, are judged by; among the latter the stages with a dense reward are also run with
+Adam, which the forecasts are not made for.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ from datadose.experiments.insights.setting import (
     passing,
     pretrained,
 )
-from datadose.experiments.planner_rules import ARMS
+from datadose.experiments.planner_cases import Case, forecast_case, random_case
+from datadose.experiments.planner_rules import ARMS, COMBINATIONS, FORECAST
 from datadose.models import BlockLinearAttention, PromptBatch
-from datadose.planner import Plan, PostTraining, plan
-from datadose.planner.dynamics import Reward
-from datadose.shift import Shift
+from datadose.planner.stage_choice import Forecast, Outlook
 from datadose.stages import (
     FixedData,
     Optimisation,
@@ -42,12 +42,15 @@ from datadose.stages import (
     train,
     within_tolerance,
 )
+from datadose.stages.engine import Optimiser
 from datadose.sweep import Cell
 from datadose.theory.outcome import largest_curvature
-from datadose.theory.pretraining import gamma0
+from datadose.theory.pretraining import pretrained_operator
 
 NAME = "planner_stages"
 LEARNING_RATES = (3e-3, 1e-2)
+ADAM_RATE = 1e-2
+"""The learning rate of Adam where a stage with a dense reward is also run with it."""
 GROUP = 8
 EXTRA = (
     "kind",
@@ -58,69 +61,42 @@ EXTRA = (
     "spectral_radius",
     "training_steps",
     "demonstrations",
+    "optimiser",
+    "dimension",
+    "dense",
+    "error_withheld",
+    "pass_rate_withheld",
 )
 _VALIDATION_SEED = 987_654
+_TEST_PROMPTS = {"choice": 512, "forecast": 2048}
 _FIRST_CASE = 200
 
 
-@dataclass(frozen=True)
-class Case:
-    """A shift and how post-training is run on it."""
-
-    shift: Shift
-    length: int
-    max_prompts: int
-    training: PostTraining
-
-    @property
-    def inside(self) -> Any:
-        """The directions that the shift moves."""
-        return self.shift.delta > 0
-
-    def plan(self) -> Plan:
-        """The planner's answer."""
-        return plan(self.shift, self.length, self.max_prompts, training=self.training)
-
-
-def random_case(dimension: int, index: int) -> Case:
-    """Case number ``index``: a function of the index and the dimension alone."""
-    rng = np.random.default_rng([20_260_301, index])
-    d = dimension
-
-    def log_uniform(low: float, high: float) -> float:
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-    m = int(rng.integers(max(1, d // 10), d // 2))
-    inside = np.arange(d) < m
-    n, prompts = int(log_uniform(2 * d, 20 * d)), int(log_uniform(d, 20 * d))
-    wiggle = np.exp(0.3 * rng.standard_normal(d))
-    sigma0 = wiggle * np.where(inside, log_uniform(0.03, 0.5), 1.0)
-    radius = log_uniform(0.3, 5.0)
-    delta = np.where(inside, radius * gamma0(sigma0, n) * np.exp(rng.uniform(-0.5, 0.0, d)), 0.0)
-    interference = float(rng.choice([0.0, 0.01, 0.03, 0.1]))
-    k, steps = int(rng.choice([1, 1, 2, 3])), int(log_uniform(50, 800))
-    reward: Reward = "dense" if index % 2 == 0 else "verifiable"
-    shift = Shift.aligned(sigma0, delta, 0.2, interference)
-    return Case(shift, n, prompts, PostTraining(k, steps, reward))
-
-
-def train_arm(case: Case, arm: str, demonstrations: int, seeds: Sequence[int]) -> BlockLinearAttention:
-    """The model after one arm, runs side by side."""
+def train_arm(
+    case: Case, arm: str, demonstrations: int, seeds: Sequence[int], optimiser: Optimiser = "gd"
+) -> BlockLinearAttention:
+    """The model after one arm, runs side by side; Adam takes full batches at :data:`ADAM_RATE`."""
     torch.set_num_threads(1)
     T = case.training.steps
-    model = pretrained(-1 / gamma0(case.shift.sigma0, case.length), len(seeds))
+    model = pretrained(pretrained_operator(case.shift.sigma0, case.length), len(seeds))
     if arm in ("sft", "sft then rl") and demonstrations > 0:
         prompts = PromptBatch.draw(case.shift.data, case.length, demonstrations, seeds=seeds)
         rate = min(1 / _sft_curvature(prompts, run) for run in range(len(seeds)))
         steps = T if arm == "sft" else T // 2
-        train(model, Sft(case.shift.eta, 0), FixedData(prompts), Optimisation("gd", rate, steps=steps))
+        objective = Sft(case.shift.eta, 0)
+        train(model, objective, FixedData(prompts), _full_batch(optimiser, rate, steps))
     if arm in ("rl", "sft then rl"):
-        model = _reinforce(case, model, T if arm == "rl" else T - T // 2, seeds)
+        model = _reinforce(case, model, T if arm == "rl" else T - T // 2, seeds, optimiser)
     return model
 
 
+def _full_batch(optimiser: Optimiser, rate: float, steps: int) -> Optimisation:
+    """Gradient descent at ``rate``, or Adam at its own, on all prompts at every step."""
+    return Optimisation(optimiser, rate if optimiser == "gd" else ADAM_RATE, steps=steps)
+
+
 def _reinforce(
-    case: Case, model: BlockLinearAttention, steps: int, seeds: Sequence[int]
+    case: Case, model: BlockLinearAttention, steps: int, seeds: Sequence[int], optimiser: Optimiser
 ) -> BlockLinearAttention:
     """Outcome supervision, or GRPO at the learning rate that passes most often on held-out prompts."""
     prompts = PromptBatch.draw(case.shift.target, case.length, case.max_prompts, seeds=seeds)
@@ -132,7 +108,7 @@ def _reinforce(
             1 / largest_curvature(operators[run], *_weights_and_covariances(prompts, run), k)
             for run in range(len(seeds))
         )
-        train(model, Outcome(k), FixedData(prompts), Optimisation("gd", rate, steps=steps))
+        train(model, Outcome(k), FixedData(prompts), _full_batch(optimiser, rate, steps))
         return model
     mask = torch.from_numpy(case.inside.astype(np.float32))
     recipe = _recipe(case)
@@ -190,47 +166,75 @@ def _errors(model: BlockLinearAttention, batch: PromptBatch) -> Array:
 
 
 def run_case(dimension: int, index: int, seeds: list[int]) -> dict[str, Any]:
-    """Cell: predictions and measurements of the four arms on one case."""
-    case = random_case(dimension, index)
+    """Cell: predictions and measurements of the four arms on a case of the choice of stage."""
+    return _run(random_case(dimension, index), seeds, _TEST_PROMPTS["choice"], ("gd",))
+
+
+def run_forecast(index: int, seeds: list[int]) -> dict[str, Any]:
+    """Cell: the same on a case of the forecasts, dense rewards also with Adam."""
+    case = forecast_case(index)
+    optimisers: tuple[Optimiser, ...] = ("gd", "adam") if case.training.reward == "dense" else ("gd",)
+    return _run(case, seeds, _TEST_PROMPTS["forecast"], optimisers)
+
+
+def _run(case: Case, seeds: list[int], prompts: int, optimisers: Sequence[Optimiser]) -> dict[str, Any]:
     found = case.plan()
     if found.stages is None:
         msg = "a random case has a non-zero shift"
         raise ValueError(msg)
-    test = held_out_prompts(case.shift.target, case.length, runs=len(seeds))
-    arms: dict[str, Any] = {}
-    for arm in ARMS:
-        model = train_arm(case, arm, found.prompts, seeds)
-        errors, passed = _errors(model, test), _pass_rates(case, model, test)
-        outlook = found.stages.of(arm)
-        arms[arm] = {
-            "errors": [float(e) if np.isfinite(e) else None for e in errors],
-            "pass_rates": [float(p) for p in passed],
-            "predicted": outlook.error,
-            "predicted_pass_rate": outlook.pass_rate,
-            "demonstrations": outlook.demonstrations,
-            "prompts": outlook.outcome_prompts,
-        }
+    test = held_out_prompts(case.shift.target, case.length, prompts, runs=len(seeds))
+    forecasts = case.forecasts(found.prompts)
+    arms = [
+        _arm(case, found.stages.of(arm), forecasts[arm], seeds, test, optimiser)
+        for optimiser in optimisers
+        for arm in (ARMS if optimiser == "gd" else ARMS[1:])
+    ]
     return {"arms": arms, "recommended": found.stages.stage, "radius": found.spectral_radius}
+
+
+def _arm(
+    case: Case,
+    outlook: Outlook,
+    forecast: Forecast,
+    seeds: list[int],
+    test: PromptBatch,
+    optimiser: Optimiser,
+) -> dict[str, Any]:
+    """What is forecast of an arm, whether the plan says so, and what came out."""
+    model = train_arm(case, outlook.stage, outlook.demonstrations, seeds, optimiser)
+    return {
+        "kind": outlook.stage,
+        "optimiser": optimiser,
+        "errors": [float(e) if np.isfinite(e) else None for e in _errors(model, test)],
+        "pass_rates": [float(p) for p in _pass_rates(case, model, test)],
+        "predicted": forecast.error,
+        "predicted_pass_rate": forecast.pass_rate,
+        "error_withheld": outlook.error is None,
+        "pass_rate_withheld": outlook.pass_rate is None,
+        "demonstrations": outlook.demonstrations,
+        "prompts": outlook.outcome_prompts,
+    }
 
 
 @dataclass(frozen=True)
 class PlannerStages:
-    """Cases 200, 201, ..: even ones with a dense reward, odd ones with a verifiable one.
+    """Cases 200, 201, .. of the choice: even ones with a dense reward, odd ones with a verifiable one.
 
-    Cases from 1000 on were used while the rule was made, and 0 to 139 were looked at before two mends of the
-    predictions (docs/log.md): neither belongs here.
+    Those from 1000 on were used while the rule was made, and 0 to 139 were looked at before two mends of the
+    predictions (docs/log.md): neither belongs here. Beside them cases 0, 1, .. of the forecasts.
     """
 
     dimension: int
     cases: int
     seeds: int
+    forecasts: int = 6 * COMBINATIONS
 
     @classmethod
     def preset(cls, name: Preset) -> PlannerStages:
         """The configuration of a preset."""
         if name == "smoke":
-            return cls(10, 2, 2)
-        return cls(20, 40, 6) if name == "quick" else cls(40, 100, 10)
+            return cls(10, 2, 2, 2)
+        return cls(20, 40, 6) if name == "quick" else cls(40, 100, 10, 12 * COMBINATIONS)
 
     def _indices(self) -> range:
         return range(_FIRST_CASE, _FIRST_CASE + self.cases)
@@ -238,37 +242,53 @@ class PlannerStages:
     def cells(self) -> list[Cell]:
         """One cell a case, its seeds side by side."""
         seeds = list(range(self.seeds))
-        return [
+        chosen = [
             Cell(run_case, {"dimension": self.dimension, "index": index, "seeds": seeds})
             for index in self._indices()
         ]
+        return chosen + [
+            Cell(run_forecast, {"index": index, "seeds": seeds}) for index in range(self.forecasts)
+        ]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a case (panel), arm (kind) and seed."""
-        rows = []
-        for index, found in zip(self._indices(), results, strict=True):
-            case = random_case(self.dimension, index)
-            rows += [
-                insight_row(
-                    NAME,
-                    f"case {index}",
-                    stage=arm,
-                    prompts=entry["prompts"],
-                    length=case.length,
-                    steps=case.training.chain_steps,
-                    seed=seed,
-                    error=error,
-                    predicted=entry["predicted"],
-                    kind=arm,
-                    reward=case.training.reward,
-                    recommended=found["recommended"],
-                    predicted_pass_rate=entry["predicted_pass_rate"],
-                    pass_rate=passed,
-                    spectral_radius=found["radius"],
-                    training_steps=case.training.steps,
-                    demonstrations=entry["demonstrations"],
-                )
-                for arm, entry in found["arms"].items()
-                for seed, (error, passed) in enumerate(zip(entry["errors"], entry["pass_rates"], strict=True))
-            ]
+        """One row a case (panel), arm (kind), optimiser and seed."""
+        cases = [(f"case {i}", random_case(self.dimension, i)) for i in self._indices()]
+        cases += [(f"{FORECAST}{i}", forecast_case(i)) for i in range(self.forecasts)]
+        rows = [
+            row
+            for (panel, case), found in zip(cases, results, strict=True)
+            for entry in found["arms"]
+            for row in _rows(panel, case, found, entry)
+        ]
         return insight_table(rows, EXTRA)
+
+
+def _rows(panel: str, case: Case, found: dict[str, Any], entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of one arm, one a seed."""
+    return [
+        insight_row(
+            NAME,
+            panel,
+            stage=entry["kind"],
+            prompts=entry["prompts"],
+            length=case.length,
+            steps=case.training.chain_steps,
+            seed=seed,
+            error=error,
+            predicted=entry["predicted"],
+            kind=entry["kind"],
+            reward=case.training.reward,
+            recommended=found["recommended"],
+            predicted_pass_rate=entry["predicted_pass_rate"],
+            pass_rate=passed,
+            spectral_radius=found["radius"],
+            training_steps=case.training.steps,
+            demonstrations=entry["demonstrations"],
+            optimiser=entry["optimiser"],
+            dimension=case.shift.dimension,
+            dense=not case.shift.is_spectral,
+            error_withheld=entry["error_withheld"],
+            pass_rate_withheld=entry["pass_rate_withheld"],
+        )
+        for seed, (error, passed) in enumerate(zip(entry["errors"], entry["pass_rates"], strict=True))
+    ]

@@ -96,22 +96,25 @@ def _note(x: float, text: str, anchor: str, colors: Palette) -> dict[str, Any]:
 def outlook_chart(choice: StageChoice, measure: str, colors: Palette) -> Chart:
     """``measure`` ("error" or "pass_rate") of the four choices of stage; the recommended one stands out."""
     names = [_NAMES[outlook.stage] for outlook in choice.outlooks]
-    values = [getattr(outlook, measure) for outlook in choice.outlooks]
+    values: list[float | None] = [getattr(outlook, measure) for outlook in choice.outlooks]
+    known = [0.0 if value is None else value for value in values]
     label = "predicted pass rate" if measure == "pass_rate" else "predicted post-test error / d"
     fills = [colors.orange if o.stage == choice.stage else colors.blue for o in choice.outlooks]
-    shown = [f"{value:.0%}" if measure == "pass_rate" else f"{value:.3g}" for value in values]
+    shown = [
+        "not forecast" if v is None else f"{v:.0%}" if measure == "pass_rate" else f"{v:.3g}" for v in values
+    ]
     bars = {
         "type": "bar",
         "orientation": "h",
-        "x": values,
+        "x": known,
         "y": names,
         "text": shown,
         "textposition": "outside",
         "cliponaxis": False,
         "marker": {"color": fills},
-        "hovertemplate": "%{y}: %{x:.3g}<extra></extra>",
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
     }  # fmt: skip
-    top = 1.0 if measure == "pass_rate" else max(values)
+    top = 1.0 if measure == "pass_rate" else max(known)
     return {
         "data": [bars],
         "layout": layout(

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datadose.figures.style import GREY, LOOKS, new_grid
+from datadose.planner.stage_choice import show_pass_rate
 
 _FEW = 40
 _WORTH_SHOWING = 0.001
@@ -103,13 +104,15 @@ def _draw_stages(axis: Axes, document: dict[str, Any]) -> None:
     verifiable = stages["reward"] == "verifiable"
     values = [outlook["pass_rate" if verifiable else "error"] for outlook in outlooks]
     chosen = [outlook["stage"] == stages["stage"] for outlook in outlooks]
-    axis.barh(place, values, color=[LOOKS[1 if best else 0].color for best in chosen], height=0.6)
+    # What is withheld has no bar, but a word.
+    known = [0.0 if value is None else value for value in values]
+    axis.barh(place, known, color=[LOOKS[1 if best else 0].color for best in chosen], height=0.6)
     for i, (value, outlook) in enumerate(zip(values, outlooks, strict=True)):
-        axis.text(
-            value, i, f" {value:.3g}{'' if outlook['has_signal'] else ', no signal'}", va="center", fontsize=8
-        )
+        shown = "not forecast" if value is None else show_pass_rate(value) if verifiable else f"{value:.3g}"
+        shown += "" if outlook["has_signal"] else ", no signal"
+        axis.text(known[i], i, f" {shown}", va="center", fontsize=8)
     axis.set_yticks(place, ["no stage" if o["stage"] == "none" else o["stage"] for o in outlooks])
     axis.invert_yaxis()
-    axis.set_xlim(0, 1.25 * max([*values, 1e-12]))
+    axis.set_xlim(0, 1.25 * max([*known, 1e-12]))
     axis.set_xlabel("predicted pass rate" if verifiable else "predicted post-test error / d")
     axis.set_title("Which stage?", loc="left")

@@ -8,7 +8,7 @@ has examples in some directions only. Derivation: docs/derivations/planner.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from datadose.covariance import Array, diagonal
-from datadose.errors import InputError, reject
+from datadose.errors import reject
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.error_model import ErrorModel
+from datadose.planner.search import Best, SearchRecord, run_search
 from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import PeakError
 from datadose.theory.finite_size import finite_size_correction
@@ -28,6 +29,12 @@ Budget: TypeAlias = Literal["trace", "energy"]
 BUDGETS: tuple[Budget, ...] = ("trace", "energy")
 _ROUNDS = 3
 _EFFECTIVE_RANK = 10
+_ITERATIONS = 40
+_SETTLED = 1e-5
+"""A step of a descent, or a round, that improves the error by less than this fraction is the last."""
+_SHARES = (1.0, 0.75, 0.5, 0.25)
+_DOWN, _UP = 12.0, 6.0
+"""How far log a and the log of the budget's share may move in a descent."""
 _NEGLIGIBLE = 1e-4
 """Free directions below this fraction of the largest are left out of the data, and of its rank."""
 
@@ -62,28 +69,41 @@ class AllocationProblem:
             needs = f"more than what the interference takes, {spent(self.floor, self.kind):.6g}"
             reject("budget", f"{self.budget:g}", needs)
 
-    def spectrum(self, z: Array) -> Array:
-        """a = floor + s e^z on available directions, s <= 1 such that the budget holds."""
-        free = np.where(self.available, np.exp(z), 0.0)
-        return np.asarray(self.floor + self._scale(free) * free)
+    def spectrum(self, x: Array) -> Array:
+        """a = floor + e^x_d s(z) e^z on available directions, for x = (z, x_d) of shape (d + 1,), x_d <= 0.
+
+        s(z) e^z uses the whole budget, so x_d <= 0 keeps to it: the log of the share of it that is used.
+        """
+        free = self._free(x)
+        return np.asarray(self.floor + np.exp(x[-1]) * self._scale(free) * free)
+
+    def coordinates(self, spectrum: Array) -> Array:
+        """x with spectrum(x) = ``spectrum``; the largest share of it within the budget if it costs more."""
+        free = np.maximum(spectrum - self.floor, _NEGLIGIBLE * spectrum.max())
+        z = np.where(self.available, np.log(free), 0.0)
+        return np.append(z, min(0.0, -np.log(self._scale(np.where(self.available, free, 0.0)))))
+
+    def _free(self, x: Array) -> Array:
+        # Only ratios matter: the largest of them is one, which cannot overflow.
+        z = np.where(self.available, x[:-1], -np.inf)
+        return np.asarray(np.exp(z - z.max()))
 
     def _scale(self, free: Array) -> float:
-        """The largest s <= 1 with floor + s free within the budget."""
+        """The s with which floor + s free costs the budget."""
         if self.kind == "trace":
-            return float(min(1.0, (self.budget - self.floor.sum()) / free.sum()))
-        a, b, c = (free**2).sum(), 2 * (free * self.floor).sum(), (self.floor**2).sum() - self.budget
-        return float(min(1.0, (-b + np.sqrt(b * b - 4 * a * c)) / (2 * a)))
+            return float((self.budget - self.floor.sum()) / free.sum())
+        a, b, c = (free**2).sum(), (free * self.floor).sum(), (self.floor**2).sum() - self.budget
+        return float(-c / (b + np.sqrt(b * b - a * c)))
 
-    def pull_back(self, z: Array, gradient: Array) -> Array:
-        """The gradient in z of f(spectrum(z)) from the gradient in the spectrum."""
-        free = np.where(self.available, np.exp(z), 0.0)
-        s = self._scale(free)
-        pulled = s * gradient * free
-        if s < 1:
-            # The budget binds: moving e^z moves the common factor s too.
-            price = np.ones_like(free) if self.kind == "trace" else 2 * (self.floor + s * free)
-            pulled -= (gradient @ free) * s * price * free / (price @ free)
-        return pulled
+    def pull_back(self, x: Array, gradient: Array) -> Array:
+        """The gradient in x, shape (d + 1,), of f(spectrum(x)) from the gradient in the spectrum."""
+        free = self._free(x)
+        full = self._scale(free) * free
+        price = np.ones_like(free) if self.kind == "trace" else 2 * (self.floor + full)
+        used = np.exp(x[-1]) * full
+        slope = gradient @ used
+        # Moving e^z moves the common factor too, such that the cost stays: price . d(full) = 0.
+        return np.append(gradient * used - slope * price * full / (price @ full), slope)
 
     def value_and_gradient(self, a: Array, prompts: int) -> tuple[float, Array]:
         """Err / d and its gradient in the eigenvalues a, shape (d,)."""
@@ -98,11 +118,16 @@ class AllocationProblem:
 
 @dataclass(frozen=True)
 class Allocation:
-    """The planner's allocation and the dose that goes with it."""
+    """The planner's allocation, the dose that goes with it, and how the search for it went."""
 
     spectrum: Array
     """Eigenvalues of A, shape (d,)."""
     dose: Dose
+    gain: float
+    """1 - error / error of ``start`` at its best dose, both to order 1/d."""
+    start_error: float
+    """Err / d of ``start`` at its best dose."""
+    search: SearchRecord
 
 
 def spent(spectrum: Array, kind: Budget) -> float:
@@ -114,43 +139,80 @@ def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocat
     """Minimise the exact error over A and B in turns, from the best dose on either side of the peak.
 
     The error is not convex in A: what is found is a local minimum, never worse than ``start`` (if that keeps
-    to the constraints). Each round is L-BFGS on log a at fixed B, then a new search over B. Data that crowd
-    into too few directions for the asymptotics are refused: an effective rank (tr A)^2 / tr A^2 below 10, or
-    an O(1/d) correction over a fifth of the error or larger than the gain.
+    to the constraints). Each round is L-BFGS on log a and the share of the budget at fixed B, then a new
+    search over B. Data that crowd into too few directions for the asymptotics are refused: an effective rank
+    (tr A)^2 / tr A^2 below 10, an O(1/d) correction over a fifth of the error, or a gain of which corrections
+    are more than half. Of a refused improvement the part of the way (in log a) is taken that is not refused.
+    ``search`` of the result counts the descents, and those that did not move or were refused.
     """
-    best = Allocation(
-        problem.start, dose_of(problem.model, problem.start, problem.length, max_prompts, COARSE)
-    )
-    corrected = best.dose.error + _correction(problem, best)
-    sides = {
-        max_prompts,
-        *(side[0] for side in (best.dose.best_below_peak, best.dose.best_above_peak) if side),
-    }
-    for prompts in sorted(sides):
+    dose = dose_of(problem.model, problem.start, problem.length, max_prompts, COARSE)
+    start = best = Candidate(problem.start, dose, _correction(problem, problem.start, dose))
+    record = SearchRecord()
+    for prompts in _starting_prompts(best.dose, max_prompts):
         spectrum, B = best.spectrum, prompts
         for _ in range(_ROUNDS):
-            improved = _descend(problem, spectrum, B)
+            improved, went = _descend(problem, spectrum, B)
+            record += went
             if improved is None:
                 break
-            dose = dose_of(problem.model, improved, problem.length, max_prompts, COARSE)
-            previous, spectrum, B = B, improved, dose.prompts
-            candidate = Allocation(improved, dose)
-            excess, effective_rank = (
-                _correction(problem, candidate),
-                improved.sum() ** 2 / (improved**2).sum(),
-            )
-            trusted = abs(excess) < dose.error / 5 and effective_rank >= _EFFECTIVE_RANK
-            if trusted and dose.error + excess < corrected:
-                best, corrected = candidate, dose.error + excess
-            if B in (0, previous):
+            previous, before, at_first = B, best.spectrum, best
+            for share in _SHARES:
+                found = _candidate(problem, before, improved, share, max_prompts)
+                if share == 1:
+                    spectrum, B = found.spectrum, found.dose.prompts
+                if found.corrected >= best.corrected:
+                    break
+                if found.is_trusted(start):
+                    best = found
+                    break
+                record += SearchRecord(refused=1)
+            if B in (0, previous) or best is at_first:
                 break
-    return best
+    gain = max(0.0, 1 - best.corrected / start.corrected)
+    return Allocation(best.spectrum, best.dose, gain, start.dose.error, record)
 
 
-def _correction(problem: AllocationProblem, allocation: Allocation) -> float:
+@dataclass(frozen=True)
+class Candidate:
+    """An allocation at its best dose, with the O(1/d) correction to the error there."""
+
+    spectrum: Array
+    dose: Dose
+    excess: float
+
+    @property
+    def corrected(self) -> float:
+        """The error to order 1/d."""
+        return self.dose.error + self.excess
+
+    def is_trusted(self, start: Candidate) -> bool:
+        """Whether the asymptotics hold well enough here, and for the gain over ``start``."""
+        a, gain = self.spectrum, start.dose.error - self.dose.error
+        wide = a.sum() ** 2 / (a**2).sum() >= _EFFECTIVE_RANK
+        return wide and abs(self.excess) < self.dose.error / 5 and abs(self.excess - start.excess) < gain / 2
+
+
+def _starting_prompts(dose: Dose, max_prompts: int) -> list[int]:
+    """The best B on either side of the peak, more than the best B, and the most prompts allowed."""
+    sides = [side[0] for side in (dose.best_below_peak, dose.best_above_peak) if side]
+    more = min(max_prompts, round(1.5 * dose.prompts))
+    return sorted({*sides, more, max_prompts} - {0})
+
+
+def _candidate(
+    problem: AllocationProblem, start: Array, end: Array, share: float, max_prompts: int
+) -> Candidate:
+    """The allocation this share of the way from ``start`` to ``end`` in log a, at its best dose."""
+    x, y = problem.coordinates(start), problem.coordinates(end)
+    spectrum = end if share == 1 else problem.spectrum((1 - share) * x + share * y)
+    dose = dose_of(problem.model, spectrum, problem.length, max_prompts, COARSE)
+    return Candidate(spectrum, dose, _correction(problem, spectrum, dose))
+
+
+def _correction(problem: AllocationProblem, spectrum: Array, dose: Dose) -> float:
     """The O(1/d) term of the error at its dose; infinite where it does not exist."""
-    model, B = problem.model, allocation.dose.prompts
-    column = model.columns(Source(allocation.spectrum, problem.length, B))
+    model, B = problem.model, dose.prompts
+    column = model.columns(Source(spectrum, problem.length, B))
     equivalent = model.equivalent([column], [B])
     lengths = [problem.length] if B else []
     try:
@@ -160,22 +222,31 @@ def _correction(problem: AllocationProblem, allocation: Allocation) -> float:
     return found.total
 
 
-def _descend(problem: AllocationProblem, spectrum: Array, prompts: int) -> Array | None:
-    """The spectrum after L-BFGS at fixed B, or None at a peak."""
-    usable = problem.available
-    free = np.maximum(spectrum - problem.floor, _NEGLIGIBLE * spectrum.max())
-    z0 = np.where(usable, np.log(free), 0.0)
+def _descend(problem: AllocationProblem, spectrum: Array, prompts: int) -> tuple[Array | None, SearchRecord]:
+    """The spectrum after L-BFGS at fixed B (None where it did not improve), and how that went."""
+    x0, best = problem.coordinates(spectrum), Best()
 
-    def objective(z: Array) -> tuple[float, Array]:
-        a = problem.spectrum(z)
+    def objective(x: Array) -> tuple[float, Array]:
+        a = problem.spectrum(x)
         value, gradient = problem.value_and_gradient(a, prompts)
-        return value, np.where(usable, problem.pull_back(z, gradient), 0.0)
+        best.see(value, x)
+        return value, np.where(free, problem.pull_back(x, gradient), 0.0)
 
-    bounds = [(z - 12, z + 6) if use else (0.0, 0.0) for z, use in zip(z0, usable, strict=True)]
-    try:
-        found = minimize(objective, z0, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
-    except (PeakError, InputError):
-        return None
-    a = problem.spectrum(np.asarray(found.x))
-    negligible = usable & (a - problem.floor < _NEGLIGIBLE * a.max())
-    return np.where(negligible, problem.floor, a)
+    free = np.append(problem.available, True)
+    low, high = np.where(free, x0 - _DOWN, x0), np.where(free, x0 + _UP, x0)
+    high[-1] = 0.0
+    record = run_search(
+        lambda: minimize(
+            objective,
+            x0,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=np.stack([low, high], axis=1),
+            options={"maxiter": _ITERATIONS, "ftol": _SETTLED},
+        )
+    )
+    if not best.moved:
+        return None, replace(record, unmoved=1)
+    a = problem.spectrum(best.place)
+    negligible = problem.available & (a - problem.floor < _NEGLIGIBLE * a.max())
+    return np.where(negligible, problem.floor, a), record

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, minimize
 
 from datadose.covariance import Array
-from datadose.errors import InputError, reject, require_integer
+from datadose.errors import reject, require_integer
 from datadose.planner.dose import find_dose
 from datadose.planner.error_model import ErrorModel
+from datadose.planner.search import Best, SearchRecord, Unsolved, run_search
 from datadose.theory.asymptotics import Source
-from datadose.theory.equivalent import Columns
+from datadose.theory.equivalent import Columns, PeakError
 
 _SHARES = (0.05, 0.15, 0.35, 0.7, 1.0)
 _STARTS = 3
@@ -60,9 +61,14 @@ class CountsPlan:
     prompts: tuple[int, ...]
     error: float
     error_at_all: float | None
+    """Where everything is taken; None at a peak."""
+    error_at_max: float | None
+    """With ``max_prompts`` prompts in the pool's proportions, or all of a smaller pool; None at a peak."""
     sources: tuple[SourceAdvice, ...]
     curve: tuple[tuple[int, float | None], ...]
     """(total, predicted error / d) with the sources in the plan's proportions, up to their sizes."""
+    search: SearchRecord
+    """How the search went."""
 
 
 class _Search:
@@ -71,11 +77,15 @@ class _Search:
     def __init__(self, model: ErrorModel, columns: Sequence[Columns]) -> None:
         self.model, self.columns = model, columns
         self.seen: dict[tuple[int, ...], float] = {}
+        self.record = SearchRecord()
 
     def at(self, counts: Sequence[int] | NDArray[np.int64]) -> float:
         key = tuple(int(B) for B in counts)
         if key not in self.seen:
-            self.seen[key] = self.model.error(self.columns, key)
+            try:
+                self.seen[key] = self.model.error(self.columns, key)
+            except Unsolved:
+                self.seen[key], self.record = np.inf, self.record + SearchRecord(unsolved=1)
         return self.seen[key]
 
     @property
@@ -107,18 +117,25 @@ def plan_counts(model: ErrorModel, pool: Sequence[PoolSource], max_prompts: int)
     _scan(search, sizes, max_prompts)
     ranked = sorted((c for c in search.seen if np.isfinite(search.seen[c])), key=lambda c: search.seen[c])
     for start in ranked[:_STARTS]:
-        found = _descend(model, columns, np.array(start, dtype=np.float64), sizes, max_prompts)
-        _polish(search, found, sizes, max_prompts)
+        _polish(search, _descend(search, np.array(start), sizes, max_prompts), sizes, max_prompts)
     _polish(search, np.array(search.best), sizes, max_prompts)
     counts = search.best
-    all_at = model.error(columns, sizes)
-    return CountsPlan(
-        counts,
-        search.at(counts),
-        all_at if np.isfinite(all_at) else None,
-        _advise(model, pool, columns, counts),
-        _curve(search, sizes, counts, max_prompts),
-    )
+    ends = [search.at(taken) for taken in (sizes, _in_proportion(sizes, max_prompts))]
+    at_all, at_max = (error if np.isfinite(error) else None for error in ends)
+    curve = _curve(search, sizes, counts, max_prompts)
+    advice = _advise(model, pool, columns, counts, with_all=at_all is not None)
+    return CountsPlan(counts, search.at(counts), at_all, at_max, advice, curve, search.record)
+
+
+def _in_proportion(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """``total`` prompts in proportion to ``sizes``, by largest remainders; all of them if they are fewer."""
+    if sizes.sum() <= total:
+        return sizes
+    exact = sizes * (total / sizes.sum())
+    taken: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    missing = total - int(taken.sum())
+    taken[np.argsort(taken - exact, kind="stable")[:missing]] += 1
+    return taken
 
 
 def _curve(
@@ -157,21 +174,23 @@ def _scan(search: _Search, sizes: Array, max_prompts: int) -> None:
             search.at(counts.round().astype(int))
 
 
-def _descend(
-    model: ErrorModel, columns: Sequence[Columns], start: Array, sizes: Array, max_prompts: int
-) -> Array:
-    """Sequential quadratic programming on real counts; returns ``start`` where it meets a peak."""
+def _descend(search: _Search, start: Array, sizes: Array, max_prompts: int) -> Array:
+    """The best real counts that sequential quadratic programming from ``start`` sees."""
+    model, columns, best = search.model, search.columns, Best()
 
     def objective(counts: Array) -> tuple[float, Array]:
         counts = np.clip(counts, 0, sizes)
         counts[counts < _NO_PROMPT] = 0.0
         value = model.error(columns, counts)
         if not np.isfinite(value):
-            raise FloatingPointError
-        return value, model.count_gradient(columns, counts)
+            raise PeakError("prompts", counts.sum(), "counts away from the peaks")
+        gradient = model.count_gradient(columns, counts)
+        if counts.sum() <= max_prompts:
+            best.see(value, counts)
+        return value, gradient
 
-    try:
-        found = minimize(
+    search.record += run_search(
+        lambda: minimize(
             objective,
             start,
             jac=True,
@@ -180,9 +199,11 @@ def _descend(
             constraints=[LinearConstraint(np.ones(len(sizes)), 0, max_prompts)],
             options={"maxiter": 30, "ftol": 1e-7},
         )
-    except (FloatingPointError, InputError, np.linalg.LinAlgError):
-        return start
-    return np.asarray(found.x)
+    )
+    if best.moved:
+        return best.place
+    search.record += SearchRecord(unmoved=1)
+    return start
 
 
 def _polish(search: _Search, counts: Array, sizes: Array, max_prompts: int) -> None:
@@ -206,13 +227,17 @@ def _polish(search: _Search, counts: Array, sizes: Array, max_prompts: int) -> N
 
 
 def _advise(
-    model: ErrorModel, pool: Sequence[PoolSource], columns: Sequence[Columns], counts: Sequence[int]
+    model: ErrorModel,
+    pool: Sequence[PoolSource],
+    columns: Sequence[Columns],
+    counts: Sequence[int],
+    *,
+    with_all: bool,
 ) -> tuple[SourceAdvice, ...]:
-    """Marginal values and the price of noise, a source."""
+    """Marginal values and the price of noise, a source; ``with_all``: the error has a value at all counts."""
     worth = -model.count_gradient(columns, counts)
     sizes = [entry.size for entry in pool]
-    finite = np.isfinite(model.error(columns, sizes))
-    worth_at_all = -model.count_gradient(columns, sizes) if finite else None
+    worth_at_all = -model.count_gradient(columns, sizes) if with_all else None
     advice = []
     for place, entry in enumerate(pool):
         clean = replace(entry.source, prompts=1, label_noise=0.0, demonstration_noise=0.0)

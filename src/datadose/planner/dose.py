@@ -9,6 +9,7 @@ import numpy as np
 
 from datadose.covariance import Array, rank, spectral_basis
 from datadose.planner.error_model import ErrorModel
+from datadose.planner.search import Unsolved
 from datadose.theory.asymptotics import Source
 
 COARSE = 24
@@ -36,19 +37,27 @@ class Dose:
     """The best (B, error) with more, if ``max_prompts`` reaches there."""
     curve: tuple[tuple[int, float | None], ...]
     """(B, predicted error / d), None where the mean is infinite."""
+    unsolved: int = 0
+    """At how many B the error could not be worked out; the search passed them over."""
 
 
 def find_dose(error: Callable[[int], float], max_prompts: int, peak: int, *, grid_points: int = 64) -> Dose:
     """Minimise ``error`` over the integers 0..max_prompts, globally.
 
-    ``error`` is smooth on either side of ``peak`` and infinite at it. Every local minimum of a grid (even in
+    ``error`` is smooth on either side of ``peak`` and infinite at it; where it raises NoFixedPointError it
+    counts as infinite. Every local minimum of a grid (even in
     log B, dense around the peak) that comes within a fifth of the best is refined to the integer.
     """
     seen: dict[int, float] = {}
+    unsolved: set[int] = set()
 
     def at(B: int) -> float:
         if B not in seen:
-            seen[B] = error(B)
+            try:
+                seen[B] = error(B)
+            except Unsolved:
+                seen[B] = np.inf
+                unsolved.add(B)
         return seen[B]
 
     grid = _grid(max_prompts, peak, grid_points)
@@ -69,6 +78,7 @@ def find_dose(error: Callable[[int], float], max_prompts: int, peak: int, *, gri
         _best(seen, lambda B: 0 < B < peak),
         _best(seen, lambda B: B > peak),
         points,
+        len(unsolved),
     )
 
 

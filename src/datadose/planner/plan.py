@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,12 +23,13 @@ from datadose.covariance import (
     spectral_basis,
     transpose,
 )
-from datadose.errors import require_integer, require_number
+from datadose.errors import reject, require_integer, require_number
 from datadose.planner.allocation import AllocationProblem, Budget, optimise_allocation, spent
 from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel, rotated_columns
+from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
@@ -53,7 +55,9 @@ class BetterAllocation:
     budget: float
     kind: Budget
     gain: float
-    """1 - predicted_error / the plan's: 0 where the paper's allocation is already best."""
+    """By how much of itself the error falls, to order 1/d: 0 where nothing better was found."""
+    search: SearchRecord
+    """How the search for it went: descents, those that did not move, failed or were refused."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Plan:
     predicted_error: float
     error_before: float
     error_at_max_prompts: float | None
-    """None at the peak, where the mean error is infinite."""
+    """At ``max_prompts``; with sources with as many prompts of them as there are up to that, in the pool's
+    proportions. None at a peak, where the mean error is infinite."""
     near_optimal: tuple[int, int] | None
     """The range of B around the best with an error within 5 percent of it (None with sources)."""
     allocation: Array
@@ -79,6 +84,8 @@ class Plan:
     better: BetterAllocation | None
     stages: StageChoice | None
     sources: tuple[SourceAdvice, ...] | None
+    search: SearchRecord | None
+    """How the search for the sources' counts went (None without sources)."""
     best_eta: tuple[float, int, float] | None
     """(eta, best B, error) over a grid of eta with the paper's allocation for each."""
 
@@ -97,6 +104,8 @@ class Plan:
         }
         if self.sources is not None:
             document["sources"] = [asdict(source) for source in self.sources]
+        if self.search is not None:
+            document["search"] = asdict(self.search)
         document["near_optimal"] = None if self.near_optimal is None else list(self.near_optimal)
         if self.dose is not None:
             for name in ("best_below_peak", "best_above_peak"):
@@ -121,9 +130,9 @@ class Plan:
 
 def plan(
     shift: Shift,
-    length: int,
-    max_prompts: int,
-    *,
+    *positional: int,
+    length: int | None = None,
+    max_prompts: int | None = None,
     rl_prompts: int | None = None,
     training: PostTraining | None = None,
     sources: Sequence[PoolSource] | None = None,
@@ -135,8 +144,10 @@ def plan(
     Args:
         shift: Sigma0, Delta, the data's covariance A (see ``Shift.aligned``) and eta. With ``sources`` A is
             not used.
-        length: prompt length n of all stages.
+        length: prompt length n of all stages, >= 1.
         max_prompts: the largest number of prompts of SFT, >= 1.
+        positional: ``length`` and ``max_prompts`` without names, which warns and will be refused: they are
+            easily swapped (:func:`predict_error` takes the prompts first), and either order is a plan.
         rl_prompts: how many target prompts RL has; ``max_prompts`` unless given.
         training: chain length k (of SFT, OS and RL), steps and reward; PostTraining() unless given.
         sources: the pool, to choose counts from.
@@ -145,7 +156,7 @@ def plan(
 
     Raises InputError for values out of range. A zero Delta gives a plan: nothing to adapt to.
     """
-    require_integer("max_prompts", max_prompts, 1)
+    length, max_prompts = _named(positional, length, max_prompts)
     rl_prompts = max_prompts if rl_prompts is None else require_integer("rl_prompts", rl_prompts, 1)
     training = training or PostTraining()
     V0 = pretrained_operator(shift.sigma0, length)
@@ -172,7 +183,7 @@ def plan(
         prompts=dose.prompts if dose else sum(counts.prompts) if counts else 0,
         predicted_error=dose.error if dose else counts.error if counts else 0.0,
         error_before=model.error([], []),
-        error_at_max_prompts=dose.error_at_max if dose else counts.error_at_all if counts else None,
+        error_at_max_prompts=dose.error_at_max if dose else counts.error_at_max if counts else None,
         near_optimal=dose.near_optimal if dose else None,
         allocation=allocation,
         spectral_radius=radius,
@@ -184,8 +195,24 @@ def plan(
         better=better,
         stages=stages,
         sources=counts.sources if counts else None,
+        search=counts.search if counts else None,
         best_eta=_best_eta(shift, V0, length, max_prompts, training) if choose_eta and dose else None,
     )
+
+
+def _named(positional: Sequence[int], length: int | None, max_prompts: int | None) -> tuple[int, int]:
+    """(length, max_prompts) of a call of :func:`plan`, with a warning where they came without names."""
+    if positional:
+        if len(positional) != 2 or length is not None or max_prompts is not None:
+            reject("plan", f"{len(positional)} unnamed numbers", "length=... and max_prompts=..., both named")
+        length, max_prompts = positional
+        warnings.warn(
+            f"plan(shift, {length}, {max_prompts}) is read as length={length}, max_prompts={max_prompts}: "
+            "name the two; the next release refuses them without names",
+            FutureWarning,
+            stacklevel=3,
+        )
+    return require_integer("length", length, 1), require_integer("max_prompts", max_prompts, 1)
 
 
 def _nothing_to_adapt_to(shift: Shift, model: ErrorModel) -> Plan:
@@ -193,7 +220,7 @@ def _nothing_to_adapt_to(shift: Shift, model: ErrorModel) -> Plan:
     reason = "no stage: nothing to adapt to (delta is zero), the pretrained model is already the best: B* = 0"
     return Plan(
         0, error, error, None, (0, 0), shift.data, 0.0, "incremental", reason, ((0, error),), None, (), None,
-        None, None, None,
+        None, None, None, None,
     )  # fmt: skip
 
 
@@ -232,8 +259,9 @@ def better_allocation(
     if basis is not None:
         allocation = product(basis, product(allocation, transpose(basis)))
         allocation = (allocation + allocation.T) / 2
-    gain = max(0.0, 1 - found.dose.error / dose.error)
-    return BetterAllocation(allocation, found.dose.prompts, found.dose.error, cap, kind, gain)
+    # The start is shift.data but for what that mixes between the shift and the rest.
+    gain = max(0.0, 1 - (1 - found.gain) * found.start_error / dose.error)
+    return BetterAllocation(allocation, found.dose.prompts, found.dose.error, cap, kind, gain, found.search)
 
 
 def _allocation_basis(shift: Shift) -> tuple[Array | None, Array, Array, Any]:
@@ -310,8 +338,8 @@ def plan_file(path: Path) -> Plan:
         shift = Shift(sigma0, delta, everything, config.eta)
         return plan(
             shift,
-            config.length,
-            config.max_prompts,
+            length=config.length,
+            max_prompts=config.max_prompts,
             rl_prompts=config.rl_prompts,
             training=training,
             sources=pool,
@@ -322,8 +350,8 @@ def plan_file(path: Path) -> Plan:
         shift = Shift.aligned(sigma0, delta, config.eta, config.interference or 0.0)
     return plan(
         shift,
-        config.length,
-        config.max_prompts,
+        length=config.length,
+        max_prompts=config.max_prompts,
         rl_prompts=config.rl_prompts,
         training=training,
         budget=None if config.budget is None else (config.budget.kind, config.budget.cap),

@@ -1,23 +1,25 @@
 """Which stage: none, SFT, outcome supervision / RL, or SFT then RL, from what each promises within T steps.
 
-Validated against real training runs on shifts that the rule never saw: docs/derivations/planner.md.
+All four are forecast, which gives their order; a number is told only where real training runs on shifts that
+nothing was built on came out within a fifth of it, and is withheld, with a reason, elsewhere. Both the order
+and the numbers are judged in docs/derivations/planner.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from datadose.planner.dynamics import (
     Ground,
+    PostTraining,
     Reward,
     State,
     after_outcome,
     after_sft,
-    long_prompt_path,
     sample_edge,
     start_curvature,
 )
@@ -37,18 +39,81 @@ _WORTH_A_STAGE = 0.02
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What one choice of stages promises."""
+class Forecast:
+    """What one choice of stages comes to by the formulas, whether or not they are known to hold there."""
 
     stage: Stage
     demonstrations: int
     outcome_prompts: int
     error: float
-    """Predicted one-step post-test error / d."""
+    """One-step post-test error / d."""
     pass_rate: float
-    """Predicted pass rate of the verifiable reward on the target's prompts."""
+    """Pass rate of the verifiable reward on the target's prompts."""
     has_signal: bool
     """Whether its RL stage, if it has one, sees enough passing samples to learn (always for dense)."""
+    correction: float
+    """The O(1/d) correction that the error leaves out, over the error (``Ground.correction``)."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What one choice of stages promises, as far as that is known."""
+
+    stage: Stage
+    demonstrations: int
+    outcome_prompts: int
+    error: float | None
+    """Predicted one-step post-test error / d; None where no forecast of it can be trusted."""
+    pass_rate: float | None
+    """Predicted pass rate of the verifiable reward on the target's prompts, or None likewise."""
+    has_signal: bool
+    """Whether its RL stage, if it has one, sees enough passing samples to learn (always for dense)."""
+    note: str | None = None
+    """Why a number is withheld; None if none is."""
+
+    @classmethod
+    def of(cls, forecast: Forecast, training: PostTraining) -> Outlook:
+        """The forecast without what cannot be trusted under this ``training``.
+
+        RL is told where a theorem covers it, one thinking step with a dense reward, and where a verifiable
+        reward is paid too rarely to move the model.
+        """
+        told = cls(
+            forecast.stage,
+            forecast.demonstrations,
+            forecast.outcome_prompts,
+            forecast.error,
+            forecast.pass_rate,
+            forecast.has_signal,
+        )
+        if forecast.stage in ("rl", "sft then rl"):
+            if training.reward == "verifiable" and forecast.has_signal:
+                return replace(told, error=None, pass_rate=None, note=_PAID)
+            if training.reward == "dense" and training.chain_steps > 1:
+                return replace(told, error=None, pass_rate=None, note=_LONG_CHAINS)
+        if not error_is_known(forecast.correction):
+            return replace(told, error=None, note=_FEW_DIRECTIONS)
+        return told
+
+
+def error_is_known(correction: float) -> bool:
+    """Whether an error with this relative O(1/d) correction is told: the next order is about as large."""
+    return abs(correction) <= _LARGE_CORRECTION
+
+
+_LARGE_CORRECTION = 0.1
+_LONG_CHAINS = (
+    "where RL with more than one thinking step ends is not forecast: no formula is known to hold for it on "
+    "prompts of finite length"
+)
+_PAID = (
+    "where RL ends that a verifiable reward moves is not forecast: it depends on the course of training, and "
+    "directions that the reward does not judge drift"
+)
+_FEW_DIRECTIONS = (
+    "the error is not forecast: with so few directions, or so nearly as many prompts as directions, its mean "
+    "is far from the limit that is known"
+)
 
 
 @dataclass(frozen=True)
@@ -63,9 +128,11 @@ class StageChoice:
     stable_step: float
     """Largest stable step of gradient descent on the outcome loss L_OS at the pretrained model."""
     steps_needed: int | None
-    """Steps, at half of that, until outcome supervision's predicted error is within 5 percent of its end."""
+    """Steps, at half of that, until outcome supervision's predicted error is within 5 percent of its end.
+
+    None above a million, and for more than one thinking step, where that error is not known."""
     is_exact: bool
-    """Whether the outcome stage is predicted by the exact theorem (k = 1) or long-prompt dynamics (k > 1)."""
+    """Whether the outcome stage is forecast by the exact theorem (k = 1) or long-prompt dynamics (k > 1)."""
     reward: Reward
     outlooks: tuple[Outlook, ...]
 
@@ -79,53 +146,64 @@ def choose_stage(
 ) -> StageChoice:
     """Compare none, SFT on ``columns``, RL and SFT then RL (half of the steps each) and recommend one.
 
-    The measure is the predicted error for a dense reward, the predicted pass rate for a verifiable one; a
+    The measure is the forecast error for a dense reward, the forecast pass rate for a verifiable one; a
     choice with more stages must be better by 2 percent (0.02 in pass rate).
     """
-    T, verifiable = ground.training.steps, ground.training.reward == "verifiable"
-    demonstrations = round(sum(c.count for c in columns))
-    base, taught = State(ground.model.V0), after_sft(ground, columns, T)
-    halfway = after_sft(ground, columns, max(1, T // 2))
-    outlooks = [
-        Outlook("none", 0, 0, ground.error(base), ground.pass_rate(base), has_signal=True),
-        Outlook("sft", demonstrations, 0, ground.error(taught), ground.pass_rate(taught), has_signal=True),
-    ]
-    second: tuple[tuple[Stage, State, int], ...] = (
-        ("rl", base, T),
-        ("sft then rl", halfway, max(1, T - T // 2)),
-    )
-    for stage, start, steps in second:
-        state, error = after_outcome(ground, start, outcome_prompts, steps)
-        passed, progress = ground.pass_rate(state), 1.0
-        if verifiable:
-            before = ground.pass_rate(start)
-            progress = _progress(ground, before, steps)
-            error = progress * error + (1 - progress) * ground.error(start)
-            passed = progress * passed + (1 - progress) * before
-        count = demonstrations if stage == "sft then rl" else 0
-        signal = progress > _NO_SIGNAL
-        outlooks.append(Outlook(stage, count, outcome_prompts, error, passed, signal))
+    training = ground.training
+    forecasts = forecast_stages(ground, columns, outcome_prompts)
     # Where no choice passes often enough to be told apart by its pass rate, the error decides.
-    verifiable = verifiable and max(outlook.pass_rate for outlook in outlooks) > _WORTH_A_STAGE
-    chosen = outlooks[0]
-    for outlook in outlooks[1:]:
-        idle = outlook.stage in ("sft", "sft then rl") and demonstrations == 0
-        if not idle and _better(outlook, chosen, verifiable=verifiable):
-            chosen = outlook
+    verifiable = training.reward == "verifiable"
+    verifiable = verifiable and max(forecast.pass_rate for forecast in forecasts) > _WORTH_A_STAGE
+    chosen = forecasts[0]
+    for forecast in forecasts[1:]:
+        idle = forecast.stage in ("sft", "sft then rl") and forecast.demonstrations == 0
+        if not idle and _better(forecast, chosen, verifiable=verifiable):
+            chosen = forecast
     regime: Literal["incremental", "novel"] = "incremental" if spectral_radius < 1 else "novel"
     step, needed = _outcome_speed(ground, outcome_prompts)
-    reason = _reason(chosen, outlooks, spectral_radius, verifiable=verifiable)
-    exact = ground.training.chain_steps == 1
+    outlooks = tuple(Outlook.of(forecast, training) for forecast in forecasts)
     return StageChoice(
         chosen.stage,
-        reason,
+        _reason(chosen.stage, outlooks, spectral_radius, verifiable=verifiable),
         spectral_radius,
         regime,
         step,
         needed,
-        exact,
-        ground.training.reward,
-        tuple(outlooks),
+        training.chain_steps == 1,
+        training.reward,
+        outlooks,
+    )
+
+
+def forecast_stages(
+    ground: Ground, columns: Sequence[Columns], outcome_prompts: int
+) -> tuple[Forecast, Forecast, Forecast, Forecast]:
+    """What none, SFT on ``columns``, RL and SFT then RL (half of the steps each) come to by the formulas."""
+    T, demonstrations = ground.training.steps, round(sum(c.count for c in columns))
+    base, taught = State(ground.model.V0), after_sft(ground, columns, T)
+    halfway = after_sft(ground, columns, max(1, T // 2))
+
+    def reinforced(stage: Stage, start: State, steps: int, count: int) -> Forecast:
+        state, error = after_outcome(ground, start, outcome_prompts, steps)
+        passed, progress = ground.pass_rate(state), 1.0
+        if ground.training.reward == "verifiable":
+            before = ground.pass_rate(start)
+            progress = _progress(ground, before, steps)
+            error = progress * error + (1 - progress) * ground.error(start)
+            passed = progress * passed + (1 - progress) * before
+        signal = progress > _NO_SIGNAL
+        correction = ground.correction(state if signal else start)
+        return Forecast(stage, count, outcome_prompts, error, passed, signal, correction)
+
+    def plain(stage: Stage, state: State, count: int) -> Forecast:
+        correction = ground.correction(state)
+        return Forecast(stage, count, 0, ground.error(state), ground.pass_rate(state), True, correction)
+
+    return (
+        plain("none", base, 0),
+        plain("sft", taught, demonstrations),
+        reinforced("rl", base, T, 0),
+        reinforced("sft then rl", halfway, max(1, T - T // 2), demonstrations),
     )
 
 
@@ -136,59 +214,77 @@ def _progress(ground: Ground, pass_rate: float, steps: int) -> float:
     return passes / (passes + ENOUGH_PASSES)
 
 
-def _better(outlook: Outlook, chosen: Outlook, *, verifiable: bool) -> bool:
+def _better(outlook: Forecast, chosen: Forecast, *, verifiable: bool) -> bool:
     if verifiable:
         return outlook.pass_rate > chosen.pass_rate + _WORTH_A_STAGE
     return outlook.error < (1 - _WORTH_A_STAGE) * chosen.error
 
 
 def _outcome_speed(ground: Ground, prompts: int) -> tuple[float, int | None]:
-    """Largest stable step of L_OS at the start, and steps until the error settles (None: above 1e6)."""
+    """Largest stable step of L_OS at the start, and steps until the error settles (see StageChoice)."""
     model, k = ground.model, ground.training.chain_steps
+    if k > 1:
+        return 2 / start_curvature(model.V0, model.target, k), None
     columns = Columns(prompts, model.test_second_moment, model.target)
-    # L_OS of one step has curvature Phi Phi^T / B; more steps are told for long prompts.
-    curvature = sample_edge([columns]) / prompts if k == 1 else start_curvature(model.V0, model.target, k)
     counts = [int(T) for T in np.unique(np.geomspace(1, 1e6, 25).round())]
-    path = long_prompt_path(ground, model.V0, counts) if k > 1 else [model.V0] * len(counts)
-    errors = [
-        after_outcome(ground, State(model.V0), prompts, T, V)[1] for T, V in zip(counts, path, strict=True)
-    ]
+    errors = [after_outcome(ground, State(model.V0), prompts, T)[1] for T in counts]
     settled = [abs(error - errors[-1]) <= _SETTLED * abs(errors[-1]) for error in errors]
     first = next(i for i in range(len(counts)) if all(settled[i:]))
-    return 2 / curvature, None if first == len(counts) - 1 else counts[first]
+    # L_OS of one step has curvature Phi Phi^T / B.
+    return 2 * prompts / sample_edge([columns]), None if first == len(counts) - 1 else counts[first]
 
 
-def _reason(chosen: Outlook, outlooks: list[Outlook], radius: float, *, verifiable: bool) -> str:
-    """One sentence: what is recommended and on which numbers."""
+def show_pass_rate(rate: float) -> str:
+    """Three digits; what is below a thousandth is as good as never."""
+    return f"< {_RARELY}" if rate < _RARELY else f"{rate:.3g}"
 
-    def measure(outlook: Outlook) -> str:
-        return f"pass rate {outlook.pass_rate:.3g}" if verifiable else f"error {outlook.error:.3g}"
 
+_RARELY = 1e-3
+
+
+def _reason(chosen: Stage, outlooks: Sequence[Outlook], radius: float, *, verifiable: bool) -> str:
+    """One sentence: what is recommended and on which numbers, of which none is withheld."""
     none, sft, rl, both = outlooks
+
+    def measure(outlook: Outlook) -> str | None:
+        if verifiable:
+            return None if outlook.pass_rate is None else f"pass rate {show_pass_rate(outlook.pass_rate)}"
+        return None if outlook.error is None else f"error {outlook.error:.3g}"
+
     reach = "within reach of" if radius < 1 else "new to"
     size = f"the shift is {reach} the pretrained model (radius {radius:.2g})"
-    rl_promise = (
-        f"RL on {rl.outcome_prompts} prompts promises {measure(rl)}"
-        if rl.has_signal
-        else f"RL has no signal there (pass rate {rl.pass_rate:.1g})"
+    if not rl.has_signal:
+        rl_promise = f"RL has no signal there (pass rate {show_pass_rate(none.pass_rate or 0.0)} before it)"
+    elif measure(rl) is None:
+        rl_promise = f"what RL on {rl.outcome_prompts} prompts comes to is not forecast"
+    else:
+        rl_promise = f"RL on {rl.outcome_prompts} prompts promises {measure(rl)}"
+    many = sft.demonstrations
+    against = f"{measure(sft)} " + (
+        f"after SFT on {many} demonstrations" if many else "without it; no demonstrations help"
     )
-    if chosen.stage == "none":
+    unknown = "(by how much is not forecast)"
+    if chosen == "none":
         return (
             f"no stage: {size}, and none improves on its {measure(none)} by more than 2 percent; {rl_promise}"
         )
-    if chosen.stage == "sft":
+    if chosen == "sft":
+        return f"SFT on {many} demonstrations: {size}, SFT promises {measure(sft)}; {rl_promise}"
+    if chosen == "rl":
+        promise = f"promises {measure(rl)} against" if measure(rl) else f"should improve {unknown} on"
         return (
-            f"SFT on {sft.demonstrations} demonstrations: {size}, SFT promises {measure(sft)}; {rl_promise}"
+            f"RL (outcome supervision) on {rl.outcome_prompts} target prompts: {size}, it {promise} {against}"
         )
-    if chosen.stage == "rl":
-        many = sft.demonstrations
-        against = f"after SFT on {many} demonstrations" if many else "without it; no demonstrations help"
-        return (
-            f"RL (outcome supervision) on {rl.outcome_prompts} target prompts: {size}, it promises "
-            f"{measure(rl)} against {measure(sft)} {against}"
-        )
-    gap = f"beats RL alone ({measure(rl)})" if rl.has_signal else "gives RL the signal that it lacks"
+    if not rl.has_signal:
+        gap = "gives RL the signal that it lacks"
+    else:
+        gap = f"beats RL alone ({measure(rl)})" if measure(rl) else "should beat RL alone"
+    known = (
+        f"the two promise {measure(both)}"
+        if measure(both)
+        else f"the two should improve {unknown} on {against}"
+    )
     return (
         f"SFT on {both.demonstrations} demonstrations, then RL on {both.outcome_prompts} target prompts: "
-        f"{size}, the two promise {measure(both)}, and SFT first {gap}"
+        f"{size}, {known}, and SFT first {gap}"
     )

@@ -130,12 +130,18 @@ class Equivalent:
         return self if self.unit == 1 else self.scaled(self.unit)
 
     def _residuals(self, rows: Array | None) -> Array:
-        """tr of the clean residuals' second moments at Vbar, (F,); over some ``rows`` of the answer alone."""
-        seen = self.mean if rows is None else rows.T @ dense(self.mean)
-        m = len(self.mean) if rows is None else rows.shape[1]
+        """tr of the clean residuals' second moments at Vbar, (F,), over some ``rows`` of the answer alone.
+
+        ``rows`` is an orthonormal basis (d, m) or a 0/1 spectrum; None is all of them.
+        """
+        if rows is None or is_spectrum(rows):
+            inside = np.ones(len(self.mean)) if rows is None else rows
+            seen, m = product(inside, self.mean), float(inside.sum())
+        else:
+            seen, m = rows.T @ dense(self.mean), float(rows.shape[1])
         found = np.array([trace_between(transpose(seen), C) for C in self.features.moments])
         for place, c in zip(self.features.first, self.columns, strict=True):
-            if rows is None:
+            if rows is None or is_spectrum(rows):
                 pull = trace_product(c.cross, seen)
             else:
                 pull = float((product(rows.T, c.cross) * seen).sum())
@@ -195,7 +201,10 @@ class Equivalent:
         return self._spread_of(None)
 
     def _spread_of(self, rows: Array | None) -> Array:
-        m = len(self.mean) if rows is None else rows.shape[1]
+        if rows is None:
+            m = float(len(self.mean))
+        else:
+            m = float(rows.sum()) if is_spectrum(rows) else float(rows.shape[1])
         own = self._scaled @ self._residuals(rows) + m * self.features.counts * self._noise
         return self._looped(self._overlap, own)
 
@@ -211,8 +220,8 @@ class Equivalent:
     def variance(self, M: Array, rows: Array | None = None) -> float:
         """E tr((V* - Vbar) M (V* - Vbar)^T) for a symmetric M; not divided by d.
 
-        With ``rows``, an orthonormal basis (d, m), the trace is over these directions of the answer alone:
-        fitting noise does not spread evenly over them.
+        With ``rows``, an orthonormal basis (d, m) or a 0/1 spectrum (d,), the trace is over these directions
+        of the answer alone: fitting noise does not spread evenly over them.
         """
         if not self.columns:
             return 0.0

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 from scipy.sparse.linalg import LinearOperator, eigsh
 from scipy.stats import ncx2
 
@@ -31,6 +30,7 @@ from datadose.covariance import (
 )
 from datadose.errors import reject, require_integer, require_number
 from datadose.prompts import draw_wishart
+from datadose.theory.chi_square import weighted_chi_square
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 
@@ -303,27 +303,6 @@ def expected_dense_reward(V: Array, weights: Array, covariances: Array, steps: i
     """Mean over prompts and policy a = what_k + sigma xi of -||a - w*||^2: -(2 L_OS + d sigma^2)."""
     require_number("noise", noise, 0, np.inf)
     return -(2 * outcome_loss(V, weights, covariances, steps) + len(weights) * noise**2)
-
-
-def weighted_chi_square(weights: Array, x: float) -> float:
-    """P(sum_i lambda_i z_i^2 <= x) = (1/2 pi i) int e^K ds, K = s x - log s - sum log(1 + 2 lambda_i s)/2.
-
-    The trapezoidal rule along the parabola of steepest descent through the saddle point on s > 0: all
-    singularities lie on s <= 0, and the relative error stays near rounding however small the probability.
-    """
-    weights = weights[weights > 0]
-    if x == 0 or len(weights) == 0:
-        return float(len(weights) == 0)
-    ends = 0.5 / x, (2 + len(weights)) / x
-    c = brentq(lambda s: x - 1 / s - (weights / (1 + 2 * weights * s)).sum(), *ends, xtol=1e-14 * ends[0])
-    pulls = 2 * weights / (1 + 2 * weights * c)
-    width = 1 / np.sqrt(1 / c**2 + (pulls**2).sum() / 2)
-    bend = width**3 / 6 * (2 / c**3 + (pulls**3).sum())
-    theta = np.arange(0, 12, 1 / 16)
-    s = c + width * (1j * theta - bend * theta**2)
-    integrand = np.exp(s * x - np.log(s) - np.log1p(2 * weights * s[:, None]).sum(axis=1) / 2)
-    heights = np.imag(integrand * width * (1j - 2 * bend * theta)) / (16 * np.pi)
-    return float(min(1.0, heights.sum() - heights[0] / 2))
 
 
 def _each(S: Array, rows: Array) -> Array:

@@ -52,7 +52,7 @@ def layout(setting: Setting) -> html.Div:
             ),
             graph(
                 "learning-chart",
-                "Learning curves (RL with a dense reward)",
+                "Learning curves (RL with a dense reward, one thinking step)",
                 "Predicted error by optimiser steps",
                 size="medium",
             ),
@@ -80,6 +80,8 @@ def register(app: Dash) -> None:
         setting = make_setting(shown)
         colors, choice = palette(scheme), answers.stages(setting)
         needed = "over a million" if choice.steps_needed is None else f"{choice.steps_needed:,}"
+        if setting.chain_steps > 1:
+            needed = "not known"
         numbers = tiles(
             [
                 (f"{answers.radius(setting):.2g}", f"spectral radius of the shift: {choice.regime}"),

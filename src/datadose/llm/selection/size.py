@@ -68,7 +68,7 @@ def plan_size(
     delta[: geometry.shifted] = geometry.eigenvalues[: geometry.shifted] - geometry.threshold
     r = interference(candidates, geometry)
     shift = Shift.aligned(np.ones(len(delta)), delta, ETA, r)
-    found = plan(shift, record["length"], available)
+    found = plan(shift, length=record["length"], max_prompts=available)
     size = min(max(found.prompts, floor), available)
     record |= {
         "sigma0": "identity (whitened)",
