@@ -182,7 +182,7 @@ def _predict_json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> l
 
 @pytest.mark.parametrize("form", ["exact", "first-order", "as-printed"])
 def test_predict_json_is_the_theory(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    counts = [1, 10, 39, 41, 200]
+    counts = [1, 10, 38, 42, 200]
     rows = _predict_json([*PREDICT[:-1], *map(str, counts), "--form", form], capsys)
     shift = Shift.two_block(40, 20, 0.1, 0.2, 0.1)
     assert [row["prompts"] for row in rows] == counts
@@ -216,12 +216,24 @@ def test_predict_at_the_peak_is_null_with_a_reason(
     interference: str, form: str, peak: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = with_option("--interference", interference)[:-1]
-    rows = _predict_json([*arguments, str(peak - 1), str(peak), str(peak + 1), "--form", form], capsys)
-    assert rows[1]["predicted"] is None
-    assert str(peak) in rows[1]["reason"]
-    for row in (rows[0], rows[2]):
+    counts = [str(peak + side) for side in (-2, -1, 0, 1, 2)]
+    rows = _predict_json([*arguments, *counts, "--form", form], capsys)
+    for row in rows[1:-1]:
+        assert row["predicted"] is None
+        assert f"within 1 of rank(A) = {peak}" in row["reason"]
+    for row in (rows[0], rows[-1]):
         assert row["predicted"] > 0
         assert "reason" not in row
+
+
+def test_predict_with_the_shortest_prompts_is_null_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """E ||phi||^{-2} is infinite for one or two examples: so is the mean where prompts are interpolated."""
+    for length in ("1", "2", "3"):
+        given = [*with_option("--length", length)[:-1], "1", "30", "42"]
+        rows = _predict_json(given, capsys)
+        assert [row["predicted"] is None for row in rows] == [length != "3", length != "3", False]
+        if length != "3":
+            assert "length <= 2 and 1 <= B <= rank(A) = 40" in rows[0]["reason"]
 
 
 def test_predict_simulates_on_request(capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,8 +329,8 @@ def test_predict_with_the_finite_size_correction(capsys: pytest.CaptureFixture[s
     plain = _predict_json(given, capsys)
     corrected = _predict_json([*given, "--finite-size"], capsys)
     assert 1.08 < corrected[0]["predicted"] / plain[0]["predicted"] < 1.09
-    assert plain[1]["predicted"] > 0
-    assert corrected[1]["predicted"] is None
-    assert "within 1 of rank(A) = 40" in corrected[1]["reason"]
+    for rows in (plain, corrected):
+        assert rows[1]["predicted"] is None
+        assert "within 1 of rank(A) = 40" in rows[1]["reason"]
     assert run_main([*given, "--form", "first-order", "--finite-size"]) == 2
     assert "finite_size" in capsys.readouterr().err

@@ -82,3 +82,30 @@ def test_rounding_noise_is_not_an_error() -> None:
     matrix = random_psd(30, seed=3, rank=4)
     assert np.linalg.eigvalsh(matrix)[0] < 1e-12
     cov.validate_covariance("data", matrix * (1 + 1e-14))
+
+
+@pytest.mark.parametrize("form", ["matrix", "spectrum"])
+def test_few_digits_leave_the_rank_as_it_is(form: str) -> None:
+    """In float32 eigenvalues are known to 1e-7 of the largest: what lies below 1e-5 is removed."""
+    A = random_psd(30, seed=5, rank=7)
+    given = A.astype(np.float32) if form == "matrix" else np.linalg.eigvalsh(A.astype(np.float32))
+    assert given.dtype == np.float32
+    known = cov.validate_covariance("data", given)
+    assert known.dtype == np.float64
+    assert cov.rank(known) == 7
+
+
+def test_a_matrix_of_few_digits_is_refused_with_the_remedy() -> None:
+    A = random_psd(30, seed=5, rank=7)
+    printed = np.array([[float(f"{x:.6g}") for x in row] for row in A])
+    with pytest.raises(InputError, match="keep the eigenvalues above the rounding"):
+        cov.validate_covariance("data", printed)
+    values, vectors = np.linalg.eigh(printed)
+    keep = values > 1e-5 * values[-1]
+    mended = cov.validate_covariance("data", (vectors[:, keep] * values[keep]) @ vectors[:, keep].T)
+    assert cov.rank(mended) == 7
+
+
+def test_complex_numbers_are_no_covariance() -> None:
+    with pytest.raises(InputError, match="complex"):
+        cov.validate_covariance("data", np.eye(3) * (1 + 1j))

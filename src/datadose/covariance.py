@@ -19,7 +19,11 @@ Array: TypeAlias = NDArray[np.float64]
 """A float64 array: a spectrum (d,), a matrix (d, d), or the shape that the function states."""
 
 RELATIVE_ZERO = 1e-10
-"""Eigenvalues below this fraction of the largest count as zero (rank, range, PSD check)."""
+"""Eigenvalues of a covariance below this fraction of the largest count as zero (rank, range, PSD check)."""
+
+_COARSE_ZERO = {np.dtype(np.float32): 1e-5, np.dtype(np.float16): 1e-2}
+"""The same where a covariance comes in fewer digits; what lies below it is removed on arrival."""
+
 LARGEST_DIMENSION = 1_000_000
 """Of a spectrum that is read from a file or made from numbers."""
 LARGEST_MATRIX = 20_000
@@ -37,34 +41,99 @@ def require_size(field: str, shape: tuple[int, ...]) -> None:
 def validate_covariance(field: str, value: Any, dimension: int | None = None) -> Array:
     """``value`` as a float64 spectrum (d,) or symmetric PSD matrix (d, d).
 
+    Eigenvalues within 1e-10 of the largest below zero are rounding and pass (1e-5 in float32). In float32,
+    eigenvalues below 1e-5 of the largest are rounding too and become exactly zero.
+
     Raises :class:`~datadose.errors.InputError` naming ``field`` if it is empty, not numeric, not finite, of
-    the wrong size, not square, not symmetric or not PSD (an eigenvalue below -1e-10 of the largest).
+    the wrong size, not square, not symmetric or not PSD.
     """
     allowed = "a spectrum of shape (d,) or a symmetric PSD matrix of shape (d, d), finite"
-    try:
-        C = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        reject(field, type(value).__name__, allowed)
+    given = _numbers(field, value, allowed)
+    C, zero = given.astype(np.float64), _COARSE_ZERO.get(given.dtype, RELATIVE_ZERO)
     if C.ndim not in (1, 2) or C.size == 0 or (C.ndim == 2 and C.shape[0] != C.shape[1]):
         reject(field, f"shape {C.shape}", allowed)
     if dimension is not None and C.shape[0] != dimension:
         reject(field, f"shape {C.shape}", f"dimension {dimension}, as in the other covariances")
-    if not np.isfinite(C).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(C))[0])
-        reject(field, f"{C[where]} at index {where}", allowed)
+    _require_finite(field, C, allowed)
     scale = float(np.abs(C).max())
     if C.ndim == 2:
         asymmetry = float(np.abs(C - C.T).max())
-        if asymmetry > RELATIVE_ZERO * scale:
-            reject(field, f"an asymmetric matrix (largest difference {asymmetry:.3g})", allowed)
+        if asymmetry > zero * scale:
+            mend = f"{allowed}; if the difference is rounding, give (C + C.T) / 2"
+            reject(field, f"an asymmetric matrix (largest difference {asymmetry:.3g})", mend)
         C = (C + C.T) / 2
-    smallest = float(C.min() if C.ndim == 1 else np.linalg.eigvalsh(C)[0])
-    if smallest < -RELATIVE_ZERO * scale:
-        reject(field, f"smallest eigenvalue {smallest:.6g}", allowed)
+    if not _is_psd(C, zero * scale):
+        smallest = float(C.min() if C.ndim == 1 else np.linalg.eigvalsh(C)[0])
+        mend = (
+            f"{allowed}, eigenvalues >= {-zero * scale:.3g}; if a negative one is rounding (few digits), cut "
+            "the matrix to its range: keep the eigenvalues above the rounding and set the others to 0"
+        )
+        reject(field, f"smallest eigenvalue {smallest:.6g}", mend)
     if C.ndim == 1:
         C = np.maximum(C, 0.0)
+    if zero > RELATIVE_ZERO:
+        C = _without_small(C, zero)
     C.setflags(write=False)
     return C
+
+
+def validate_operator(field: str, value: Any, dimension: int | None = None) -> Array:
+    """``value`` as a float64 operator on R^d: a spectrum (d,) or any real matrix (d, d); any d if not given.
+
+    Raises :class:`~datadose.errors.InputError` naming ``field`` if it is no array of numbers, not finite or
+    of another shape.
+    """
+    d = dimension if dimension is not None else "d"
+    allowed = f"an array of shape ({d},) or ({d}, {d}), finite"
+    if not isinstance(value, np.ndarray) or value.ndim == 0:
+        reject(field, type(value).__name__, allowed)
+    dimension = len(value) if dimension is None else dimension
+    V = np.asarray(_numbers(field, value, allowed), dtype=np.float64)
+    if V.shape not in ((dimension,), (dimension, dimension)):
+        reject(field, f"shape {V.shape}", allowed)
+    _require_finite(field, V, allowed)
+    return V
+
+
+def _numbers(field: str, value: Any, allowed: str) -> NDArray[Any]:
+    """A new array of real numbers, of the type that they come in."""
+    try:
+        found = np.array(value)
+        if found.dtype.kind not in "fiubc":
+            found = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        reject(field, type(value).__name__, allowed)
+    if found.dtype.kind == "c":
+        reject(field, "complex numbers", allowed)
+    return found
+
+
+def _require_finite(field: str, M: Array, allowed: str) -> None:
+    if not np.isfinite(M).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(M))[0])
+        reject(field, f"{M[where]} at index {where}", allowed)
+
+
+def _is_psd(C: Array, slack: float) -> bool:
+    """Whether no eigenvalue is below -slack; for matrices by one Cholesky factorisation."""
+    if C.ndim == 1:
+        return bool(C.min() >= -slack)
+    if slack == 0:
+        return True
+    try:
+        np.linalg.cholesky(C / slack + np.eye(len(C)))
+    except np.linalg.LinAlgError:
+        return bool(np.linalg.eigvalsh(C)[0] >= -slack)
+    return True
+
+
+def _without_small(C: Array, zero: float) -> Array:
+    """``C`` with the eigenvalues below ``zero`` of the largest set to 0."""
+    if C.ndim == 1:
+        return np.where(zero * C.max() < C, C, 0.0)
+    values, vectors = np.linalg.eigh(C)
+    keep = values > zero * values[-1]
+    return np.asarray((vectors[:, keep] * values[keep]) @ vectors[:, keep].T)
 
 
 def is_spectrum(M: Array) -> bool:
@@ -130,6 +199,13 @@ def trace_product(X: Array, Y: Array) -> float:
     return float((X * Y).sum() if is_spectrum(X) else (X * Y.T).sum())
 
 
+def trace_between(columns: Array, M: Array) -> float:
+    """tr(X^T M X) for ``columns`` X, a spectrum or a matrix (d, r)."""
+    if is_spectrum(columns):
+        return float(diagonal(M) @ columns**2)
+    return float((columns * left_multiply(M, columns)).sum())
+
+
 def diagonal(M: Array) -> Array:
     """The diagonal (a spectrum is its own)."""
     return M if is_spectrum(M) else M.diagonal()
@@ -189,11 +265,12 @@ def rotated(M: Array, basis: Array) -> Array:
 
 
 def spectral_basis(matrix: Array) -> tuple[Array, Array | None]:
-    """Eigenvalues of a covariance (clipped at 0) and its basis (None for a spectrum: its own)."""
-    if is_spectrum(matrix):
-        return matrix, None
-    values, vectors = np.linalg.eigh(matrix)
-    return np.clip(values, 0.0, None), vectors
+    """Eigenvalues of a covariance and its basis (None for a spectrum: its own).
+
+    Eigenvalues that count as zero are exactly zero.
+    """
+    values, vectors = (matrix, None) if is_spectrum(matrix) else np.linalg.eigh(matrix)
+    return np.where(values > RELATIVE_ZERO * max(values.max(), 0.0), values, 0.0), vectors
 
 
 def pseudo_inverse(M: Array) -> Array:

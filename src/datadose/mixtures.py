@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datadose.covariance import RELATIVE_ZERO, Array, validate_covariance, wishart_second_moment
+from datadose.covariance import Array, validate_covariance, validate_operator, wishart_second_moment
 from datadose.errors import reject, require_integer
 from datadose.prompts import Moments, NoisyMoments, Seed, draw_moments, draw_noisy_moments, random_stream
 from datadose.theory.asymptotics import Source
@@ -117,15 +117,20 @@ def simulate_mixture_error(
     ``mixture_error``, with whole numbers of prompts. O(d^2 N) a seed, independent of the prompts' lengths.
     Where the number of columns is within one of a peak the mean is infinite and the simulated one means
     nothing.
+
+    Raises InputError for a number of prompts that is not whole, and for any other value out of range.
     """
     chosen = list(range(require_integer("seeds", seeds, 1))) if isinstance(seeds, int) else list(seeds)
     if not chosen:
         reject("seeds", seeds, "at least one seed")
-    target = validate_covariance("target", target, len(V0))
+    target = validate_covariance("target", target)
+    V0 = validate_operator("V0", V0, len(target))
     second_moment = wishart_second_moment(target, require_integer("test_length", test_length, 1))
     errors = []
     for seed in chosen:
         columns, answers = draw_mixture(sources, eta, chain_steps, seed=seed)
-        V = nearest_fit(columns, answers, V0, relative_zero=RELATIVE_ZERO)
+        if len(columns) != len(target):
+            reject("target", f"dimension {len(target)}", f"dimension {len(columns)}, as in the sources")
+        V = nearest_fit(columns, answers, V0)
         errors.append(quadratic_error(V, target, second_moment))
     return MixtureErrors(np.array(errors))

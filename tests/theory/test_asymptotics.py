@@ -64,7 +64,7 @@ def dense_shift(d: int, seed: int = 0, rank: int | None = None) -> Shift:
 @pytest.mark.parametrize("shift", [Shift.two_block(**BLOCK, interference=0.05), dense_shift(20)])
 def test_exact_form_equals_the_single_source_formulas(shift: Shift) -> None:
     d = shift.dimension
-    for B in (0.1 * d, 0.5 * d, 0.95 * d, 1.1 * d, 4 * d):
+    for B in (0.1 * d, 0.5 * d, d - 1.01, 1.1 * d, 4 * d):
         assert predict_error(shift, B, 50) == pytest.approx(single_source_error(shift, B, 50), rel=1e-9)
 
 
@@ -75,7 +75,7 @@ def test_spectra_and_dense_matrices_agree_in_any_basis(form: str) -> None:
     dense = Shift(
         *(rotation * M @ rotation.T for M in (spectral.sigma0, spectral.delta, spectral.data)), spectral.eta
     )
-    for B in (0, 3, 11, 14, 60):
+    for B in (0, 3, 10.9, 14, 60):
         assert predict_error(dense, B, 30, form=form) == pytest.approx(
             predict_error(spectral, B, 30, form=form), rel=1e-9
         )
@@ -121,9 +121,13 @@ def test_limits_no_prompts_and_many_prompts() -> None:
 def test_exact_form_near_the_peak_is_a_simple_pole(interference: float) -> None:
     """|B - rank| Err tends to the same residue per side: halving the distance doubles the error."""
     shift = Shift.two_block(**BLOCK, interference=interference)
-    rank = shift.data_rank
+    V0, M = pretrained_operator(shift.sigma0, 50), wishart_second_moment(shift.target, 50)
+
+    def error(B: float) -> float:
+        return mixture_equivalent(V0, shift.eta, [Source(shift.data, 50, B)]).error(shift.target, M)
+
     for side in (-1, 1):
-        near, far = (predict_error(shift, rank + side * gap, 50) for gap in (1e-5, 2e-5))
+        near, far = (error(shift.data_rank + side * gap) for gap in (1e-5, 2e-5))
         assert near / far == pytest.approx(2, rel=1e-3)
 
 
@@ -152,11 +156,17 @@ def test_as_printed_differs_below_the_peak_only(B: int, differs: bool) -> None:
     assert (abs(printed / corrected - 1) > 0.01) == differs
 
 
+def first_order(shift: Shift, B: float, n: int) -> float:
+    """The limit formula F(beta), which is finite next to the peak too."""
+    V0 = pretrained_operator(shift.sigma0, n)
+    return first_order_error(V0, shift.eta, Source(shift.data, n, B), shift.target, n)
+
+
 def test_first_order_form_diverges_at_the_peak() -> None:
     """Prop B.2 (i)."""
     shift = Shift.two_block(**BLOCK, interference=0.1)
     for side in (-1, 1):
-        near, far = (predict_error(shift, 60 * (1 + side * e), 100, form="first-order") for e in (1e-5, 1e-3))
+        near, far = (first_order(shift, 60 * (1 + side * e), 100) for e in (1e-5, 1e-3))
         assert near / far == pytest.approx(100, rel=0.05)
 
 
@@ -164,7 +174,7 @@ def test_first_order_form_decreases_past_the_peak() -> None:
     """Prop B.2 (i), with its explicit limit."""
     shift = Shift.two_block(**BLOCK, interference=0.1)
     grid = 60 * (1 + np.geomspace(1e-3, 1e5, 200))
-    curve = np.array([predict_error(shift, B, 100, form="first-order") for B in grid])
+    curve = np.array([first_order(shift, B, 100) for B in grid])
     assert (np.diff(curve) < 0).all()
     mu, a, sigma = 0.5, np.array([0.22, 0.1]), np.array([1.1, 1.0])
     after = -0.2 / a
@@ -213,7 +223,7 @@ def test_minimum_before_the_peak_needs_small_interference() -> None:
     """Prop B.2 (ii) at Figure 5's sizes: true at r = 0.01, not at the figure's own r = 0.1."""
     for r, early in ((0.01, True), (0.1, False)):
         shift = Shift.two_block(600, 300, 0.1, 0.2, r)
-        best = min(predict_error(shift, B, 1000, form="first-order") for B in range(600))
+        best = min(first_order(shift, B, 1000) for B in range(600))
         assert (best < first_order_limits(shift, 1000)[1]) == early
 
 
@@ -221,9 +231,11 @@ def test_minimum_before_the_peak_needs_small_interference() -> None:
 @pytest.mark.parametrize("form", ["exact", "first-order"])
 def test_at_the_peak_the_mean_is_infinite(interference: float, peak: int, form: str) -> None:
     shift = Shift.two_block(**BLOCK, interference=interference)
-    with pytest.raises(PeakError, match=f"prompts: got {peak}"):
-        predict_error(shift, peak, 100, form=form)
-    assert predict_error(shift, peak + 1, 100, form=form) > 1
+    for B in (peak - 1, peak - 0.3, peak, peak + 1):
+        with pytest.raises(PeakError, match=f"prompts: got {B}"):
+            predict_error(shift, B, 100, form=form)
+    for B in (peak - 1.01, peak + 1.01):
+        assert predict_error(shift, B, 100, form=form) > 1
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,13 @@ def _predict(arguments: argparse.Namespace, _: str) -> None:
                 shift, B, arguments.length, form=arguments.form, finite_size=arguments.finite_size
             )
         except PeakError:
-            near = "within 1 of" if arguments.finite_size else "="
-            row.update(
-                predicted=None, reason=f"B {near} rank(A) = {shift.data_rank}: the mean is infinite there"
+            rank = shift.data_rank
+            where = (
+                f"B within 1 of rank(A) = {rank}"
+                if abs(B - rank) <= 1
+                else f"length <= 2 and 1 <= B <= rank(A) = {rank}"
             )
+            row.update(predicted=None, reason=f"{where}: the mean is infinite there")
         row["simulated_mean"] = None if simulated is None else float(simulated.mean[index])
         sem = None if simulated is None or arguments.simulate < 2 else float(simulated.sem[index])
         row.update(simulated_sem=sem, seeds=arguments.simulate or 0)

@@ -88,10 +88,10 @@ def dose_of(model: ErrorModel, data: Array, length: int, max_prompts: int, grid_
     model = model if basis is None else model.rotated(basis)
     along, peak = model.along(model.columns(Source(spectrum, length, 1))), rank(spectrum)
     grid = _grid(max_prompts, peak, grid_points)
-    at_once = dict(zip(grid, along.errors(grid, margin=1).tolist(), strict=True))
+    at_once = dict(zip(grid, along.errors(grid).tolist(), strict=True))
 
     def error(B: int) -> float:
-        return at_once[B] if B in at_once else float(along.errors([B], margin=1)[0])
+        return at_once[B] if B in at_once else float(along.errors([B])[0])
 
     return find_dose(error, max_prompts, peak, grid_points=grid_points)
 

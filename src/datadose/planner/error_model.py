@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from datadose.covariance import Array, rotated, wishart_second_moment
+from datadose.covariance import Array, rotated, validate_operator, wishart_second_moment
 from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
 from datadose.theory.one_source import OneSource
@@ -25,6 +25,8 @@ class ErrorModel:
         target: test covariance Sigma.
         test_length: length n of the test prompts.
         chain_steps: k of the chains; it matters where prompts are noisy.
+
+    Raises InputError for a ``V0`` that is no finite operator of the target's size.
     """
 
     V0: Array
@@ -32,6 +34,9 @@ class ErrorModel:
     target: Array
     test_length: int
     chain_steps: int = 1
+
+    def __post_init__(self) -> None:
+        validate_operator("V0", self.V0, len(self.target))
 
     @cached_property
     def test_second_moment(self) -> Array:
@@ -56,12 +61,12 @@ class ErrorModel:
         return deterministic_equivalent(self.V0, self.eta, counted)
 
     def error(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> float:
-        """Err / d; infinity at a peak and next to it, where the mean over finite prompts does not exist."""
+        """Err / d; infinity where the mean over finite prompts is (see ``Equivalent.infinite_because``)."""
         try:
             equivalent = self.equivalent(columns, counts)
         except PeakError:
             return np.inf
-        if equivalent.distance_to_peak <= 1:
+        if equivalent.infinite_because is not None:
             return np.inf
         return equivalent.error(self.target, self.test_second_moment)
 

@@ -13,7 +13,8 @@ covariance. Values are divided by d. Derivations: docs/derivations/exact_asympto
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -22,19 +23,22 @@ from numpy.typing import ArrayLike
 from datadose.covariance import (
     Array,
     dense,
+    plus,
     product,
     rotated,
-    same_form,
     spectral_basis,
     trace,
     validate_covariance,
+    validate_operator,
     wishart_second_moment,
 )
 from datadose.errors import reject, require_integer, require_number
 from datadose.shift import Shift
-from datadose.theory.equivalent import Columns, Equivalent, Pair, PeakError, deterministic_equivalent
+from datadose.theory.columns import FINITE_MEAN, Columns, Modes, Pair
+from datadose.theory.equivalent import Equivalent, PeakError, deterministic_equivalent
 from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.one_source import OneSource
+from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.printed import printed_error
 from datadose.theory.sft import chain_weight
@@ -65,17 +69,45 @@ class Source:
         A = validate_covariance("covariance", self.covariance)
         require_number("prompts", self.prompts, 0, np.inf)
         n = require_integer("length", self.length, 1)
-        label = require_number("label_noise", self.label_noise, 0, np.inf)
+        label = require_number("label_noise", self.label_noise, 0, np.inf) / n
         demonstration = require_number("demonstration_noise", self.demonstration_noise, 0, np.inf)
-        second_moment, pair = wishart_second_moment(A, n), None
-        weight = chain_weight(eta, chain_steps)
-        if label > 0 and chain_steps == 0:
-            second_moment = second_moment + label / n * A
-        elif label > 0:
-            linear = float(((1 - eta) ** np.arange(chain_steps + 1)).sum())
-            weights = np.array([[weight, linear], [linear, chain_steps + 1]]) / weight
-            pair = Pair(label / n * A, weights)
-        return Columns(self.prompts, second_moment, A, demonstration / weight, pair)
+        paired = label > 0 and chain_steps > 0
+        values, vectors = spectral_basis(A)
+        A = values if vectors is None else A
+        # Label noise of a one-step chain adds to the second moment.
+        second_moment, added = wishart_second_moment(A, n), 0.0 if paired else label
+        weights = _pair_weights(eta, chain_steps) if paired else None
+        return Columns(
+            self.prompts,
+            second_moment + added * A if added else second_moment,
+            A,
+            demonstration / chain_weight(eta, chain_steps),
+            None if weights is None else Pair(label * A, *weights),
+            n,
+            None if vectors is None else _modes(values, vectors, n, added, label if paired else 0.0),
+        )
+
+
+def _pair_weights(eta: float, chain_steps: int) -> tuple[Array, float]:
+    """O = [[c_k, s_k], [s_k, k + 1]] / c_k and its determinant, with s_k = sum_i (1 - eta)^i.
+
+    c_k (k + 1) - s_k^2 = sum_{i < j} (rho^i - rho^j)^2 without cancellation.
+    """
+    powers = (1 - eta) ** np.arange(chain_steps + 1)
+    weight, linear = chain_weight(eta, chain_steps), float(powers.sum())
+    lags = np.arange(1, chain_steps + 1)
+    # rho^i (1 - rho^lag), the second factor as eta times a sum of powers of rho.
+    factors = eta * np.cumsum(powers)[:-1]
+    squares = np.cumsum(powers**2)
+    spread = float((factors**2 * squares[chain_steps - lags]).sum())
+    return np.array([[weight, linear], [linear, chain_steps + 1]]) / weight, spread / weight**2
+
+
+def _modes(values: Array, vectors: Array, n: int, added: float, echo: float) -> Modes:
+    inside = values > 0
+    kept = values[inside]
+    moment = (1 + 1 / n) * kept**2 + (values.sum() / n + added) * kept
+    return Modes(vectors[:, inside], moment, kept, echo * kept)
 
 
 def mixture_equivalent(
@@ -85,17 +117,17 @@ def mixture_equivalent(
 
     ``chain_steps`` = k matters where prompts are noisy. If all sources are spectra they stay so even if
     ``V0`` is dense, which is the quick way for one source in its own eigenbasis.
+
+    Raises PeakError at a peak, InputError for a value out of range or of another dimension.
     """
     columns = [source.columns(eta, chain_steps) for source in sources]
+    sizes = {len(c.cross) for c in columns}
+    if len(sizes) > 1:
+        reject("sources", f"dimensions {[len(c.cross) for c in columns]}", "one dimension")
+    V0 = validate_operator("V0", V0, *sizes)
     if any(c.cross.ndim > 1 for c in columns):
-        columns = [_dense_columns(c) for c in columns]
-        V0 = dense(V0)
+        columns, V0 = [c.dense() for c in columns], dense(V0)
     return deterministic_equivalent(V0, eta, columns)
-
-
-def _dense_columns(c: Columns) -> Columns:
-    pair = None if c.pair is None else replace(c.pair, second_moment=dense(c.pair.second_moment))
-    return replace(c, second_moment=dense(c.second_moment), cross=dense(c.cross), pair=pair)
 
 
 def mixture_error(
@@ -120,18 +152,22 @@ def mixture_error(
         finite_size: add the O(1/d) correction (docs/derivations/finite_size.md).
 
     Raises:
-        PeakError: the number of prompts equals the rank of the data, of all or of some sources (with
-            ``finite_size``: is within 1).
+        PeakError: the mean error over finite prompts is infinite: the number of prompts, of all or of some
+            sources, is within 1 of the rank that they span, or prompts of length 1 or 2 are interpolated.
         InputError: a value outside its range.
     """
     require_number("eta", eta, 0, 2, open_ends=True)
     target = validate_covariance("target", target)
+    V0 = validate_operator("V0", V0, len(target))
     n = require_integer("test_length", test_length, 1)
     require_integer("chain_steps", chain_steps, 0)
     equivalent = mixture_equivalent(V0, eta, sources, chain_steps=chain_steps)
+    if len(equivalent.mean) != len(target):
+        reject("target", f"dimension {len(target)}", f"dimension {len(equivalent.mean)}, as in the sources")
+    equivalent.require_finite()
     error = equivalent.error(target, wishart_second_moment(target, n))
     if finite_size:
-        lengths = [source.length for source in sources if source.prompts > 0]
+        lengths = [int(c.length) for c in equivalent.columns]
         error += finite_size_correction(equivalent, eta, lengths, target, n).total
     return error
 
@@ -157,27 +193,94 @@ def predict_error(
         pretrain_length, test_length: prompt lengths of the other stages; ``length`` unless given.
 
     Raises:
-        PeakError: ``prompts`` equals rank(A), where the mean error is infinite.
+        PeakError: the mean error over finite prompts is infinite: ``prompts`` is within 1 of rank(A) and not
+            0, or (exact form) between 1 and rank(A) while ``length`` is 1 or 2.
         InputError: any other value out of range.
     """
     B = require_number("prompts", prompts, 0, np.inf)
-    n = require_integer("length", length, 1)
-    n_test = n if test_length is None else require_integer("test_length", test_length, 1)
-    n_pretrain = n if pretrain_length is None else require_integer("pretrain_length", pretrain_length, 1)
     if form not in FORMS:
         reject("form", form, ", ".join(FORMS))
     if finite_size and form != "exact":
         reject("finite_size", f"True with form {form}", "True with form exact only")
-    V0 = pretrained_operator(shift.sigma0, n_pretrain)
+    stages = _Stages.of(shift, length, pretrain_length, test_length)
+    n, rank = stages.length, shift.data_rank
+    if B > 0 and rank > 0 and abs(B - rank) <= FINITE_MEAN:
+        raise PeakError(
+            "prompts", f"{B:g}", f"any number more than 1 away from rank(A) = {rank}: {_NEAR_PEAK}"
+        )
+    if form == "exact" and not finite_size:
+        error = float(stages.along.errors([B])[0])
+        if np.isinf(error):
+            allowed = (
+                f"more than rank(A) = {rank} where prompts have length {n}: interpolating them, {_NEAR_PEAK}"
+            )
+            raise PeakError("prompts", f"{B:g}", allowed)
+        return error
     if form == "exact":
         return mixture_error(
-            V0, shift.eta, [Source(shift.data, n, B)], shift.target, n_test, finite_size=finite_size
+            stages.start,
+            shift.eta,
+            [Source(stages.spectrum, n, B)],
+            stages.target,
+            stages.test_length,
+            finite_size=True,
         )
     if form == "first-order":
-        return first_order_error(V0, shift.eta, Source(shift.data, n, B), shift.target, n_test)
-    if (n_pretrain, n_test) != (n, n):
+        return first_order_error(
+            stages.start, shift.eta, Source(stages.spectrum, n, B), stages.target, stages.test_length
+        )
+    if (stages.pretrain_length, stages.test_length) != (n, n):
         reject("form", form, "exact or first-order when the stages' lengths differ")
     return printed_error(shift, B, n)
+
+
+_NEAR_PEAK = "the mean error is infinite there"
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """A shift with the lengths of all stages, in the eigenbasis of its data."""
+
+    shift: Shift
+    length: int
+    pretrain_length: int
+    test_length: int
+
+    @classmethod
+    def of(cls, shift: Shift, length: int, pretrain_length: int | None, test_length: int | None) -> _Stages:
+        n = require_integer("length", length, 1)
+        n_test = n if test_length is None else require_integer("test_length", test_length, 1)
+        n_pretrain = n if pretrain_length is None else require_integer("pretrain_length", pretrain_length, 1)
+        return cls(shift, n, n_pretrain, n_test)
+
+    @cached_property
+    def _basis(self) -> tuple[Array, Array | None]:
+        return spectral_basis(self.shift.data)
+
+    @property
+    def spectrum(self) -> Array:
+        """The eigenvalues of A."""
+        return self._basis[0]
+
+    def _turned(self, M: Array) -> Array:
+        return M if self._basis[1] is None else rotated(M, self._basis[1])
+
+    @cached_property
+    def start(self) -> Array:
+        """The pretrained operator."""
+        return self._turned(pretrained_operator(self.shift.sigma0, self.pretrain_length))
+
+    @cached_property
+    def target(self) -> Array:
+        """Sigma."""
+        return self._turned(self.shift.target)
+
+    @property
+    def along(self) -> OneSource:
+        """The exact error along the number of prompts."""
+        columns = Source(self.spectrum, self.length, 1).columns(self.shift.eta, 1)
+        M = wishart_second_moment(self.target, self.test_length)
+        return OneSource(self.start, self.shift.eta, columns, self.target, M)
 
 
 def predict_curve(
@@ -190,23 +293,18 @@ def predict_curve(
 ) -> Array:
     """The exact form of :func:`predict_error` at many numbers of prompts B, in one array: shape (P,), / d.
 
-    Infinite at the peak, B = rank(A). Costs as much as a few single points. Dense covariances are rotated to
-    the eigenbasis of A first. Arguments as there.
+    Infinite where :func:`predict_error` raises PeakError. Costs as much as a few single points. Dense
+    covariances are rotated to the eigenbasis of A first. Arguments as there.
 
     Raises InputError for prompts that are not finite numbers >= 0, and for lengths out of range.
     """
-    B = np.asarray(prompts, dtype=np.float64)
+    try:
+        B = np.asarray(prompts, dtype=np.float64)
+    except (TypeError, ValueError):
+        reject("prompts", prompts, "a sequence of finite numbers >= 0")
     if B.ndim != 1 or not (np.isfinite(B) & (B >= 0)).all():
         reject("prompts", prompts, "a sequence of finite numbers >= 0")
-    n = require_integer("length", length, 1)
-    n_test = n if test_length is None else require_integer("test_length", test_length, 1)
-    n_pretrain = n if pretrain_length is None else require_integer("pretrain_length", pretrain_length, 1)
-    V0, target = pretrained_operator(shift.sigma0, n_pretrain), shift.target
-    spectrum, basis = spectral_basis(shift.data)
-    if basis is not None:
-        V0, target = rotated(V0, basis), rotated(target, basis)
-    columns = Source(spectrum, n, 1).columns(shift.eta, 1)
-    return OneSource(V0, shift.eta, columns, target, wishart_second_moment(target, n_test)).errors(B)
+    return _Stages.of(shift, length, pretrain_length, test_length).along.errors(B)
 
 
 def first_order_error(V0: Array, eta: float, source: Source, target: Array, test_length: int) -> float:
@@ -218,21 +316,29 @@ def first_order_error(V0: Array, eta: float, source: Source, target: Array, test
     (1/d) E||I + VS Sigma||^2 + (tr Sigma/n) quad(Sigma)
     + (tr A/n) quad(A) [kappa(Sigma^2) + (tr Sigma/n) kappa(Sigma)].
     Like the theorem it drops terms of order 1/n that carry no trace.
+
+    Raises PeakError where ``source.prompts`` equals rank(A), InputError for a value out of range.
     """
     A = validate_covariance("covariance", source.covariance)
-    V0, A, target = same_form(V0, A, target)
-    clean = deterministic_equivalent(V0, eta, [Columns(source.prompts, product(A, A), A)])
+    target = validate_covariance("target", target, len(A))
+    V0 = validate_operator("V0", V0, len(A))
+    n = require_integer("test_length", test_length, 1)
+    length = require_integer("length", source.length, 1)
+    prompts = require_number("prompts", source.prompts, 0, np.inf)
+    A, basis = spectral_basis(A)
+    if basis is not None:
+        V0, target = rotated(V0, basis), rotated(target, basis)
+    clean = deterministic_equivalent(V0, eta, [Columns(prompts, A**2, A)])
     squared = product(target, target)
-    mean_trace = trace(target) / test_length
-    noise = trace(A) / source.length * clean.quadratic(A)
+    noise = trace(A) / length * clean.quadratic(A)
 
     def kappa(M: Array) -> float:
         return float(clean.leverages(M).sum())
 
     return (
         clean.error(target, squared)
-        + mean_trace * clean.quadratic(target)
-        + noise * (kappa(squared) + mean_trace * kappa(target))
+        + trace(target) / n * clean.quadratic(target)
+        + noise * (kappa(squared) + trace(target) / n * kappa(target))
     )
 
 
@@ -243,13 +349,13 @@ def first_order_limits(shift: Shift, length: int) -> tuple[float, float]:
     F(inf) = sum mu (alpha + delta)^2 + gamma Sbar sum mu Sigma (g + dt)^2, where V = g on each direction
     before and V = g + dt = -eta / a after; for any PSD matrices, directions outside range(A) stay at g.
     """
-    n = require_integer("length", length, 1)
-    V0 = pretrained_operator(shift.sigma0, n)
-    before = first_order_error(V0, shift.eta, Source(shift.data, n, 0), shift.target, n)
-    # The limit is the error of the minimiser of the noise-free population loss, with no variance left.
-    infinite = 1e12 * shift.dimension
-    after = first_order_error(V0, shift.eta, Source(shift.data, n, infinite), shift.target, n)
-    return before, after
+    stages = _Stages.of(shift, length, None, None)
+    V0, a, target = stages.start, stages.spectrum, stages.target
+    inside = a > 0
+    kept = product(V0, np.where(inside, 0.0, 1.0))
+    after = plus(kept, np.where(inside, -shift.eta / np.where(inside, a, 1.0), 0.0))
+    form = product(target, target) + trace(target) / stages.length * target
+    return quadratic_error(V0, target, form), quadratic_error(after, target, form)
 
 
 __all__ = [

@@ -21,14 +21,15 @@ Noisy answers add a multiple of I to Res_c. Noisy labels make a prompt impose a 
 G = (O^{-1} + diag(tr(C_a R)))^{-1}, q_a = B G_aa, where O weighs them (section 9 of the derivation).
 
 With spectra all of it is elementwise: O(K d) a Newton step. Sources may be spectra while V0 and M are dense
-(one source in its own eigenbasis): then only the products with V0 and M cost more.
+(one source in its own eigenbasis): then only the products with V0 and M cost more. A common scale of all
+covariances is taken out first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,47 +40,19 @@ from datadose.covariance import (
     dense,
     identity_like,
     is_spectrum,
-    null_basis,
-    plus,
     product,
-    rank,
-    trace,
+    trace_between,
     trace_product,
     transpose,
 )
 from datadose.errors import InputError
-from datadose.theory.fixed_point import Features, Regime, solve_fixed_point
-
-_RIDGE = 1e-8
-"""The ridge that tells sources above their peak from those below, in mean eigenvalues of sum_c B_c C_c."""
+from datadose.theory.columns import FINITE_MEAN, SHORT, Columns, Features, Pair, unit_of
+from datadose.theory.peaks import joint_basis, over_determined, rank_of
+from datadose.theory.regimes import with_ridge, without_ridge
 
 
 class PeakError(InputError):
-    """The mean error is infinite here: some sources' prompts equal the rank that they span."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The second condition V h = 0 that label noise makes each prompt of a source impose (k >= 1)."""
-
-    second_moment: Array
-    """C_h = E[h h^T]."""
-    weights: NDArray[np.float64]
-    """O (2, 2), positive definite, O_00 = 1: the loss is sum_ab O_ab <r_a, r_b>, r = (V phi + eta w, V h)."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """One source of columns: their number B_c (real, >= 0) and second moments, all in one form."""
-
-    count: float
-    second_moment: Array
-    """C_c = E[phi phi^T]."""
-    cross: Array
-    """A_c = E[w phi^T], symmetric."""
-    noise: float = 0.0
-    """Variance per dimension of the noise in the answers -eta w."""
-    pair: Pair | None = None
+    """The mean error is infinite here: some sources' prompts (nearly) equal the rank that they span."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +67,12 @@ class Equivalent:
     features: Features = field(repr=False)
     above: NDArray[np.bool_]
     """Which features are over-determined (the set T), shape (F,)."""
-    filters: tuple[Array, Array] = field(repr=False)
-    """L of the features below their peak and of those above; both are R unless the two are mixed."""
+    gain: Array = field(repr=False)
+    """G (F, F), block diagonal: one over one plus leverage, and the coupling within pairs."""
+    resolvent: Array = field(repr=False)
+    """R; where counts are mixed, R' of the features below their peak."""
+    reach: tuple[Array, ...] = field(repr=False)
+    """L^T F_a of every feature, F_a F_a^T = C_a."""
     distance_to_peak: float = np.inf
     """By how many prompts the counts miss the nearest peak."""
 
@@ -105,78 +82,140 @@ class Equivalent:
         return bool(self.above.any() and not self.above.all())
 
     @property
-    def resolvent(self) -> Array:
-        """R; there is no single one in the mixed case (see ``filters``)."""
-        return self.filters[int(self.above.any())]
+    def infinite_because(self) -> str | None:
+        """Why the mean error over finite prompts is infinite; None where it is finite."""
+        if self.distance_to_peak <= FINITE_MEAN:
+            return "prompts, of all or of some sources, are within 1 of the rank that they span"
+        below = ~self.above[self.features.first]
+        for c, interpolated in zip(self.columns, below, strict=True):
+            if interpolated and c.length <= SHORT and c.count >= 1:
+                return f"prompts of length {c.length:g} are interpolated"
+        return None
+
+    def require_finite(self) -> None:
+        """Raise :class:`PeakError` where the mean error over finite prompts is infinite."""
+        reason = self.infinite_because
+        if reason is not None:
+            total = sum(c.count for c in self.columns)
+            raise PeakError(
+                "prompts", f"{total:g}", f"{_away(self.columns)}: the mean is infinite, as {reason}"
+            )
+
+    def scaled(self, unit: float) -> Equivalent:
+        """The same model where covariances are measured in ``unit``: A / unit, V unit."""
+        factor = np.where(self.above, 1.0, unit**2)
+        columns = tuple(c.scaled(unit) for c in self.columns)
+        power = 2.0 if self.above.all() else 0.0
+        return replace(
+            self,
+            mean=self.mean * unit,
+            weights=self.weights * factor,
+            columns=columns,
+            features=Features.of(columns),
+            gain=self.gain * factor,
+            resolvent=self.resolvent * unit**power,
+            reach=tuple(
+                X * (unit if over else 1 / unit) for X, over in zip(self.reach, self.above, strict=True)
+            ),
+        )
 
     @cached_property
-    def residual_traces(self) -> Array:
-        """tr of the residuals' second moments at Vbar, (F, F): zero between prompts; not divided by d."""
-        return self._residuals(None)
+    def unit(self) -> float:
+        """A power of two near the size of the covariances; 1 unless they are far from 1."""
+        return unit_of(self.columns)
+
+    @cached_property
+    def measured(self) -> Equivalent:
+        """The same model in its own unit, in which nothing over- or underflows."""
+        return self if self.unit == 1 else self.scaled(self.unit)
 
     def _residuals(self, rows: Array | None) -> Array:
-        """The same with the trace over some rows of the answer: a basis (d, m) or a 0/1 spectrum."""
+        """tr of the clean residuals' second moments at Vbar, (F,), over some ``rows`` of the answer alone.
+
+        ``rows`` is an orthonormal basis (d, m) or a 0/1 spectrum; None is all of them.
+        """
         if rows is None or is_spectrum(rows):
             inside = np.ones(len(self.mean)) if rows is None else rows
             seen, m = product(inside, self.mean), float(inside.sum())
         else:
-            seen, m = rows.T @ dense(self.mean), rows.shape[1]
-        found, place = np.zeros((len(self.weights),) * 2), 0
-        for c in self.columns:
-            fitted = trace_product(product(seen, c.second_moment), transpose(seen))
+            seen, m = rows.T @ dense(self.mean), float(rows.shape[1])
+        found = np.array([trace_between(transpose(seen), C) for C in self.features.moments])
+        for place, c in zip(self.features.first, self.columns, strict=True):
             if rows is None or is_spectrum(rows):
                 pull = trace_product(c.cross, seen)
             else:
                 pull = float((product(rows.T, c.cross) * seen).sum())
-            found[place, place] = fitted + 2 * self.eta * pull + (self.eta**2 + c.noise) * m
-            if c.pair is not None:
-                # Noise nu_i in the answers reaches the two conditions with covariance t^2 O^{-1}.
-                own = slice(place, place + 2)
-                inverse = np.linalg.inv(c.pair.weights)
-                echoed = trace_product(product(seen, c.pair.second_moment), transpose(seen))
-                found[own, own] = c.noise * m * inverse
-                found[place, place] += fitted + 2 * self.eta * pull + self.eta**2 * m
-                found[place + 1, place + 1] += echoed
-            place += 1 if c.pair is None else 2
+            found[place] += 2 * self.eta * pull + self.eta**2 * m
         return found
 
     @cached_property
-    def _gain(self) -> Array:
-        """G (F, F), block diagonal: one over one plus leverage, and the coupling within pairs."""
-        return self.features.gain(self.weights, self.above)
+    def _noise(self) -> Array:
+        """(G N G)_aa a prompt and dimension, (F,), where N is the covariance of noise in the answers.
+
+        Noise of variance t^2 reaches the two conditions of a pair with covariance t^2 O^{-1}.
+        """
+        found = np.zeros(len(self.weights))
+        for place, c in zip(self.features.first, self.columns, strict=True):
+            own = slice(place, place + len(c.moments))
+            G = self.gain[own, own]
+            if c.pair is None or c.noise == 0:
+                found[own] = c.noise * G.diagonal() ** 2
+            elif self.above[place]:
+                theta = [
+                    float((F * X).sum())
+                    for F, X in zip(self.features.roots[own], self.reach[own], strict=True)
+                ]
+                found[own] = c.noise * c.pair.noise_gain(np.array(theta))
+            else:
+                found[own] = c.noise * c.pair.inverse.diagonal() * G.diagonal() ** 2
+        return found
 
     @cached_property
     def _scaled(self) -> Array:
         """B_a G_ab^2."""
-        return self.features.counts[:, None] * self._gain**2
+        return self.features.counts[:, None] * self.gain**2
 
     @cached_property
     def _overlap(self) -> Array:
         """t_e(C_a) in row a, column e: what one prompt's residual does to the others'."""
-        return np.array([self._direct(C) for C in self.features.moments])
+        roots, reach = self.features.roots, self.reach
+        if is_spectrum(roots[0]):
+            return np.asarray(np.stack(roots) ** 2 @ (np.stack(reach) ** 2).T)
+        return np.array([[float(((F.T @ X) ** 2).sum()) for X in reach] for F in roots])
 
     def _direct(self, M: Array) -> Array:
         """t_a(M) = tr(C_a L M L^T), shape (F,)."""
-        below, above = (product(L, M, transpose(L)) for L in self.filters)
-        seen = [above if over else below for over in self.above]
-        return np.array([trace_product(C, X) for C, X in zip(self.features.moments, seen, strict=True)])
+        return np.array([trace_between(X, M) for X in self.reach])
 
     def leverages(self, M: Array) -> Array:
         """kappa_a(M) for a symmetric M, shape (F,); not divided by d."""
         if not self.columns:
             return np.zeros(0)
-        loop = np.eye(len(self.weights)) - self._scaled @ self._overlap.T
-        return np.asarray(np.linalg.solve(loop, self._scaled @ self._direct(M)), dtype=np.float64)
+        if self.unit != 1:
+            return self.measured.leverages(M / self.unit**2)
+        return self._looped(self._overlap.T, self._scaled @ self._direct(M))
 
     @cached_property
     def _spread(self) -> Array:
         """Z with E tr((V* - Vbar) M (V* - Vbar)^T) = sum_a t_a(M) Z_a."""
-        return self._spread_of(self.residual_traces)
+        return self._spread_of(None)
 
-    def _spread_of(self, residuals: Array) -> Array:
-        own = self.features.counts * (self._gain @ residuals @ self._gain).diagonal()
-        loop = np.eye(len(own)) - self._scaled @ self._overlap
-        return np.asarray(np.linalg.solve(loop, own), dtype=np.float64)
+    def _spread_of(self, rows: Array | None) -> Array:
+        if rows is None:
+            m = float(len(self.mean))
+        else:
+            m = float(rows.sum()) if is_spectrum(rows) else float(rows.shape[1])
+        own = self._scaled @ self._residuals(rows) + m * self.features.counts * self._noise
+        return self._looped(self._overlap, own)
+
+    def _looped(self, overlap: Array, own: Array) -> Array:
+        """x with x = own + B G^2 overlap x, in the units sqrt(B) G in which the matrix is nearly symmetric.
+
+        Sources of very different sizes keep their digits there.
+        """
+        size = np.sqrt(self.features.counts) * self.gain.diagonal()
+        loop = np.eye(len(own)) - (self._scaled @ overlap) * size / size[:, None]
+        return np.asarray(size * np.linalg.solve(loop, own / size), dtype=np.float64)
 
     def variance(self, M: Array, rows: Array | None = None) -> float:
         """E tr((V* - Vbar) M (V* - Vbar)^T) for a symmetric M; not divided by d.
@@ -186,8 +225,9 @@ class Equivalent:
         """
         if not self.columns:
             return 0.0
-        spread = self._spread if rows is None else self._spread_of(self._residuals(rows))
-        return float(self._direct(M) @ spread)
+        if self.unit != 1:
+            return self.measured.variance(M / self.unit**2, rows)
+        return float(self._direct(M) @ (self._spread if rows is None else self._spread_of(rows)))
 
     def quadratic(self, M: Array) -> float:
         """(1/d) E tr(V* M V*^T) for a symmetric M."""
@@ -202,136 +242,58 @@ class Equivalent:
 def deterministic_equivalent(
     V0: Array, eta: float, sources: Sequence[Columns], *, ridge: float = 0.0
 ) -> Equivalent:
-    """The equivalent of V* started at ``V0`` on ``sources`` (zero-count sources are ignored).
+    """The equivalent of V* started at ``V0`` on ``sources`` (those without prompts or data are ignored).
 
     With ``ridge`` > 0 that of the minimiser of ||V Phi + eta Omega||^2 + ridge ||V - V0||^2 instead, which is
     where gradient descent from V0 is after a time 1 / ridge, nearly; it has no peak.
 
     All moments have one form, spectra or dense; ``V0`` may be dense while they are spectra. Raises
-    :class:`PeakError` where the mean error is infinite.
+    :class:`PeakError` at a peak. Next to one, and for prompts of one or two examples, the equivalent is
+    finite while the mean over finite prompts is not: see :attr:`Equivalent.infinite_because`.
     """
-    sources = tuple(source for source in sources if source.count > 0)
-    features = Features.of(
-        [
-            (c.count, c.second_moment, None if c.pair is None else (c.pair.second_moment, c.pair.weights))
-            for c in sources
-        ]
-    )
+    sources = tuple(source for source in sources if source.count > 0 and source.second_moment.any())
     if not sources:
-        nothing = identity_like(V0)
-        return Equivalent(V0, np.zeros(0), (), eta, features, np.zeros(0, bool), (nothing, nothing))
-    identity = identity_like(sources[0].second_moment)
+        nothing, none = identity_like(V0), np.zeros(0)
+        features = Features(none, (), (), np.zeros(0, np.int64), {})
+        return Equivalent(V0, none, (), eta, features, np.zeros(0, bool), np.zeros((0, 0)), nothing, ())
+    unit = unit_of(sources)
+    if unit != 1:
+        measured = tuple(c.scaled(unit) for c in sources)
+        found = _equivalent(V0 * unit, eta, measured, ridge / unit**2).scaled(1 / unit)
+        return replace(found, columns=sources, features=Features.of(sources))
+    return _equivalent(V0, eta, sources, ridge)
+
+
+def _equivalent(V0: Array, eta: float, sources: tuple[Columns, ...], ridge: float) -> Equivalent:
+    features, lead = Features.of(sources), np.inf
     if ridge > 0:
-        return _ridge_equivalent(V0, eta, sources, features, ridge)
-    above, lead = _above_peak(features, identity)
-    q = np.zeros(len(above))
-    over, basis = np.zeros_like(identity), None
-    if above.any():
-        top = features.subset(above)
-        basis = null_basis(top.mixed())
-        q[above], over = solve_fixed_point(top, Regime(0.0, True, _rank_beside(basis)), identity)
-    under = identity if basis is None else _embedded(basis, None)
-    if not above.all():
-        rest = features.subset(~above, basis)
-        regime = Regime(1.0, False, rank(rest.mixed()))
-        inner = identity if basis is None else identity_like(rest.moments[0])
-        q[~above], found = solve_fixed_point(rest, regime, inner)
-        under = found if basis is None else _embedded(basis, found)
-    mean = _mean(V0, eta, sources, features, above, q, (under, over))
-    pulled = _weighted(np.where(above, 0.0, q), features.moments)
-    crossed = plus(over, -product(over, pulled, under)) if above.any() and not above.all() else over
-    return Equivalent(mean, q, sources, eta, features, above, (under, crossed), lead)
-
-
-def _ridge_equivalent(
-    V0: Array, eta: float, sources: tuple[Columns, ...], features: Features, ridge: float
-) -> Equivalent:
-    """q = B / (1 + tr(C R)), R = (ridge I + sum q C)^{-1}, Vbar = (ridge V0 - eta sum q A) R."""
-    regime = Regime(ridge, loose=True, rank=len(V0))
-    q, R = solve_fixed_point(features, regime, identity_like(features.moments[0]))
-    pulled = eta * _weighted(q[features.first], [source.cross for source in sources])
-    mean = product(plus(ridge * V0, -pulled), R)
-    return Equivalent(mean, q, sources, eta, features, np.full(len(q), fill_value=True), (R, R))
-
-
-def _mean(
-    V0: Array,
-    eta: float,
-    sources: Sequence[Columns],
-    features: Features,
-    above: NDArray[np.bool_],
-    q: Array,
-    resolvents: tuple[Array, Array],
-) -> Array:
-    """V_T + [V0 - sum_{c not in T} q_c (eta A_c + V_T C_c)] R'."""
-    under, over = resolvents
-    on_top, own = above[features.first], q[features.first]
-    crosses = [source.cross for source in sources]
-    fitted = -eta * product(_weighted(np.where(on_top, own, 0.0), crosses), over)
-    pulled = eta * _weighted(np.where(on_top, 0.0, own), crosses)
-    if above.any() and not above.all():
-        pulled = pulled + product(fitted, _weighted(np.where(above, 0.0, q), features.moments))
-    return plus(fitted, product(plus(V0, -pulled), under))
-
-
-def _rank_beside(basis: Array) -> int:
-    """The rank of a matrix whose null space is ``basis``."""
-    return int(len(basis) - basis.sum()) if is_spectrum(basis) else len(basis) - basis.shape[1]
-
-
-def _embedded(basis: Array, inner: Array | None) -> Array:
-    """The matrix ``inner`` (None: the identity) on the span of ``basis``, as a matrix on the whole space."""
-    if is_spectrum(basis):
-        return basis if inner is None else basis * inner
-    return basis @ basis.T if inner is None else basis @ inner @ basis.T
-
-
-def _above_peak(features: Features, identity: Array) -> tuple[NDArray[np.bool_], float]:
-    """The set T that maximises B(T) - rank(T), and by how many prompts it is ahead of other sets.
-
-    T holds the features with more prompts than directions. Where all sources span the same range it is all or
-    none. Otherwise a small ridge tells: q_a / B_a is then of the order of the ridge below the peak, of order
-    one above, and of the order of its root where sides tie. So T holds the features of largest q_a / B_a, and
-    so does each set that ties with it; beside these, sets that differ from T by one feature are compared.
-    Raises PeakError at a tie.
-    """
-    everything = np.full(len(features.counts), fill_value=True)
-    total, dimensions = float(features.counts.sum()), rank(features.mixed())
-
-    @cache
-    def spanned(members: bytes) -> int:
-        chosen = np.frombuffer(members, dtype=bool)
-        return rank(features.subset(chosen).mixed()) if chosen.any() else 0
-
-    def excess(chosen: NDArray[np.bool_]) -> float:
-        return float(features.counts[chosen].sum()) - spanned(chosen.tobytes())
-
-    if len(features.counts) == 1 or all(rank(C) == dimensions for C in features.moments):
-        above, rivals = everything & (total > dimensions), [everything, ~everything]
+        parts, above = with_ridge(V0, eta, sources, features, ridge), np.full(len(features.counts), True)
     else:
-        mean = sum(B * trace(C) for B, C in zip(features.counts, features.moments, strict=True))
-        regime = Regime(_RIDGE * mean / len(identity), loose=True, rank=dimensions)
-        q, _ = solve_fixed_point(features, regime, identity, tolerance=1e-2)
-        place = np.argsort(np.argsort(-q / features.counts))
-        chain = [place < size for size in range(len(place) + 1)]
-        # Sources of next to no prompts inside T's range belong to T: among equals the larger set.
-        above = max(chain, key=lambda chosen: (excess(chosen), int(chosen.sum())))
-        rivals = [*chain, *(above ^ one for one in np.eye(len(above), dtype=bool))]
-    # A set of the same rank ties only where it differs by sources without prompts, which is no peak.
-    others = [rival for rival in rivals if spanned(rival.tobytes()) != spanned(above.tobytes())]
-    lead = min((excess(above) - excess(rival) for rival in others), default=np.inf)
-    _refuse_peak(lead, total, dimensions)
-    return above, abs(lead)
+        sizes = np.array([len(c.moments) for c in sources])
+        spans = [c.span for c in sources]
+        top = over_determined(features.counts[features.first] * sizes, spans)
+        above, lead = np.repeat(top.members, sizes), top.lead
+        if lead < RELATIVE_ZERO * len(V0):
+            total = sum(c.count for c in sources)
+            raise PeakError("prompts", f"{total:g}", f"{_away(sources)}: the mean is infinite at a peak")
+        parts = without_ridge(V0, eta, sources, features, above)
+    return Equivalent(
+        parts.mean,
+        parts.weights,
+        sources,
+        eta,
+        features,
+        above,
+        parts.gain,
+        parts.resolvent,
+        parts.reach,
+        lead,
+    )
 
 
-def _refuse_peak(lead: float, total: float, dimensions: int) -> None:
-    if abs(lead) < RELATIVE_ZERO * dimensions:
-        allowed = (
-            f"any number but rank(A) = {dimensions}: the mean is infinite where prompts, of all or of some "
-            "sources, equal the rank that they span"
-        )
-        raise PeakError("prompts", f"{total:g}", allowed)
+def _away(columns: Sequence[Columns]) -> str:
+    rank = rank_of(joint_basis([c.span for c in columns]))
+    return f"any number more than 1 away from rank(A) = {rank}"
 
 
-def _weighted(q: Array, matrices: Sequence[Array]) -> Array:
-    return sum((qc * M for qc, M in zip(q, matrices, strict=True)), np.zeros_like(matrices[0]))
+__all__ = ["Columns", "Equivalent", "Pair", "PeakError", "deterministic_equivalent"]

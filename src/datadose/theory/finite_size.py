@@ -29,7 +29,6 @@ import numpy as np
 from datadose.covariance import (
     Array,
     dense,
-    rank,
     same_form,
     trace,
     validate_covariance,
@@ -45,7 +44,7 @@ from datadose.theory.complex_step import (
     transposed,
     weighted,
 )
-from datadose.theory.equivalent import Columns, Equivalent, PeakError
+from datadose.theory.equivalent import Columns, Equivalent
 
 
 @dataclass(frozen=True)
@@ -79,51 +78,37 @@ def finite_size_correction(
         test_length: length of the test prompts.
 
     Raises:
-        PeakError: the total number of prompts is within 1 of the rank of the data.
-        InputError: a value out of range, or not one length for each column.
+        PeakError: the mean error is infinite, where 1/|B - rank| is no longer below 1: the prompts of all or
+            of some sources are within 1 of the rank that they span, or prompts of length 1 or 2 interpolated.
+        InputError: a value out of range, not one length for each column, noisy prompts, or sources on both
+            sides of their peaks.
     """
     require_number("eta", eta, 0, 2, open_ends=True)
     target = validate_covariance("target", target, len(equivalent.mean))
-    M = wishart_second_moment(target, require_integer("test_length", test_length, 1))
+    test_length = require_integer("test_length", test_length, 1)
     lengths = [require_integer("length", n, 1) for n in lengths]
     if len(lengths) != len(equivalent.columns):
         reject("lengths", f"{len(lengths)} lengths", f"{len(equivalent.columns)}, one for each source in use")
     if not lengths:
         return FiniteSize(0.0, 0.0)
+    equivalent.require_finite()
     if any(c.noise > 0 or c.pair is not None for c in equivalent.columns):
         reject("finite_size", "noisy prompts", "noise-free prompts: the correction is derived for them alone")
     if equivalent.is_mixed:
         reject("finite_size", "sources on both sides of their peaks", "counts on one side of the peak")
+    target, equivalent = target / equivalent.unit, equivalent.measured
+    M = wishart_second_moment(target, test_length)
     if max(target.ndim, equivalent.mean.ndim) > equivalent.resolvent.ndim:
         equivalent = _densified(equivalent)
     target, M, _ = same_form(target, M, equivalent.mean)
-    _refuse_peak(equivalent)
     point = _Point.ahead(equivalent, eta, target, M)
     scale = STEP * len(target)
     return FiniteSize(_gaussian(point).imag / scale, _law(point, lengths).imag / scale)
 
 
-def _densified(equivalent: Equivalent) -> Equivalent:
-    e = equivalent
-    columns = tuple(Columns(c.count, dense(c.second_moment), dense(c.cross)) for c in e.columns)
-    moments = tuple(dense(C) for C in e.features.moments)
-    filters = (dense(e.filters[0]), dense(e.filters[1]))
-    return replace(
-        e,
-        mean=dense(e.mean),
-        columns=columns,
-        filters=filters,
-        features=replace(e.features, moments=moments),
-    )
-
-
-def _refuse_peak(equivalent: Equivalent) -> None:
-    """Raise PeakError where the expansion parameter 1/|B - rank| is no longer below 1."""
-    total = sum(c.count for c in equivalent.columns)
-    mixed = sum((c.count * c.second_moment for c in equivalent.columns), np.zeros_like(equivalent.mean))
-    dimensions = rank(mixed)
-    if abs(total - dimensions) <= 1:
-        raise PeakError("prompts", f"{total:g}", f"any number more than 1 away from rank(A) = {dimensions}")
+def _densified(e: Equivalent) -> Equivalent:
+    columns = tuple(c.dense() for c in e.columns)
+    return replace(e, mean=dense(e.mean), columns=columns, resolvent=dense(e.resolvent))
 
 
 @dataclass(frozen=True)

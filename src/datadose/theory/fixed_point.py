@@ -1,227 +1,255 @@
-"""The fixed point of the deterministic equivalent: q_a of every feature, by Newton's method on log q.
+"""The fixed point of the deterministic equivalent: theta_a = tr(C_a R) of every feature.
 
-Features are independent columns phi of one source, or the two of a prompt with noisy labels (a pair). With
-x = log q the fixed points of :mod:`datadose.theory.equivalent` are the stationary points of
+Features are independent columns phi of one source, or the two of a prompt with noisy labels (a pair). Given
+theta the weights are explicit, q_a = B_a G_aa(theta), and given q so is R = (ridge I + sum_a q_a C_a)^{-1}:
 
-    psi(x) = sum of loose terms + log det(ridge I + sum_a e^{x_a} C_a) - sum_a B_a x_a,
+- loose (above the peak, or with a ridge): G = (O^{-1} + diag(theta))^{-1}, for a lone feature 1 / (1 + theta)
+- interpolating (below the peak): G = 1 / theta, ridge = 1
 
-where a lone feature's loose term is e^x and a pair's, with P = O^{-1} and
-s = sqrt(1 + 4 P_01^2 q_1 q_2 / B^2), is P_00 q_1 + P_11 q_2 + B [log((1 + s)/2) - (1 + s) + 2]; interpolation
-(below the peak) has none of them and ridge = 1. psi is convex but for a pair's last part, which is dropped
-from the Hessian where it would spoil it.
-Derivation: docs/derivations/exact_asymptotics.md, sections 6 and 9.
+The map I: theta -> tr(C_a R(q(theta))) is a standard interference function (Yates 1995): positive, monotone,
+and I(s theta) < s I(theta) for s > 1. So its fixed point is unique, plain iteration ends there from anywhere,
+and max_a |log I_a(theta) / theta_a| never rises on the way. Newton's method on log theta is tried first at
+every step and taken where it lowers that residual; plain iteration is what is left otherwise.
+Derivation: docs/derivations/exact_asymptotics.md, section 6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, qr, solve_triangular
 
-from datadose.covariance import RELATIVE_ZERO, Array, is_spectrum, product, trace
+from datadose.covariance import Array
 from datadose.errors import InputError
+from datadose.theory.columns import Features
+
+_STEPS = 2_000
+_EXACT = 1e-14
+_ROUNDING = 1e-8
+"""Residuals in log theta: no digits are left below the first; above the second nothing is returned."""
+_SIGN = 0.01
+"""Where one feature's residual is below this share of another's its sign does not count."""
+_LONGEST = 8.0
+"""The longest step in log theta."""
+_FAR = 7.0
+"""A frame of matrices is made anew once a weight has moved by more than e^7 from where it was made."""
 
 
 class NoFixedPointError(InputError):
-    """The counts belong to another regime."""
+    """The counts belong to another regime, or the matrices leave no digits."""
 
 
 @dataclass(frozen=True)
 class Regime:
-    """Which equations hold: ``ridge`` on the diagonal, loose terms or not, and the rank of all data."""
+    """Which equations hold: ``ridge`` on the diagonal, loose or interpolating."""
 
     ridge: float
     loose: bool
-    rank: int
+
+    def gain(self, features: Features, theta: Array) -> Array:
+        """G (F, F), block diagonal."""
+        return features.gain(theta) if self.loose else np.diag(1 / theta)
 
 
 @dataclass(frozen=True)
-class Coupling:
-    """The features ``first`` and ``first + 1`` come from the same prompts; P = O^{-1}."""
+class Solved:
+    """The fixed point: weights, G, and R seen through the roots of the moments."""
 
-    first: int
-    inverse: NDArray[np.float64]
-
-    def root(self, q: Any, counts: Any) -> Any:
-        """S = sqrt(1 + 4 P_01^2 q_1 q_2 / B^2); q may be complex."""
-        i = self.first
-        return np.sqrt(1 + 4 * self.inverse[0, 1] ** 2 * q[i] * q[i + 1] / counts[i] ** 2)
-
-    def off_diagonal(self, q: Any, counts: Any) -> Any:
-        """G_01 of the pair."""
-        i = self.first
-        shared = q[i] * q[i + 1] / counts[i] ** 2
-        return -2 * self.inverse[0, 1] * shared / (1 + self.root(q, counts))
+    weights: Array
+    """q_a, shape (F,)."""
+    gain: Array
+    """G, (F, F)."""
+    resolvent: Array
+    """R: a spectrum (d,) or a matrix (d, d)."""
+    reach: tuple[Array, ...]
+    """R F_a of every feature."""
 
 
-@dataclass(frozen=True)
-class Features:
-    """All features of all sources, in order."""
+class Frame(Protocol):
+    """The moments in coordinates in which traces with R keep their digits."""
 
-    counts: Array
-    moments: tuple[Array, ...]
-    first: NDArray[np.int64]
-    """The place of each source's phi."""
-    couplings: tuple[Coupling, ...]
+    def traces(self, q: Array) -> tuple[Array, Array]:
+        """tr(C_a R) (F,) and tr(C_a R C_b R) (F, F) at weights q."""
+        ...
 
-    @classmethod
-    def of(cls, sources: Sequence[tuple[float, Array, tuple[Array, NDArray[np.float64]] | None]]) -> Features:
-        """From (count, C, pair) a source, where pair is (C_h, O) or None."""
-        counts: list[float] = []
-        moments: list[Array] = []
-        first: list[int] = []
-        couplings: list[Coupling] = []
-        for count, second_moment, pair in sources:
-            first.append(len(counts))
-            counts.append(count)
-            moments.append(second_moment)
-            if pair is not None:
-                couplings.append(
-                    Coupling(len(counts) - 1, np.asarray(np.linalg.inv(pair[1]), dtype=np.float64))
-                )
-                counts.append(count)
-                moments.append(pair[0])
-        places = np.array(first, dtype=np.int64)
-        return cls(np.array(counts, dtype=np.float64), tuple(moments), places, tuple(couplings))
-
-    def subset(self, chosen: NDArray[np.bool_], basis: Array | None = None) -> Features:
-        """The chosen features seen through ``basis``, a 0/1 spectrum or a matrix (d, r); pairs stay whole."""
-        place = np.cumsum(chosen) - 1
-        moments = tuple(_seen(C, basis) for C, keep in zip(self.moments, chosen, strict=True) if keep)
-        first = place[self.first[chosen[self.first]]]
-        couplings = tuple(replace(c, first=int(place[c.first])) for c in self.couplings if chosen[c.first])
-        return Features(self.counts[chosen], moments, first, couplings)
-
-    def mixed(self, weights: Array | None = None) -> Array:
-        """sum_a weight_a C_a (weights: the counts)."""
-        weights = self.counts if weights is None else weights
-        start = np.zeros_like(self.moments[0])
-        return sum((w * C for w, C in zip(weights, self.moments, strict=True)), start)
-
-    def gain(self, q: Array, loose: NDArray[np.bool_]) -> Array:
-        """G, block diagonal (F, F), G_aa = q_a / B_a; ``loose`` marks the over-determined features."""
-        found = np.diag(q / self.counts)
-        for pair in self.couplings:
-            i = pair.first
-            if not loose[i]:
-                continue
-            found[i, i + 1] = found[i + 1, i] = pair.off_diagonal(q, self.counts)
-        return found
-
-    def loose_linear(self, loose: bool) -> Array:
-        """The coefficients of q in the loose terms: 1, P_00 or P_11; 0 without loose terms."""
-        found = np.full(len(self.counts), float(loose))
-        for pair in self.couplings if loose else ():
-            found[pair.first : pair.first + 2] = pair.inverse.diagonal()
-        return found
+    def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
+        """R and R F_a."""
+        ...
 
 
-def _seen(C: Array, basis: Array | None) -> Array:
-    if basis is None:
-        return C
-    return product(basis, C) if is_spectrum(basis) else basis.T @ C @ basis
+class SpectralFrame:
+    """Spectra: everything is elementwise, over distinct levels of multiplicity m."""
+
+    def __init__(self, roots: Array, ridge: float, multiplicity: Array | None = None) -> None:
+        self._roots, self._ridge = roots, ridge
+        self.moments = roots**2
+        """C_a, shape (F, L)."""
+        self._counted = self.moments if multiplicity is None else self.moments * multiplicity
+
+    def _resolvent(self, q: Array) -> Array:
+        total = self._ridge + q @ self.moments
+        return np.asarray(np.divide(1.0, total, out=np.zeros_like(total), where=total > 0))
+
+    def traces(self, q: Array) -> tuple[Array, Array]:
+        """tr(C_a R) and tr(C_a R C_b R)."""
+        R = self._resolvent(q)
+        counted = self._counted * R
+        return counted.sum(axis=1), counted @ (self.moments * R).T
+
+    def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
+        """R and R F_a."""
+        R = self._resolvent(q)
+        return R, tuple(R * self._roots)
 
 
-def solve_fixed_point(
-    features: Features,
-    regime: Regime,
-    identity: Array,
-    *,
-    start: Array | None = None,
-    tolerance: float = 1e-9,
-) -> tuple[Array, Array]:
-    """q and R = (ridge I + sum_a q_a C_a)^{-1} (pseudo-inverse without a ridge).
+class MatrixFrame:
+    """Matrices, in the coordinates x = S y in which ridge I + sum_a q_a C_a is the identity at weights q0.
 
-    ``identity`` has the form and size of the moments, ``start`` is where q begins, ``tolerance`` the last
-    step in log q. Raises NoFixedPointError if there is none: the counts are not of this regime.
+    S comes from a QR factorisation of the stacked rows sqrt(q0_a) F_a^T and sqrt(ridge) I, sorted by size and
+    with pivoted columns, which keeps the digits of small rows beside large ones (Cox and Higham, 1998). So
+    sources may be many orders of magnitude apart, and nearly singular. Without a ridge the roots must span
+    the whole space.
     """
-    counts = features.counts
-    linear = features.loose_linear(regime.loose)
-    x = np.log(counts / np.array([trace(C) for C in features.moments]) if start is None else start)
-    value, R = _potential(x, features, regime, linear, identity)
-    for _ in range(200):
-        q = np.exp(x)
-        CR = np.stack([qa * product(C, R) for qa, C in zip(q, features.moments, strict=True)])
-        filled = CR.sum(axis=1) if is_spectrum(R) else CR.trace(axis1=1, axis2=2)
-        gradient = linear * q + filled - counts
-        curvature = np.diag(linear * q + filled) - _traces_of_products(CR)
-        bent = np.zeros_like(curvature)
-        for pair in features.couplings if regime.loose else ():
-            own, s, B = slice(pair.first, pair.first + 2), pair.root(q, counts), counts[pair.first]
-            gradient[own] -= B * (s - 1) / 2
-            bent[own, own] = -B * (s * s - 1) / (4 * s)
-        if not regime.loose and counts.sum() > regime.rank / 2:
-            # Near the peak sum_c q_c tr(C_c R) = rank - tr(R on the range) loses its digits to cancellation;
-            # the right-hand side keeps them.
-            unfilled = trace(R) - (len(R) - regime.rank)
-            exact_sum = (regime.rank - counts.sum()) - unfilled
-            gradient += filled / filled.sum() * (exact_sum - gradient.sum())
-        step = -_solve_positive(curvature, bent, gradient)
-        largest = np.abs(step).max()
-        step *= min(1.0, 8.0 / largest) if largest > 0 else 0.0
-        slope, size = float(gradient @ step), 1.0
-        while True:
-            candidate, candidate_R = _potential(x + size * step, features, regime, linear, identity)
-            # The last term lets full steps through once the decrease is below rounding; psi itself may be
-            # near zero while its terms are of the size of the counts.
-            rounding = 1e-12 * (abs(value) + counts.sum())
-            if candidate <= value + 1e-4 * size * slope + rounding or size < 1e-9:
-                break
-            size /= 2
-        x, value, R = x + size * step, candidate, candidate_R
-        # Newton doubles the digits: a step of 1e-9 leaves an error at rounding.
-        if largest <= tolerance or np.abs(gradient).max() <= np.finfo(np.float64).eps * counts.sum():
-            # A direction that R lost as numerically zero would pass as converged with unequal counts.
-            if np.abs(gradient).max() <= max(1e-6, tolerance) * counts.sum():
-                return np.exp(x), R
+
+    def __init__(self, roots: tuple[Array, ...], ridge: float) -> None:
+        self._roots, self._ridge = roots, ridge
+        self._at: Array | None = None
+
+    def _move(self, q: Array) -> None:
+        if self._at is not None and np.abs(np.log(q / self._at)).max() <= _FAR:
+            return
+        d, sizes = len(self._roots[0]), [F.shape[1] for F in self._roots]
+        rows = np.vstack([np.sqrt(qa) * F.T for qa, F in zip(q, self._roots, strict=True)])
+        if self._ridge > 0:
+            rows = np.vstack([rows, np.sqrt(self._ridge) * np.eye(d)])
+        order = np.argsort(-np.abs(rows).max(axis=1), kind="stable")
+        Q, T, pivots = qr(rows[order], mode="economic", pivoting=True, check_finite=False)
+        if np.abs(T.diagonal()).min() == 0:
+            raise NoFixedPointError("covariances", "matrices without digits left", "better conditioned ones")
+        placed = np.empty_like(Q)
+        placed[order] = Q
+        *self._parts, floor = np.split(placed, np.cumsum(sizes))
+        self._triangle, self._pivots, self._at = T, pivots, q
+        self._grams = np.array([X.T @ X for X in self._parts])
+        self._floor = floor.T @ floor
+
+    def _inner(self, q: Array) -> tuple[Array, Array]:
+        """w = q / q0 and the inverse of the floor plus sum_a w_a Q_a^T Q_a."""
+        self._move(q)
+        assert self._at is not None
+        w = q / self._at
+        total = self._floor + np.tensordot(w, self._grams, axes=1)
+        inner = cho_solve(cho_factor(total, check_finite=False), np.eye(len(total)), check_finite=False)
+        return w, (inner + inner.T) / 2
+
+    def traces(self, q: Array) -> tuple[Array, Array]:
+        """tr(C_a R) and tr(C_a R C_b R)."""
+        w, inner = self._inner(q)
+        scale = w / q
+        seen = np.matmul(self._grams, inner)
+        flat = seen.reshape(len(q), -1)
+        crossed = flat @ seen.transpose(0, 2, 1).reshape(len(q), -1).T
+        return scale * seen.trace(axis1=1, axis2=2), scale[:, None] * crossed * scale
+
+    def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
+        """R and R F_a."""
+        w, inner = self._inner(q)
+        found = [self._back(inner @ part.T) for part in self._parts]
+        reach = tuple(X * np.sqrt(wa / qa) for X, wa, qa in zip(found, w, q, strict=True))
+        R = self._back(self._back(inner).T)
+        return (R + R.T) / 2, reach
+
+    def _back(self, columns: Array) -> Array:
+        """S @ columns."""
+        found = np.empty_like(columns)
+        found[self._pivots] = solve_triangular(self._triangle, columns, check_finite=False)
+        return found
+
+
+@dataclass(frozen=True)
+class _State:
+    """An iterate x = log theta, with what follows from it."""
+
+    x: Array
+    q: Array
+    gap: Array
+    """log I(theta) - x."""
+    step: Array
+    """Newton's."""
+
+    @property
+    def residual(self) -> float:
+        return float(np.abs(self.gap).max())
+
+    @property
+    def side(self) -> int:
+        """1 where I(theta) >= theta in all features, nearly, -1 where it is <=, else 0."""
+        slack = _SIGN * self.residual
+        return int((self.gap >= -slack).all()) - int((self.gap <= slack).all())
+
+
+def solve_fixed_point(features: Features, regime: Regime, frame: Frame) -> Solved:
+    """The fixed point, sought from the end of theta where the map is far from flat.
+
+    That is theta = tr(C_a), the largest, when interpolating, and theta next to 0 otherwise. Raises
+    NoFixedPointError if there is no fixed point: the counts are not of this regime.
+    """
+    if regime.loose:
+        largest = features.counts * features.gain(np.zeros(len(features.counts))).diagonal()
+        theta = frame.traces(largest)[0]
+    else:
+        theta = np.array([float((F**2).sum()) for F in features.roots])
+    state = _state(np.log(theta), features, regime, frame)
+    for step in range(_STEPS):
+        if state.residual <= _EXACT:
             break
-    raise NoFixedPointError("prompts", counts, "numbers of prompts away from the peaks of the sources")
+        # Plain iteration alone would end too; it has the second half to itself.
+        moved = _newton(state, features, regime, frame) if step < _STEPS / 2 else None
+        if moved is None and state.residual <= _ROUNDING:
+            break
+        state = moved or _state(state.x + state.gap, features, regime, frame)
+    if not state.residual <= _ROUNDING:
+        raise NoFixedPointError("prompts", features.counts, "numbers of prompts away from the peaks")
+    return solved_at(state.q, regime.gain(features, np.exp(state.x)), frame)
 
 
-def _traces_of_products(X: Array) -> Array:
-    """tr(X_a X_b), shape (F, F), for spectra (F, d) or matrices (F, d, d)."""
-    flat = X.reshape(len(X), -1)
-    return flat @ (flat if X.ndim == 2 else X.transpose(0, 2, 1).reshape(len(X), -1)).T
+def solved_at(q: Array, gain: Array, frame: Frame) -> Solved:
+    """The fixed point whose weights are known."""
+    return Solved(q, gain, *frame.resolved(q))
 
 
-def _solve_positive(curvature: Array, bent: Array, gradient: Array) -> Array:
-    """(curvature + bent)^{-1} gradient where that is positive definite, else without ``bent``."""
-    if bent.any():
-        try:
-            return np.asarray(cho_solve(cho_factor(curvature + bent), gradient))
-        except np.linalg.LinAlgError:
-            pass
-    return np.asarray(np.linalg.solve(curvature, gradient), dtype=np.float64)
+def _newton(state: _State, features: Features, regime: Regime, frame: Frame) -> _State | None:
+    """A step along Newton's direction that plain iteration could not do better; None if none of three is.
+
+    It lowers the residual, or it moves on past plain iteration's step and stays on its side of the fixed
+    point, where I(theta) is above (below) theta in every feature.
+    """
+    largest = float(np.abs(state.step).max())
+    reach = min(1.0, _LONGEST / largest) if largest > 0 else 1.0
+    for size in (reach, reach / 4, reach / 16):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            try:
+                moved = _state(state.x + size * state.step, features, regime, frame)
+            except (np.linalg.LinAlgError, InputError):
+                continue
+        past = bool((size * np.abs(state.step) >= np.abs(state.gap) - _SIGN * state.residual).all())
+        if moved.residual <= (1 - size / 2) * state.residual or (past and state.side * moved.side > 0):
+            return moved
+    return None
 
 
-def _potential(
-    x: Array, features: Features, regime: Regime, linear: Array, identity: Array
-) -> tuple[float, Array]:
-    """psi and R at x."""
-    q, counts = np.exp(x), features.counts
-    log_det, R = _log_det_inverse(features.mixed(q), regime.ridge, identity)
-    value = float(linear @ q) + log_det - float(counts @ x)
-    for pair in features.couplings if regime.loose else ():
-        s = pair.root(q, counts)
-        value += float(counts[pair.first] * (np.log((1 + s) / 2) - s + 1))
-    return value, R
-
-
-def _log_det_inverse(mixed: Array, ridge: float, identity: Array) -> tuple[float, Array]:
-    """log det and inverse of ridge I + mixed; on the range of mixed alone without a ridge."""
-    M = mixed + ridge * identity
-    if is_spectrum(M):
-        keep = M > (RELATIVE_ZERO * M.max() if ridge == 0 else 0.0)
-        return float(np.log(M[keep]).sum()), np.divide(1.0, M, out=np.zeros_like(M), where=keep)
-    if ridge == 0:
-        values, vectors = np.linalg.eigh(M)
-        keep = values > RELATIVE_ZERO * values[-1]
-        R = (vectors[:, keep] / values[keep]) @ vectors[:, keep].T
-        return float(np.log(values[keep]).sum()), np.asarray(R)
-    factor = cho_factor(M, check_finite=False)
-    R = cho_solve(factor, np.eye(len(M)), check_finite=False)
-    return float(2 * np.log(factor[0].diagonal()).sum()), (R + R.T) / 2
+def _state(x: Array, features: Features, regime: Regime, frame: Frame) -> _State:
+    """The map's value at x and its derivative, which is a matrix >= 0 with row sums below 1."""
+    theta = np.exp(x)
+    G = regime.gain(features, theta)
+    q = features.counts * G.diagonal()
+    mapped, overlap = frame.traces(q)
+    slope = overlap @ (features.counts[:, None] * G**2) * theta / mapped[:, None]
+    gap = np.log(mapped) - x
+    try:
+        step = np.asarray(np.linalg.solve(np.eye(len(x)) - slope, gap), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        step = gap
+    return _State(x, q, gap, step)

@@ -1,7 +1,8 @@
 """Err(V*) after SFT on one source at many numbers of prompts at once, in the eigenbasis of its data.
 
 What :mod:`datadose.theory.equivalent` says for K = 1 where prompts impose no second condition, with C and A
-spectra: a whole curve then costs as much as a few points of it. With f_j = q C_j / (1 + q C_j), r = rank(C):
+spectra: a whole curve then costs as much as a few points of it. Directions with one eigenvalue are counted
+together, so two blocks cost what two directions cost. With f_j = q C_j / (1 + q C_j), r = rank(C):
 
 - B < r: q solves sum_j f_j = B, R = (I + q C)^{-1}; B > r: q = B - r, R = (q C)^+
 - Vbar = V0 K + F with spectra K, F: F = -eta q A R everywhere; K = R below the peak, and above it K = 1 off
@@ -16,15 +17,36 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from datadose.covariance import RELATIVE_ZERO, Array, diagonal, is_spectrum
+from datadose.covariance import Array, diagonal, is_spectrum
 from datadose.errors import InputError
-from datadose.theory.equivalent import Columns
+from datadose.theory.columns import FINITE_MEAN, SHORT, Columns, unit_of
 
 _STEPS = 200
 _LAST_STEP = 1e-9
 """In log q. Newton doubles the digits: what is left is rounding."""
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Sums over the directions that share one pair of eigenvalues (C, A); shapes (L,), or (L, L)."""
+
+    C: Array
+    A: Array
+    sizes: Array
+    norms: Array
+    """Of squared norms of V0's columns."""
+    own: Array
+    """Of V0's diagonal."""
+    target: Array
+    M: Array
+    linear: Array
+    """Of diag(V0^T Sigma)."""
+    gram: Array
+    """Of (V0^T V0) * M, entry by entry: (L,) if V0 or M is a spectrum."""
+    start: Array
+    """Of V0 * M, the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +59,8 @@ class OneSource:
         columns: second moments C and A as spectra (d,), no pair; their count is not looked at.
         target: test covariance Sigma, spectrum (d,) or (d, d).
         test_second_moment: E[S^2] of the test prompts, in the form of ``target``.
+
+    Raises InputError if ``columns`` are matrices or hold a pair.
     """
 
     V0: Array
@@ -50,57 +74,74 @@ class OneSource:
             raise InputError("columns", "a pair or matrices", "spectra without label noise")
 
     @cached_property
-    def _range(self) -> NDArray[np.bool_]:
-        C = self.columns.second_moment
-        return np.asarray(C > RELATIVE_ZERO * C.max())
+    def _levels(self) -> _Levels:
+        unit = unit_of([self.columns])
+        C, A = self.columns.second_moment / unit**2 * self.columns.span, self.columns.cross / unit
+        V0, target, M = self.V0 * unit, self.target / unit, self.test_second_moment / unit**2
+        own, dense = diagonal(V0), not (is_spectrum(V0) or is_spectrum(M))
+        norms = V0**2 if is_spectrum(V0) else (V0**2).sum(axis=0)
+        # Equal levels stand together once A is sorted; one that C splits is counted in parts.
+        order = np.argsort(A)
+        C, A = C[order], A[order]
+        starts = np.flatnonzero(np.append(True, (A[1:] != A[:-1]) | (C[1:] != C[:-1])))
+
+        def summed_twice(values: Array) -> Array:
+            return np.add.reduceat(np.add.reduceat(values[order][:, order], starts, axis=0), starts, axis=1)
+
+        linear = (
+            own * diagonal(target) if is_spectrum(V0) or is_spectrum(target) else (V0 * target).sum(axis=0)
+        )
+        spectra = [norms, own, diagonal(target), diagonal(M), linear, norms * diagonal(M), own * diagonal(M)]
+        sums = np.add.reduceat(np.stack(spectra)[:, order], starts, axis=1)
+        norms, own, sigma, second, linear, gram, start = sums
+        if dense:
+            gram, start = summed_twice((V0.T @ V0) * M), summed_twice(V0 * M)
+        sizes = np.diff(np.append(starts, len(A))).astype(np.float64)
+        return _Levels(C[starts], A[starts], sizes, norms, own, sigma, second, linear, gram, start)
 
     @cached_property
-    def _start_products(self) -> tuple[Array, Array, Array]:
-        """(V0^T V0) * M and V0 * M entry by entry, spectra where one of the two is; diag(V0^T Sigma)."""
-        V0, M, own = self.V0, self.test_second_moment, diagonal(self.V0)
-        if is_spectrum(V0) or is_spectrum(M):
-            return self._norms * diagonal(M), own * diagonal(M), own * diagonal(self.target)
-        return (V0.T @ V0) * M, V0 * M, (V0 * self.target).sum(axis=0)
+    def rank(self) -> int:
+        """The number of directions that the data span."""
+        return int(self.columns.span.sum())
 
-    @cached_property
-    def _norms(self) -> Array:
-        """Squared norms of V0's columns."""
-        return np.asarray(self.V0**2 if is_spectrum(self.V0) else (self.V0**2).sum(axis=0))
-
-    def errors(self, counts: ArrayLike, *, margin: float = 0.0) -> Array:
+    def errors(self, counts: ArrayLike) -> Array:
         """(1/d) E ||I + V* S||_F^2 for each B >= 0 of ``counts`` (P,), which may be fractional; shape (P,).
 
-        Infinite at the peak and within ``margin`` of it; means over finite prompts do not exist within 1.
+        Infinite where the mean over finite prompts is: within 1 of the peak, and from 1 to r where prompts
+        have one or two examples. Without prompts, and without data, it is the error at V0.
         """
-        B = np.asarray(counts, dtype=np.float64)
-        r = int(self._range.sum())
-        at_peak = (np.abs(B - r) <= max(margin, RELATIVE_ZERO * r)) & (B > 0) & (r > 0)
-        B = np.where(at_peak, 0.0, B)
-        q, R, kept, loop = self._solved(B, r)
-        C, A, M = self.columns.second_moment, self.columns.cross, diagonal(self.test_second_moment)
-        gram, start, linear = self._start_products
-        fitted = -self.eta * q[:, None] * A * R
-        own = diagonal(self.V0)
-        if gram.ndim == 1:
-            direct = kept**2 @ gram + 2 * (kept * fitted) @ start
+        B, r, L = np.asarray(counts, dtype=np.float64), self.rank, self._levels
+        infinite = np.abs(B - r) <= FINITE_MEAN
+        if self.columns.length <= SHORT:
+            infinite |= (B >= 1) & (r >= B)
+        infinite &= (B > 0) & (r > 0)
+        B = np.where(infinite, 0.0, B)
+        q, R, kept, loop = self._solved(B)
+        fitted = -self.eta * q[:, None] * L.A * R
+        direct = fitted**2 @ L.M
+        if L.gram.ndim == 1:
+            direct += kept**2 @ L.gram + 2 * (kept * fitted) @ L.start
         else:
-            direct = ((kept @ gram) * kept).sum(axis=1) + 2 * ((kept @ start.T) * fitted).sum(axis=1)
-        direct += fitted**2 @ M
-        residual = kept**2 @ (C * self._norms) + 2 * (kept * fitted) @ (C * own) + fitted**2 @ C
-        residual += 2 * self.eta * (kept @ (A * own) + fitted @ A)
-        residual += (self.eta**2 + self.columns.noise) * len(C)
-        leverage = np.divide(q**2 * (R**2 @ (C * M)), loop, out=np.zeros_like(q), where=B > 0)
-        total = 2 * (kept @ linear + fitted @ diagonal(self.target)) + direct + leverage * residual
-        return np.asarray(np.where(at_peak, np.inf, 1 + total / len(C)), dtype=np.float64)
+            direct += ((kept @ L.gram) * kept).sum(axis=1) + 2 * ((kept @ L.start.T) * fitted).sum(axis=1)
+        residual = (
+            kept**2 @ (L.C * L.norms) + 2 * (kept * fitted) @ (L.C * L.own) + fitted**2 @ (L.C * L.sizes)
+        )
+        residual += 2 * self.eta * (kept @ (L.A * L.own) + fitted @ (L.A * L.sizes))
+        d = len(self.columns.cross)
+        residual += (self.eta**2 + self.columns.noise) * d
+        leverage = np.divide(q**2 * (R**2 @ (L.C * L.M)), loop, out=np.zeros_like(q), where=B > 0)
+        total = 2 * (kept @ L.linear + fitted @ L.target) + direct + leverage * residual
+        return np.asarray(np.where(infinite, np.inf, 1 + total / d), dtype=np.float64)
 
-    def _solved(self, B: Array, r: int) -> tuple[Array, Array, Array, Array]:
-        """q (P,), R (P, d), K (P, d), and B - sum_j f_j^2 (P,) without cancellation near the peak."""
-        C, inside = self.columns.second_moment, self._range
+    def _solved(self, B: Array) -> tuple[Array, Array, Array, Array]:
+        """q (P,), R (P, L), K (P, L), and B - sum_j f_j^2 (P,) without cancellation near the peak."""
+        C, sizes, r = self._levels.C, self._levels.sizes, self.rank
+        inside = C > 0
         above = r < B
         q = np.where(above, B - r, 0.0)
         below = ~above & (B > 0)
         if below.any():
-            q[below] = _weights_below_peak(C[inside], B[below])
+            q[below] = weights_below_peak(C[inside], sizes[inside], B[below])
         scaled = q[:, None] * C
         R = np.where(
             above[:, None],
@@ -109,30 +150,30 @@ class OneSource:
         )
         kept = np.where(above[:, None], ~inside, R)
         # f (1 - f) = q C R^2 below the peak.
-        loop = np.where(above, B - r, (scaled * R**2).sum(axis=1))
+        loop = np.where(above, B - r, (scaled * R**2) @ sizes)
         return q, R, kept, loop
 
 
-def _weights_below_peak(C: Array, B: Array) -> Array:
-    """q with sum_j q C_j / (1 + q C_j) = B, shape (P,), for 0 < B < r = len(C) and C > 0.
+def weights_below_peak(C: Array, sizes: Array, B: Array) -> Array:
+    """q with sum_l m_l q C_l / (1 + q C_l) = B, shape (P,), for 0 < B < r = sum_l m_l, sizes m and C > 0.
 
     Newton on log q for the log odds of B in r, which are nearly linear in it (for equal C exactly), kept
     inside a bracket that shrinks.
     """
-    r = len(C)
+    r = sizes.sum()
     odds = np.log(B / (r - B))
-    low, high = np.log(B / C.sum()), odds - np.log(C.min())
-    x = np.clip(odds - np.log(C.mean()), low, high)
+    low, high = np.log(B / (C @ sizes)), odds - np.log(C.min())
+    x = np.clip(odds - np.log(C @ sizes / r), low, high)
     for _ in range(_STEPS):
         scaled = np.exp(x)[:, None] * C
         free = 1 / (1 + scaled)
         filled = scaled * free
-        F, U = filled.sum(axis=1), free.sum(axis=1)
+        F, U = filled @ sizes, free @ sizes
         miss = np.log(F / U) - odds
         low, high = np.where(miss < 0, x, low), np.where(miss < 0, high, x)
-        step = -miss * F * U / (r * (filled * free).sum(axis=1))
+        step = -miss * F * U / (r * ((filled * free) @ sizes))
         moved = x + step
         x = np.where((moved > low) & (moved < high), moved, (low + high) / 2)
         if (np.abs(step) <= _LAST_STEP).all():
             return np.asarray(np.exp(moved), dtype=np.float64)
-    raise InputError("prompts", B, f"numbers below the rank {r} that one source's fixed point is found for")
+    raise InputError("prompts", B, f"numbers below the rank {r:g} that one source's fixed point is found for")

@@ -13,6 +13,7 @@ from datadose.covariance import (
     same_form,
     trace_product,
     transpose,
+    validate_operator,
     wishart_second_moment,
 )
 from datadose.errors import require_integer
@@ -28,8 +29,11 @@ def post_test_error(V: Array, target: Array, length: int) -> float:
         V: operator, spectrum (d,) or any real matrix (d, d); need not be symmetric.
         target: test covariance Sigma, spectrum (d,) or PSD (d, d).
         length: test prompt length n >= 1.
+
+    Raises InputError for a length below 1, and for a ``V`` that is no finite operator of the target's size.
     """
     n = require_integer("length", length, 1)
+    V = validate_operator("V", V, len(target))
     V, target = same_form(V, target)
     return quadratic_error(V, target, wishart_second_moment(target, n))
 
@@ -48,9 +52,9 @@ def hardness(data: Array, V: Array, length: int | None = None) -> float:
 
     With ``length`` None, the paper's section 5.1 measure ||I + V A||_F^2 / d, which is
     ||I - Gamma0^{-1} A||_F^2 / d for the pretrained model (infinite prompts); otherwise the exact error of
-    Prop 5.1 on prompts of that length.
+    Prop 5.1 on prompts of that length. Raises InputError like :func:`post_test_error`.
     """
     if length is not None:
         return post_test_error(V, data, length)
-    V, data = same_form(V, data)
+    V, data = same_form(validate_operator("V", V, len(data)), data)
     return quadratic_error(V, data, product(data, data))

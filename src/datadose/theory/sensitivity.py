@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datadose.covariance import RELATIVE_ZERO, Array, identity_like, range_projector, trace
+from datadose.covariance import RELATIVE_ZERO, Array, identity_like, trace, validate_operator
 from datadose.errors import reject
 from datadose.theory.complex_step import (
     STEP,
@@ -34,6 +34,7 @@ from datadose.theory.complex_step import (
     weighted,
 )
 from datadose.theory.equivalent import Equivalent
+from datadose.theory.peaks import joint_basis
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,17 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
     """All derivatives of ``equivalent.error(target, test_second_moment)``.
 
     Directions in which no source has data have derivative 0 above the peak (rank changes are not smooth).
-    Raises InputError where some sources are above their peak and others below: differentiate there by
-    differences.
+    Raises InputError where some sources are above their peak and others below (differentiate there by
+    differences), and for a target or a second moment of another dimension.
     """
+    for name, matrix in (("target", target), ("test_second_moment", test_second_moment)):
+        validate_operator(name, matrix, len(equivalent.mean))
     if equivalent.is_mixed:
         reject("prompts", "sources on both sides of their peaks", "counts on one side of the peak")
     if not equivalent.columns:
         return Sensitivity(np.zeros(0), (), (), 0.0)
-    V, R, q = _ahead(equivalent, target, test_second_moment)
+    unit, equivalent = equivalent.unit, equivalent.measured
+    V, R, q = _ahead(equivalent, target / unit, test_second_moment / unit**2)
     features, loose = equivalent.features, bool(equivalent.above.any())
     moments, columns = features.moments, equivalent.columns
     y, root, cross = _multipliers(equivalent, V, R, q)
@@ -79,7 +83,7 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
         V_both = plus(V, transposed(V))
 
     by_count, by_cross, eta = [], [], 0j
-    noise = {pair.first: pair.inverse[0, 1] for pair in features.couplings}
+    noise = {place: pair.inverse[0, 1] for place, pair in features.pairs.items()}
     for place, c in zip(features.first, columns, strict=True):
         if place in noise:
             s = root[place]
@@ -93,15 +97,17 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
     by_moment = [qa * plus(VV, pulled, -ya * R) for qa, ya in zip(q, y, strict=True)]
     return Sensitivity(
         np.array([g.imag for g in by_count]) / scale,
-        tuple(G.imag / scale for G in by_moment),
-        tuple(G.imag / scale for G in by_cross),
+        tuple(G.imag / (scale * unit**2) for G in by_moment),
+        tuple(G.imag / (scale * unit) for G in by_cross),
         eta.imag / scale,
     )
 
 
 def _range_of_data(equivalent: Equivalent) -> Array:
     """What second moments may change smoothly: everything, or the range of the data where R ends there."""
-    P, R = range_projector(equivalent.features.mixed()), equivalent.resolvent
+    P, R = joint_basis([c.span for c in equivalent.columns]), equivalent.resolvent
+    if P.ndim > 1:
+        P = P @ P.T
     beside = trace(R) - trace_product(R, P).real
     return identity_like(P) if beside > RELATIVE_ZERO * trace(R) else P
 
@@ -129,24 +135,27 @@ def _multipliers(
     identity: Either = np.ones(d)
     filled = np.array([trace_product(X, identity) for X in CR])
     overlap = np.array([[trace_product(X, Y) for Y in CR] for X in CR])
-    H = np.diag(filled + features.loose_linear(loose) * q) - overlap
+    linear = np.full(len(q), float(loose))
+    for place, pair in features.pairs.items() if loose else ():
+        linear[place : place + 2] = pair.inverse.diagonal()
+    H = np.diag(filled + linear * q) - overlap
     rho = np.array([trace_product(product(V, C), transposed(V)) for C in features.moments])
-    couplings = {pair.first: pair for pair in features.couplings}
-    root, cross = dict.fromkeys(couplings, 1.0 + 0j), dict.fromkeys(couplings, 0j)
+    root, cross = dict.fromkeys(features.pairs, 1.0 + 0j), dict.fromkeys(features.pairs, 0j)
     for place, c in zip(features.first, equivalent.columns, strict=True):
-        inverse = couplings[place].inverse if place in couplings else np.ones((1, 1))
+        inverse = np.ones((1, 1)) if c.pair is None else c.pair.inverse
         rho[place] += 2 * equivalent.eta * trace_product(c.cross, V) + equivalent.eta**2 * d
         rho[place] += c.noise * inverse[0, 0] * d
-        if place in couplings:
+        if c.pair is not None:
             rho[place + 1] += c.noise * inverse[1, 1] * d
     pull = q * rho
-    if loose:
-        for place, c in zip(features.first, equivalent.columns, strict=True):
-            if place not in couplings:
-                continue
-            pair, own, B = couplings[place], slice(place, place + 2), counts[place]
-            s, G01 = pair.root(q, counts), pair.off_diagonal(q, counts)
-            root[place], cross[place] = s, G01
-            H[own, own] -= B * (s * s - 1) / (4 * s)
-            pull[own] += 2 * B * c.noise * d * pair.inverse[0, 1] * G01 * (s + 1) / (2 * s)
+    for place, c in zip(features.first, equivalent.columns, strict=True) if loose else ():
+        if c.pair is None:
+            continue
+        own, B, P01 = slice(place, place + 2), counts[place], c.pair.inverse[0, 1]
+        shared = q[place] * q[place + 1] / B**2
+        # S and G_01 of eq. (28).
+        s = np.sqrt(1 + 4 * P01**2 * shared)
+        root[place], cross[place] = s, -2 * P01 * shared / (1 + s)
+        H[own, own] -= B * (s * s - 1) / (4 * s)
+        pull[own] += 2 * B * c.noise * d * P01 * cross[place] * (s + 1) / (2 * s)
     return np.linalg.solve(H, pull), root, cross

@@ -17,14 +17,13 @@ from datadose.covariance import (
     Array,
     dense,
     frobenius_squared,
-    identity_like,
     left_multiply,
+    plus,
     product,
-    pseudo_inverse,
     range_basis,
-    range_projector,
-    same_form,
-    wishart_second_moment,
+    spectral_basis,
+    validate_covariance,
+    validate_operator,
 )
 from datadose.errors import require_integer, require_number
 from datadose.prompts import Moments
@@ -35,7 +34,7 @@ def chain_weight(eta: float, steps: int) -> float:
     """c_k = sum_{i=0..k} (1-eta)^{2i}: how many copies of the one-step loss a chain of k steps is worth."""
     require_number("eta", eta, 0, 2, open_ends=True)
     k = require_integer("steps", steps, 0)
-    return float(np.vander([(1.0 - eta) ** 2], k + 1).sum())
+    return float(((1.0 - eta) ** (2 * np.arange(k + 1))).sum())
 
 
 def sft_loss(V: Array, moments: Moments, eta: float, steps: int) -> float:
@@ -79,14 +78,15 @@ def sft_minimiser(moments: Moments, eta: float, V0: Array) -> Array:
     return nearest_fit(moments.phi, -eta * moments.weights, V0)
 
 
-def nearest_fit(columns: Array, answers: Array, V0: Array, *, relative_zero: float | None = None) -> Array:
+def nearest_fit(columns: Array, answers: Array, V0: Array) -> Array:
     """The least-squares solution of V columns = answers, both (d, N), that is nearest to V0; shape (d, d).
 
-    Singular values of ``columns`` below ``relative_zero`` of the largest count as zero (default: rounding).
+    Singular values of ``columns`` at the rounding of the largest count as zero. Raises InputError for a
+    ``V0`` that is no finite operator of the columns' size.
     """
-    V0 = dense(V0)
+    V0 = dense(validate_operator("V0", V0, len(columns)))
     # Least squares on the increment over V0 is the minimum-norm change, i.e. the projection onto V0.
-    increment, *_ = np.linalg.lstsq(columns.T, (answers - V0 @ columns).T, rcond=relative_zero)
+    increment, *_ = np.linalg.lstsq(columns.T, (answers - V0 @ columns).T, rcond=None)
     return np.asarray(V0 + increment.T)
 
 
@@ -187,13 +187,19 @@ class GradientDescent:
 def population_minimiser(data: Array, length: int, eta: float, V0: Array) -> Array:
     """Prop 4.3: V_inf = -eta ((n+1)/n A + (tr A / n) A A^+)^+ + V0 (I - A A^+), the limit B -> infinity.
 
-    Equal to -eta A (E[S^2])^+ + V0 (I - A A^+). Form of the inputs.
+    Equal to -eta A (E[S^2])^+ + V0 (I - A A^+). Form of the inputs. Raises InputError for a covariance, a
+    length or a ``V0`` that is none.
     """
     n = require_integer("length", length, 1)
-    data, V0 = same_form(data, V0)
-    P = range_projector(data)
-    fitted = product(data, pseudo_inverse(wishart_second_moment(data, n)))
-    return -eta * fitted + product(V0, identity_like(P) - P)
+    data = validate_covariance("data", data)
+    V0 = validate_operator("V0", V0, len(data))
+    values, vectors = spectral_basis(data)
+    inside, inverse = values > 0, (1 + 1 / n) * values + values.sum() / n
+    fitted = np.where(inside, -eta / np.where(inside, inverse, 1.0), 0.0)
+    missed = np.where(inside, 0.0, 1.0)
+    if vectors is None:
+        return plus(fitted, product(V0, missed))
+    return (vectors * fitted) @ vectors.T + product(V0, (vectors * missed) @ vectors.T)
 
 
 def optimal_allocation(shift: Shift, interference: float = 0.0) -> Array:

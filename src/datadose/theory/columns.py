@@ -1,0 +1,246 @@
+"""Sources of columns of the regression: their numbers and second moments, in both forms.
+
+Source c contributes B_c columns (w, phi) with E[phi phi^T] = C_c, E[w phi^T] = A_c, E[w w^T] = I. Noisy
+labels make a prompt impose a second condition V h = 0 (:class:`Pair`): one more feature, with the same count.
+
+Which directions a source spans is decided by A_c: C_c holds squares of A_c's eigenvalues, so an eigenvalue
+that counts in A_c may be far below rounding in C_c. With matrices the second moments are used through roots
+F_a, F_a F_a^T = C_a, whose small columns keep their digits (:class:`Modes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadose.covariance import RELATIVE_ZERO, Array, dense, is_spectrum
+from datadose.theory.peaks import rank_of
+
+FINITE_MEAN = 1.0
+"""The mean over finite prompts is infinite at this distance to a peak and nearer."""
+SHORT = 2
+"""E ||phi||^{-2} is infinite for prompts of this length and shorter."""
+_LARGEST_UNIT = 2.0**40
+_SAME = 1e-10
+"""Relative difference at which modes no longer describe a second moment that was replaced."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The second condition V h = 0 that label noise makes each prompt of a source impose (k >= 1)."""
+
+    second_moment: Array
+    """C_h = E[h h^T]."""
+    weights: NDArray[np.float64]
+    """O (2, 2), positive definite, O_00 = 1: the loss is sum_ab O_ab <r_a, r_b>, r = (V phi + eta w, V h)."""
+    determinant: float
+    """det O, known better than the entries tell where they are nearly equal (small eta)."""
+
+    @property
+    def inverse(self) -> NDArray[np.float64]:
+        """P = O^{-1}; infinite where the determinant vanishes."""
+        (a, b), (_, c) = self.weights
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.array([[c, -b], [-b, a]]) / np.float64(self.determinant))
+
+    def gain(self, theta: Array) -> Array:
+        """G = (O^{-1} + diag(theta))^{-1}, (2, 2), in sums of positive terms."""
+        (a, b), (_, c) = self.weights
+        u, v = theta
+        return np.array([[a + v * self.determinant, b], [b, c + u * self.determinant]]) / self._over(theta)
+
+    def noise_gain(self, theta: Array) -> Array:
+        """The diagonal of G O^{-1} G, the same."""
+        (a, _), (_, c) = self.weights
+        u, v = theta
+        numerators = [a + v * self.determinant * (2 + v * c), c + u * self.determinant * (2 + u * a)]
+        return np.array(numerators) / self._over(theta) ** 2
+
+    def _over(self, theta: Array) -> float:
+        """det(I + diag(theta) O)."""
+        u, v = theta
+        return float(1 + u * self.weights[0, 0] + v * self.weights[1, 1] + u * v * self.determinant)
+
+
+@dataclass(frozen=True)
+class Modes:
+    """The eigenvectors that C_c, A_c and C_h share on their range, and their eigenvalues, each > 0."""
+
+    vectors: Array
+    """(d, r), orthonormal."""
+    second_moment: Array
+    """Of C_c, shape (r,)."""
+    cross: Array
+    """Of A_c, shape (r,)."""
+    echo: Array
+    """Of C_h, shape (r,); zero without a pair."""
+
+    def values(self, pair: Pair | None) -> tuple[Array, ...]:
+        """Of A_c and C_c, and of C_h of a pair."""
+        return (self.cross, self.second_moment, *(() if pair is None else (self.echo,)))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One source of columns: their number B_c (real, >= 0) and second moments, all in one form."""
+
+    count: float
+    second_moment: Array
+    """C_c = E[phi phi^T]."""
+    cross: Array
+    """A_c = E[w phi^T], symmetric."""
+    noise: float = 0.0
+    """Variance per dimension of the noise in the answers -eta w."""
+    pair: Pair | None = None
+    length: float = np.inf
+    """Length of the prompts: for n <= 2 the mean error is infinite where they are interpolated."""
+    modes: Modes | None = field(default=None, repr=False)
+    """Of matrices that come from one covariance; not looked at where one of them has been replaced since."""
+
+    @property
+    def moments(self) -> tuple[Array, ...]:
+        """C_c, and C_h of a pair."""
+        return (self.second_moment, *(() if self.pair is None else (self.pair.second_moment,)))
+
+    @cached_property
+    def shared(self) -> Modes | None:
+        """``modes`` if they are those of the matrices: a vector that misses no direction decides."""
+        if self.modes is None or is_spectrum(self.second_moment):
+            return None
+        probe = np.cos(np.arange(len(self.cross)))
+        inside = self.modes.vectors.T @ probe
+        for M, values in zip((self.cross, *self.moments), self.modes.values(self.pair), strict=True):
+            if np.abs(M @ probe - self.modes.vectors @ (values * inside)).max() > _SAME * np.abs(M).max():
+                return None
+        return self.modes
+
+    @cached_property
+    def span(self) -> Array:
+        """The range of C_c: a 0/1 spectrum, or an orthonormal basis (d, r).
+
+        That of A_c, whose eigenvalues C_c squares, or that of C_c if it is larger.
+        """
+        if self.shared is not None:
+            return self.shared.vectors
+        return max((_range(M) for M in (self.cross, self.second_moment)), key=rank_of)
+
+    @cached_property
+    def roots(self) -> tuple[Array, ...]:
+        """F_a with F_a F_a^T = C_a for each feature: a spectrum, or a matrix (d, r)."""
+        if is_spectrum(self.second_moment):
+            return tuple(np.sqrt(self.span * C) for C in self.moments)
+        if self.shared is not None:
+            return tuple(
+                self.shared.vectors * np.sqrt(values) for values in self.shared.values(self.pair)[1:]
+            )
+        return tuple(_root(C, self.span) for C in self.moments)
+
+    def scaled(self, unit: float) -> Columns:
+        """The same columns with covariances in the given unit: A_c / unit, C_c / unit^2."""
+        pair, modes = self.pair, self.modes
+        if pair is not None:
+            pair = replace(pair, second_moment=pair.second_moment / unit**2)
+        if modes is not None:
+            modes = replace(
+                modes,
+                second_moment=modes.second_moment / unit**2,
+                cross=modes.cross / unit,
+                echo=modes.echo / unit**2,
+            )
+        return replace(
+            self,
+            second_moment=self.second_moment / unit**2,
+            cross=self.cross / unit,
+            pair=pair,
+            modes=modes,
+        )
+
+    def dense(self) -> Columns:
+        """The same columns as matrices."""
+        if not is_spectrum(self.cross):
+            return self
+        inside, pair = self.span > 0, self.pair
+        modes = Modes(
+            np.eye(len(self.cross))[:, inside],
+            self.second_moment[inside],
+            self.cross[inside],
+            np.zeros(inside.sum()) if pair is None else pair.second_moment[inside],
+        )
+        if pair is not None:
+            pair = replace(pair, second_moment=dense(pair.second_moment))
+        return replace(
+            self, second_moment=dense(self.second_moment), cross=dense(self.cross), pair=pair, modes=modes
+        )
+
+
+def unit_of(columns: Sequence[Columns]) -> float:
+    """A power of two near the size of the covariances; 1 unless they are far from 1."""
+    largest = max((float(np.abs(c.second_moment).max()) for c in columns), default=1.0) ** 0.5
+    if largest == 0 or 1 / _LARGEST_UNIT < largest < _LARGEST_UNIT:
+        return 1.0
+    return float(2.0 ** np.round(np.log2(largest)))
+
+
+def _range(M: Array) -> Array:
+    if is_spectrum(M):
+        return np.where(np.abs(M) > RELATIVE_ZERO * np.abs(M).max(), 1.0, 0.0)
+    values, vectors = np.linalg.eigh(M)
+    return np.asarray(vectors[:, np.abs(values) > RELATIVE_ZERO * np.abs(values).max()])
+
+
+def _root(C: Array, span: Array) -> Array:
+    values, vectors = np.linalg.eigh(span.T @ C @ span)
+    return np.asarray(span @ (vectors * np.sqrt(np.maximum(values, 0.0))))
+
+
+@dataclass(frozen=True)
+class Features:
+    """All features of all sources, in order: each source's phi, then its h if it has pairs."""
+
+    counts: Array
+    moments: tuple[Array, ...]
+    roots: tuple[Array, ...]
+    first: NDArray[np.int64]
+    """The place of each source's phi."""
+    pairs: dict[int, Pair]
+    """By the place of their phi."""
+
+    @classmethod
+    def of(cls, sources: Sequence[Columns]) -> Features:
+        """The features of sources in one form."""
+        sizes = [len(c.moments) for c in sources]
+        first = np.cumsum([0, *sizes])[:-1]
+        return cls(
+            np.repeat([float(c.count) for c in sources], sizes),
+            tuple(C for c in sources for C in c.moments),
+            tuple(F for c in sources for F in c.roots),
+            first.astype(np.int64),
+            {int(place): c.pair for place, c in zip(first, sources, strict=True) if c.pair is not None},
+        )
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Features:
+        """The chosen features; pairs stay whole."""
+        place = np.cumsum(chosen) - 1
+
+        def keep(values: tuple[Array, ...]) -> tuple[Array, ...]:
+            return tuple(value for value, kept in zip(values, chosen, strict=True) if kept)
+
+        return Features(
+            self.counts[chosen],
+            keep(self.moments),
+            keep(self.roots),
+            place[self.first[chosen[self.first]]],
+            {int(place[at]): pair for at, pair in self.pairs.items() if chosen[at]},
+        )
+
+    def gain(self, theta: Array) -> Array:
+        """G = (O^{-1} + diag(theta))^{-1}, block diagonal (F, F): 1 / (1 + theta) for a lone feature."""
+        found = np.diag(1 / (1 + theta))
+        for at, pair in self.pairs.items():
+            own = slice(at, at + 2)
+            found[own, own] = pair.gain(theta[own])
+        return found
