@@ -1,8 +1,8 @@
 """Seconds of a plan, and of finding the same dose by simulation.
 
-Side by side on one core, processor seconds against the code before judged directions were spectra and descents
-ended when settled: d = 1,000 .34 against .77 (2.3 times), d = 4,000 1.1 against 5.2 (4.9 times; 127 against
-328 MB in all). d = 20,000 takes 4 s and 189 MB.
+Side by side on one core, processor seconds against the code before judged directions were spectra and
+descents ended when settled: d = 1,000 .34 against .77 (2.3 times), d = 4,000 1.1 against 5.2 (4.9 times;
+127 against 328 MB in all). d = 20,000 takes 4 s and 189 MB.
 
 OMP_NUM_THREADS=1 python benchmarks/planner.py
 """
