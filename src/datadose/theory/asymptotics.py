@@ -64,7 +64,9 @@ class Source:
 
         Demonstration noise leaves t^2/c_k in the answers. Label noise adds (s^2/n) A to C_c for a chain of
         one step (k = 0); for k >= 1 it makes a second feature h of that second moment (section 9 of
-        docs/derivations/exact_asymptotics.md).
+        docs/derivations/exact_asymptotics.md). Eigenvalues of A below 1e-10 of the largest count as zero.
+
+        Raises InputError for a covariance, a length, a number of prompts, a noise or k out of range.
         """
         A = validate_covariance("covariance", self.covariance)
         require_number("prompts", self.prompts, 0, np.inf)
@@ -204,13 +206,12 @@ def predict_error(
         reject("finite_size", f"True with form {form}", "True with form exact only")
     stages = _Stages.of(shift, length, pretrain_length, test_length)
     n, rank = stages.length, shift.data_rank
-    if B > 0 and rank > 0 and abs(B - rank) <= FINITE_MEAN:
+    if B > 0 < rank and abs(B - rank) <= FINITE_MEAN:
         raise PeakError(
             "prompts", f"{B:g}", f"any number more than 1 away from rank(A) = {rank}: {_NEAR_PEAK}"
         )
     if form == "exact" and not finite_size:
-        error = float(stages.along.errors([B])[0])
-        if np.isinf(error):
+        if np.isinf(error := float(stages.along.errors([B])[0])):
             allowed = (
                 f"more than rank(A) = {rank} where prompts have length {n}: interpolating them, {_NEAR_PEAK}"
             )
