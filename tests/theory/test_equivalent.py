@@ -106,7 +106,10 @@ def ridge_error(sources: list[Source], steps: int, ridge: float) -> float:
         residual[at, at] += (2 * ETA * s.covariance * V + ETA**2).sum()
     # E D M D^T = sum_b t_b(M) z_b, where z also counts the residuals' own fluctuation E D C_a D^T.
     t_C = np.array([(C * X * R**2).sum(axis=1) for X in C])
-    z = np.linalg.solve(np.eye(len(B)) - B[:, None] * (G**2) @ t_C, B * (G @ residual @ G).diagonal())
+    # In units of G: z spans ten decades at small ridges, of which a solver keeps the largest only.
+    unit = G.diagonal()
+    loop = np.eye(len(B)) - (B[:, None] * (G**2) @ t_C) * unit / unit[:, None]
+    z = unit * np.linalg.solve(loop, B * (G @ residual @ G).diagonal() / unit)
     spread = (C * M * R**2).sum(axis=1) @ z
     return 1 + (2 * (V * TARGET).sum() + (V**2 * M).sum() + spread) / D
 

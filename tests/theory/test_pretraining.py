@@ -61,3 +61,11 @@ def test_bad_mixtures_are_named(field: str, categories: list) -> None:
     with pytest.raises(InputError) as caught:
         pretrained_on_mixture(categories, 5)
     assert caught.value.field == field
+
+
+def test_matrices_that_miss_a_direction_together_are_refused() -> None:
+    """Rounding leaves an eigenvalue of either sign there, not zero."""
+    for seed in range(10):
+        turn = np.linalg.qr(np.random.default_rng(seed).standard_normal((8, 8)))[0][:, :7]
+        with pytest.raises(InputError, match="miss a direction"):
+            pretrained_on_mixture([(1.0, turn @ turn.T), (2.0, (turn * np.arange(1, 8)) @ turn.T)], 20)

@@ -64,7 +64,9 @@ class Source:
 
         Demonstration noise leaves t^2/c_k in the answers. Label noise adds (s^2/n) A to C_c for a chain of
         one step (k = 0); for k >= 1 it makes a second feature h of that second moment (section 9 of
-        docs/derivations/exact_asymptotics.md).
+        docs/derivations/exact_asymptotics.md). Eigenvalues of A below 1e-10 of the largest count as zero.
+
+        Raises InputError for a covariance, a length, a number of prompts, a noise or k out of range.
         """
         A = validate_covariance("covariance", self.covariance)
         require_number("prompts", self.prompts, 0, np.inf)

@@ -24,7 +24,7 @@ from datadose.errors import InputError
 from datadose.theory.columns import FINITE_MEAN, SHORT, Columns, unit_of
 
 _STEPS = 200
-_LAST_STEP = 1e-9
+_LAST_STEP = 1e-7
 """In log q. Newton doubles the digits: what is left is rounding."""
 
 
@@ -83,7 +83,10 @@ class OneSource:
         # Equal levels stand together once A is sorted; one that C splits is counted in parts.
         order = np.argsort(A)
         C, A = C[order], A[order]
-        starts = np.flatnonzero(np.append(True, (A[1:] != A[:-1]) | (C[1:] != C[:-1])))
+        new = np.ones(len(A) + 1, dtype=bool)
+        new[1:-1] = (A[1:] != A[:-1]) | (C[1:] != C[:-1])
+        ends = np.flatnonzero(new)
+        starts, sizes = ends[:-1], (ends[1:] - ends[:-1]).astype(np.float64)
 
         def summed_twice(values: Array) -> Array:
             return np.add.reduceat(np.add.reduceat(values[order][:, order], starts, axis=0), starts, axis=1)
@@ -96,7 +99,6 @@ class OneSource:
         norms, own, sigma, second, linear, gram, start = sums
         if dense:
             gram, start = summed_twice((V0.T @ V0) * M), summed_twice(V0 * M)
-        sizes = np.diff(np.append(starts, len(A))).astype(np.float64)
         return _Levels(C[starts], A[starts], sizes, norms, own, sigma, second, linear, gram, start)
 
     @cached_property

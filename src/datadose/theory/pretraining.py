@@ -72,8 +72,10 @@ def pretrained_on_mixture(categories: Sequence[tuple[float, Array]], length: int
         (p * wishart_second_moment(C, n) for p, C in zip(shares, covariances, strict=True)),
         np.zeros_like(mean),
     )
-    smallest = float(second.min() if second.ndim == 1 else np.linalg.eigvalsh(second)[0])
-    if smallest <= 0:
+    values = second if second.ndim == 1 else np.linalg.eigvalsh(second)
+    # A matrix shows a missing direction as an eigenvalue at rounding, of either sign.
+    rounding = 0.0 if second.ndim == 1 else dimension * np.finfo(np.float64).eps
+    if values.min() <= rounding * values.max():
         reject(
             "categories", "covariances that miss a direction", "categories that together span all directions"
         )
