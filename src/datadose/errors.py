@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class InputError(ValueError):
     """Bad input. ``str(error)`` is one line: field, value, what is allowed."""
@@ -32,6 +35,14 @@ def probability(name: str, value: float) -> float:
     if not 0 <= value <= 1:
         raise InternalError(f"{name} came out as {value!r}, outside [0, 1]: please report this")
     return float(value)
+
+
+def probabilities(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """:func:`probability` of a whole array."""
+    outside = values[~((values >= 0) & (values <= 1))]
+    if outside.size:
+        probability(name, float(outside.flat[0]))
+    return values
 
 
 def reject(field: str, value: object, allowed: str) -> NoReturn:

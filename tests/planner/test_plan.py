@@ -355,7 +355,7 @@ def test_unnamed_numbers_are_read_aloud_and_never_mixed_with_named_ones() -> Non
 
 
 def test_a_large_dense_reward_and_many_judged_directions_take_memory_of_order_d() -> None:
-    """One (d, d) matrix of doubles would be 128 MB at d = 4,000; all that a plan allocates is below a quarter."""
+    """A (d, d) matrix of doubles takes 128 MB at d = 4,000; all of a plan stays below a quarter of that."""
     inside = np.arange(4000) < 2000
     spectrum = np.geomspace(0.5, 2, 4000)
     shift = Shift.aligned(spectrum * np.where(inside, 0.1, 1.0), np.where(inside, spectrum, 0.0), 0.2, 0.05)
@@ -367,12 +367,12 @@ def test_a_large_dense_reward_and_many_judged_directions_take_memory_of_order_d(
 
 
 def test_the_pass_rates_of_a_large_plan_are_probabilities() -> None:
-    """600 judged directions and a tolerance beyond the mean error of some stages."""
+    """600 judged directions, and a tolerance beyond the mean error: RL does not look hopeless there."""
     training = PostTraining(reward="verifiable", tolerance=0.94)
     found = plan(Shift.two_block(1200, 600, 0.9, 0.2, 0.05), length=2000, max_prompts=2000, training=training)
     assert found.stages is not None
     rates = {outlook.stage: outlook.pass_rate for outlook in found.stages.outlooks}
     assert all(rate is None or 0 <= rate <= 1 for rate in rates.values())
-    assert rates["sft"] is not None
-    assert rates["sft"] > 0.9
+    assert rates["none"] is not None
+    assert rates["none"] > 0
     assert found.stages.stage != "none"

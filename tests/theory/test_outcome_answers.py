@@ -211,3 +211,9 @@ def test_bad_input_is_named() -> None:
         adaptation_radius(np.ones(3), np.ones(4), 5)
     with pytest.raises(InputError, match="noise"):
         pass_rate(-np.ones(3), np.ones(3), 1, float("nan"), 1.0)
+
+
+def test_a_noise_too_small_for_the_chi_square_is_refused() -> None:
+    """At a non-centrality of 1e12 scipy's series does not converge and its value is not a number."""
+    with pytest.raises(InputError, match="noise"):
+        pass_probability(1e6, 1.0, 1e6, 1000)

@@ -120,7 +120,7 @@ PLANNER_CLAIMS = [
         "planner-allocation",
         "ours (sec 5.1)",
         "At equal tr A the planner's allocation beats the paper's A = eta (P Sigma0 P + Delta) wherever the "
-        "exact theory predicts a gain above 2 percent.",
+        "exact theory with its O(1/d) correction predicts a gain above 2 percent.",
         "the same shifts, each allocation at its own best B, paired seeds",
         "share of the shifts with such a prediction whose measured gain exceeds two standard errors",
         1.0,

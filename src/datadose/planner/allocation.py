@@ -30,7 +30,7 @@ BUDGETS: tuple[Budget, ...] = ("trace", "energy")
 _ROUNDS = 3
 _EFFECTIVE_RANK = 10
 _ITERATIONS = 40
-_SETTLED = 1e-5
+_SETTLED = 1e-6
 """A step of a descent, or a round, that improves the error by less than this fraction is the last."""
 _SHARES = (1.0, 0.75, 0.5, 0.25)
 _DOWN, _UP = 12.0, 6.0

@@ -28,7 +28,7 @@ from datadose.covariance import (
     transpose,
     validate_covariance,
 )
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import probabilities, reject, require_integer, require_number
 from datadose.prompts import draw_wishart
 from datadose.theory.chi_square import weighted_chi_square
 from datadose.theory.post_test import post_test_error
@@ -279,7 +279,13 @@ def pass_probability(distance: ArrayLike, noise: ArrayLike, tolerance: ArrayLike
     distance, noise, tolerance = np.broadcast_arrays(distance, noise, tolerance)
     scale = np.where(noise > 0, noise, 1.0)
     limit, shift = (tolerance / scale) ** 2, (distance / scale) ** 2
-    return np.where(noise > 0, ncx2.cdf(limit, d, shift), (distance <= tolerance).astype(np.float64))
+    passed = np.where(noise > 0, ncx2.cdf(limit, d, shift), (distance <= tolerance).astype(np.float64))
+    if not np.isfinite(passed).all():
+        allowed = (
+            "noise above about 1e-5 of the distance: below, the non-central chi-square does not converge"
+        )
+        reject("noise", noise[~np.isfinite(passed)].flat[0], allowed)
+    return probabilities("a pass probability", passed)
 
 
 def pass_rate(
