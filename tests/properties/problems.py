@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from datadose.covariance import dense, rotated
+from datadose.covariance import rotated
 from datadose.shift import Shift
 from datadose.theory import Source, mixture_error, pretrained_operator
 
@@ -267,11 +267,14 @@ def plain_problem(seed: int, largest: int = 60) -> Problem:
 
 
 @cache
-def random_shift(seed: int, largest: int = 200) -> tuple[Shift, int]:
-    """A shift of spectra and a prompt length: data as the paper allocates them, or any other."""
+def random_shift(seed: int, largest: int = 200, condition: float = 1e8) -> tuple[Shift, int]:
+    """A shift of spectra and a prompt length: data as the paper allocates them, or any other.
+
+    ``condition`` is the largest of Sigma0; matrices leave little of an error where it is over 1e2.
+    """
     rng = np.random.default_rng([4, seed, largest])
     d = log_integer(rng, 2, largest)
-    sigma0 = spectrum(rng, d, full=True) * log_uniform(rng, 0.1, 10)
+    sigma0 = spectrum(rng, d, condition=condition, full=True) * log_uniform(rng, 0.1, 10)
     delta = spectrum(rng, d, condition=1e2) * log_uniform(rng, 0.1, 10)
     eta = float(rng.choice([rng.uniform(0.05, 1.0), rng.uniform(1.0, 1.9), log_uniform(rng, 1e-4, 0.05)]))
     if rng.random() < 0.5:

@@ -67,9 +67,7 @@ def test_all_derivatives_of_the_error(seed: int, form: str) -> None:
     else:
         problem = far_from_peaks(lambda s: plain_problem(s, 20), seed)
         problem = problem.turned(random_basis(rng, problem.dimension))
-    equivalent = mixture_equivalent(
-        problem.V0, problem.eta, problem.sources, chain_steps=problem.chain_steps
-    )
+    equivalent = mixture_equivalent(problem.V0, problem.eta, problem.sources, chain_steps=problem.chain_steps)
     if equivalent.is_mixed or problem.eta > 1.99:
         pytest.skip("sources on both sides of their peaks: no derivative in closed form")
     M = wishart_second_moment(problem.target, problem.test_length)
