@@ -21,7 +21,7 @@ spectra = arrays(
 @given(spectra)
 def test_spectrum_and_diagonal_matrix_agree(values: np.ndarray) -> None:
     matrix = np.diag(values)
-    for unary in (cov.square_root, cov.range_projector, cov.pseudo_inverse):
+    for unary in (cov.square_root, cov.range_projector):
         if not values.any() and unary is not cov.square_root:
             continue
         np.testing.assert_allclose(np.diag(unary(values)), unary(matrix), atol=1e-9)

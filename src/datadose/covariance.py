@@ -260,16 +260,6 @@ def spectral_basis(matrix: Array) -> tuple[Array, Array | None]:
     return np.where(values > RELATIVE_ZERO * max(values.max(), 0.0), values, 0.0), vectors
 
 
-def pseudo_inverse(M: Array) -> Array:
-    """The Moore-Penrose inverse of a PSD ``M``."""
-    if is_spectrum(M):
-        keep = M > RELATIVE_ZERO * M.max()
-        return np.asarray(np.divide(1.0, M, out=np.zeros_like(M), where=keep))
-    values, vectors = np.linalg.eigh(M)
-    keep = values > RELATIVE_ZERO * values[-1]
-    return np.asarray((vectors[:, keep] / values[keep]) @ vectors[:, keep].T)
-
-
 def range_projector(M: Array) -> Array:
     """The orthogonal projector onto range(M), in the form of ``M``."""
     if is_spectrum(M):

@@ -206,13 +206,12 @@ def predict_error(
         reject("finite_size", f"True with form {form}", "True with form exact only")
     stages = _Stages.of(shift, length, pretrain_length, test_length)
     n, rank = stages.length, shift.data_rank
-    if B > 0 and rank > 0 and abs(B - rank) <= FINITE_MEAN:
+    if B > 0 < rank and abs(B - rank) <= FINITE_MEAN:
         raise PeakError(
             "prompts", f"{B:g}", f"any number more than 1 away from rank(A) = {rank}: {_NEAR_PEAK}"
         )
     if form == "exact" and not finite_size:
-        error = float(stages.along.errors([B])[0])
-        if np.isinf(error):
+        if np.isinf(error := float(stages.along.errors([B])[0])):
             allowed = (
                 f"more than rank(A) = {rank} where prompts have length {n}: interpolating them, {_NEAR_PEAK}"
             )
