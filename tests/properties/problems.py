@@ -286,8 +286,8 @@ def random_shift(seed: int, largest: int = 200, condition: float = 1e8) -> tuple
 
 def turned_shift(shift: Shift, basis: Array) -> Shift:
     """The same shift in another orthonormal basis, dense."""
-    parts = [rotated(M, basis) for M in (shift.sigma0, shift.delta, shift.data)]
-    return Shift(*((M + M.T) / 2 for M in parts), shift.eta)
+    sigma0, delta, data = (rotated(M, basis) for M in (shift.sigma0, shift.delta, shift.data))
+    return Shift((sigma0 + sigma0.T) / 2, (delta + delta.T) / 2, (data + data.T) / 2, shift.eta)
 
 
 # --- how well floating point determines an error --------------------------------------------------------
@@ -308,7 +308,7 @@ def _shaken(problem: Problem, rng: np.random.Generator, size: float) -> Problem:
         rank = int((np.abs(values) > 1e-10 * largest).sum())
         values, vectors = np.linalg.eigh(M + size * largest * (noise + noise.T))
         kept = np.argsort(-np.abs(values))[:rank]
-        return (vectors[:, kept] * values[kept]) @ vectors[:, kept].T
+        return np.asarray((vectors[:, kept] * values[kept]) @ vectors[:, kept].T)
 
     moved = problem.mapped(shake)
     counts = problem.counts * (1 + size * rng.standard_normal(len(problem.sources)))
