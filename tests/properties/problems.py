@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from datadose.covariance import dense, rotated
+from datadose.covariance import rotated
 from datadose.shift import Shift
 from datadose.theory import Source, mixture_error, pretrained_operator
 
@@ -267,11 +267,14 @@ def plain_problem(seed: int, largest: int = 60) -> Problem:
 
 
 @cache
-def random_shift(seed: int, largest: int = 200) -> tuple[Shift, int]:
-    """A shift of spectra and a prompt length: data as the paper allocates them, or any other."""
+def random_shift(seed: int, largest: int = 200, condition: float = 1e8) -> tuple[Shift, int]:
+    """A shift of spectra and a prompt length: data as the paper allocates them, or any other.
+
+    ``condition`` is the largest of Sigma0; matrices leave little of an error where it is over 1e2.
+    """
     rng = np.random.default_rng([4, seed, largest])
     d = log_integer(rng, 2, largest)
-    sigma0 = spectrum(rng, d, full=True) * log_uniform(rng, 0.1, 10)
+    sigma0 = spectrum(rng, d, condition=condition, full=True) * log_uniform(rng, 0.1, 10)
     delta = spectrum(rng, d, condition=1e2) * log_uniform(rng, 0.1, 10)
     eta = float(rng.choice([rng.uniform(0.05, 1.0), rng.uniform(1.0, 1.9), log_uniform(rng, 1e-4, 0.05)]))
     if rng.random() < 0.5:
@@ -283,8 +286,8 @@ def random_shift(seed: int, largest: int = 200) -> tuple[Shift, int]:
 
 def turned_shift(shift: Shift, basis: Array) -> Shift:
     """The same shift in another orthonormal basis, dense."""
-    parts = [rotated(M, basis) for M in (shift.sigma0, shift.delta, shift.data)]
-    return Shift(*((M + M.T) / 2 for M in parts), shift.eta)
+    sigma0, delta, data = (rotated(M, basis) for M in (shift.sigma0, shift.delta, shift.data))
+    return Shift((sigma0 + sigma0.T) / 2, (delta + delta.T) / 2, (data + data.T) / 2, shift.eta)
 
 
 # --- how well floating point determines an error --------------------------------------------------------
@@ -305,7 +308,7 @@ def _shaken(problem: Problem, rng: np.random.Generator, size: float) -> Problem:
         rank = int((np.abs(values) > 1e-10 * largest).sum())
         values, vectors = np.linalg.eigh(M + size * largest * (noise + noise.T))
         kept = np.argsort(-np.abs(values))[:rank]
-        return (vectors[:, kept] * values[kept]) @ vectors[:, kept].T
+        return np.asarray((vectors[:, kept] * values[kept]) @ vectors[:, kept].T)
 
     moved = problem.mapped(shake)
     counts = problem.counts * (1 + size * rng.standard_normal(len(problem.sources)))

@@ -50,7 +50,9 @@ def problem(parts: list[Part], d: int, steps: int, *, dense: bool) -> Problem:
         covariance = np.where(grid < part.span, 0.4 * 4**grid, 0.0)
         n = round(part.length * d)
         sources.append(
-            Source(put(covariance), n, round(part.prompts * d), part.label_noise * n, part.demonstration_noise)
+            Source(
+                put(covariance), n, round(part.prompts * d), part.label_noise * n, part.demonstration_noise
+            )
         )
     V0 = put(-0.5 - 0.4 * np.cos(3 * at))
     target = put(1.4 - 0.8 * at)
@@ -104,13 +106,13 @@ CLEAN: dict[str, tuple[list[Part], bool]] = {
 
 @pytest.mark.parametrize("name", CLEAN)
 def test_clean_prompts(name: str) -> None:
-    """d = 30, 500 seeds, with the correction of order 1/d; its square, relative, is allowed for the rest.
+    """d = 30, 300 seeds, with the correction of order 1/d; its square, relative, is allowed for the rest.
 
     A series in 1/d whose first term is x has its second of the order of x^2: x is up to 0.17 here.
     """
     parts, dense = CLEAN[name]
     asked = problem(parts, 30, 0, dense=dense)
-    errors = simulated(asked, round(500 * max(FACTOR, 1)))
+    errors = simulated(asked, round(300 * max(FACTOR, 1)))
     leading, corrected = asked.error(), asked.error(finite_size=True)
     allowed = LEVEL * errors.std(ddof=1) / np.sqrt(len(errors)) + (corrected / leading - 1) ** 2 * leading
     assert abs(errors.mean() - corrected) < allowed
@@ -121,13 +123,13 @@ def test_clean_prompts(name: str) -> None:
 BOTH = {"label_noise": 0.3, "demonstration_noise": 0.05}
 NOISY: dict[str, tuple[list[Part], int, bool, int]] = {
     "labels, one step, above": ([Part(1, 2, 1.2, label_noise=0.5)], 0, True, 100),
-    "pairs below": ([Part(1, 0.25, 2, **BOTH)], 2, False, 1000),
+    "pairs below": ([Part(1, 0.25, 2, **BOTH)], 2, False, 600),
     "pairs above beside clean prompts": ([Part(1, 1, 1.2, **BOTH), Part(1, 0.8, 1.5)], 2, True, 100),
     "mixed: half the range above, the rest below": (
         [Part(0.5, 1.5, 1.2), Part(1, 0.1, 2, demonstration_noise=0.05)],
         1,
         False,
-        400,
+        200,
     ),
 }
 """The parts, k, whether dense, and how many seeds the larger dimension needs."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -67,33 +68,30 @@ def test_all_derivatives_of_the_error(seed: int, form: str) -> None:
     else:
         problem = far_from_peaks(lambda s: plain_problem(s, 20), seed)
         problem = problem.turned(random_basis(rng, problem.dimension))
-    equivalent = mixture_equivalent(
-        problem.V0, problem.eta, problem.sources, chain_steps=problem.chain_steps
-    )
+    equivalent = mixture_equivalent(problem.V0, problem.eta, problem.sources, chain_steps=problem.chain_steps)
     if equivalent.is_mixed or problem.eta > 1.99:
         pytest.skip("sources on both sides of their peaks: no derivative in closed form")
     M = wishart_second_moment(problem.target, problem.test_length)
     found, columns, slack = sensitivity(equivalent, problem.target, M), equivalent.columns, tolerance(problem)
-    for place, c in enumerate(columns):
 
-        def put(changed: Columns, place: int = place) -> float:
-            return moved(problem, (*columns[:place], changed, *columns[place + 1 :]), problem.eta)
+    def put(place: int, changed: Columns) -> float:
+        return moved(problem, (*columns[:place], changed, *columns[place + 1 :]), problem.eta)
 
-        agrees(c.count * found.counts[place], lambda h: put(replace(c, count=c.count * (1 + h))), slack)  # noqa: B023
+    def by_count(place: int, h: float) -> float:
+        return put(place, replace(columns[place], count=columns[place].count * (1 + h)))
+
+    def by_moment(place: int, field: str, turn: np.ndarray, h: float) -> float:
+        return put(place, replace(columns[place], **{field: getattr(columns[place], field) * (1 + h * turn)}))
+
     agrees(problem.eta * found.eta, lambda h: moved(problem, columns, problem.eta * (1 + h)), slack)
-    if form == "matrices":
-        return
     for place, c in enumerate(columns):
-
-        def put(changed: Columns, place: int = place) -> float:
-            return moved(problem, (*columns[:place], changed, *columns[place + 1 :]), problem.eta)
-
-        feature, C = int(equivalent.features.first[place]), c.second_moment
-        turn = rng.standard_normal(len(C))
-        slope = found.second_moments[feature] @ (turn * C)
-        agrees(slope, lambda h: put(replace(c, second_moment=C * (1 + h * turn))), slack)  # noqa: B023
-        slope = found.crosses[place] @ (turn * c.cross)
-        agrees(slope, lambda h: put(replace(c, cross=c.cross * (1 + h * turn))), slack)  # noqa: B023
+        agrees(c.count * found.counts[place], partial(by_count, place), slack)
+        if form == "matrices":
+            continue
+        turn, feature = rng.standard_normal(problem.dimension), int(equivalent.features.first[place])
+        slope = found.second_moments[feature] @ (turn * c.second_moment)
+        agrees(slope, partial(by_moment, place, "second_moment", turn), slack)
+        agrees(found.crosses[place] @ (turn * c.cross), partial(by_moment, place, "cross", turn), slack)
 
 
 @examples(30)

@@ -17,6 +17,7 @@ from datadose.planner.dose import dose_of
 from datadose.shift import Shift
 from datadose.theory import Source, mixture_error, predict_curve, predict_error, pretrained_operator
 from properties.problems import (
+    Problem,
     examples,
     finite_problem,
     is_infinite,
@@ -26,7 +27,6 @@ from properties.problems import (
     random_shift,
     spectrum,
     turned_shift,
-    Problem,
 )
 
 SAME = 1e-7
@@ -38,7 +38,7 @@ def planned(seed: int) -> tuple[Shift, int, int, Plan]:
     """(shift, length, max_prompts, plan): spectra or matrices, any reward, one to three thinking steps."""
     rng = np.random.default_rng([51, seed])
     matrices = seed % 3 == 2
-    shift, n = random_shift(seed, 24 if matrices else 60)
+    shift, n = random_shift(seed, 24, 1e2) if matrices else random_shift(seed, 60)
     if matrices:
         shift = turned_shift(shift, random_basis(rng, shift.dimension))
     most = log_integer(rng, 1, 20 * shift.dimension)
@@ -49,7 +49,7 @@ def planned(seed: int) -> tuple[Shift, int, int, Plan]:
         tolerance=log_uniform(rng, 0.01, 3),
         noise=log_uniform(rng, 1e-3, 0.5),
     )
-    found = plan(shift, n, most, rl_prompts=log_integer(rng, 1, 1000), training=training)
+    found = plan(shift, length=n, max_prompts=most, rl_prompts=log_integer(rng, 1, 1000), training=training)
     return shift, n, most, found
 
 
@@ -119,7 +119,7 @@ def test_no_number_of_prompts_is_better(seed: int) -> None:
 
 @examples(24)
 def test_a_better_allocation_is_better(seed: int) -> None:
-    """Never worse than the start; its error and its gain are those of ``predict_error``; the budget holds."""
+    """Never worse than the start; error and gain are those of ``predict_error``; the budget holds."""
     shift, n, most, found = planned(seed)
     better = found.better
     if better is None:
@@ -134,19 +134,24 @@ def test_a_better_allocation_is_better(seed: int) -> None:
     again = predict_error(changed, better.prompts, n)
     assert better.predicted_error == pytest.approx(again, rel=SAME)
     assert again <= found.predicted_error * (1 + SAME)
-    assert better.gain == pytest.approx(1 - again / found.predicted_error, abs=1e-6)
+    # The gain is told to order 1/d, against the start's best dose on a coarser grid.
+    after, before = (
+        predict_error(which, B, n, finite_size=True)
+        for which, B in ((changed, better.prompts), (shift, found.prompts))
+    )
+    assert better.gain == pytest.approx(1 - after / before, abs=5e-3)
 
 
-@examples(10)
+@examples(6)
 def test_pass_rates_grow_with_the_tolerance(seed: int) -> None:
     """Of every choice of stages, where the reward does not steer the training itself."""
     shift, n = random_shift(seed, 30)
     rng = np.random.default_rng([52, seed])
     steps, most = int(rng.integers(1, 4)), int(rng.integers(1, 100))
     rates = []
-    for tolerance in (1e-3, 0.1, 0.5, 1.0, 3.0, 1e3):
+    for tolerance in (1e-3, 0.2, 1.0, 1e3):
         training = PostTraining(steps, 500, "dense", tolerance, 0.1)
-        stages = plan(shift, n, most, training=training).stages
+        stages = plan(shift, length=n, max_prompts=most, training=training).stages
         assert stages is not None
         rates.append([np.nan if o.pass_rate is None else o.pass_rate for o in stages.outlooks])
     for place in range(4):
@@ -163,7 +168,9 @@ def small_pool(seed: int) -> tuple[ErrorModel, list[PoolSource], int]:
     """Two or three sources of at most a dozen prompts, and how many may be taken in all."""
     rng = np.random.default_rng([53, seed])
     shift, n = random_shift(1000 + seed, 12)
-    model = ErrorModel(pretrained_operator(shift.sigma0, n), shift.eta, shift.target, n, int(rng.integers(1, 4)))
+    model = ErrorModel(
+        pretrained_operator(shift.sigma0, n), shift.eta, shift.target, n, int(rng.integers(1, 4))
+    )
     count = int(rng.integers(2, 4))
     pool = []
     for place in range(count):
@@ -208,10 +215,12 @@ def test_a_plan_for_every_pool(seed: int) -> None:
     d, n = problem.dimension, problem.test_length
     shift = Shift(spectrum(rng, d, full=True), spectrum(rng, d), np.ones(d), problem.eta)
     sizes = [min(100, max(1, round(s.prompts))) for s in problem.sources]
-    pool = [PoolSource(f"s{i}", s, size) for i, (s, size) in enumerate(zip(problem.sources, sizes, strict=True))]
+    pool = [
+        PoolSource(f"s{i}", s, size) for i, (s, size) in enumerate(zip(problem.sources, sizes, strict=True))
+    ]
     most = int(rng.integers(1, 150))
     training = PostTraining(chain_steps=max(1, problem.chain_steps))
-    found = plan(shift, n, most, sources=pool, training=training)
+    found = plan(shift, length=n, max_prompts=most, sources=pool, training=training)
     assert np.isfinite(numbers(found)).all()
     assert found.sources is not None
     assert found.prompts == sum(advice.prompts for advice in found.sources) <= most
@@ -235,7 +244,9 @@ def test_a_plan_for_every_pool(seed: int) -> None:
             assert found.predicted_error <= value * (1 + SAME)
     if sum(sizes) <= most:
         everything = error(sizes)
-        assert found.error_at_max_prompts == (None if everything is None else pytest.approx(everything, rel=SAME))
+        assert found.error_at_max_prompts == (
+            None if everything is None else pytest.approx(everything, rel=SAME)
+        )
 
 
 @examples(20)

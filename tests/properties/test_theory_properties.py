@@ -34,6 +34,7 @@ from properties.problems import (
     finite_problem,
     is_clearly_finite,
     is_infinite,
+    log_uniform,
     plain_problem,
     random_basis,
     random_shift,
@@ -54,7 +55,7 @@ def close(found: float, expected: float, problem: Problem) -> None:
     assert found == pytest.approx(expected, rel=min(tolerance(problem), CONDITION_LIMIT), abs=0)
 
 
-@examples(150)
+@examples(100)
 def test_right_to_the_digits(seed: int) -> None:
     """Against 120 digits, in every regime: below, above, mixed, pairs, sources 1e8 apart, condition 1e8."""
     problem = finite_problem(seed)
@@ -83,7 +84,7 @@ def test_a_common_scale_changes_nothing_with_matrices(seed: int) -> None:
 
 @examples(30)
 def test_a_common_scale_of_a_shift(seed: int) -> None:
-    """The pretrained operator scales inversely; the first-order form, its limits and 1/d are invariant too."""
+    """The pretrained operator scales inversely; the first-order form and the 1/d term are invariant too."""
     shift, n = random_shift(seed)
     rng = np.random.default_rng([13, seed])
     B = shift.data_rank * float(rng.choice([0.4, 3.0]))
@@ -133,7 +134,7 @@ def test_how_matrices_are_told_apart_does_not_matter(seed: int) -> None:
     close(_rearranged(problem, rng).error(), problem.error(), problem)
 
 
-@examples(60)
+@examples(40)
 def test_spectra_and_the_same_as_matrices(seed: int) -> None:
     problem = plain_problem(seed)
     turned = problem.turned(random_basis(np.random.default_rng([16, seed]), problem.dimension))
@@ -164,10 +165,10 @@ def _counts(shift: Shift, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", ["spectra", "matrices"])
-@examples(40)
+@examples(30)
 def test_every_path_to_the_error_of_a_shift(seed: int, form: str) -> None:
     """``predict_error``, ``predict_curve``, ``mixture_error``, its equivalent and the planner's model."""
-    shift, n = random_shift(seed, 200 if form == "spectra" else 40)
+    shift, n = random_shift(seed) if form == "spectra" else random_shift(seed, 40, 1e2)
     rng = np.random.default_rng([18, seed])
     if form == "matrices":
         shift = turned_shift(shift, random_basis(rng, shift.dimension))
@@ -200,7 +201,7 @@ def test_every_path_to_the_error_of_a_shift(seed: int, form: str) -> None:
 # --- where there is no number, and where there always is ------------------------------------------------
 
 
-@examples(300)
+@examples(200)
 def test_a_number_or_a_refusal(seed: int) -> None:
     """Never NaN, never negative, never another exception; a number if and only if the mean is finite."""
     problem = any_problem(seed)
@@ -234,15 +235,43 @@ def test_no_number_for_short_prompts_that_are_interpolated(seed: int) -> None:
     shift, _ = random_shift(seed)
     rng, r = np.random.default_rng([20, seed]), shift.data_rank
     for n in (1, 2):
+        V0 = pretrained_operator(shift.sigma0, n)
         for B in (1.0, float(r), float(rng.uniform(1, max(r, 1)))):
             assert predict_curve(shift, [B], n)[0] == np.inf
             with pytest.raises(PeakError):
                 predict_error(shift, B, n)
             with pytest.raises(PeakError):
-                mixture_error(pretrained_operator(shift.sigma0, n), shift.eta, [Source(shift.data, n, B)], shift.target, n)
+                mixture_error(V0, shift.eta, [Source(shift.data, n, B)], shift.target, n)
         assert np.isfinite(predict_error(shift, r + 2, n))
     if r > 4:
         assert np.isfinite(predict_error(shift, 1, 3))
+
+
+@examples(20)
+def test_short_prompts_in_parts_and_with_noisy_labels(seed: int) -> None:
+    """One prompt in several parts is one prompt; a noisy chain's two columns need n >= 4, or one more.
+
+    Given w, phi and h of a prompt are X^T applied to an n x 2 Gaussian matrix, whose inverse has a second
+    moment if n > 3. For n = 1 the two are parallel: a prompt has one direction, as many as without noise.
+    """
+    shift, _ = random_shift(seed)
+    rng, r = np.random.default_rng([24, seed]), shift.data_rank
+    V0, total = pretrained_operator(shift.sigma0, 9), float(rng.uniform(1, max(r - 2, 1)))
+    share = float(rng.uniform(0.2, 0.8))
+    parts = tuple(Source(shift.data, 2, B) for B in (share * total, (1 - share) * total))
+    noise = float(shift.data.sum()) * log_uniform(rng, 1e-2, 10)
+    pairs = [(n, B) for n in (1, 2, 3) for B in (1.0, 0.4 * r)] + [(1, 0.7 * r), (1, r + 0.5)]
+    cases = [Problem(V0, shift.eta, parts, shift.target, 9, 0)]
+    cases += [
+        Problem(V0, shift.eta, (Source(shift.data, n, B, noise),), shift.target, 9, 2) for n, B in pairs
+    ]
+    for problem in cases:
+        if is_infinite(problem):
+            with pytest.raises(PeakError):
+                problem.error()
+        elif is_clearly_finite(problem):
+            assert np.isfinite(problem.error())
+    assert is_infinite(cases[0])
 
 
 @examples(40)
