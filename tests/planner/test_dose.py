@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datadose.planner import Dose, ErrorModel, find_dose
@@ -129,6 +129,7 @@ def test_the_near_optimal_range_does_not_leap_over_a_peak(best: int, ends: tuple
     peak=st.integers(1, 300),
     max_prompts=st.integers(1, 400),
 )
+@example(bottom=241, scale=1.0, peak=241, max_prompts=242)
 def test_one_valley_anywhere(bottom: int, scale: float, peak: int, max_prompts: int) -> None:
     """One valley in log B, monotone on either side, wherever the grid's points fall."""
 

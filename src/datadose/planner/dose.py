@@ -119,6 +119,9 @@ def _refine(at: Callable[[int], float], low: int, middle: int, high: int) -> Non
         else:
             probe = middle - max(1, round(0.382 * (middle - low)))
             low, middle, high = (probe, middle, high) if at(middle) <= at(probe) else (low, probe, middle)
+    # At an end of the range the middle is an end too, and what lies between them has not been seen.
+    for B in range(low, high + 1):
+        at(B)
 
 
 def _near_optimal(at: Callable[[int], float], best: int, max_prompts: int, peak: int) -> tuple[int, int]:

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from datadose.covariance import Array
 from datadose.errors import InternalError, probability, reject
@@ -37,6 +36,8 @@ _LAST_STEP = 1e-8
 _STEPS = 200
 _FAR = 100.0
 """Where the path is left of its saddle by this many (1 + sum of powers) / x, e^{K} is far below e^{-40}."""
+_NOTHING = 746.0
+"""e^{-746} is 0 in double precision."""
 _LOG_LARGEST = 230.0
 """Where log r is larger, log(1 + 2 r s) is log r + log 2s to rounding for s of order one."""
 
@@ -73,6 +74,8 @@ def _lower_tail(log_ratios: Array, counts: Array) -> float:
     """P(Q <= x) for x up to the mean, from log(lambda_i / x) and how often each occurs; s in units of 1/x."""
     lost = np.maximum(log_ratios - _LOG_LARGEST, 0.0)
     r = np.exp(log_ratios - lost)
+    from scipy.optimize import brentq  # noqa: PLC0415  (a long import, for pass rates only)
+
     c = brentq(lambda s: s - 1 - s * (counts @ (r / (1 + 2 * r * s))), 0.5, 2 + counts.sum() / 2)
     path = _Path(
         1.0, np.append(2 * r, 1.0), np.append(np.ones_like(r), 0.0), np.append(counts / 2, 1.0), c, c
@@ -82,7 +85,12 @@ def _lower_tail(log_ratios: Array, counts: Array) -> float:
 
 def _upper_tail(log_ratios: Array, counts: Array) -> float:
     """P(Q > x) for x above the mean; s = t - 1/2 in units of 1/max lambda, t > 0 from the branch point on."""
+    from scipy.optimize import brentq  # noqa: PLC0415  (a long import, for pass rates only)
+
     r, x = np.exp(log_ratios - log_ratios.max()), np.exp(min(-log_ratios.max(), _LOG_LARGEST))
+    # Chernoff's bound at s = 1/4, where every factor is at most sqrt(2).
+    if x / 4 - counts.sum() * np.log(2) / 2 > _NOTHING:
+        return 0.0
 
     def slope(log_t: float) -> float:
         t = np.exp(log_t)

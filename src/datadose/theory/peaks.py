@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 
 from datadose.covariance import RELATIVE_ZERO, Array, is_spectrum
 
@@ -138,6 +137,8 @@ def _met_sets(totals: Array, rank: _Ranks) -> Mask:
     The Lovasz extension f of rank - B is convex with the greedy vertices as subgradients: minimising the
     largest of them over the cube, one more at a time, ends at min f, and f is attained at a level set.
     """
+    from scipy.optimize import linprog  # noqa: PLC0415  (a long import, for many sources only)
+
     K = len(totals)
     met: list[Mask] = [np.zeros(K, bool)]
     cuts: list[Array] = []
