@@ -13,7 +13,7 @@ import pytest
 from datadose.covariance import is_spectrum
 from datadose.curves import sft_error_curve
 from datadose.experiments.common import COLUMNS
-from datadose.experiments.planner_regret import EXTRA, NAME, PlannerRegret, _held_out, random_shift
+from datadose.experiments.planner_regret import EXTRA, NAME, UNTOUCHED, PlannerRegret, _held_out, random_shift
 from datadose.figures.planner import draw_planner
 from datadose.planner import plan
 from datadose.reproduction import INSIGHTS, TARGETS
@@ -70,10 +70,13 @@ def test_doses_and_allocations_are_measured_on_different_shifts() -> None:
     """Each shift has the numbers of one of the two studies, and the gain is that of paired simulations."""
     table, config = smoke(), PlannerRegret.preset("smoke")
     first = np.arange(len(table)) < config.shifts
+    assert not {*config.indices[config.shifts :]} & {*range(UNTOUCHED), *config.indices[: config.shifts]}
+    assert table["panel"].tolist() == [f"shift={index}" for index in config.indices]
     assert (table["regret"].notna() == first).all()
     assert (table["gain"].notna() == ~first).all()
-    for index in np.flatnonzero(~first):
-        row, asked = table.iloc[index], random_shift(int(index), config.dimensions)
+    for place in np.flatnonzero(~first):
+        row, index = table.iloc[place], config.indices[place]
+        asked = random_shift(index, config.dimensions)
         found = plan(asked.shift, length=asked.length, max_prompts=asked.max_prompts)
         shifts = [asked.shift]
         if row["predicted_gain"] > 0:
@@ -82,7 +85,7 @@ def test_doses_and_allocations_are_measured_on_different_shifts() -> None:
         ends = [
             np.mean(
                 [
-                    sft_error_curve(shift, int(B), asked.length, seed=1000 * int(index) + seed)[-1]
+                    sft_error_curve(shift, int(B), asked.length, seed=1000 * index + seed)[-1]
                     for seed in range(config.seeds)
                 ]
             )

@@ -61,8 +61,8 @@ def allocation_gains(tables: Tables, threshold: float) -> Judgement:
     worse = int((gain < -2 * sem).sum())
     note = (
         f"better by more than 1 percent in {better} of {len(table)} shifts, worse in {worse}; median gain "
-        f"{np.median(gain):.1%}, largest {gain.max():.1%}; the rule of refusal was chosen in three looks at shifts 0..55, these were never "
-        "used"
+        f"{np.median(gain):.1%}, largest {gain.max():.1%}; the rule of refusal was chosen in three "
+        "looks at shifts 0 to 55, these were never used"
     )
     if not notable.any():
         return Judgement(None, None, seeds, "mixed", f"no predicted gain above 2 percent; {note}")
@@ -128,8 +128,8 @@ PLANNER_CLAIMS = [
         "ours (sec 5.1)",
         "At equal tr A the planner's allocation beats the paper's A = eta (P Sigma0 P + Delta) wherever the "
         "exact theory with its O(1/d) correction predicts a gain above 2 percent.",
-        "as many further random shifts (quick: 56..111), on which nothing was chosen; each allocation at its own "
-        "best B, paired seeds",
+        "as many further random shifts, from 56 on, on which nothing was chosen (quick: 56 to 111); each "
+        "allocation at its own best B, paired seeds",
         "share of the predicted gains above 2 percent that are measured above two standard errors",
         1.0,
         "planner",

@@ -5,8 +5,8 @@ Regret is the simulated error at B* over the best simulated error, minus 1. The 
 is biased low, so the regret against it is too large on average; for the honest one the best B is chosen on
 half of the seeds and judged on the other half, both ways. Right at the peak the simulated error has no finite
 mean, which does a minimum no harm. The planner's better allocation is simulated at its own B against the
-paper's at B*, under the same seeds, on other shifts: its rule of refusal was chosen while looking at the first
-ones (docs/derivations/planner.md).
+paper's at B*, under the same seeds, on other shifts: its rule of refusal was chosen while looking at shifts 0
+to 55 (docs/derivations/planner.md).
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ EXTRA = (
 _STREAM = 7001
 """The stream of the shifts: apart from those of prompts under the same seed."""
 _GAIN = 1e-9
+UNTOUCHED = 56
+"""The first shift that had no part in choosing the planner's rule of refusal."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def _ratio_sem(above: Array, below: Array) -> float:
 
 @dataclass(frozen=True)
 class PlannerRegret:
-    """Doses on random shifts 0 .. ``shifts`` - 1, allocations on as many that follow."""
+    """Doses on random shifts 0 .. ``shifts`` - 1, allocations on as many untouched ones behind them."""
 
     shifts: int
     dimensions: tuple[int, int]
@@ -199,18 +201,24 @@ class PlannerRegret:
             return cls(4, (12, 20), 4)
         return cls(200, (60, 120), 40) if name == "paper" else cls(56, (60, 120), 16)
 
+    @property
+    def indices(self) -> list[int]:
+        """The shifts of the doses, then those of the allocations."""
+        first = max(self.shifts, UNTOUCHED)
+        return [*range(self.shifts), *range(first, first + self.shifts)]
+
     def cells(self) -> list[Cell]:
         """One cell a shift, its seeds together: first the doses, then the allocations."""
         shared = {"dimensions": self.dimensions, "seeds": list(range(self.seeds))}
         return [
             Cell(measure_dose if index < self.shifts else measure_allocation, {"index": index, **shared})
-            for index in range(2 * self.shifts)
+            for index in self.indices
         ]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a shift: means over seeds at B*, ``sem`` beside, and the regrets or the gain."""
         rows = [
             insight_row(NAME, f"shift={i}", stage="sft", estimator="minimiser", form="exact", **row)
-            for i, row in enumerate(results)
+            for i, row in zip(self.indices, results, strict=True)
         ]
         return insight_table(rows, EXTRA)

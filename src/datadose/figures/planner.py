@@ -28,8 +28,8 @@ def draw_planner(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         low, high = config["dimensions"]
         caption(
             figure,
-            f"{config['shifts']} random shifts (right: as many others), d from {low} to {high}, every fourth dense; B from 0 to 4d; "
-            f"V* simulated at every B, {config['seeds']} seeds; bars: two standard errors",
+            f"{config['shifts']} random shifts (right: as many others), d from {low} to {high}, every "
+            f"fourth dense; B from 0 to 4d; V* simulated, {config['seeds']} seeds; bars: two standard errors",
         )
     return figure
 

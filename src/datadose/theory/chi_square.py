@@ -32,6 +32,8 @@ _AGREEMENT = 1e-9
 _HALVINGS = 10
 _FALL = 40.0
 """What lies below e^{-40} of the integrand's top adds nothing to a double."""
+_VANISHED = 800.0
+"""e^{-800} is zero in doubles, also times what stands before the exponential."""
 _LAST_STEP = 1e-8
 """Newton's last step on the path, relative to how far that is from the saddle. It doubles the digits."""
 _STEPS = 200
@@ -83,6 +85,10 @@ def _lower_tail(log_ratios: Array, counts: Array) -> float:
 def _upper_tail(log_ratios: Array, counts: Array) -> float:
     """P(Q > x) for x above the mean; s = t - 1/2 in units of 1/max lambda, t > 0 from the branch point on."""
     r, x = np.exp(log_ratios - log_ratios.max()), np.exp(min(-log_ratios.max(), _LOG_LARGEST))
+    m = counts.sum()
+    # Chernoff's bound with every weight as large as the largest: far below the smallest double.
+    if x > m and x - m - m * np.log(x / m) > 2 * _VANISHED:
+        return 0.0
 
     def slope(log_t: float) -> float:
         t = np.exp(log_t)
@@ -124,7 +130,7 @@ class _Path:
         near the top, and the end, where the integrand vanishes, is moved to infinity.
         """
         top = self.log_integrand(np.zeros(1))[0]
-        if top + log_factor < -800:
+        if top + log_factor < -_VANISHED:
             return 0.0
         bound = 2 * self.ceiling / np.pi
         last = min(self.width, 0.99 * self.ceiling)
