@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 
 import numpy as np
@@ -13,8 +13,9 @@ import pytest
 from datadose.covariance import is_spectrum
 from datadose.curves import sft_error_curve
 from datadose.experiments.common import COLUMNS
-from datadose.experiments.planner_regret import EXTRA, NAME, PlannerRegret, _held_out, random_shift
+from datadose.experiments.planner_regret import EXTRA, NAME, UNTOUCHED, PlannerRegret, _held_out, random_shift
 from datadose.figures.planner import draw_planner
+from datadose.planner import plan
 from datadose.reproduction import INSIGHTS, TARGETS
 
 
@@ -44,8 +45,9 @@ def test_a_shift_is_a_function_of_its_index(index: int) -> None:
 def test_the_table_has_a_row_a_shift() -> None:
     table, config = smoke(), PlannerRegret.preset("smoke")
     assert list(table.columns) == [*COLUMNS, *EXTRA]
-    assert len(table) == config.shifts
+    assert len(table) == 2 * config.shifts
     assert (table["figure"] == NAME).all()
+    table = table[: config.shifts]
     assert (table["regret"] >= -1e-12).all()
     assert (table["best_error"] <= table["error"] + 1e-12).all()
     np.testing.assert_allclose(table["regret"], table["error"] / table["best_error"] - 1, atol=1e-12)
@@ -62,6 +64,34 @@ def test_a_row_is_what_simulation_gives() -> None:
     )
     assert row["error"] == pytest.approx(curves[:, int(row["prompts"])].mean())
     assert row["best_prompts"] == curves.mean(axis=0).argmin()
+
+
+def test_doses_and_allocations_are_measured_on_different_shifts() -> None:
+    """Each shift has the numbers of one of the two studies, and the gain is that of paired simulations."""
+    table, config = smoke(), PlannerRegret.preset("smoke")
+    first = np.arange(len(table)) < config.shifts
+    assert not {*config.indices[config.shifts :]} & {*range(UNTOUCHED), *config.indices[: config.shifts]}
+    assert table["panel"].tolist() == [f"shift={index}" for index in config.indices]
+    assert (table["regret"].notna() == first).all()
+    assert (table["gain"].notna() == ~first).all()
+    for place in np.flatnonzero(~first):
+        row, index = table.iloc[place], config.indices[place]
+        asked = random_shift(index, config.dimensions)
+        found = plan(asked.shift, length=asked.length, max_prompts=asked.max_prompts)
+        shifts = [asked.shift]
+        if row["predicted_gain"] > 0:
+            assert found.better is not None
+            shifts.append(replace(asked.shift, data=found.better.allocation))
+        ends = [
+            np.mean(
+                [
+                    sft_error_curve(shift, int(B), asked.length, seed=1000 * index + seed)[-1]
+                    for seed in range(config.seeds)
+                ]
+            )
+            for shift, B in zip(shifts, (row["prompts"], row["better_prompts"]), strict=False)
+        ]
+        assert row["gain"] == pytest.approx(1 - ends[-1] / ends[0])
 
 
 def test_held_out_errors_are_chosen_by_the_other_half() -> None:
@@ -101,4 +131,4 @@ def test_the_target_is_no_insight_and_the_claims_stay_last() -> None:
 def test_larger_presets(preset: str, shifts: int, seeds: int) -> None:
     config = PlannerRegret.preset(preset)  # type: ignore[arg-type]
     assert (config.shifts, config.seeds) == (shifts, seeds)
-    assert len(config.cells()) == shifts
+    assert len(config.cells()) == 2 * shifts

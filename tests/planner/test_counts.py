@@ -208,3 +208,37 @@ def test_points_without_a_fixed_point_do_not_end_the_search(monkeypatch: pytest.
     found = plan_counts(MODEL, pool, 150)
     assert found.search.unsolved > 0
     assert found.error <= 1.2 * usual.error
+
+
+@pytest.mark.parametrize("max_prompts", [1, 2, 8, 13, 50])
+def test_no_more_prompts_are_tried_or_shown_than_there_may_be(
+    max_prompts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three equal shares of 8 round to 9: the numbers tried are whole and keep to the total."""
+    tried: list[int] = []
+    whole = ErrorModel.error
+
+    def watching(self: ErrorModel, columns: Any, counts: Any) -> float:
+        tried.append(int(np.sum(counts)))
+        return whole(self, columns, counts)
+
+    pool = [replace(EXPERTS, name=name, size=40) for name in "abc"]
+    monkeypatch.setattr(ErrorModel, "error", watching)
+    found = plan_counts(MODEL, pool, max_prompts)
+    # Everything at once is the one number that is told beside.
+    assert {total for total in tried if total > max_prompts} <= {120}
+    assert sum(found.prompts) <= max_prompts
+    assert max(total for total, _ in found.curve) == max_prompts
+
+
+def test_advice_that_cannot_be_worked_out_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: ErrorModel, columns: Any, counts: Any) -> Any:
+        raise NoFixedPointError("prompts", counts, "none")
+
+    monkeypatch.setattr(ErrorModel, "count_gradient", failing)
+    found = plan_counts(MODEL, POOLS["noisy beside clean"], 100)
+    assert np.isfinite(found.error)
+    for advice in found.sources:
+        assert advice.marginal_value is advice.marginal_value_at_all is advice.noisy_per_clean is None
+    monkeypatch.setattr(ErrorModel, "error", failing)
+    assert noisy_for_clean(MODEL, CROWD.source, 10, 30) is None

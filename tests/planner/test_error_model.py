@@ -74,3 +74,18 @@ def test_bad_counts_are_refused() -> None:
     model = ErrorModel(-np.ones(4), 0.2, np.ones(4), 20)
     with pytest.raises(InputError, match="length"):
         model.columns(Source(np.ones(4), 0, 1))
+
+
+def test_a_source_without_prompts_changes_no_other_derivative() -> None:
+    """One whose first prompts move V by one over its small scale: the limit is taken for it alone."""
+    d, n, scale = 20, 40, 1e-4
+    model = ErrorModel(-np.full(d, 0.6), 0.3, np.linspace(0.5, 1.5, d), n)
+    first, small = (model.columns(Source(np.full(d, a), n, 1)) for a in (0.4, scale))
+    for B in (0.25, 5.0, 40.0):
+        alone = model.count_gradient([first], [B])[0]
+        both = model.count_gradient([first, small], [B, 0.0])
+        assert both[0] == alone
+        # To the second order in the step; shorter ones lose the digits of a small slope.
+        h = 1e-4
+        e0, e1, e2 = (model.error([first, small], [B, k * h]) for k in (0, 1, 2))
+        assert both[1] == pytest.approx((4 * e1 - e2 - 3 * e0) / (2 * h), rel=1e-3)

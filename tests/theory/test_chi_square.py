@@ -111,3 +111,12 @@ def test_bad_arguments_and_impossible_probabilities_are_named() -> None:
     for value in (-1e-300, 1 + 1e-15, np.nan):
         with pytest.raises(InternalError, match="a rate came out as"):
             probability("a rate", value)
+
+
+def test_a_threshold_that_no_sum_reaches_has_probability_one() -> None:
+    """Up to what a float holds, where the equation of the saddle has no digits left."""
+    for weights in ([1.1117], [1.0, 1e-3, 1e-3], np.geomspace(1e-200, 1e-100, 50)):
+        for ratio in (1e4, 1e12, 1e15, 1e16, 1e50, 1e300):
+            x = ratio * float(np.max(weights))
+            assert weighted_chi_square(np.array(weights), x) == 1
+            assert weighted_chi_square(np.array(weights), x, upper=True) == 0

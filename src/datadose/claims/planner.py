@@ -26,7 +26,7 @@ _NOTABLE, _BETTER = 0.02, 0.01
 
 def dose_is_best(tables: Tables, threshold: float) -> Judgement:
     """Holds on the regret that is biased high; fails only on the held-out one, beyond its standard error."""
-    table = tables.get("planner")
+    table = _measured(tables, "regret")
     seeds = int(tables.config("planner")["seeds"])
     regret, held_out = _column(table, "regret"), _column(table, "held_out_regret")
     # Bonferroni over the shifts, as for any largest of several.
@@ -53,7 +53,7 @@ def dose_is_best(tables: Tables, threshold: float) -> Judgement:
 
 def allocation_gains(tables: Tables, threshold: float) -> Judgement:
     """Per shift with a notable predicted gain: is the measured one positive by two standard errors?"""
-    table = tables.get("planner")
+    table = _measured(tables, "gain")
     seeds = int(tables.config("planner")["seeds"])
     gain, sem = _column(table, "gain"), _column(table, "gain_sem")
     notable = _column(table, "predicted_gain") > _NOTABLE
@@ -61,7 +61,8 @@ def allocation_gains(tables: Tables, threshold: float) -> Judgement:
     worse = int((gain < -2 * sem).sum())
     note = (
         f"better by more than 1 percent in {better} of {len(table)} shifts, worse in {worse}; median gain "
-        f"{np.median(gain):.1%}, largest {gain.max():.1%}"
+        f"{np.median(gain):.1%}, largest {gain.max():.1%}; the rule of refusal was chosen in three "
+        "looks at shifts 0 to 55, these were never used"
     )
     if not notable.any():
         return Judgement(None, None, seeds, "mixed", f"no predicted gain above 2 percent; {note}")
@@ -97,6 +98,12 @@ def stage_beats_fixed_rules(tables: Tables, threshold: float) -> Judgement:
     return judge_settings(verdicts, threshold, seeds, note)
 
 
+def _measured(tables: Tables, column: str) -> pd.DataFrame:
+    """The rows of the study in which ``column`` is measured."""
+    table = tables.get("planner")
+    return table[table[column].notna()]
+
+
 def _column(table: pd.DataFrame, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.asarray(table[name], dtype=np.float64)
 
@@ -121,8 +128,9 @@ PLANNER_CLAIMS = [
         "ours (sec 5.1)",
         "At equal tr A the planner's allocation beats the paper's A = eta (P Sigma0 P + Delta) wherever the "
         "exact theory with its O(1/d) correction predicts a gain above 2 percent.",
-        "the same shifts, each allocation at its own best B, paired seeds",
-        "share of the shifts with such a prediction whose measured gain exceeds two standard errors",
+        "as many further random shifts, from 56 on, on which nothing was chosen (quick: 56 to 111); each "
+        "allocation at its own best B, paired seeds",
+        "share of the predicted gains above 2 percent that are measured above two standard errors",
         1.0,
         "planner",
         allocation_gains,

@@ -157,6 +157,7 @@ def _print_plan(document: dict[str, Any]) -> None:
             ["the planner's allocation", str(better["prompts"]), show_number(better["predicted_error"])]
         )
     print_table("SFT: predicted post-test error / d", ["choice", "prompts", "error"], rows)
+    _print_cautions(document)
     if "sources" in document:
         header = ["source", "size", "take", "worth of one more", "worth at all", "noisy per clean"]
         names = ("marginal_value", "marginal_value_at_all", "noisy_per_clean")
@@ -184,3 +185,17 @@ def _print_plan(document: dict[str, Any]) -> None:
                 notes.setdefault(o["note"], []).append(o["stage"])
         for note, stages in notes.items():
             print(f"note on {', '.join(stages)}: {note}")
+
+
+def _print_cautions(document: dict[str, Any]) -> None:
+    """A line where the plan's own error may be far off, and for every search that did not go well."""
+    from datadose.planner.search import SearchRecord
+
+    if document.get("note"):
+        print(f"note on the best number: {document['note']}")
+    better = document.get("better_allocation", {})
+    searches = {"the planner's allocation": better.get("search"), "sources": document.get("search")}
+    for name, counted in searches.items():
+        remark = SearchRecord(**counted).remark if counted else None
+        if remark is not None:
+            print(f"note on the search for {name}: {remark}")

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from datadose.covariance import Array
+from datadose.errors import InternalError
 from datadose.explore.setting import Setting
 from datadose.planner import (
     BetterAllocation,
@@ -96,7 +97,10 @@ def dragged_dose(setting: Setting) -> Dose:
 def better(setting: Setting) -> BetterAllocation:
     """The planner's allocation at the cost of the paper's."""
     model = error_model(setting)
-    return better_allocation(setting.shift(), model, setting.length, setting.max_prompts, dose(setting))
+    found = better_allocation(setting.shift(), model, setting.length, setting.max_prompts, dose(setting))
+    if found is None:
+        raise InternalError("the paper's allocation has data on the shift: please report this")
+    return found
 
 
 @_remembered(*SFT_IGNORES)

@@ -20,15 +20,16 @@ def draw_planner(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     """Sorted regret; predicted against simulated error and chosen against best B; the allocation's gain."""
     with new_grid(1, 4, width=14.0, height=3.9) as (figure, grid):
         axes = grid[0]
-        _draw_regret(axes[0], table)
-        _draw_errors(axes[1], table)
-        _draw_doses(axes[2], table)
-        _draw_gain(axes[3], table)
+        doses, allocations = table[table["regret"].notna()], table[table["gain"].notna()]
+        _draw_regret(axes[0], doses)
+        _draw_errors(axes[1], doses)
+        _draw_doses(axes[2], doses)
+        _draw_gain(axes[3], allocations)
         low, high = config["dimensions"]
         caption(
             figure,
-            f"{config['shifts']} random shifts, d from {low} to {high}, every fourth dense; B from 0 to 4d; "
-            f"V* simulated at every B, {config['seeds']} seeds; bars: two standard errors",
+            f"{config['shifts']} random shifts (right: as many others), d from {low} to {high}, every "
+            f"fourth dense; B from 0 to 4d; V* simulated, {config['seeds']} seeds; bars: two standard errors",
         )
     return figure
 

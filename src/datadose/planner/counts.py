@@ -45,7 +45,8 @@ class SourceAdvice:
     size: int
     prompts: int
     marginal_value: float | None
-    """-dErr/dB_c at the plan: the error / d that one more prompt saves (negative: it dilutes)."""
+    """-dErr/dB_c at the plan: the error / d that one more prompt saves (negative: it dilutes); None where it
+    could not be worked out."""
     marginal_value_at_all: float | None
     """The same where everything is taken; None next to a peak."""
     noisy_per_clean: float | None
@@ -129,11 +130,13 @@ def plan_counts(model: ErrorModel, pool: Sequence[PoolSource], max_prompts: int)
 
 def _in_proportion(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """``total`` prompts in proportion to ``sizes``, by largest remainders; all of them if they are fewer."""
-    if sizes.sum() <= total:
-        return sizes
-    exact = sizes * (total / sizes.sum())
+    return _rounded(sizes * min(1.0, total / sizes.sum()))
+
+
+def _rounded(exact: Array) -> NDArray[np.int64]:
+    """Whole numbers next to ``exact`` by largest remainders: they sum to its rounded sum."""
     taken: NDArray[np.int64] = np.floor(exact).astype(np.int64)
-    missing = total - int(taken.sum())
+    missing = round(float(exact.sum())) - int(taken.sum())
     taken[np.argsort(taken - exact, kind="stable")[:missing]] += 1
     return taken
 
@@ -145,7 +148,7 @@ def _curve(
     chosen = np.array(counts if sum(counts) else sizes, dtype=np.float64)
     points = {}
     for total in np.append(0, np.geomspace(1, max_prompts, 40)):
-        taken = np.minimum(sizes, chosen * total / chosen.sum()).round().astype(int)
+        taken = _rounded(np.minimum(sizes, chosen * total / chosen.sum()))
         value = search.at(taken)
         points[int(taken.sum())] = value if np.isfinite(value) else None
     return tuple(sorted(points.items()))
@@ -170,8 +173,7 @@ def _scan(search: _Search, sizes: Array, max_prompts: int) -> None:
         inside = np.isin(np.arange(K), group)
         room = min(int(sizes[inside].sum()), max_prompts)
         for share in _SHARES:
-            counts = np.where(inside, sizes, 0) * share * room / sizes[inside].sum()
-            search.at(counts.round().astype(int))
+            search.at(_rounded(np.where(inside, sizes, 0) * (share * room / sizes[inside].sum())))
 
 
 def _descend(search: _Search, start: Array, sizes: Array, max_prompts: int) -> Array:
@@ -235,26 +237,26 @@ def _advise(
     with_all: bool,
 ) -> tuple[SourceAdvice, ...]:
     """Marginal values and the price of noise, a source; ``with_all``: the error has a value at all counts."""
-    worth = -model.count_gradient(columns, counts)
-    sizes = [entry.size for entry in pool]
-    worth_at_all = -model.count_gradient(columns, sizes) if with_all else None
+    worth = _worth(model, columns, counts)
+    at_all = _worth(model, columns, [entry.size for entry in pool]) if with_all else [None] * len(pool)
     advice = []
     for place, entry in enumerate(pool):
         clean = replace(entry.source, prompts=1, label_noise=0.0, demonstration_noise=0.0)
         rate = clean_error = None
         if entry.source.label_noise > 0 or entry.source.demonstration_noise > 0:
             better = [*columns[:place], model.columns(clean), *columns[place + 1 :]]
-            cleaned = model.error(better, counts)
+            cleaned = _Search(model, better).at(counts)
             clean_error = cleaned if np.isfinite(cleaned) else None
-            beside = -model.count_gradient([*columns, model.columns(clean)], [*counts, 0])[-1]
-            rate = float(beside / worth[place]) if worth[place] > 0 and beside > 0 else None
+            own, beside = worth[place], _worth(model, [*columns, model.columns(clean)], [*counts, 0])[-1]
+            if own is not None and beside is not None and own > 0 and beside > 0:
+                rate = beside / own
         advice.append(
             SourceAdvice(
                 entry.name,
                 entry.size,
                 int(counts[place]),
-                float(worth[place]),
-                None if worth_at_all is None else float(worth_at_all[place]),
+                worth[place],
+                at_all[place],
                 rate,
                 clean_error,
             )
@@ -262,17 +264,29 @@ def _advise(
     return tuple(advice)
 
 
+def _worth(model: ErrorModel, columns: Sequence[Columns], counts: Sequence[int]) -> Sequence[float | None]:
+    """What one more prompt of each source saves; None where the error has no derivative or is unsolved."""
+    try:
+        found = -model.count_gradient(columns, counts)
+    except (PeakError, *Unsolved):
+        return [None] * len(columns)
+    return [float(saved) if np.isfinite(saved) else None for saved in found]
+
+
 def noisy_for_clean(model: ErrorModel, noisy: Source, clean_prompts: int, max_prompts: int) -> int | None:
     """The fewest prompts of ``noisy`` alone that do as well as ``clean_prompts`` without its noise.
 
-    None if no number up to ``max_prompts`` does: more noisy prompts do not replace clean ones there.
+    None if no number up to ``max_prompts`` does: more noisy prompts do not replace clean ones there. None also
+    where the clean prompts' own mean error is infinite or could not be worked out.
     """
     clean = replace(noisy, prompts=1, label_noise=0.0, demonstration_noise=0.0)
-    goal = model.error([model.columns(clean)], [clean_prompts])
-    column = model.columns(replace(noisy, prompts=1))
+    goal = _Search(model, [model.columns(clean)]).at([clean_prompts])
+    if not np.isfinite(goal):
+        return None
+    search = _Search(model, [model.columns(replace(noisy, prompts=1))])
     low, high = 0, None
     for B in np.unique(np.geomspace(1, max_prompts, 200).round().astype(int)):
-        if model.error([column], [int(B)]) <= goal:
+        if search.at([int(B)]) <= goal:
             high = int(B)
             break
         low = int(B)
@@ -280,5 +294,5 @@ def noisy_for_clean(model: ErrorModel, noisy: Source, clean_prompts: int, max_pr
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if model.error([column], [middle]) <= goal else (middle, high)
+        low, high = (low, middle) if search.at([middle]) <= goal else (middle, high)
     return high

@@ -161,7 +161,8 @@ class Ground:
         # Finite steps have no peak, but the correction refuses by the counts alone: then a few prompts off.
         for more in (0, 3):
             columns = tuple(replace(c, count=c.count * (1 + more / total)) for c in found.columns)
-            beside, lengths = replace(found, columns=columns), [n] * len(columns)
+            beside = replace(found, columns=columns)
+            lengths = [round(c.length) if np.isfinite(c.length) else n for c in columns]
             try:
                 correction = finite_size_correction(beside, found.eta, lengths, self.model.target, n)
             except PeakError:

@@ -75,28 +75,48 @@ class ErrorModel:
         return OneSource(self.V0, self.eta, columns, self.target, self.test_second_moment)
 
     def count_gradient(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> Array:
-        """dErr/dB_c of every source, shape (K,), also of sources with no prompts yet (their first prompt's).
+        """dErr/dB_c of every source, shape (K,); of one without prompts the limit from above.
 
-        By differences where some sources are above their peak and others below.
+        The limit is taken one source at a time, so that it changes no other derivative. By differences where
+        some sources are above their peak and others below.
         """
-        counts = np.maximum(np.asarray(counts, dtype=np.float64), _FIRST)
-        equivalent = self.equivalent(columns, counts)
-        if not equivalent.is_mixed:
-            return sensitivity(equivalent, self.target, self.test_second_moment).counts
-        gradient = np.empty(len(counts))
-        for place in range(len(counts)):
-            step = np.zeros(len(counts))
-            step[place] = min(1e-4 * max(1.0, counts[place]), counts[place] / 2)
-            ends = [
-                self.equivalent(columns, counts + sign * step).error(self.target, self.test_second_moment)
-                for sign in (1, -1)
-            ]
-            gradient[place] = (ends[0] - ends[1]) / (2 * step[place])
+        counts = np.asarray(counts, dtype=np.float64)
+        gradient, taken = np.zeros(len(counts)), counts > 0
+        gradient[taken] = self._slopes(columns, counts, np.flatnonzero(taken).tolist())
+        for place in np.flatnonzero(~taken).tolist():
+            first = counts.copy()
+            first[place] = _FIRST
+            gradient[place] = self._slopes(columns, first, [place])[0]
         return gradient
 
+    def _slopes(self, columns: Sequence[Columns], counts: Array, places: Sequence[int]) -> Array:
+        """dErr/dB_c of the sources at ``places``, which have prompts."""
+        equivalent, moments = self.equivalent(columns, counts), (self.target, self.test_second_moment)
+        if not equivalent.is_mixed:
+            used = [B > 0 and bool(c.second_moment.any()) for B, c in zip(counts, columns, strict=True)]
+            slopes = np.zeros(len(counts))
+            slopes[used] = sensitivity(equivalent, *moments).counts
+            return np.asarray(slopes[places])
 
-_FIRST = 1e-3
-"""A thousandth of a prompt stands for none when the first prompt's worth is asked for."""
+        def at(place: int, B: float) -> float:
+            moved = counts.copy()
+            moved[place] = B
+            return self.equivalent(columns, moved).error(*moments)
+
+        found = []
+        for place in places:
+            B, h = counts[place], _STEP * max(1.0, counts[place])
+            if h < B:
+                found.append((at(place, B + h) - at(place, B - h)) / (2 * h))
+            else:
+                # From above, to the same order.
+                found.append((4 * at(place, B + h) - at(place, B + 2 * h) - 3 * at(place, B)) / (2 * h))
+        return np.array(found)
+
+
+_FIRST = 1e-9
+"""The prompts at which the limit of none is evaluated: it is linear there to nine digits."""
+_STEP = 1e-4
 
 
 def rotated_columns(columns: Columns, basis: Array) -> Columns:

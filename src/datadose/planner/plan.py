@@ -27,10 +27,10 @@ from datadose.errors import reject, require_integer, require_number
 from datadose.planner.allocation import AllocationProblem, Budget, optimise_allocation, spent
 from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
-from datadose.planner.dynamics import Ground, PostTraining
+from datadose.planner.dynamics import Ground, PostTraining, State
 from datadose.planner.error_model import ErrorModel, rotated_columns
 from datadose.planner.search import SearchRecord
-from datadose.planner.stage_choice import StageChoice, choose_stage
+from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns
@@ -88,12 +88,15 @@ class Plan:
     """How the search for the sources' counts went (None without sources)."""
     best_eta: tuple[float, int, float] | None
     """(eta, best B, error) over a grid of eta with the paper's allocation for each."""
+    note: str | None = None
+    """Why ``predicted_error`` may be far off; None where nothing speaks against it."""
 
     def to_json(self) -> dict[str, Any]:
         """The contract's document (docs: shared names first, then ours)."""
         document: dict[str, Any] = {
             "prompts": self.prompts,
             "predicted_error": self.predicted_error,
+            "note": self.note,
             "error_before": self.error_before,
             "error_at_max_prompts": self.error_at_max_prompts,
             "allocation": self.allocation.tolist(),
@@ -178,7 +181,8 @@ def plan(
             for entry, B in zip(sources, counts.prompts, strict=True)
         ]
         allocation = _mixture(sources, counts.prompts)
-    stages = choose_stage(*stage_problem(shift, model, columns, training), rl_prompts, radius)
+    ground, turned = stage_problem(shift, model, columns, training)
+    stages = choose_stage(ground, turned, rl_prompts, radius)
     return Plan(
         prompts=dose.prompts if dose else sum(counts.prompts) if counts else 0,
         predicted_error=dose.error if dose else counts.error if counts else 0.0,
@@ -197,6 +201,20 @@ def plan(
         sources=counts.sources if counts else None,
         search=counts.search if counts else None,
         best_eta=_best_eta(shift, V0, length, max_prompts, training) if choose_eta and dose else None,
+        note=_caution(ground, turned),
+    )
+
+
+def _caution(ground: Ground, columns: Sequence[Columns]) -> str | None:
+    """A warning where the error of the plan's ``columns`` is a limit that finite sizes are far from."""
+    found = ground.model.equivalent(columns, [c.count for c in columns])
+    correction = ground.correction(State(found.mean, found))
+    if error_is_known(correction):
+        return None
+    size = f"by about {correction:.0%} of it" if np.isfinite(correction) else "by an unknown amount"
+    return (
+        f"predicted_error is the limit of many directions: with so few the mean differs {size}, and the next "
+        "order may be as large"
     )
 
 
@@ -243,16 +261,19 @@ def better_allocation(
     max_prompts: int,
     dose: Dose,
     budget: tuple[Budget, float] | None = None,
-) -> BetterAllocation:
+) -> BetterAllocation | None:
     """The allocation to collect instead of ``shift.data``, whose ``dose`` is known.
 
     Minimises the exact error over the eigenvalues on the shift's directions within ``budget`` (the cost of
     ``shift.data`` unless given); the data outside them are the floor. ``model`` is in the basis of ``shift``.
+    None where ``shift.data`` have nothing on the shift's directions: their cost leaves nothing to move.
     """
     kind, cap = budget or ("trace", None)
     basis, start, floor, inside = _allocation_basis(shift)
     model = model if basis is None else model.rotated(basis)
     cap = spent(start, kind) if cap is None else require_number("budget", cap, 0, np.inf, open_ends=True)
+    if budget is None and spent(floor, kind) >= cap:
+        return None
     problem = AllocationProblem(model, length, start, floor, inside, cap, kind)
     found = optimise_allocation(problem, max_prompts)
     allocation = found.spectrum

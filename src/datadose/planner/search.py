@@ -31,6 +31,16 @@ class SearchRecord:
     unsolved: int = 0
     """Points whose error could not be worked out, and that were passed over."""
 
+    @property
+    def remark(self) -> str | None:
+        """A sentence where no descent found anything better, or points were unsolved; None elsewhere."""
+        said = []
+        if self.descents and self.unmoved == self.descents:
+            said.append(f"none of {self.descents} descents found anything better than its start")
+        if self.unsolved:
+            said.append(f"{self.unsolved} points could not be worked out and were passed over")
+        return "; ".join(said) or None
+
     def __add__(self, other: SearchRecord) -> SearchRecord:
         return SearchRecord(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 

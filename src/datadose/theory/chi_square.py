@@ -31,13 +31,13 @@ _AGREEMENT = 1e-9
 _HALVINGS = 10
 _FALL = 40.0
 """What lies below e^{-40} of the integrand's top adds nothing to a double."""
+_VANISHED = 800.0
+"""e^{-800} is zero in doubles, also times what stands before the exponential."""
 _LAST_STEP = 1e-8
 """Newton's last step on the path, relative to how far that is from the saddle. It doubles the digits."""
 _STEPS = 200
 _FAR = 100.0
 """Where the path is left of its saddle by this many (1 + sum of powers) / x, e^{K} is far below e^{-40}."""
-_NOTHING = 746.0
-"""e^{-746} is 0 in double precision."""
 _LOG_LARGEST = 230.0
 """Where log r is larger, log(1 + 2 r s) is log r + log 2s to rounding for s of order one."""
 
@@ -88,8 +88,9 @@ def _upper_tail(log_ratios: Array, counts: Array) -> float:
     from scipy.optimize import brentq  # noqa: PLC0415  (a long import, for pass rates only)
 
     r, x = np.exp(log_ratios - log_ratios.max()), np.exp(min(-log_ratios.max(), _LOG_LARGEST))
-    # Chernoff's bound at s = 1/4, where every factor is at most sqrt(2).
-    if x / 4 - counts.sum() * np.log(2) / 2 > _NOTHING:
+    m = counts.sum()
+    # Chernoff's bound with every weight as large as the largest: far below the smallest double.
+    if x > m and x - m - m * np.log(x / m) > 2 * _VANISHED:
         return 0.0
 
     def slope(log_t: float) -> float:
@@ -132,7 +133,7 @@ class _Path:
         near the top, and the end, where the integrand vanishes, is moved to infinity.
         """
         top = self.log_integrand(np.zeros(1))[0]
-        if top + log_factor < -800:
+        if top + log_factor < -_VANISHED:
             return 0.0
         bound = 2 * self.ceiling / np.pi
         last = min(self.width, 0.99 * self.ceiling)

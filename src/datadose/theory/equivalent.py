@@ -176,7 +176,7 @@ class Equivalent:
         return self.features.counts[:, None] * self.gain**2
 
     @cached_property
-    def _overlap(self) -> Array:
+    def overlap(self) -> Array:
         """t_e(C_a) in row a, column e: what one prompt's residual does to the others'."""
         roots, reach = self.features.roots, self.reach
         if is_spectrum(roots[0]):
@@ -193,7 +193,7 @@ class Equivalent:
             return np.zeros(0)
         if self.unit != 1:
             return self.measured.leverages(M / self.unit**2)
-        return self._looped(self._overlap.T, self._scaled @ self._direct(M))
+        return self._looped(self.overlap.T, self._scaled @ self._direct(M))
 
     @cached_property
     def _spread(self) -> Array:
@@ -206,7 +206,7 @@ class Equivalent:
         else:
             m = float(rows.sum()) if is_spectrum(rows) else float(rows.shape[1])
         own = self._scaled @ self._residuals(rows) + m * self.features.counts * self._noise
-        return self._looped(self._overlap, own)
+        return self._looped(self.overlap, own)
 
     def _looped(self, overlap: Array, own: Array) -> Array:
         """x with x = own + B G^2 overlap x, in the units sqrt(B) G in which the matrix is nearly symmetric.

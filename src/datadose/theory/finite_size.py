@@ -47,6 +47,10 @@ from datadose.theory.complex_step import (
 from datadose.theory.equivalent import Columns, Equivalent
 
 
+_LOST = 1e-7
+"""Relative error of tr(C_c R C_e R) from which the correction for matrices is refused."""
+
+
 @dataclass(frozen=True)
 class FiniteSize:
     """Err(V*) minus its asymptotic form, to first order in 1/d; both parts are divided by d, like Err."""
@@ -80,8 +84,8 @@ def finite_size_correction(
     Raises:
         PeakError: the mean error is infinite, where 1/|B - rank| is no longer below 1: the prompts of all or
             of some sources are within 1 of the rank that they span, or prompts of length 1 or 2 interpolated.
-        InputError: a value out of range, not one length for each column, noisy prompts, or sources on both
-            sides of their peaks.
+        InputError: a value out of range, not one length for each column, noisy prompts, sources on both
+            sides of their peaks, or matrices whose sizes are so far apart that no digits are left.
     """
     require_number("eta", eta, 0, 2, open_ends=True)
     target = validate_covariance("target", target, len(equivalent.mean))
@@ -102,8 +106,21 @@ def finite_size_correction(
         equivalent = _densified(equivalent)
     target, M, _ = same_form(target, M, equivalent.mean)
     point = _Point.ahead(equivalent, eta, target, M)
+    _require_digits(equivalent, point)
     scale = STEP * len(target)
     return FiniteSize(_gaussian(point).imag / scale, _law(point, lengths).imag / scale)
+
+
+def _require_digits(equivalent: Equivalent, point: _Point) -> None:
+    """InputError where products of whole matrices have lost the digits that the equivalent's roots keep."""
+    kept = equivalent.overlap
+    lost = np.abs(point.overlap.real - kept) / np.sqrt(np.outer(kept.diagonal(), kept.diagonal()))
+    if lost.max() > _LOST:
+        reject(
+            "finite_size",
+            f"matrices that lose digits (relative error {lost.max():.1g})",
+            "covariances less far apart in size, or spectra, which keep all digits",
+        )
 
 
 def _densified(e: Equivalent) -> Equivalent:
