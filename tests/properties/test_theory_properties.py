@@ -300,7 +300,10 @@ def test_no_prompts_and_no_data_leave_the_pretrained_model(seed: int) -> None:
 
 @examples(40)
 def test_the_correction_for_finite_size(seed: int) -> None:
-    """It is refused or finite; with spectra and the same as matrices it is one number."""
+    """It is refused or finite; with spectra and the same as matrices it is one number.
+
+    Matrices of sources of very different sizes may lose its digits: then they are refused, spectra are not.
+    """
     problem = replace(plain_problem(seed, 30), chain_steps=0)
     sources = tuple(replace(s, label_noise=0.0, demonstration_noise=0.0) for s in problem.sources)
     problem = replace(problem, sources=sources)
@@ -313,6 +316,12 @@ def test_the_correction_for_finite_size(seed: int) -> None:
         assert again == found
         return
     assert np.isfinite(found)
+    if again == "InputError":
+        sizes = [s.covariance.max() for s in sources] + [
+            s.covariance[s.covariance > 0].min() for s in sources
+        ]
+        assert max(sizes) / min(sizes) > 100
+        return
     # The correction is a derivative of the error's own pieces: allow it a hundred times the error's rounding.
     slack = 100 * tolerance(turned) * max(abs(found), problem.error())
     assert again == pytest.approx(found, abs=max(slack, 1e-9 * abs(found)))

@@ -23,7 +23,7 @@ from datadose.theory.peaks import rank_of
 FINITE_MEAN = 1.0
 """The mean over finite prompts is infinite at this distance to a peak and nearer."""
 SHORT = 2
-"""E ||phi||^{-2} is infinite for prompts of this length and shorter."""
+"""Prompts are short with fewer examples than this beyond the features that they have."""
 _LARGEST_UNIT = 2.0**40
 _SAME = 1e-10
 """Relative difference at which modes no longer describe a second moment that was replaced."""
@@ -97,9 +97,23 @@ class Columns:
     """Variance per dimension of the noise in the answers -eta w."""
     pair: Pair | None = None
     length: float = np.inf
-    """Length of the prompts: for n <= 2 the mean error is infinite where they are interpolated."""
+    """Length of the prompts: where short ones are interpolated the mean error is infinite."""
     modes: Modes | None = field(default=None, repr=False)
     """Of matrices that come from one covariance; not looked at where one of them has been replaced since."""
+
+    @property
+    def directions(self) -> int:
+        """How many directions one prompt spans: as many as it has features, and no more than examples."""
+        return int(min(self.length, len(self.moments)))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the prompts are so short that interpolating one has an infinite mean error.
+
+        Given w a prompt's features are its inputs times an n x m Gaussian matrix (m features), whose smallest
+        singular value has an inverse second moment if n >= m + 2.
+        """
+        return self.length < SHORT + len(self.moments)
 
     @property
     def moments(self) -> tuple[Array, ...]:

@@ -46,7 +46,7 @@ from datadose.covariance import (
     transpose,
 )
 from datadose.errors import InputError
-from datadose.theory.columns import FINITE_MEAN, SHORT, Columns, Features, Pair, unit_of
+from datadose.theory.columns import FINITE_MEAN, Columns, Features, Pair, unit_of
 from datadose.theory.peaks import joint_basis, over_determined, rank_of
 from datadose.theory.regimes import with_ridge, without_ridge
 
@@ -86,11 +86,10 @@ class Equivalent:
         """Why the mean error over finite prompts is infinite; None where it is finite."""
         if self.distance_to_peak <= FINITE_MEAN:
             return "prompts, of all or of some sources, are within 1 of the rank that they span"
-        below = ~self.above[self.features.first]
-        for c, interpolated in zip(self.columns, below, strict=True):
-            if interpolated and c.length <= SHORT and c.count >= 1:
-                return f"prompts of length {c.length:g} are interpolated"
-        return None
+        short = _short(self.columns, self.above[self.features.first])
+        if sum(c.count for c in short) < 1:
+            return None
+        return f"prompts of length {max(c.length for c in short):g} are interpolated"
 
     def require_finite(self) -> None:
         """Raise :class:`PeakError` where the mean error over finite prompts is infinite."""
@@ -269,13 +268,16 @@ def _equivalent(V0: Array, eta: float, sources: tuple[Columns, ...], ridge: floa
     if ridge > 0:
         parts, above = with_ridge(V0, eta, sources, features, ridge), np.full(len(features.counts), True)
     else:
-        sizes = np.array([len(c.moments) for c in sources])
-        spans = [c.span for c in sources]
-        top = over_determined(features.counts[features.first] * sizes, spans)
-        above, lead = np.repeat(top.members, sizes), top.lead
-        if lead < RELATIVE_ZERO * len(V0):
+        directions = np.array([c.count * c.directions for c in sources])
+        top = over_determined(directions, [c.span for c in sources])
+        above, lead = np.repeat(top.members, [len(c.moments) for c in sources]), top.lead
+        # A noisy chain on one example spans one direction only: where it interpolates, the equations for two
+        # independent features are no approximation.
+        parallel = [c for c in _short(sources, top.members) if c.directions < len(c.moments)]
+        unsound = parallel and (lead <= FINITE_MEAN or sum(c.count for c in parallel) >= 1)
+        if unsound or lead < RELATIVE_ZERO * len(V0):
             total = sum(c.count for c in sources)
-            raise PeakError("prompts", f"{total:g}", f"{_away(sources)}: the mean is infinite at a peak")
+            raise PeakError("prompts", f"{total:g}", f"{_away(sources)}: the mean is infinite here")
         parts = without_ridge(V0, eta, sources, features, above)
     return Equivalent(
         parts.mean,
@@ -289,6 +291,11 @@ def _equivalent(V0: Array, eta: float, sources: tuple[Columns, ...], ridge: floa
         parts.reach,
         lead,
     )
+
+
+def _short(columns: Sequence[Columns], above: NDArray[np.bool_]) -> list[Columns]:
+    """The sources of short prompts that are interpolated."""
+    return [c for c, over in zip(columns, above, strict=True) if not over and c.is_short]
 
 
 def _away(columns: Sequence[Columns]) -> str:

@@ -46,7 +46,6 @@ from datadose.theory.complex_step import (
 )
 from datadose.theory.equivalent import Columns, Equivalent
 
-
 _LOST = 1e-7
 """Relative error of tr(C_c R C_e R) from which the correction for matrices is refused."""
 

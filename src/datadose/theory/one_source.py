@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from datadose.covariance import Array, diagonal, is_spectrum
 from datadose.errors import InputError
-from datadose.theory.columns import FINITE_MEAN, SHORT, Columns, unit_of
+from datadose.theory.columns import FINITE_MEAN, Columns, unit_of
 
 _STEPS = 200
 _LAST_STEP = 1e-7
@@ -114,7 +114,7 @@ class OneSource:
         """
         B, r, L = np.asarray(counts, dtype=np.float64), self.rank, self._levels
         infinite = np.abs(B - r) <= FINITE_MEAN
-        if self.columns.length <= SHORT:
+        if self.columns.is_short:
             infinite |= (B >= 1) & (r >= B)
         infinite &= (B > 0) & (r > 0)
         B = np.where(infinite, 0.0, B)
