@@ -90,7 +90,7 @@ class Plan:
     """(eta, best B, error) over a grid of eta with the paper's allocation for each."""
 
     def to_json(self) -> dict[str, Any]:
-        """The contract's document (docs: shared names first, then ours)."""
+        """The document that `datadose plan --json` prints."""
         document: dict[str, Any] = {
             "prompts": self.prompts,
             "predicted_error": self.predicted_error,
