@@ -94,3 +94,9 @@ def test_numbers_beyond_what_a_float_holds_exactly_are_refused() -> None:
             require_number("field", 10**400, 0, 1e9)
     with pytest.raises(InputError, match="dimension: got 1000001; allowed: an integer in"):
         Shift.two_block(1_000_001, 1, 0.1, 0.2)
+
+
+def test_an_endless_interval_is_shown_open() -> None:
+    """Infinity itself is refused, so the allowed interval must not seem to contain it."""
+    with pytest.raises(InputError, match=r"got inf; allowed: a number in \[0, inf\)"):
+        require_number("field", np.inf, 0, np.inf)

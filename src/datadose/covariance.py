@@ -128,14 +128,12 @@ def _is_psd(C: Array, slack: float) -> bool:
 
 
 def _without_small(C: Array, zero: float) -> Array:
-    """``C`` with the eigenvalues below ``zero`` of the largest set to 0; ``C`` itself if there are none."""
+    """``C`` with the eigenvalues below ``zero`` of the largest set to 0; untouched where there are none."""
     if C.ndim == 1:
         return np.where(zero * C.max() < C, C, 0.0)
     values, vectors = np.linalg.eigh(C)
     keep = values > zero * values[-1]
-    if keep.all():
-        return C
-    return np.asarray((vectors[:, keep] * values[keep]) @ vectors[:, keep].T)
+    return C if keep.all() else np.asarray((vectors[:, keep] * values[keep]) @ vectors[:, keep].T)
 
 
 def is_spectrum(M: Array) -> bool:

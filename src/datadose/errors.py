@@ -93,8 +93,9 @@ def require_integer(field: str, value: object, minimum: int, maximum: int | None
 
 def require_number(field: str, value: object, low: float, high: float, *, open_ends: bool = False) -> float:
     """``value`` as a finite float inside the interval, else :class:`InputError`."""
-    brackets = "()" if open_ends else "[]"
-    limit = f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
+    left = "(" if open_ends or low == float("-inf") else "["
+    right = ")" if open_ends or high == float("inf") else "]"
+    limit = f"a number in {left}{low:g}, {high:g}{right}"
     if isinstance(value, (bool, str)):
         reject(field, value, limit)
     try:

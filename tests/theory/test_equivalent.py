@@ -285,6 +285,14 @@ def test_ties_are_peaks(name: str, form: str) -> None:
             mixture_error(start, ETA, near, target, N_TEST, chain_steps=steps)
 
 
+def test_a_peak_of_some_sources_is_not_called_one_of_the_total() -> None:
+    """13 prompts are 11 away from rank(A) = 24; the ten in a range of ten are the peak."""
+    with pytest.raises(PeakError, match="got 13; allowed: other counts of some sources"):
+        error([Source(LOW, 30, 10), Source(FULL, 30, 3)])
+    with pytest.raises(PeakError, match="allowed: any number more than 1 away from rank"):
+        error([Source(LOW, 30, 8), Source(FULL, 30, 16)])
+
+
 def test_peak_of_a_mixed_count_is_a_simple_pole() -> None:
     near, far = (
         error_of_the_equivalent([Source(LOW, 30, 16), Source(FULL, 30, 14 - gap)]) for gap in (1e-5, 2e-5)

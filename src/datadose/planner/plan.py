@@ -92,7 +92,7 @@ class Plan:
     """Why ``predicted_error`` may be far off; None where nothing speaks against it."""
 
     def to_json(self) -> dict[str, Any]:
-        """The contract's document (docs: shared names first, then ours)."""
+        """The document that `datadose plan --json` prints."""
         document: dict[str, Any] = {
             "prompts": self.prompts,
             "predicted_error": self.predicted_error,

@@ -299,8 +299,10 @@ def _short(columns: Sequence[Columns], above: NDArray[np.bool_]) -> list[Columns
 
 
 def _away(columns: Sequence[Columns]) -> str:
+    """Which counts are allowed: a peak is the total's, or one of some sources beside what others span."""
     rank = rank_of(joint_basis([c.span for c in columns]))
-    return f"any number more than 1 away from rank(A) = {rank}"
+    near = abs(sum(c.count for c in columns) - rank) <= FINITE_MEAN
+    return f"any number more than 1 away from rank(A) = {rank}" if near else "other counts of some sources"
 
 
 __all__ = ["Columns", "Equivalent", "Pair", "PeakError", "deterministic_equivalent"]
