@@ -93,3 +93,13 @@ def test_means_over_more_seeds_grow_where_medians_do_not() -> None:
         assert (ratio > 2.5) == heavy
         if not heavy:
             assert ratio < 1.05
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_a_noisy_chain_needs_one_example_more(n: int) -> None:
+    """The smaller singular value of its two columns has exponent n - 1: 1/s^2 has a mean from n = 4 on."""
+    rng, d = np.random.default_rng([31, n]), 12
+    X = rng.standard_normal((100_000, d, n))
+    answers = np.einsum("bdn,bd->bn", X, rng.standard_normal((100_000, d)))
+    columns = X @ np.stack([answers, rng.standard_normal((100_000, n))], axis=2)
+    assert exponent(np.linalg.svd(columns, compute_uv=False)[:, -1], 0.02) == pytest.approx(n - 1, rel=0.12)
