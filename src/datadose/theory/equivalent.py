@@ -95,10 +95,10 @@ class Equivalent:
         """Raise :class:`PeakError` where the mean error over finite prompts is infinite."""
         reason = self.infinite_because
         if reason is not None:
+            at_peak = self.distance_to_peak <= FINITE_MEAN
+            allowed = _away(self.columns) if at_peak else "longer prompts, or more of them than they span"
             total = sum(c.count for c in self.columns)
-            raise PeakError(
-                "prompts", f"{total:g}", f"{_away(self.columns)}: the mean is infinite, as {reason}"
-            )
+            raise PeakError("prompts", f"{total:g}", f"{allowed}: the mean is infinite, as {reason}")
 
     def scaled(self, unit: float) -> Equivalent:
         """The same model where covariances are measured in ``unit``: A / unit, V unit."""
