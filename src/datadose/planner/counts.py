@@ -276,8 +276,8 @@ def _worth(model: ErrorModel, columns: Sequence[Columns], counts: Sequence[int])
 def noisy_for_clean(model: ErrorModel, noisy: Source, clean_prompts: int, max_prompts: int) -> int | None:
     """The fewest prompts of ``noisy`` alone that do as well as ``clean_prompts`` without its noise.
 
-    None if no number up to ``max_prompts`` does: more noisy prompts do not replace clean ones there. Also
-    where the clean prompts' own mean error is infinite or could not be worked out.
+    None if no number up to ``max_prompts`` does: more noisy prompts do not replace clean ones there. None
+    also where the clean prompts' own mean error is infinite or could not be worked out.
     """
     clean = replace(noisy, prompts=1, label_noise=0.0, demonstration_noise=0.0)
     goal = _Search(model, [model.columns(clean)]).at([clean_prompts])
