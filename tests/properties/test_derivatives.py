@@ -94,6 +94,20 @@ def test_all_derivatives_of_the_error(seed: int, form: str) -> None:
         agrees(found.crosses[place] @ (turn * c.cross), partial(by_moment, place, "cross", turn), slack)
 
 
+def test_the_worth_of_a_small_source_beside_large_ones_as_matrices() -> None:
+    """Sources 1e7 apart in size: products of whole matrices lose what the smallest one sees.
+
+    Its prompts are worth 4e-6 of the error. Rounding leaves 1e-2 of that; with such products it is 0.75.
+    """
+    problem = plain_problem(1, 30)
+    worth = []
+    for form in (problem, problem.turned(random_basis(np.random.default_rng([22, 1]), problem.dimension))):
+        equivalent = mixture_equivalent(form.V0, form.eta, form.sources, chain_steps=form.chain_steps)
+        M = wishart_second_moment(form.target, form.test_length)
+        worth.append(sensitivity(equivalent, form.target, M).counts)
+    np.testing.assert_allclose(worth[1], worth[0], rtol=0.2)
+
+
 @examples(30)
 def test_what_one_more_prompt_is_worth(seed: int) -> None:
     """The planner's gradient in the counts, on both sides of the peaks at once too."""

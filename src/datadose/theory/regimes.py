@@ -97,16 +97,19 @@ def _projector(basis: Array) -> Array:
 
 
 def _crossed(sources: Sequence[Columns], features: Features, solved: Solved) -> Array:
-    """sum_c q_c A_c R; where A_c is known by its modes, through R F_c, which keeps small digits."""
+    """sum_c q_c A_c R."""
     total = np.zeros_like(solved.resolvent)
     for place, c in zip(features.first, sources, strict=True):
-        q = solved.weights[place]
-        if c.shared is None:
-            total = total + q * product(c.cross, solved.resolvent)
-        else:
-            left = c.shared.vectors * (c.shared.cross / np.sqrt(c.shared.second_moment))
-            total = total + q * left @ solved.reach[place].T
+        total = total + solved.weights[place] * crossed(c, solved.resolvent, solved.reach[place])
     return total
+
+
+def crossed(source: Columns, resolvent: Array, reach: Array) -> Array:
+    """A_c R; where A_c is known by its modes, through ``reach`` = R F_c, which keeps small digits."""
+    if source.shared is None:
+        return product(source.cross, resolvent)
+    left = source.shared.vectors * (source.shared.cross / np.sqrt(source.shared.second_moment))
+    return np.asarray(left @ reach.T)
 
 
 def _solve(features: Features, regime: Regime, basis: Array | None) -> Solved:
@@ -194,4 +197,4 @@ class _Modes(SpectralFrame):
         return whole, tuple(U * X for X in reach)
 
 
-__all__ = ["Parts", "with_ridge", "without_ridge"]
+__all__ = ["Parts", "crossed", "with_ridge", "without_ridge"]

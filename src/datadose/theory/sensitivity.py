@@ -26,7 +26,6 @@ from datadose.errors import reject
 from datadose.theory.complex_step import (
     STEP,
     Complex,
-    Either,
     plus,
     product,
     trace_product,
@@ -35,6 +34,7 @@ from datadose.theory.complex_step import (
 )
 from datadose.theory.equivalent import Equivalent
 from datadose.theory.peaks import joint_basis
+from datadose.theory.regimes import crossed
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,11 @@ def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array
     if not equivalent.columns:
         return Sensitivity(np.zeros(0), (), (), 0.0)
     unit, equivalent = equivalent.unit, equivalent.measured
-    V, R, q = _ahead(equivalent, target / unit, test_second_moment / unit**2)
+    M = test_second_moment / unit**2
+    V, R, q = _ahead(equivalent, target / unit, M)
     features, loose = equivalent.features, bool(equivalent.above.any())
     moments, columns = features.moments, equivalent.columns
-    y, root, cross = _multipliers(equivalent, V, R, q)
+    y, root, cross = _multipliers(equivalent, V, _seen_by_roots(equivalent, M), q)
     scale = STEP * len(target)
     seen = _range_of_data(equivalent)
 
@@ -116,25 +117,46 @@ def _ahead(equivalent: Equivalent, target: Array, M: Array) -> tuple[Complex, Co
     """V, R and q one complex step along s."""
     h, V0, R0 = 1j * STEP, equivalent.mean, equivalent.resolvent
     kappa = equivalent.leverages(M)
-    moments, first = equivalent.features.moments, equivalent.features.first
-    crosses = [c.cross for c in equivalent.columns]
-    pulled = weighted(kappa, moments)
-    X = plus(product(V0, pulled), equivalent.eta * weighted(kappa[first], crosses))
-    V = plus(V0, -h * product(plus(target, product(V0, M), X), R0))
-    R = plus(R0, -h * product(R0, plus(M, pulled), R0))
+    features, reach = equivalent.features, equivalent.reach
+    # X_a R through the roots, as below.
+    through = [product(V0, F, transposed(Y)) for F, Y in zip(features.roots, reach, strict=True)]
+    for place, c in zip(features.first, equivalent.columns, strict=True):
+        through[place] = plus(through[place], equivalent.eta * crossed(c, R0, reach[place]))
+    loop = [product(Y, transposed(Y)) for Y in reach]
+    V = plus(V0, -h * plus(product(plus(target, product(V0, M)), R0), weighted(kappa, through)))
+    R = plus(R0, -h * plus(product(R0, M, R0), weighted(kappa, loop)))
     return V, R, equivalent.weights + h * kappa
 
 
+def _seen_by_roots(equivalent: Equivalent, M: Array) -> list[list[Complex]]:
+    """F_a^T R F_b one complex step along s, F_a F_a^T = C_a.
+
+    Products of whole matrices C_a R would lose what small sources see beside large ones.
+    """
+    roots, reach, kappa = equivalent.features.roots, equivalent.reach, equivalent.leverages(M)
+    still = [[product(transposed(F), Y) for Y in reach] for F in roots]
+    through = [
+        [weighted(kappa, [product(transposed(row[a]), row[b]) for row in still]) for b in range(len(roots))]
+        for a in range(len(roots))
+    ]
+    return [
+        [
+            plus(still[a][b], -1j * STEP * plus(product(transposed(X), M, Y), through[a][b]))
+            for b, Y in enumerate(reach)
+        ]
+        for a, X in enumerate(reach)
+    ]
+
+
 def _multipliers(
-    equivalent: Equivalent, V: Complex, R: Complex, q: Complex
+    equivalent: Equivalent, V: Complex, seen: list[list[Complex]], q: Complex
 ) -> tuple[Complex, dict[int, complex], dict[int, complex]]:
     """y = H^{-1} dL/dx; S and G_01 of every pair by the place of its first feature."""
     features, d, loose = equivalent.features, len(V), bool(equivalent.above.any())
     counts = features.counts
-    CR = [qa * product(C, R) for qa, C in zip(q, features.moments, strict=True)]
-    identity: Either = np.ones(d)
-    filled = np.array([trace_product(X, identity) for X in CR])
-    overlap = np.array([[trace_product(X, Y) for Y in CR] for X in CR])
+    diagonal = [row[a] for a, row in enumerate(seen)]
+    filled = q * np.array([X.sum() if X.ndim == 1 else X.trace() for X in diagonal])
+    overlap = np.outer(q, q) * np.array([[(X**2).sum() for X in row] for row in seen])
     linear = np.full(len(q), float(loose))
     for place, pair in features.pairs.items() if loose else ():
         linear[place : place + 2] = pair.inverse.diagonal()
