@@ -149,7 +149,22 @@ def lead_and_short(problem: Problem) -> tuple[float, float]:
 def is_infinite(problem: Problem) -> bool:
     """Whether the mean error over finite prompts is infinite."""
     lead, short = lead_and_short(problem)
-    return lead <= 1 or short >= 1
+    return lead <= 1 or short >= 1 or all_small(problem)
+
+
+def all_small(problem: Problem) -> bool:
+    """On a direction that only sources of rank 1 span the mean needs more than four examples in all.
+
+    Each prompt there is a chi-square of its length times a vector, and V* is large where all are small.
+    """
+    used = [s for s in problem.sources if s.prompts > 0 and s.covariance.any()]
+    lone = {tuple(s.covariance > 0) for s in used if (s.covariance > 0).sum() == 1}
+    for place in lone:
+        there = [s for s in used if (s.covariance[np.array(place)] > 0).any()]
+        alone = all(tuple(s.covariance > 0) == place for s in there)
+        if alone and sum(s.length * s.prompts for s in there) <= 4:
+            return True
+    return False
 
 
 def is_clearly_finite(problem: Problem) -> bool:

@@ -242,7 +242,10 @@ def test_no_number_for_short_prompts_that_are_interpolated(seed: int) -> None:
                 predict_error(shift, B, n)
             with pytest.raises(PeakError):
                 mixture_error(V0, shift.eta, [Source(shift.data, n, B)], shift.target, n)
-        assert np.isfinite(predict_error(shift, r + 2, n))
+        enough = r + 2 if r > 1 else 5
+        assert np.isfinite(predict_error(shift, enough, n))
+        with pytest.raises(PeakError):
+            predict_error(shift, min(r, 4 / n) if r == 1 else r, n)
     if r > 4:
         assert np.isfinite(predict_error(shift, 1, 3))
 

@@ -12,6 +12,8 @@ import pytest
 
 from datadose.covariance import Array
 from datadose.prompts import draw_moments
+from datadose.shift import Shift
+from datadose.theory.asymptotics import predict_curve
 from datadose.theory.sft import sft_minimiser
 
 ETA = 0.2
@@ -93,6 +95,20 @@ def test_means_over_more_seeds_grow_where_medians_do_not() -> None:
         assert (ratio > 2.5) == heavy
         if not heavy:
             assert ratio < 1.05
+
+
+@pytest.mark.parametrize(("B", "infinite"), [(3, True), (4, True), (5, False)])
+def test_prompts_of_one_example_on_one_direction(B: int, infinite: bool) -> None:
+    """|V*| has the tail index B / 2: its square has a mean from B = 5 on, and fewer are refused.
+
+    The limit is reached slowly: the smallest thousandth is still some percent below it.
+    """
+    rng = np.random.default_rng([32, B])
+    w, c = rng.standard_normal((2, 2_000_000, B))
+    c = c**2
+    small = (c**2 * w**2).sum(axis=1) / (c * w**2).sum(axis=1)
+    assert exponent(small, 0.001) == pytest.approx(B / 2, rel=0.12)
+    assert np.isinf(predict_curve(Shift(np.ones(1), np.ones(1), np.ones(1), ETA), [B], 1)[0]) == infinite
 
 
 @pytest.mark.parametrize("n", [3, 4, 5])

@@ -72,11 +72,11 @@ def _predict(arguments: argparse.Namespace, _: str) -> None:
             )
         except PeakError:
             rank = shift.data_rank
-            where = (
-                f"B within 1 of rank(A) = {rank}"
-                if abs(B - rank) <= 1
-                else f"length <= 2 and 1 <= B <= rank(A) = {rank}"
-            )
+            where = f"length <= 2 and 1 <= B <= rank(A) = {rank}"
+            if abs(B - rank) <= 1:
+                where = f"B within 1 of rank(A) = {rank}"
+            elif rank < B:
+                where = "rank(A) = 1 and length * B <= 4"
             row.update(predicted=None, reason=f"{where}: the mean is infinite there")
         row["simulated_mean"] = None if simulated is None else float(simulated.mean[index])
         sem = None if simulated is None or arguments.simulate < 2 else float(simulated.sem[index])

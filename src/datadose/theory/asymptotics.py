@@ -212,9 +212,8 @@ def predict_error(
         )
     if form == "exact" and not finite_size:
         if np.isinf(error := float(stages.along.errors([B])[0])):
-            allowed = (
-                f"more than rank(A) = {rank} where prompts have length {n}: interpolating them, {_NEAR_PEAK}"
-            )
+            enough = "4" if rank == 1 else f"rank(A) = {rank}"
+            allowed = f"more than {enough} where prompts have length {n}: with fewer {_NEAR_PEAK}"
             raise PeakError("prompts", f"{B:g}", allowed)
         return error
     if form == "exact":

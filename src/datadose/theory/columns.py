@@ -22,6 +22,8 @@ from datadose.theory.peaks import rank_of
 
 FINITE_MEAN = 1.0
 """The mean over finite prompts is infinite at this distance to a peak and nearer."""
+ALL_SMALL = 4.0
+"""With no more examples on the only direction that is spanned, all prompts are small together too often."""
 SHORT = 2
 """Prompts are short with fewer examples than this beyond the features that they have."""
 _LARGEST_UNIT = 2.0**40

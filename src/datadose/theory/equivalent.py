@@ -46,7 +46,7 @@ from datadose.covariance import (
     transpose,
 )
 from datadose.errors import InputError
-from datadose.theory.columns import FINITE_MEAN, Columns, Features, Pair, unit_of
+from datadose.theory.columns import ALL_SMALL, FINITE_MEAN, Columns, Features, Pair, unit_of
 from datadose.theory.peaks import joint_basis, over_determined, rank_of
 from datadose.theory.regimes import with_ridge, without_ridge
 
@@ -86,7 +86,10 @@ class Equivalent:
         """Why the mean error over finite prompts is infinite; None where it is finite."""
         if self.distance_to_peak <= FINITE_MEAN:
             return "prompts, of all or of some sources, are within 1 of the rank that they span"
-        short = _short(self.columns, self.above[self.features.first])
+        above = self.above[self.features.first]
+        if _all_small([c for c, over in zip(self.columns, above, strict=True) if over]):
+            return "so few short prompts on one direction are small all together"
+        short = _short(self.columns, above)
         if sum(c.count for c in short) < 1:
             return None
         return f"prompts of length {max(c.length for c in short):g} are interpolated"
@@ -296,6 +299,20 @@ def _equivalent(V0: Array, eta: float, sources: tuple[Columns, ...], ridge: floa
 def _short(columns: Sequence[Columns], above: NDArray[np.bool_]) -> list[Columns]:
     """The sources of short prompts that are interpolated."""
     return [c for c, over in zip(columns, above, strict=True) if not over and c.is_short]
+
+
+def _all_small(columns: Sequence[Columns]) -> bool:
+    """Whether over-determined prompts on a direction that only sources of rank 1 span have an infinite mean.
+
+    Such a prompt is a chi-square of n degrees times a vector, so all of them are below x with a probability
+    of order x^{n B / 2}, and V* is of order 1 / x there: the second moment needs sum n B > 4.
+    """
+    lone = [c for c in columns if rank_of(c.span) == 1]
+    for c in lone:
+        beside = [e for e in columns if np.abs(product(transpose(e.span), c.span)).max() > RELATIVE_ZERO]
+        if all(rank_of(e.span) == 1 for e in beside) and sum(e.length * e.count for e in beside) <= ALL_SMALL:
+            return True
+    return False
 
 
 def _away(columns: Sequence[Columns]) -> str:

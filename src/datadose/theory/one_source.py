@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from datadose.covariance import Array, diagonal, is_spectrum
 from datadose.errors import InputError
-from datadose.theory.columns import FINITE_MEAN, Columns, unit_of
+from datadose.theory.columns import ALL_SMALL, FINITE_MEAN, Columns, unit_of
 
 _STEPS = 200
 _LAST_STEP = 1e-7
@@ -109,13 +109,16 @@ class OneSource:
     def errors(self, counts: ArrayLike) -> Array:
         """(1/d) E ||I + V* S||_F^2 for each B >= 0 of ``counts`` (P,), which may be fractional; shape (P,).
 
-        Infinite where the mean over finite prompts is: within 1 of the peak, and from 1 to r where prompts
-        have one or two examples. Without prompts, and without data, it is the error at V0.
+        Infinite where the mean over finite prompts is: within 1 of the peak, from 1 to r where prompts have
+        one or two examples, and with up to four examples in all on one direction. Without prompts, and
+        without data, it is the error at V0.
         """
         B, r, L = np.asarray(counts, dtype=np.float64), self.rank, self._levels
         infinite = np.abs(B - r) <= FINITE_MEAN
         if self.columns.is_short:
             infinite |= (B >= 1) & (r >= B)
+        if r == 1:
+            infinite |= self.columns.length * B <= ALL_SMALL
         infinite &= (B > 0) & (r > 0)
         B = np.where(infinite, 0.0, B)
         q, R, kept, loop = self._solved(B)
