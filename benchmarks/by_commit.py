@@ -2,6 +2,8 @@
 
 OMP_NUM_THREADS=1 python benchmarks/by_commit.py [COMMIT ...]
 
+The kept table is of 7059ef4 and 2f24102.
+
 Each cost is a multiple of one eigendecomposition of a fixed matrix in the same process (start-up: of a bare
 interpreter). The commits take turns, so that a noisy machine is noisy for all of them; the median of the
 rounds goes into benchmarks/by_commit.csv, one row a commit. The working tree is the last row.
@@ -27,7 +29,7 @@ from timing import seconds
 
 HOME = Path(__file__).resolve().parent
 TABLE = HOME / "by_commit.csv"
-ROUNDS = 5
+ROUNDS = 3
 MARKS = ("7059ef4", "74b4783", "be30e8b", "0bb87d9", "2f24102")
 """The first commit that stated a speed, and the last one of each large change since."""
 POINTS = (60, 150, 300, 450, 590, 610, 900, 1800)
