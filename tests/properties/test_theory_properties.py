@@ -325,6 +325,7 @@ def test_the_correction_for_finite_size(seed: int) -> None:
         ]
         assert max(sizes) / min(sizes) > 100
         return
-    # The correction is a derivative of the error's own pieces: allow it a hundred times the error's rounding.
+    # The correction is a derivative of the error's own pieces: allow it a hundred times the error's rounding,
+    # and what traces that are right to 1e-7 (beyond it is refused) may do to it.
     slack = 100 * tolerance(turned) * max(abs(found), problem.error())
-    assert again == pytest.approx(found, abs=max(slack, 1e-9 * abs(found)))
+    assert again == pytest.approx(found, abs=max(slack, 1e-6 * abs(found)))

@@ -11,6 +11,7 @@ of the answer's error. Derivation and validation: docs/derivations/planner.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -108,7 +109,7 @@ def descent_ridge(columns: Sequence[Columns], steps: int) -> float:
     x = T mu / lambda_max; a ridge keeps 1 / (1 + mu / ridge). The two agree at x = 0, 1 and infinity for
     ridge = lambda_max / ((e - 1) T), with lambda_max of :func:`sample_edge`.
     """
-    return sample_edge(columns) / ((np.e - 1) * steps)
+    return sample_edge(columns) / ((math.e - 1) * steps)
 
 
 def sample_edge(columns: Sequence[Columns]) -> float:
