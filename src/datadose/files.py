@@ -21,26 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from datadose.errors import InputError, RunError
-from datadose.reading import read_bytes, read_json, refuse_constant
+from datadose.reading import read_bytes, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "atomic_file",
-    "check_table",
-    "file_digest",
-    "prepare_folder",
-    "read_json",
-    "read_table",
-    "refuse_constant",
-    "to_json",
-    "write_atomic",
-    "write_json",
-    "write_jsonl",
-    "write_recorded_table",
-    "write_table",
-]
 
 TABLE_DIGEST = "table_sha256"
 """The key of NAME.json under which the sha256 of NAME.csv is recorded."""

@@ -44,7 +44,8 @@ from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
 from datadose.figures.stages import draw_bands, draw_overthinking, draw_synergy
 from datadose.figures.style import save
 from datadose.figures.token_study import draw_token_study
-from datadose.files import prepare_folder, read_json, read_table, write_json, write_recorded_table
+from datadose.files import prepare_folder, read_table, write_json, write_recorded_table
+from datadose.reading import read_json
 from datadose.report import write_report
 from datadose.sweep import Workers, run_cells
 from datadose.versions import versions

@@ -18,7 +18,8 @@ import pandas as pd
 from scipy import stats
 
 from datadose.covariance import Array
-from datadose.files import read_json, read_table
+from datadose.files import read_table
+from datadose.reading import read_json
 
 Verdict: TypeAlias = Literal["holds", "fails", "mixed", "not run"]
 CONFIDENCE = 0.95

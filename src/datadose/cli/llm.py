@@ -124,10 +124,11 @@ def _add_select(commands: Any) -> None:
 
 
 def _select(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.files import prepare_folder, read_json
+    from datadose.files import prepare_folder
     from datadose.llm.represent import scores_of
     from datadose.llm.scores import read_scores
     from datadose.llm.selection import SelectionConfig, describe, select, write_selection
+    from datadose.reading import read_json
 
     config = SelectionConfig(
         sft_size=_size("sft-size", arguments.sft_size),

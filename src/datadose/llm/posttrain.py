@@ -22,13 +22,14 @@ import torch
 
 from datadose.errors import InputError, RunError, reject, require_integer, require_number
 from datadose.extras import require_extra
-from datadose.files import file_digest, prepare_folder, read_json, write_json
+from datadose.files import file_digest, prepare_folder, write_json
 from datadose.llm.cache import content_digest
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row, read_pool
 from datadose.llm.verifiers import Verifier, judge, load_verifier, verifier_digest
 from datadose.printing import note
+from datadose.reading import read_json
 from datadose.versions import versions
 
 Stage: TypeAlias = Literal["sft", "rl"]

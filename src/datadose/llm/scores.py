@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from datadose.errors import InputError, RunError, reject
 from datadose.extras import require_extra
-from datadose.files import atomic_file, file_digest, prepare_folder, read_json, write_atomic, write_json
-from datadose.reading import is_folder
+from datadose.files import atomic_file, file_digest, prepare_folder, write_atomic, write_json
+from datadose.reading import is_folder, read_json
 
 MEASURED: dict[str, str] = {
     "nll": "float64",
