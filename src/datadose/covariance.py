@@ -8,15 +8,13 @@ elementwise, so a formula costs O(d) and no d x d matrix is ever formed.
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datadose.errors import reject
-
-Array: TypeAlias = NDArray[np.float64]
-"""A float64 array: a spectrum (d,), a matrix (d, d), or the shape that the function states."""
+from datadose.shapes import Array as Array  # noqa: PLC0414  (its older home)
 
 RELATIVE_ZERO = 1e-10
 """Eigenvalues of a covariance below this fraction of the largest count as zero (rank, range, PSD check)."""

@@ -182,6 +182,7 @@ def test_any_source_near_its_own_rank_is_a_peak(finite_size: bool) -> None:
         mixture_error(-np.ones(40), 0.2, sources, np.ones(40), 40, finite_size=finite_size)
 
 
+@pytest.mark.usefixtures("any_shape")
 @pytest.mark.parametrize(
     "V0",
     [-np.ones((D, 1)), np.full(D, np.nan), -np.ones(D - 1), [-1.0] * D, None, np.array(["a"] * D)],
