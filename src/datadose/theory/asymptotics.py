@@ -37,7 +37,7 @@ from datadose.shift import Shift
 from datadose.theory.columns import FINITE_MEAN, Columns, Modes, Pair
 from datadose.theory.equivalent import Equivalent, PeakError, deterministic_equivalent
 from datadose.theory.finite_size import finite_size_correction
-from datadose.theory.one_source import OneSource
+from datadose.theory.one_source import OneSource, infinite_mean
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.printed import printed_error
@@ -160,7 +160,6 @@ def mixture_error(
     """
     require_number("eta", eta, 0, 2, open_ends=True)
     target = validate_covariance("target", target)
-    V0 = validate_operator("V0", V0, len(target))
     n = require_integer("test_length", test_length, 1)
     require_integer("chain_steps", chain_steps, 0)
     equivalent = mixture_equivalent(V0, eta, sources, chain_steps=chain_steps)
@@ -205,17 +204,12 @@ def predict_error(
     if finite_size and form != "exact":
         reject("finite_size", f"True with form {form}", "True with form exact only")
     stages = _Stages.of(shift, length, pretrain_length, test_length)
-    n, rank = stages.length, shift.data_rank
-    if B > 0 < rank and abs(B - rank) <= FINITE_MEAN:
-        raise PeakError(
-            "prompts", f"{B:g}", f"any number more than 1 away from rank(A) = {rank}: {_NEAR_PEAK}"
-        )
+    n, rank = stages.length, int((stages.spectrum > 0).sum())
+    near = B > 0 < rank and abs(B - rank) <= FINITE_MEAN
+    if near or (form == "exact" and infinite_mean(B, rank, n)):
+        raise _peak(B, n, rank)
     if form == "exact" and not finite_size:
-        if np.isinf(error := float(stages.along.errors([B])[0])):
-            enough = "4" if rank == 1 else f"rank(A) = {rank}"
-            allowed = f"more than {enough} where prompts have length {n}: with fewer {_NEAR_PEAK}"
-            raise PeakError("prompts", f"{B:g}", allowed)
-        return error
+        return float(stages.along.errors([B])[0])
     if form == "exact":
         return mixture_error(
             stages.start,
@@ -234,7 +228,18 @@ def predict_error(
     return printed_error(shift, B, n)
 
 
-_NEAR_PEAK = "the mean error is infinite there"
+def _peak(B: float, n: int, rank: int) -> PeakError:
+    """What is raised where B prompts of length n on so many directions have an infinite mean error."""
+    if abs(B - rank) <= FINITE_MEAN:
+        where = f"B within 1 of rank(A) = {rank}"
+        allowed = f"any number more than 1 away from rank(A) = {rank}:"
+    else:
+        short = f"length <= 2 and 1 <= B <= rank(A) = {rank}"
+        where = short if rank >= B else "rank(A) = 1 and length * B <= 4"
+        enough = "4" if rank == 1 else f"rank(A) = {rank}"
+        allowed = f"more than {enough} where prompts have length {n}: with fewer"
+    allowed += " the mean error is infinite there"
+    return PeakError("prompts", f"{B:g}", allowed, f"{where}: the mean is infinite there")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ FINITE_MEAN = 1.0
 ALL_SMALL = 4.0
 """With no more examples on the only direction that is spanned, all prompts are small together too often."""
 SHORT = 2
-"""Prompts are short with fewer examples than this beyond the features that they have."""
+"""Prompts of one feature are short with so many examples or fewer; each further feature takes one more."""
 _LARGEST_UNIT = 2.0**40
 _SAME = 1e-10
 """Relative difference at which modes no longer describe a second moment that was replaced."""

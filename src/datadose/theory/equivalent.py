@@ -54,6 +54,16 @@ from datadose.theory.regimes import with_ridge, without_ridge
 class PeakError(InputError):
     """The mean error is infinite here: some sources' prompts (nearly) equal the rank that they span."""
 
+    def __init__(
+        self, field: str, value: object, allowed: str, reason: str = "the mean is infinite there"
+    ) -> None:
+        super().__init__(field, value, allowed)
+        self.reason = reason
+        """Where and why the mean is infinite, as a sentence for a result that has no number."""
+
+    def __reduce__(self) -> tuple[type[PeakError], tuple[object, ...]]:
+        return type(self), (self.field, self.value, self.allowed, self.reason)
+
 
 @dataclass(frozen=True)
 class Equivalent:
@@ -101,7 +111,8 @@ class Equivalent:
             at_peak = self.distance_to_peak <= FINITE_MEAN
             allowed = _away(self.columns) if at_peak else "longer prompts, or more of them than they span"
             total = sum(c.count for c in self.columns)
-            raise PeakError("prompts", f"{total:g}", f"{allowed}: the mean is infinite, as {reason}")
+            reason = f"the mean is infinite, as {reason}"
+            raise PeakError("prompts", f"{total:g}", f"{allowed}: {reason}", reason)
 
     def scaled(self, unit: float) -> Equivalent:
         """The same model where covariances are measured in ``unit``: A / unit, V unit."""
