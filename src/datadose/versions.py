@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import sys
+from collections.abc import Iterable
 from importlib import metadata
 
 from datadose._version import __version__
@@ -21,11 +23,20 @@ def versions() -> dict[str, str]:
     }
 
 
-def numerical_versions() -> dict[str, str]:
-    """The libraries whose version may change a number, and the machine kind."""
+def library_versions(imported: Iterable[str]) -> dict[str, str]:
+    """What besides its code a number may depend on.
+
+    Returns the versions of the libraries whose modules are ``imported`` (top-level names) and of those that
+    these call, the Python version and the machine kind.
+    """
+    names = {name for name in imported if name not in sys.stdlib_module_names}
+    if not names.isdisjoint(("scipy", "pandas", "torch")):
+        names.add("numpy")
+    if not names.isdisjoint(_LANGUAGE_MODELS):
+        names.update(_LANGUAGE_MODELS)
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
-        **_installed(*_NUMERICAL, "pandas", *_LANGUAGE_MODELS),
+        **_installed(*sorted(names)),
         "machine": f"{platform.system()} {platform.machine()}",
     }
 
