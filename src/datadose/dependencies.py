@@ -37,7 +37,7 @@ Place: TypeAlias = tuple[str, Chain | None]
 
 _OURS = __name__.partition(".")[0]
 _PLAIN = (bool, int, float, str)
-_COMPUTED = {"globals", "eval", "exec", "import_module", "__import__", "__name__"}
+_COMPUTED = {"globals", "eval", "exec", "__import__", "__name__"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -169,7 +169,7 @@ class _Sources:
         for chain in piece.chains:
             if chain[0] in module.bound:
                 yield module.name, chain
-            if not _COMPUTED.isdisjoint(chain):
+            if chain[0] in _COMPUTED or chain[-1] == "import_module":
                 yield module.name, ()
         for name, (target, inner) in piece.imports:
             uses = [chain[1:] for chain in piece.chains if chain[0] == name]

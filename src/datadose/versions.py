@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 
 from datadose._version import __version__
 
-_NUMERICAL = ("numpy", "scipy", "torch")
 _LANGUAGE_MODELS = ("transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "reasoning-gym")
 
 
@@ -18,7 +18,7 @@ def versions() -> dict[str, str]:
     return {
         "datadose": __version__,
         "python": platform.python_version(),
-        **_installed(*_NUMERICAL, "joblib", "pandas", "matplotlib"),
+        **_installed("numpy", "scipy", "torch", "joblib", "pandas", "matplotlib"),
         "machine": f"{platform.system()} {platform.machine()}",
     }
 
@@ -34,11 +34,18 @@ def library_versions(imported: Iterable[str]) -> dict[str, str]:
         names.add("numpy")
     if not names.isdisjoint(_LANGUAGE_MODELS):
         names.update(_LANGUAGE_MODELS)
+    found = _installed(*names)
+    if unknown := names - found.keys():
+        # Slow, for the few that are distributed under another name than they are imported by.
+        found |= _installed(*(one for name in unknown for one in _distributions().get(name, ())))
     return {
+        **dict(sorted(found.items())),
         "python": ".".join(platform.python_version_tuple()[:2]),
-        **_installed(*sorted(names)),
         "machine": f"{platform.system()} {platform.machine()}",
     }
+
+
+_distributions = cache(metadata.packages_distributions)
 
 
 def _installed(*names: str) -> dict[str, str]:
