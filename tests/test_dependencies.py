@@ -218,7 +218,7 @@ def test_a_change_that_the_function_reaches_changes_the_digest(
         ("import house.shapes\ndef run(): return house.shapes.other(1)", "shapes.py"),
         ("import house.shapes as s\nALL = [s.other]\ndef run(): return ALL[0](1)", "shapes.py"),
         ("def run():\n    import house.shapes\n    return house.shapes.other(1)", "shapes.py"),
-        ("try:\n    from house.shapes import other\nexcept ImportError: pass\ndef run(): other(1)", "shapes.py"),
+        ("try:\n    from house.shapes import other\nexcept OSError: pass\ndef run(): other()", "shapes.py"),
         ("import house.shapes\ndef run(): return 0", "effect.py"),
         ("def other(x): return x\ndef run(): return globals()['other'](1)", "star.py"),
     ],
@@ -298,9 +298,8 @@ def test_libraries_count_where_they_are_reached(house: Path, monkeypatch: pytest
 
 def test_versions_are_those_of_the_libraries_and_of_what_they_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(library_versions(["math"])) == {"python", "machine"}
-    assert (
-        {"scipy", "numpy"} < set(library_versions(["scipy"])) < {"scipy", "numpy", "python", "machine"} | {""}
-    )
+    assert set(library_versions(["scipy"])) == {"scipy", "numpy", "python", "machine"}
+    assert {"torch", "numpy"} < set(library_versions(["torch"]))
     assert "PyYAML" in library_versions(["yaml"])
     before = library_versions(["numpy"])
     monkeypatch.setattr("datadose.versions.metadata.version", lambda name: f"{name} of tomorrow")
