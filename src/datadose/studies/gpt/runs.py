@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from datadose.covariance import Array
+from datadose.dependencies import code_digest
 from datadose.models import BlockLinearAttention, ChainModel, PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.models.gpt import GptConfig, GptModel, load_gpt, save_gpt
@@ -29,7 +30,7 @@ from datadose.stages.data import to_device
 from datadose.stages.engine import Objective
 from datadose.stages.pretrain import Curriculum, CurriculumData, chain_optimisation
 from datadose.studies.training import shift_covariances
-from datadose.sweep import Workers, code_digest, run_calls
+from datadose.sweep import Workers, run_calls
 
 Stage: TypeAlias = Literal["sft", "outcome", "rl"]
 Variant: TypeAlias = Literal["delta", "target", "replay"]
@@ -80,7 +81,7 @@ class Pretraining:
 
 def pretrained_file(task: Task, pretraining: Pretraining, folder: Path) -> Path:
     """Where the model that these make lives; the name holds their digest and that of the code."""
-    document = json.dumps([asdict(task), asdict(pretraining), code_digest()], sort_keys=True)
+    document = json.dumps([asdict(task), asdict(pretraining), code_digest(_pretrain)], sort_keys=True)
     name = hashlib.sha256(document.encode()).hexdigest()[:16]
     return folder / f"gpt-{pretraining.preset}-{pretraining.steps}-{name}.safetensors"
 
