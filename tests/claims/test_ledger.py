@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from datadose.studies.registry import CLAIMS
 
-from datadose.claims import CLAIMS, Claim, Judgement, Tables, judge_all
-from datadose.claims.ledger import (
-    Verdict,
+from datadose.files import write_table
+from datadose.studies.ledger import (
+    Tables,
     decide,
+    judge_all,
     judge_deviation,
     judge_mean,
     judge_settings,
     judge_worst,
     mean_interval,
 )
-from datadose.files import write_table
+from datadose.studies.study import Claim, Judgement, Verdict
 
 ROOT = Path(__file__).parents[2]
 PROMISED_KEYS = [

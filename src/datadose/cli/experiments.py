@@ -19,6 +19,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_reproduce(commands: Any) -> None:
+    from datadose.studies.index import GROUPS, NAMES
+
     parser = add_command(
         commands,
         "reproduce",
@@ -31,8 +33,7 @@ def _add_reproduce(commands: Any) -> None:
         "targets",
         nargs="*",
         default=["all"],
-        help="fig1 fig2 fig3 gpt_data fig4 fig4map fig5 planner planner_stages claims, insights, all, "
-        "token_study, llm_study",
+        help=f"{', '.join(NAMES)}; or several of them: {', '.join(GROUPS)}",
     )
     parser.add_argument("--preset", default="quick", help="smoke, quick, small (GPT only) or paper")
     parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
@@ -43,7 +44,7 @@ def _add_reproduce(commands: Any) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace, command: str) -> None:
-    from datadose.reproduction import reproduce
+    from datadose.studies.reproduce import reproduce
     from datadose.sweep import Workers
 
     out = reproduce(
@@ -70,7 +71,7 @@ def _add_claims(commands: Any) -> None:
 
 
 def _claims(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.report import read_ledger
+    from datadose.studies.report import read_ledger
 
     path = arguments.out / "claims.json"
     claims = read_ledger(path)
@@ -102,9 +103,10 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.configs import TrainConfig, load_config
-    from datadose.pipeline import run_pipeline
+    from datadose.configs import load_config
     from datadose.progress import step_progress
+    from datadose.stages.config import TrainConfig
+    from datadose.stages.pipeline import run_pipeline
 
     config = load_config(arguments.config, TrainConfig)
     out = arguments.out or Path("runs") / arguments.config.stem
