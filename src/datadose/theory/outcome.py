@@ -311,12 +311,6 @@ def pass_rate(
     return weighted_chi_square(np.asarray(values**2 + noise**2), tolerance**2)
 
 
-def expected_dense_reward(V: Array, weights: Array, covariances: Array, steps: int, noise: float) -> float:
-    """Mean over prompts and policy a = what_k + sigma xi of -||a - w*||^2: -(2 L_OS + d sigma^2)."""
-    require_number("noise", noise, 0, np.inf)
-    return -(2 * outcome_loss(V, weights, covariances, steps) + len(weights) * noise**2)
-
-
 def _each(S: Array, rows: Array) -> Array:
     return np.asarray((S @ rows[:, :, None])[:, :, 0])
 
