@@ -29,5 +29,20 @@ Matrix: TypeAlias = Float[Array, "d d"]
 """A matrix, shape (d, d)."""
 Operator: TypeAlias = Spectrum | Matrix
 """An operator on R^d in either form: a spectrum (d,) or a matrix (d, d)."""
+PerPrompt: TypeAlias = Float[Array, "d B"]
+"""A vector of R^d for each of B prompts, shape (d, B)."""
+PerPromptMatrix: TypeAlias = Float[Array, "B d d"]
+"""A matrix for each of B prompts, shape (B, d, d)."""
 
-__all__ = ["Array", "Bool", "Float", "Inexact", "Int", "Matrix", "Operator", "Spectrum"]
+__all__ = [
+    "Array",
+    "Bool",
+    "Float",
+    "Inexact",
+    "Int",
+    "Matrix",
+    "Operator",
+    "PerPrompt",
+    "PerPromptMatrix",
+    "Spectrum",
+]

@@ -198,6 +198,7 @@ def test_dense_reward_and_its_policy_gradient() -> None:
     assert_allclose(pulled, -2 * outcome_gradient(V, w_star.T, S, k), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.usefixtures("any_shape")
 def test_bad_input_is_named() -> None:
     V, prompts = setting(3, 4, seed=1)
     with pytest.raises(InputError, match="steps"):

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from datadose.covariance import (
-    Array,
     dense,
     plus,
     product,
@@ -33,6 +32,7 @@ from datadose.covariance import (
     wishart_second_moment,
 )
 from datadose.errors import reject, require_integer, require_number
+from datadose.shapes import Array, Float, Matrix, Operator, Spectrum
 from datadose.shift import Shift
 from datadose.theory.columns import FINITE_MEAN, Columns, Modes, Pair
 from datadose.theory.equivalent import Equivalent, PeakError, deterministic_equivalent
@@ -51,7 +51,7 @@ FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
 class Source:
     """A source of post-training prompts: covariance A_c, length n_c, number B_c (real), noise variances."""
 
-    covariance: Array
+    covariance: Operator
     length: int
     prompts: float
     label_noise: float = 0.0
@@ -90,7 +90,7 @@ class Source:
         )
 
 
-def _pair_weights(eta: float, chain_steps: int) -> tuple[Array, float]:
+def _pair_weights(eta: float, chain_steps: int) -> tuple[Float[Array, "2 2"], float]:
     """O = [[c_k, s_k], [s_k, k + 1]] / c_k and its determinant, with s_k = sum_i (1 - eta)^i.
 
     c_k (k + 1) - s_k^2 = sum_{i < j} (rho^i - rho^j)^2 without cancellation.
@@ -105,7 +105,7 @@ def _pair_weights(eta: float, chain_steps: int) -> tuple[Array, float]:
     return np.array([[weight, linear], [linear, chain_steps + 1]]) / weight, spread / weight**2
 
 
-def _modes(values: Array, vectors: Array, n: int, added: float, echo: float) -> Modes:
+def _modes(values: Spectrum, vectors: Matrix, n: int, added: float, echo: float) -> Modes:
     inside = values > 0
     kept = values[inside]
     moment = (1 + 1 / n) * kept**2 + (values.sum() / n + added) * kept
@@ -113,7 +113,7 @@ def _modes(values: Array, vectors: Array, n: int, added: float, echo: float) -> 
 
 
 def mixture_equivalent(
-    V0: Array, eta: float, sources: Sequence[Source], *, chain_steps: int = 0
+    V0: Operator, eta: float, sources: Sequence[Source], *, chain_steps: int = 0
 ) -> Equivalent:
     """The deterministic equivalent of V* after SFT from ``V0`` on ``sources``.
 
@@ -133,10 +133,10 @@ def mixture_equivalent(
 
 
 def mixture_error(
-    V0: Array,
+    V0: Operator,
     eta: float,
     sources: Sequence[Source],
-    target: Array,
+    target: Operator,
     test_length: int,
     *,
     chain_steps: int = 0,
@@ -295,7 +295,7 @@ def predict_curve(
     *,
     pretrain_length: int | None = None,
     test_length: int | None = None,
-) -> Array:
+) -> Float[Array, " P"]:
     """The exact form of :func:`predict_error` at many numbers of prompts B, in one array: shape (P,), / d.
 
     Infinite where :func:`predict_error` raises PeakError. Costs as much as a few single points. Dense
@@ -312,7 +312,7 @@ def predict_curve(
     return _Stages.of(shift, length, pretrain_length, test_length).along.errors(B)
 
 
-def first_order_error(V0: Array, eta: float, source: Source, target: Array, test_length: int) -> float:
+def first_order_error(V0: Operator, eta: float, source: Source, target: Operator, test_length: int) -> float:
     """Thm B.1 corrected, for any PSD matrices: the limit of Err(V~) / d, V~ = VS + VN of eq. (B.3).
 
     VS is V* on noise-free columns phi = A w, so it is the same theorem with C = A^2; VN adds the columns'

@@ -19,8 +19,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadose.covariance import Array, diagonal, is_spectrum
+from datadose.covariance import diagonal, is_spectrum
 from datadose.errors import InputError
+from datadose.shapes import Array, Float, Operator
 from datadose.theory.columns import ALL_SMALL, FINITE_MEAN, SHORT, Columns, unit_of
 
 _STEPS = 200
@@ -63,11 +64,11 @@ class OneSource:
     Raises InputError if ``columns`` are matrices or hold a pair.
     """
 
-    V0: Array
+    V0: Operator
     eta: float
     columns: Columns
-    target: Array
-    test_second_moment: Array
+    target: Operator
+    test_second_moment: Operator
 
     def __post_init__(self) -> None:
         if self.columns.pair is not None or not is_spectrum(self.columns.second_moment):
@@ -106,7 +107,7 @@ class OneSource:
         """The number of directions that the data span."""
         return int(self.columns.span.sum())
 
-    def errors(self, counts: ArrayLike) -> Array:
+    def errors(self, counts: ArrayLike) -> Float[Array, " P"]:
         """(1/d) E ||I + V* S||_F^2 for each B >= 0 of ``counts`` (P,), which may be fractional; shape (P,).
 
         Infinite where the mean over finite prompts is (:func:`infinite_mean`). Without prompts, and without
@@ -168,7 +169,9 @@ def infinite_mean(B: ArrayLike, rank: int, length: float) -> NDArray[np.bool_]:
     return np.asarray(found & (B > 0) & (rank > 0))
 
 
-def weights_below_peak(C: Array, sizes: Array, B: Array) -> Array:
+def weights_below_peak(
+    C: Float[Array, " L"], sizes: Float[Array, " L"], B: Float[Array, " P"]
+) -> Float[Array, " P"]:
     """q with sum_l m_l q C_l / (1 + q C_l) = B, shape (P,), for 0 < B < r = sum_l m_l, sizes m and C > 0.
 
     Newton on log q for the log odds of B in r, which are nearly linear in it (for equal C exactly), kept
