@@ -15,6 +15,7 @@ from datadose.simulation.curves import sft_error_curve
 from datadose.sweep import Cell
 from datadose.theory.asymptotics import Form, PeakError, predict_curve, predict_error
 
+
 class Column:
     """Names of the columns that all tables share; a study with more of them extends it."""
 
@@ -34,22 +35,7 @@ class Column:
     FORM = "form"
 
 
-COLUMNS = [
-    Column.FIGURE,
-    Column.PANEL,
-    Column.STAGE,
-    Column.MODEL,
-    Column.PROMPTS,
-    Column.LENGTH,
-    Column.STEPS,
-    Column.INTERFERENCE,
-    Column.SEED,
-    Column.ERROR,
-    Column.PREDICTED,
-    Column.DIVERGED,
-    Column.ESTIMATOR,
-    Column.FORM,
-]
+COLUMNS = [value for name, value in vars(Column).items() if name.isupper()]
 """The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
 `predicted`."""
 
