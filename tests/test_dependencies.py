@@ -18,7 +18,7 @@ import pytest
 import datadose
 from datadose import dependencies
 from datadose.dependencies import code_digest
-from datadose.experiments.sft_curves import Figure1
+from datadose.studies.sft_curves.experiment import Figure1
 from datadose.sweep import Cell, Workers, run_cells
 from datadose.versions import library_versions
 
@@ -375,10 +375,10 @@ def test_of_a_copy_of_this_package_unused_modules_do_not_count(
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def digest() -> str:
-        return _digest("simulate_curve", "house.experiments.common")
+        return _digest("simulate_curve", "house.studies.tables")
 
     before = digest()
-    for path in ("llm/score.py", "figures/sft.py", "planner/plan.py", "theory/peaks.py"):
+    for path in ("llm/score.py", "studies/sft_curves/figure.py", "planner/plan.py", "theory/peaks.py"):
         with (tmp_path / "house" / path).open("a") as file:
             file.write("\nADDED = 1\n")
     assert digest() == before

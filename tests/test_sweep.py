@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from datadose.errors import InputError, RunError
-from datadose.experiments.common import TwoBlock, curve_cell
+from datadose.studies.tables import TwoBlock, curve_cell
 from datadose.sweep import Cell, Workers, run_cells
 
 ONE, TWO = Workers(1), Workers(2)
