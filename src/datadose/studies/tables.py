@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,6 @@ from datadose.shift import Shift
 from datadose.simulation.curves import sft_error_curve
 from datadose.sweep import Cell
 from datadose.theory.asymptotics import Form, PeakError, predict_curve, predict_error
-
-Preset: TypeAlias = Literal["smoke", "quick", "small", "paper"]
-PRESETS: tuple[Preset, ...] = ("smoke", "quick", "small", "paper")
-"""``small`` is for the nonlinear transformer alone: hours on a CPU, where the paper's size takes a GPU."""
 
 COLUMNS = [
     "figure",
@@ -37,18 +33,6 @@ COLUMNS = [
 ]
 """The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
 `predicted`."""
-
-
-class Experiment(Protocol):
-    """A resolved configuration that knows its cells and how their results become a table."""
-
-    seeds: int
-
-    def cells(self) -> list[Cell]:
-        """The units of work."""
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """The tidy table of ``results``, one per cell in their order."""
 
 
 @dataclass(frozen=True)

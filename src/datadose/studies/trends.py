@@ -10,13 +10,8 @@ import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
-from datadose.studies.ledger import (
-    Judgement,
-    both,
-    decide,
-    judge_deviation,
-    mean_interval,
-)
+from datadose.studies.ledger import both, decide, judge_deviation, mean_interval
+from datadose.studies.study import Judgement
 from datadose.studies.tables import STAGES, Stage
 
 AXES = ("prompts", "length", "steps")

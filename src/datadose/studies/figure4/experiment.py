@@ -29,7 +29,8 @@ from datadose.covariance import Array
 from datadose.models import LinearAttention, PromptBatch
 from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, post_test, train
 from datadose.stages.engine import Divergence, Objective
-from datadose.studies.tables import COLUMNS, STAGES, Preset, Stage, as_table
+from datadose.studies.study import Preset
+from datadose.studies.tables import COLUMNS, STAGES, Stage, as_table
 from datadose.studies.training import shift_covariances
 from datadose.studies.trends import BASE_PANEL, CONTROLS, panel
 from datadose.sweep import Cell

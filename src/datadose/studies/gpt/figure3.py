@@ -31,7 +31,8 @@ from datadose.studies.gpt.runs import (
     pretrained_file,
     run_gpt,
 )
-from datadose.studies.tables import COLUMNS, STAGES, Preset, as_table
+from datadose.studies.study import Preset
+from datadose.studies.tables import COLUMNS, STAGES, as_table
 from datadose.studies.trends import AXES, BASE_PANEL, panel_letter
 from datadose.sweep import Cell, Workers
 

@@ -24,7 +24,7 @@ from datadose.studies.llm_study.base_model import Base, make_base
 from datadose.studies.llm_study.grid import GRID, GridPoint
 from datadose.studies.llm_study.pools import Arm, Band, Contents, Split, score_seed
 from datadose.studies.llm_study.runs import Training, run_base, run_profile, run_rl, run_sft
-from datadose.studies.tables import Preset
+from datadose.studies.study import Preset
 from datadose.sweep import Cell, Workers
 
 Question: TypeAlias = Literal["profile", "base", "arms", "sizes", "bands"]

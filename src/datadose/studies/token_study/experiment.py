@@ -23,7 +23,7 @@ import pandas as pd
 
 from datadose.dependencies import code_digest
 from datadose.progress import cell_progress
-from datadose.studies.tables import Preset
+from datadose.studies.study import Preset
 from datadose.studies.token_study.model import Pretraining, Size, pretrain, pretrained_folder
 from datadose.studies.token_study.pools import BANDS, POOLS, SELECTORS, PoolSizes, make_pools, pools_ready
 from datadose.studies.token_study.runs import (
