@@ -1,4 +1,4 @@
-"""A page that holds everything it shows: style and script are inside, and nothing is loaded from elsewhere."""
+"""A page that holds everything it shows: style and script are inside, nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 

@@ -15,22 +15,27 @@ from datadose.simulation.curves import sft_error_curve
 from datadose.sweep import Cell
 from datadose.theory.asymptotics import Form, PeakError, predict_curve, predict_error
 
-COLUMNS = [
-    "figure",
-    "panel",
-    "stage",
-    "model",
-    "prompts",
-    "length",
-    "steps",
-    "interference",
-    "seed",
-    "error",
-    "predicted",
-    "diverged",
-    "estimator",
-    "form",
-]
+
+class Column:
+    """Names of the columns that all tables share; a study with more of them extends it."""
+
+    FIGURE = "figure"
+    PANEL = "panel"
+    STAGE = "stage"
+    MODEL = "model"
+    PROMPTS = "prompts"
+    LENGTH = "length"
+    STEPS = "steps"
+    INTERFERENCE = "interference"
+    SEED = "seed"
+    ERROR = "error"
+    PREDICTED = "predicted"
+    DIVERGED = "diverged"
+    ESTIMATOR = "estimator"
+    FORM = "form"
+
+
+COLUMNS = [value for name, value in vars(Column).items() if name.isupper()]
 """The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
 `predicted`."""
 
