@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from datadose.covariance import LARGEST_DIMENSION, Array, require_size, validate_covariance
 from datadose.errors import LARGEST_COUNT, reject
+from datadose.printing import note
 from datadose.reading import open_array
 from datadose.strict import Config, Strict, first_fault, read_yaml, require_one
 
@@ -153,8 +154,17 @@ class TestConfig(Strict):
     __test__ = False
 
     length: Size
-    steps: list[Size] = Field(default=[1])
+    thinking_steps: list[Size] = Field(default=[1])
     prompts: Size = 512
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name(cls, document: Any) -> Any:
+        """``steps``, the old name of ``thinking_steps``, is read, with a line on stderr."""
+        if isinstance(document, dict) and "steps" in document and "thinking_steps" not in document:
+            note("test.steps is called test.thinking_steps now: `steps` are those of the optimiser")
+            return {"thinking_steps" if key == "steps" else key: value for key, value in document.items()}
+        return document
 
 
 class TrainConfig(Strict):

@@ -28,8 +28,18 @@ from torch import Tensor
 from datadose.covariance import Array
 from datadose.experiments.common import COLUMNS, Preset, as_table
 from datadose.models import LinearAttention, PromptBatch
-from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, post_test, train
-from datadose.stages.engine import Divergence, Objective
+from datadose.stages import (
+    FixedData,
+    Optimisation,
+    Outcome,
+    PolicyGradient,
+    Sft,
+    held_out_prompts,
+    post_test,
+    train,
+)
+from datadose.stages.checkpoint import Divergence
+from datadose.stages.engine import Objective
 from datadose.sweep import Cell
 from datadose.theory.pretraining import pretrained_operator
 
@@ -39,7 +49,7 @@ AXES = ("prompts", "length", "steps")
 """What moves along a panel, named like its column: B, n, k."""
 CONTROLS = {"prompts": "steps", "length": "fixed-lengths", "steps": "short-prompts"}
 BASE_PANEL = "base"
-EXTRA_COLUMNS = ["axis", "variant", "optimiser_steps", "diverged_step", "spectral_radius"]
+EXTRA_COLUMNS = ["axis", "variant", "optimiser_steps", "diverged_step", "divergence_radius"]
 SIDE_BY_SIDE = 5
 
 
@@ -92,9 +102,9 @@ def post_trained_errors(
         interference: r of the allocated data, None for A = Delta.
 
     Returns:
-        errors (None where diverged), diverged_step and spectral_radius (None where not).
+        errors (None where diverged), diverged_step and divergence_radius (None where not).
     """
-    found: dict[str, Any] = {"errors": [], "diverged_step": [], "spectral_radius": []}
+    found: dict[str, Any] = {"errors": [], "diverged_step": [], "divergence_radius": []}
     sigma0, delta = shift_covariances(dimension)
     start = _spread(pretrained_operator(sigma0, base_length))
     A = data_covariance(dimension, eta, interference)
@@ -126,19 +136,19 @@ def _objective(stage: Stage, eta: float, chain_steps: int, seeds: list[int], adv
         return Sft(eta, chain_steps)
     if stage == "outcome":
         return Outcome(chain_steps)
-    return Rl(chain_steps, seeds, advantage=advantage)
+    return PolicyGradient(chain_steps, seeds, advantage=advantage)
 
 
 def _collect(found: dict[str, Any], errors: Tensor, diverged: list[Divergence], steps: int) -> None:
     """Append one chunk of runs; an error that is not finite after training is a divergence too."""
-    lost: dict[int, tuple[int, float | None]] = {d.run: (d.step, d.spectral_radius) for d in diverged}
+    lost: dict[int, tuple[int, float | None]] = {d.run: (d.step, d.divergence_radius) for d in diverged}
     for run, error in enumerate(errors.tolist()):
         if not np.isfinite(error):
             lost.setdefault(run, (steps, None))
         step, radius = lost.get(run, (None, None))
         found["errors"].append(None if run in lost else error)
         found["diverged_step"].append(step)
-        found["spectral_radius"].append(radius)
+        found["divergence_radius"].append(radius)
 
 
 @dataclass(frozen=True)
@@ -304,7 +314,7 @@ class Figure4:
                     variant=CONTROLS[point.axis] if point.control else "main",
                     optimiser_steps=work.steps,
                     diverged_step=found["diverged_step"][seed],
-                    spectral_radius=found["spectral_radius"][seed],
+                    divergence_radius=found["divergence_radius"][seed],
                 )
                 for seed, error in enumerate(found["errors"])
             ]
@@ -322,5 +332,5 @@ def _as_wide_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table, extra = as_table(rows), pd.DataFrame(rows, columns=EXTRA_COLUMNS)
     for column in ("optimiser_steps", "diverged_step"):
         extra[column] = extra[column].astype("Int64")
-    extra["spectral_radius"] = extra["spectral_radius"].astype("float64")
+    extra["divergence_radius"] = extra["divergence_radius"].astype("float64")
     return pd.concat([table, extra], axis=1)

@@ -25,8 +25,7 @@ from datadose.models import BlockLinearAttention, ChainModel, PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.models.gpt import GptConfig, GptModel, load_gpt, save_gpt
 from datadose.progress import step_progress
-from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, train
-from datadose.stages.data import to_device
+from datadose.stages import FixedData, Optimisation, Outcome, PolicyGradient, Sft, held_out_prompts, train
 from datadose.stages.engine import Objective
 from datadose.stages.pretrain import Curriculum, CurriculumData, chain_optimisation
 from datadose.sweep import Workers, code_digest, run_calls
@@ -176,7 +175,7 @@ def _objective(task: Task, work: Work, seed: int) -> Objective:
         return Sft(task.eta, work.chain_steps)
     if work.stage == "outcome":
         return Outcome(work.chain_steps)
-    return Rl(work.chain_steps, [seed])
+    return PolicyGradient(work.chain_steps, [seed])
 
 
 def measure(model: ChainModel, task: Task, length: int) -> dict[str, float]:
@@ -185,7 +184,7 @@ def measure(model: ChainModel, task: Task, length: int) -> dict[str, float]:
     for name, covariance in (("target", task.sigma0 + task.delta), ("pretraining", task.sigma0)):
         batch = held_out_prompts(covariance, length, task.test_prompts, hold_inputs=True)
         with torch.no_grad():
-            seen = to_device(batch, next(model.parameters()).device)
+            seen = batch.to(next(model.parameters()).device)
             thoughts = model.rollout(seen, task.test_steps).cpu()
         gap = (thoughts[..., -1, :] - batch.weights).double().square().flatten(0, -2).mean(0).numpy()
         rare = task.delta > 0

@@ -16,9 +16,10 @@ chain follows the whole prompt: here a length is met only while the curriculum i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from datadose.covariance import Array
 from datadose.errors import reject, require_integer
@@ -124,9 +125,5 @@ class CurriculumData:
             length = int(chosen.integers(self.curriculum.start_length, length + 1))
         drawn = FreshData(self.covariance, length, self.size, self.seeds, self.dtype, hold_inputs=True)
         batch = drawn.batch(step)
-        if kept == self.curriculum.end_dimension or batch.inputs is None:
-            return batch
-        weights, inputs = batch.weights.clone(), batch.inputs.clone()
-        weights[..., kept:] = 0
-        inputs[..., kept:] = 0
-        return replace(batch, weights=weights, inputs=inputs)
+        hidden = self.curriculum.end_dimension - kept
+        return batch.map(lambda x, _: functional.pad(x[..., :kept], (0, hidden))) if hidden else batch

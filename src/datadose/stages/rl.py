@@ -17,12 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datadose.deprecation import renamed
 from datadose.errors import reject, require_integer, require_number
 from datadose.models import ChainModel, PromptBatch
 from datadose.prompts import random_stream
@@ -48,7 +49,7 @@ def advantages(rewards: Tensor, kind: Advantage) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Rl:
+class PolicyGradient:
     """The policy-gradient objective.
 
     Args:
@@ -151,3 +152,7 @@ class Rl:
     def _divergence(self, mean: Tensor, anchor: Tensor) -> Tensor:
         """KL of two Gaussians of scale sigma, averaged over prompts, per run."""
         return (mean - anchor).square().sum(-1).mean(-1) / (2 * self.noise**2)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed(__name__, {"Rl": "datadose.stages.rl.PolicyGradient"})

@@ -24,12 +24,13 @@ from datadose.stages import (
     FixedData,
     Optimisation,
     Outcome,
-    Rl,
+    PolicyGradient,
     Sft,
     train,
     within_tolerance,
 )
-from datadose.stages.engine import Objective, Optimiser
+from datadose.stages.engine import Objective
+from datadose.stages.optimisation import Optimiser
 from datadose.theory.outcome import pass_probability
 from datadose.theory.pretraining import gamma0, pretrained_operator
 
@@ -133,7 +134,7 @@ def post_train(
         objective = Outcome(recipe.chain_steps)
     else:
         mask = torch.from_numpy(np.asarray(inside, dtype=np.float32))
-        objective = Rl(
+        objective = PolicyGradient(
             recipe.chain_steps,
             seeds,
             reward=within_tolerance(recipe.radius(int(mask.sum())), mask),
