@@ -14,6 +14,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,18 +107,6 @@ class Run:
             return named[stage.data]
         return read_covariance(f"stages.{index}.data", stage.data, self.folder, len(self.sigma0))
 
-    def held_out(self, covariance: Array) -> PromptBatch:
-        """The prompts of a post-test."""
-        test = self.config.test
-        return held_out_prompts(
-            covariance,
-            test.length,
-            test.prompts,
-            runs=len(self.seeds),
-            dtype=self.dtype,
-            hold_inputs=self.hold_inputs,
-        )
-
     def train(
         self,
         model: ChainModel,
@@ -161,13 +150,22 @@ def run_pipeline(
     model = _pretrained_model(run)
     # The frozen reference of the KL term.
     reference = copy.deepcopy(model) if any(stage.kl > 0 for stage in config.stages) else None
-    tests = {"target": run.held_out(run.sigma0 + run.delta), "pretraining": run.held_out(run.sigma0)}
-    reports = [_report("pretrain", model, tests, config.test.thinking_steps, Training())]
+    test = config.test
+    held_out = partial(
+        held_out_prompts,
+        length=test.length,
+        prompts=test.prompts,
+        runs=config.seeds,
+        dtype=run.dtype,
+        hold_inputs=run.hold_inputs,
+    )
+    tests = {"target": held_out(run.sigma0 + run.delta), "pretraining": held_out(run.sigma0)}
+    reports = [_report("pretrain", model, tests, test.thinking_steps, Training())]
     rows: list[dict[str, Any]] = []
     for index, stage in enumerate(config.stages):
         training = _post_train(run, model, reference, index)
         rows += [{"stage": f"{index}-{stage.stage}", **row} for row in _rows(training)]
-        reports.append(_report(stage.stage, model, tests, config.test.thinking_steps, training))
+        reports.append(_report(stage.stage, model, tests, test.thinking_steps, training))
     result = {"stages": reports, "seeds": list(run.seeds), "versions": versions()}
     if Processes.current().first:
         write_table(out / "metrics.csv", pd.DataFrame(rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from datadose.stages.engine import Objective
 from datadose.stages.outcome import Outcome
@@ -11,7 +11,7 @@ from datadose.stages.rl import PolicyGradient
 from datadose.stages.sft import Sft
 
 Stage: TypeAlias = Literal["sft", "outcome", "rl"]
-STAGES: tuple[Stage, ...] = ("sft", "outcome", "rl")
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 def stage_objective(
