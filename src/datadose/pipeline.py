@@ -50,7 +50,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Run:
+class PipelineRun:
     """One run of a configuration: what every part of the pipeline reads, with the covariances read once."""
 
     config: TrainConfig
@@ -63,7 +63,7 @@ class Run:
     categories: tuple[tuple[float, Array], ...]
 
     @classmethod
-    def of(cls, config: TrainConfig, folder: Path, out: Path, progress: Progress | None) -> Run:
+    def of(cls, config: TrainConfig, folder: Path, out: Path, progress: Progress | None) -> PipelineRun:
         """Read and validate the covariances."""
         sigma0 = read_covariance("shift.sigma0", config.shift.sigma0, folder)
         delta = read_covariance("shift.delta", config.shift.delta, folder, len(sigma0))
@@ -145,7 +145,7 @@ def run_pipeline(
     Raises InputError for a bad value, for an ``out`` that holds another configuration, or that holds a run
     already while ``resume`` is False.
     """
-    run = Run.of(config, folder, out, progress)
+    run = PipelineRun.of(config, folder, out, progress)
     _claim_folder(run, resume)
     model = _pretrained_model(run)
     # The frozen reference of the KL term.
@@ -177,7 +177,7 @@ def run_pipeline(
     return result
 
 
-def _claim_folder(run: Run, resume: bool) -> None:
+def _claim_folder(run: PipelineRun, resume: bool) -> None:
     prepare_folder("out", run.out)
     saved = run.out / "config.yaml"
     if saved.exists():
@@ -193,7 +193,7 @@ def _claim_folder(run: Run, resume: bool) -> None:
         write_atomic(saved, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
 
 
-def _pretrained_model(run: Run) -> ChainModel:
+def _pretrained_model(run: PipelineRun) -> ChainModel:
     pretrain = run.config.pretrain
     if run.config.model.kind == "gpt":
         return _pretrained_gpt(run)
@@ -208,7 +208,7 @@ def _pretrained_model(run: Run) -> ChainModel:
     return model
 
 
-def _linear_model(run: Run, V0: Array) -> ChainModel:
+def _linear_model(run: PipelineRun, V0: Array) -> ChainModel:
     model = run.config.model
     operator = torch.from_numpy(np.array(dense(V0))).to(run.dtype)
     operator = operator.expand(len(run.seeds), *operator.shape).clone()
@@ -219,7 +219,7 @@ def _linear_model(run: Run, V0: Array) -> ChainModel:
     return BlockLinearAttention(operator, train_attention=model.train_attention)
 
 
-def _pretrained_gpt(run: Run) -> GptModel:
+def _pretrained_gpt(run: PipelineRun) -> GptModel:
     """A GPT after teacher-forced chains on fresh prompts of Sigma0 (or the categories), AdamW and cosine."""
     config, pretrain, d = run.config, run.config.pretrain, len(run.sigma0)
     ks = [pretrain.chain_steps, *(stage.chain_steps for stage in config.stages), *config.test.thinking_steps]
@@ -251,7 +251,7 @@ def _pretrained_gpt(run: Run) -> GptModel:
     return model
 
 
-def _post_train(run: Run, model: ChainModel, reference: ChainModel | None, index: int) -> Training:
+def _post_train(run: PipelineRun, model: ChainModel, reference: ChainModel | None, index: int) -> Training:
     """Stage ``index`` on ``model``, in place."""
     stage = run.config.stages[index]
     data = _stage_data(run, index)
@@ -269,7 +269,7 @@ def _post_train(run: Run, model: ChainModel, reference: ChainModel | None, index
     )
 
 
-def _stage_data(run: Run, index: int) -> Data:
+def _stage_data(run: PipelineRun, index: int) -> Data:
     stage, covariance = run.config.stages[index], run.covariance(index)
     # Stages must not meet each other's prompts: the stage's place is folded into the seed.
     seeds = tuple(1000 * (index + 1) + seed for seed in run.seeds)
@@ -297,7 +297,7 @@ def _theorem_step(stage: StageConfig, data: Data, V0: Array) -> float:
     return min(steps)
 
 
-def _objective(run: Run, stage: StageConfig, reference: ChainModel | None) -> Objective:
+def _objective(run: PipelineRun, stage: StageConfig, reference: ChainModel | None) -> Objective:
     policy: dict[str, Any] = {}
     if stage.stage == "rl":
         policy = {name: getattr(stage, name) for name in ("group", "noise", "advantage", "every_step", "kl")}
@@ -305,7 +305,7 @@ def _objective(run: Run, stage: StageConfig, reference: ChainModel | None) -> Ob
     return stage_objective(stage.stage, stage.chain_steps, eta=stage.eta, seeds=run.seeds, **policy)
 
 
-def _reward(run: Run, stage: StageConfig) -> Reward:
+def _reward(run: PipelineRun, stage: StageConfig) -> Reward:
     if stage.reward == "dense":
         return negative_squared_error
     if stage.directions == "all":
