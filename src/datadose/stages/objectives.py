@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
+from datadose.configs import Stage
 from datadose.stages.engine import Objective
 from datadose.stages.outcome import Outcome
 from datadose.stages.rl import PolicyGradient
 from datadose.stages.sft import Sft
-
-Stage: TypeAlias = Literal["sft", "outcome", "rl"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 def stage_objective(

@@ -15,7 +15,7 @@ from datadose.llm.selection.arrays import Indices, numbers, stream
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.picture import pictures
 from datadose.llm.selection.rows import split
-from datadose.report import render_page
+from datadose.studies.report import render_page
 from datadose.versions import versions
 
 _EXAMPLES, _REMOVED = 4, 2

@@ -1,0 +1,350 @@
+"""One pipeline from a config: pretrain, post-train stage by stage, post-test; resumable, all in one folder.
+
+DIR/config.yaml is the resolved configuration, DIR/metrics.csv the recorded history, DIR/model.safetensors the
+final weights, DIR/result.json the post-test before and after every stage. Checkpoints of the stages live in
+DIR/checkpoints; with ``resume`` a run that was killed continues from them to the same result.
+
+Several processes (``torchrun --nproc-per-node 2 -m datadose train CONFIG.yaml``) share every batch, see
+:mod:`datadose.stages.distributed`; the first one alone writes files.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from datadose.configs import load_config, read_covariance
+from datadose.covariance import Array, dense, same_form
+from datadose.errors import reject
+from datadose.files import prepare_folder, write_atomic, write_json, write_table
+from datadose.models import BlockLinearAttention, ChainModel, LinearAttention, PromptBatch
+from datadose.models.gpt import GptConfig, GptModel, save_gpt
+from datadose.prompts import Moments
+from datadose.shift import Shift
+from datadose.stages.checkpoint import Training, save_weights
+from datadose.stages.config import StageConfig, TrainConfig
+from datadose.stages.data import Data, FixedData, FreshData
+from datadose.stages.distributed import Processes
+from datadose.stages.engine import Objective, train
+from datadose.stages.evaluate import held_out_prompts, post_test
+from datadose.stages.objectives import stage_objective
+from datadose.stages.optimisation import Optimisation
+from datadose.stages.outcome import Outcome
+from datadose.stages.pretrain import Curriculum, CurriculumData, chain_optimisation
+from datadose.stages.rewards import Reward, negative_squared_error, within_tolerance
+from datadose.stages.sft import Sft
+from datadose.theory.pretraining import pretrained_on_mixture, pretrained_operator
+from datadose.theory.sft import GradientDescent
+from datadose.versions import versions
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """One run of a configuration: what every part of the pipeline reads, with the covariances read once."""
+
+    config: TrainConfig
+    folder: Path
+    """Paths in the configuration are relative to it."""
+    out: Path
+    progress: Progress | None
+    sigma0: Array
+    delta: Array
+    categories: tuple[tuple[float, Array], ...]
+
+    @classmethod
+    def of(cls, config: TrainConfig, folder: Path, out: Path, progress: Progress | None) -> PipelineRun:
+        """Read and validate the covariances."""
+        sigma0 = read_covariance("shift.sigma0", config.shift.sigma0, folder)
+        delta = read_covariance("shift.delta", config.shift.delta, folder, len(sigma0))
+        sigma0, delta = same_form(sigma0, delta)
+        categories = tuple(
+            (c.weight, read_covariance(f"pretrain.categories.{i}", c.covariance, folder, len(sigma0)))
+            for i, c in enumerate(config.pretrain.categories)
+        )
+        return cls(config, folder, out, progress, sigma0, delta, categories)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One a run of the model."""
+        return tuple(range(self.config.seeds))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and prompts."""
+        found: torch.dtype = getattr(torch, self.config.model.dtype)
+        return found
+
+    @property
+    def hold_inputs(self) -> bool:
+        """Whether the model reads the prompts' inputs X."""
+        return self.config.model.kind == "gpt"
+
+    def population_solution(self) -> Array:
+        """V0 of unlimited pretraining: on the mixture if there are categories, else on Sigma0."""
+        length = self.config.pretrain.length
+        if self.categories:
+            return pretrained_on_mixture(self.categories, length)
+        return pretrained_operator(self.sigma0, length)
+
+    def covariance(self, index: int) -> Array:
+        """Of the prompts of stage ``index``."""
+        stage = self.config.stages[index]
+        named = {"delta": self.delta, "sigma0": self.sigma0, "target": self.sigma0 + self.delta}
+        if stage.data == "aligned":
+            return Shift.aligned(self.sigma0, self.delta, stage.eta, stage.interference).data
+        if isinstance(stage.data, str) and stage.data in named:
+            return named[stage.data]
+        return read_covariance(f"stages.{index}.data", stage.data, self.folder, len(self.sigma0))
+
+    def train(
+        self,
+        model: ChainModel,
+        objective: Objective,
+        data: Data,
+        optimisation: Optimisation,
+        *,
+        name: str,
+        file: str,
+        record_every: int = 0,
+    ) -> Training:
+        """One stage, ``name`` in the progress and ``file`` among the checkpoints."""
+        report = self.progress
+        return train(
+            model,
+            objective,
+            data,
+            optimisation,
+            record_every=record_every,
+            checkpoint=self.out / "checkpoints" / f"{file}.safetensors",
+            checkpoint_every=self.config.checkpoint_every,
+            progress=None if report is None else lambda step, total: report(name, step, total),
+        )
+
+
+def run_pipeline(
+    config: TrainConfig,
+    out: Path,
+    *,
+    folder: Path = Path(),
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run ``config`` into ``out`` and return the result document.
+
+    Raises InputError for a bad value, for an ``out`` that holds another configuration, or that holds a run
+    already while ``resume`` is False.
+    """
+    run = PipelineRun.of(config, folder, out, progress)
+    _claim_folder(run, resume)
+    model = _pretrained_model(run)
+    # The frozen reference of the KL term.
+    reference = copy.deepcopy(model) if any(stage.kl > 0 for stage in config.stages) else None
+    test = config.test
+    held_out = partial(
+        held_out_prompts,
+        length=test.length,
+        prompts=test.prompts,
+        runs=config.seeds,
+        dtype=run.dtype,
+        hold_inputs=run.hold_inputs,
+    )
+    tests = {"target": held_out(run.sigma0 + run.delta), "pretraining": held_out(run.sigma0)}
+    reports = [_report("pretrain", model, tests, test.thinking_steps, Training())]
+    rows: list[dict[str, Any]] = []
+    for index, stage in enumerate(config.stages):
+        training = _post_train(run, model, reference, index)
+        rows += [{"stage": f"{index}-{stage.stage}", **row} for row in _rows(training)]
+        reports.append(_report(stage.stage, model, tests, test.thinking_steps, training))
+    result = {"stages": reports, "seeds": list(run.seeds), "versions": versions()}
+    if Processes.current().first:
+        write_table(out / "metrics.csv", pd.DataFrame(rows))
+        if isinstance(model, GptModel):
+            save_gpt(out / "model.safetensors", model)
+        else:
+            save_weights(out / "model.safetensors", model, {"model": json.dumps(config.model.model_dump())})
+        write_json(out / "result.json", result)
+    return result
+
+
+def _claim_folder(run: PipelineRun, resume: bool) -> None:
+    prepare_folder("out", run.out)
+    saved = run.out / "config.yaml"
+    if saved.exists():
+        if not resume:
+            reject("out", str(run.out), "a folder without a run, or --resume")
+        if load_config(saved, TrainConfig) != run.config:
+            reject("out", str(run.out), "the folder of this very configuration (config.yaml there differs)")
+    processes = Processes.current()
+    # No process writes before all have looked.
+    processes.wait()
+    if processes.first:
+        prepare_folder("out", run.out / "checkpoints")
+        write_atomic(saved, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
+
+
+def _pretrained_model(run: PipelineRun) -> ChainModel:
+    pretrain = run.config.pretrain
+    if run.config.model.kind == "gpt":
+        return _pretrained_gpt(run)
+    V0 = run.population_solution()
+    if pretrain.method == "population":
+        return _linear_model(run, V0)
+    model = _linear_model(run, np.zeros_like(V0))
+    seeds = tuple(100_000 + seed for seed in run.seeds)
+    data = FreshData(run.categories or run.sigma0, pretrain.length, pretrain.batch, seeds, run.dtype)
+    optimisation = Optimisation("adam", pretrain.learning_rate, steps=pretrain.steps)
+    run.train(model, Outcome(1), data, optimisation, name="pretrain", file="pretrain")
+    return model
+
+
+def _linear_model(run: PipelineRun, V0: Array) -> ChainModel:
+    model = run.config.model
+    operator = torch.from_numpy(np.array(dense(V0))).to(run.dtype)
+    operator = operator.expand(len(run.seeds), *operator.shape).clone()
+    if model.kind == "lsa":
+        if not model.train_attention:
+            reject("model.train_attention", False, "True with model.kind lsa (lsa-block can fix it)")
+        return LinearAttention(operator)
+    return BlockLinearAttention(operator, train_attention=model.train_attention)
+
+
+def _pretrained_gpt(run: PipelineRun) -> GptModel:
+    """A GPT after teacher-forced chains on fresh prompts of Sigma0 (or the categories), AdamW and cosine."""
+    config, pretrain, d = run.config, run.config.pretrain, len(run.sigma0)
+    ks = [pretrain.chain_steps, *(stage.chain_steps for stage in config.stages), *config.test.thinking_steps]
+    lengths = [pretrain.length, config.test.length, *(stage.length for stage in config.stages)]
+    sizes = GptConfig.preset(config.model.preset, d, max(lengths), max(ks))
+    model = GptModel(sizes, seed=0).to(run.dtype)
+    growth = pretrain.curriculum
+    curriculum = Curriculum.constant(d, pretrain.length)
+    if growth is not None:
+        curriculum = Curriculum(
+            d,
+            pretrain.length,
+            min(growth.start_dimension, d),
+            min(growth.start_length, pretrain.length),
+            growth.dimension,
+            growth.length,
+            growth.every,
+        )
+    data = CurriculumData(run.categories or run.sigma0, curriculum, pretrain.batch, (100_000,), run.dtype)
+    optimisation = chain_optimisation(
+        pretrain.learning_rate,
+        pretrain.steps,
+        pretrain.warmup,
+        accumulate=pretrain.accumulate,
+        precision=pretrain.precision,
+    )
+    objective = Sft(pretrain.eta, pretrain.chain_steps)
+    run.train(model, objective, data, optimisation, name="pretrain", file="pretrain")
+    return model
+
+
+def _post_train(run: PipelineRun, model: ChainModel, reference: ChainModel | None, index: int) -> Training:
+    """Stage ``index`` on ``model``, in place."""
+    stage = run.config.stages[index]
+    data = _stage_data(run, index)
+    rate = stage.learning_rate
+    if rate == "theorem":
+        rate = _theorem_step(stage, data, run.population_solution())
+    return run.train(
+        model,
+        _objective(run, stage, reference),
+        data,
+        Optimisation(stage.optimiser, rate, stage.epochs, stage.steps, stage.batch, stage.clip),
+        name=f"{index + 1}. {stage.stage}",
+        file=f"{index}-{stage.stage}",
+        record_every=run.config.record_every,
+    )
+
+
+def _stage_data(run: PipelineRun, index: int) -> Data:
+    stage, covariance = run.config.stages[index], run.covariance(index)
+    # Stages must not meet each other's prompts: the stage's place is folded into the seed.
+    seeds = tuple(1000 * (index + 1) + seed for seed in run.seeds)
+    if stage.prompts == "fresh":
+        size = int(stage.batch or 1)
+        return FreshData(covariance, stage.length, size, seeds, run.dtype, run.hold_inputs)
+    batch = PromptBatch.draw(
+        covariance, stage.length, stage.prompts, seeds=seeds, dtype=run.dtype, hold_inputs=run.hold_inputs
+    )
+    return FixedData(batch, stage.batch, seed=index)
+
+
+def _theorem_step(stage: StageConfig, data: Data, V0: Array) -> float:
+    """B / (c_k lambda_max(M)) of Thm 4.2, the smallest over runs."""
+    if not isinstance(data, FixedData):
+        reject("learning_rate", "theorem", "a number, when the data are fresh")
+    batch = data.whole
+    phi = batch.apply(batch.weights)
+    steps = [
+        GradientDescent.of(
+            Moments(w.double().numpy().T, p.double().numpy().T), stage.eta, V0, stage.chain_steps
+        ).balanced_step
+        for w, p in zip(batch.weights, phi, strict=True)
+    ]
+    return min(steps)
+
+
+def _objective(run: PipelineRun, stage: StageConfig, reference: ChainModel | None) -> Objective:
+    policy: dict[str, Any] = {}
+    if stage.stage == "rl":
+        policy = {name: getattr(stage, name) for name in ("group", "noise", "advantage", "every_step", "kl")}
+        policy |= {"reward": _reward(run, stage), "reference": reference}
+    return stage_objective(stage.stage, stage.chain_steps, eta=stage.eta, seeds=run.seeds, **policy)
+
+
+def _reward(run: PipelineRun, stage: StageConfig) -> Reward:
+    if stage.reward == "dense":
+        return negative_squared_error
+    if stage.directions == "all":
+        return within_tolerance(stage.tolerance)
+    if run.delta.ndim != 1:
+        reject("directions", "shifted", "all, when the shift is dense")
+    return within_tolerance(
+        stage.tolerance, torch.from_numpy(np.where(run.delta > 0, 1.0, 0.0)).to(run.dtype)
+    )
+
+
+def _rows(training: Training) -> list[dict[str, Any]]:
+    """History as one row a seed and step."""
+    return [
+        {"step": entry["step"], "seed": seed, **{name: entry[name][seed] for name in entry if name != "step"}}
+        for entry in training.history
+        for seed in range(len(entry["loss"]))
+    ]
+
+
+def _report(
+    name: str, model: ChainModel, tests: dict[str, PromptBatch], thinking_steps: list[int], training: Training
+) -> dict[str, Any]:
+    """Errors / d per seed and their mean; a diverged run has null errors and does not enter the mean."""
+    lost = {d.run for d in training.diverged}
+    report: dict[str, Any] = {
+        "stage": name,
+        "optimiser_steps": training.steps,
+        "diverged": [asdict(d) for d in training.diverged],
+        "thinking_steps": thinking_steps,
+    }
+    for test, batch in tests.items():
+        errors = post_test(model, batch, thinking_steps)
+        kept = [
+            [float(e) if run not in lost and bool(torch.isfinite(e)) else None for e in row]
+            for run, row in enumerate(errors)
+        ]
+        finite = np.array([row for row in kept if None not in row], dtype=float)
+        report[f"{test}_error"] = kept
+        report[f"{test}_mean"] = finite.mean(axis=0).tolist() if len(finite) else None
+    return report
