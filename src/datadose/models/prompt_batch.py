@@ -98,6 +98,10 @@ class PromptBatch:
         """Each prompt ``group`` times in a row: (..., B * group, ...)."""
         return self.map(lambda x, axis: x.repeat_interleave(group, dim=axis))
 
+    def expand(self, runs: int) -> PromptBatch:
+        """The prompts of one run, shared by ``runs`` of them without a copy."""
+        return self.map(lambda x, _: x.expand(runs, *x.shape[1:]))
+
     def to(self, device: torch.device) -> PromptBatch:
         """The same prompts with their tensors on ``device``; the same tensors if they are there."""
         return self.map(lambda x, _: x.to(device))

@@ -29,7 +29,7 @@ def held_out_prompts(
     ``hold_inputs``: with the inputs X, which a transformer needs.
     """
     one = PromptBatch.draw(target, length, prompts, seeds=[TEST_SEED], dtype=dtype, hold_inputs=hold_inputs)
-    return one.map(lambda x, _: x.expand(runs, *x.shape[1:]))
+    return one.expand(runs)
 
 
 @torch.no_grad()
