@@ -108,29 +108,14 @@ class PipelineRun:
             return named[stage.data]
         return read_covariance(f"stages.{index}.data", stage.data, self.folder, len(self.sigma0))
 
-    def train(
-        self,
-        model: ChainModel,
-        objective: Objective,
-        data: Data,
-        optimisation: Optimisation,
-        *,
-        name: str,
-        file: str,
-        record_every: int = 0,
-    ) -> Training:
-        """One stage, ``name`` in the progress and ``file`` among the checkpoints."""
+    def keeping(self, name: str, file: str) -> dict[str, Any]:
+        """Arguments of :func:`train`: ``file`` among the checkpoints, and progress under ``name``."""
         report = self.progress
-        return train(
-            model,
-            objective,
-            data,
-            optimisation,
-            record_every=record_every,
-            checkpoint=self.out / "checkpoints" / f"{file}.safetensors",
-            checkpoint_every=self.config.checkpoint_every,
-            progress=None if report is None else lambda step, total: report(name, step, total),
-        )
+        return {
+            "checkpoint": self.out / "checkpoints" / f"{file}.safetensors",
+            "checkpoint_every": self.config.checkpoint_every,
+            "progress": None if report is None else lambda step, total: report(name, step, total),
+        }
 
 
 def run_pipeline(
@@ -205,7 +190,7 @@ def _pretrained_model(run: PipelineRun) -> ChainModel:
     seeds = tuple(100_000 + seed for seed in run.seeds)
     data = FreshData(run.categories or run.sigma0, pretrain.length, pretrain.batch, seeds, run.dtype)
     optimisation = Optimisation("adam", pretrain.learning_rate, steps=pretrain.steps)
-    run.train(model, Outcome(1), data, optimisation, name="pretrain", file="pretrain")
+    train(model, Outcome(1), data, optimisation, **run.keeping("pretrain", "pretrain"))
     return model
 
 
@@ -248,7 +233,7 @@ def _pretrained_gpt(run: PipelineRun) -> GptModel:
         precision=pretrain.precision,
     )
     objective = Sft(pretrain.eta, pretrain.chain_steps)
-    run.train(model, objective, data, optimisation, name="pretrain", file="pretrain")
+    train(model, objective, data, optimisation, **run.keeping("pretrain", "pretrain"))
     return model
 
 
@@ -259,14 +244,13 @@ def _post_train(run: PipelineRun, model: ChainModel, reference: ChainModel | Non
     rate = stage.learning_rate
     if rate == "theorem":
         rate = _theorem_step(stage, data, run.population_solution())
-    return run.train(
+    return train(
         model,
         _objective(run, stage, reference),
         data,
         Optimisation(stage.optimiser, rate, stage.epochs, stage.steps, stage.batch, stage.clip),
-        name=f"{index + 1}. {stage.stage}",
-        file=f"{index}-{stage.stage}",
         record_every=run.config.record_every,
+        **run.keeping(f"{index + 1}. {stage.stage}", f"{index}-{stage.stage}"),
     )
 
 
@@ -289,13 +273,10 @@ def _theorem_step(stage: StageConfig, data: Data, V0: Array) -> float:
         reject("learning_rate", "theorem", "a number, when the data are fresh")
     batch = data.whole
     phi = batch.apply(batch.weights)
-    steps = [
-        GradientDescent.of(
-            Moments(w.double().numpy().T, p.double().numpy().T), stage.eta, V0, stage.chain_steps
-        ).balanced_step
-        for w, p in zip(batch.weights, phi, strict=True)
-    ]
-    return min(steps)
+    moments = (
+        Moments(w.double().numpy().T, p.double().numpy().T) for w, p in zip(batch.weights, phi, strict=True)
+    )
+    return min(GradientDescent.of(m, stage.eta, V0, stage.chain_steps).balanced_step for m in moments)
 
 
 def _objective(run: PipelineRun, stage: StageConfig, reference: ChainModel | None) -> Objective:
