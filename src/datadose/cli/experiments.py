@@ -19,6 +19,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_reproduce(commands: Any) -> None:
+    from datadose.studies.index import GROUPS, NAMES
+
     parser = add_command(
         commands,
         "reproduce",
@@ -31,8 +33,7 @@ def _add_reproduce(commands: Any) -> None:
         "targets",
         nargs="*",
         default=["all"],
-        help="fig1 fig2 fig3 gpt_data fig4 fig4map fig5 planner planner_stages claims, insights, all, "
-        "token_study, llm_study",
+        help=f"{', '.join(NAMES)}; or several of them: {', '.join(GROUPS)}",
     )
     parser.add_argument("--preset", default="quick", help="smoke, quick, small (GPT only) or paper")
     parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")

@@ -11,13 +11,8 @@ import pandas as pd
 
 from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
-from datadose.studies.ledger import (
-    Judgement,
-    both,
-    decide,
-    judge_deviation,
-    mean_interval,
-)
+from datadose.studies.ledger import both, decide, judge_deviation, mean_interval
+from datadose.studies.study import Judgement
 
 AXES = ("prompts", "length", "steps")
 """What moves along a panel, named like its column: B, n, k."""

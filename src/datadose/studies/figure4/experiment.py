@@ -30,7 +30,8 @@ from datadose.covariance import Array
 from datadose.models import LinearAttention, PromptBatch
 from datadose.stages import FixedData, Optimisation, held_out_prompts, post_test, stage_objective, train
 from datadose.stages.checkpoint import Divergence
-from datadose.studies.tables import COLUMNS, Preset, as_table
+from datadose.studies.study import Preset
+from datadose.studies.tables import COLUMNS, as_table
 from datadose.studies.training import shift_covariances
 from datadose.studies.trends import BASE_PANEL, CONTROLS, panel
 from datadose.sweep import Cell

@@ -32,7 +32,8 @@ from datadose.studies.gpt.runs import (
     run_gpt,
     run_lsa,
 )
-from datadose.studies.tables import COLUMNS, Preset, as_table
+from datadose.studies.study import Preset
+from datadose.studies.tables import COLUMNS, as_table
 from datadose.sweep import Cell, Workers
 from datadose.theory.pretraining import pretrained_operator
 

@@ -24,7 +24,8 @@ import pandas as pd
 
 from datadose.configs import STAGES, Stage
 from datadose.studies.gpt.runs import Pretraining, Task, Work, pretrain_all, pretrained_file, run_gpt
-from datadose.studies.tables import COLUMNS, Preset, as_table
+from datadose.studies.study import Preset
+from datadose.studies.tables import COLUMNS, as_table
 from datadose.studies.trends import AXES, BASE_PANEL, panel_letter
 from datadose.sweep import Cell, Workers
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from datadose.configs import Stage
 from datadose.covariance import Array
+from datadose.dependencies import code_digest
 from datadose.models import BlockLinearAttention, ChainModel, PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.models.gpt import GptConfig, GptModel, load_gpt, save_gpt
@@ -28,7 +29,7 @@ from datadose.progress import step_progress
 from datadose.stages import FixedData, Optimisation, Sft, held_out_prompts, stage_objective, train
 from datadose.stages.pretrain import Curriculum, CurriculumData, chain_optimisation
 from datadose.studies.training import shift_covariances
-from datadose.sweep import Workers, code_digest, run_calls
+from datadose.sweep import Workers, run_calls
 
 Variant: TypeAlias = Literal["delta", "target", "replay"]
 VARIANTS: tuple[Variant, ...] = ("delta", "target", "replay")
@@ -78,7 +79,7 @@ class Pretraining:
 
 def pretrained_file(task: Task, pretraining: Pretraining, folder: Path) -> Path:
     """Where the model that these make lives; the name holds their digest and that of the code."""
-    document = json.dumps([asdict(task), asdict(pretraining), code_digest()], sort_keys=True)
+    document = json.dumps([asdict(task), asdict(pretraining), code_digest(_pretrain)], sort_keys=True)
     name = hashlib.sha256(document.encode()).hexdigest()[:16]
     return folder / f"gpt-{pretraining.preset}-{pretraining.steps}-{name}.safetensors"
 

@@ -35,7 +35,7 @@ from datadose.stages import (
 from datadose.stages.optimisation import Optimiser
 from datadose.studies.planner.cases import Case, forecast_case, random_case
 from datadose.studies.planner.rules import ARMS, COMBINATIONS, FORECAST
-from datadose.studies.tables import Preset
+from datadose.studies.study import Preset
 from datadose.studies.training import (
     Recipe,
     insight_row,
