@@ -35,22 +35,7 @@ class Column:
     FORM = "form"
 
 
-COLUMNS = [
-    Column.FIGURE,
-    Column.PANEL,
-    Column.STAGE,
-    Column.MODEL,
-    Column.PROMPTS,
-    Column.LENGTH,
-    Column.STEPS,
-    Column.INTERFERENCE,
-    Column.SEED,
-    Column.ERROR,
-    Column.PREDICTED,
-    Column.DIVERGED,
-    Column.ESTIMATOR,
-    Column.FORM,
-]
+COLUMNS = [value for name, value in vars(Column).items() if name.isupper()]
 """The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
 `predicted`."""
 
