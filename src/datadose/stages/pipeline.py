@@ -40,9 +40,8 @@ from datadose.stages.evaluate import held_out_prompts, post_test
 from datadose.stages.objectives import stage_objective
 from datadose.stages.optimisation import Optimisation
 from datadose.stages.outcome import Outcome
-from datadose.stages.pretrain import Curriculum, CurriculumData, chain_optimisation
+from datadose.stages.pretrain import pretrain_on_chains
 from datadose.stages.rewards import Reward, negative_squared_error, within_tolerance
-from datadose.stages.sft import Sft
 from datadose.theory.pretraining import pretrained_on_mixture, pretrained_operator
 from datadose.theory.sft import GradientDescent
 from datadose.versions import versions
@@ -212,28 +211,8 @@ def _pretrained_gpt(run: PipelineRun) -> GptModel:
     lengths = [pretrain.length, config.test.length, *(stage.length for stage in config.stages)]
     sizes = GptConfig.preset(config.model.preset, d, max(lengths), max(ks))
     model = GptModel(sizes, seed=0).to(run.dtype)
-    growth = pretrain.curriculum
-    curriculum = Curriculum.constant(d, pretrain.length)
-    if growth is not None:
-        curriculum = Curriculum(
-            d,
-            pretrain.length,
-            min(growth.start_dimension, d),
-            min(growth.start_length, pretrain.length),
-            growth.dimension,
-            growth.length,
-            growth.every,
-        )
-    data = CurriculumData(run.categories or run.sigma0, curriculum, pretrain.batch, (100_000,), run.dtype)
-    optimisation = chain_optimisation(
-        pretrain.learning_rate,
-        pretrain.steps,
-        pretrain.warmup,
-        accumulate=pretrain.accumulate,
-        precision=pretrain.precision,
-    )
-    objective = Sft(pretrain.eta, pretrain.chain_steps)
-    train(model, objective, data, optimisation, **run.keeping("pretrain", "pretrain"))
+    kept = run.keeping("pretrain", "pretrain")
+    pretrain_on_chains(model, run.categories or run.sigma0, pretrain, seed=100_000, **kept)
     return model
 
 

@@ -26,8 +26,10 @@ from datadose.models import BlockLinearAttention, ChainModel, PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.models.gpt import GptConfig, GptModel, load_gpt, save_gpt
 from datadose.progress import step_progress
-from datadose.stages import FixedData, Optimisation, Sft, held_out_prompts, stage_objective, train
-from datadose.stages.pretrain import Curriculum, CurriculumData, chain_optimisation
+from datadose.stages import FixedData, Optimisation, held_out_prompts, stage_objective, train
+from datadose.stages.config import CurriculumConfig, PretrainConfig
+from datadose.stages.optimisation import Precision
+from datadose.stages.pretrain import pretrain_on_chains
 from datadose.studies.training import shift_covariances
 from datadose.sweep import Workers, run_calls
 
@@ -73,8 +75,26 @@ class Pretraining:
     start_dimension: int = 2
     start_length: int = 5
     every: int = 100
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     seed: int = 0
+
+    def config(self, task: Task) -> PretrainConfig:
+        """What the pipeline's pretraining reads."""
+        growth = CurriculumConfig(
+            start_dimension=self.start_dimension, start_length=self.start_length, every=self.every
+        )
+        return PretrainConfig(
+            length=task.length,
+            method="train",
+            steps=self.steps,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            eta=task.eta,
+            chain_steps=task.chain_steps,
+            warmup=self.warmup,
+            precision=self.precision,
+            curriculum=growth,
+        )
 
 
 def pretrained_file(task: Task, pretraining: Pretraining, folder: Path) -> Path:
@@ -106,27 +126,12 @@ def _pretrain(task: Task, pretraining: Pretraining, folder: Path) -> None:
             GptConfig.preset(pretraining.preset, task.dimension, task.length, task.chain_steps),
             seed=pretraining.seed,
         ).to(_device())
-        curriculum = Curriculum(
-            task.dimension,
-            task.length,
-            pretraining.start_dimension,
-            pretraining.start_length,
-            every=pretraining.every,
-        )
-        data = CurriculumData(
-            task.sigma0, curriculum, pretraining.batch, (pretraining.seed,), vary_length=True
-        )
-        optimisation = chain_optimisation(
-            pretraining.learning_rate,
-            pretraining.steps,
-            pretraining.warmup,
-            precision=pretraining.precision,
-        )
-        train(
+        pretrain_on_chains(
             model,
-            Sft(task.eta, task.chain_steps),
-            data,
-            optimisation,
+            task.sigma0,
+            pretraining.config(task),
+            seed=pretraining.seed,
+            vary_length=True,
             checkpoint=checkpoint,
             checkpoint_every=500,
             progress=lambda step, total: progress(f"pretrain {path.stem}", step, total),
