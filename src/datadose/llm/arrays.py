@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -42,21 +41,3 @@ class Tokens:
         """As the model takes them."""
         ids, start = self.ids[key].tolist(), self.start[key]
         return Encoded(ids[:start], ids[start:])
-
-
-@dataclass(frozen=True)
-class Losses:
-    """What forward passes found for N rows, filled in place; NaN where nothing was measured.
-
-    Small arrays of each row, made between the large ones of a forward pass, would keep the memory of those.
-    """
-
-    nll: NDArray[np.float64]
-    embeddings: NDArray[np.float32]
-    sketches: NDArray[np.float32]
-
-    @classmethod
-    def empty(cls, rows: int, hidden: int, sketch: int) -> Losses:
-        """Nothing measured yet."""
-        vectors = [np.full((rows, size), np.nan, dtype=np.float32) for size in (hidden, sketch)]
-        return cls(np.full(rows, np.nan), *vectors)

@@ -1,4 +1,4 @@
-"""A Hugging Face causal language model with its tokenizer: token ids, losses, gradients' sketches, samples.
+"""A Hugging Face causal language model with its tokenizer: token ids, losses, gradients' sketches.
 
 Nothing here depends on how rows are batched, except for rounding.
 """
@@ -18,11 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadose.errors import InputError, reject
-from datadose.extras import require_extra
-from datadose.llm.batching import length_batches
+from datadose.errors import InputError, reject, require_extra
 from datadose.llm.cache import content_digest
-from datadose.llm.generation import continuations
 from datadose.llm.loading import context_length, ends, files_digest, load, place_of, quiet
 from datadose.llm.pool import Row, Text
 from datadose.llm.sketch import TensorSketch
@@ -60,15 +57,25 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one forward pass finds for B rows."""
+class Losses:
+    """What forward passes find for B rows; NaN where nothing was measured."""
 
     nll: NDArray[np.float64]
     """(B,), mean nats per completion token."""
     embeddings: NDArray[np.float32]
     """(B, H), last layer's hidden state, mean over all tokens of the row."""
-    sketches: NDArray[np.float32] | None
-    """(B, D), sketch of the gradient of the summed NLL with respect to the output weights."""
+    sketches: NDArray[np.float32]
+    """(B, D), sketch of the gradient of the summed NLL with respect to the output weights; (B, 0) without."""
+
+    @classmethod
+    def empty(cls, rows: int, hidden: int, sketch: int) -> Losses:
+        """Nothing measured yet, to be filled in place.
+
+        Small arrays of each row, made between the large ones of a forward pass, would keep the memory of
+        those.
+        """
+        vectors = [np.full((rows, size), np.nan, dtype=np.float32) for size in (hidden, sketch)]
+        return cls(np.full(rows, np.nan), *vectors)
 
 
 @dataclass(frozen=True)
@@ -193,8 +200,8 @@ class LanguageModel:
         return length_batches(lengths, limit)
 
     @torch.inference_mode()
-    def measure(self, batch: Sequence[Encoded], sketch: TensorSketch | None = None) -> Measured:
-        """One forward pass over ``batch``, each row with at least one target; see :class:`Measured`.
+    def measure(self, batch: Sequence[Encoded], sketch: TensorSketch | None = None) -> Losses:
+        """One forward pass over ``batch``, each row with at least one target; see :class:`Losses`.
 
         Rows are padded at the end, where causal attention never looks from a real token: no mask is needed.
         What all prompts begin with (a chat template's opening) is computed once, and the output layer is
@@ -216,10 +223,10 @@ class LanguageModel:
         nll, sketches = self._losses(states, targets, rows, len(batch), sketch)
         real = torch.arange(longest, device=self.device) < lengths.unsqueeze(1)
         sums = torch.where(real.unsqueeze(-1), hidden, 0).sum(1, dtype=torch.float32) + opening
-        return Measured(
+        return Losses(
             (nll / counts).cpu().numpy(),
             (sums / (lengths.unsqueeze(1) + prefix)).cpu().numpy(),
-            None if sketches is None else sketches.cpu().numpy(),
+            sketches.cpu().numpy(),
         )
 
     @cached_property
@@ -262,56 +269,6 @@ class LanguageModel:
         found = self.model.base_model(input_ids=ids, use_cache=True, **{self._cache_name: cache}, **positions)
         return cast("Tensor", found.last_hidden_state)
 
-    def generate(
-        self,
-        prompts: Sequence[Text],
-        *,
-        samples: int,
-        temperature: float,
-        max_tokens: int,
-        seed: int,
-        batch_tokens: int = BATCH_TOKENS,
-    ) -> list[list[str]]:
-        """``samples`` completions of each prompt, as text; temperature 0 is greedy.
-
-        A completion is a function of the seed, its prompt and its index, but for rounding. Raises InputError
-        for a prompt that leaves no place in the context.
-        """
-        encoded = [self.encode_prompt(prompt) for prompt in prompts]
-        for ids in encoded:
-            if len(ids) >= self.context_length:
-                reject("prompt", f"{len(ids)} tokens", f"fewer than the context of {self.context_length}")
-        texts: list[list[str]] = [[] for _ in prompts]
-        for batch in self.generation_batches(encoded, samples, max_tokens, batch_tokens):
-            drawn = continuations(
-                self,
-                [encoded[i] for i in batch],
-                samples=samples,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                seed=seed,
-                batch_tokens=batch_tokens,
-            )
-            for place, found in zip(batch, drawn, strict=True):
-                texts[place] = [self.decode(one.ids) for one in found[:samples]]
-        return texts
-
-    def generation_batches(
-        self, prompts: Sequence[Sequence[int]], samples: int, max_tokens: int, batch_tokens: int
-    ) -> list[list[int]]:
-        """Indices of prompts to sample from together: a batch's samples and greedy ones fit ``batch_tokens``.
-
-        Prompts near the end of the context have room for fewer new tokens, and are batched by that room.
-        """
-        rooms: dict[int, list[int]] = {}
-        for index, ids in enumerate(prompts):
-            rooms.setdefault(min(max_tokens, self.context_length - len(ids)), []).append(index)
-        batches = []
-        for room, members in sorted(rooms.items(), reverse=True):
-            lengths = [(samples + 1) * (len(prompts[i]) + room) for i in members]
-            batches += [[members[i] for i in batch] for batch in length_batches(lengths, batch_tokens)]
-        return batches
-
     def _new_cache(self) -> Any:
         from transformers import DynamicCache  # noqa: PLC0415 - slow to import
 
@@ -334,7 +291,7 @@ class LanguageModel:
 
     def _losses(
         self, h: Tensor, targets: Tensor, rows: Tensor, count: int, sketch: TensorSketch | None
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         """Summed NLL (count,) float64, and sketches, of tokens with states h (T, H), a slice at a time."""
         nll = torch.zeros(count, dtype=torch.float64, device=h.device)
         spectra = []
@@ -345,7 +302,7 @@ class LanguageModel:
             nll.index_add_(0, owner, -log_p.gather(1, wanted.unsqueeze(1)).squeeze(1).double())
             if sketch is not None:
                 spectra.append(sketch.spectrum(part.float(), log_p.exp_(), wanted))
-        return nll, None if sketch is None else sketch.total(torch.cat(spectra), rows, count)
+        return nll, sketch.total(torch.cat(spectra), rows, count) if sketch else torch.empty(count, 0)
 
     @torch.inference_mode()
     def _check_head(self) -> None:
@@ -360,6 +317,20 @@ class LanguageModel:
             raise InputError("model", self.name, f"a model that can be run ({detail})") from error
         if not torch.allclose(ours, logits, rtol=1e-2, atol=1e-2, equal_nan=True):
             reject("model", self.name, "a model whose logits are its output layer at the last hidden state")
+
+
+def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices into ``lengths``, grouped so that a batch padded to its longest row fits ``batch_tokens``.
+
+    Longest rows first: a batch too large for the memory fails at the start, and the time left is not
+    underestimated. A row longer than ``batch_tokens`` is a batch of its own. Equal lengths keep their order.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > batch_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
 
 
 def _shared(sequences: Sequence[Sequence[int]]) -> int:

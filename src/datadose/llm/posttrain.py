@@ -20,21 +20,19 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
-from datadose.errors import InputError, RunError, reject, require_integer, require_number
-from datadose.extras import require_extra
-from datadose.files import file_digest, prepare_folder, write_json
+from datadose.errors import RunError, reject, require_extra, require_integer, require_number
+from datadose.files import prepare_folder, write_json
 from datadose.llm.cache import content_digest
+from datadose.llm.checkpoints import last_checkpoint, seal
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row, read_pool
 from datadose.llm.verifiers import Verifier, judge, load_verifier, verifier_digest
-from datadose.printing import note
+from datadose.progress import Report, silent
 from datadose.reading import read_json
 from datadose.versions import versions
 
 Stage: TypeAlias = Literal["sft", "rl"]
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 _LOGGED = ("loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std", "entropy")
 
@@ -97,7 +95,7 @@ def posttrain(
     config: PosttrainConfig,
     verifier: str | None = None,
     allow_pickle_weights: bool = False,
-    progress: Progress | None = None,
+    progress: Report = silent,
 ) -> dict[str, Any]:
     """Train ``model`` on ``data`` and write ``out/adapter`` (``out/model`` without LoRA) and ``result.json``.
 
@@ -124,22 +122,16 @@ def posttrain(
     rows = read_pool(data, "data")
     loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
     _check_rows(rows, loaded, config)
-    setting = {
-        "model_digest": loaded.digest,
-        "rows_digest": content_digest([row.columns for row in rows]),
-        "verifier": verifier,
-        "verifier_digest": None if check is None else verifier_digest(check),
-        "config": {**asdict(config), "learning_rate": config.rate},
-    }
+    setting = _setting(loaded, rows, verifier, check, config)
     prepare_folder("out", out)
     if (found := _earlier_result(out, setting)) is not None:
         return found
     write_json(out / "setting.json", setting)
-    record = _Record(progress or (lambda name, done, total: None), config.steps, config.stage)
+    record = _Record(progress, config.steps, config.stage)
+    kind = "adapter" if config.lora_rank else "model"
     with _silence(), _disk_errors(out):
         trainer = _trainer(loaded, rows, check, config, out, record)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(out / "checkpoints"))
-        kind = "adapter" if config.lora_rank else "model"
+        trainer.train(resume_from_checkpoint=last_checkpoint(out / "checkpoints"))
         trainer.model.save_pretrained(out / kind)
         loaded.tokenizer.save_pretrained(out / kind)
     result = {
@@ -155,6 +147,23 @@ def posttrain(
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return result
+
+
+def _setting(
+    model: LanguageModel,
+    rows: Sequence[Row],
+    verifier: str | None,
+    check: Verifier | None,
+    config: PosttrainConfig,
+) -> dict[str, Any]:
+    """What a run depends on."""
+    return {
+        "model_digest": model.digest,
+        "rows_digest": content_digest([row.columns for row in rows]),
+        "verifier": verifier,
+        "verifier_digest": None if check is None else verifier_digest(check),
+        "config": {**asdict(config), "learning_rate": config.rate},
+    }
 
 
 def _reward_verifier(stage: Stage, name: str | None) -> Verifier | None:
@@ -202,46 +211,11 @@ def _earlier_result(out: Path, setting: dict[str, Any]) -> dict[str, Any] | None
     return None
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written whole; a later one that is torn or changed is removed."""
-    found = {}
-    for path in folder.glob("checkpoint-*"):
-        with contextlib.suppress(ValueError):
-            found[int(path.name.rsplit("-", 1)[1])] = path
-    for _, path in sorted(found.items(), reverse=True):
-        if _is_whole(path):
-            return str(path)
-        note(f"{path} is damaged and dropped: training goes on from an earlier state")
-        shutil.rmtree(path)
-    return None
-
-
-_DIGESTS = "digests.json"
-"""In a checkpoint: its files' digests."""
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the trainer finished the checkpoint, and its files are those that it wrote."""
-    try:
-        # The trainer writes its state last; a kill right then leaves no digests.
-        state = read_json(checkpoint / "trainer_state.json")
-        if not (checkpoint / _DIGESTS).is_file():
-            return isinstance(state, dict)
-        return bool(read_json(checkpoint / _DIGESTS) == _digests(checkpoint))
-    except (InputError, OSError):
-        return False
-
-
-def _digests(checkpoint: Path) -> dict[str, str]:
-    files = (path for path in checkpoint.rglob("*") if path.is_file() and path.name != _DIGESTS)
-    return {str(path.relative_to(checkpoint)): file_digest(path) for path in sorted(files)}
-
-
 @dataclass
 class _Record:
     """What a run tells while it goes on."""
 
-    progress: Progress
+    progress: Report
     steps: int
     stage: Stage
     verifier_errors: dict[str, int] = field(default_factory=dict)
@@ -277,26 +251,7 @@ def _trainer(
     from trl.trainer.sft_config import SFTConfig  # noqa: PLC0415
     from trl.trainer.sft_trainer import SFTTrainer  # noqa: PLC0415
 
-    cuda = model.device.type == "cuda"
-    common: dict[str, Any] = {
-        "output_dir": str(out / "checkpoints"),
-        "max_steps": config.steps,
-        "per_device_train_batch_size": config.batch,
-        "learning_rate": config.rate,
-        "lr_scheduler_type": "linear",
-        "seed": config.seed,
-        "use_cpu": not cuda,
-        "bf16": cuda and torch.cuda.is_bf16_supported(),
-        # Its memory is what a GPU lacks; on a CPU it would only cost time.
-        "gradient_checkpointing": cuda,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_strategy": "steps" if config.checkpoint_every else "no",
-        "save_steps": config.checkpoint_every or 1,
-        "save_total_limit": 1,
-    }
+    common = _arguments(config, out, cuda=model.device.type == "cuda")
     lora = None
     if config.lora_rank:
         lora = LoraConfig(
@@ -329,6 +284,29 @@ def _trainer(
     return GRPOTrainer(args=args, train_dataset=prompts, reward_funcs=reward, **shared)
 
 
+def _arguments(config: PosttrainConfig, out: Path, *, cuda: bool) -> dict[str, Any]:
+    """What both trainers take."""
+    return {
+        "output_dir": str(out / "checkpoints"),
+        "max_steps": config.steps,
+        "per_device_train_batch_size": config.batch,
+        "learning_rate": config.rate,
+        "lr_scheduler_type": "linear",
+        "seed": config.seed,
+        "use_cpu": not cuda,
+        "bf16": cuda and torch.cuda.is_bf16_supported(),
+        # Its memory is what a GPU lacks; on a CPU it would only cost time.
+        "gradient_checkpointing": cuda,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "steps" if config.checkpoint_every else "no",
+        "save_steps": config.checkpoint_every or 1,
+        "save_total_limit": 1,
+    }
+
+
 def _reward_function(
     rows: Sequence[Row], check: Verifier, record: _Record
 ) -> Callable[..., list[float | None]]:
@@ -349,8 +327,7 @@ def _callback(record: _Record) -> Any:
             record.step(state.global_step, logs or {})
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(checkpoint / _DIGESTS, _digests(checkpoint))
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     return Watch()
 

@@ -19,8 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from datadose.errors import InputError, reject
-from datadose.extras import require_extra
+from datadose.errors import InputError, reject, require_extra
 
 Verifier: TypeAlias = Callable[[str, Mapping[str, Any]], float]
 """Called with a completion and its row; 1 passes, and anything in [0, 1] may be returned."""

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from datadose.extras import require_extra
-from datadose.llm.batching import length_batches
-from datadose.llm.language_model import Encoded, LanguageModel
+from datadose.errors import require_extra
+from datadose.llm.language_model import Encoded, LanguageModel, length_batches
 from datadose.llm.pool import Row
 
 _BATCH_TOKENS = 1024

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datadose.errors import require_extra
 from datadose.experiments.token_study.language import (
     FAMILIES,
     FRESH,
@@ -27,7 +28,6 @@ from datadose.experiments.token_study.language import (
     draw_examples,
     mixture,
 )
-from datadose.extras import require_extra
 from datadose.llm.cache import content_digest
 from datadose.sweep import code_digest
 
