@@ -101,6 +101,17 @@ class NotJSONError(ValueError):
         super().__init__(f"{found}; allowed: {allowed}")
 
 
+_NO_JSON: tuple[tuple[type[Exception], str, str], ...] = (
+    (json.JSONDecodeError, "{}", "well-formed JSON"),
+    (ArithmeticError, "the number {}", "JSON numbers (NaN and infinities are none)"),
+    (KeyError, "the key {} twice", "each key of an object once"),
+    (RecursionError, "nested too deep", "JSON that is nested less deep"),
+    (UnicodeEncodeError, "half a character", "whole characters in JSON texts"),
+    (ValueError, "a number of too many digits", "shorter numbers"),
+)
+"""What is raised while JSON is read, what was found then, and what is allowed: the first that fits."""
+
+
 def load_json(text: str, *, writable: bool = True) -> Any:
     """``text`` as a JSON document; if not ``writable``, with 1e999 and half a character left in it.
 
@@ -117,19 +128,12 @@ def load_json(text: str, *, writable: bool = True) -> Any:
         )
         if writable and "\\ud" in text.lower():
             json.dumps(document, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise NotJSONError(error.msg, "well-formed JSON", f", line {error.lineno}") from error
-    except ArithmeticError as error:
-        allowed = "JSON numbers (NaN and infinities are none)"
-        raise NotJSONError(f"the number {error}", allowed) from error
-    except KeyError as error:
-        raise NotJSONError(f"the key {error} twice", "each key of an object once") from error
-    except RecursionError as error:
-        raise NotJSONError("nested too deep", "JSON that is nested less deep") from error
-    except UnicodeEncodeError as error:
-        raise NotJSONError("half a character", "whole characters in JSON texts") from error
-    except ValueError as error:
-        raise NotJSONError("a number of too many digits", "shorter numbers") from error
+    except tuple(kind for kind, _, _ in _NO_JSON) as error:
+        found, allowed = next(
+            (found, allowed) for kind, found, allowed in _NO_JSON if isinstance(error, kind)
+        )
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise NotJSONError(found.format(getattr(error, "msg", error)), allowed, line) from error
     return document
 
 

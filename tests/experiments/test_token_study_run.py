@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from datadose.experiments.token_study import TokenStudy, experiment
 from datadose.experiments.token_study.pools import BANDS
 from datadose.figures.token_study import draw_token_study
-from datadose.files import read_table, to_json, write_table
+from datadose.files import read_table, write_table
 from datadose.sweep import Workers, run_cells
 
 
@@ -38,7 +39,7 @@ def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: py
 
     path = tmp_path / "table.csv"
     write_table(path, table)
-    to_json(asdict(study))
+    json.dumps(asdict(study), allow_nan=False)
     figure = draw_token_study(read_table(path), asdict(study))
     assert len(figure.axes) == 12
 

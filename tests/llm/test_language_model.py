@@ -111,9 +111,9 @@ def test_identical_prompts_keep_a_token_of_their_own(model: LanguageModel) -> No
 
 
 def test_a_completion_without_a_prompt_has_one_target_less(model: LanguageModel) -> None:
-    ids = model.encode_prompt("abcd")
-    assert Encoded([], ids).targets == 3
-    found = model.measure([Encoded([], ids), Encoded(ids[:1], ids[1:])])
+    ids = np.array(model.encode_prompt("abcd"))
+    assert Encoded(ids, 0).targets == Encoded(ids, 1).targets == 3
+    found = model.measure([Encoded(ids, 0), Encoded(ids, 1)])
     assert found.nll[0] == pytest.approx(found.nll[1], rel=1e-6)
 
 

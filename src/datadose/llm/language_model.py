@@ -38,22 +38,33 @@ _LOGITS = 2**23
 """Logits held at once (32 MB): the vocabulary times a slice of the completions' positions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a row: ``prompt_ids`` are its context, ``completion_ids`` what is scored."""
+    """Token ids of a row: its context, and from ``start`` on what is scored."""
 
-    prompt_ids: list[int]
-    completion_ids: list[int]
+    ids: NDArray[np.int32]
+    """At four bytes each; Python's integers take ten times that."""
+    start: int
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The context."""
+        return cast("list[int]", self.ids[: self.start].tolist())
+
+    @property
+    def completion_ids(self) -> list[int]:
+        """What is scored."""
+        return cast("list[int]", self.ids[self.start :].tolist())
 
     @property
     def length(self) -> int:
         """All tokens."""
-        return len(self.prompt_ids) + len(self.completion_ids)
+        return len(self.ids)
 
     @property
     def targets(self) -> int:
         """Scored tokens: a completion without any prompt cannot have its first token predicted."""
-        return len(self.completion_ids) - (not self.prompt_ids)
+        return len(self.ids) - max(self.start, 1)
 
 
 @dataclass(frozen=True)
@@ -178,8 +189,7 @@ class LanguageModel:
             whole = self._ids(row.prompt + completion + (end if not completion.endswith(end) else ""))
         else:
             whole = self._chat_ids([*row.prompt, *cast("list[dict[str, str]]", row.completion)], False)
-        start = _shared([prompt, whole])
-        return Encoded(whole[:start], whole[start:])
+        return Encoded(np.array(whole, dtype=np.int32), _shared([prompt, whole]))
 
     def encode_prompt(self, prompt: Text) -> list[int]:
         """Token ids of ``prompt``; of messages, with the opening of the assistant's answer."""
@@ -209,7 +219,7 @@ class LanguageModel:
         """
         # The token before the first target must be in each row's own part: its state predicts.
         prefix, opening, cache = self.shared_prefix([row.prompt_ids for row in batch])
-        rest = [(row.prompt_ids + row.completion_ids)[prefix:] for row in batch]
+        rest = [row.ids[prefix:].tolist() for row in batch]
         longest = max(map(len, rest))
         ids = torch.tensor([r + [0] * (longest - len(r)) for r in rest], device=self.device)
         lengths = torch.tensor([len(r) for r in rest], device=self.device)

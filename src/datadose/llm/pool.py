@@ -8,7 +8,6 @@ change data unsaid. What JSON cannot hold (infinities, half a character) is foun
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from datadose.errors import InputError, reject
+from datadose.llm.cache import content_digest
 from datadose.llm.parquet import read_parquet
 from datadose.reading import NotJSONError, check_file, load_json
 
@@ -78,8 +78,7 @@ class Row:
     @property
     def key(self) -> str:
         """A digest of prompt and completion (64 hexadecimal digits): equal content, equal key."""
-        content = json.dumps([self.prompt, self.completion], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return content_digest([self.prompt, self.completion])
 
 
 def read_pool(path: Path, field: str = "pool", *, mark: bool = False) -> list[Row]:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datadose.errors import InputError, reject, require_integer
 from datadose.files import file_digest, prepare_folder
-from datadose.llm.arrays import Ids, Tokens
 from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.generation import Sampling, prompt_batches
-from datadose.llm.language_model import BATCH_TOKENS, LanguageModel, Losses
+from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
 from datadose.llm.pool import Row, read_pool
 from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
@@ -118,10 +118,13 @@ def score(
     tokens = run.encode()
     losses = run.losses(tokens)
     texts = given or run.samples()
-    verdicts = run.verdicts(texts, check, record)
-    columns = zip(losses.nll.tolist(), map(tokens.targets, rows), texts, verdicts, run.issues, strict=True)
+    kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
+    verdicts = run.verdicts(texts, check, kept)
+    targets = (_targets(row, tokens.get(row.key)) for row in rows)
+    columns = zip(losses.nll.tolist(), targets, texts, verdicts, run.issues, strict=True)
     found = _write(out, rows, losses, [_measured(*values) for values in columns], record)
-    run.forget_verdicts()
+    # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
+    kept.remove()
     return found
 
 
@@ -227,42 +230,41 @@ class _Run:
             "batch_tokens": config.batch_tokens,
             **{name: metadata.version(name) for name in ("torch", "transformers")},
         }
-        self._verdicts: BatchCache | None = None
 
-    def encode(self) -> Tokens:
-        """Token ids; notes the rows that cannot be scored."""
-        tokens = Tokens()
+    def encode(self) -> dict[str, Encoded]:
+        """Token ids by key; notes the rows that cannot be scored."""
+        tokens: dict[str, Encoded] = {}
         limit = self.model.context_length
         for place, row in enumerate(self.rows):
             if self.issues[place] is not None:
                 continue
+            key = row.key
             try:
-                length = tokens.add(row, self.model)
+                found = tokens[key] = tokens.get(key) or self.model.encode(row)
             except InputError as error:
                 if error.field != "messages":
                     raise
                 self.issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
                 continue
-            if not tokens.targets(row):
+            if not _targets(row, found):
                 self.issues[place] = "empty completion"
-            elif length > limit:
-                start = tokens.start[row.key]
-                sizes = f"{start} tokens and {length - start} of the completion"
+            elif found.length > limit:
+                sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
                 self.issues[place] = f"prompt too long: {sizes} in a context of {limit}"
         return tokens
 
-    def losses(self, tokens: Tokens) -> Losses:
+    def losses(self, tokens: dict[str, Encoded]) -> Losses:
         """NLL, mean hidden state and sketch of each row; notes those without a finite loss."""
         pairs = zip(self.rows, self.issues, strict=True)
         places = _places(row.key if issue is None else None for row, issue in pairs)
         keys = list(places)
-        lengths = [len(tokens.ids[key]) for key in keys]
+        lengths = [tokens[key].length for key in keys]
         sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
         sketch.to(self.model.device)
         losses = Losses.empty(len(self.rows), self.model.hidden_size, sketch.size)
 
         def compute(batch: list[str]) -> list[Record]:
-            found = self.model.measure([tokens.encoded(key) for key in batch], sketch)
+            found = self.model.measure([tokens[key] for key in batch], sketch)
             columns = zip(found.nll.tolist(), found.embeddings, found.sketches, strict=True)
             return [{"nll": nll, "embedding": mean, "sketch": s} for nll, mean, s in columns]
 
@@ -289,7 +291,7 @@ class _Run:
         none = Texts([])
         if not self.config.samples:
             return [none] * len(self.rows)
-        prompts: dict[str, Ids] = {}
+        prompts: dict[str, NDArray[np.int32]] = {}
         owners: dict[int, str] = {}
         for place, row in enumerate(self.rows):
             if self.issues[place] is not None:
@@ -313,9 +315,7 @@ class _Run:
         )
         return [found[owners[place]] if place in owners else none for place in range(len(self.rows))]
 
-    def verdicts(
-        self, texts: Sequence[Texts], check: Verifier | None, settings: dict[str, Any]
-    ) -> list[Record]:
+    def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> list[Record]:
         """Verdicts by row; on a bad row there are none."""
         by_key: dict[str, int] = {}
         for place, row in enumerate(self.rows):
@@ -332,20 +332,13 @@ class _Run:
             return found
 
         verdicts: list[Record] = [{} for _ in self.rows]
-        named = {"verifier": settings["verifier"], "source": settings["verifier_digest"]}
-        self._verdicts = BatchCache(self.out, "verdicts", named)
-        self._verdicts.run(
+        kept.run(
             [keys[i : i + _VERIFY_ROWS] for i in range(0, len(keys), _VERIFY_ROWS)],
             compute,
             lambda key, record: verdicts.__setitem__(by_key[key], record),
             self._reporter("verify (rows)", dict.fromkeys(keys, int(check is not None))),
         )
         return verdicts
-
-    def forget_verdicts(self) -> None:
-        """A finished run verifies anew when asked again: a verifier may change in ways unseen here."""
-        if self._verdicts is not None:
-            self._verdicts.remove()
 
     def _reporter(self, name: str, sizes: dict[str, int]) -> Callable[[list[str]], None]:
         done, total = 0, sum(sizes.values())
@@ -366,6 +359,11 @@ def _places(keys: Iterable[str | None]) -> dict[str, list[int]]:
         if key is not None:
             found.setdefault(key, []).append(place)
     return found
+
+
+def _targets(row: Row, tokens: Encoded | None) -> int | None:
+    """Scored tokens of the row, None if it could not be encoded."""
+    return None if tokens is None else tokens.targets if row.completion_text.strip() else 0
 
 
 def _measured(

@@ -122,11 +122,6 @@ def verifier_digest(verifier: Verifier) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def passed(score: float) -> bool:
-    """Whether a score counts as a pass."""
-    return score >= 1
-
-
 def judge(verifier: Verifier, completion: str, columns: Mapping[str, Any]) -> tuple[bool | None, str | None]:
     """Whether ``completion`` passes, or None and what was wrong with the verifier's own work."""
     try:
@@ -137,7 +132,7 @@ def judge(verifier: Verifier, completion: str, columns: Mapping[str, Any]) -> tu
         return None, f"verifier raised: {detail}"
     if not isinstance(score, numbers.Real) or not 0 <= float(score) <= 1:
         return None, f"verifier returned: {' '.join(repr(score).split())}"
-    return passed(float(score)), None
+    return float(score) >= 1, None
 
 
 def _last_number(text: str) -> Decimal | None:
