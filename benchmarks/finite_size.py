@@ -14,9 +14,9 @@ import argparse
 import numpy as np
 
 from datadose.covariance import Array, wishart_second_moment
-from datadose.curves import error_curve
 from datadose.prompts import draw_moments
 from datadose.shift import Shift
+from datadose.simulation.curves import error_curve
 from datadose.theory import Source, mixture_equivalent, pretrained_operator
 from datadose.theory.finite_size import finite_size_correction
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from datadose.claims import CLAIMS, Tables, judge_all
-from datadose.experiments.common import TwoBlock, grid
-from datadose.experiments.figure5 import Figure5
-from datadose.experiments.sft_curves import Figure1, Figure2
-from datadose.figures.sft import draw_figure1, draw_figure2, draw_figure5
 from datadose.files import write_json
-from datadose.report import write_report
-from datadose.reproduction import Target, reproduce
+from datadose.studies.ledger import Tables, judge_all
+from datadose.studies.registry import CLAIMS
+from datadose.studies.report import write_report
+from datadose.studies.reproduce import Target, reproduce
+from datadose.studies.sft_curves.experiment import Figure1, Figure2
+from datadose.studies.sft_curves.figure import draw_figure1, draw_figure2, draw_figure5
+from datadose.studies.sft_curves.figure5 import Figure5
+from datadose.studies.tables import TwoBlock, grid
 
 FIGURES = ("fig1", "fig2", "fig5")
 COMMAND = "datadose reproduce --out '<b>&'"
@@ -48,7 +49,7 @@ def make_small_results(out: Path) -> Path:
     """Tables, pictures, hover records, ``claims.json`` and ``report.html`` in ``out``."""
     with pytest.MonkeyPatch.context() as patch:
         targets = {name: Target({name: _Small(_SMALL[name])}, _DRAW[name]) for name in FIGURES}
-        patch.setattr("datadose.reproduction.TARGETS", targets)
+        patch.setattr("datadose.studies.reproduce.TARGETS", targets)
         reproduce(["all"], preset="smoke", out=out, command=COMMAND)
     write_json(out / "claims.json", judge_all(CLAIMS, Tables(out)))
     write_report(out)

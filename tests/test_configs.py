@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from datadose.configs import Blocks, PlanConfig, TrainConfig, load_config, read_covariance, validate_config
+from datadose.configs import Blocks, load_config, read_covariance, validate_config
 from datadose.errors import InputError
+from datadose.planner.config import PlanConfig
+from datadose.stages.config import TrainConfig
 
 SAMPLES = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
 

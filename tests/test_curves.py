@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datadose import Shift, sft_error_curve, simulate_error
-from datadose.curves import error_curve
 from datadose.errors import InputError
 from datadose.prompts import Moments, draw_moments, draw_prompts
+from datadose.simulation.curves import error_curve
 from datadose.theory import post_test_error, pretrained_operator
 from literal import literal_sft_minimiser, random_psd
 

@@ -146,7 +146,7 @@ def test_the_results_are_the_kept_ones(site: Path) -> None:
 
 
 def test_every_kept_picture_with_a_story_is_shown(site: Path) -> None:
-    from datadose.report import STORIES
+    from datadose.studies.report import STORIES
 
     text = page(site, "results")
     kept = [path for path in (DOCS / "results").glob("*.png") if path.stem.split("-")[0] in STORIES]

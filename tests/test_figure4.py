@@ -10,21 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.claims.figure4 import PAPER_CLAIMS
-from datadose.experiments.common import COLUMNS, PRESETS
-from datadose.experiments.figure4 import (
-    CONTROLS,
+from datadose.studies.figure4.experiment import (
     EXTRA_COLUMNS,
-    STAGES,
     Figure4,
     base_error,
     data_covariance,
-    panel,
     post_trained_errors,
-    shift_covariances,
 )
-from datadose.experiments.figure4_map import MAP_COLUMNS, Figure4Map
-from datadose.figures.figure4 import draw_figure4, draw_figure4_map
+from datadose.studies.figure4.figure import draw_figure4, draw_figure4_map
+from datadose.studies.figure4.map import MAP_COLUMNS, Figure4Map
+from datadose.studies.tables import COLUMNS, PRESETS, STAGES
+from datadose.studies.training import shift_covariances
+from datadose.studies.trends import CONTROLS, PAPER_CLAIMS, panel
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 

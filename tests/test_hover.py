@@ -15,8 +15,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from datadose.figures.hover import Cells, hover_record, record_cells
-from datadose.figures.style import LOOKS, draw_simulation, draw_theory, new_grid, save
+from datadose.drawing.hover import Cells, hover_record, record_cells
+from datadose.drawing.style import LOOKS, draw_simulation, draw_theory, new_grid, save
 
 MAGENTA = "#ff00ff"
 

@@ -14,34 +14,27 @@ import pandas as pd
 import pytest
 import torch
 
-from datadose.experiments.common import COLUMNS
-from datadose.experiments.insights import (
-    Balance,
-    Bands,
-    Overthinking,
-    Selection,
-    SftThenRl,
-    Size,
-    Stability,
-    balance,
-    bands,
-    overthinking,
-    selection,
-    stability,
-    synergy,
-)
-from datadose.experiments.insights.setting import Recipe, Task, passing
-from datadose.figures import insights, stages
+from datadose.studies.insights import balance, bands, overthinking, selection, size, stability
+from datadose.studies.insights import sft_then_rl as synergy
+from datadose.studies.insights.balance import Balance
+from datadose.studies.insights.bands import Bands
+from datadose.studies.insights.overthinking import Overthinking
+from datadose.studies.insights.selection import Selection
+from datadose.studies.insights.sft_then_rl import SftThenRl
+from datadose.studies.insights.size import Size
+from datadose.studies.insights.stability import Stability
+from datadose.studies.tables import COLUMNS
+from datadose.studies.training import Recipe, Task, passing
 from datadose.theory.outcome import adaptation_radius, rollout_error
 
 EXPERIMENTS: dict[str, tuple[Any, tuple[str, ...], Callable[..., matplotlib.figure.Figure]]] = {
-    "insight1_selection": (Selection, selection.EXTRA, insights.draw_selection),
-    "insight2_size": (Size, (), insights.draw_size),
-    "insight3_stability": (Stability, stability.EXTRA, insights.draw_stability),
-    "insight4_balance": (Balance, balance.EXTRA, insights.draw_balance),
-    "rl_bands": (Bands, bands.EXTRA, stages.draw_bands),
-    "sft_then_rl": (SftThenRl, synergy.EXTRA, stages.draw_synergy),
-    "overthinking": (Overthinking, overthinking.EXTRA, stages.draw_overthinking),
+    "insight1_selection": (Selection, selection.EXTRA, selection.draw_selection),
+    "insight2_size": (Size, (), size.draw_size),
+    "insight3_stability": (Stability, stability.EXTRA, stability.draw_stability),
+    "insight4_balance": (Balance, balance.EXTRA, balance.draw_balance),
+    "rl_bands": (Bands, bands.EXTRA, bands.draw_bands),
+    "sft_then_rl": (SftThenRl, synergy.EXTRA, synergy.draw_synergy),
+    "overthinking": (Overthinking, overthinking.EXTRA, overthinking.draw_overthinking),
 }
 
 

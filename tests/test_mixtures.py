@@ -7,8 +7,8 @@ import pytest
 
 from datadose.covariance import dense
 from datadose.errors import InputError
-from datadose.mixtures import MixtureErrors, draw_mixture, regression, simulate_mixture_error
 from datadose.prompts import Moments, NoisyMoments, draw_moments, draw_noisy_moments, draw_prompts
+from datadose.simulation.mixtures import MixtureErrors, draw_mixture, regression, simulate_mixture_error
 from datadose.theory import Source, chain_weight, post_test_error
 from datadose.theory.sft import nearest_fit
 from literal import random_psd

@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 
 import pytest
 
-from datadose.claims import CLAIMS, STUDY_CLAIMS
+from datadose.studies.registry import CLAIMS, STUDY_CLAIMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]

@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from datadose.cli import main
-from datadose.configs import TrainConfig, validate_config
+from datadose.configs import validate_config
 from datadose.errors import InputError
-from datadose.pipeline import run_pipeline
+from datadose.stages.config import TrainConfig
+from datadose.stages.pipeline import run_pipeline
 from datadose.theory import post_test_error, pretrained_operator
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from datadose import InputError, Shift
-from datadose.configs import PlanConfig, load_config, read_covariance
+from datadose.configs import load_config, read_covariance
 from datadose.errors import require_integer, require_number
+from datadose.planner.config import PlanConfig
 from datadose.reading import is_folder, open_array, parse_json, read_bytes, read_text
 
 PLAN = "sigma0: &s [0.1, 1.0]\ndelta: *s\nlength: 20\neta: 0.2\nmax_prompts: 9\ninterference: 0.1\n"

@@ -16,14 +16,14 @@ from typing import NoReturn
 
 import pytest
 
-import datadose.curves
-import datadose.experiments.common
-import datadose.experiments.figure5
-import datadose.experiments.insight1
+import datadose.simulation.curves
+import datadose.studies.insights.kinds_of_data
+import datadose.studies.sft_curves.figure5
+import datadose.studies.tables
 from command import PATIENCE
-from datadose.claims import CLAIMS, STUDY_CLAIMS
-from datadose.report import _PART_OF_CLAIMS, STORIES, write_report
-from datadose.reproduction import TARGETS, draw_saved
+from datadose.studies.registry import CLAIMS, STUDY_CLAIMS
+from datadose.studies.report import _PART_OF_CLAIMS, STORIES, write_report
+from datadose.studies.reproduce import TARGETS, draw_saved
 from small_results import FIGURES, make_small_results
 
 ROOT = Path(__file__).parents[1]
@@ -252,11 +252,15 @@ def test_figures_are_redrawn_from_table_and_configuration_alone(
     name: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same PNG and SVG bytes, with nothing else in the folder and every simulation disabled."""
-    for module in (datadose.experiments.common, datadose.experiments.figure5, datadose.experiments.insight1):
+    for module in (
+        datadose.studies.tables,
+        datadose.studies.sft_curves.figure5,
+        datadose.studies.insights.kinds_of_data,
+    ):
         monkeypatch.setattr(module, "sft_error_curve", _no_simulation)
     for function in ("sft_error_curve", "error_curve", "simulate_error"):
-        monkeypatch.setattr(datadose.curves, function, _no_simulation)
-    monkeypatch.setattr("datadose.reproduction.run_cells", _no_simulation)
+        monkeypatch.setattr(datadose.simulation.curves, function, _no_simulation)
+    monkeypatch.setattr("datadose.studies.reproduce.run_cells", _no_simulation)
     for kind in ("csv", "json"):
         shutil.copy(results / f"{name}.{kind}", tmp_path)
     draw_saved(name, tmp_path)
@@ -266,12 +270,18 @@ def test_figures_are_redrawn_from_table_and_configuration_alone(
 
 def test_drawing_imports_neither_simulation_nor_models() -> None:
     code = (
-        "import sys, datadose.figures.sft, datadose.figures.style; "
+        "import sys, datadose.studies.sft_curves.figure, datadose.drawing.style; "
         "print(*sorted(m for m in sys.modules if m.startswith(('datadose', 'torch'))))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     loaded = done.stdout.split()
-    forbidden = ("torch", "datadose.curves", "datadose.models", "datadose.experiments", "datadose.sweep")
+    forbidden = (
+        "torch",
+        "datadose.simulation.curves",
+        "datadose.models",
+        "datadose.studies.training",
+        "datadose.sweep",
+    )
     assert not [module for module in loaded if module.startswith(forbidden)]

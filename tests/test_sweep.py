@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from datadose.errors import InputError, RunError
-from datadose.experiments.common import TwoBlock, curve_cell
+from datadose.studies.tables import TwoBlock, curve_cell
 from datadose.sweep import Cell, Workers, code_digest, run_cells
 from datadose.versions import numerical_versions
 

@@ -21,8 +21,8 @@ import yaml
 from sphinx.application import Sphinx
 
 from datadose.cli import _parser
-from datadose.report import STORIES
-from datadose.reproduction import STUDIES, TARGETS
+from datadose.studies.report import STORIES
+from datadose.studies.reproduce import STUDIES, TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "docs" / "results"

@@ -13,18 +13,18 @@ from datadose._version import __version__
 
 if TYPE_CHECKING:
     from datadose import models, stages, theory
-    from datadose.curves import SimulatedError, sft_error_curve, simulate_error
     from datadose.errors import InputError
-    from datadose.pipeline import run_pipeline
     from datadose.planner import PoolSource, PostTraining, plan
-    from datadose.reproduction import reproduce
     from datadose.shift import Shift
+    from datadose.simulation.curves import SimulatedError, sft_error_curve, simulate_error
+    from datadose.stages.pipeline import run_pipeline
+    from datadose.studies.reproduce import reproduce
     from datadose.theory.asymptotics import Source, mixture_error, predict_curve, predict_error
 
 _HOMES = {
     "InputError": "datadose.errors",
     "Shift": "datadose.shift",
-    "SimulatedError": "datadose.curves",
+    "SimulatedError": "datadose.simulation.curves",
     "Source": "datadose.theory.asymptotics",
     "PoolSource": "datadose.planner",
     "PostTraining": "datadose.planner",
@@ -32,10 +32,10 @@ _HOMES = {
     "plan": "datadose.planner",
     "predict_curve": "datadose.theory.asymptotics",
     "predict_error": "datadose.theory.asymptotics",
-    "reproduce": "datadose.reproduction",
-    "run_pipeline": "datadose.pipeline",
-    "sft_error_curve": "datadose.curves",
-    "simulate_error": "datadose.curves",
+    "reproduce": "datadose.studies.reproduce",
+    "run_pipeline": "datadose.stages.pipeline",
+    "sft_error_curve": "datadose.simulation.curves",
+    "simulate_error": "datadose.simulation.curves",
 }
 _MODULES = ("models", "stages", "theory")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from datadose.report import write_report
+from datadose.studies.report import write_report
 from small_results import FIGURES, make_small_results
 
 CENTRE = """(element) => { const b = element.getBoundingClientRect();

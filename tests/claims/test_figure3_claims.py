@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.claims import Tables, judge_all
-from datadose.claims.figure3 import FIGURE3_CLAIMS
-from datadose.experiments.figure3 import Figure3
-from datadose.experiments.gpt_data import GptData
 from datadose.files import write_json, write_table
+from datadose.studies.gpt.claims import FIGURE3_CLAIMS
+from datadose.studies.gpt.data import GptData
+from datadose.studies.gpt.figure3 import Figure3
+from datadose.studies.ledger import Tables, judge_all
 
 CLAIMS = {claim.id: claim for claim in FIGURE3_CLAIMS}
 CONFIG = {"config": {"pretrainings": [{"preset": "tiny"}], "task": {"dimension": 5, "length": 20}}}

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.claims.figure4 import FIGURE4_CLAIMS, curve, falls_then_rises, fill_diverged
-from datadose.claims.ledger import Tables, judge_all
-from datadose.experiments.figure4 import CONTROLS, panel
 from datadose.files import write_table
+from datadose.studies.figure4.claims import FIGURE4_CLAIMS
+from datadose.studies.ledger import Tables, judge_all
+from datadose.studies.trends import CONTROLS, curve, falls_then_rises, fill_diverged, panel
 
 PLACES = (1, 2, 4, 8)
 SEEDS = 6

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datadose.claims import Tables, judge_all
-from datadose.claims.figure5 import FIGURE5_CLAIMS
-from datadose.claims.figures import FIGURE_CLAIMS
-from datadose.experiments.common import as_table, sft_row
 from datadose.files import write_json, write_table
+from datadose.studies.ledger import Tables, judge_all
+from datadose.studies.sft_curves.claims import FIGURE_CLAIMS
+from datadose.studies.sft_curves.figure5_claims import FIGURE5_CLAIMS
+from datadose.studies.tables import as_table, sft_row
 
 D, M = 40, 20
 COUNTS = (0, 5, 10, 15, 19, 20, 21, 30, 38, 40, 42, 60, 100, 200)

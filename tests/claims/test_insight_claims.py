@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datadose.claims import Tables, judge_all
-from datadose.claims.insight_judges import beats
-from datadose.claims.insights import INSIGHT_CLAIMS
-from datadose.experiments.insights import balance, bands, overthinking, selection, stability, synergy
-from datadose.experiments.insights.setting import insight_row, insight_table
 from datadose.files import write_json, write_table
+from datadose.studies.insights import balance, bands, overthinking, selection, stability
+from datadose.studies.insights import sft_then_rl as synergy
+from datadose.studies.insights.claims import INSIGHT_CLAIMS
+from datadose.studies.ledger import Tables, beats, judge_all
+from datadose.studies.training import insight_row, insight_table
 
 SEEDS = 6
 CLAIMS = {claim.id: claim for claim in INSIGHT_CLAIMS}

@@ -10,17 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.claims import CLAIMS, Claim, Judgement, Tables, judge_all
-from datadose.claims.ledger import (
+from datadose.files import write_table
+from datadose.studies.ledger import (
+    Claim,
+    Judgement,
+    Tables,
     Verdict,
     decide,
+    judge_all,
     judge_deviation,
     judge_mean,
     judge_settings,
     judge_worst,
     mean_interval,
 )
-from datadose.files import write_table
+from datadose.studies.registry import CLAIMS
 
 ROOT = Path(__file__).parents[2]
 PROMISED_KEYS = [

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.claims.ledger import Tables, judge_all
-from datadose.claims.llm_study import LLM_STUDY_CLAIMS, paired
-from datadose.experiments.llm_study import LlmStudy
 from datadose.files import write_json, write_table
+from datadose.studies.ledger import Tables, judge_all
+from datadose.studies.llm_study.claims import LLM_STUDY_CLAIMS, paired
+from datadose.studies.llm_study.experiment import LlmStudy
 
 STUDY = LlmStudy.preset("quick")
 

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from datadose.claims import Tables, judge_all
-from datadose.claims.planner import PLANNER_CLAIMS
-from datadose.experiments.insights.setting import insight_row, insight_table
-from datadose.experiments.planner_regret import EXTRA, NAME
-from datadose.experiments.planner_stages import EXTRA as STAGE_EXTRA
 from datadose.files import write_json, write_table
+from datadose.studies.ledger import Tables, judge_all
+from datadose.studies.planner.claims import PLANNER_CLAIMS
+from datadose.studies.planner.dose import EXTRA, NAME
+from datadose.studies.planner.stages import EXTRA as STAGE_EXTRA
+from datadose.studies.training import insight_row, insight_table
 
 CLAIMS = {claim.id: claim for claim in PLANNER_CLAIMS}
 QUIET = {"held_out_sem": 1e-4, "max_prompts": 100, "prompts": 10}

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from datadose.claims import Tables, judge_all
-from datadose.claims.planner_forecasts import FORECAST_CLAIMS
-from datadose.experiments.insights.setting import insight_row, insight_table
-from datadose.experiments.planner_rules import ARMS
-from datadose.experiments.planner_stages import EXTRA
 from datadose.files import write_json, write_table
+from datadose.studies.ledger import Tables, judge_all
+from datadose.studies.planner.forecasts import FORECAST_CLAIMS
+from datadose.studies.planner.rules import ARMS
+from datadose.studies.planner.stages import EXTRA
+from datadose.studies.training import insight_row, insight_table
 
 
 def rows(index: int, off: float, *, panel: str = "forecast", withheld: bool = False) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from datadose.claims import Tables, judge_all
-from datadose.claims.token_study import TOKEN_STUDY_CLAIMS
 from datadose.files import write_table
+from datadose.studies.ledger import Tables, judge_all
+from datadose.studies.token_study.claims import TOKEN_STUDY_CLAIMS
 
 CLAIMS = {claim.id: claim for claim in TOKEN_STUDY_CLAIMS}
 DEFAULTS = {"model": "rare", "pool": "clean", "prompts": 0, "share": 0.0, "rate": 1e-4}

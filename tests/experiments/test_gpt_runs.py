@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from datadose.experiments import gpt_runs
-from datadose.experiments.gpt_data import GptData, measure_baselines, theory_slopes
-from datadose.experiments.gpt_runs import (
+from datadose.models.baselines import pretrained_lsa
+from datadose.models.gpt import load_gpt
+from datadose.studies.gpt import runs as gpt_runs
+from datadose.studies.gpt.data import GptData, measure_baselines, theory_slopes
+from datadose.studies.gpt.runs import (
     Pretraining,
     Task,
     Work,
@@ -21,8 +23,6 @@ from datadose.experiments.gpt_runs import (
     run_gpt,
     run_lsa,
 )
-from datadose.models.baselines import pretrained_lsa
-from datadose.models.gpt import load_gpt
 from datadose.sweep import Workers
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator

@@ -13,17 +13,17 @@ pytest.importorskip("trl")
 pytest.importorskip("reasoning_gym")
 
 from datadose.errors import InputError
-from datadose.experiments.llm_study import LlmStudy
-from datadose.experiments.llm_study import base_model as base_models
-from datadose.experiments.llm_study.base_model import make_base
-from datadose.experiments.llm_study.measure import pass_probabilities
-from datadose.experiments.llm_study.pools import choose_rl, choose_sft, held_out, pool_of, score_seed
-from datadose.experiments.llm_study.tasks import LEVELS, draw_rows, first_line, spoil
-from datadose.figures.llm_study import draw_llm_study
 from datadose.files import read_table, write_table
 from datadose.llm.generation import Sampling
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.sampling import sample_batch
+from datadose.studies.llm_study import base_model as base_models
+from datadose.studies.llm_study.base_model import make_base
+from datadose.studies.llm_study.experiment import LlmStudy
+from datadose.studies.llm_study.figure import draw_llm_study
+from datadose.studies.llm_study.measure import pass_probabilities
+from datadose.studies.llm_study.pools import choose_rl, choose_sft, held_out, pool_of, score_seed
+from datadose.studies.llm_study.tasks import LEVELS, draw_rows, first_line, spoil
 from datadose.sweep import Workers, run_cells
 
 SMOKE = LlmStudy.preset("smoke")

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 from datadose.covariance import is_spectrum
-from datadose.curves import sft_error_curve
-from datadose.experiments.common import COLUMNS
-from datadose.experiments.planner_regret import EXTRA, NAME, UNTOUCHED, PlannerRegret, _held_out, random_shift
-from datadose.figures.planner import draw_planner
 from datadose.planner import plan
-from datadose.reproduction import INSIGHTS, TARGETS
+from datadose.simulation.curves import sft_error_curve
+from datadose.studies.planner.dose import EXTRA, NAME, UNTOUCHED, PlannerRegret, _held_out, random_shift
+from datadose.studies.planner.dose_figure import draw_planner
+from datadose.studies.reproduce import INSIGHTS, TARGETS
+from datadose.studies.tables import COLUMNS
 
 
 @cache

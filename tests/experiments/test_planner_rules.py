@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.experiments.planner_cases import forecast_case, random_case
-from datadose.experiments.planner_rules import (
+from datadose.studies.planner.cases import forecast_case, random_case
+from datadose.studies.planner.rules import (
     ARMS,
     COMBINATIONS,
     RULES,
@@ -15,7 +15,7 @@ from datadose.experiments.planner_rules import (
     compare_rules,
     summarise_forecasts,
 )
-from datadose.experiments.planner_stages import PlannerStages
+from datadose.studies.planner.stages import PlannerStages
 
 
 def table(reward: str, recommended: str, radius: float, **means: float) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from datadose.experiments.token_study.experiment import mark_chosen
-from datadose.experiments.token_study.language import (
+from datadose.studies.token_study.experiment import mark_chosen
+from datadose.studies.token_study.language import (
     FAMILIES,
     FRESH,
     KNOWN,
@@ -27,7 +27,7 @@ from datadose.experiments.token_study.language import (
     split_of,
     verify,
 )
-from datadose.experiments.token_study.model import (
+from datadose.studies.token_study.model import (
     IGNORED,
     Pretraining,
     Size,
@@ -41,8 +41,8 @@ from datadose.experiments.token_study.model import (
     right,
     token_ids,
 )
-from datadose.experiments.token_study.pools import pool_examples
-from datadose.experiments.token_study.training import (
+from datadose.studies.token_study.pools import pool_examples
+from datadose.studies.token_study.training import (
     GROUP,
     Optimisation,
     fine_tune,
@@ -131,7 +131,7 @@ def test_fine_tuning_teaches_and_right_is_greedy_decoding() -> None:
 
 
 def test_replay_fills_its_share_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datadose.experiments.token_study import training
+    from datadose.studies.token_study import training
 
     own, other = draw_family([1], 6, TARGET, "train"), draw_family([1], 6, "C", "train")
     seen = []

@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from datadose.experiments.token_study import TokenStudy, experiment
-from datadose.experiments.token_study.pools import BANDS
-from datadose.figures.token_study import draw_token_study
 from datadose.files import read_table, write_table
+from datadose.studies.token_study import experiment
+from datadose.studies.token_study.experiment import TokenStudy
+from datadose.studies.token_study.figure import draw_token_study
+from datadose.studies.token_study.pools import BANDS
 from datadose.sweep import Workers, run_cells
 
 

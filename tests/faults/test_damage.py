@@ -14,14 +14,14 @@ import torch
 
 import datadose
 from command import run_main
-from datadose.claims import Tables
 from datadose.errors import InputError
 from datadose.files import read_table
 from datadose.models import LinearAttention, PromptBatch
-from datadose.report import write_report
-from datadose.reproduction import draw_saved
 from datadose.stages import FixedData, Optimisation, Outcome, train
 from datadose.stages.checkpoint import load_weights, save_weights
+from datadose.studies.ledger import Tables
+from datadose.studies.report import write_report
+from datadose.studies.reproduce import draw_saved
 from datadose.tensor_files import read_tensors, write_tensors
 from faults.processes import SMALL, TRAIN, kept
 

@@ -148,7 +148,7 @@ def test_a_matplotlibrc_changes_no_figure(results: Path, tmp_path: Path) -> None
         "lines.linewidth: 9\nfont.size: 30\naxes.facecolor: red\nsavefig.bbox: tight\n"
     )
     drawn = {name: (results / name).read_bytes() for name in ("fig5.png", "fig5.svg", "fig5.hover.json")}
-    code = "import sys; from pathlib import Path; from datadose.reproduction import draw_saved; "
+    code = "import sys; from pathlib import Path; from datadose.studies.reproduce import draw_saved; "
     command = [sys.executable, "-c", code + "draw_saved('fig5', Path(sys.argv[1]))", str(results)]
     subprocess.run(command, cwd=tmp_path, timeout=PATIENCE, check=True, env=environment())
     assert drawn == {name: (results / name).read_bytes() for name in drawn}

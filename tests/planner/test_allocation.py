@@ -10,11 +10,11 @@ import pytest
 
 from datadose import sft_error_curve
 from datadose.errors import InputError
-from datadose.experiments.planner_regret import random_shift
 from datadose.planner import AllocationProblem, ErrorModel, optimise_allocation, plan
 from datadose.planner.allocation import BUDGETS, Budget, spent
 from datadose.planner.dose import COARSE, dose_of
 from datadose.shift import Shift
+from datadose.studies.planner.dose import random_shift
 from datadose.theory.fixed_point import NoFixedPointError
 from datadose.theory.pretraining import pretrained_operator
 

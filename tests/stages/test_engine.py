@@ -16,7 +16,6 @@ from torch import Tensor
 
 from command import PATIENCE
 from datadose.errors import InputError
-from datadose.experiments.theorems import random_shift
 from datadose.models import BlockLinearAttention, ChainModel, LinearAttention, PromptBatch
 from datadose.prompts import draw_prompts
 from datadose.stages import (
@@ -28,6 +27,7 @@ from datadose.stages import (
     train,
 )
 from datadose.stages.checkpoint import save_checkpoint, save_weights
+from datadose.studies.theorems.sft_checks import random_shift
 from datadose.theory import GradientDescent, pretrained_operator
 from stages.examples import (
     CASES,

@@ -10,8 +10,8 @@ import pytest
 from datadose import Shift, predict_curve, predict_error
 from datadose.covariance import wishart_second_moment
 from datadose.errors import InputError
-from datadose.mixtures import simulate_mixture_error
 from datadose.planner import ErrorModel
+from datadose.simulation.mixtures import simulate_mixture_error
 from datadose.theory import (
     PeakError,
     Source,

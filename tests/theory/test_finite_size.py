@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from datadose.covariance import Array, dense, wishart_second_moment
-from datadose.curves import error_curve, simulate_error
 from datadose.errors import InputError
 from datadose.prompts import Moments, draw_moments
 from datadose.shift import Shift
+from datadose.simulation.curves import error_curve, simulate_error
 from datadose.theory import (
     PeakError,
     Source,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from datadose.covariance import dense
-from datadose.mixtures import MixtureErrors, simulate_mixture_error
+from datadose.simulation.mixtures import MixtureErrors, simulate_mixture_error
 from datadose.theory import Source, mixture_equivalent, mixture_error
 from literal import random_psd
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from datadose.experiments.theorems import (
+from datadose.models import LinearAttention
+from datadose.prompts import draw_prompts
+from datadose.studies.theorems.sft_checks import (
     check_allocation,
     check_chain_length,
     check_chain_length_at_large_step,
@@ -17,8 +19,6 @@ from datadose.experiments.theorems import (
     check_post_test,
     random_shift,
 )
-from datadose.models import LinearAttention
-from datadose.prompts import draw_prompts
 from datadose.theory import GradientDescent, pretrained_operator, sft_loss, sft_minimiser
 from datadose.theory.sft import attention_gradient_at_minimiser, chain_residuals, sft_gradient
 from literal import literal_sft_loss

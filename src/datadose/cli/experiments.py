@@ -43,7 +43,7 @@ def _add_reproduce(commands: Any) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace, command: str) -> None:
-    from datadose.reproduction import reproduce
+    from datadose.studies.reproduce import reproduce
     from datadose.sweep import Workers
 
     out = reproduce(
@@ -70,7 +70,7 @@ def _add_claims(commands: Any) -> None:
 
 
 def _claims(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.report import read_ledger
+    from datadose.studies.report import read_ledger
 
     path = arguments.out / "claims.json"
     claims = read_ledger(path)
@@ -102,9 +102,10 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.configs import TrainConfig, load_config
-    from datadose.pipeline import run_pipeline
+    from datadose.configs import load_config
     from datadose.progress import step_progress
+    from datadose.stages.config import TrainConfig
+    from datadose.stages.pipeline import run_pipeline
 
     config = load_config(arguments.config, TrainConfig)
     out = arguments.out or Path("runs") / arguments.config.stem

@@ -60,7 +60,7 @@ def _predict(arguments: argparse.Namespace, _: str) -> None:
         predict_error(shift, 1, arguments.length, form=arguments.form, finite_size=arguments.finite_size)
     simulated = None
     if arguments.simulate is not None:
-        from datadose.curves import simulate_error
+        from datadose.simulation.curves import simulate_error
 
         simulated = simulate_error(shift, arguments.prompts, arguments.length, seeds=arguments.simulate)
     rows = []
@@ -123,8 +123,8 @@ def _plan(arguments: argparse.Namespace, _: str) -> None:
     found = plan_file(arguments.shift)
     document = found.to_json()
     if arguments.plot is not None:
-        from datadose.figures.plan import draw_plan
-        from datadose.figures.style import save
+        from datadose.drawing.plan import draw_plan
+        from datadose.drawing.style import save
 
         save(draw_plan(document), arguments.plot.parent, arguments.plot.stem, kinds=("png",))
     if arguments.json:

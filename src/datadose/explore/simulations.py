@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from datadose.curves import SimulatedError, sft_error_curve
 from datadose.errors import reject
 from datadose.explore.answers import SFT_IGNORES, dose
 from datadose.explore.setting import Setting
+from datadose.simulation.curves import SimulatedError, sft_error_curve
 
 SEEDS = 10
 POINTS = 22

@@ -11,10 +11,11 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from datadose.configs import CovarianceSpec, PlanConfig, load_config, shape_of
+from datadose.configs import CovarianceSpec, load_config, shape_of
 from datadose.errors import InputError, reject
 from datadose.explore.setting import Setting
 from datadose.planner import Plan, plan_file
+from datadose.planner.config import PlanConfig
 from datadose.reading import open_array
 
 LARGEST_UPLOAD = 32 * 2**20

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from datadose.configs import PlanConfig, SourceConfig, load_config, read_covariance
+from datadose.configs import load_config, read_covariance
 from datadose.covariance import (
     RELATIVE_ZERO,
     Array,
@@ -25,6 +25,7 @@ from datadose.covariance import (
 )
 from datadose.errors import reject, require_integer, require_number
 from datadose.planner.allocation import AllocationProblem, Budget, optimise_allocation, spent
+from datadose.planner.config import PlanConfig, SourceConfig
 from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining, State

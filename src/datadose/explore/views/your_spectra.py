@@ -13,13 +13,13 @@ from urllib.parse import quote
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from datadose.covariance import rank
+from datadose.drawing.plan import draw_plan
 from datadose.errors import InputError
 from datadose.explore.charts import Palette, dose_chart, palette
 from datadose.explore.page import as_sentence, graph, number, tiles, view
 from datadose.explore.setting import Setting, make_setting
 from datadose.explore.stage_charts import outlook_chart
 from datadose.explore.uploads import plan_uploads
-from datadose.figures.plan import draw_plan
 from datadose.planner import Dose, Plan
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datadose.covariance import Array
-from datadose.figures.style import GREY, LOOKS, new_grid
+from datadose.drawing.style import GREY, LOOKS, new_grid
 from datadose.llm.selection.arrays import Floats, Indices, numbers
 from datadose.llm.selection.choose import Selection
 

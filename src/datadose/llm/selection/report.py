@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from datadose.covariance import Array
+from datadose.drawing.page import render_page
 from datadose.files import write_atomic
 from datadose.llm.pool import for_trl
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, numbers, stream
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.picture import pictures
-from datadose.report import render_page
 from datadose.versions import versions
 
 _EXAMPLES, _REMOVED = 4, 2

@@ -1,0 +1,60 @@
+"""Figures of Insights 1 to 4 and section 7: drawn from the saved tables and configurations only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from datadose.drawing.style import (
+    GREY,
+    Look,
+    draw_simulation,
+    draw_theory,
+)
+
+FIFTH = Look("#3c4043", (0, (3, 2, 1, 2, 1, 2)), "v")
+"""A fifth curve, dark grey."""
+
+
+def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, label: str | None = None) -> None:
+    """Means over seeds with standard errors, joined by the look's line; lost runs are left out."""
+    known = rows[rows[y].notna()]
+    if known.empty:
+        return
+    mean = known.groupby(x)[y].mean()
+    draw_theory(axis, mean.index.to_numpy(dtype=float), mean.to_numpy(), look, linewidth=1.3)
+    draw_simulation(axis, known.assign(error=known[y]), x, look)
+    if label is not None:
+        axis.plot(
+            [],
+            [],
+            color=look.color,
+            linestyle=look.dash,
+            marker=look.marker,
+            markersize=4,
+            markerfacecolor="white",
+            label=label,
+        )
+
+
+def level(axis: Axes, value: float, label: str | None = None) -> None:
+    """A thin grey line across: the untouched model, or a boundary."""
+    axis.axhline(value, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0, label=label)
+
+
+def plain_log_ticks(axis: Axes, values: Sequence[float], labels: Sequence[str] | None = None) -> None:
+    """A logarithmic x axis with these ticks and no others."""
+    axis.set_xscale("log")
+    axis.set_xticks(list(values), labels=[f"{v:g}" for v in values] if labels is None else list(labels))
+    axis.set_xticks([], minor=True)
+
+
+def log_y(axis: Axes) -> None:
+    """A logarithmic y axis with plain numbers at 1, 2 and 5 of each decade."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,121 @@
+"""The picture of a plan, from its JSON document."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from datadose.drawing.style import GREY, LOOKS, new_grid
+from datadose.planner.stage_choice import show_pass_rate
+from datadose.printing import printable
+
+_FEW = 40
+_WORTH_SHOWING = 0.001
+
+
+def draw_plan(document: dict[str, Any]) -> Figure:
+    """Error against the number of prompts; the allocation, or the sources; the stages' promises."""
+    with new_grid(1, 3, width=12.0, height=4.2, width_ratios=(1.5, 1.0, 1.0)) as (figure, axes):
+        _draw_dose(axes[0][0], document)
+        if "sources" in document:
+            _draw_sources(axes[0][1], document["sources"])
+        else:
+            _draw_allocation(axes[0][1], document)
+        _draw_stages(axes[0][2], document)
+        sentence = "\n".join(textwrap.wrap(printable(document["recommendation"]), 165))
+        figure.suptitle(sentence, fontsize=9.5, x=0.01, ha="left", parse_math=False)
+    return figure
+
+
+def _draw_dose(axis: Axes, document: dict[str, Any]) -> None:
+    points = [(point["prompts"], point["predicted"]) for point in document["curve"]]
+    x = np.array([B for B, _ in points], dtype=float)
+    y = np.array([np.nan if error is None else error for _, error in points])
+    before, best = document["error_before"], document["predicted_error"]
+    axis.axhline(before, color=GREY, linestyle=":", linewidth=1.2, label="no SFT")
+    near = document["near_optimal"]
+    if near is not None:
+        axis.axvspan(
+            near[0], near[1], color=LOOKS[2].color, alpha=0.15, lw=0, label="within 5 percent of the best"
+        )
+    axis.plot(x, y, color=LOOKS[0].color, marker="o" if x.max() <= _FEW else "", markersize=4)
+    axis.plot(
+        [document["prompts"]],
+        [best],
+        marker="*",
+        markersize=13,
+        color=LOOKS[1].color,
+        linestyle="none",
+        clip_on=False,
+        zorder=5,
+        label="the best",
+    )
+    if x.max() > _FEW:
+        axis.set_xscale("symlog", linthresh=1)
+    axis.set_yscale("log")
+    axis.set_xlim(0, max(x.max(), 1))
+    finite = y[np.isfinite(y)]
+    axis.set_ylim(0.8 * finite.min(), 1.6 * max(3 * before, np.quantile(finite, 0.8)))
+    axis.legend(loc="upper left")
+    axis.set_xlabel("prompts B of SFT")
+    axis.set_ylabel("predicted post-test error / d")
+    axis.set_title(
+        f"How much? B* = {document['prompts']}: {best:.3g} against {before:.3g} at B = 0", loc="left"
+    )
+
+
+def _draw_allocation(axis: Axes, document: dict[str, Any]) -> None:
+    entries = [("plan's data", document["allocation"], LOOKS[0])]
+    better = document.get("better_allocation")
+    if better and better["gain"] > _WORTH_SHOWING:
+        entries.append((f"planner's ({better['gain']:.1%} better)", better["allocation"], LOOKS[1]))
+    for label, allocation, look in entries:
+        matrix = np.array(allocation)
+        values = matrix if matrix.ndim == 1 else np.clip(np.linalg.eigvalsh(matrix), 0, None)
+        place = np.arange(1, len(values) + 1)
+        axis.plot(place, np.sort(values)[::-1], color=look.color, linestyle=look.dash, label=label)
+    axis.set_xlabel("direction, largest first")
+    axis.set_ylabel("variance of the data")
+    axis.set_ylim(bottom=0)
+    axis.set_title("Which?", loc="left")
+    axis.legend()
+
+
+def _draw_sources(axis: Axes, sources: list[dict[str, Any]]) -> None:
+    place = np.arange(len(sources))
+    axis.barh(place, [source["size"] for source in sources], color="#e3e5e8")
+    axis.barh(place, [source["prompts"] for source in sources], height=0.5, color=LOOKS[0].color)
+    # A name is no formula: "$" in it is a dollar.
+    labels = [f"{printable(s['name'])}\n{s['prompts']} of {s['size']}" for s in sources]
+    axis.set_yticks(place, labels, parse_math=False)
+    axis.invert_yaxis()
+    axis.set_xlabel("prompts: taken (blue), available (grey)")
+    axis.set_title("From where?", loc="left")
+
+
+def _draw_stages(axis: Axes, document: dict[str, Any]) -> None:
+    stages = document.get("stages")
+    if stages is None:
+        axis.set_axis_off()
+        return
+    outlooks = stages["outlooks"]
+    place = np.arange(len(outlooks))
+    verifiable = stages["reward"] == "verifiable"
+    values = [outlook["pass_rate" if verifiable else "error"] for outlook in outlooks]
+    chosen = [outlook["stage"] == stages["stage"] for outlook in outlooks]
+    # What is withheld has no bar, but a word.
+    known = [0.0 if value is None else value for value in values]
+    axis.barh(place, known, color=[LOOKS[1 if best else 0].color for best in chosen], height=0.6)
+    for i, (value, outlook) in enumerate(zip(values, outlooks, strict=True)):
+        shown = "not forecast" if value is None else show_pass_rate(value) if verifiable else f"{value:.3g}"
+        shown += "" if outlook["has_signal"] else ", no signal"
+        axis.text(known[i], i, f" {shown}", va="center", fontsize=8)
+    axis.set_yticks(place, ["no stage" if o["stage"] == "none" else o["stage"] for o in outlooks])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.25 * max([*known, 1e-12]))
+    axis.set_xlabel("predicted pass rate" if verifiable else "predicted post-test error / d")
+    axis.set_title("Which stage?", loc="left")

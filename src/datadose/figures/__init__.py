@@ -1,1 +1,0 @@
-"""Figures drawn from saved tables only; nothing here computes an error or trains a model."""

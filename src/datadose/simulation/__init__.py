@@ -1,0 +1,1 @@
+"""The numbers of the theory, measured by drawing prompts."""

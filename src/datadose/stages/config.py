@@ -1,0 +1,149 @@
+"""The fields of a file of `datadose train`; :mod:`datadose.configs` reads it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from datadose.configs import CovarianceSpec, Positive, Size
+from datadose.errors import reject
+from datadose.strict import Strict, require_one
+
+
+class ModelConfig(Strict):
+    """Which transformer, and in which precision; ``preset`` is the size of a GPT."""
+
+    kind: Literal["lsa", "lsa-block", "gpt"] = "lsa"
+    preset: Literal["tiny", "small", "paper"] = "tiny"
+    train_attention: bool = True
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class ShiftConfig(Strict):
+    """Pretraining covariance and shift."""
+
+    sigma0: CovarianceSpec
+    delta: CovarianceSpec
+
+
+class Category(Strict):
+    """A category of a pretraining mixture."""
+
+    weight: Positive
+    covariance: CovarianceSpec
+
+
+class CurriculumConfig(Strict):
+    """Garg's curriculum: dimension and length grow by ``dimension`` and ``length`` every so many steps."""
+
+    start_dimension: Size = 5
+    start_length: Size = 11
+    dimension: Size = 1
+    length: Size = 2
+    every: Size = 2000
+
+
+class PretrainConfig(Strict):
+    """Pretraining: the population solution, or training on fresh prompts.
+
+    A linear model trains towards the population solution with one thinking step; a GPT on teacher-forced
+    chains (``eta``, ``chain_steps``) with AdamW, warm-up and cosine decay, under ``curriculum`` if given.
+    """
+
+    length: Size
+    method: Literal["population", "train"] = "population"
+    categories: list[Category] = Field(default=[])
+    steps: Size = 2000
+    batch: Size = 256
+    learning_rate: Positive = 0.01
+    eta: Annotated[float, Field(gt=0, lt=2)] = 0.5
+    chain_steps: Annotated[int, Field(ge=0)] = 8
+    warmup: Annotated[int, Field(ge=0)] = 0
+    accumulate: Size = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    curriculum: CurriculumConfig | None = None
+
+
+class StageConfig(Strict):
+    """One post-training stage; fields that a stage does not use must keep their defaults."""
+
+    stage: Literal["sft", "outcome", "rl"]
+    data: Literal["delta", "target", "sigma0", "aligned"] | CovarianceSpec = "delta"
+    interference: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    length: Size
+    prompts: Size | Literal["fresh"]
+    chain_steps: Annotated[int, Field(ge=0)] = 1
+    eta: Annotated[float, Field(gt=0, lt=2)] = 0.2
+    optimiser: Literal["gd", "sgd", "adam"] = "adam"
+    learning_rate: Positive | Literal["theorem"] = 0.001
+    epochs: Size | None = None
+    steps: Size | None = None
+    batch: Size | None = None
+    clip: Positive | None = None
+    reward: Literal["dense", "verifiable"] = "dense"
+    tolerance: Positive = 1.0
+    directions: Literal["all", "shifted"] = "shifted"
+    group: Annotated[int, Field(ge=2)] = 8
+    noise: Positive = 0.1
+    advantage: Literal["grpo", "rloo", "reinforce"] = "grpo"
+    every_step: bool = False
+    kl: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        require_one(epochs=self.epochs, steps=self.steps)
+        if self.prompts == "fresh" and (self.batch is None or self.steps is None):
+            reject("prompts", "fresh", "fresh where batch and steps are given")
+        if isinstance(self.prompts, int) and self.batch is not None and self.batch > self.prompts:
+            reject("batch", self.batch, f"at most prompts, {self.prompts}")
+        if self.stage != "sft" and self.chain_steps < 1:
+            reject("chain_steps", self.chain_steps, f"chain_steps >= 1 for stage {self.stage} (0: sft only)")
+        if self.learning_rate == "theorem" and (self.stage, self.optimiser) != ("sft", "gd"):
+            reject("learning_rate", "theorem", "a number (theorem: stage sft with optimiser gd only)")
+        if self.interference > 0 and self.data != "aligned":
+            reject("interference", self.interference, "interference with data: aligned only, else 0")
+        return self
+
+
+class TestConfig(Strict):
+    """The post-test."""
+
+    __test__ = False
+
+    length: Size
+    steps: list[Size] = Field(default=[1])
+    prompts: Size = 512
+
+
+class TrainConfig(Strict):
+    """A pipeline: pretraining, stages in order, post-test; ``seeds`` independent runs side by side."""
+
+    shift: ShiftConfig
+    pretrain: PretrainConfig
+    stages: list[StageConfig]
+    test: TestConfig
+    model: ModelConfig = ModelConfig()
+    seeds: Size = 1
+    record_every: Annotated[int, Field(ge=0)] = 10
+    checkpoint_every: Annotated[int, Field(ge=0)] = 500
+
+    @model_validator(mode="after")
+    def _one_gpt(self) -> Self:
+        if self.model.kind == "gpt":
+            if self.pretrain.method != "train":
+                reject(
+                    "pretrain.method",
+                    self.pretrain.method,
+                    "train with model.kind gpt, which has no solution",
+                )
+            if self.seeds != 1:
+                reject("seeds", self.seeds, "1 (runs of model.kind gpt do not train side by side)")
+            for place, stage in enumerate(self.stages):
+                if stage.learning_rate == "theorem":
+                    reject(
+                        f"stages.{place}.learning_rate", "theorem", "a number (theorem: linear models only)"
+                    )
+        elif self.pretrain.curriculum is not None:
+            reject("pretrain.curriculum", f"one for model.kind {self.model.kind}", "one for model.kind gpt")
+        return self

@@ -1,0 +1,1 @@
+"""Figure 3: the nonlinear transformer, and which data it learns from."""

@@ -1,0 +1,282 @@
+"""Insight 4 and section 7: how pretraining's balance decides what post-training can do.
+
+Delta and the trace of Sigma0 stay fixed while mass moves between the shift's directions and the rest:
+a share s of the trace lies on the shift's m directions, evenly. From each pretrained model SFT, outcome
+supervision and RL (verifiable reward on the shift's directions) take equal steps on equal prompts with one
+optimiser; outcome supervision also runs with plain gradient descent at one step size, set for the isotropic
+Sigma0. The spectral radius rho(Gamma0^{-1} Delta) stands beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from datadose.covariance import Array
+from datadose.drawing.curves import FIFTH, draw_curve, log_y, plain_log_ticks
+from datadose.drawing.style import (
+    GREY,
+    LOOKS,
+    caption,
+    new_grid,
+)
+from datadose.stages import held_out_prompts
+from datadose.studies.insights.stability import ABOVE
+from datadose.studies.ledger import (
+    Judgement,
+    Tables,
+    Verdict,
+    beats,
+    by_seed,
+    finite_mean,
+    is_more,
+    judge_settings,
+    seeds_of,
+)
+from datadose.studies.tables import STAGES, Preset, Stage
+from datadose.studies.training import (
+    BASE,
+    Recipe,
+    insight_row,
+    insight_table,
+    measure,
+    post_train,
+    pretrained,
+    stage_prompts,
+)
+from datadose.sweep import Cell
+from datadose.theory.outcome import adaptation_radius, population_curvature
+from datadose.theory.pretraining import pretrained_operator
+
+NAME = "insight4_balance"
+ARMS = (BASE, *STAGES, "outcome-gd")
+EXTRA = ("kind", "share", "spectral_radius", "learning_rate", "shift_error", "pass_rate")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """tr Sigma0 = d, of which a share lies on the first m directions; Delta = ``strength`` there."""
+
+    dimension: int
+    shifted: int
+    length: int
+    strength: float = 1.0
+    eta: float = 0.2
+
+    @property
+    def inside(self) -> Any:
+        """The shift's directions."""
+        return np.arange(self.dimension) < self.shifted
+
+    @property
+    def delta(self) -> Array:
+        """Delta."""
+        return np.where(self.inside, self.strength, 0.0)
+
+    def sigma0(self, share: float) -> Array:
+        """Sigma0 with this share of the trace on the shift's directions."""
+        d, m = self.dimension, self.shifted
+        return np.where(self.inside, share * d / m, (1 - share) * d / (d - m))
+
+    def radius(self, share: float) -> float:
+        """rho(Gamma0^{-1} Delta)."""
+        return adaptation_radius(self.sigma0(share), self.delta, self.length)
+
+
+def post_train_share(
+    budget: Budget, share: float, arm: str, recipe: Recipe, seeds: list[int]
+) -> list[list[float | None]]:
+    """Cell: [error / d, error on the shift / m, pass rate] per seed after one arm."""
+    sigma0 = budget.sigma0(share)
+    target = sigma0 + budget.delta
+    model = pretrained(pretrained_operator(sigma0, budget.length), len(seeds))
+    lost: set[int] = set()
+    if arm != BASE:
+        stage = cast("Stage", "outcome" if arm == "outcome-gd" else arm)
+        data = np.where(budget.inside, target, 0.0)
+        prompts = stage_prompts(stage, data, budget.length, budget.eta, recipe.prompts, seeds)
+        lost = post_train(model, stage, prompts, recipe, eta=budget.eta, inside=budget.inside, seeds=seeds)
+    return measure(
+        model, held_out_prompts(target, budget.length, runs=len(seeds)), recipe, budget.inside, lost
+    )
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Shares of the trace budget, five arms: base, SFT, OS, RL, and OS by plain gradient descent."""
+
+    budget: Budget
+    recipe: Recipe
+    shares: tuple[float, ...]
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> Balance:
+        """The configuration of a preset; the share m/d is the isotropic Sigma0."""
+        if name == "smoke":
+            return cls(Budget(10, 2, 40), Recipe(32, 20, batch=16), (0.02, 0.2, 0.7), 3)
+        shares = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+        if name == "quick":
+            return cls(Budget(30, 6, 120), Recipe(256, 500, learning_rate=5e-3), shares, 8)
+        return cls(Budget(100, 20, 400), Recipe(1024, 1000, learning_rate=5e-3), shares, 10)
+
+    def _gd(self) -> Recipe:
+        even = self.budget.sigma0(self.budget.shifted / self.budget.dimension)
+        data = np.where(self.budget.inside, even + self.budget.delta, 0.0)
+        V0 = pretrained_operator(even, self.budget.length)
+        rate = 1 / population_curvature(V0, data, self.recipe.chain_steps)[1]
+        return replace(self.recipe, optimiser="gd", learning_rate=float(rate))
+
+    def _recipe(self, arm: str) -> Recipe:
+        return self._gd() if arm == "outcome-gd" else self.recipe
+
+    def _settings(self) -> list[tuple[float, str]]:
+        return [(share, arm) for share in self.shares for arm in ARMS]
+
+    def cells(self) -> list[Cell]:
+        """One cell a share and arm, its seeds side by side."""
+        return [
+            Cell(
+                post_train_share,
+                {
+                    "budget": self.budget,
+                    "share": share,
+                    "arm": arm,
+                    "recipe": self._recipe(arm),
+                    "seeds": list(range(self.seeds)),
+                },
+            )
+            for share, arm in self._settings()
+        ]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a share (panel), arm (kind) and seed."""
+        rows = []
+        for (share, arm), found in zip(self._settings(), results, strict=True):
+            recipe = self._recipe(arm)
+            rows += [
+                insight_row(
+                    NAME,
+                    f"share={share:g}",
+                    stage="outcome" if arm == "outcome-gd" else arm,
+                    prompts=0 if arm == BASE else recipe.prompts,
+                    length=self.budget.length,
+                    steps=recipe.chain_steps,
+                    seed=seed,
+                    error=error,
+                    kind=arm,
+                    share=share,
+                    spectral_radius=self.budget.radius(share),
+                    learning_rate=None if arm == BASE else recipe.learning_rate,
+                    shift_error=on_shift,
+                    pass_rate=passed,
+                )
+                for seed, (error, on_shift, passed) in enumerate(found)
+            ]
+        return insight_table(rows, EXTRA)
+
+
+def draw_balance(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+    """Insight 4 and section 7: error and pass rate after each stage against the share of the shift."""
+    budget, recipe = config["budget"], config["recipe"]
+    arms = (("sft", "SFT"), ("outcome", "OS"), ("rl", "RL, 0/1 reward"), ("outcome-gd", "OS, plain descent"))
+    radius = table.groupby("share")["spectral_radius"].first()
+    panels = (("error", "post-test error / d"), ("pass_rate", "pass rate on the shift"))
+    with new_grid(1, 2, width=10.5, height=4.5) as (figure, grid):
+        axes = grid[0]
+        for axis, (column, label) in zip(axes, panels, strict=True):
+            draw_curve(axis, table[table["kind"] == "base"], "share", column, FIFTH, "pretrained model")
+            for look, (kind, name) in zip(LOOKS, arms, strict=True):
+                rows = table[table["kind"] == kind]
+                draw_curve(axis, rows, "share", column, look, name)
+                if column == "error":
+                    lost = rows.groupby("share")["diverged"].mean()
+                    places = lost[lost > 0.5].index
+                    lost_style = {"color": look.color, "label": f"_{name}: most runs diverged"}
+                    where = axis.get_xaxis_transform()
+                    axis.plot(places, [0.97] * len(places), "x", transform=where, **lost_style)
+            plain_log_ticks(axis, radius.index, [f"{s:g}\n({r:.2g})" for s, r in radius.items()])
+            axis.axvline(budget["shifted"] / budget["dimension"], color=GREY, linewidth=0.9, linestyle=":")
+            axis.set_xlabel("share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))")
+            axis.set_ylabel(label)
+        log_y(axes[0])
+        axes[0].set_title("crosses: most runs diverged; dotted: Sigma0 = I")
+        axes[0].legend(loc="upper center")
+        axes[1].set_title("what the shift asks for")
+        caption(
+            figure,
+            f"d = {budget['dimension']}, m = {budget['shifted']}, n = {budget['length']}, Delta = "
+            f"{budget['strength']:g}; B = {recipe['prompts']}, {recipe['steps']} steps of Adam "
+            f"({recipe['learning_rate']:g}), k = {recipe['chain_steps']}; {config['seeds']} seeds, "
+            "standard errors, over the runs that survived",
+        )
+    return figure
+
+
+_CONCENTRATED = 0.7
+"""From this share of the trace on the shift's directions, pretraining starves the rest."""
+
+
+def _arms(table: pd.DataFrame) -> dict[tuple[float, str], pd.DataFrame]:
+    return {(float(s), str(kind)): rows for (s, kind), rows in table.groupby(["share", "kind"])}
+
+
+def _balanced(tables: Tables, table: pd.DataFrame) -> float:
+    """The share nearest to the isotropic Sigma0."""
+    budget = tables.config("insight4_balance")["budget"]
+    shares = table["share"].unique()
+    return float(shares[np.abs(shares - budget["shifted"] / budget["dimension"]).argmin()])
+
+
+def incremental_or_novel(tables: Tables, threshold: float) -> Judgement:
+    table = tables.get("insight4_balance")
+    arms, even = _arms(table), _balanced(tables, table)
+    verdicts: dict[str, Verdict] = {}
+    notes: list[str] = []
+    for share, radius in table.groupby("share")["spectral_radius"].first().items():
+        where = f"radius {radius:.2g}"
+        after = by_seed(arms[share, "outcome"], "shift_error")
+        before = by_seed(arms[share, "base"], "shift_error")
+        lost = float(arms[share, "outcome-gd"]["diverged"].mean())
+        if radius < 1:
+            verdicts[f"{where}: OS improves"] = beats(after, before)
+            verdicts[f"{where}: descent is stable"] = (
+                "holds" if lost == 0 else "fails" if lost == 1 else "mixed"
+            )
+        elif radius >= ABOVE:
+            verdicts[f"{where}: descent is unstable"] = (
+                "holds" if lost == 1 else "fails" if lost == 0 else "mixed"
+            )
+            verdicts[f"{where}: OS learns slowly"] = beats(
+                by_seed(arms[even, "outcome"], "shift_error"), after
+            )
+        notes.append(
+            f"{where}: {finite_mean(before):.3g} -> {finite_mean(after):.3g}, descent lost {lost:.0%}"
+        )
+    note = "error on the shift before -> after OS: " + "; ".join(notes)
+    return judge_settings(verdicts, threshold, seeds_of(table), note)
+
+
+def balance_helps(tables: Tables, threshold: float) -> Judgement:
+    table = tables.get("insight4_balance")
+    arms, even = _arms(table), _balanced(tables, table)
+    radius = table.groupby("share")["spectral_radius"].first()
+    starved = [s for s in radius.index if radius[s] >= ABOVE]
+    verdicts: dict[str, Verdict] = {}
+    notes: list[str] = []
+    for arm in ("sft", "outcome", "rl"):
+        balanced = by_seed(arms[even, arm])
+        for share in [*starved, *(s for s in radius.index if s >= _CONCENTRATED)]:
+            verdicts[f"{arm}, share {share:g}"] = beats(balanced, by_seed(arms[share, arm]))
+        errors = ", ".join(f"{s:g} {finite_mean(by_seed(arms[s, arm])):.3g}" for s in radius.index)
+        notes.append(f"{arm} by share: {errors}")
+    for share in starved:
+        for arm in ("outcome", "rl"):
+            penalty = [np.log(by_seed(arms[share, a]) / by_seed(arms[even, a])) for a in (arm, "sft")]
+            verdicts[f"share {share:g}: {arm} suffers more than sft"] = is_more(penalty[0] - penalty[1])
+    return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))

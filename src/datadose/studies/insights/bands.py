@@ -1,0 +1,301 @@
+"""Finding 3: RL on prompts that the pretrained model finds too easy, medium or too hard, at equal B.
+
+The shift's directions have graded sizes, rho(Gamma0^{-1} Delta) from easy to novel. A prompt of the pool
+shows a random half of them and asks for these alone (w* = 0 elsewhere), so a prompt is as hard as
+its directions. The pretrained model samples each candidate 16 times; its pass rate sorts the candidates into
+bands (too easy, medium, too hard) of which B are drawn at random; `hardest` takes the B with the largest
+error of its own answer (16 samples cannot tell rarely from never), and `all` draws B unfiltered. RL is
+GRPO with the verifiable 0/1 reward. The post-test is on unfiltered fresh prompts of the pool, and on the
+target's.
+A mild pool ends at a shift that the pretrained model nearly masters, a harsh pool far beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch.nn.functional import pad
+
+from datadose.covariance import Array
+from datadose.drawing.curves import FIFTH, draw_curve, level, plain_log_ticks
+from datadose.drawing.style import LOOKS, caption, new_figure
+from datadose.models import PromptBatch
+from datadose.stages import held_out_prompts
+from datadose.stages.evaluate import TEST_SEED
+from datadose.studies.ledger import (
+    Judgement,
+    Tables,
+    Verdict,
+    beats,
+    by_seed,
+    judge_settings,
+    seeds_of,
+)
+from datadose.studies.tables import Preset
+from datadose.studies.training import (
+    BASE,
+    Recipe,
+    Task,
+    insight_row,
+    insight_table,
+    measure,
+    passing,
+    post_train,
+    pretrained,
+)
+from datadose.sweep import Cell
+from datadose.theory.pretraining import gamma0
+
+NAME = "rl_bands"
+BANDS = {
+    "too easy": (0.9, 1.0),
+    "medium": (0.1, 0.9),
+    "too hard": (0.0, 0.1),
+    "hardest": (0.0, 0.0),
+    "all": (0.0, 1.0),
+}
+SAMPLES = 16
+POOLS = ((0.3, 2.0), (0.3, 4.0))
+EXTRA = ("kind", "pass_rate", "pass_rate_before", "share_of_pool")
+
+
+def graded_target(task: Task, radii: tuple[float, float]) -> Array:
+    """Sigma with radii from ``radii[0]`` to ``radii[1]`` over the shift's directions, evenly in log."""
+    sizes = np.geomspace(*radii, task.shifted)
+    target = task.sigma0.copy()
+    target[: task.shifted] += sizes * gamma0(task.sigma0, task.length)[: task.shifted]
+    return target
+
+
+def draw_candidates(task: Task, target: Array, prompts: int, seeds: Sequence[int]) -> PromptBatch:
+    """Prompts that show, and ask for, a random half of the shift's directions (at least one).
+
+    They have the shift's m dimensions alone, see :func:`embed`.
+    """
+    whole = PromptBatch.draw(target[: task.shifted], task.length, prompts, seeds=seeds)
+    if whole.covariances is None:
+        msg = "prompts of length n >= m / 2 hold covariances"
+        raise ValueError(msg)
+    shown = torch.zeros_like(whole.weights)
+    for place, seed in enumerate(seeds):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(101,)))
+        order = rng.random((prompts, task.shifted)).argsort(axis=1)
+        count = rng.binomial(task.shifted - 1, 0.5, size=(prompts, 1)) + 1
+        shown[place] = torch.from_numpy((order < count).astype(np.float32))
+    seen = whole.covariances * shown.unsqueeze(-1) * shown.unsqueeze(-2)
+    return PromptBatch(whole.weights * shown, task.length, seen)
+
+
+def embed(batch: PromptBatch, dimension: int) -> PromptBatch:
+    """Prompts of the shift's m dimensions as prompts of d: nothing shown or asked elsewhere."""
+    extra = dimension - batch.weights.shape[-1]
+    covariances = None if batch.covariances is None else pad(batch.covariances, (0, extra, 0, extra))
+    return PromptBatch(pad(batch.weights, (0, extra)), batch.length, covariances)
+
+
+@torch.no_grad()
+def score(pool: PromptBatch, recipe: Recipe, task: Task) -> tuple[Array, Array]:
+    """The pretrained model's pass probability and squared error on each prompt, both of shape (runs, N)."""
+    model = pretrained(task.operator[: task.shifted], len(pool.weights))
+    gap = model.rollout(pool, recipe.chain_steps)[..., -1, :] - pool.weights
+    squared = gap.square().sum(-1)
+    return passing(squared, recipe, task.shifted).clamp(0, 1).numpy(), squared.double().numpy()
+
+
+def choose(rates: Array, squared: Array, band: str, prompts: int, seed: int) -> Any:
+    """B random candidates of a band, filled up with those whose pass rate is next to it."""
+    if band == "hardest":
+        return np.argsort(-squared)[:prompts]
+    low, high = BANDS[band]
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(102,)))
+    outside = np.maximum(low - rates, 0) + np.maximum(rates - high, 0)
+    return np.lexsort((rng.random(len(rates)), outside))[:prompts]
+
+
+def train_on_band(
+    task: Task,
+    radii: tuple[float, float],
+    candidates: int,
+    band: str,
+    prompts: int,
+    recipe: Recipe,
+    seeds: list[int],
+) -> list[list[float | None]]:
+    """Cell: [error / d, pass rate on fresh pool prompts, mean pass rate of the chosen, share of pool]."""
+    torch.set_num_threads(1)
+    target = graded_target(task, radii)
+    model = pretrained(task.operator, len(seeds))
+    lost: set[int] = set()
+    before, share = [0.0] * len(seeds), [0.0] * len(seeds)
+    if band != BASE:
+        pool = draw_candidates(task, target, candidates, seeds)
+        true, squared = score(pool, recipe, task)
+        chosen = []
+        for place, seed in enumerate(seeds):
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(103,)))
+            rates = rng.binomial(SAMPLES, true[place]) / SAMPLES
+            low, high = BANDS[band]
+            chosen.append(choose(rates, squared[place], band, prompts, seed))
+            before[place] = float(rates[chosen[-1]].mean())
+            share[place] = float(((rates >= low) & (rates <= high)).mean())
+        index = torch.from_numpy(np.stack(chosen))
+        rows = torch.arange(len(seeds)).unsqueeze(-1)
+        covariances = pool.covariances
+        picked = PromptBatch(
+            pool.weights[rows, index], pool.length, None if covariances is None else covariances[rows, index]
+        )
+        picked = embed(picked, task.dimension)
+        lost = post_train(model, "rl", picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
+    fresh = embed(draw_candidates(task, target, 512, [TEST_SEED]), task.dimension)
+    if fresh.covariances is not None:
+        wide = fresh.covariances.expand(len(seeds), -1, -1, -1)
+        fresh = PromptBatch(fresh.weights.expand(len(seeds), -1, -1), task.length, wide)
+    on_pool = measure(model, fresh, recipe, task.inside, lost)
+    on_target = measure(
+        model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost
+    )
+    return [
+        [whole[0], pool_entry[2], b, s]
+        for whole, pool_entry, b, s in zip(on_target, on_pool, before, share, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Pools (panels), bands (kind) at several B, and the untouched model."""
+
+    task: Task
+    pools: tuple[tuple[float, float], ...]
+    """Smallest and largest rho(Gamma0^{-1} Delta) of each pool's directions."""
+    candidates: int
+    recipe: Recipe
+    prompts: tuple[int, ...]
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> Bands:
+        """The configuration of a preset."""
+        if name == "smoke":
+            return cls(
+                Task(10, 4, 200), POOLS, 256, Recipe(0, 20, batch=16, noise=0.3, tolerance=0.7), (16, 32), 3
+            )
+        if name == "quick":
+            return cls(
+                Task(20, 8, 400), POOLS, 4096, Recipe(0, 300, noise=0.3, tolerance=0.7), (16, 64, 256), 8
+            )
+        return cls(
+            Task(100, 20, 2000), POOLS, 4096, Recipe(0, 600, noise=0.3, tolerance=0.7), (32, 128, 512), 10
+        )
+
+    def _settings(self) -> list[tuple[tuple[float, float], str, int]]:
+        arms = [(BASE, 0), *((band, B) for band in BANDS for B in self.prompts)]
+        return [(radii, band, B) for radii in self.pools for band, B in arms]
+
+    def cells(self) -> list[Cell]:
+        """One cell a band and B, its seeds side by side."""
+        shared = {
+            "task": self.task,
+            "candidates": self.candidates,
+            "recipe": self.recipe,
+            "seeds": list(range(self.seeds)),
+        }
+        return [
+            Cell(train_on_band, {**shared, "radii": radii, "band": band, "prompts": B})
+            for radii, band, B in self._settings()
+        ]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a pool (panel), band (kind), B and seed."""
+        rows = [
+            insight_row(
+                NAME,
+                pool_name(radii),
+                stage=BASE if band == BASE else "rl",
+                prompts=B,
+                length=self.task.length,
+                steps=self.recipe.chain_steps,
+                seed=seed,
+                error=error,
+                kind=band,
+                pass_rate=passed,
+                pass_rate_before=None if band == BASE else before,
+                share_of_pool=None if band == BASE else share,
+            )
+            for (radii, band, B), found in zip(self._settings(), results, strict=True)
+            for seed, (error, passed, before, share) in enumerate(found)
+        ]
+        return insight_table(rows, EXTRA)
+
+
+def pool_name(radii: Sequence[float]) -> str:
+    """The panel of a pool."""
+    return f"radius {radii[0]:g} to {radii[1]:g}"
+
+
+def draw_bands(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+    """Finding 3: pass rate after RL against B, one panel a pool, one curve a band."""
+    bands = {
+        "medium": "medium",
+        "too hard": "too hard (passes at most 10%)",
+        "too easy": "too easy (at least 90%)",
+        "all": "all, unfiltered",
+        "hardest": "hardest (largest error)",
+    }
+    panels = list(dict.fromkeys(table["panel"]))
+    with new_figure(len(panels), width=4.3 * len(panels) + 0.6) as (figure, axes):
+        for axis, panel in zip(axes, panels, strict=True):
+            rows = table[(table["panel"] == panel) & (table["prompts"] > 0)]
+            for look, (band, label) in zip((*LOOKS, FIFTH), bands.items(), strict=True):
+                draw_curve(axis, rows[rows["kind"] == band], "prompts", "pass_rate", look, label)
+            base = table[(table["panel"] == panel) & (table["kind"] == "base")]
+            level(axis, float(base["pass_rate"].mean()), "before RL")
+            plain_log_ticks(axis, config["prompts"])
+            shares = rows.groupby("kind")["share_of_pool"].mean()
+            axis.set_title(
+                f"shift directions of {panel}\n(too easy {shares['too easy']:.0%}, medium "
+                f"{shares['medium']:.0%}, too hard {shares['too hard']:.0%} of the pool)"
+            )
+            axis.set_xlabel("RL prompts B, equal steps")
+        axes[0].set_ylabel("pass rate on fresh prompts of the pool")
+        axes[0].set_ylim(0, 1.02)
+        axes[-1].legend(loc="upper left")
+        task, recipe = config["task"], config["recipe"]
+        caption(
+            figure,
+            f"d = {task['dimension']}, m = {task['shifted']}, n = {task['length']}; GRPO, "
+            f"{recipe['steps']} steps of {recipe['batch']} prompts, {recipe['group']} samples, 0/1 reward; "
+            f"bands by 16 samples of the pretrained model; {config['seeds']} seeds, standard errors",
+        )
+    return figure
+
+
+def not_too_hard(tables: Tables, threshold: float) -> Judgement:
+    table = tables.get("rl_bands")
+    verdicts: dict[str, Verdict] = {}
+    notes: list[str] = []
+    for pool, rows in table[table["prompts"] > 0].groupby("panel"):
+        missed = {
+            (str(kind), float(B)): np.maximum(1 - by_seed(part, "pass_rate"), 1e-9)
+            for (kind, B), part in rows.groupby(["kind", "prompts"])
+        }
+        counts = sorted({B for _, B in missed})
+        for B in counts:
+            for other in ("too hard", "hardest"):
+                verdicts[f"{pool}: medium beats {other}, B={B:.0f}"] = beats(
+                    missed["medium", B], missed[other, B]
+                )
+        for band in ("medium", "all"):
+            verdicts[f"{pool}: {band}, large B beats small"] = beats(
+                missed[band, counts[-1]], missed[band, counts[0]]
+            )
+        kinds = dict.fromkeys(kind for kind, _ in missed)
+        base = table[(table["panel"] == pool) & (table["prompts"] == 0)]["pass_rate"].mean()
+        rates = ", ".join(f"{kind} {1 - missed[kind, counts[-1]].mean():.3f}" for kind in kinds)
+        notes.append(f"{pool}: pass rate before {base:.3f}, at B={counts[-1]:.0f} {rates}")
+    return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))

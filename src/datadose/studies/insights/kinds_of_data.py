@@ -1,0 +1,138 @@
+"""Insight 1: SFT on data that are hard for the pretrained model against other data, at equal B.
+
+Four kinds of data on the paper's two-block shift (no interference), each the right allocation
+A = eta (its part of Sigma) for the directions it covers, so that no kind loses by its scale:
+
+- hard: the shift's directions, A = eta P Sigma P (section 5.1);
+- easy: the directions that did not move, A = eta (I - P) Sigma;
+- pretraining: the pretraining distribution, A = eta Sigma0;
+- test: the test distribution, A = eta Sigma, i.e. hard and easy examples unselected.
+
+Hardness is measured on the pretrained model: its own one-step error on such prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from datadose.covariance import Array
+from datadose.shift import Shift
+from datadose.simulation.curves import sft_error_curve
+from datadose.studies.ledger import (
+    Judgement,
+    Tables,
+    Verdict,
+    judge_settings,
+    paired,
+    seeds_of,
+)
+from datadose.studies.tables import Preset, TwoBlock, as_table, grid, predictions, sft_row
+from datadose.sweep import Cell
+from datadose.theory.post_test import hardness
+from datadose.theory.pretraining import pretrained_operator
+
+KINDS = ("hard", "easy", "pretraining", "test")
+
+
+def shift_with_data(block: TwoBlock, kind: str) -> Shift:
+    """The two-block shift with one of the four kinds of data."""
+    base = block.shift(0.0)
+    inside = base.delta > 0
+    data: dict[str, Array] = {
+        "hard": np.where(inside, base.target, 0.0),
+        "easy": np.where(inside, 0.0, base.target),
+        "pretraining": base.sigma0,
+        "test": base.target,
+    }
+    return Shift(base.sigma0, base.delta, base.eta * data[kind], base.eta)
+
+
+def kind_hardness(block: TwoBlock, kind: str, length: int) -> float:
+    """One-step error / d of the pretrained model on this data at its natural scale A / eta."""
+    shift = shift_with_data(block, kind)
+    return hardness(shift.data / shift.eta, pretrained_operator(shift.sigma0, length), length)
+
+
+def simulate_kind(block: TwoBlock, kind: str, length: int, counts: list[int], seed: int) -> list[float]:
+    """Cell: Err(V*) / d at ``counts`` prompts of this kind of data."""
+    shift = shift_with_data(block, kind)
+    return [float(e) for e in sft_error_curve(shift, max(counts), length, seed=seed)[counts]]
+
+
+@dataclass(frozen=True)
+class Insight1:
+    """Four kinds of data (panels), error against B."""
+
+    block: TwoBlock
+    length: int
+    prompts: tuple[int, ...]
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> Insight1:
+        """The configuration of a preset."""
+        if name == "smoke":
+            return cls(TwoBlock(40, 20), 80, (5, 10), 3)
+        return cls(TwoBlock(400, 200), 800, grid([25, 50, 75, 100]), 50 if name == "paper" else 20)
+
+    def _pairs(self) -> list[tuple[str, int]]:
+        return [(kind, seed) for kind in KINDS for seed in range(self.seeds)]
+
+    def cells(self) -> list[Cell]:
+        """One cell a kind and seed."""
+        counts = list(self.prompts)
+        return [
+            Cell(
+                simulate_kind,
+                {"block": self.block, "kind": kind, "length": self.length, "counts": counts, "seed": seed},
+            )
+            for kind, seed in self._pairs()
+        ]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a kind, B and seed; ``panel`` is the kind and its measured hardness is in ``claims``."""
+        predicted = {
+            kind: predictions(shift_with_data(self.block, kind), self.prompts, self.length)
+            for kind in {kind for kind, _ in self._pairs()}
+        }
+        return as_table(
+            [
+                sft_row(
+                    "insight1",
+                    kind,
+                    prompts=B,
+                    length=self.length,
+                    interference=0.0,
+                    seed=seed,
+                    error=error,
+                    predicted=predicted[kind][B],
+                )
+                for (kind, seed), errors in zip(self._pairs(), results, strict=True)
+                for B, error in zip(self.prompts, errors, strict=True)
+            ]
+        )
+
+
+def aligned_data_win(tables: Tables, threshold: float) -> Judgement:
+    table, config = tables.get("insight1"), tables.config("insight1")
+    verdicts: dict[str, Verdict] = {}
+    ratios: list[str] = []
+    wide = table.pivot_table(index=["panel", "prompts"], columns="seed", values="error")
+    for kind in ("easy", "pretraining", "test"):
+        for B in sorted(table["prompts"].unique()):
+            hard, other = wide.loc[("hard", B)].to_numpy(), wide.loc[(kind, B)].to_numpy()
+            verdicts[f"{kind} B={B:.0f}"] = paired(hard, other)
+        ratios.append(f"{kind} {hard.mean() / other.mean():.2f}")
+    hardness = [
+        f"{kind} {kind_hardness(TwoBlock(**config['block']), kind, config['length']):.2f}" for kind in KINDS
+    ]
+    note = (
+        f"error ratio hard/other at B={B:.0f}: {', '.join(ratios)}; hardness (error / d of the pretrained "
+        f"model on such prompts): {', '.join(hardness)}"
+    )
+    return judge_settings(verdicts, threshold, seeds_of(table), note)

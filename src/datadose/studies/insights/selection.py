@@ -1,0 +1,269 @@
+"""Insight 1 with hardness measured: SFT on the prompts that the pretrained model itself finds hard.
+
+A pool mixes four kinds of prompts at random: they show the shift's directions, the directions that did not
+move, the pretraining distribution, or the full target. Nobody is told which is which: each candidate is
+scored by the pretrained model's own one-step error on its demonstration, ||eta w* + V0 S w*||^2 / (eta^2 d),
+and B are taken from the top (hard), the bottom (easy) or at random; `shift` takes prompts that show the shift
+alone, which in practice nobody can. In the other pools a share of the demonstrations belongs to another
+prompt.
+
+SFT is the minimiser V* (Thm 4.1) and gradient descent for a fixed number of steps from V0 (Thm 4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from datadose.covariance import Array
+from datadose.drawing.curves import draw_curve, level, log_y, plain_log_ticks
+from datadose.drawing.style import (
+    LOOKS,
+    caption,
+    new_figure,
+)
+from datadose.prompts import Moments, draw_moments
+from datadose.studies.ledger import (
+    Judgement,
+    Tables,
+    Verdict,
+    beats,
+    by_seed,
+    judge_settings,
+    seeds_of,
+)
+from datadose.studies.tables import Preset, TwoBlock
+from datadose.studies.training import insight_row, insight_table
+from datadose.sweep import Cell
+from datadose.theory.post_test import post_test_error
+from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.sft import GradientDescent, sft_minimiser
+
+NAME = "insight1_selection"
+SELECTIONS = ("hard", "easy", "random", "shift")
+ESTIMATORS = ("minimiser", "trained")
+EXTRA = ("kind", "hardness", "share_shift", "share_wrong")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidates: moments (w*, S w*), kind of each (0 is the shift), whether its demonstration is wrong."""
+
+    moments: Moments
+    kind: Any
+    wrong: Any
+
+
+def draw_pool(block: TwoBlock, length: int, size: int, wrong: float, seed: int) -> Pool:
+    """``size`` candidates in random order, a share ``wrong`` with another prompt's demonstration."""
+    shift = block.shift(0.0)
+    inside = shift.delta > 0
+    kinds: list[Array] = [
+        np.where(inside, shift.target, 0.0),
+        np.where(inside, 0.0, shift.target),
+        shift.sigma0,
+        shift.target,
+    ]
+    each = size // len(kinds)
+    drawn = [draw_moments(block.eta * A, length, each, seed=(seed, i)) for i, A in enumerate(kinds)]
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 1), spawn_key=(100,)))
+    order = rng.permutation(each * len(kinds))
+    weights = np.hstack([m.weights for m in drawn])[:, order]
+    phi = np.hstack([m.phi for m in drawn])[:, order]
+    is_wrong = np.arange(len(order)) < round(wrong * len(order))
+    weights[:, is_wrong] = np.roll(weights[:, is_wrong], 1, axis=1)
+    return Pool(Moments(weights, phi), np.repeat(np.arange(len(kinds)), each)[order], is_wrong)
+
+
+def measured_hardness(pool: Pool, V0: Array, eta: float) -> Array:
+    """The model's one-step error on each demonstration, ||eta w* + V0 S w*||^2 / (eta^2 d), shape (N,)."""
+    residual = eta * pool.moments.weights + V0[:, None] * pool.moments.phi
+    return np.asarray((residual**2).mean(axis=0) / eta**2)
+
+
+def choose(selection: str, hardness: Array, pool: Pool, prompts: int, seed: int) -> Any:
+    """Indices of the B chosen candidates."""
+    if selection == "hard":
+        return np.argsort(-hardness)[:prompts]
+    if selection == "easy":
+        return np.argsort(hardness)[:prompts]
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 2), spawn_key=(100,)))
+    order = rng.permutation(len(hardness))
+    return (order if selection == "random" else order[pool.kind[order] == 0])[:prompts]
+
+
+def select_and_tune(
+    block: TwoBlock, length: int, size: int, wrong: float, counts: list[int], descent: int, seed: int
+) -> list[list[float]]:
+    """Cell: [error of V*, of gradient descent, hardness, share shift, share wrong] per selection and B."""
+    pool = draw_pool(block, length, size, wrong, seed)
+    shift = block.shift(0.0)
+    V0 = pretrained_operator(shift.sigma0, length)
+    hardness = measured_hardness(pool, V0, block.eta)
+    rows: list[list[float]] = []
+    for selection in SELECTIONS:
+        for B in counts:
+            chosen = choose(selection, hardness, pool, B, seed)
+            moments = Moments(pool.moments.weights[:, chosen], pool.moments.phi[:, chosen])
+            dynamics = GradientDescent.of(moments, block.eta, V0, 0)
+            rows.append(
+                [
+                    post_test_error(sft_minimiser(moments, block.eta, V0), shift.target, length),
+                    post_test_error(dynamics.iterate(dynamics.balanced_step, descent), shift.target, length),
+                    float(hardness[chosen].mean()),
+                    float((pool.kind[chosen] == 0).mean()),
+                    float(pool.wrong[chosen].mean()),
+                ]
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Pools (panels), four selections, error against B."""
+
+    block: TwoBlock
+    length: int
+    pool: int
+    wrong: tuple[float, ...]
+    """Shares of wrong demonstrations, one pool each."""
+    prompts: tuple[int, ...]
+    descent: int
+    """Gradient steps of the trained estimator."""
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> Selection:
+        """The configuration of a preset."""
+        if name == "smoke":
+            return cls(TwoBlock(20, 10), 40, 240, (0.0, 0.3), (3, 5, 40), 100, 3)
+        if name == "quick":
+            return cls(TwoBlock(40, 20), 80, 1600, (0.0, 0.1, 0.3), (5, 10, 15, 80, 160, 320), 100, 20)
+        return cls(TwoBlock(100, 50), 200, 4000, (0.0, 0.1, 0.3), (12, 25, 37, 200, 400, 800), 100, 10)
+
+    def _settings(self) -> list[tuple[float, int]]:
+        return [(wrong, seed) for wrong in self.wrong for seed in range(self.seeds)]
+
+    def cells(self) -> list[Cell]:
+        """One cell a pool and seed."""
+        shared = {
+            "block": self.block,
+            "length": self.length,
+            "size": self.pool,
+            "counts": list(self.prompts),
+            "descent": self.descent,
+        }
+        return [
+            Cell(select_and_tune, {**shared, "wrong": wrong, "seed": seed})
+            for wrong, seed in self._settings()
+        ]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a pool (panel), selection (kind), B, estimator and seed, and the untouched model."""
+        shift = self.block.shift(0.0)
+        base = post_test_error(pretrained_operator(shift.sigma0, self.length), shift.target, self.length)
+        rows = [
+            insight_row(
+                NAME,
+                _pool(wrong),
+                stage="base",
+                kind="base",
+                prompts=0,
+                length=self.length,
+                seed=seed,
+                error=base,
+            )
+            for wrong, seed in self._settings()
+        ]
+        for (wrong, seed), found in zip(self._settings(), results, strict=True):
+            settings = [(kind, B) for kind in SELECTIONS for B in self.prompts]
+            for (kind, B), (*errors, hardness, shifted, mistaken) in zip(settings, found, strict=True):
+                rows += [
+                    insight_row(
+                        NAME,
+                        _pool(wrong),
+                        stage="sft",
+                        prompts=B,
+                        length=self.length,
+                        interference=0.0,
+                        seed=seed,
+                        error=error,
+                        estimator=estimator,
+                        kind=kind,
+                        hardness=hardness,
+                        share_shift=shifted,
+                        share_wrong=mistaken,
+                    )
+                    for estimator, error in zip(ESTIMATORS, errors, strict=True)
+                ]
+        return insight_table(rows, EXTRA)
+
+
+def _pool(wrong: float) -> str:
+    return "clean" if wrong == 0 else f"{wrong:.0%} wrong"
+
+
+def draw_selection(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+    """Insight 1: error against B per pool, one curve a selection (gradient descent)."""
+    block = config["block"]
+    kinds = (
+        ("hard", "hardest for the model"),
+        ("random", "random"),
+        ("easy", "easiest for the model"),
+        ("shift", "shift only (needs labels)"),
+    )
+    panels = list(dict.fromkeys(table["panel"]))
+    with new_figure(len(panels), width=3.6 * len(panels) + 0.4) as (figure, axes):
+        for axis, panel in zip(axes, panels, strict=True):
+            rows = table[(table["panel"] == panel) & (table["prompts"] > 0)]
+            for look, (kind, label) in zip(LOOKS, kinds, strict=True):
+                chosen = rows[(rows["kind"] == kind) & (rows["estimator"] == "trained")]
+                draw_curve(axis, chosen, "prompts", "error", look, label)
+            level(axis, float(table.loc[table["kind"] == "base", "error"].iloc[0]), "before SFT")
+            plain_log_ticks(axis, config["prompts"])
+            log_y(axis)
+            title = (
+                "all demonstrations right"
+                if panel == "clean"
+                else f"{panel.split()[0]} of demonstrations wrong"
+            )
+            axis.set_title(title)
+            axis.set_xlabel("SFT prompts B taken from the pool")
+        axes[0].set_ylabel("post-test error / d")
+        axes[0].legend(loc="lower left")
+        caption(
+            figure,
+            f"d = {block['dimension']}, m = {block['shifted']}, rho = {block['rho']:g}, eta = "
+            f"{block['eta']:g}, n = {config['length']}; pool of {config['pool']}; {config['descent']} steps "
+            f"of gradient descent; means of {config['seeds']} seeds with standard errors",
+        )
+    return figure
+
+
+def hard_wins(clean: bool) -> Callable[[Tables, float], Judgement]:
+    """Hardest against random (and, on the clean pool, easiest) at every B and for both estimators."""
+
+    def judge(tables: Tables, threshold: float) -> Judgement:
+        table = tables.get("insight1_selection")
+        table = table[((table["panel"] == "clean") == clean) & (table["prompts"] > 0)]
+        verdicts: dict[str, Verdict] = {}
+        notes: list[str] = []
+        for (pool, estimator, B), rows in table.groupby(["panel", "estimator", "prompts"]):
+            kinds = {str(kind): by_seed(part) for kind, part in rows.groupby("kind")}
+            for other in ("random", "easy") if clean else ("random",):
+                verdicts[f"{pool} {estimator} B={B:.0f} {other}"] = beats(kinds["hard"], kinds[other])
+            if estimator == "trained":
+                wrong = rows[rows["kind"] == "hard"]["share_wrong"].mean()
+                notes.append(
+                    f"{pool} B={B:.0f}: hard/random {kinds['hard'].mean() / kinds['random'].mean():.2f}, "
+                    f"hard/shift {kinds['hard'].mean() / kinds['shift'].mean():.2f}, "
+                    f"wrong among hard {wrong:.0%}"
+                )
+        return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
+
+    return judge

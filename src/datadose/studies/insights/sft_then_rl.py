@@ -1,0 +1,195 @@
+"""SFT, then RL, against either alone at the same number of optimiser steps, over the size of the shift.
+
+Arms: SFT for T steps, RL for T steps, SFT for T/2 and then RL for T/2, and the reverse as a control. Each
+stage starts its own optimiser. RL always has ``recipe.prompts`` prompts; demonstrations are as many, or few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from datadose.drawing.curves import draw_curve, level, log_y, plain_log_ticks
+from datadose.drawing.style import LOOKS, caption, new_grid
+from datadose.stages import held_out_prompts
+from datadose.studies.ledger import (
+    Judgement,
+    Tables,
+    Verdict,
+    beats,
+    both,
+    by_seed,
+    finite_mean,
+    judge_settings,
+    seeds_of,
+)
+from datadose.studies.tables import Preset, Stage
+from datadose.studies.training import (
+    BASE,
+    Recipe,
+    Task,
+    insight_row,
+    insight_table,
+    measure,
+    post_train,
+    pretrained,
+    stage_prompts,
+)
+from datadose.sweep import Cell
+
+NAME = "sft_then_rl"
+ARMS: dict[str, tuple[Stage, ...]] = {
+    BASE: (),
+    "sft": ("sft",),
+    "rl": ("rl",),
+    "sft then rl": ("sft", "rl"),
+    "rl then sft": ("rl", "sft"),
+}
+EXTRA = ("kind", "spectral_radius", "training_steps", "demonstrations", "shift_error", "pass_rate")
+
+
+def train_arm(
+    task: Task, radius: float, arm: str, recipe: Recipe, demonstrations: int, steps: int, seeds: list[int]
+) -> list[list[float | None]]:
+    """Cell: [error / d, error on the shift / m, pass rate] per seed after ``steps`` steps in all."""
+    target = task.target(radius)
+    data = np.where(task.inside, target, 0.0)
+    model = pretrained(task.operator, len(seeds))
+    lost: set[int] = set()
+    for stage in ARMS[arm]:
+        B = demonstrations if stage == "sft" else recipe.prompts
+        prompts = stage_prompts(stage, data, task.length, task.eta, B, seeds)
+        lost |= post_train(
+            model,
+            stage,
+            prompts,
+            recipe,
+            eta=task.eta,
+            inside=task.inside,
+            seeds=seeds,
+            steps=steps // len(ARMS[arm]),
+        )
+    return measure(model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost)
+
+
+@dataclass(frozen=True)
+class SftThenRl:
+    """Radii (panels), arms (kind), numbers of demonstrations and total steps."""
+
+    task: Task
+    recipe: Recipe
+    radii: tuple[float, ...]
+    demonstrations: tuple[int, ...]
+    training_steps: tuple[int, ...]
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> SftThenRl:
+        """The configuration of a preset."""
+        if name == "smoke":
+            return cls(Task(10, 2, 100), Recipe(32, 0, batch=16), (0.5, 3.0), (8, 32), (10, 20), 3)
+        if name == "quick":
+            return cls(Task(20, 5, 200), Recipe(256, 0), (0.7, 1.5, 3.0), (16, 256), (100, 300, 900), 6)
+        return cls(Task(100, 20, 1000), Recipe(1024, 0), (0.7, 1.5, 3.0), (64, 1024), (200, 600, 1800), 10)
+
+    def _settings(self) -> list[tuple[float, str, int, int]]:
+        """(radius, arm, demonstrations, steps); arms without SFT have no demonstrations."""
+        return [
+            (radius, arm, count, steps)
+            for radius in self.radii
+            for arm, stages in ARMS.items()
+            for count in (self.demonstrations if "sft" in stages else (0,))
+            for steps in (self.training_steps if stages else (0,))
+        ]
+
+    def cells(self) -> list[Cell]:
+        """One cell a radius, arm and number of steps, its seeds side by side."""
+        shared = {"task": self.task, "recipe": self.recipe, "seeds": list(range(self.seeds))}
+        return [
+            Cell(train_arm, {**shared, "radius": radius, "arm": arm, "demonstrations": count, "steps": steps})
+            for radius, arm, count, steps in self._settings()
+        ]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a radius (panel), arm, number of steps and seed."""
+        rows = [
+            insight_row(
+                NAME,
+                f"radius={radius:g}",
+                stage=arm,
+                prompts=self.recipe.prompts if "rl" in ARMS[arm] else 0,
+                demonstrations=count,
+                length=self.task.length,
+                steps=self.recipe.chain_steps,
+                seed=seed,
+                error=error,
+                kind=arm,
+                spectral_radius=radius,
+                training_steps=steps,
+                shift_error=on_shift,
+                pass_rate=passed,
+            )
+            for (radius, arm, count, steps), found in zip(self._settings(), results, strict=True)
+            for seed, (error, on_shift, passed) in enumerate(found)
+        ]
+        return insight_table(rows, EXTRA)
+
+
+def draw_synergy(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+    """SFT then RL: error against the total steps; columns are shifts, rows numbers of demonstrations."""
+    arms = (
+        ("rl", "RL alone"),
+        ("sft", "SFT alone"),
+        ("sft then rl", "SFT, then RL"),
+        ("rl then sft", "RL, then SFT"),
+    )
+    radii, counts = config["radii"], config["demonstrations"]
+    size = {"width": 3.5 * len(radii) + 0.6, "height": 2.7 * len(counts) + 0.5}
+    with new_grid(len(counts), len(radii), **size, sharex=True, sharey="col") as (figure, grid):
+        for axes, count in zip(grid, counts, strict=True):
+            for axis, radius in zip(axes, radii, strict=True):
+                rows = table[table["panel"] == f"radius={radius:g}"]
+                for look, (arm, label) in zip(LOOKS, arms, strict=True):
+                    chosen = rows[(rows["kind"] == arm) & rows["demonstrations"].isin([0, count])]
+                    draw_curve(axis, chosen, "training_steps", "error", look, label)
+                level(axis, float(rows.loc[rows["kind"] == "base", "error"].mean()), "before")
+                plain_log_ticks(axis, config["training_steps"])
+                log_y(axis)
+            axes[0].set_ylabel(f"{count} demonstrations\npost-test error / d")
+        for axis, radius in zip(grid[0], radii, strict=True):
+            axis.set_title(f"rho(inv(Gamma0) Delta) = {radius:g}")
+        for axis in grid[-1]:
+            axis.set_xlabel("optimiser steps in all")
+        grid[-1][-1].legend(loc="lower left", fontsize=8)
+        task, recipe = config["task"], config["recipe"]
+        caption(
+            figure,
+            f"d = {task['dimension']}, m = {task['shifted']}, n = {task['length']}, eta = {task['eta']:g}; "
+            f"RL: GRPO on {recipe['prompts']} prompts, 0/1 reward; Adam {recipe['learning_rate']:g}, k = "
+            f"{recipe['chain_steps']}; {config['seeds']} seeds, standard errors",
+        )
+    return figure
+
+
+def both_beat_either(tables: Tables, threshold: float) -> Judgement:
+    table = tables.get("sft_then_rl")
+    verdicts: dict[str, Verdict] = {}
+    notes: list[str] = []
+    for (panel, steps), rows in table[table["training_steps"] > 0].groupby(["panel", "training_steps"]):
+        alone = by_seed(rows[rows["kind"] == "rl"])
+        for count in sorted(set(rows["demonstrations"]) - {0}):
+            part = rows[rows["demonstrations"] == count]
+            errors = {str(kind): by_seed(arm) for kind, arm in part.groupby("kind")}
+            joint = errors["sft then rl"]
+            name = f"{panel} T={steps} demonstrations={count:.0f}"
+            verdicts[name] = both(beats(joint, alone), beats(joint, errors["sft"]))
+            notes.append(
+                f"{name}: rl {finite_mean(alone):.3g}, sft {finite_mean(errors['sft']):.3g}, "
+                f"both {finite_mean(joint):.3g}, reversed {finite_mean(errors['rl then sft']):.3g}"
+            )
+    return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))

@@ -1,0 +1,243 @@
+"""Insight 2: the size of the SFT set against interference r, exact theory with simulated points.
+
+How does the best B, and what the best set below the peak (B < d) has over the largest, depend on r? The data
+are the paper's A = diag(eta (rho + 1) 1_m, r 1_{d-m}); at r = eta they are eta Sigma, the test distribution
+itself at its right scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from datadose.drawing.curves import level, log_y
+from datadose.drawing.hover import Cells, record_cells
+from datadose.drawing.style import (
+    LOOKS,
+    caption,
+    draw_simulation,
+    draw_theory,
+    new_grid,
+)
+from datadose.studies.ledger import (
+    Judgement,
+    Tables,
+    Verdict,
+    beats,
+    judge_settings,
+    seeds_of,
+)
+from datadose.studies.tables import Preset, TwoBlock, curve_cell, grid, predictions
+from datadose.studies.training import insight_row, insight_table
+from datadose.sweep import Cell
+
+NAME = "insight2_size"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Theory on ``theory_interferences`` x ``theory_prompts``, simulation on the shorter lists."""
+
+    block: TwoBlock
+    length: int
+    interferences: tuple[float, ...]
+    prompts: tuple[int, ...]
+    theory_interferences: tuple[float, ...]
+    theory_prompts: tuple[int, ...]
+    seeds: int
+
+    @classmethod
+    def preset(cls, name: Preset) -> Size:
+        """The configuration of a preset; B up to 5 d, as in Figure 1."""
+        if name == "smoke":
+            return cls._of(TwoBlock(20, 10), 4, 6, 16, 2)
+        if name == "quick":
+            return cls._of(TwoBlock(100, 50), 9, 33, 60, 8)
+        return cls._of(TwoBlock(400, 200), 12, 45, 100, 20)
+
+    @classmethod
+    def _of(cls, block: TwoBlock, simulated: int, theory: int, counts: int, seeds: int) -> Size:
+        d = block.dimension
+        places = grid(
+            [0], np.unique(np.geomspace(max(1, d // 40), 5 * d, counts).round().astype(int)).tolist()
+        )
+        kept = [B for B in places if abs(B / d - 1) > 0.02]
+        inside = [round(share * d) for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.5, 2, 3, 5)]
+        return cls(
+            block,
+            2 * d,
+            _log_steps(simulated),
+            grid([0], inside),
+            _log_steps(theory),
+            tuple(kept),
+            seeds,
+        )
+
+    def _curves(self) -> list[tuple[float, int]]:
+        return [(r, seed) for r in self.interferences for seed in range(self.seeds)]
+
+    def cells(self) -> list[Cell]:
+        """One cell an interference and seed; it holds all B."""
+        return [curve_cell(self.block, r, self.length, self.prompts, seed) for r, seed in self._curves()]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """Simulated rows (model lsa) with their prediction, then the theory on its grid."""
+
+        def row(r: float, B: int, **values: Any) -> dict[str, Any]:
+            return insight_row(
+                NAME,
+                "simulated" if "seed" in values else "theory",
+                stage="sft",
+                prompts=B,
+                length=self.length,
+                interference=r,
+                predicted=predicted[r][B],
+                estimator="minimiser",
+                form="exact",
+                **values,
+            )
+
+        counts = {*self.prompts, *self.theory_prompts}
+        predicted = {
+            r: predictions(self.block.shift(r), counts, self.length)
+            for r in {*self.interferences, *self.theory_interferences}
+        }
+        rows = [
+            row(r, B, seed=seed, error=error)
+            for (r, seed), errors in zip(self._curves(), results, strict=True)
+            for B, error in zip(self.prompts, errors, strict=True)
+        ]
+        rows += [row(r, B, model="theory") for r in self.theory_interferences for B in self.theory_prompts]
+        return insight_table(rows, ())
+
+
+def _log_steps(count: int) -> tuple[float, ...]:
+    """``count`` interferences from 0.001 to 1, evenly in log r, to three digits."""
+    return tuple(float(f"{r:.3g}") for r in np.geomspace(1e-3, 1.0, count))
+
+
+def draw_size(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+    """Insight 2: a map of the error over (r, B) with the best B, and best small set against the largest."""
+    d = config["block"]["dimension"]
+    theory = table[table["model"] == "theory"]
+    simulated = table[table["model"] == "lsa"]
+    with new_grid(1, 2, width=10.5, height=4.3, width_ratios=[1.25, 1]) as (figure, axes):
+        heat, right = axes[0]
+        shown = theory[theory["prompts"] > 0]
+        grid = shown.pivot_table(index="prompts", columns="interference", values="predicted")
+        low = float(grid.min().min())
+        mesh = heat.pcolormesh(
+            grid.columns.to_numpy(),
+            grid.index.to_numpy() / d,
+            grid.to_numpy(),
+            norm=LogNorm(0.9 * low, 30 * low),
+            cmap="cividis",
+            shading="nearest",
+            rasterized=True,
+        )
+        bar = figure.colorbar(mesh, ax=heat, extend="max")
+        bar.set_label("predicted error / d")
+        best = theory.loc[theory.groupby("interference")["predicted"].idxmin()]
+        early = theory[theory["prompts"] < d]
+        small = early.loc[early.groupby("interference")["predicted"].idxmin()]
+        record_cells(heat, _map_cells(grid, d))
+        lowest: dict[str, Any] = {"linestyle": (0, (4, 2)), "label": "_best B below the peak"}
+        heat.plot(small["interference"], small["prompts"] / d, color="white", **lowest)
+        lowest = {"linestyle": "-", "marker": "o", "markersize": 3, "label": "_best B"}
+        heat.plot(best["interference"], best["prompts"] / d, color="white", **lowest)
+        heat.axhline(1, color="black", linewidth=0.8)
+        heat.text(1.1e-3, 1.06, "peak: B = d", color="black", fontsize=8.5)
+        heat.set_yscale("log")
+        heat.set_xscale("log")
+        heat.set_ylim(grid.index.min() / d, grid.index.max() / d)
+        heat.set_yticks([0.05, 0.1, 0.2, 0.5, 1, 2, 5], labels=["0.05", "0.1", "0.2", "0.5", "1", "2", "5"])
+        heat.set_xlabel("interference r")
+        heat.set_ylabel("SFT prompts B / d")
+        heat.set_title("dots: best B; dashes: best B below the peak")
+        _draw_ratio(right, theory, simulated, d)
+        block = config["block"]
+        caption(
+            figure,
+            f"d = {d}, m = {block['shifted']}, rho = {block['rho']:g}, eta = {block['eta']:g}, n = "
+            f"{config['length']}; lines and map: exact theory; markers: simulated V*, mean of "
+            f"{config['seeds']} seeds with standard errors",
+        )
+    return figure
+
+
+def _map_cells(grid: pd.DataFrame, d: int) -> Cells:
+    """The cells of the map: edges midway between neighbours, as the mesh draws them."""
+    x, y = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float) / d
+    x_edges, y_edges = (
+        np.concatenate(
+            [[1.5 * v[0] - 0.5 * v[1]], (v[1:] + v[:-1]) / 2, [1.5 * v[-1] - 0.5 * v[-2]]]
+        ).tolist()
+        for v in (x, y)
+    )
+    values = grid.to_numpy().tolist()
+    return Cells(x_edges, y_edges, x.tolist(), y.tolist(), values, "predicted error / d")
+
+
+def _draw_ratio(axis: Axes, theory: pd.DataFrame, simulated: pd.DataFrame, d: int) -> None:
+    """Error of the best B < d over the error at the largest B, and over no SFT."""
+    for look, (reference, label) in zip(
+        LOOKS, (("largest", "over the largest set (B = 5d)"), ("none", "over no SFT (B = 0)")), strict=False
+    ):
+        line = [
+            (r, _small_over(rows, "predicted", reference, d)) for r, rows in theory.groupby("interference")
+        ]
+        draw_theory(axis, [r for r, _ in line], [ratio for _, ratio in line], look, label)
+        for r, rows in simulated.groupby("interference"):
+            means = rows.groupby("prompts")["error"].mean()
+            inside = means[(means.index > 0) & (means.index < d)]
+            wide = rows.pivot_table(index="seed", columns="prompts", values="error")
+            place = wide.columns.max() if reference == "largest" else 0
+            ratio = (wide[inside.idxmin()] / wide[place]).to_numpy()
+            points = pd.DataFrame({"r": r, "error": ratio})
+            draw_simulation(axis, points, "r", look, f"_{label}, simulated")
+    level(axis, 1.0)
+    axis.set_xscale("log")
+    log_y(axis)
+    axis.set_xlabel("interference r")
+    axis.set_ylabel("error of the best B < d, as a ratio")
+    axis.set_title("below 1: the small set wins")
+    axis.legend(loc="best")
+
+
+def _small_over(rows: pd.DataFrame, column: str, reference: str, d: int) -> float:
+    values = rows.set_index("prompts")[column]
+    small = values[(values.index > 0) & (values.index < d)].min()
+    return float(small / values[values.index.max() if reference == "largest" else 0])
+
+
+def small_sets(tables: Tables, threshold: float) -> Judgement:
+    table = tables.get("insight2_size")
+    d = tables.config("insight2_size")["block"]["dimension"]
+    simulated = table[table["model"] == "lsa"]
+    verdicts: dict[str, Verdict] = {}
+    for r, rows in simulated.groupby("interference"):
+        wide = rows.pivot_table(index="seed", columns="prompts", values="error")
+        means = wide.mean()
+        best = means[(means.index > 0) & (means.index < d)].idxmin()
+        verdicts[f"r={r:g}"] = beats(wide[best].to_numpy(), wide[wide.columns.max()].to_numpy())
+    ratios, best_at = [], []
+    for r, rows in table[table["model"] == "theory"].groupby("interference"):
+        curve = rows.set_index("prompts")["predicted"].dropna()
+        small = curve[(curve.index > 0) & (curve.index < d)]
+        ratios.append((float(r), float(small.min() / curve[curve.index.max()])))
+        best_at.append(f"{curve.idxmin() / d:.2f}")
+    won = [r for r, ratio in ratios if ratio < 1]
+    lost = [r for r, ratio in ratios if ratio > 1]
+    note = (
+        f"theory: the best B < d beats the largest B up to r={max(won, default=0):g}, loses "
+        f"from r={min(lost, default=float('nan')):g}; ratio {ratios[0][1]:.2g} at r={ratios[0][0]:g}, "
+        f"{ratios[-1][1]:.2g} at r={ratios[-1][0]:g}; best B/d from {best_at[0]} to {best_at[-1]}"
+    )
+    return judge_settings(verdicts, threshold, seeds_of(simulated), note)

@@ -1,0 +1,226 @@
+"""What a claim is and how a statistic over seeds becomes a verdict.
+
+A verdict compares an interval with a threshold: *holds* if the whole interval is on the claim's side,
+*fails* if it is wholly on the other side, *mixed* if it straddles the threshold or if the claim holds in
+some of its settings only, *not run* if its table is missing. Intervals have confidence 95 percent, so a
+true claim at its threshold is called failed with probability at most 2.5 percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from datadose.covariance import Array
+from datadose.files import read_table
+from datadose.reading import read_json
+
+Verdict: TypeAlias = Literal["holds", "fails", "mixed", "not run"]
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The measured side of a claim."""
+
+    value: float | None
+    interval: tuple[float, float] | None
+    seeds: int
+    verdict: Verdict
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One entry of the ledger: what the paper says, where it is tested and the function that judges it."""
+
+    id: str
+    paper: str
+    statement: str
+    setting: str
+    statistic: str
+    threshold: float | None
+    experiment: str
+    """The table it is judged from (a file stem in the results folder), or `theory`."""
+    judge: Callable[[Tables, float], Judgement] | None
+    test: str = ""
+    """The test that guards the same statement."""
+
+
+class Tables:
+    """The saved tables of a results folder, read on demand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[str, pd.DataFrame] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether the table ``name`` was saved."""
+        return (self.folder / f"{name}.csv").is_file()
+
+    def get(self, name: str) -> pd.DataFrame:
+        """The table ``name``."""
+        if name not in self._read:
+            self._read[name] = read_table(self.folder / f"{name}.csv")
+        return self._read[name]
+
+    def config(self, name: str) -> dict[str, Any]:
+        """The resolved configuration that made the table ``name``."""
+        config: dict[str, Any] = read_json(self.folder / f"{name}.json")["config"]
+        return config
+
+    def check(self, name: str, statistic: str) -> Array:
+        """The values of one statistic of one theorem check, one per seed."""
+        table = self.get("theorems")
+        chosen = table[(table["check"] == name) & (table["statistic"] == statistic)]
+        return np.asarray(chosen["value"], dtype=np.float64)
+
+
+def judge_all(claims: Sequence[Claim], tables: Tables) -> list[dict[str, Any]]:
+    """The ledger as a list of entries for JSON, in order."""
+    return [_entry(claim, _judge(claim, tables)) for claim in claims]
+
+
+def _judge(claim: Claim, tables: Tables) -> Judgement:
+    if claim.judge is None or claim.threshold is None:
+        return Judgement(None, None, 0, "not run", "its experiment belongs to a later release")
+    if claim.experiment != "theory" and not tables.has(claim.experiment):
+        return Judgement(None, None, 0, "not run", f"{claim.experiment}.csv is not in this results folder")
+    return claim.judge(tables, claim.threshold)
+
+
+def _entry(claim: Claim, judgement: Judgement) -> dict[str, Any]:
+    interval = None if judgement.interval is None else [_finite(x) for x in judgement.interval]
+    return {
+        "id": claim.id,
+        "paper": claim.paper,
+        "statement": claim.statement,
+        "setting": claim.setting,
+        "statistic": claim.statistic,
+        "threshold": claim.threshold,
+        "value": _finite(judgement.value),
+        "interval": interval,
+        "seeds": judgement.seeds,
+        "verdict": judgement.verdict,
+        "note": judgement.note,
+        "experiment": claim.experiment,
+        "test": claim.test,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(f"{value:.6g}")
+
+
+def decide(low: float, high: float, threshold: float, *, below: bool = True) -> Verdict:
+    """The verdict of an interval [low, high] on `statistic <= threshold` (or >= with ``below`` False)."""
+    if not below:
+        low, high, threshold = -high, -low, -threshold
+    if high <= threshold:
+        return "holds"
+    return "fails" if low > threshold else "mixed"
+
+
+def mean_interval(values: Array) -> tuple[float, float, float]:
+    """Mean and its two-sided 95 percent Student interval over seeds."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, float("-inf"), float("inf")
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    return mean, mean - half, mean + half
+
+
+def judge_mean(values: Array, threshold: float, *, below: bool = True, note: str = "") -> Judgement:
+    """Judge a mean over seeds against a threshold."""
+    mean, low, high = mean_interval(values)
+    verdict = decide(low, high, threshold, below=below)
+    return Judgement(mean, (low, high), len(values), verdict, note)
+
+
+def judge_worst(values: Array, threshold: float, *, below: bool = True, note: str = "") -> Judgement:
+    """Judge an identity on every seed: the worst value must keep the threshold (no sampling error)."""
+    worst = float(values.max() if below else values.min())
+    ends = (float(values.min()), float(values.max()))
+    return Judgement(worst, ends, len(values), decide(worst, worst, threshold, below=below), note)
+
+
+def judge_settings(verdicts: dict[str, Verdict], threshold: float, seeds: int, note: str = "") -> Judgement:
+    """Judge a claim over several settings: the share of settings where it holds, against ``threshold``.
+
+    *holds* if the share reaches the threshold, *fails* if the claim fails in every setting, else *mixed*;
+    the interval is the share counting undecided settings as failed and as held.
+    """
+    held = sum(v == "holds" for v in verdicts.values())
+    failed = sum(v == "fails" for v in verdicts.values())
+    total = len(verdicts)
+    share = (held / total, (total - failed) / total)
+    verdict: Verdict = "holds" if share[0] >= threshold else "fails" if failed == total else "mixed"
+    lost = ", ".join(f"{name} {v}" for name, v in verdicts.items() if v != "holds")
+    parts = [f"not in: {lost}" if lost and held else "", note]
+    return Judgement(share[0], share, seeds, verdict, "; ".join(p for p in parts if p))
+
+
+def judge_deviation(deviation: Array, sem: Array, seeds: int, threshold: float, note: str = "") -> Judgement:
+    """Judge the largest |relative deviation| over settings, each known up to a standard error.
+
+    The interval widens every deviation by a Bonferroni Student quantile, so it covers all settings at once
+    with probability 95 percent.
+    """
+    tail = 1 - (1 - CONFIDENCE) / (2 * len(deviation))
+    quantile = float(stats.t.ppf(tail, max(seeds - 1, 1)))
+    low = float((np.abs(deviation) - quantile * sem).max())
+    high = float((np.abs(deviation) + quantile * sem).max())
+    worst = float(np.abs(deviation).max())
+    return Judgement(worst, (max(low, 0.0), high), seeds, decide(low, high, threshold), note)
+
+
+def seeds_of(table: pd.DataFrame) -> int:
+    return int(table["seed"].nunique())
+
+
+def paired(first: Array, second: Array) -> Verdict:
+    """Whether ``first`` < ``second`` strictly, on average over paired seeds (a tie fails)."""
+    _, low, high = mean_interval(np.log(first / second))
+    if high < 0:
+        return "holds"
+    return "fails" if low >= 0 else "mixed"
+
+
+def both(*verdicts: Verdict) -> Verdict:
+    if all(v == "holds" for v in verdicts):
+        return "holds"
+    return "fails" if "fails" in verdicts else "mixed"
+
+
+def beats(first: Array, second: Array) -> Verdict:
+    """Whether ``first`` < ``second`` over paired seeds; NaN is a diverged run, which loses."""
+    lost, other = np.isnan(first), np.isnan(second)
+    if lost.all():
+        return "fails"
+    if other.all():
+        return "mixed" if lost.any() else "holds"
+    kept = ~(lost | other)
+    verdict: Verdict = paired(first[kept], second[kept]) if kept.sum() > 1 else "mixed"
+    return "mixed" if verdict == "holds" and lost.any() else verdict
+
+
+def by_seed(rows: pd.DataFrame, column: str = "error") -> Array:
+    return np.asarray(rows.sort_values("seed")[column], dtype=np.float64)
+
+
+def finite_mean(values: Array) -> float:
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def is_more(values: Array) -> Verdict:
+    """Whether the mean of paired differences is above zero."""
+    _, low, high = mean_interval(values)
+    if low > 0:
+        return "holds"
+    return "fails" if high <= 0 else "mixed"

@@ -1,0 +1,1 @@
+"""Does the selection pay on a real language model?"""

@@ -1,0 +1,34 @@
+"""The table of a study that was stopped or still goes on, from the cells that are finished.
+
+``python -m datadose.studies.llm_study OUT [PRESET]`` writes OUT/llm_study.csv and .json like the full
+run, which overwrites them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+from datadose.files import write_recorded_table
+from datadose.studies.llm_study.experiment import LlmStudy
+from datadose.studies.tables import Preset
+from datadose.sweep import Workers, kept_results
+from datadose.versions import versions
+
+
+def write_finished(out: Path, preset: Preset) -> tuple[int, int]:
+    """Write the table of the finished cells; returns how many there are, and how many in all."""
+    study = LlmStudy.preset(preset)
+    cells = study.prepare(out / ".cache", Workers())
+    results = kept_results(cells, out / ".cache")
+    config = {"name": "llm_study", "preset": preset, "config": asdict(study), "seeds": study.seeds}
+    record = {**config, "versions": versions(), "command": " ".join(sys.argv)}
+    write_recorded_table(out, "llm_study", study.table(results), record)
+    return sum(result is not None for result in results), len(results)
+
+
+if __name__ == "__main__":
+    done, total = write_finished(Path(sys.argv[1]), cast("Preset", (sys.argv[2:] or ["quick"])[0]))
+    print(f"{done} of {total} cells", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Does the planner find the right dose and the right stage?"""

@@ -1,0 +1,145 @@
+"""What the table of :mod:`datadose.studies.planner.stages` says of the planner.
+
+Rules for the choice of stage are compared on the best of what was measured; forecasts of errors and pass
+rates are compared with the measured ones.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+Arm: TypeAlias = Literal["none", "sft", "rl", "sft then rl"]
+ARMS: tuple[Arm, ...] = ("none", "sft", "rl", "sft then rl")
+RULES = ("planner", "paper", "always sft", "always rl", "always sft then rl")
+FORECAST = "forecast "
+"""How the panels begin that judge forecasts; the others judge the choice of stage."""
+COMBINATIONS = 16
+"""Rewards (2) times thinking steps (1 to 4) times lengths (short, long) that these panels go through."""
+_SHORT = 4
+"""Prompts count as short up to this many times the dimension (none is between 2 and 8 times)."""
+CLOSE_ERROR, CLOSE_PASS_RATE = 0.05, 0.05
+"""An arm is as good as the best if its error is within 5 percent, or its pass rate within 0.05, of it."""
+OFF = 0.2
+"""A forecast is off if it is further than a fifth of the measured value from it; a pass rate also by 0.05."""
+
+
+def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFrame:
+    """On the cases of the choice of stage, or of the forecasts: what rules pick and what it costs.
+
+    One row a case and rule: the arm that the rule picks, what was measured, and what it loses to the best.
+
+    ``loss`` is the error over the best arm's minus 1 (dense) or the best pass rate minus the arm's. The
+    paper's rule of thumb is RL within reach of the pretrained model (radius < 1), else SFT then RL.
+    """
+    rows = []
+    table = table[forecast_panels(table) == forecasts]
+    if "optimiser" in table:
+        table = table[table["optimiser"] != "adam"]
+    for panel, case in table.groupby("panel", sort=False):
+        reward, radius = case["reward"].iloc[0], float(case["spectral_radius"].iloc[0])
+        means = case.groupby("kind")[["error", "pass_rate"]].mean()
+        dense = reward == "dense"
+        best = means["error"].idxmin() if dense else means["pass_rate"].idxmax()
+        picks = {
+            "planner": case["recommended"].iloc[0],
+            "paper": "rl" if radius < 1 else "sft then rl",
+            **{f"always {arm}": arm for arm in ARMS[1:]},
+        }
+        for rule, arm in picks.items():
+            if dense:
+                loss = float(means["error"][arm] / means["error"][best] - 1)
+            else:
+                loss = float(means["pass_rate"][best] - means["pass_rate"][arm])
+            good = loss <= (CLOSE_ERROR if dense else CLOSE_PASS_RATE)
+            rows.append(
+                {
+                    "case": panel,
+                    "reward": reward,
+                    "radius": radius,
+                    "rule": rule,
+                    "arm": arm,
+                    "best": best,
+                    "loss": loss,
+                    "good": good,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def forecast_panels(table: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows belong to the cases of the forecasts."""
+    return table["panel"].str.startswith(FORECAST)
+
+
+def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a case of the forecasts, optimiser, stage and measure ("error" or "pass rate").
+
+    ``measured`` is the mean over runs, infinite if a run was lost; ``ratio`` is the forecast over it. SFT on
+    no demonstrations is left out: it is no stage.
+    """
+    rows = []
+    chosen = table[forecast_panels(table)]
+    chosen = chosen[(chosen["kind"] != "sft") | (chosen["demonstrations"] > 0)]
+    for keys, arm in chosen.groupby(["panel", "optimiser", "kind"], sort=False):
+        panel, optimiser, kind = (str(key) for key in keys)
+        first = arm.iloc[0]
+        about = {
+            "case": panel,
+            "reward": first["reward"],
+            "thinking_steps": int(first["steps"]),
+            "prompts": "short" if first["length"] < _SHORT * first["dimension"] else "long",
+            "optimiser": optimiser,
+            "stage": kind,
+        }
+        error = np.inf if arm["error"].isna().any() else float(arm["error"].mean())
+        rate = float(arm["pass_rate"].mean())
+        found = float(first["predicted"]), float(first["predicted_pass_rate"])
+        off = (
+            not np.isfinite(error) or abs(found[0] - error) > OFF * error,
+            abs(found[1] - rate) > max(OFF * rate, CLOSE_PASS_RATE),
+        )
+        for place, (measure, measured) in enumerate((("error", error), ("pass rate", rate))):
+            rows.append(
+                {
+                    **about,
+                    "measure": measure,
+                    "forecast": found[place],
+                    "measured": measured,
+                    "ratio": found[place] / measured if measured > 0 else np.nan,
+                    "off": off[place],
+                    "withheld": bool(first[("error_withheld", "pass_rate_withheld")[place]]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
+    """How good the forecasts are, one row a regime: the table of docs/derivations/planner.md.
+
+    A regime is a measure, a stage, a reward, one or more thinking steps, short or long prompts, and an
+    optimiser. Columns: ``shifts``, the ratio's ``median``, ``low`` (10 percent) and ``high`` (90 percent),
+    the share ``off``, and how many the plan withholds and the share ``off`` of those that it tells.
+    """
+    found = found.assign(chain=np.where(found["thinking_steps"] == 1, "1", "2 to 4"))
+    keys = ["measure", "optimiser", "reward", "stage", "chain", "prompts"]
+    rows = []
+    for names, part in found.groupby(keys, sort=True):
+        # A ratio of two pass rates that are next to nothing says nothing.
+        ratio = part["ratio"][np.isfinite(part["ratio"]) & (part["measured"] > CLOSE_PASS_RATE)]
+        told = part[~part["withheld"]]
+        rows.append(
+            {
+                **dict(zip(keys, names, strict=True)),
+                "shifts": len(part),
+                "median": ratio.median(),
+                "low": ratio.quantile(0.1),
+                "high": ratio.quantile(0.9),
+                "off": float(part["off"].mean()),
+                "withheld": int(part["withheld"].sum()),
+                "told_off": float(told["off"].mean()) if len(told) else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)

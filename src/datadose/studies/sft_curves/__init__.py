@@ -1,0 +1,1 @@
+"""Figures 1, 2 and 5: the error after SFT, simulated and predicted."""

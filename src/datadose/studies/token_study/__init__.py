@@ -1,0 +1,1 @@
+"""The same questions on a small language model of our own, trained on families of string tasks."""

@@ -1,0 +1,360 @@
+"""Claims on the token study, from token_study.csv: accuracy on test strings at rates chosen on validation.
+
+Every comparison is a difference of accuracies over paired seeds (one seed: one pretrained model, its pool
+and its draws) with a 95 percent Student interval; with three seeds these are wide, and a comparison whose
+interval holds zero is *mixed*. A claim over several comparisons gives the share of them that hold.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from datadose.covariance import Array
+from datadose.studies.ledger import (
+    CONFIDENCE,
+    Claim,
+    Judgement,
+    Tables,
+    Verdict,
+    decide,
+    judge_settings,
+    judge_worst,
+    mean_interval,
+)
+
+NAME = "token_study"
+_TEST = "tests/claims/test_token_study_claims.py"
+_BASELINES = ("random", "easiest", "nll", "band")
+Comparisons: TypeAlias = Mapping[str, Array]
+"""Name -> differences by seed; the claim says that each is positive."""
+
+
+def _accuracy(rows: pd.DataFrame, metric: str = "target", split: str = "test", **where: object) -> pd.Series:
+    """By seed, of the runs with these values; without a rate among them, at the chosen rate."""
+    chosen = (rows["split"] == split) & (rows["metric"] == metric) & rows["length"].isna()
+    if "rate" not in where:
+        chosen &= rows["chosen"]
+    for column, value in where.items():
+        chosen &= rows[column] == value
+    return rows[chosen].set_index("seed")["value"].sort_index()
+
+
+def _gap(first: pd.Series, second: pd.Series) -> Array:
+    return np.asarray((first - second).dropna(), dtype=np.float64)
+
+
+def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Tables, float], Judgement]:
+    """Judge that each difference is above 0; the note lists means and intervals."""
+
+    def judge(tables: Tables, threshold: float) -> Judgement:
+        table = tables.get(NAME)
+        verdicts: dict[str, Verdict] = {}
+        notes = []
+        for name, values in find(table).items():
+            mean, low, high = mean_interval(values)
+            verdicts[name] = "holds" if low > 0 else "fails" if high <= 0 else "mixed"
+            notes.append(f"{name} {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+        return judge_settings(verdicts, threshold, int(table["seed"].nunique()), "; ".join(notes))
+
+    return judge
+
+
+def _pretraining(table: pd.DataFrame) -> Comparisons:
+    T = {m: _accuracy(table, panel="pretraining", model=m) for m in ("absent", "rare", "balanced")}
+    return {
+        "balanced over rare": _gap(T["balanced"], T["rare"]),
+        "rare over absent": _gap(T["rare"], T["absent"]),
+    }
+
+
+def _latent(table: pd.DataFrame) -> Comparisons:
+    found = {}
+    rows = table[(table["panel"] == "activation") & (table["prompts"] > 0)]
+    for B in sorted(rows["prompts"].unique()):
+        T = {m: _accuracy(rows, model=m, prompts=B) for m in ("absent", "rare", "balanced")}
+        found[f"B={B} balanced over rare"] = _gap(T["balanced"], T["rare"])
+        found[f"B={B} rare over absent"] = _gap(T["rare"], T["absent"])
+    return found
+
+
+def _sizes(arm: str) -> Callable[[pd.DataFrame], Comparisons]:
+    def find(table: pd.DataFrame) -> Comparisons:
+        rows = table[(table["panel"] == "sft size") & (table["arm"] == arm)]
+        sizes = sorted(rows["prompts"].unique())
+        T = {B: _accuracy(rows, prompts=B) for B in sizes}
+        return {f"B={b} over {a}": _gap(T[b], T[a]) for a, b in itertools.pairwise(sizes)}
+
+    return find
+
+
+def _small_harms(table: pd.DataFrame) -> Comparisons:
+    rows = table[table["panel"] == "sft size"]
+    smallest = rows["prompts"].min()
+    base = _accuracy(table, panel="pretraining", model="rare")
+    return {
+        str(arm): _gap(base, _accuracy(rows, arm=arm, prompts=smallest))
+        for arm in sorted(rows["arm"].unique())
+    }
+
+
+def _forgetting_by_rate(table: pd.DataFrame) -> Comparisons:
+    """What the learning rate moves at the largest B, less what B moves at the smallest rate."""
+    rows = table[(table["panel"] == "sft size") & (table["arm"] == "equal steps")]
+    rates, sizes = sorted(rows["rate"].unique()), sorted(rows["prompts"].unique())
+
+    def known(B: int, rate: float) -> pd.Series:
+        return _accuracy(rows, "known", prompts=B, rate=rate)
+
+    by_size = (known(sizes[0], rates[0]) - known(sizes[-1], rates[0])).abs()
+    return {f"B={B}": _gap(known(B, rates[0]) - known(B, rates[-1]), by_size) for B in (sizes[0], sizes[-1])}
+
+
+def _selection(pool: str, metrics: Sequence[str], arm: str = "ours") -> Callable[[pd.DataFrame], Comparisons]:
+    def find(table: pd.DataFrame) -> Comparisons:
+        rows = table[(table["panel"] == "selectors") & (table["pool"] == pool)]
+        return {
+            f"{metric} over {other}": _gap(
+                _accuracy(rows, metric, arm=arm), _accuracy(rows, metric, arm=other)
+            )
+            for metric in metrics
+            for other in _BASELINES
+        }
+
+    return find
+
+
+def _contaminants(arm: str, below: bool) -> Callable[[Tables, float], Judgement]:
+    def judge(tables: Tables, threshold: float) -> Judgement:
+        table = tables.get(NAME)
+        rows = table[(table["panel"] == "selectors") & (table["pool"] == "contaminated")]
+        share = _accuracy(rows, "contaminants", "train", arm=arm)
+        return judge_worst(np.asarray(share, dtype=np.float64), threshold, below=below)
+
+    return judge
+
+
+def _replay(table: pd.DataFrame) -> Comparisons:
+    rows = table[table["panel"] == "replay"]
+    none, most = rows["share"].min(), rows["share"].max()
+    return {
+        str(pool): _gap(
+            _accuracy(rows, "known", pool=pool, share=most), _accuracy(rows, "known", pool=pool, share=none)
+        )
+        for pool in sorted(rows["pool"].unique())
+    }
+
+
+def _band(rows: pd.DataFrame, band: str, size: float, metric: str = "target") -> pd.Series:
+    return _accuracy(rows[rows["panel"] == "rl"], metric, arm=band, prompts=size)
+
+
+def _band_size(table: pd.DataFrame) -> float:
+    return float(table.loc[(table["panel"] == "rl") & (table["arm"] == "medium"), "prompts"].iloc[0])
+
+
+def _medium(table: pd.DataFrame) -> Comparisons:
+    size = _band_size(table)
+    medium = _band(table, "medium", size)
+    return {f"over {band}": _gap(medium, _band(table, band, size)) for band in ("easy", "hard")}
+
+
+def _numbers(table: pd.DataFrame) -> Comparisons:
+    sizes = sorted(table.loc[(table["panel"] == "rl") & (table["arm"] == "all"), "prompts"].unique())
+    base = _accuracy(table, panel="pretraining", model="rare")
+    few, many = (_band(table, "all", size) for size in (sizes[0], sizes[-1]))
+    return {
+        f"{sizes[-1]} over {sizes[0]} prompts": _gap(many, few),
+        f"untouched over {sizes[0]} prompts": _gap(base, few),
+    }
+
+
+def _unfiltered(tables: Tables, threshold: float) -> Judgement:
+    table = tables.get(NAME)
+    size = max(table.loc[(table["panel"] == "rl") & (table["arm"] == "all"), "prompts"])
+    gap = _gap(_band(table, "all", size), _band(table, "medium", _band_size(table)))
+    mean, low, high = mean_interval(gap)
+    return Judgement(mean, (low, high), len(gap), decide(low, high, threshold, below=False))
+
+
+def _stages(table: pd.DataFrame) -> Comparisons:
+    rows = table[table["panel"] == "stages"]
+    found = {}
+    for B in sorted(size for size in rows["prompts"].unique() if size):
+        both = _accuracy(rows, arm="sft-rl", prompts=B)
+        found[f"B={B} over SFT"] = _gap(both, _accuracy(rows, arm="sft", prompts=B))
+        found[f"B={B} over RL"] = _gap(both, _accuracy(rows, arm="rl", prompts=0))
+    return found
+
+
+_SETTING = (
+    "0.6M-parameter character Llama on five string families and sorting (T); post-training from the model "
+    "that saw T rarely; test strings with unseen letter multisets (sizes of the preset)"
+)
+_SHARE = (
+    f"share of comparisons above 0, each the mean difference in test accuracy over paired seeds with a "
+    f"{CONFIDENCE:.0%} Student interval"
+)
+
+
+def _claim(
+    name: str, paper: str, statement: str, where: str, judge: Callable[[pd.DataFrame], Comparisons]
+) -> Claim:
+    return Claim(
+        f"token-{name}",
+        paper,
+        statement,
+        f"{_SETTING}; {where}",
+        _SHARE,
+        1.0,
+        NAME,
+        _judge(judge),
+        f"{_TEST}::test_comparisons_hold_fail_or_stay_mixed",
+    )
+
+
+TOKEN_STUDY_CLAIMS = [
+    _claim(
+        "pretraining",
+        "Sec 7",
+        "Language model: the larger the share of T in pretraining, the better T.",
+        "T absent, rare, or as frequent as the others",
+        _pretraining,
+    ),
+    _claim(
+        "latent",
+        "Sec 7",
+        "Language model: training one new symbol's embedding brings out what pretraining taught: more of T "
+        "in the balanced model than in the rare one, and more there than where T is absent.",
+        "every other weight frozen, each number of examples B",
+        _latent,
+    ),
+    _claim(
+        "sft-more-steps",
+        "Insight 2 (contrast)",
+        "Language model: at equal steps, more clean SFT examples of T are better at every B.",
+        "fresh examples of T, each B against the one before",
+        _sizes("equal steps"),
+    ),
+    _claim(
+        "sft-more-epochs",
+        "Insight 2 (contrast)",
+        "Language model: at equal epochs, more clean SFT examples of T are better at every B.",
+        "fresh examples of T, each B against the one before",
+        _sizes("equal epochs"),
+    ),
+    _claim(
+        "sft-few",
+        "ours",
+        "Language model: SFT on the smallest set of T makes T worse than no SFT.",
+        "smallest B, equal steps and equal epochs",
+        _small_harms,
+    ),
+    _claim(
+        "forgetting",
+        "ours",
+        "Language model: at equal steps, forgetting moves more with the learning rate than with B.",
+        "loss of the known families from the smallest to the largest rate, less their change from the "
+        "smallest to the largest B at the smallest rate",
+        _forgetting_by_rate,
+    ),
+    _claim(
+        "selection-clean",
+        "Insight 1",
+        "Language model: `select` beats random, easiest, raw-NLL and perplexity-band choice of as many rows "
+        "on T, clean pool.",
+        "pool of T and known families, all right",
+        _selection("clean", ("target",)),
+    ),
+    _claim(
+        "selection-contaminated",
+        "Insight 1",
+        "Language model: `select` with a verifier beats the same choices on T, a quarter of the pool "
+        "contaminated.",
+        "pool with wrong answers on T and interfering rows",
+        _selection("contaminated", ("target",)),
+    ),
+    _claim(
+        "selection-keeps",
+        "ours",
+        "Language model: `select` with a verifier also keeps the known families better than the same "
+        "choices, a quarter of the pool contaminated.",
+        "pool with wrong answers on T and interfering rows, accuracy on the known families",
+        _selection("contaminated", ("known",)),
+    ),
+    _claim(
+        "selection-unverified",
+        "ours",
+        "Language model: `select` without a verifier beats the same choices on T, a quarter of the pool "
+        "contaminated.",
+        "pool with wrong answers on T and interfering rows; rows' own completions are taken for right",
+        _selection("contaminated", ("target",), "ours-unverified"),
+    ),
+    *(
+        Claim(
+            f"token-contaminants-{arm}",
+            "ours",
+            statement,
+            f"{_SETTING}; contaminated pool",
+            "share of contaminants among the chosen rows, worst seed",
+            threshold,
+            NAME,
+            _contaminants(arm, below),
+            f"{_TEST}::test_contaminants_are_judged_by_the_worst_seed",
+        )
+        for arm, below, threshold, statement in (
+            ("nll", False, 0.9, "Language model: the rows with the largest raw NLL are contaminants."),
+            ("ours", True, 0.05, "Language model: `select` with a verifier takes hardly any contaminant."),
+            (
+                "ours-unverified",
+                True,
+                0.25,
+                "Language model: without a verifier, `select` takes no larger share of contaminants than "
+                "the pool has.",
+            ),
+        )
+    ),
+    _claim(
+        "replay",
+        "ours",
+        "Language model: replaying the pretraining mixture in SFT keeps the known families better.",
+        "largest share of replay against none, on T alone and on T with interfering rows",
+        _replay,
+    ),
+    _claim(
+        "rl-medium",
+        "Finding 3",
+        "Language model: GRPO on prompts of medium pass rate beats easy and hard ones.",
+        "as many prompts of each band as there are, up to the same number",
+        _medium,
+    ),
+    _claim(
+        "rl-number",
+        "Finding 3",
+        "Language model: GRPO needs many prompts: the most beat the fewest, which fall below no RL.",
+        "unfiltered prompts, equal steps",
+        _numbers,
+    ),
+    Claim(
+        "token-rl-unfiltered",
+        "Finding 3",
+        "Language model: GRPO on many unfiltered prompts does as well as on medium ones (to 0.02).",
+        f"{_SETTING}; the largest unfiltered set against the medium band",
+        f"difference in test accuracy over paired seeds, {CONFIDENCE:.0%} Student interval",
+        -0.02,
+        NAME,
+        _unfiltered,
+        f"{_TEST}::test_unfiltered_prompts_may_lose_a_little",
+    ),
+    _claim(
+        "sft-then-rl",
+        "ours",
+        "Language model: SFT and then RL beats either alone at the same compute.",
+        "each number of demonstrations; a sampled token counts 1, a trained one 3",
+        _stages,
+    ),
+]

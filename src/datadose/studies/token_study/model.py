@@ -1,0 +1,228 @@
+"""The study's language model: a small Llama with one token a character, pretraining and what is measured.
+
+Loss and accuracy are on the completion and the end token alone, given the prompt, in every stage. A
+completion is right if every token of it is the most probable one given the right ones before it: that is the
+same as greedy decoding giving exactly this text, and needs one forward pass.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datadose.errors import require_extra
+from datadose.llm.cache import content_digest
+from datadose.studies.token_study.language import (
+    FAMILIES,
+    FRESH,
+    LETTERS,
+    MARK,
+    Example,
+    draw_examples,
+    mixture,
+)
+from datadose.sweep import code_digest
+
+PAD, END = "<pad>", "<eos>"
+VOCABULARY = {token: i for i, token in enumerate([PAD, END, *LETTERS, *FAMILIES, FRESH, MARK, ":", "="])}
+CONTEXT = 64
+IGNORED = -100
+"""Label of positions without loss."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of the decoder; the default has 0.6 million parameters."""
+
+    width: int = 128
+    layers: int = 3
+    heads: int = 4
+    hidden: int = 344
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How a model is made: share of T, size, steps of Muon (matrices) and AdamW (the rest), seed."""
+
+    target_share: float
+    size: Size = Size()
+    steps: int = 1000
+    batch: int = 128
+    muon_rate: float = 0.02
+    adam_rate: float = 3e-3
+    warmup: int = 50
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as tokens, right-padded: inputs and labels (N, T), labels IGNORED outside the completion."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def at(self, index: Tensor | NDArray[Any] | slice) -> Tokens:
+        """These rows, without columns that are padding in all of them."""
+        inputs, labels = self.inputs[index], self.labels[index]
+        longest = int((inputs != VOCABULARY[PAD]).sum(dim=1).max())
+        return Tokens(inputs[:, :longest], labels[:, :longest])
+
+
+def token_ids(text: str) -> list[int]:
+    """The tokens of a text, one a character."""
+    return [VOCABULARY[character] for character in text]
+
+
+def answer_ids(completion: str) -> list[int]:
+    """The tokens of a completion with the end token."""
+    return [*token_ids(completion), VOCABULARY[END]]
+
+
+def encode(examples: Sequence[Example]) -> Tokens:
+    """Prompts and completions with the end token, as training and scoring see them."""
+    return pad_rows([(token_ids(prompt), answer_ids(completion)) for prompt, completion in examples])
+
+
+def pad_rows(rows: Sequence[tuple[list[int], list[int]]]) -> Tokens:
+    """Token ids of prompts and completions as one batch."""
+    longest = max(len(prompt) + len(completion) for prompt, completion in rows)
+    inputs = torch.full((len(rows), longest), VOCABULARY[PAD])
+    labels = torch.full((len(rows), longest), IGNORED)
+    for i, (prompt, completion) in enumerate(rows):
+        end = len(prompt) + len(completion)
+        inputs[i, :end] = torch.tensor([*prompt, *completion])
+        labels[i, len(prompt) : end] = torch.tensor(completion)
+    return Tokens(inputs, labels)
+
+
+def new_tokenizer() -> Any:
+    """A fast tokenizer with one token a character and no chat template."""
+    require_extra("llm", "transformers", "tokenizers")
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
+
+    tokenizer: Any = Tokenizer(models.WordLevel(VOCABULARY, unk_token=PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, model_max_length=CONTEXT
+    )
+
+
+def new_model(size: Size, seed: int) -> Any:
+    """An untrained decoder with its own output layer, so that a symbol's embedding moves inputs alone."""
+    require_extra("llm", "transformers")
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
+
+    config = LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=size.width,
+        intermediate_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=False,
+        pad_token_id=VOCABULARY[PAD],
+        eos_token_id=VOCABULARY[END],
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def load_model(path: str | Path) -> Any:
+    """The model saved in a folder, in float32."""
+    require_extra("llm", "transformers")
+    from transformers import LlamaForCausalLM  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    torch.set_num_threads(1)
+    return LlamaForCausalLM.from_pretrained(str(path), local_files_only=True)
+
+
+def completion_loss(model: Any, tokens: Tokens) -> Tensor:
+    """Mean cross-entropy over completion tokens, nats, a scalar."""
+    logits = model(input_ids=tokens.inputs, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), tokens.labels[:, 1:].flatten(), ignore_index=IGNORED
+    )
+
+
+def right(model: Any, tokens: Tokens, chunk: int = 512) -> NDArray[np.bool_]:
+    """Whether greedy decoding gives each row's completion, (N,)."""
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(tokens), chunk):
+            part = tokens.at(slice(start, start + chunk))
+            best = model(input_ids=part.inputs, use_cache=False).logits[:, :-1].argmax(dim=-1)
+            labels = part.labels[:, 1:]
+            found.append(((best == labels) | (labels == IGNORED)).all(dim=1).numpy())
+    return np.concatenate(found)
+
+
+def pretrained_folder(pretraining: Pretraining, folder: Path) -> Path:
+    """Where the model lives; the name holds a digest of everything that made it and of the code."""
+    name = content_digest([asdict(pretraining), code_digest()])[:16]
+    return folder / f"token-{pretraining.target_share:g}-{pretraining.seed}-{name}"
+
+
+def pretrain(pretraining: Pretraining, path: str) -> str:
+    """Make the model and save it with its tokenizer in the folder ``path``, whole or not at all."""
+    torch.set_num_threads(1)
+    model = new_model(pretraining.size, pretraining.seed)
+    model.train()
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    inside = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in inside]
+    optimisers: list[Any] = [
+        torch.optim.Muon(matrices, lr=pretraining.muon_rate, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=pretraining.adam_rate, weight_decay=0.0),
+    ]
+
+    def scale(step: int) -> float:
+        return min(1.0, (step + 1) / pretraining.warmup) * (1 - step / pretraining.steps)
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, scale) for o in optimisers]
+    for step in range(pretraining.steps):
+        for loss in _batch_losses(model, pretraining, step):
+            loss.backward()  # type: ignore[no-untyped-call]
+        for optimiser, schedule in zip(optimisers, schedules, strict=True):
+            optimiser.step()
+            optimiser.zero_grad()
+            schedule.step()
+    _save(model, Path(path))
+    return path
+
+
+def _batch_losses(model: Any, pretraining: Pretraining, step: int, parts: int = 4) -> Iterator[Tensor]:
+    """The step's batch in parts of similar length (less padding); their sum is the mean loss."""
+    rng = np.random.default_rng([pretraining.seed, 1, step])
+    examples = draw_examples(rng, pretraining.batch, mixture(pretraining.target_share))
+    examples.sort(key=lambda e: len(e[0]))
+    tokens = encode(examples)
+    total = int((tokens.labels != IGNORED).sum())
+    for rows in np.array_split(np.arange(len(examples)), parts):
+        part = tokens.at(rows)
+        yield completion_loss(model, part) * (int((part.labels != IGNORED).sum()) / total)
+
+
+def _save(model: Any, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(str(temporary))
+    new_tokenizer().save_pretrained(str(temporary))
+    shutil.rmtree(path, ignore_errors=True)
+    temporary.replace(path)
