@@ -171,10 +171,7 @@ def _reward_verifier(stage: Stage, name: str | None) -> Verifier | None:
         if name is not None:
             reject("verifier", name, "none for stage sft")
         return None
-    if name is None:
-        allowed = "a verifier for stage rl: exact, last-number, reasoning-gym or module:function"
-        reject("verifier", "none", allowed)
-    return load_verifier(name)
+    return load_verifier(name, "for stage rl")
 
 
 def _check_rows(rows: Sequence[Row], model: LanguageModel, config: PosttrainConfig) -> None:

@@ -204,11 +204,9 @@ def _verifier(name: str | None, sampling: Sampling, completions: Path | None) ->
     """The verifier, once the requests fit together."""
     if completions is not None and sampling.samples:
         reject("samples", sampling.samples, "0 with completions made elsewhere: none are drawn then")
-    if name is None and (sampling.samples or completions is not None):
-        what = "samples" if sampling.samples else "completions"
-        allowed = f"a verifier with {what}: exact, last-number, reasoning-gym or module:function"
-        reject("verifier", "none", allowed)
-    return None if name is None else load_verifier(name)
+    if name is None and completions is None and not sampling.samples:
+        return None
+    return load_verifier(name, "with samples" if sampling.samples else "with completions")
 
 
 class _Run:

@@ -88,18 +88,22 @@ def is_fixed(verifier: Verifier) -> bool:
     return verifier in (exact, last_number)
 
 
-def load_verifier(name: str) -> Verifier:
+def load_verifier(name: str | None, purpose: str = "") -> Verifier:
     """The verifier of that name, or the function ``module:function``; the working directory is searched too.
 
-    Raises InputError: no such name, module or function, a module that cannot be imported, no callable.
+    Raises InputError: no name (``purpose`` is what it is needed for), no such name, module or function, a
+    module that cannot be imported, no callable.
     """
+    known = f"{', '.join(VERIFIERS)} or module:function"
+    if name is None:
+        reject("verifier", "none", f"a verifier {purpose}: {known}")
     if name == "reasoning-gym":
         require_extra("llm", "reasoning_gym")
     if name in VERIFIERS:
         return VERIFIERS[name]
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name):
-        reject("verifier", name, f"{', '.join(VERIFIERS)} or module:function")
+        reject("verifier", name, known)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from datadose.errors import InputError, reject
+from datadose.errors import reject
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import (
     Indices,
@@ -129,7 +129,6 @@ def _select(pool: Usable, target: Usable, reference: Usable | None, config: Sele
     if reference is not None and config.replay:
         chosen = np.concatenate([sft, rl, control_sft, control_rl])
         replay = _replay(reference, target.scores, hashes[chosen], len(sft), config)
-    _require_disjoint(hashes, sft, rl)
     return Selection(
         sft=sft,
         rl=rl,
@@ -280,17 +279,6 @@ def _replay(
             "that are neither the target's nor in another set",
         )
     return np.sort(stream(config.seed, "replay").choice(rows, count, replace=False))
-
-
-def _require_disjoint(hashes: NDArray[np.int64], sft: Indices, rl: Indices) -> None:
-    """The promise of the issue, checked at the end: no question twice, within or across the sets."""
-    found, counts = np.unique(hashes[np.concatenate([sft, rl])], return_counts=True)
-    if (counts > 1).any():
-        raise InputError(
-            "scores",
-            f"{int((counts > 1).sum())} questions of {len(found)} twice",
-            "each question in one set once",
-        )
 
 
 def _few_aligned(funnel: Funnel) -> list[str]:
