@@ -12,7 +12,7 @@ import contextlib
 import io
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -127,10 +127,10 @@ def posttrain(
     if (found := _earlier_result(out, setting)) is not None:
         return found
     write_json(out / "setting.json", setting)
-    record = _Record(progress, config.steps, config.stage)
+    record = _Record(config, rows, check, progress)
     kind = "adapter" if config.lora_rank else "model"
     with _silence(), _disk_errors(out):
-        trainer = _trainer(loaded, rows, check, config, out, record)
+        trainer = _trainer(loaded, out, record)
         trainer.train(resume_from_checkpoint=last_checkpoint(out / "checkpoints"))
         trainer.model.save_pretrained(out / kind)
         loaded.tokenizer.save_pretrained(out / kind)
@@ -210,37 +210,37 @@ def _earlier_result(out: Path, setting: dict[str, Any]) -> dict[str, Any] | None
 
 @dataclass
 class _Record:
-    """What a run tells while it goes on."""
+    """A run while it goes on: what it is made of, and what the verifier could not judge."""
 
+    config: PosttrainConfig
+    rows: Sequence[Row]
+    check: Verifier | None
     progress: Report
-    steps: int
-    stage: Stage
     verifier_errors: dict[str, int] = field(default_factory=dict)
 
     def step(self, step: int, logs: dict[str, Any]) -> None:
         """RunError at the first number that is not finite."""
+        stage = self.config.stage
         for name in ("loss", "grad_norm"):
             if name in logs and not math.isfinite(float(logs[name])):
-                msg = f"{self.stage}: {name} is {logs[name]} at step {step}; a smaller learning rate may help"
+                msg = f"{stage}: {name} is {logs[name]} at step {step}; a smaller learning rate may help"
                 raise RunError(msg)
-        self.progress(f"posttrain {self.stage} (steps)", step, self.steps)
+        self.progress(f"posttrain {stage} (steps)", step, self.config.steps)
 
-    def reward(self, check: Verifier, completion: str, row: Row) -> float:
-        """1 if the completion passes."""
-        passed, trouble = judge(check, completion, {**row.columns, "answer": row.answer})
-        if trouble is not None:
-            self.verifier_errors[trouble] = self.verifier_errors.get(trouble, 0) + 1
-        return float(passed is True)
+    def rewards(self, completions: list[Any], place: list[int], **_: Any) -> list[float | None]:
+        """1 for each completion of the row at ``place`` that passes."""
+        assert self.check is not None
+        found: list[float | None] = []
+        for completion, row in zip(completions, (self.rows[i] for i in place), strict=True):
+            text = completion if isinstance(completion, str) else str(completion[0]["content"])
+            passed, trouble = judge(self.check, text, {**row.columns, "answer": row.answer})
+            if trouble is not None:
+                self.verifier_errors[trouble] = self.verifier_errors.get(trouble, 0) + 1
+            found.append(float(passed is True))
+        return found
 
 
-def _trainer(
-    model: LanguageModel,
-    rows: Sequence[Row],
-    check: Verifier | None,
-    config: PosttrainConfig,
-    out: Path,
-    record: _Record,
-) -> Any:
+def _trainer(model: LanguageModel, out: Path, record: _Record) -> Any:
     from datasets import Dataset  # noqa: PLC0415 - optional, and slow to import
     from peft import LoraConfig  # noqa: PLC0415
     from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
@@ -248,6 +248,7 @@ def _trainer(
     from trl.trainer.sft_config import SFTConfig  # noqa: PLC0415
     from trl.trainer.sft_trainer import SFTTrainer  # noqa: PLC0415
 
+    config, rows = record.config, record.rows
     common = _arguments(config, out, cuda=model.device.type == "cuda")
     lora = None
     if config.lora_rank:
@@ -265,7 +266,7 @@ def _trainer(
         "peft_config": lora,
         "callbacks": [_callback(record)],
     }
-    if check is None:
+    if record.check is None:
         pairs = [{"prompt": row.prompt, "completion": row.completion} for row in rows]
         supervised = SFTConfig(**common, max_length=model.context_length, completion_only_loss=True)
         return SFTTrainer(args=supervised, train_dataset=Dataset.from_list(pairs), **shared)
@@ -277,8 +278,7 @@ def _trainer(
     )
     # The verifier gets the row as it was read; datasets would cast its columns.
     prompts = Dataset.from_list([{"prompt": row.prompt, "place": place} for place, row in enumerate(rows)])
-    reward = _reward_function(rows, check, record)
-    return GRPOTrainer(args=args, train_dataset=prompts, reward_funcs=reward, **shared)
+    return GRPOTrainer(args=args, train_dataset=prompts, reward_funcs=record.rewards, **shared)
 
 
 def _arguments(config: PosttrainConfig, out: Path, *, cuda: bool) -> dict[str, Any]:
@@ -302,16 +302,6 @@ def _arguments(config: PosttrainConfig, out: Path, *, cuda: bool) -> dict[str, A
         "save_steps": config.checkpoint_every or 1,
         "save_total_limit": 1,
     }
-
-
-def _reward_function(
-    rows: Sequence[Row], check: Verifier, record: _Record
-) -> Callable[..., list[float | None]]:
-    def passes(completions: list[Any], place: list[int], **_: Any) -> list[float | None]:
-        texts = [c if isinstance(c, str) else str(c[0]["content"]) for c in completions]
-        return [record.reward(check, text, rows[i]) for text, i in zip(texts, place, strict=True)]
-
-    return passes
 
 
 def _callback(record: _Record) -> Any:
