@@ -16,8 +16,7 @@ import pytest
 
 from datadose.errors import InputError, RunError
 from datadose.studies.tables import TwoBlock, curve_cell
-from datadose.sweep import Cell, Workers, code_digest, run_cells
-from datadose.versions import numerical_versions
+from datadose.sweep import Cell, Workers, run_cells
 
 ONE, TWO = Workers(1), Workers(2)
 
@@ -100,26 +99,6 @@ def test_only_changed_arguments_are_computed(tmp_path: Path) -> None:
     cells = [*_squares(log, 3), Cell(logged_square, {"x": 3.5, "log": str(log)})]
     assert _run(cells, tmp_path / "cache") == [0.0, 1.0, 4.0, 12.25]
     assert log.read_text().split()[4:] == ["3.5"]
-
-
-def test_other_source_code_does_not_see_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = tmp_path / "log"
-    _run(_squares(log), tmp_path / "cache")
-    monkeypatch.setattr("datadose.cell_cache.code_digest", lambda: "another")
-    _run(_squares(log), tmp_path / "cache")
-    assert _executions(log) == 8
-
-
-def test_other_library_versions_do_not_see_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = code_digest()
-    monkeypatch.setattr(
-        "datadose.cell_cache.numerical_versions", lambda: {**numerical_versions(), "numpy": "2.0.0"}
-    )
-    code_digest.cache_clear()
-    try:
-        assert code_digest() != before
-    finally:
-        code_digest.cache_clear()
 
 
 def _cut(path: Path) -> None:

@@ -4,53 +4,39 @@ joblib's disk cache would unpickle whatever a results folder holds. Here a resul
 None, lists, dicts with text keys), so that a folder from anybody can be continued; floats come back bit by
 bit. A file holds the sha256 of its content: one that was cut or changed is dropped, and its cell runs again.
 
-The key of a result is its function and that one's source, its arguments (by joblib's hash), our numerical
-source and the versions of the libraries that compute: results never outlive the code that made them.
+The key of a result is its function, its arguments (by joblib's hash) and the code and library versions that
+these depend on (:mod:`~datadose.dependencies`): results never outlive the code that made them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
 
+from datadose.dependencies import code_digest
 from datadose.errors import RunError
 from datadose.files import write_atomic
-from datadose.versions import numerical_versions
-
-_PRESENTATION = ("cli/", "progress.py", "figures", "report.py", "claims", "templates", "explore")
-
-
-@cache
-def code_digest() -> str:
-    """A digest of all code that numbers depend on: our source (presentation left out) and the libraries."""
-    root = Path(__file__).parent
-    digest = hashlib.sha256(json.dumps(numerical_versions()).encode())
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root).as_posix()
-        if not relative.startswith(_PRESENTATION):
-            digest.update(relative.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+from datadose.workers import run_one
 
 
 class CellCache:
     """The results under ``folder``; ``damaged`` lists the files that were dropped."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / code_digest()
+        self.folder = folder
         self.damaged: list[Path] = []
 
     def path(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Path:
         """The file of a call's result."""
+        code = code_digest(function, arguments, run_one)
         name = f"{function.__module__}.{function.__qualname__}"
-        return self.folder / name / f"{joblib.hash([_source(function), arguments])}.json"
+        return self.folder / name / f"{joblib.hash([code, arguments])}.json"
 
     def read(self, path: Path) -> tuple[Any, ...]:
         """``(result,)`` as :meth:`write` returned it, or ``()`` if there is none that is whole."""
@@ -83,15 +69,6 @@ class CellCache:
     def _digest(path: Path, content: bytes) -> bytes:
         # With the name, so that a file copied over another one is noticed too.
         return hashlib.sha256(f"{path.parent.name}/{path.name}\n".encode() + content).hexdigest().encode()
-
-
-@cache
-def _source(function: Callable[..., Any]) -> str:
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        # Typed into an interpreter.
-        return repr(function.__code__.co_code)
 
 
 def _plain(value: Any) -> Any:

@@ -107,7 +107,7 @@ _NO_JSON: tuple[tuple[type[Exception], str, str], ...] = (
     (KeyError, "the key {} twice", "each key of an object once"),
     (RecursionError, "nested too deep", "JSON that is nested less deep"),
     (UnicodeEncodeError, "half a character", "whole characters in JSON texts"),
-    (ValueError, "a number of too many digits", "shorter numbers"),
+    (ValueError, "a number of too many digits", "numbers below 4,300 digits"),
 )
 """What is raised while JSON is read, what was found then, and what is allowed: the first that fits."""
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datadose.cell_cache import CellCache, code_digest
+from datadose.cell_cache import CellCache
 from datadose.errors import RunError
 from datadose.printing import note
 from datadose.progress import cell_progress
 from datadose.workers import BACKENDS, Backend, Call, Workers, finished_calls
 
-__all__ = ["BACKENDS", "Backend", "Cell", "Workers", "code_digest", "kept_results", "run_calls", "run_cells"]
+__all__ = ["BACKENDS", "Backend", "Cell", "Workers", "kept_results", "run_calls", "run_cells"]
 
 
 @dataclass(frozen=True)

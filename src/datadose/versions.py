@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import sys
+from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 
 from datadose._version import __version__
 
-_NUMERICAL = ("numpy", "scipy", "torch")
 _LANGUAGE_MODELS = ("transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "reasoning-gym")
 
 
@@ -16,18 +18,34 @@ def versions() -> dict[str, str]:
     return {
         "datadose": __version__,
         "python": platform.python_version(),
-        **_installed(*_NUMERICAL, "joblib", "pandas", "matplotlib"),
+        **_installed("numpy", "scipy", "torch", "joblib", "pandas", "matplotlib"),
         "machine": f"{platform.system()} {platform.machine()}",
     }
 
 
-def numerical_versions() -> dict[str, str]:
-    """The libraries whose version may change a number, and the machine kind."""
+def library_versions(imported: Iterable[str]) -> dict[str, str]:
+    """What besides its code a number may depend on.
+
+    Returns the versions of the libraries whose modules are ``imported`` (top-level names) and of those that
+    these call, the Python version and the machine kind.
+    """
+    names = {name for name in imported if name not in sys.stdlib_module_names}
+    if not names.isdisjoint(("scipy", "pandas", "torch")):
+        names.add("numpy")
+    if not names.isdisjoint(_LANGUAGE_MODELS):
+        names.update(_LANGUAGE_MODELS)
+    found = _installed(*names)
+    if unknown := names - found.keys():
+        # Slow, for the few that are distributed under another name than they are imported by.
+        found |= _installed(*(one for name in unknown for one in _distributions().get(name, ())))
     return {
+        **dict(sorted(found.items())),
         "python": ".".join(platform.python_version_tuple()[:2]),
-        **_installed(*_NUMERICAL, "pandas", *_LANGUAGE_MODELS),
         "machine": f"{platform.system()} {platform.machine()}",
     }
+
+
+_distributions = cache(metadata.packages_distributions)
 
 
 def _installed(*names: str) -> dict[str, str]:

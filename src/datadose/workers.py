@@ -63,7 +63,8 @@ def finished_calls(calls: Sequence[Call], workers: Workers) -> Iterator[tuple[in
         yield from _on_joblib(calls, workers)
 
 
-def _run_one(place: int, function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, Any]:
+def run_one(place: int, function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, Any]:
+    """``place`` and the result of a call; its bits depend on the number of threads, which is one."""
     with threadpool_limits(1):
         if "torch" in sys.modules:
             # torch keeps a thread count of its own; its sums depend on it.
@@ -72,7 +73,7 @@ def _run_one(place: int, function: Callable[..., Any], arguments: dict[str, Any]
 
 
 def _on_joblib(calls: Sequence[Call], workers: Workers) -> Iterator[tuple[int, Any]]:
-    tasks = (joblib.delayed(_run_one)(place, *call) for place, call in enumerate(calls))
+    tasks = (joblib.delayed(run_one)(place, *call) for place, call in enumerate(calls))
     with _joblib_backend(workers, len(calls)) as jobs:
         try:
             yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(tasks)
@@ -142,7 +143,7 @@ def _dask_client(workers: Workers) -> Iterator[Any]:
 def _on_ray(calls: Sequence[Call], workers: Workers) -> Iterator[tuple[int, Any]]:
     """By Ray's own tasks: joblib's backend for Ray returns nothing before everything is finished."""
     with _ray(workers) as ray:
-        task = ray.remote(num_cpus=1, max_retries=0)(_run_one)
+        task = ray.remote(num_cpus=1, max_retries=0)(run_one)
         waiting = [task.remote(place, *call) for place, call in enumerate(calls)]
         try:
             while waiting:

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from datadose.studies.registry import CLAIMS
 
 from datadose.files import write_table
 from datadose.studies.ledger import (
-    Claim,
-    Judgement,
     Tables,
-    Verdict,
     decide,
     judge_all,
     judge_deviation,
@@ -24,7 +22,7 @@ from datadose.studies.ledger import (
     judge_worst,
     mean_interval,
 )
-from datadose.studies.registry import CLAIMS
+from datadose.studies.study import Claim, Judgement, Verdict
 
 ROOT = Path(__file__).parents[2]
 PROMISED_KEYS = [

@@ -19,6 +19,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_reproduce(commands: Any) -> None:
+    from datadose.studies.index import GROUPS, NAMES
+
     parser = add_command(
         commands,
         "reproduce",
@@ -31,8 +33,7 @@ def _add_reproduce(commands: Any) -> None:
         "targets",
         nargs="*",
         default=["all"],
-        help="fig1 fig2 fig3 gpt_data fig4 fig4map fig5 planner planner_stages claims, insights, all, "
-        "token_study, llm_study",
+        help=f"{', '.join(NAMES)}; or several of them: {', '.join(GROUPS)}",
     )
     parser.add_argument("--preset", default="quick", help="smoke, quick, small (GPT only) or paper")
     parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
@@ -105,14 +106,17 @@ def _train(arguments: argparse.Namespace, _: str) -> None:
     from datadose.configs import load_config
     from datadose.progress import step_progress
     from datadose.stages.config import TrainConfig
+    from datadose.stages.distributed import joined
     from datadose.stages.pipeline import run_pipeline
 
     config = load_config(arguments.config, TrainConfig)
     out = arguments.out or Path("runs") / arguments.config.stem
-    with step_progress() as progress:
+    with joined("cpu") as processes, step_progress() as progress:
         result = run_pipeline(
             config, out, folder=arguments.config.parent, resume=arguments.resume, progress=progress
         )
+    if not processes.first:
+        return
     rows = []
     for report in result["stages"]:
         for i, k in enumerate(report["thinking_steps"]):

@@ -1,4 +1,4 @@
-"""HTML pages that hold everything they show, from the package's templates."""
+"""A page that holds everything it shows: style and script are inside, nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 

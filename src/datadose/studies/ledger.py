@@ -8,94 +8,37 @@ true claim at its threshold is called failed with probability at most 2.5 percen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from datadose.covariance import Array
-from datadose.files import read_table
-from datadose.reading import read_json
+from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 
-Verdict: TypeAlias = Literal["holds", "fails", "mixed", "not run"]
 CONFIDENCE = 0.95
+PAIRED_SHARE = f"share of settings where it holds, each at {CONFIDENCE:.0%} confidence over paired seeds"
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """The measured side of a claim."""
-
-    value: float | None
-    interval: tuple[float, float] | None
-    seeds: int
-    verdict: Verdict
-    note: str = ""
+def judge_all(studies: Iterable[Study[Any]], folder: Path) -> list[dict[str, Any]]:
+    """The ledger as entries for JSON: the claims of ``studies``, judged from the tables in ``folder``."""
+    return [
+        _entry(claim, saved.study, _judge(claim, saved))
+        for saved in (Saved(study, folder) for study in studies)
+        for claim in saved.study.claims
+    ]
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One entry of the ledger: what the paper says, where it is tested and the function that judges it."""
-
-    id: str
-    paper: str
-    statement: str
-    setting: str
-    statistic: str
-    threshold: float | None
-    experiment: str
-    """The table it is judged from (a file stem in the results folder), or `theory`."""
-    judge: Callable[[Tables, float], Judgement] | None
-    test: str = ""
-    """The test that guards the same statement."""
+def _judge(claim: Claim, saved: Saved[Any]) -> Judgement:
+    if saved.study.experiment is not None and not saved.exists:
+        return Judgement(None, None, 0, "not run", f"{saved.study.name}.csv is not in this results folder")
+    return claim.judge(saved, claim.threshold)
 
 
-class Tables:
-    """The saved tables of a results folder, read on demand."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._read: dict[str, pd.DataFrame] = {}
-
-    def has(self, name: str) -> bool:
-        """Whether the table ``name`` was saved."""
-        return (self.folder / f"{name}.csv").is_file()
-
-    def get(self, name: str) -> pd.DataFrame:
-        """The table ``name``."""
-        if name not in self._read:
-            self._read[name] = read_table(self.folder / f"{name}.csv")
-        return self._read[name]
-
-    def config(self, name: str) -> dict[str, Any]:
-        """The resolved configuration that made the table ``name``."""
-        config: dict[str, Any] = read_json(self.folder / f"{name}.json")["config"]
-        return config
-
-    def check(self, name: str, statistic: str) -> Array:
-        """The values of one statistic of one theorem check, one per seed."""
-        table = self.get("theorems")
-        chosen = table[(table["check"] == name) & (table["statistic"] == statistic)]
-        return np.asarray(chosen["value"], dtype=np.float64)
-
-
-def judge_all(claims: Sequence[Claim], tables: Tables) -> list[dict[str, Any]]:
-    """The ledger as a list of entries for JSON, in order."""
-    return [_entry(claim, _judge(claim, tables)) for claim in claims]
-
-
-def _judge(claim: Claim, tables: Tables) -> Judgement:
-    if claim.judge is None or claim.threshold is None:
-        return Judgement(None, None, 0, "not run", "its experiment belongs to a later release")
-    if claim.experiment != "theory" and not tables.has(claim.experiment):
-        return Judgement(None, None, 0, "not run", f"{claim.experiment}.csv is not in this results folder")
-    return claim.judge(tables, claim.threshold)
-
-
-def _entry(claim: Claim, judgement: Judgement) -> dict[str, Any]:
+def _entry(claim: Claim, study: Study[Any], judgement: Judgement) -> dict[str, Any]:
     interval = None if judgement.interval is None else [_finite(x) for x in judgement.interval]
     return {
         "id": claim.id,
@@ -109,7 +52,7 @@ def _entry(claim: Claim, judgement: Judgement) -> dict[str, Any]:
         "seeds": judgement.seeds,
         "verdict": judgement.verdict,
         "note": judgement.note,
-        "experiment": claim.experiment,
+        "experiment": study.name,
         "test": claim.test,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,40 +15,29 @@ from datadose.simulation.curves import sft_error_curve
 from datadose.sweep import Cell
 from datadose.theory.asymptotics import Form, PeakError, predict_curve, predict_error
 
-Preset: TypeAlias = Literal["smoke", "quick", "small", "paper"]
-PRESETS: tuple[Preset, ...] = ("smoke", "quick", "small", "paper")
-"""``small`` is for the nonlinear transformer alone: hours on a CPU, where the paper's size takes a GPU."""
 
-COLUMNS = [
-    "figure",
-    "panel",
-    "stage",
-    "model",
-    "prompts",
-    "length",
-    "steps",
-    "interference",
-    "seed",
-    "error",
-    "predicted",
-    "diverged",
-    "estimator",
-    "form",
-]
+class Column:
+    """Names of the columns that all tables share; a study with more of them extends it."""
+
+    FIGURE = "figure"
+    PANEL = "panel"
+    STAGE = "stage"
+    MODEL = "model"
+    PROMPTS = "prompts"
+    LENGTH = "length"
+    STEPS = "steps"
+    INTERFERENCE = "interference"
+    SEED = "seed"
+    ERROR = "error"
+    PREDICTED = "predicted"
+    DIVERGED = "diverged"
+    ESTIMATOR = "estimator"
+    FORM = "form"
+
+
+COLUMNS = [value for name, value in vars(Column).items() if name.isupper()]
 """The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
 `predicted`."""
-
-
-class Experiment(Protocol):
-    """A resolved configuration that knows its cells and how their results become a table."""
-
-    seeds: int
-
-    def cells(self) -> list[Cell]:
-        """The units of work."""
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """The tidy table of ``results``, one per cell in their order."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +110,3 @@ def as_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def grid(*pieces: Sequence[int] | range) -> tuple[int, ...]:
     """The sorted union of ranges of prompt counts."""
     return tuple(int(B) for B in np.unique(np.concatenate([np.asarray(piece) for piece in pieces])))
-
-
-Stage: TypeAlias = Literal["sft", "outcome", "rl"]
-
-
-STAGES: tuple[Stage, ...] = ("sft", "outcome", "rl")

@@ -11,16 +11,13 @@ were fixed before looking at results.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    Claim,
-    Judgement,
-    Tables,
-)
-from datadose.studies.tables import Stage
+from datadose.configs import Stage
+from datadose.studies.ledger import CONFIDENCE
+from datadose.studies.study import Claim, Judgement, Saved
 from datadose.studies.trends import (
     PAPER_CLAIMS,
     STATISTICS,
@@ -34,9 +31,9 @@ from datadose.studies.trends import (
 )
 
 
-def _judge(stage: Stage, axis: str, trend: str, control: bool) -> Callable[[Tables, float], Judgement]:
-    def judge(tables: Tables, threshold: float) -> Judgement:
-        table = tables.get("fig4")
+def _judge(stage: Stage, axis: str, trend: str, control: bool) -> Callable[[Saved[Any], float], Judgement]:
+    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+        table = saved.table
         name = panel(stage, axis, control)
         x, errors, lost = curve(table, name, axis)
         base = None
@@ -78,7 +75,6 @@ def _claim(id_: str, paper: str, stage: Stage, axis: str, trend: str, control: b
         f"{_SETTING}; {_WHERE[axis, control]}",
         f"{STATISTICS[trend]}; paired seeds, {CONFIDENCE:.0%} interval",
         threshold_of(trend),
-        "fig4",
         _judge(stage, axis, trend, control),
         f"tests/claims/test_figure4_claims.py::test_{trend.replace('-', '_')}",
     )

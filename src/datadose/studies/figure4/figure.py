@@ -14,6 +14,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import LOOKS, Look, caption, draw_simulation, new_figure, new_grid
+from datadose.studies.figure4.experiment import Figure4
+from datadose.studies.figure4.map import Figure4Map
 
 ROW_NAMES = {"sft": "SFT", "outcome": "OS", "rl": "RL, dense reward"}
 COLUMN_NAMES = {
@@ -53,7 +55,7 @@ _SHADES = {"holds": "#7fb2d6", "mixed": "#dbe7f0", "fails": "#ffffff"}
 _SYMBOLS = {"holds": "+", "mixed": "~", "fails": "\N{MINUS SIGN}"}
 
 
-def draw_figure4(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_figure4(table: pd.DataFrame, config: Figure4) -> Figure:
     """Rows SFT, OS, RL; columns B, n, k; solid: the paper's; dashed: the control; grey: untouched model."""
     base = table[table["variant"] == "base"].set_index("length")["error"].sort_index()
     sharing = {"sharex": "col", "sharey": "col"}
@@ -113,31 +115,31 @@ def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float
             )
 
 
-def _draw_base(axis: Axes, moved: str, base: pd.Series, config: dict[str, Any]) -> None:
+def _draw_base(axis: Axes, moved: str, base: pd.Series, config: Figure4) -> None:
     """The untouched model: at each n where n is tied, else at the n of the curve (dashed: of the control)."""
     style: dict[str, Any] = {"color": _BASE.color, "linewidth": 1.2, "zorder": 1, "label": "_untouched model"}
-    here = float(base.loc[config["base_length"]])
+    here = float(base.loc[config.base_length])
     if moved == "length":
-        tied = base.loc[list(config["lengths"])]
+        tied = base.loc[list(config.lengths)]
         axis.plot(tied.index.to_numpy(dtype=float), tied.to_numpy(), **style)
         axis.axhline(here, linestyle=_CONTROL.dash, **style)
         return
     axis.axhline(here, **style)
     if moved == "steps":
-        axis.axhline(float(base.loc[config["short_length"]]), linestyle=_CONTROL.dash, **style)
+        axis.axhline(float(base.loc[config.short_length]), linestyle=_CONTROL.dash, **style)
 
 
-def _curve_names(moved: str, config: dict[str, Any]) -> tuple[str, str]:
+def _curve_names(moved: str, config: Figure4) -> tuple[str, str]:
     """What the paper's curve and the control are called where ``moved`` moves."""
-    n, short = config["base_length"], config["short_length"]
+    n, short = config.base_length, config.short_length
     return {
-        "prompts": (f"{config['epochs']} epochs", f"{config['equal_steps']:,} steps at every B"),
+        "prompts": (f"{config.epochs} epochs", f"{config.equal_steps:,} steps at every B"),
         "length": ("n in all stages", f"post-training n only (others n = {n})"),
         "steps": (f"n = {n}", f"n = {short}: nearer shift"),
     }[moved]
 
 
-def _legend(moved: str, config: dict[str, Any]) -> list[Line2D]:
+def _legend(moved: str, config: Figure4) -> list[Line2D]:
     names = _curve_names(moved, config)
     handles = [
         Line2D(
@@ -175,16 +177,16 @@ def _limit(axis: Axes, table: pd.DataFrame, moved: str) -> None:
     axis.set_ylim(low * (low / high) ** 0.06, high * (high / low) ** (0.3 if moved == "steps" else 0.1))
 
 
-def _setting(table: pd.DataFrame, config: dict[str, Any]) -> str:
+def _setting(table: pd.DataFrame, config: Figure4) -> str:
     lost = int(table["diverged"].sum())
-    d = config["dimension"]
+    d = config.dimension
     scaled = "" if d == 100 else " (scaled down from the paper's 100)"
     return (
-        f"LSA, all weights trained, d = {d}{scaled}; A = Delta, eta = {config['eta']:g}, Adam "
-        f"{config['learning_rate']:g}, mini-batches of {config['batch']}; test on Sigma0 + Delta with "
-        f"k = 1.\nWhere they do not move: B = {config['base_prompts']}, n = {config['base_length']}, "
-        f"k = {config['base_chain']}. "
-        f"Means of {config['seeds']} seeds with standard errors; "
+        f"LSA, all weights trained, d = {d}{scaled}; A = Delta, eta = {config.eta:g}, Adam "
+        f"{config.learning_rate:g}, mini-batches of {config.batch}; test on Sigma0 + Delta with "
+        f"k = 1.\nWhere they do not move: B = {config.base_prompts}, n = {config.base_length}, "
+        f"k = {config.base_chain}. "
+        f"Means of {config.seeds} seeds with standard errors; "
         + (
             f"{lost} diverged runs left out, \N{MULTIPLICATION SIGN} counts them"
             if lost
@@ -194,7 +196,7 @@ def _setting(table: pd.DataFrame, config: dict[str, Any]) -> str:
     )
 
 
-def draw_figure4_map(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_figure4_map(table: pd.DataFrame, config: Figure4Map) -> Figure:
     """One row a setting, one column a claim: + holds, ~ mixed, - fails, with the statistic."""
     keys = ["data", "interference", "eta", "batch", "schedule"]
     settings = table[keys].astype({"batch": "string"}).drop_duplicates().to_numpy().tolist()
@@ -256,12 +258,12 @@ def _row_title(data: str, interference: float, eta: float, batch: str, schedule:
     return f"{A}, eta = {eta:g}, {size}, {length}"
 
 
-def _map_setting(config: dict[str, Any]) -> str:
+def _map_setting(config: Figure4Map) -> str:
     return (
         f"+ holds, ~ mixed, \N{MINUS SIGN} fails at 95 percent; number: the claim's statistic, a ratio of "
-        f"errors (c: largest log change).\nLSA, d = {config['dimension']}, B {_range(config['prompts'])}, "
-        f"n {_range(config['lengths'])} (tied), k {_range(config['chains'])}; {config['seeds']} seeds; "
-        f"{config['epochs']} epochs or {config['equal_steps']} steps of Adam {config['learning_rate']:g}."
+        f"errors (c: largest log change).\nLSA, d = {config.dimension}, B {_range(config.prompts)}, "
+        f"n {_range(config.lengths)} (tied), k {_range(config.chains)}; {config.seeds} seeds; "
+        f"{config.epochs} epochs or {config.equal_steps} steps of Adam {config.learning_rate:g}."
     )
 
 

@@ -7,20 +7,14 @@ once for each pretraining length: it holds if it holds in all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from datadose.configs import Stage
 from datadose.studies.gpt.figure3 import CONTROLS
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    Claim,
-    Judgement,
-    Tables,
-    Verdict,
-    judge_settings,
-    mean_interval,
-)
-from datadose.studies.tables import Stage
+from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
+from datadose.studies.study import Claim, Judgement, Saved, Verdict
 from datadose.studies.trends import (
     BASE_PANEL,
     PAPER_CLAIMS,
@@ -36,9 +30,9 @@ from datadose.studies.trends import (
 _TEST = "tests/claims/test_figure3_claims.py"
 
 
-def _judge(stage: Stage, axis: str, trend: str, control: bool) -> Callable[[Tables, float], Judgement]:
-    def judge(tables: Tables, threshold: float) -> Judgement:
-        table = tables.get("fig3")
+def _judge(stage: Stage, axis: str, trend: str, control: bool) -> Callable[[Saved[Any], float], Judgement]:
+    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+        table = saved.table
         letter = panel_letter(stage, axis)
         name = f"{letter}-{CONTROLS[axis]}" if control else letter
         verdicts: dict[str, Verdict] = {}
@@ -56,21 +50,21 @@ def _judge(stage: Stage, axis: str, trend: str, control: bool) -> Callable[[Tabl
                 f"after {T:,} steps: error/d {listed(errors.mean(axis=0))} at {listed(x)}{gone}, "
                 f"untouched {float(untouched[length]):.3g}"
             )
-        size = _size(tables)
+        size = _size(saved)
         return judge_settings(verdicts, 1.0, seeds, f"{size}; " + "; ".join(notes))
 
     return judge
 
 
-def _size(tables: Tables) -> str:
-    config = tables.config("fig3")
-    preset = config["pretrainings"][0]["preset"]
-    return f"{preset} GPT, d={config['task']['dimension']}, n={config['task']['length']}"
+def _size(saved: Saved[Any]) -> str:
+    config = saved.config
+    preset = config.pretrainings[0].preset
+    return f"{preset} GPT, d={config.task.dimension}, n={config.task.length}"
 
 
-def _better_with_replay(tables: Tables, threshold: float) -> Judgement:
+def _better_with_replay(saved: Saved[Any], threshold: float) -> Judgement:
     """Per stage and pretraining: does replay lower the error on Sigma0 after post-training on Delta?"""
-    table = tables.get("gpt_data")
+    table = saved.table
     rows = table[(table["model"] == "gpt") & table["variant"].notna()]
     verdicts: dict[str, Verdict] = {}
     notes, seeds = [], 0
@@ -86,9 +80,9 @@ def _better_with_replay(tables: Tables, threshold: float) -> Judgement:
     )
 
 
-def _first_thought(tables: Tables, threshold: float) -> Judgement:
+def _first_thought(saved: Saved[Any], threshold: float) -> Judgement:
     """Per untouched GPT and group of directions: is S w* a better regressor of the first thought than w*?"""
-    table = tables.get("gpt_data")
+    table = saved.table
     rows = table[(table["model"] == "gpt") & (table["kind"] == "untouched")]
     verdicts: dict[str, Verdict] = {}
     notes = []
@@ -122,7 +116,6 @@ def _claim(id_: str, paper: str, stage: Stage, axis: str, trend: str, control: b
         f"{_SETTING}; {_WHERE[axis, control]}",
         f"share of pretraining lengths where it holds: {STATISTICS[trend]}; {CONFIDENCE:.0%} interval",
         threshold_of(trend),
-        "fig3",
         _judge(stage, axis, trend, control),
         f"{_TEST}::test_trends_are_judged_for_each_pretraining_length",
     )
@@ -143,6 +136,8 @@ FIGURE3_CLAIMS = [
         for letter, _, axis, trend in PAPER_CLAIMS
         if letter in "def"
     ),
+]
+DATA_CLAIMS = [
     Claim(
         "fig-3-replay",
         "Fig 3 (ours)",
@@ -150,9 +145,9 @@ FIGURE3_CLAIMS = [
         f"{_SETTING}; half of the post-training prompts from Sigma0, or none",
         f"share of stages and pretraining lengths with a ratio above 1 at {CONFIDENCE:.0%} confidence",
         1.0,
-        "gpt_data",
         _better_with_replay,
         f"{_TEST}::test_replay_is_judged_per_stage",
+        shown_by=("fig3",),
     ),
     Claim(
         "fig-3-mechanism",
@@ -161,8 +156,8 @@ FIGURE3_CLAIMS = [
         f"{_SETTING}; the untouched models on the target's prompts, rare and common directions apart",
         "share of models and groups of directions where R2 on S w* is not below that on w*",
         0.0,
-        "gpt_data",
         _first_thought,
         f"{_TEST}::test_the_mechanism_is_judged_by_both_regressors",
+        shown_by=("fig3",),
     ),
 ]

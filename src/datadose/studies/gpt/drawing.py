@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 
 from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
 from datadose.studies.figure4.figure import COLUMN_NAMES, ROW_NAMES, draw_curve, draw_panels
+from datadose.studies.gpt.data import GptData
+from datadose.studies.gpt.figure3 import Figure3
 
 _CONTROLS = {
     "prompts": "equal epochs",
@@ -19,7 +21,7 @@ _CONTROLS = {
 }
 
 
-def draw_figure3(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_figure3(table: pd.DataFrame, config: Figure3) -> Figure:
     """Rows SFT, OS, RL; columns B, n, k; a colour a pretraining length, dashed: control, thin: untouched."""
     pretrained = sorted(table["pretrain_steps"].unique())
     looks = dict(zip(pretrained, LOOKS, strict=False))
@@ -43,7 +45,7 @@ def draw_figure3(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     return figure
 
 
-def _draw_untouched(axis: Axes, table: pd.DataFrame, moved: str, look: Look, config: dict[str, Any]) -> None:
+def _draw_untouched(axis: Axes, table: pd.DataFrame, moved: str, look: Look, config: Figure3) -> None:
     base = table[table["variant"] == "base"].set_index("length")["error"].sort_index()
     style: dict[str, Any] = {"color": look.color, "linewidth": 0.8, "alpha": 0.7, "zorder": 1}
     if moved == "length":
@@ -51,7 +53,7 @@ def _draw_untouched(axis: Axes, table: pd.DataFrame, moved: str, look: Look, con
         style["label"] = f"_untouched model, pretrained {steps:,} steps"
         axis.plot(base.index.to_numpy(dtype=float), base.to_numpy(), linestyle=":", **style)
     else:
-        axis.axhline(float(base.loc[config["task"]["length"]]), linestyle=":", **style)
+        axis.axhline(float(base.loc[config.task.length]), linestyle=":", **style)
 
 
 def _handles(looks: dict[Any, Look], moved: str) -> list[Line2D]:
@@ -66,17 +68,17 @@ def _handles(looks: dict[Any, Look], moved: str) -> list[Line2D]:
     return [*handles, Line2D([], [], color=GREY, linestyle=":", linewidth=0.8, label="untouched model")]
 
 
-def _setting(config: dict[str, Any]) -> str:
-    task, first = config["task"], config["pretrainings"][0]
-    steps = "/".join(f"{s:,}" for s in config["stage_steps"])
+def _setting(config: Figure3) -> str:
+    task, first = config.task, config.pretrainings[0]
+    steps = "/".join(f"{s:,}" for s in config.stage_steps)
     return (
-        f"GPT-2 '{first['preset']}', d = {task['dimension']}, eta = {task['eta']:g}, pretrained with chains "
-        f"of {task['chain_steps']}; {steps} steps of SFT/OS/RL, batch {config['batch']}, Adam "
-        f"{config['learning_rate']:g}, on prompts of Delta; test on Sigma0 + Delta, k = {task['test_steps']}."
+        f"GPT-2 '{first.preset}', d = {task.dimension}, eta = {task.eta:g}, pretrained with chains "
+        f"of {task.chain_steps}; {steps} steps of SFT/OS/RL, batch {config.batch}, Adam "
+        f"{config.learning_rate:g}, on prompts of Delta; test on Sigma0 + Delta, k = {task.test_steps}."
         "\n"
-        f"Where they do not move: B = {config['base_prompts']}, n = {task['length']}, "
-        f"k = {config['base_chain']}. "
-        f"Means of {config['seeds']} seeds with standard errors; one pretrained model a pretraining length."
+        f"Where they do not move: B = {config.base_prompts}, n = {task.length}, "
+        f"k = {config.base_chain}. "
+        f"Means of {config.seeds} seeds with standard errors; one pretrained model a pretraining length."
     )
 
 
@@ -89,7 +91,7 @@ _ERRORS = (
 )
 
 
-def draw_gpt_data(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_gpt_data(table: pd.DataFrame, config: GptData) -> Figure:
     """Top: errors by stage and data; bottom: slopes of the first thought on S w*, GPT against LSA."""
     gpt = table[table["model"] == "gpt"]
     pretrained = sorted(gpt["pretrain_steps"].dropna().unique())
@@ -110,8 +112,8 @@ def draw_gpt_data(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         caption(
             figure,
             f"Exact predictors on the target: {exact}. Numbers under the slopes: R2 on S w* (R2 on w*), rare "
-            f"directions.\nMeans of {config['seeds']} seeds; d = {config['task']['dimension']}, "
-            f"B = {config['prompts']}, k = {config['chain_steps']}.",
+            f"directions.\nMeans of {config.seeds} seeds; d = {config.task.dimension}, "
+            f"B = {config.prompts}, k = {config.chain_steps}.",
         )
     return figure
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
 from datadose.drawing.curves import FIFTH, draw_curve, log_y, plain_log_ticks
 from datadose.drawing.style import (
@@ -28,9 +29,7 @@ from datadose.drawing.style import (
 from datadose.stages import held_out_prompts
 from datadose.studies.insights.stability import ABOVE
 from datadose.studies.ledger import (
-    Judgement,
-    Tables,
-    Verdict,
+    PAIRED_SHARE,
     beats,
     by_seed,
     finite_mean,
@@ -38,7 +37,7 @@ from datadose.studies.ledger import (
     judge_settings,
     seeds_of,
 )
-from datadose.studies.tables import STAGES, Preset, Stage
+from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.training import (
     BASE,
     Recipe,
@@ -181,9 +180,9 @@ class Balance:
         return insight_table(rows, EXTRA)
 
 
-def draw_balance(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_balance(table: pd.DataFrame, config: Balance) -> Figure:
     """Insight 4 and section 7: error and pass rate after each stage against the share of the shift."""
-    budget, recipe = config["budget"], config["recipe"]
+    budget, recipe = config.budget, config.recipe
     arms = (("sft", "SFT"), ("outcome", "OS"), ("rl", "RL, 0/1 reward"), ("outcome-gd", "OS, plain descent"))
     radius = table.groupby("share")["spectral_radius"].first()
     panels = (("error", "post-test error / d"), ("pass_rate", "pass rate on the shift"))
@@ -201,7 +200,7 @@ def draw_balance(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                     where = axis.get_xaxis_transform()
                     axis.plot(places, [0.97] * len(places), "x", transform=where, **lost_style)
             plain_log_ticks(axis, radius.index, [f"{s:g}\n({r:.2g})" for s, r in radius.items()])
-            axis.axvline(budget["shifted"] / budget["dimension"], color=GREY, linewidth=0.9, linestyle=":")
+            axis.axvline(budget.shifted / budget.dimension, color=GREY, linewidth=0.9, linestyle=":")
             axis.set_xlabel("share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))")
             axis.set_ylabel(label)
         log_y(axes[0])
@@ -210,9 +209,9 @@ def draw_balance(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         axes[1].set_title("what the shift asks for")
         caption(
             figure,
-            f"d = {budget['dimension']}, m = {budget['shifted']}, n = {budget['length']}, Delta = "
-            f"{budget['strength']:g}; B = {recipe['prompts']}, {recipe['steps']} steps of Adam "
-            f"({recipe['learning_rate']:g}), k = {recipe['chain_steps']}; {config['seeds']} seeds, "
+            f"d = {budget.dimension}, m = {budget.shifted}, n = {budget.length}, Delta = "
+            f"{budget.strength:g}; B = {recipe.prompts}, {recipe.steps} steps of Adam "
+            f"({recipe.learning_rate:g}), k = {recipe.chain_steps}; {config.seeds} seeds, "
             "standard errors, over the runs that survived",
         )
     return figure
@@ -226,16 +225,16 @@ def _arms(table: pd.DataFrame) -> dict[tuple[float, str], pd.DataFrame]:
     return {(float(s), str(kind)): rows for (s, kind), rows in table.groupby(["share", "kind"])}
 
 
-def _balanced(tables: Tables, table: pd.DataFrame) -> float:
+def _balanced(saved: Saved[Balance], table: pd.DataFrame) -> float:
     """The share nearest to the isotropic Sigma0."""
-    budget = tables.config("insight4_balance")["budget"]
+    budget = saved.config.budget
     shares = table["share"].unique()
-    return float(shares[np.abs(shares - budget["shifted"] / budget["dimension"]).argmin()])
+    return float(shares[np.abs(shares - budget.shifted / budget.dimension).argmin()])
 
 
-def incremental_or_novel(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("insight4_balance")
-    arms, even = _arms(table), _balanced(tables, table)
+def incremental_or_novel(saved: Saved[Balance], threshold: float) -> Judgement:
+    table = saved.table
+    arms, even = _arms(table), _balanced(saved, table)
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
     for share, radius in table.groupby("share")["spectral_radius"].first().items():
@@ -262,9 +261,9 @@ def incremental_or_novel(tables: Tables, threshold: float) -> Judgement:
     return judge_settings(verdicts, threshold, seeds_of(table), note)
 
 
-def balance_helps(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("insight4_balance")
-    arms, even = _arms(table), _balanced(tables, table)
+def balance_helps(saved: Saved[Balance], threshold: float) -> Judgement:
+    table = saved.table
+    arms, even = _arms(table), _balanced(saved, table)
     radius = table.groupby("share")["spectral_radius"].first()
     starved = [s for s in radius.index if radius[s] >= ABOVE]
     verdicts: dict[str, Verdict] = {}
@@ -280,3 +279,43 @@ def balance_helps(tables: Tables, threshold: float) -> Judgement:
             penalty = [np.log(by_seed(arms[share, a]) / by_seed(arms[even, a])) for a in (arm, "sft")]
             verdicts[f"share {share:g}: {arm} suffers more than sft"] = is_more(penalty[0] - penalty[1])
     return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
+
+
+CLAIMS = (
+    Claim(
+        "insight-4",
+        "Insight 4",
+        "OS improves what pretraining partly taught (rho(Gamma0^{-1} Delta) < 1, stable); a novel task "
+        "(about 2 or more) starts unstable and learns slowly.",
+        "d=30, m=6, n=120, tr Sigma0 = d fixed, Delta fixed; OS with Adam at equal steps, and plain gradient "
+        "descent at one step size (sizes of the preset)",
+        PAIRED_SHARE,
+        1.0,
+        incremental_or_novel,
+        "tests/claims/test_insight_claims.py::test_incremental_and_novel_shifts_are_told_apart",
+    ),
+    Claim(
+        "sec-7",
+        "Sec 7",
+        "Balanced pretraining keeps post-training in the stable regime: it beats starved and concentrated "
+        "pretraining after SFT, OS and RL, and OS and RL suffer more from starvation than SFT.",
+        "d=30, m=6, n=120, tr Sigma0 = d fixed, Delta fixed; equal prompts, steps and optimiser (sizes of "
+        "the preset)",
+        PAIRED_SHARE,
+        1.0,
+        balance_helps,
+        "tests/claims/test_insight_claims.py::test_balance_is_judged_per_stage",
+    ),
+)
+STUDY = Study(
+    name="insight4_balance",
+    title="What should pretraining hold? (Insight 4, section 7)",
+    story=(
+        "With a fixed budget, pretraining that gives the shift's directions their share makes every stage "
+        "work, while starved pretraining leaves outcome supervision far behind SFT, and RL without any "
+        "signal. SFT repairs starvation best; too much mass on the shift costs the rest."
+    ),
+    experiment=Balance,
+    draw=draw_balance,
+    claims=CLAIMS,
+)

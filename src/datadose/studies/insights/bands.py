@@ -28,16 +28,8 @@ from datadose.drawing.style import LOOKS, caption, new_figure
 from datadose.models import PromptBatch
 from datadose.stages import held_out_prompts
 from datadose.stages.evaluate import TEST_SEED
-from datadose.studies.ledger import (
-    Judgement,
-    Tables,
-    Verdict,
-    beats,
-    by_seed,
-    judge_settings,
-    seeds_of,
-)
-from datadose.studies.tables import Preset
+from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
+from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.training import (
     BASE,
     Recipe,
@@ -95,8 +87,8 @@ def draw_candidates(task: Task, target: Array, prompts: int, seeds: Sequence[int
 def embed(batch: PromptBatch, dimension: int) -> PromptBatch:
     """Prompts of the shift's m dimensions as prompts of d: nothing shown or asked elsewhere."""
     extra = dimension - batch.weights.shape[-1]
-    covariances = None if batch.covariances is None else pad(batch.covariances, (0, extra, 0, extra))
-    return PromptBatch(pad(batch.weights, (0, extra)), batch.length, covariances)
+    # Behind the axis of the prompts, each axis is one of coordinates.
+    return batch.map(lambda x, axis: pad(x, (0, extra) * (-axis - 1)))
 
 
 @torch.no_grad()
@@ -146,16 +138,9 @@ def train_on_band(
             share[place] = float(((rates >= low) & (rates <= high)).mean())
         index = torch.from_numpy(np.stack(chosen))
         rows = torch.arange(len(seeds)).unsqueeze(-1)
-        covariances = pool.covariances
-        picked = PromptBatch(
-            pool.weights[rows, index], pool.length, None if covariances is None else covariances[rows, index]
-        )
-        picked = embed(picked, task.dimension)
+        picked = embed(pool.map(lambda x, _: x[rows, index]), task.dimension)
         lost = post_train(model, "rl", picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
-    fresh = embed(draw_candidates(task, target, 512, [TEST_SEED]), task.dimension)
-    if fresh.covariances is not None:
-        wide = fresh.covariances.expand(len(seeds), -1, -1, -1)
-        fresh = PromptBatch(fresh.weights.expand(len(seeds), -1, -1), task.length, wide)
+    fresh = embed(draw_candidates(task, target, 512, [TEST_SEED]), task.dimension).expand(len(seeds))
     on_pool = measure(model, fresh, recipe, task.inside, lost)
     on_target = measure(
         model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost
@@ -238,7 +223,7 @@ def pool_name(radii: Sequence[float]) -> str:
     return f"radius {radii[0]:g} to {radii[1]:g}"
 
 
-def draw_bands(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
     """Finding 3: pass rate after RL against B, one panel a pool, one curve a band."""
     bands = {
         "medium": "medium",
@@ -255,7 +240,7 @@ def draw_bands(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 draw_curve(axis, rows[rows["kind"] == band], "prompts", "pass_rate", look, label)
             base = table[(table["panel"] == panel) & (table["kind"] == "base")]
             level(axis, float(base["pass_rate"].mean()), "before RL")
-            plain_log_ticks(axis, config["prompts"])
+            plain_log_ticks(axis, config.prompts)
             shares = rows.groupby("kind")["share_of_pool"].mean()
             axis.set_title(
                 f"shift directions of {panel}\n(too easy {shares['too easy']:.0%}, medium "
@@ -265,18 +250,18 @@ def draw_bands(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         axes[0].set_ylabel("pass rate on fresh prompts of the pool")
         axes[0].set_ylim(0, 1.02)
         axes[-1].legend(loc="upper left")
-        task, recipe = config["task"], config["recipe"]
+        task, recipe = config.task, config.recipe
         caption(
             figure,
-            f"d = {task['dimension']}, m = {task['shifted']}, n = {task['length']}; GRPO, "
-            f"{recipe['steps']} steps of {recipe['batch']} prompts, {recipe['group']} samples, 0/1 reward; "
-            f"bands by 16 samples of the pretrained model; {config['seeds']} seeds, standard errors",
+            f"d = {task.dimension}, m = {task.shifted}, n = {task.length}; GRPO, "
+            f"{recipe.steps} steps of {recipe.batch} prompts, {recipe.group} samples, 0/1 reward; "
+            f"bands by 16 samples of the pretrained model; {config.seeds} seeds, standard errors",
         )
     return figure
 
 
-def not_too_hard(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("rl_bands")
+def not_too_hard(saved: Saved[Bands], threshold: float) -> Judgement:
+    table = saved.table
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
     for pool, rows in table[table["prompts"] > 0].groupby("panel"):
@@ -299,3 +284,31 @@ def not_too_hard(tables: Tables, threshold: float) -> Judgement:
         rates = ", ".join(f"{kind} {1 - missed[kind, counts[-1]].mean():.3f}" for kind in kinds)
         notes.append(f"{pool}: pass rate before {base:.3f}, at B={counts[-1]:.0f} {rates}")
     return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
+
+
+CLAIMS = (
+    Claim(
+        "finding-3-bands",
+        "Finding 3",
+        "RL needs prompts that are not overly difficult for the pretrained model, and many of them: medium "
+        "pass rates beat too hard ones at equal B, and a large set beats a small one.",
+        "d=20, m=8, n=400; GRPO, 0/1 reward, bands at pass rates 0.1 and 0.9, B from 16 to 256, a mild and a "
+        "harsh pool (sizes of the preset)",
+        PAIRED_SHARE,
+        1.0,
+        not_too_hard,
+        "tests/claims/test_insight_claims.py::test_bands_are_judged_per_pool",
+    ),
+)
+STUDY = Study(
+    name="rl_bands",
+    title="Which prompts for RL? (Finding 3)",
+    story=(
+        "Prompts that the model passes rarely, but not never, teach more than medium ones once there are "
+        "enough of them; prompts far beyond it teach nothing, and wherever there is signal more prompts "
+        "help. An unfiltered set of the same size comes close to the best band."
+    ),
+    experiment=Bands,
+    draw=draw_bands,
+    claims=CLAIMS,
+)

@@ -23,15 +23,9 @@ import pandas as pd
 from datadose.covariance import Array
 from datadose.shift import Shift
 from datadose.simulation.curves import sft_error_curve
-from datadose.studies.ledger import (
-    Judgement,
-    Tables,
-    Verdict,
-    judge_settings,
-    paired,
-    seeds_of,
-)
-from datadose.studies.tables import Preset, TwoBlock, as_table, grid, predictions, sft_row
+from datadose.studies.ledger import CONFIDENCE, judge_settings, paired, seeds_of
+from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
+from datadose.studies.tables import TwoBlock, as_table, grid, predictions, sft_row
 from datadose.sweep import Cell
 from datadose.theory.post_test import hardness
 from datadose.theory.pretraining import pretrained_operator
@@ -118,8 +112,8 @@ class Insight1:
         )
 
 
-def aligned_data_win(tables: Tables, threshold: float) -> Judgement:
-    table, config = tables.get("insight1"), tables.config("insight1")
+def aligned_data_win(saved: Saved[Insight1], threshold: float) -> Judgement:
+    table, config = saved.table, saved.config
     verdicts: dict[str, Verdict] = {}
     ratios: list[str] = []
     wide = table.pivot_table(index=["panel", "prompts"], columns="seed", values="error")
@@ -128,11 +122,30 @@ def aligned_data_win(tables: Tables, threshold: float) -> Judgement:
             hard, other = wide.loc[("hard", B)].to_numpy(), wide.loc[(kind, B)].to_numpy()
             verdicts[f"{kind} B={B:.0f}"] = paired(hard, other)
         ratios.append(f"{kind} {hard.mean() / other.mean():.2f}")
-    hardness = [
-        f"{kind} {kind_hardness(TwoBlock(**config['block']), kind, config['length']):.2f}" for kind in KINDS
-    ]
+    hardness = [f"{kind} {kind_hardness(config.block, kind, config.length):.2f}" for kind in KINDS]
     note = (
         f"error ratio hard/other at B={B:.0f}: {', '.join(ratios)}; hardness (error / d of the pretrained "
         f"model on such prompts): {', '.join(hardness)}"
     )
     return judge_settings(verdicts, threshold, seeds_of(table), note)
+
+
+CLAIMS = (
+    Claim(
+        "insight-1",
+        "Insight 1",
+        "For SFT, choose examples aligned with the shift (hard for the pretrained model): at equal B they "
+        "beat easy, pretraining and unselected test examples.",
+        "d=400, m=200, rho=0.1, eta=0.2, r=0, n=800, B in {25, 50, 75, 100} (sizes of the preset)",
+        f"share of comparisons won, each at {CONFIDENCE:.0%} confidence over paired seeds",
+        1.0,
+        aligned_data_win,
+        "tests/claims/test_figure_claims.py::test_insight_1_is_judged_per_comparison",
+        shown_by=("insight1_selection",),
+    ),
+)
+STUDY = Study(
+    name="insight1",
+    experiment=Insight1,
+    claims=CLAIMS,
+)

@@ -16,20 +16,19 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from datadose.configs import STAGES, Stage
 from datadose.drawing.curves import level, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, draw_simulation, draw_theory, new_figure
 from datadose.stages import held_out_prompts, post_test
 from datadose.studies.ledger import (
-    Judgement,
-    Tables,
-    Verdict,
+    PAIRED_SHARE,
     beats,
     by_seed,
     finite_mean,
     judge_settings,
     seeds_of,
 )
-from datadose.studies.tables import STAGES, Preset, Stage
+from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.training import (
     BASE,
     Recipe,
@@ -140,10 +139,10 @@ class Overthinking:
         return insight_table(rows, EXTRA)
 
 
-def draw_overthinking(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_overthinking(table: pd.DataFrame, config: Overthinking) -> Figure:
     """Overthinking: error against thinking steps, one panel a shift, one curve a stage, with its theory."""
     arms = (("base", "pretrained"), ("sft", "after SFT"), ("outcome", "after OS"), ("rl", "after RL"))
-    radii = config["radii"]
+    radii = config.radii
     with new_figure(len(radii), width=3.6 * len(radii) + 0.4) as (figure, axes):
         for axis, radius in zip(axes, radii, strict=True):
             rows = table[table["panel"] == f"radius={radius:g}"]
@@ -155,27 +154,27 @@ def draw_overthinking(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 named = f"_{label}, theory of long prompts"
                 draw_theory(axis, far.index, far.to_numpy(), look, named, linewidth=0.7, alpha=0.75)
                 draw_simulation(axis, chosen, "thinking_steps", look, f"_{label}, simulated")
-            axis.axvline(config["recipe"]["chain_steps"], color="#5f6368", linewidth=0.9, linestyle=":")
+            axis.axvline(config.recipe.chain_steps, color="#5f6368", linewidth=0.9, linestyle=":")
             level(axis, 1.0)
-            plain_log_ticks(axis, config["thinking"])
+            plain_log_ticks(axis, config.thinking)
             axis.set_yscale("log")
             axis.set_title(f"rho(inv(Gamma0) Delta) = {radius:g}")
             axis.set_xlabel("thinking steps at the post-test")
         axes[0].set_ylim(2e-4, 3e3)
         axes[0].set_ylabel("post-test error / d")
         axes[0].legend(loc="upper left")
-        task, recipe = config["task"], config["recipe"]
+        task, recipe = config.task, config.recipe
         caption(
             figure,
-            f"d = {task['dimension']}, m = {task['shifted']}, n = {task['length']}; trained with k = "
-            f"{recipe['chain_steps']} (dotted), {recipe['steps']} steps; lines: theory at this n, thin: long "
-            f"prompts; markers: {config['seeds']} seeds, standard errors; dashes: no answer",
+            f"d = {task.dimension}, m = {task.shifted}, n = {task.length}; trained with k = "
+            f"{recipe.chain_steps} (dotted), {recipe.steps} steps; lines: theory at this n, thin: long "
+            f"prompts; markers: {config.seeds} seeds, standard errors; dashes: no answer",
         )
     return figure
 
 
-def thinking_hurts(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("overthinking")
+def thinking_hurts(saved: Saved[Overthinking], threshold: float) -> Judgement:
+    table = saved.table
     longest = table["thinking_steps"].max()
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
@@ -191,3 +190,31 @@ def thinking_hurts(tables: Tables, threshold: float) -> Judgement:
         )
     note = f"error at the trained length -> at {longest:.0f} steps: " + "; ".join(notes)
     return judge_settings(verdicts, threshold, seeds_of(table), note)
+
+
+CLAIMS = (
+    Claim(
+        "overthinking",
+        "ours (Insight 3)",
+        "Thinking longer than the model was trained for raises the post-test error, before and after every "
+        "stage.",
+        "d=20, m=5, n=120, rho(Gamma0^{-1} Delta) in {0.5, 1.2, 2}, trained with k=2, tested with 16 (sizes "
+        "of the preset)",
+        PAIRED_SHARE,
+        1.0,
+        thinking_hurts,
+        "tests/claims/test_insight_claims.py::test_overthinking_is_judged_per_stage",
+    ),
+)
+STUDY = Study(
+    name="overthinking",
+    title="How long should the model think?",
+    story=(
+        "On prompts of finite length, errors may explode with further thinking even where the long-prompt "
+        "theory says they shrink. Near tasks gain from more thinking; after SFT the model bears more of it "
+        "than after outcome supervision or RL."
+    ),
+    experiment=Overthinking,
+    draw=draw_overthinking,
+    claims=CLAIMS,
+)

@@ -28,16 +28,9 @@ from datadose.drawing.style import (
     new_figure,
 )
 from datadose.prompts import Moments, draw_moments
-from datadose.studies.ledger import (
-    Judgement,
-    Tables,
-    Verdict,
-    beats,
-    by_seed,
-    judge_settings,
-    seeds_of,
-)
-from datadose.studies.tables import Preset, TwoBlock
+from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
+from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
+from datadose.studies.tables import TwoBlock
 from datadose.studies.training import insight_row, insight_table
 from datadose.sweep import Cell
 from datadose.theory.post_test import post_test_error
@@ -208,9 +201,9 @@ def _pool(wrong: float) -> str:
     return "clean" if wrong == 0 else f"{wrong:.0%} wrong"
 
 
-def draw_selection(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_selection(table: pd.DataFrame, config: Selection) -> Figure:
     """Insight 1: error against B per pool, one curve a selection (gradient descent)."""
-    block = config["block"]
+    block = config.block
     kinds = (
         ("hard", "hardest for the model"),
         ("random", "random"),
@@ -225,7 +218,7 @@ def draw_selection(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 chosen = rows[(rows["kind"] == kind) & (rows["estimator"] == "trained")]
                 draw_curve(axis, chosen, "prompts", "error", look, label)
             level(axis, float(table.loc[table["kind"] == "base", "error"].iloc[0]), "before SFT")
-            plain_log_ticks(axis, config["prompts"])
+            plain_log_ticks(axis, config.prompts)
             log_y(axis)
             title = (
                 "all demonstrations right"
@@ -238,18 +231,18 @@ def draw_selection(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         axes[0].legend(loc="lower left")
         caption(
             figure,
-            f"d = {block['dimension']}, m = {block['shifted']}, rho = {block['rho']:g}, eta = "
-            f"{block['eta']:g}, n = {config['length']}; pool of {config['pool']}; {config['descent']} steps "
-            f"of gradient descent; means of {config['seeds']} seeds with standard errors",
+            f"d = {block.dimension}, m = {block.shifted}, rho = {block.rho:g}, eta = "
+            f"{block.eta:g}, n = {config.length}; pool of {config.pool}; {config.descent} steps "
+            f"of gradient descent; means of {config.seeds} seeds with standard errors",
         )
     return figure
 
 
-def hard_wins(clean: bool) -> Callable[[Tables, float], Judgement]:
+def hard_wins(clean: bool) -> Callable[[Saved[Selection], float], Judgement]:
     """Hardest against random (and, on the clean pool, easiest) at every B and for both estimators."""
 
-    def judge(tables: Tables, threshold: float) -> Judgement:
-        table = tables.get("insight1_selection")
+    def judge(saved: Saved[Selection], threshold: float) -> Judgement:
+        table = saved.table
         table = table[((table["panel"] == "clean") == clean) & (table["prompts"] > 0)]
         verdicts: dict[str, Verdict] = {}
         notes: list[str] = []
@@ -267,3 +260,43 @@ def hard_wins(clean: bool) -> Callable[[Tables, float], Judgement]:
         return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
 
     return judge
+
+
+CLAIMS = (
+    Claim(
+        "insight-1-measured",
+        "Insight 1",
+        "For SFT, the prompts of a mixed pool that the pretrained model itself finds hardest beat random and "
+        "easiest prompts at equal B.",
+        "d=40, m=20, n=80, pool of 1600 of four kinds, all demonstrations right; V* and 100 steps of "
+        "gradient descent; B from 5 to 320 (sizes of the preset)",
+        PAIRED_SHARE,
+        1.0,
+        hard_wins(clean=True),
+        "tests/claims/test_insight_claims.py::test_hard_selection_is_judged_per_pool",
+    ),
+    Claim(
+        "insight-1-wrong-demonstrations",
+        "ours",
+        "Choosing the hardest prompts beats random choice even if 10 or 30 percent of demonstrations are "
+        "wrong.",
+        "the same pool with demonstrations that belong to another prompt (sizes of the preset)",
+        PAIRED_SHARE,
+        1.0,
+        hard_wins(clean=False),
+        "tests/claims/test_insight_claims.py::test_hard_selection_is_judged_per_pool",
+    ),
+)
+STUDY = Study(
+    name="insight1_selection",
+    title="Which SFT examples? (Insight 1)",
+    story=(
+        "Scoring candidates by the model's own error and training on the hardest beats random and easy "
+        "choice at every size when the demonstrations are right. The same ranking collects wrong "
+        "demonstrations first, so with 30 percent of them wrong it loses to random choice for large sets: "
+        "verify answers before you rank by loss."
+    ),
+    experiment=Selection,
+    draw=draw_selection,
+    claims=CLAIMS,
+)

@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from datadose.configs import Stage
 from datadose.drawing.curves import draw_curve, level, log_y, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, new_grid
 from datadose.stages import held_out_prompts
 from datadose.studies.ledger import (
-    Judgement,
-    Tables,
-    Verdict,
+    PAIRED_SHARE,
     beats,
     both,
     by_seed,
@@ -28,7 +27,7 @@ from datadose.studies.ledger import (
     judge_settings,
     seeds_of,
 )
-from datadose.studies.tables import Preset, Stage
+from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.training import (
     BASE,
     Recipe,
@@ -140,7 +139,7 @@ class SftThenRl:
         return insight_table(rows, EXTRA)
 
 
-def draw_synergy(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_synergy(table: pd.DataFrame, config: SftThenRl) -> Figure:
     """SFT then RL: error against the total steps; columns are shifts, rows numbers of demonstrations."""
     arms = (
         ("rl", "RL alone"),
@@ -148,7 +147,7 @@ def draw_synergy(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         ("sft then rl", "SFT, then RL"),
         ("rl then sft", "RL, then SFT"),
     )
-    radii, counts = config["radii"], config["demonstrations"]
+    radii, counts = config.radii, config.demonstrations
     size = {"width": 3.5 * len(radii) + 0.6, "height": 2.7 * len(counts) + 0.5}
     with new_grid(len(counts), len(radii), **size, sharex=True, sharey="col") as (figure, grid):
         for axes, count in zip(grid, counts, strict=True):
@@ -158,7 +157,7 @@ def draw_synergy(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                     chosen = rows[(rows["kind"] == arm) & rows["demonstrations"].isin([0, count])]
                     draw_curve(axis, chosen, "training_steps", "error", look, label)
                 level(axis, float(rows.loc[rows["kind"] == "base", "error"].mean()), "before")
-                plain_log_ticks(axis, config["training_steps"])
+                plain_log_ticks(axis, config.training_steps)
                 log_y(axis)
             axes[0].set_ylabel(f"{count} demonstrations\npost-test error / d")
         for axis, radius in zip(grid[0], radii, strict=True):
@@ -166,18 +165,18 @@ def draw_synergy(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         for axis in grid[-1]:
             axis.set_xlabel("optimiser steps in all")
         grid[-1][-1].legend(loc="lower left", fontsize=8)
-        task, recipe = config["task"], config["recipe"]
+        task, recipe = config.task, config.recipe
         caption(
             figure,
-            f"d = {task['dimension']}, m = {task['shifted']}, n = {task['length']}, eta = {task['eta']:g}; "
-            f"RL: GRPO on {recipe['prompts']} prompts, 0/1 reward; Adam {recipe['learning_rate']:g}, k = "
-            f"{recipe['chain_steps']}; {config['seeds']} seeds, standard errors",
+            f"d = {task.dimension}, m = {task.shifted}, n = {task.length}, eta = {task.eta:g}; "
+            f"RL: GRPO on {recipe.prompts} prompts, 0/1 reward; Adam {recipe.learning_rate:g}, k = "
+            f"{recipe.chain_steps}; {config.seeds} seeds, standard errors",
         )
     return figure
 
 
-def both_beat_either(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("sft_then_rl")
+def both_beat_either(saved: Saved[SftThenRl], threshold: float) -> Judgement:
+    table = saved.table
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
     for (panel, steps), rows in table[table["training_steps"] > 0].groupby(["panel", "training_steps"]):
@@ -193,3 +192,30 @@ def both_beat_either(tables: Tables, threshold: float) -> Judgement:
                 f"both {finite_mean(joint):.3g}, reversed {finite_mean(errors['rl then sft']):.3g}"
             )
     return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
+
+
+CLAIMS = (
+    Claim(
+        "sft-then-rl",
+        "ours",
+        "SFT and then RL beats either alone at the same number of optimiser steps.",
+        "d=20, m=5, n=200, rho(Gamma0^{-1} Delta) in {0.7, 1.5, 3}, 16 or 256 demonstrations, RL on 256 "
+        "prompts with 0/1 reward, 100 to 900 steps (sizes of the preset)",
+        PAIRED_SHARE,
+        1.0,
+        both_beat_either,
+        "tests/claims/test_insight_claims.py::test_composition_has_to_beat_both",
+    ),
+)
+STUDY = Study(
+    name="sft_then_rl",
+    title="SFT, then RL?",
+    story=(
+        "At the same number of optimiser steps, SFT followed by RL almost never beats the better of the two "
+        "alone. RL alone is best when demonstrations are few and the task is within reach; beyond its reach "
+        "only SFT moves the model."
+    ),
+    experiment=SftThenRl,
+    draw=draw_synergy,
+    claims=CLAIMS,
+)

@@ -26,15 +26,9 @@ from datadose.drawing.style import (
     draw_theory,
     new_grid,
 )
-from datadose.studies.ledger import (
-    Judgement,
-    Tables,
-    Verdict,
-    beats,
-    judge_settings,
-    seeds_of,
-)
-from datadose.studies.tables import Preset, TwoBlock, curve_cell, grid, predictions
+from datadose.studies.ledger import CONFIDENCE, beats, judge_settings, seeds_of
+from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
+from datadose.studies.tables import TwoBlock, curve_cell, grid, predictions
 from datadose.studies.training import insight_row, insight_table
 from datadose.sweep import Cell
 
@@ -123,9 +117,9 @@ def _log_steps(count: int) -> tuple[float, ...]:
     return tuple(float(f"{r:.3g}") for r in np.geomspace(1e-3, 1.0, count))
 
 
-def draw_size(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_size(table: pd.DataFrame, config: Size) -> Figure:
     """Insight 2: a map of the error over (r, B) with the best B, and best small set against the largest."""
-    d = config["block"]["dimension"]
+    d = config.block.dimension
     theory = table[table["model"] == "theory"]
     simulated = table[table["model"] == "lsa"]
     with new_grid(1, 2, width=10.5, height=4.3, width_ratios=[1.25, 1]) as (figure, axes):
@@ -162,12 +156,12 @@ def draw_size(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         heat.set_ylabel("SFT prompts B / d")
         heat.set_title("dots: best B; dashes: best B below the peak")
         _draw_ratio(right, theory, simulated, d)
-        block = config["block"]
+        block = config.block
         caption(
             figure,
-            f"d = {d}, m = {block['shifted']}, rho = {block['rho']:g}, eta = {block['eta']:g}, n = "
-            f"{config['length']}; lines and map: exact theory; markers: simulated V*, mean of "
-            f"{config['seeds']} seeds with standard errors",
+            f"d = {d}, m = {block.shifted}, rho = {block.rho:g}, eta = {block.eta:g}, n = "
+            f"{config.length}; lines and map: exact theory; markers: simulated V*, mean of "
+            f"{config.seeds} seeds with standard errors",
         )
     return figure
 
@@ -217,9 +211,9 @@ def _small_over(rows: pd.DataFrame, column: str, reference: str, d: int) -> floa
     return float(small / values[values.index.max() if reference == "largest" else 0])
 
 
-def small_sets(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("insight2_size")
-    d = tables.config("insight2_size")["block"]["dimension"]
+def small_sets(saved: Saved[Size], threshold: float) -> Judgement:
+    table = saved.table
+    d = saved.config.block.dimension
     simulated = table[table["model"] == "lsa"]
     verdicts: dict[str, Verdict] = {}
     for r, rows in simulated.groupby("interference"):
@@ -241,3 +235,31 @@ def small_sets(tables: Tables, threshold: float) -> Judgement:
         f"{ratios[-1][1]:.2g} at r={ratios[-1][0]:g}; best B/d from {best_at[0]} to {best_at[-1]}"
     )
     return judge_settings(verdicts, threshold, seeds_of(simulated), note)
+
+
+CLAIMS = (
+    Claim(
+        "insight-2-size",
+        "Insight 2",
+        "Under interference keep SFT data small: the best B below the peak beats the largest B, whatever r.",
+        "d=100, m=50, n=200, r from 0.001 to 1, largest B = 5d; exact theory and simulated V* (sizes of the "
+        "preset)",
+        f"share of r where it holds, each at {CONFIDENCE:.0%} confidence over paired seeds",
+        1.0,
+        small_sets,
+        "tests/claims/test_insight_claims.py::test_size_is_judged_per_interference",
+        shown_by=("fig1",),
+    ),
+)
+STUDY = Study(
+    name="insight2_size",
+    title="How much SFT data under interference? (Insight 2)",
+    story=(
+        "While the data vary little off the shift (a small r > 0, strong interference for the paper), a set "
+        "well below the peak at B = d beats even the largest one. Past a certain r the examples teach the "
+        "other directions at nearly the right scale, and more data win: keep sets small only if r is small."
+    ),
+    experiment=Size,
+    draw=draw_size,
+    claims=CLAIMS,
+)

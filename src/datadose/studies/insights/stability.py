@@ -38,14 +38,8 @@ from datadose.drawing.style import (
 from datadose.models import PromptBatch
 from datadose.prompts import draw_wishart, random_stream
 from datadose.stages import FixedData, Optimisation, Outcome, held_out_prompts, post_test, train
-from datadose.studies.ledger import (
-    Judgement,
-    Tables,
-    Verdict,
-    is_more,
-    judge_settings,
-)
-from datadose.studies.tables import Preset
+from datadose.studies.ledger import PAIRED_SHARE, is_more, judge_settings
+from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.training import (
     Task,
     finite,
@@ -104,9 +98,9 @@ def descend(
     if learning_rate is None:
         learning_rate = cautious_step(task, step_radius, steps, 8 * task.dimension)
     batches = [PromptBatch.draw(task.target(r), task.length, prompts, seeds=seeds) for r in radii]
-    data = PromptBatch(torch.cat([b.weights for b in batches]), task.length, _stacked(batches))
+    data = PromptBatch.join(batches, dim=0)
     tests = [held_out_prompts(task.target(r), task.length, 256, runs=len(seeds)) for r in radii]
-    test = PromptBatch(torch.cat([b.weights for b in tests]), task.length, _stacked(tests))
+    test = PromptBatch.join(tests, dim=0)
     model = pretrained(task.operator, len(radii) * len(seeds))
     before = post_test(model, test, steps)[:, 0]
     done = train(model, Outcome(steps), FixedData(data), Optimisation("gd", learning_rate, steps=descent))
@@ -116,11 +110,6 @@ def descend(
         [float(before[run]), None if run in lost else finite(after[run : run + 1])[0], learning_rate]
         for run in range(len(before))
     ]
-
-
-def _stacked(batches: list[PromptBatch]) -> torch.Tensor:
-    held = [b.covariances for b in batches if b.covariances is not None]
-    return torch.cat(held)
 
 
 @dataclass(frozen=True)
@@ -244,9 +233,9 @@ _MAP_COLORS = ("#f1f3f4", "#8ab8d8", "#a63603")
 _MAP_NAMES = ("slow: error not halved", "learns", "diverges (any seed)")
 
 
-def draw_stability(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_stability(table: pd.DataFrame, config: Stability) -> Figure:
     """Insight 3: where gradient descent on OS is stable, one panel a k; then its sensitivity."""
-    chains = config["chain_steps"]
+    chains = config.chain_steps
     maps = table[table["kind"] == "map"]
     with new_grid(1, len(chains) + 1, width=3.3 * (len(chains) + 1) + 0.6, height=4.3) as (figure, grid):
         axes = grid[0]
@@ -261,12 +250,12 @@ def draw_stability(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         handles.append(Line2D([], [], color="black", linewidth=1.8, label="theory: 2 / curvature"))
         axes[0].legend(handles=handles, loc="lower left", frameon=True, framealpha=0.9, fontsize=8)
         _draw_sensitivity(axes[-1], table[table["kind"] != "map"], config)
-        task, probe = config["task"], config["probe"]
+        task, probe = config.task, config.probe
         caption(
             figure,
-            f"maps: d = {task['dimension']}, m = {task['shifted']}, Sigma0 = I, n = {task['length']}, B = "
-            f"{config['prompts']}, {config['descent']} steps, {config['map_seeds']} seeds; right: n = "
-            f"{probe['length']}, k = {config['probe_steps']}, {config['seeds']} seeds, bars: standard errors",
+            f"maps: d = {task.dimension}, m = {task.shifted}, Sigma0 = I, n = {task.length}, B = "
+            f"{config.prompts}, {config.descent} steps, {config.map_seeds} seeds; right: n = "
+            f"{probe.length}, k = {config.probe_steps}, {config.seeds} seeds, bars: standard errors",
         )
     return figure
 
@@ -310,8 +299,8 @@ def _edges(centres: Any) -> Any:
     return np.exp([logs[0] - (middle[0] - logs[0]), *middle, logs[-1] + (logs[-1] - middle[-1])])
 
 
-def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: dict[str, Any]) -> None:
-    few, many = (min(config["probes"]), max(config["probes"]))
+def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None:
+    few, many = (min(config.probes), max(config.probes))
     settings = [("own step", few), ("own step", many), ("one step", few), ("one step", many)]
     for look, (kind, (B, T)) in zip(LOOKS, settings, strict=True):
         chosen = rows[(rows["kind"] == kind) & (rows["prompts"] == B) & (rows["training_steps"] == T)]
@@ -338,11 +327,11 @@ NEAR = (0.7, 1.5)
 BELOW, ABOVE = 0.6, 1.9
 
 
-def sensitive_near_one(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("insight3_stability")
-    config = tables.config("insight3_stability")
-    few, many = min(config["probes"]), max(config["probes"])
-    short = min((B, T) for B, T in config["probes"] if B == many[0])
+def sensitive_near_one(saved: Saved[Stability], threshold: float) -> Judgement:
+    table = saved.table
+    config = saved.config
+    few, many = min(config.probes), max(config.probes)
+    short = min((B, T) for B, T in config.probes if B == many[0])
     verdicts = _curvature_grows(table[table["kind"] == "map"])
     notes: list[str] = []
     for kind in ("own step", "one step"):
@@ -356,7 +345,7 @@ def sensitive_near_one(tables: Tables, threshold: float) -> Judgement:
         lost = rows[rows["spectral_radius"] >= ABOVE]["diverged"].mean()
         notes.append(f"{kind} diverged above {lost:.0%}")
     note = "below / near / above rho(M) = 1: " + "; ".join(notes)
-    return judge_settings(verdicts, threshold, int(config["seeds"]), note)
+    return judge_settings(verdicts, threshold, int(config.seeds), note)
 
 
 def _curvature_grows(rows: pd.DataFrame) -> dict[str, Verdict]:
@@ -396,3 +385,33 @@ def _group(measured: pd.DataFrame, low: float, high: float) -> Array:
     """Per seed, the mean over the radii of a group; NaN if a run of the group was lost."""
     chosen = measured.loc[:, (measured.columns >= low) & (measured.columns <= high)]
     return np.asarray(chosen.mean(axis=1, skipna=False), dtype=np.float64)
+
+
+CLAIMS = (
+    Claim(
+        "insight-3",
+        "Insight 3",
+        "OS is sensitive to sample variation near rho(M) = 1 (sharp curvature): more than away from it, its "
+        "result varies with the sample and gains from more data and more steps.",
+        "gradient descent on OS, d=20, m=4, Sigma0=I; map: n=2000, k in {1, 2, 4}; sensitivity: k=2, n=80, "
+        "B 32 against 512, 50 against 200 steps, every radius at its own step size and all at one (sizes of "
+        "the preset)",
+        PAIRED_SHARE,
+        1.0,
+        sensitive_near_one,
+        "tests/claims/test_insight_claims.py::test_sensitivity_is_judged_against_both_sides",
+    ),
+)
+STUDY = Study(
+    name="insight3_stability",
+    title="When is outcome supervision stable? (Insight 3)",
+    story=(
+        "The step size that gradient descent bears falls steeply with the size of the shift and with the "
+        "number of thinking steps, about where the curvature theory puts it. With a step size of its own, a "
+        "shift near rho(M) = 1 is not more sensitive to its sample than others; one step size for all is "
+        "what breaks larger shifts."
+    ),
+    experiment=Stability,
+    draw=draw_stability,
+    claims=CLAIMS,
+)

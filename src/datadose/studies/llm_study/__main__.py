@@ -13,7 +13,7 @@ from typing import cast
 
 from datadose.files import write_recorded_table
 from datadose.studies.llm_study.experiment import LlmStudy
-from datadose.studies.tables import Preset
+from datadose.studies.study import Preset
 from datadose.sweep import Workers, kept_results
 from datadose.versions import versions
 

@@ -7,21 +7,14 @@ give wide intervals, and a verdict of *mixed* then says that they decide nothing
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    Claim,
-    Judgement,
-    Tables,
-    Verdict,
-    decide,
-    judge_settings,
-    mean_interval,
-)
+from datadose.studies.ledger import CONFIDENCE, decide, judge_settings, mean_interval
+from datadose.studies.study import Claim, Judgement, Saved, Verdict
 
 _TEST = "tests/claims/test_llm_study_claims.py"
 _MARGIN = -0.02
@@ -45,11 +38,11 @@ def _values(table: pd.DataFrame, name: str, column: str) -> pd.Series:
 
 def _versus(
     first: str, rivals: dict[str, str], column: str = "target_probability"
-) -> Callable[[Tables, float], Judgement]:
+) -> Callable[[Saved[Any], float], Judgement]:
     """A judge: is the mean difference to every rival at least the threshold, beyond doubt?"""
 
-    def judge(tables: Tables, threshold: float) -> Judgement:
-        table = tables.get("llm_study")
+    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+        table = saved.table
         verdicts: dict[str, Verdict] = {}
         notes, seeds, only = [], 0, None
         for label, rival in rivals.items():
@@ -72,12 +65,12 @@ def _versus(
     return judge
 
 
-def _sizes(tables: Tables, threshold: float) -> Judgement:
+def _sizes(saved: Saved[Any], threshold: float) -> Judgement:
     """Small sets against large ones of random rows, at equal steps."""
-    config = tables.config("llm_study")
-    small, large = config["size"], max(config["sizes"])
+    config = saved.config
+    small, large = config.size, max(config.sizes)
     rivals = {f"{large} rows": f"sizes/clean/random/{large}", "the whole pool": "arms/clean/all/"}
-    return _versus(f"arms/clean/random/{small}", rivals)(tables, threshold)
+    return _versus(f"arms/clean/random/{small}", rivals)(saved, threshold)
 
 
 _SETTING = (
@@ -97,7 +90,7 @@ def _claim(
     id_: str,
     statement: str,
     where: str,
-    judge: Callable[[Tables, float], Judgement],
+    judge: Callable[[Saved[Any], float], Judgement],
     threshold: float = 0.0,
     what: str = "pass rate on the target",
 ) -> Claim:
@@ -109,7 +102,6 @@ def _claim(
         f"{what}: paired difference, mean over seeds and its {CONFIDENCE:.0%} interval (several rivals: the "
         "share of them)",
         threshold,
-        "llm_study",
         judge,
         f"{_TEST}::test_differences_are_paired_by_seed",
     )

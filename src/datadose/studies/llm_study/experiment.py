@@ -17,14 +17,15 @@ from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
+from datadose.dependencies import code_digest
 from datadose.errors import reject
 from datadose.llm.cache import content_digest
 from datadose.studies.llm_study.base_model import Base, make_base
 from datadose.studies.llm_study.grid import GRID, GridPoint
 from datadose.studies.llm_study.pools import Arm, Band, Contents, Split, score_seed
 from datadose.studies.llm_study.runs import Training, run_base, run_profile, run_rl, run_sft
-from datadose.studies.tables import Preset
-from datadose.sweep import Cell, Workers, code_digest
+from datadose.studies.study import Preset
+from datadose.sweep import Cell, Workers
 
 Question: TypeAlias = Literal["profile", "base", "arms", "sizes", "bands"]
 
@@ -112,7 +113,7 @@ class LlmStudy:
         """Make the base model, score the pools of all seeds (each resumable), and return the cells."""
         folder = folder / "llm-study"
         base = str(make_base(self.base, folder))
-        scored = folder / f"{self.base}-{code_digest()}-{self._digest()}"
+        scored = folder / f"{self.base}-{code_digest(score_seed)}-{self._digest()}"
         where = [str(score_seed(base, self.split, seed, scored)) for seed in range(self.seeds)]
         cells = [
             Cell(run_profile, {"base": base, "rows": self.profile_rows}),

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
+from datadose.studies.llm_study.experiment import LlmStudy
 
 _ARMS = {
     "ours": "ours",
@@ -34,7 +35,7 @@ _MEASURES = (
 )
 
 
-def draw_llm_study(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_llm_study(table: pd.DataFrame, config: LlmStudy) -> Figure:
     """Profile and arms on top; gain against forgetting, sizes and RL bands below."""
     base = table[table["question"] == "base"].iloc[0]
     arms = table[table["question"] == "arms"]
@@ -127,7 +128,7 @@ def _draw_frontier(axis: Axes, arms: pd.DataFrame, base: pd.Series) -> None:
     axis.set_title("(d) Gain against forgetting", loc="left")
 
 
-def _draw_sizes(axis: Axes, table: pd.DataFrame, base: pd.Series, config: dict[str, Any]) -> None:
+def _draw_sizes(axis: Axes, table: pd.DataFrame, base: pd.Series, config: LlmStudy) -> None:
     rows = table[(table["contents"] == "clean") & table["question"].isin(["arms", "sizes"])]
     for arm, fill in (("random", "white"), ("ours", None)):
         own = rows[rows["arm"] == arm]
@@ -141,7 +142,7 @@ def _draw_sizes(axis: Axes, table: pd.DataFrame, base: pd.Series, config: dict[s
     ticks = sorted({int(size) for size in rows["rows"].unique()})
     axis.set_xticks(ticks, [str(size) for size in ticks], fontsize=7.5)
     axis.minorticks_off()
-    axis.set_xlabel(f"SFT rows, {config['sft']['steps']} steps each (right end of random: all)")
+    axis.set_xlabel(f"SFT rows, {config.sft.steps} steps each (right end of random: all)")
     axis.set_ylabel("pass rate after training")
     axis.legend(fontsize=7)
     axis.set_title("(e) Size at equal steps", loc="left")
@@ -159,16 +160,16 @@ def _draw_size_curve(
     )  # fmt: skip
 
 
-def _setting(config: dict[str, Any]) -> str:
-    split, sft, rl = config["split"], config["sft"], config["rl"]
-    pool = sum(count for _, count in split["pool"])
+def _setting(config: LlmStudy) -> str:
+    split, sft, rl = config.split, config.sft, config.rl
+    pool = sum(count for _, count in split.pool)
     return (
-        f"SmolLM2-135M-Instruct, LoRA rank {sft['lora_rank']}; target {' and '.join(split['target'])} (terms "
-        f"x digits), earlier abilities {', '.join(split['earlier'])}; test rows a level: "
-        f"{split['test_rows']} and {split['earlier_rows']}.\n"
-        f"SFT: {config['size']} rows, {sft['steps']} steps of {sft['batch']}, rate {sft['learning_rate']:g}, "
-        f"from {pool} clean and in (c) {split['spoiled']} faulty rows. GRPO: {rl['steps']} steps of "
-        f"{rl['batch']} completions, {config['rl_prompts']} prompts (ours: all that remain).\n"
-        f"Pass rate: exact probability of the answer. Bars: standard error over {config['seeds']} seeds, "
+        f"SmolLM2-135M-Instruct, LoRA rank {sft.lora_rank}; target {' and '.join(split.target)} (terms "
+        f"x digits), earlier abilities {', '.join(split.earlier)}; test rows a level: "
+        f"{split.test_rows} and {split.earlier_rows}.\n"
+        f"SFT: {config.size} rows, {sft.steps} steps of {sft.batch}, rate {sft.learning_rate:g}, "
+        f"from {pool} clean and in (c) {split.spoiled} faulty rows. GRPO: {rl.steps} steps of "
+        f"{rl.batch} completions, {config.rl_prompts} prompts (ours: all that remain).\n"
+        f"Pass rate: exact probability of the answer. Bars: standard error over {config.seeds} seeds, "
         "ticks: seeds, dotted: untouched model. * knows which rows are the target's."
     )

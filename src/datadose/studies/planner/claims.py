@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    Claim,
-    Judgement,
-    Tables,
-    Verdict,
-    judge_settings,
-    mean_interval,
-)
+from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
 from datadose.studies.planner.rules import RULES, compare_rules
+from datadose.studies.study import Claim, Judgement, Saved, Verdict
 
 _JUDGES = "tests/claims/test_planner_claims.py"
 _MEDIAN = 0.01
@@ -24,10 +19,10 @@ _NOTABLE, _BETTER = 0.02, 0.01
 """Predicted gains that must be seen, and measured ones that count as better."""
 
 
-def dose_is_best(tables: Tables, threshold: float) -> Judgement:
+def dose_is_best(saved: Saved[Any], threshold: float) -> Judgement:
     """Holds on the regret that is biased high; fails only on the held-out one, beyond its standard error."""
-    table = _measured(tables, "regret")
-    seeds = int(tables.config("planner")["seeds"])
+    table = _measured(saved, "regret")
+    seeds = int(saved.config.seeds)
     regret, held_out = _column(table, "regret"), _column(table, "held_out_regret")
     # Bonferroni over the shifts, as for any largest of several.
     quantile = float(stats.t.ppf(1 - (1 - CONFIDENCE) / len(table), max(seeds - 1, 1)))
@@ -51,10 +46,10 @@ def dose_is_best(tables: Tables, threshold: float) -> Judgement:
     return Judgement(float(regret.max()), (max(surely, 0.0), float(regret.max())), seeds, verdict, note)
 
 
-def allocation_gains(tables: Tables, threshold: float) -> Judgement:
+def allocation_gains(saved: Saved[Any], threshold: float) -> Judgement:
     """Per shift with a notable predicted gain: is the measured one positive by two standard errors?"""
-    table = _measured(tables, "gain")
-    seeds = int(tables.config("planner")["seeds"])
+    table = _measured(saved, "gain")
+    seeds = int(saved.config.seeds)
     gain, sem = _column(table, "gain"), _column(table, "gain_sem")
     notable = _column(table, "predicted_gain") > _NOTABLE
     better = int(((gain > _BETTER) & (gain > 2 * sem)).sum())
@@ -75,10 +70,10 @@ def allocation_gains(tables: Tables, threshold: float) -> Judgement:
     return judge_settings(verdicts, threshold, seeds, note)
 
 
-def stage_beats_fixed_rules(tables: Tables, threshold: float) -> Judgement:
+def stage_beats_fixed_rules(saved: Saved[Any], threshold: float) -> Judgement:
     """Per fixed rule: is the planner's choice as good as the best arm in more cases? Paired over cases."""
-    rules = compare_rules(tables.get("planner_stages"))
-    seeds = int(tables.config("planner_stages")["seeds"])
+    rules = compare_rules(saved.table)
+    seeds = int(saved.config.seeds)
     good = rules.pivot(index="case", columns="rule", values="good").astype(np.float64)
     verdicts: dict[str, Verdict] = {}
     for rule in RULES[1:]:
@@ -98,9 +93,9 @@ def stage_beats_fixed_rules(tables: Tables, threshold: float) -> Judgement:
     return judge_settings(verdicts, threshold, seeds, note)
 
 
-def _measured(tables: Tables, column: str) -> pd.DataFrame:
+def _measured(saved: Saved[Any], column: str) -> pd.DataFrame:
     """The rows of the study in which ``column`` is measured."""
-    table = tables.get("planner")
+    table = saved.table
     return table[table[column].notna()]
 
 
@@ -108,7 +103,7 @@ def _column(table: pd.DataFrame, name: str) -> np.ndarray[tuple[int], np.dtype[n
     return np.asarray(table[name], dtype=np.float64)
 
 
-PLANNER_CLAIMS = [
+DOSE_CLAIMS = (
     Claim(
         "planner-dose",
         "ours",
@@ -119,7 +114,6 @@ PLANNER_CLAIMS = [
         "largest regret over shifts: simulated error at B* over the smallest simulated error, minus 1; lower "
         "end: the best B chosen on the other half of the seeds, less its Bonferroni error",
         0.05,
-        "planner",
         dose_is_best,
         f"{_JUDGES}::test_dose_is_judged_on_both_regrets",
     ),
@@ -132,10 +126,11 @@ PLANNER_CLAIMS = [
         "allocation at its own best B, paired seeds",
         "share of the predicted gains above 2 percent that are measured above two standard errors",
         1.0,
-        "planner",
         allocation_gains,
         f"{_JUDGES}::test_allocation_is_judged_where_a_gain_is_predicted",
     ),
+)
+CHOICE_CLAIMS = (
     Claim(
         "planner-stage",
         "ours",
@@ -146,8 +141,7 @@ PLANNER_CLAIMS = [
         "share of the fixed rules that it beats, each at 95% confidence over paired cases; as good as the "
         "best: error within 5 percent, or pass rate within 0.05",
         1.0,
-        "planner_stages",
         stage_beats_fixed_rules,
         f"{_JUDGES}::test_stages_are_judged_against_fixed_rules",
     ),
-]
+)

@@ -23,7 +23,7 @@ from datadose.covariance import Array
 from datadose.planner import Plan, plan
 from datadose.shift import Shift
 from datadose.simulation.curves import sft_error_curve
-from datadose.studies.tables import Preset
+from datadose.studies.study import Preset
 from datadose.studies.training import insight_row, insight_table
 from datadose.sweep import Cell
 

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter, PercentFormatter
 
 from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.studies.planner.dose import PlannerRegret
 
 _LINEAR = 1e-3
 """Regrets below this are drawn on a linear scale: many are zero."""
 
 
-def draw_planner(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_planner(table: pd.DataFrame, config: PlannerRegret) -> Figure:
     """Sorted regret; predicted against simulated error and chosen against best B; the allocation's gain."""
     with new_grid(1, 4, width=14.0, height=3.9) as (figure, grid):
         axes = grid[0]
@@ -25,11 +26,11 @@ def draw_planner(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         _draw_errors(axes[1], doses)
         _draw_doses(axes[2], doses)
         _draw_gain(axes[3], allocations)
-        low, high = config["dimensions"]
+        low, high = config.dimensions
         caption(
             figure,
-            f"{config['shifts']} random shifts (right: as many others), d from {low} to {high}, every "
-            f"fourth dense; B from 0 to 4d; V* simulated, {config['seeds']} seeds; bars: two standard errors",
+            f"{config.shifts} random shifts (right: as many others), d from {low} to {high}, every "
+            f"fourth dense; B from 0 to 4d; V* simulated, {config.seeds} seeds; bars: two standard errors",
         )
     return figure
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from datadose.studies.ledger import Claim, Judgement, Tables, decide, mean_interval
+from datadose.studies.ledger import decide, mean_interval
 from datadose.studies.planner.rules import compare_forecasts, compare_rules, forecast_panels
+from datadose.studies.study import Claim, Judgement, Saved
 
 
-def told_forecasts_come_true(tables: Tables, threshold: float) -> Judgement:
+def told_forecasts_come_true(saved: Saved[Any], threshold: float) -> Judgement:
     """The share of told forecasts that are off.
 
     A case's forecasts share its shift, so the interval is Student's over the cases' own shares.
     """
-    table = tables.get("planner_stages")
-    seeds = int(tables.config("planner_stages")["seeds"])
+    table = saved.table
+    seeds = int(saved.config.seeds)
     if not forecast_panels(table).any():
         return Judgement(None, None, seeds, "not run", "no case of the forecasts in planner_stages.csv")
     found = compare_forecasts(table)
@@ -54,7 +57,6 @@ FORECAST_CLAIMS = [
         "a verifiable reward); the rule on what is withheld was found on other shifts",
         "mean over the cases of the share of told forecasts of SFT, RL and both that are off",
         0.1,
-        "planner_stages",
         told_forecasts_come_true,
         "tests/claims/test_planner_forecasts.py::test_told_forecasts_are_judged",
     ),

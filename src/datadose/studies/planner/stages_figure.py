@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,9 +16,10 @@ from datadose.studies.planner.rules import (
     compare_rules,
     forecast_panels,
 )
+from datadose.studies.planner.stages import PlannerStages
 
 
-def draw_planner_stages(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
     """Every case's four arms with the recommended one ringed, what fixed rules lose, and the forecasts."""
     with new_grid(1, 4, width=15.0, height=4.4, width_ratios=(1.25, 1.25, 1.0, 1.0)) as (figure, axes):
         chosen = table[~forecast_panels(table)]
@@ -34,9 +33,9 @@ def draw_planner_stages(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         _draw_forecasts(axes[0][3], compare_forecasts(table))
         caption(
             figure,
-            f"{config['cases']} random shifts (d = {config['dimension']}) that the rule was not built on, "
-            f"{config['seeds']} seeds; ring: the planner's choice. Cases sorted by rho(Gamma0^-1 Delta). "
-            f"Right: {config['forecasts']} other shifts, error after descent (GRPO if verifiable).",
+            f"{config.cases} random shifts (d = {config.dimension}) that the rule was not built on, "
+            f"{config.seeds} seeds; ring: the planner's choice. Cases sorted by rho(Gamma0^-1 Delta). "
+            f"Right: {config.forecasts} other shifts, error after descent (GRPO if verifiable).",
         )
     return figure
 

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
-from datadose.studies.insights.kinds_of_data import aligned_data_win
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    Claim,
-    Judgement,
-    Tables,
-    Verdict,
-    both,
-    judge_deviation,
-    judge_settings,
-    paired,
-    seeds_of,
-)
+from datadose.studies.ledger import CONFIDENCE, both, judge_deviation, judge_settings, paired, seeds_of
+from datadose.studies.study import Claim, Judgement, Saved, Verdict
 
 _PEAK_WINDOW = 0.05
 AWAY_FROM_PEAK = 0.2
@@ -48,8 +38,8 @@ def _interferences(table: pd.DataFrame) -> list[float]:
 
 
 def _peak_at(with_interference: bool):  # type: ignore[no-untyped-def]
-    def judge(tables: Tables, threshold: float) -> Judgement:
-        table = tables.get("fig1")
+    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+        table = saved.table
         m, d = _peaks(table)
         hits: list[bool] = []
         for r in _interferences(table):
@@ -71,8 +61,8 @@ def _best_before(B: Array, errors: Array, peak: float) -> int:
     return int(inside[errors[:, inside].mean(axis=0).argmin()])
 
 
-def _falls_then_rises(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("fig1")
+def _falls_then_rises(saved: Saved[Any], threshold: float) -> Judgement:
+    table = saved.table
     m, d = _peaks(table)
     verdicts: dict[str, Verdict] = {}
     for r in _interferences(table):
@@ -87,8 +77,8 @@ def _falls_then_rises(tables: Tables, threshold: float) -> Judgement:
 def _dilution(interference: float | None):  # type: ignore[no-untyped-def]
     """The best error before the peak stays below the error at the largest B."""
 
-    def judge(tables: Tables, threshold: float) -> Judgement:
-        table = tables.get("fig1")
+    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+        table = saved.table
         _, d = _peaks(table)
         verdicts: dict[str, Verdict] = {}
         ratios: list[str] = []
@@ -106,8 +96,8 @@ def _dilution(interference: float | None):  # type: ignore[no-untyped-def]
     return judge
 
 
-def _turning_point_moves_right(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("fig1")
+def _turning_point_moves_right(saved: Saved[Any], threshold: float) -> Judgement:
+    table = saved.table
     _, d = _peaks(table)
     theory = table[table["model"] == "theory"]
     verdicts: dict[str, Verdict] = {}
@@ -126,8 +116,8 @@ def _turning_point_moves_right(tables: Tables, threshold: float) -> Judgement:
     return judge_settings(verdicts, threshold, seeds_of(table), note)
 
 
-def _u_shape(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("fig2")
+def _u_shape(saved: Saved[Any], threshold: float) -> Judgement:
+    table = saved.table
     simulated = table[(table["model"] == "lsa") & (table["interference"] > 0)]
     largest = simulated["prompts"].max()
     verdicts: dict[str, Verdict] = {}
@@ -153,8 +143,8 @@ def _away_from_peak(rows: pd.DataFrame, peaks: tuple[float, float]) -> pd.DataFr
     return rows[(rows["prompts"] - peak).abs() > AWAY_FROM_PEAK * peak]
 
 
-def _exact_matches(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("fig1")
+def _exact_matches(saved: Saved[Any], threshold: float) -> Judgement:
+    table = saved.table
     rows = _away_from_peak(table[table["model"] == "lsa"], _peaks(table))
     predicted = rows.groupby(["interference", "length", "prompts"])["predicted"].first()
     deviation, sem, seeds = deviations(rows, predicted)
@@ -166,19 +156,7 @@ _FIG1 = "d=400, m=200, rho=0.1, eta=0.2, n in {400, 800, 1200}, B up to 2000 (si
 _SIMULATION = "tests/theory_vs_simulation/test_asymptotics.py"
 _JUDGES = "tests/claims/test_figure_claims.py"
 
-FIGURE_CLAIMS = [
-    Claim(
-        "insight-1",
-        "Insight 1",
-        "For SFT, choose examples aligned with the shift (hard for the pretrained model): at equal B they "
-        "beat easy, pretraining and unselected test examples.",
-        "d=400, m=200, rho=0.1, eta=0.2, r=0, n=800, B in {25, 50, 75, 100} (sizes of the preset)",
-        f"share of comparisons won, each at {CONFIDENCE:.0%} confidence over paired seeds",
-        1.0,
-        "insight1",
-        aligned_data_win,
-        f"{_JUDGES}::test_insight_1_is_judged_per_comparison",
-    ),
+FIGURE1_CLAIMS = (
     Claim(
         "insight-2",
         "Insight 2",
@@ -187,9 +165,9 @@ FIGURE_CLAIMS = [
         _FIG1 + ", r in {0.01, 0.1}",
         f"share of (r, n) where it holds, each at {CONFIDENCE:.0%} confidence over paired seeds",
         1.0,
-        "fig1",
         _dilution(None),
         f"{_JUDGES}::test_dilution_depends_on_interference",
+        shown_by=("insight2_size",),
     ),
     Claim(
         "fig-1-peak-clean",
@@ -198,7 +176,6 @@ FIGURE_CLAIMS = [
         _FIG1 + ", r=0",
         "share of curves with the peak within 5 percent of m",
         1.0,
-        "fig1",
         _peak_at(with_interference=False),
         f"{_JUDGES}::test_peaks_are_found_where_the_curve_has_them",
     ),
@@ -209,7 +186,6 @@ FIGURE_CLAIMS = [
         _FIG1 + ", r in {0.01, 0.1}",
         "share of curves with the peak within 5 percent of d",
         1.0,
-        "fig1",
         _peak_at(with_interference=True),
         f"{_JUDGES}::test_peaks_are_found_where_the_curve_has_them",
     ),
@@ -220,7 +196,6 @@ FIGURE_CLAIMS = [
         _FIG1 + ", all r",
         f"share of curves where both hold, each at {CONFIDENCE:.0%} confidence over paired seeds",
         1.0,
-        "fig1",
         _falls_then_rises,
         f"{_JUDGES}::test_monotone_curves_do_not_fall_then_rise",
     ),
@@ -232,7 +207,6 @@ FIGURE_CLAIMS = [
         _FIG1 + ", r=0.01",
         f"share of n where it holds, each at {CONFIDENCE:.0%} confidence over paired seeds",
         1.0,
-        "fig1",
         _dilution(0.01),
         f"{_JUDGES}::test_dilution_depends_on_interference",
     ),
@@ -243,21 +217,8 @@ FIGURE_CLAIMS = [
         _FIG1 + ", r in {0.01, 0.1}",
         "share of r where the turning point increases with every n",
         1.0,
-        "fig1",
         _turning_point_moves_right,
         f"{_JUDGES}::test_peaks_are_found_where_the_curve_has_them",
-    ),
-    Claim(
-        "fig-2-u-shape",
-        "Fig 2",
-        "Under interference the error is U-shaped in n for small and moderate B.",
-        "d=400, m=200, rho=0.1, eta=0.2, n tied across stages from 20 to 1000, r in {0.01, 0.1}, B in "
-        "{50, 150, 300} (sizes of the preset)",
-        f"share of (r, B) with both sides above the minimum, each at {CONFIDENCE:.0%} confidence",
-        1.0,
-        "fig2",
-        _u_shape,
-        f"{_JUDGES}::test_u_shape_needs_both_sides",
     ),
     Claim(
         "exact-asymptotics",
@@ -266,8 +227,20 @@ FIGURE_CLAIMS = [
         _FIG1 + ", all r, |B - peak| > 0.2 peak",
         "largest relative deviation of the prediction from the mean over seeds",
         0.05,
-        "fig1",
         _exact_matches,
         f"{_SIMULATION}::test_exact_form_predicts_the_simulated_error",
     ),
-]
+)
+FIGURE2_CLAIMS = (
+    Claim(
+        "fig-2-u-shape",
+        "Fig 2",
+        "Under interference the error is U-shaped in n for small and moderate B.",
+        "d=400, m=200, rho=0.1, eta=0.2, n tied across stages from 20 to 1000, r in {0.01, 0.1}, B in "
+        "{50, 150, 300} (sizes of the preset)",
+        f"share of (r, B) with both sides above the minimum, each at {CONFIDENCE:.0%} confidence",
+        1.0,
+        _u_shape,
+        f"{_JUDGES}::test_u_shape_needs_both_sides",
+    ),
+)

@@ -14,15 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from datadose.studies.tables import (
-    Preset,
-    TwoBlock,
-    as_table,
-    curve_cell,
-    grid,
-    predictions,
-    sft_row,
-)
+from datadose.studies.study import Preset
+from datadose.studies.tables import TwoBlock, as_table, curve_cell, grid, predictions, sft_row
 from datadose.sweep import Cell
 
 INTERFERENCES = (0.0, 0.01, 0.1)

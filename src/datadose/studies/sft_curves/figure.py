@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_simulation, draw_theory, new_figure
+from datadose.studies.sft_curves.experiment import Figure1, Figure2, SftCurves
+from datadose.studies.sft_curves.figure5 import Figure5
 
 _STAR: dict[str, Any] = {
     "marker": "*",
@@ -21,11 +23,11 @@ _STAR: dict[str, Any] = {
 }
 
 
-def _setting(config: dict[str, Any]) -> str:
-    block = config["block"]
+def _setting(config: SftCurves | Figure5) -> str:
+    block = config.block
     return (
-        f"d = {block['dimension']}, m = {block['shifted']}, rho = {block['rho']:g}, eta = {block['eta']:g}; "
-        f"markers: simulated V*, mean of {config['seeds']} seeds with standard errors; lines: theory"
+        f"d = {block.dimension}, m = {block.shifted}, rho = {block.rho:g}, eta = {block.eta:g}; "
+        f"markers: simulated V*, mean of {config.seeds} seeds with standard errors; lines: theory"
     )
 
 
@@ -63,13 +65,13 @@ def _proxy_star(label: str) -> Line2D:
     return Line2D([], [], color=GREY, label=label, **_STAR)
 
 
-def draw_figure1(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_figure1(table: pd.DataFrame, config: Figure1) -> Figure:
     """Figure 1: log error against B, one panel an interference, one curve a length."""
-    block = config["block"]
-    with new_figure(len(config["interferences"])) as (figure, axes):
-        for axis, r in zip(axes, config["interferences"], strict=True):
+    block = config.block
+    with new_figure(len(config.interferences)) as (figure, axes):
+        for axis, r in zip(axes, config.interferences, strict=True):
             rows = table[np.isclose(table["interference"], r)]
-            for look, n in zip(LOOKS, config["lengths"], strict=False):
+            for look, n in zip(LOOKS, config.lengths, strict=False):
                 curve = rows[rows["length"] == n]
                 theory = curve[curve["model"] == "theory"].sort_values("prompts")
                 draw_theory(axis, theory["prompts"], theory["predicted"], look, f"n = {n}")
@@ -77,10 +79,10 @@ def draw_figure1(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 simulated = curve[(curve["model"] == "lsa") & curve["predicted"].notna()]
                 draw_simulation(axis, simulated, "prompts", look, f"_n = {n}, simulated")
                 _mark_optimum(axis, theory, look, f"n = {n}")
-            where = ("m", block["shifted"]) if r == 0 else ("d", block["dimension"])
+            where = ("m", block.shifted) if r == 0 else ("d", block.dimension)
             _mark_peak(axis, where[1], f"peak: B = {where[0]}")
             axis.set_yscale("log")
-            _square_root_scale(axis, max(config["theory_prompts"]))
+            _square_root_scale(axis, max(config.theory_prompts))
             axis.set_title(_interference_title(r))
             axis.set_xlabel("SFT prompts B (square-root scale)")
         _limit_log(axes, table)
@@ -105,12 +107,12 @@ def _limit_log(axes: list[Axes], table: pd.DataFrame) -> None:
     axes[0].set_ylim(0.8 * float(finite.min()), 1.3 * float(finite.max()))
 
 
-def draw_figure2(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_figure2(table: pd.DataFrame, config: Figure2) -> Figure:
     """Figure 2: log error against n, one panel an interference, one curve a number of prompts."""
-    with new_figure(len(config["interferences"])) as (figure, axes):
-        for axis, r in zip(axes, config["interferences"], strict=True):
+    with new_figure(len(config.interferences)) as (figure, axes):
+        for axis, r in zip(axes, config.interferences, strict=True):
             rows = table[np.isclose(table["interference"], r)]
-            for look, B in zip(LOOKS, config["prompts"], strict=False):
+            for look, B in zip(LOOKS, config.prompts, strict=False):
                 curve = rows[rows["prompts"] == B]
                 theory = curve[curve["model"] == "theory"].sort_values("length")
                 draw_theory(axis, theory["length"].astype(float), theory["predicted"], look, f"B = {B}")
@@ -126,15 +128,15 @@ def draw_figure2(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
     return figure
 
 
-def draw_figure5(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_figure5(table: pd.DataFrame, config: Figure5) -> Figure:
     """Figure 5: V* and V~ simulated; exact, corrected and printed theory; one panel a length."""
     curves = (
         ("exact", LOOKS[0], "exact theory of V* (ours)", "-"),
         ("first-order", LOOKS[1], "Thm B.1 corrected (ours)", "-"),
         ("as-printed", LOOKS[2], "Thm B.1 as printed", (0, (4, 2))),
     )
-    with new_figure(len(config["lengths"]), width=9.0, height=4.2) as (figure, axes):
-        for axis, n in zip(axes, config["lengths"], strict=True):
+    with new_figure(len(config.lengths), width=9.0, height=4.2) as (figure, axes):
+        for axis, n in zip(axes, config.lengths, strict=True):
             rows = table[table["length"] == n]
             for form, look, label, dash in curves:
                 theory = rows[(rows["model"] == "theory") & (rows["form"] == form)].sort_values("prompts")
@@ -145,7 +147,7 @@ def draw_figure5(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
                 ("first-order", LOOKS[1], "simulated first-order V~"),
             ):
                 draw_simulation(axis, simulated[simulated["estimator"] == estimator], "prompts", look, label)
-            _mark_peak(axis, config["block"]["dimension"], "peak: B = d")
+            _mark_peak(axis, config.block.dimension, "peak: B = d")
             axis.set_yscale("log")
             axis.set_title(f"n = {n}")
             axis.set_xlabel("SFT prompts B")
@@ -154,5 +156,5 @@ def draw_figure5(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
         axes[0].set_ylim(0.8 * low, 1.3 * top)
         axes[0].set_ylabel("post-test error / d")
         axes[-1].legend(loc="upper right")
-        caption(figure, _setting(config).replace("V*,", "V* and V~,") + f"; r = {config['interference']:g}")
+        caption(figure, _setting(config).replace("V*,", "V* and V~,") + f"; r = {config.interference:g}")
     return figure

@@ -14,7 +14,8 @@ import pandas as pd
 
 from datadose.prompts import draw_moments
 from datadose.simulation.curves import sft_error_curve
-from datadose.studies.tables import Preset, TwoBlock, as_table, grid, predictions, sft_row
+from datadose.studies.study import Preset
+from datadose.studies.tables import TwoBlock, as_table, grid, predictions, sft_row
 from datadose.sweep import Cell
 from datadose.theory.asymptotics import FORMS, Form
 from datadose.theory.post_test import post_test_error

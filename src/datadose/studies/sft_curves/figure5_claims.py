@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from datadose.studies.ledger import (
-    Claim,
-    Judgement,
-    Tables,
-    Verdict,
-    judge_deviation,
-    judge_settings,
-    seeds_of,
-)
+from datadose.studies.ledger import judge_deviation, judge_settings, seeds_of
 from datadose.studies.sft_curves.claims import AWAY_FROM_PEAK, deviations
 from datadose.studies.sft_curves.figure5 import FIGURE_5_AXIS
+from datadose.studies.study import Claim, Judgement, Saved, Verdict
 
 
 def _figure5_form(form: str, above: bool | None):  # type: ignore[no-untyped-def]
     """How far the theory ``form`` is from the simulated V~, below or above the peak."""
 
-    def judge(tables: Tables, threshold: float) -> Judgement:
-        table = tables.get("fig5")
+    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+        table = saved.table
         d = float(table[table["predicted"].isna()]["prompts"].iloc[0])
         rows = table[(table["model"] == "lsa") & (table["estimator"] == "first-order")]
         rows = rows[(rows["prompts"] > 0) & ((rows["prompts"] - d).abs() > AWAY_FROM_PEAK * d)]
@@ -45,8 +40,8 @@ def _first_order_over_exact(table: pd.DataFrame) -> pd.Series:
     return wide["first-order"] / wide["minimiser"]
 
 
-def _first_order_close(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("fig5")
+def _first_order_close(saved: Saved[Any], threshold: float) -> Judgement:
+    table = saved.table
     ratio = _first_order_over_exact(table)
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
@@ -58,8 +53,8 @@ def _first_order_close(tables: Tables, threshold: float) -> Judgement:
     return Judgement(worst, (worst, worst), result.seeds, result.verdict, result.note)
 
 
-def _tighter_with_length(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get("fig5")
+def _tighter_with_length(saved: Saved[Any], threshold: float) -> Judgement:
+    table = saved.table
     by_length = _first_order_over_exact(table).unstack("length")
     distance = np.abs(np.log(by_length[by_length.index > 0]))
     short, long = (distance[n] for n in (min(distance), max(distance)))
@@ -85,7 +80,6 @@ FIGURE5_CLAIMS = [
         _FIG5,
         "largest relative deviation from the simulated V~",
         0.05,
-        "fig5",
         _figure5_form("as-printed", above=False),
         f"{_SIMULATION}::test_as_printed_is_off_below_the_peak_only",
     ),
@@ -96,7 +90,6 @@ FIGURE5_CLAIMS = [
         _FIG5,
         "largest relative deviation from the simulated V~",
         0.05,
-        "fig5",
         _figure5_form("as-printed", above=True),
         f"{_SIMULATION}::test_as_printed_is_off_below_the_peak_only",
     ),
@@ -107,7 +100,6 @@ FIGURE5_CLAIMS = [
         _FIG5,
         "largest relative deviation from the simulated V~",
         0.05,
-        "fig5",
         _figure5_form("first-order", above=None),
         f"{_SIMULATION}::test_first_order_form_describes_the_first_order_minimiser",
     ),
@@ -118,7 +110,6 @@ FIGURE5_CLAIMS = [
         _FIG5_AXIS,
         "largest Err(V~) / Err(V*) over B",
         1.1,
-        "fig5",
         _first_order_close,
         f"{_SIMULATION}::test_first_order_error_is_not_the_error_of_the_minimiser",
     ),
@@ -129,7 +120,6 @@ FIGURE5_CLAIMS = [
         _FIG5_AXIS,
         "share of B > 0 at which |log Err(V~)/Err(V*)| is smaller at n = 5000 than at n = 1000",
         1.0,
-        "fig5",
         _tighter_with_length,
         f"{_JUDGES}::test_first_order_error_is_compared_at_every_b_and_length",
     ),

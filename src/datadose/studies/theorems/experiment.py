@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from datadose.studies.tables import Preset
+from datadose.studies.study import Preset
 from datadose.studies.theorems import outcome_checks as outcome
 from datadose.studies.theorems import sft_checks as sft
 from datadose.sweep import Cell

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from datadose.studies.ledger import Claim, Judgement, Tables, judge_worst
-from datadose.studies.theorems.claims import worst_of
+from datadose.studies.ledger import judge_worst
+from datadose.studies.study import Claim, Judgement, Saved
+from datadose.studies.theorems.claims import values_of, worst_of
 
 
-def _printed_bound(tables: Tables, threshold: float) -> Judgement:
-    scaled = tables.check("curvature", "scaled_printed_over_curvature")
-    predicted = tables.check("curvature", "scaled_printed_over_curvature_predicted")
-    flat = tables.check("curvature", "zero_loss_printed_over_curvature")
+def _printed_bound(saved: Saved[Any], threshold: float) -> Judgement:
+    scaled = values_of(saved, "curvature", "scaled_printed_over_curvature")
+    predicted = values_of(saved, "curvature", "scaled_printed_over_curvature_predicted")
+    flat = values_of(saved, "curvature", "zero_loss_printed_over_curvature")
     flat = np.where(flat < 1e-12, 0.0, flat)  # rho(M) is zero, but for the rounding of its eigenvalues.
     off = np.abs(scaled / predicted - 1).max()
     note = (
@@ -32,7 +35,6 @@ OUTCOME_CLAIMS = [
         "dense matrices, random W~, d=6, n=15, B=8, k=4, against the transformer's own chain",
         "largest relative gap of answers and loss",
         1e-9,
-        "theorems",
         worst_of("rollout", "operator_gap", "loss_gap"),
         "tests/experiments/test_checks.py::test_outcome_checks_measure_what_they_say",
     ),
@@ -43,7 +45,6 @@ OUTCOME_CLAIMS = [
         "dense matrices, d=6, n=15, B=8, k=1..4, against autograd through the chain",
         "largest relative gap",
         1e-9,
-        "theorems",
         worst_of("outcome_gradient", "gradient_gap"),
         "tests/experiments/test_checks.py::test_outcome_checks_measure_what_they_say",
     ),
@@ -55,9 +56,9 @@ OUTCOME_CLAIMS = [
         "a in (0.3, 0.95); and at M = u I, u in (0.3, 0.95), k in {2, 3, 4}",
         "smallest ratio of the printed bound to the largest curvature",
         1.0,
-        "theorems",
         _printed_bound,
         "tests/experiments/test_checks.py::test_outcome_checks_measure_what_they_say",
+        shown_by=("insight3_stability",),
     ),
     Claim(
         "app-E-corrected",
@@ -66,9 +67,9 @@ OUTCOME_CLAIMS = [
         "as app-E",
         "largest curvature over the corrected bound",
         1.0 + 1e-9,
-        "theorems",
         worst_of("curvature", "scaled_curvature_over_proven", "zero_loss_curvature_over_proven"),
         "tests/experiments/test_checks.py::test_outcome_checks_measure_what_they_say",
+        shown_by=("insight3_stability",),
     ),
     Claim(
         "os-dynamics",
@@ -77,7 +78,6 @@ OUTCOME_CLAIMS = [
         "d=5, k=1..4, gradient descent with step 2e-4 to time 2 on the population loss",
         "largest relative deviation of the error factors",
         2e-3,
-        "theorems",
         worst_of("dynamics", "factor_gap"),
         "tests/experiments/test_checks.py::test_outcome_checks_measure_what_they_say",
     ),

@@ -9,23 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    Claim,
-    Judgement,
-    Tables,
-    Verdict,
-    decide,
-    judge_settings,
-    judge_worst,
-    mean_interval,
-)
+from datadose.studies.ledger import CONFIDENCE, decide, judge_settings, judge_worst, mean_interval
+from datadose.studies.study import Claim, Judgement, Saved, Verdict
 
 NAME = "token_study"
 _TEST = "tests/claims/test_token_study_claims.py"
@@ -48,11 +39,11 @@ def _gap(first: pd.Series, second: pd.Series) -> Array:
     return np.asarray((first - second).dropna(), dtype=np.float64)
 
 
-def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Tables, float], Judgement]:
+def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Saved[Any], float], Judgement]:
     """Judge that each difference is above 0; the note lists means and intervals."""
 
-    def judge(tables: Tables, threshold: float) -> Judgement:
-        table = tables.get(NAME)
+    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+        table = saved.table
         verdicts: dict[str, Verdict] = {}
         notes = []
         for name, values in find(table).items():
@@ -128,9 +119,9 @@ def _selection(pool: str, metrics: Sequence[str], arm: str = "ours") -> Callable
     return find
 
 
-def _contaminants(arm: str, below: bool) -> Callable[[Tables, float], Judgement]:
-    def judge(tables: Tables, threshold: float) -> Judgement:
-        table = tables.get(NAME)
+def _contaminants(arm: str, below: bool) -> Callable[[Saved[Any], float], Judgement]:
+    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+        table = saved.table
         rows = table[(table["panel"] == "selectors") & (table["pool"] == "contaminated")]
         share = _accuracy(rows, "contaminants", "train", arm=arm)
         return judge_worst(np.asarray(share, dtype=np.float64), threshold, below=below)
@@ -173,8 +164,8 @@ def _numbers(table: pd.DataFrame) -> Comparisons:
     }
 
 
-def _unfiltered(tables: Tables, threshold: float) -> Judgement:
-    table = tables.get(NAME)
+def _unfiltered(saved: Saved[Any], threshold: float) -> Judgement:
+    table = saved.table
     size = max(table.loc[(table["panel"] == "rl") & (table["arm"] == "all"), "prompts"])
     gap = _gap(_band(table, "all", size), _band(table, "medium", _band_size(table)))
     mean, low, high = mean_interval(gap)
@@ -211,7 +202,6 @@ def _claim(
         f"{_SETTING}; {where}",
         _SHARE,
         1.0,
-        NAME,
         _judge(judge),
         f"{_TEST}::test_comparisons_hold_fail_or_stay_mixed",
     )
@@ -302,7 +292,6 @@ TOKEN_STUDY_CLAIMS = [
             f"{_SETTING}; contaminated pool",
             "share of contaminants among the chosen rows, worst seed",
             threshold,
-            NAME,
             _contaminants(arm, below),
             f"{_TEST}::test_contaminants_are_judged_by_the_worst_seed",
         )
@@ -346,7 +335,6 @@ TOKEN_STUDY_CLAIMS = [
         f"{_SETTING}; the largest unfiltered set against the medium band",
         f"difference in test accuracy over paired seeds, {CONFIDENCE:.0%} Student interval",
         -0.02,
-        NAME,
         _unfiltered,
         f"{_TEST}::test_unfiltered_prompts_may_lose_a_little",
     ),

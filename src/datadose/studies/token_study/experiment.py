@@ -21,8 +21,9 @@ from typing import Any
 
 import pandas as pd
 
+from datadose.dependencies import code_digest
 from datadose.progress import cell_progress
-from datadose.studies.tables import Preset
+from datadose.studies.study import Preset
 from datadose.studies.token_study.model import Pretraining, Size, pretrain, pretrained_folder
 from datadose.studies.token_study.pools import BANDS, POOLS, SELECTORS, PoolSizes, make_pools, pools_ready
 from datadose.studies.token_study.runs import (
@@ -176,7 +177,9 @@ class TokenStudy:
         return replace(self.pretraining, target_share=shares[mixture], seed=seed)
 
     def _pools(self, model: Path) -> Path:
-        return model.with_name("-".join([model.name, "pools", *map(str, astuple(self.pools))]))
+        return model.with_name(
+            "-".join([model.name, "pools", code_digest(make_pools), *map(str, astuple(self.pools))])
+        )
 
     def table(self, results: Sequence[Rows]) -> pd.DataFrame:
         """One row a run, split, metric and length; ``chosen`` marks the arm's learning rate."""

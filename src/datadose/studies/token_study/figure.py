@@ -15,6 +15,7 @@ from datadose.covariance import Array
 from datadose.drawing.curves import FIFTH, level
 from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
 from datadose.studies.ledger import mean_interval
+from datadose.studies.token_study.experiment import TokenStudy
 
 _SIXTH = Look("#B8860B", (0, (6, 1, 1, 1)), "P")
 _SEVENTH = Look("#CC79A7", (0, (3, 1)), "X")
@@ -32,7 +33,7 @@ _MIXTURES = ("balanced", "rare", "absent")
 _METRICS = (("target", "all lengths"), ("hard", "lengths 6 to 8"))
 
 
-def draw_token_study(table: pd.DataFrame, config: dict[str, Any]) -> Figure:
+def draw_token_study(table: pd.DataFrame, config: TokenStudy) -> Figure:
     """Twelve panels of test accuracy, means and intervals over seeds, learning rates chosen on validation."""
     kept = table[(table["split"] == "train") | (table["split"] == "test")]
     rows, every = kept[kept["chosen"]], kept
@@ -271,15 +272,15 @@ def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
     axis.legend(loc="best")
 
 
-def _draw_bands(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: dict[str, Any]) -> None:
-    own = rows[(rows["panel"] == "rl") & (rows["prompts"] == config["rl_band_size"])]
+def _draw_bands(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: TokenStudy) -> None:
+    own = rows[(rows["panel"] == "rl") & (rows["prompts"] == config.rl_band_size)]
     for (metric, label), look, offset in zip(_METRICS, LOOKS, (-0.1, 0.1), strict=False):
         for place, band in enumerate(_BANDS):
             values = _values(own[own["arm"] == band], metric)
             _bars(axis, place + offset, values, look, f"_{label}" if place else label)
         _base(axis, base, metric, None if metric == "hard" else "untouched")
     _names(axis, list(_BANDS.values()), rotation=0)
-    _accuracy(axis, f"GRPO: pass-rate bands, {config['rl_band_size']} prompts", "accuracy on T")
+    _accuracy(axis, f"GRPO: pass-rate bands, {config.rl_band_size} prompts", "accuracy on T")
     axis.legend(loc="best")
 
 
@@ -293,9 +294,9 @@ def _draw_numbers(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
     axis.legend(loc="best")
 
 
-def _draw_stages(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: dict[str, Any]) -> None:
+def _draw_stages(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: TokenStudy) -> None:
     own = rows[rows["panel"] == "stages"]
-    arms = [("rl", 0), *((arm, size) for size in config["stage_sizes"] for arm in ("sft", "sft-rl"))]
+    arms = [("rl", 0), *((arm, size) for size in config.stage_sizes for arm in ("sft", "sft-rl"))]
     names = {"rl": "RL", "sft": "SFT\nB={}", "sft-rl": "SFT, RL\nB={}"}
     metrics = (*_METRICS, ("known", "known families"))
     for (metric, label), look, offset in zip(metrics, LOOKS, (-0.16, 0.0, 0.16), strict=False):
@@ -308,17 +309,17 @@ def _draw_stages(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: dic
     axis.legend(loc="best", fontsize=7.5)
 
 
-def _setting(config: dict[str, Any]) -> str:
-    made, shape = config["pretraining"], config["pretraining"]["size"]
+def _setting(config: TokenStudy) -> str:
+    made, shape = config.pretraining, config.pretraining.size
     return (
-        f"Character-level Llama, {shape['layers']} layers of width {shape['width']}, pretrained for "
-        f"{made['steps']:,} steps of {made['batch']} examples; T (sorting) has {made['target_share']:.0%} of "
+        f"Character-level Llama, {shape.layers} layers of width {shape.width}, pretrained for "
+        f"{made.steps:,} steps of {made.batch} examples; T (sorting) has {made.target_share:.0%} of "
         "them in the rare model, from which (c) to (l) start. Test strings share no letter multiset with any "
         "training string.\n"
-        f"Means and 95 percent Student intervals over {config['seeds']} seeds (each its own pretraining, "
+        f"Means and 95 percent Student intervals over {config.seeds} seeds (each its own pretraining, "
         "data and order). Learning rates are chosen on validation; small markers in (e, f): the others. "
-        f"SFT takes {config['sft_steps']} steps of 32 (equal epochs: {config['epochs']} epochs).\n"
-        f"Selectors take {config['selection_size']} rows of {config['pools']['pool']:,}. GRPO: "
-        f"{config['rl_steps']} steps of 16 prompts x 8 completions. Compute of (l): a sampled token counts "
+        f"SFT takes {config.sft_steps} steps of 32 (equal epochs: {config.epochs} epochs).\n"
+        f"Selectors take {config.selection_size} rows of {config.pools.pool:,}. GRPO: "
+        f"{config.rl_steps} steps of 16 prompts x 8 completions. Compute of (l): a sampled token counts "
         "1, a trained one 3."
     )

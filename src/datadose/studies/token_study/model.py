@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datadose.dependencies import code_digest
 from datadose.errors import require_extra
 from datadose.llm.cache import content_digest
 from datadose.studies.token_study.language import (
@@ -29,7 +30,6 @@ from datadose.studies.token_study.language import (
     draw_examples,
     mixture,
 )
-from datadose.sweep import code_digest
 
 PAD, END = "<pad>", "<eos>"
 VOCABULARY = {token: i for i, token in enumerate([PAD, END, *LETTERS, *FAMILIES, FRESH, MARK, ":", "="])}
@@ -175,7 +175,7 @@ def right(model: Any, tokens: Tokens, chunk: int = 512) -> NDArray[np.bool_]:
 
 def pretrained_folder(pretraining: Pretraining, folder: Path) -> Path:
     """Where the model lives; the name holds a digest of everything that made it and of the code."""
-    name = content_digest([asdict(pretraining), code_digest()])[:16]
+    name = content_digest([asdict(pretraining), code_digest(pretrain)])[:16]
     return folder / f"token-{pretraining.target_share:g}-{pretraining.seed}-{name}"
 
 

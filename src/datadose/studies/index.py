@@ -1,0 +1,61 @@
+"""The studies by name: where each stands, and the groups that `datadose reproduce` knows.
+
+A study is imported when it is asked for: listing names costs nothing, and one figure loads its own code.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datadose.studies.study import Study
+
+_HOMES = {
+    "fig1": "sft_curves.study:FIGURE1",
+    "fig2": "sft_curves.study:FIGURE2",
+    "fig3": "gpt.study:FIGURE3",
+    "gpt_data": "gpt.study:GPT_DATA",
+    "fig4": "figure4.study:FIGURE4",
+    "fig4map": "figure4.study:FIGURE4_MAP",
+    "fig5": "sft_curves.study:FIGURE5",
+    "insight1_selection": "insights.selection:STUDY",
+    "insight2_size": "insights.size:STUDY",
+    "insight3_stability": "insights.stability:STUDY",
+    "insight4_balance": "insights.balance:STUDY",
+    "rl_bands": "insights.bands:STUDY",
+    "sft_then_rl": "insights.sft_then_rl:STUDY",
+    "overthinking": "insights.overthinking:STUDY",
+    "planner": "planner.study:DOSE",
+    "planner_stages": "planner.study:STAGES",
+    "token_study": "token_study.study:STUDY",
+    "llm_study": "llm_study.study:STUDY",
+    "theorems": "theorems.study:THEOREMS",
+    "insight1": "insights.kinds_of_data:STUDY",
+    "theory": "theorems.study:THEORY",
+}
+NAMES = tuple(_HOMES)
+"""All studies, in the order in which they run and stand in the report; the last three have no picture."""
+CLAIMS = NAMES[-3:]
+"""The studies that only decide claims; asking for them judges all that a results folder holds."""
+LEDGER = (*CLAIMS, *NAMES[:-3])
+"""The order of the ledger, the paper's statements first."""
+LANGUAGE_MODELS = ("token_study", "llm_study")
+"""About an hour each, so not among ``all``."""
+GPT = ("fig3", "gpt_data")
+"""Experiments on the nonlinear transformer, which also have a preset ``small``."""
+_PAPER = tuple(name for name in NAMES if name not in LANGUAGE_MODELS)
+GROUPS = {
+    "claims": CLAIMS,
+    "insights": tuple(name for name in _PAPER[:-3] if not name.startswith(("fig", "planner", "gpt"))),
+    "all": _PAPER,
+}
+"""Names of several studies."""
+
+
+@cache
+def study(name: str) -> Study[Any]:
+    """The study ``name``, one of NAMES."""
+    found: Study[Any] = resolve_name(f"{__package__}.{_HOMES[name]}")
+    return found

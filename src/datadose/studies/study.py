@@ -1,0 +1,121 @@
+"""A study: one question with its experiment, its picture, what is said about it and the claims it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from datadose.errors import reject
+from datadose.files import read_table
+from datadose.reading import read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+Preset: TypeAlias = Literal["smoke", "quick", "small", "paper"]
+PRESETS: tuple[Preset, ...] = ("smoke", "quick", "small", "paper")
+"""``small`` is for the nonlinear transformer alone: hours on a CPU, where the paper's size takes a GPU."""
+Verdict: TypeAlias = Literal["holds", "fails", "mixed", "not run"]
+
+
+class Experiment(Protocol):
+    """A resolved configuration, a frozen dataclass, that knows its cells and how results become a table."""
+
+    @property
+    def seeds(self) -> int:
+        """Independent repetitions of every setting."""
+
+    @classmethod
+    def preset(cls, name: Preset) -> Self:
+        """The configuration of a preset."""
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """The tidy table of ``results``, one per cell in their order."""
+
+
+E = TypeVar("E", bound=Experiment)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The measured side of a claim."""
+
+    value: float | None
+    interval: tuple[float, float] | None
+    seeds: int
+    verdict: Verdict
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One entry of the ledger: what the paper says, where it is tested and the function that judges it."""
+
+    id: str
+    paper: str
+    statement: str
+    setting: str
+    statistic: str
+    threshold: float
+    judge: Callable[[Saved[Any], float], Judgement]
+    test: str
+    """The test that guards the same statement."""
+    shown_by: tuple[str, ...] = ()
+    """Other studies whose figure shows it too."""
+
+
+@dataclass(frozen=True)
+class Study(Generic[E]):
+    """A question, and all that answers it.
+
+    ``name`` is that of the target of `datadose reproduce`, of the files NAME.csv, .json, .png, .svg and of
+    the ``experiment`` in ``claims.json``. ``title`` and ``story`` (two sentences for a practitioner) stand
+    over the picture. An ``experiment`` of None needs no table: its claims are judged from theory alone.
+    """
+
+    name: str
+    title: str = ""
+    story: str = ""
+    experiment: type[E] | None = None
+    draw: Callable[[pd.DataFrame, E], Figure] | None = None
+    claims: Sequence[Claim] = ()
+
+
+@dataclass(frozen=True)
+class Saved(Generic[E]):
+    """The table of a study in a results folder, and the configuration that made it; read on first use."""
+
+    study: Study[E]
+    folder: Path
+
+    @property
+    def exists(self) -> bool:
+        """Whether the table is there."""
+        return (self.folder / f"{self.study.name}.csv").is_file()
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The table; InputError if it is missing, malformed or not the one that its record names."""
+        return read_table(self.folder / f"{self.study.name}.csv")
+
+    @cached_property
+    def config(self) -> E:
+        """The configuration; InputError if it is not one of this version's."""
+        path = self.folder / f"{self.study.name}.json"
+        record = read_json(path)
+        kind: Any = self.study.experiment
+        try:
+            found: E = TypeAdapter(kind).validate_python(record["config"])
+        except (ValidationError, KeyError, TypeError) as error:
+            first = error.errors()[0] if isinstance(error, ValidationError) else None
+            place = ".".join(str(part) for part in first["loc"]) if first else "config"
+            name = self.study.name
+            reject(f"{path}, {place}", "another configuration", f"one that `datadose reproduce {name}` wrote")
+        return found
