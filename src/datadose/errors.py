@@ -20,7 +20,7 @@ class InputError(ValueError):
             shown = shown[:297] + "..."
         super().__init__(f"{field}: got {shown}; allowed: {allowed}")
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
+    def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
         # Exceptions are rebuilt from their message by default; one from a worker process needs all three.
         return type(self), (self.field, self.value, self.allowed)
 
