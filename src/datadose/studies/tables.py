@@ -1,4 +1,4 @@
-"""What every experiment shares: the tidy table's columns, presets, and cells that simulate V*."""
+"""What every experiment shares: the tidy table's columns, the two-block shift, and cells that simulate V*."""
 
 from __future__ import annotations
 
@@ -36,8 +36,12 @@ class Column:
 
 
 COLUMNS = [value for name, value in vars(Column).items() if name.isupper()]
-"""The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
-`predicted`."""
+"""The columns of every experiment's table, in their order."""
+
+LSA, THEORY = "lsa", "theory"
+"""Values of ``model``: measured on the linear transformer (which V* is, too), or the theory alone."""
+MINIMISER, FIRST_ORDER = "minimiser", "first-order"
+"""Values of ``estimator``: V*, and its first-order approximation V~."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ class TwoBlock:
     def shift(self, interference: float) -> Shift:
         """The shift with this interference r."""
         return Shift.two_block(self.dimension, self.shifted, self.rho, self.eta, interference)
+
+    def peak(self, interference: float) -> int:
+        """The number of prompts at which the mean error is infinite, rank(A): m, or d under interference."""
+        return self.dimension if interference > 0 else self.shifted
 
 
 def simulate_curve(
@@ -83,26 +91,44 @@ def predictions(
     return {B: found.get(B) for B in counts}
 
 
-def sft_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:
-    """A row for the SFT minimiser; ``values`` fill the remaining columns."""
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row.update(
-        figure=figure, panel=panel, stage="sft", diverged=0, estimator="minimiser", form="exact", model="lsa"
-    )
-    unknown = values.keys() - row.keys()
-    if unknown:
-        msg = f"not a column: {sorted(unknown)}"
-        raise KeyError(msg)
-    row.update(values)
-    return row
+def sft_row(
+    figure: str,
+    panel: str,
+    *,
+    prompts: int,
+    length: int,
+    interference: float,
+    predicted: float | None = None,
+    seed: int | None = None,
+    error: float | None = None,
+    model: str = LSA,
+    estimator: str = MINIMISER,
+    form: Form = "exact",
+) -> dict[str, Any]:
+    """A row for SFT to convergence: what was simulated with ``seed``, or the theory alone."""
+    return {
+        Column.FIGURE: figure,
+        Column.PANEL: panel,
+        Column.STAGE: "sft",
+        Column.MODEL: model,
+        Column.PROMPTS: prompts,
+        Column.LENGTH: length,
+        Column.INTERFERENCE: interference,
+        Column.SEED: seed,
+        Column.ERROR: error,
+        Column.PREDICTED: predicted,
+        Column.DIVERGED: 0,
+        Column.ESTIMATOR: estimator,
+        Column.FORM: form,
+    }
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a table with the columns in the order of ``COLUMNS`` and integer counts."""
     table = pd.DataFrame(rows, columns=COLUMNS)
-    for column in ("length", "steps", "seed", "diverged"):
+    for column in (Column.LENGTH, Column.STEPS, Column.SEED, Column.DIVERGED):
         table[column] = table[column].astype("Int64")
-    for column in ("prompts", "interference", "error", "predicted"):
+    for column in (Column.PROMPTS, Column.INTERFERENCE, Column.ERROR, Column.PREDICTED):
         table[column] = table[column].astype("float64")
     return table
 
