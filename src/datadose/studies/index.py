@@ -31,9 +31,9 @@ _HOMES = {
     "planner_stages": "planner.study:STAGES",
     "token_study": "token_study.study:STUDY",
     "llm_study": "llm_study.study:STUDY",
-    "theorems": "theorems.study:THEOREMS",
+    "theorems": "theorems.measured:STUDY",
     "insight1": "insights.kinds_of_data:STUDY",
-    "theory": "theorems.study:THEORY",
+    "theory": "theorems.formulas:STUDY",
 }
 NAMES = tuple(_HOMES)
 """All studies, in the order in which they run and stand in the report; the last three have no picture."""
