@@ -187,7 +187,7 @@ def insight_table(rows: Sequence[dict[str, Any]], extra: Sequence[str]) -> pd.Da
     if unknown:
         msg = f"not a column: {sorted(unknown)}"
         raise KeyError(msg)
-    table = as_table(rows)
+    table = as_table({name: row.get(name) for name in COLUMNS} for row in rows)
     for column in extra:
         table[column] = [row.get(column) for row in rows]
     return table
