@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -35,9 +35,22 @@ class Column:
     FORM = "form"
 
 
-COLUMNS = [value for name, value in vars(Column).items() if name.isupper()]
-"""The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
-`predicted`."""
+def names(columns: type[Column]) -> list[str]:
+    """The columns of a study's table in their order: those that all tables share come first."""
+    return [
+        value for kind in reversed(columns.__mro__) for name, value in vars(kind).items() if name.isupper()
+    ]
+
+
+COLUMNS = names(Column)
+"""The columns of every experiment's table, in their order."""
+_INTEGERS = (Column.LENGTH, Column.STEPS, Column.SEED, Column.DIVERGED)
+_FLOATS = (Column.PROMPTS, Column.INTERFERENCE, Column.ERROR, Column.PREDICTED)
+
+LSA, THEORY = "lsa", "theory"
+"""Values of ``model``: measured on the linear transformer (which V* is, too), or the theory alone."""
+MINIMISER, FIRST_ORDER = "minimiser", "first-order"
+"""Values of ``estimator``: V*, and its first-order approximation V~."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +110,29 @@ def sft_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:
     return row
 
 
-def as_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a table with the columns in the order of ``COLUMNS`` and integer counts."""
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    for column in ("length", "steps", "seed", "diverged"):
-        table[column] = table[column].astype("Int64")
-    for column in ("prompts", "interference", "error", "predicted"):
-        table[column] = table[column].astype("float64")
-    return table
+def as_table(
+    rows: Iterable[Mapping[str, Any]], columns: type[Column] = Column, integers: Collection[str] = ()
+) -> pd.DataFrame:
+    """The table with a column each of ``columns``, in their order.
+
+    Args:
+        rows: values by column; those left out are missing. A row is one of linear self-attention unless it
+            names another model, and has then diverged if it has no error.
+        columns: names of the columns.
+        integers: those of the study's own columns that hold whole numbers or nothing.
+
+    Raises:
+        KeyError: a value for what is no column.
+    """
+    full = [{Column.MODEL: LSA, **row} for row in rows]
+    for row in full:
+        row.setdefault(Column.DIVERGED, int(row[Column.MODEL] == LSA and row.get(Column.ERROR) is None))
+    unknown = {key for row in full for key in row} - {*names(columns)}
+    if unknown:
+        msg = f"not a column: {sorted(unknown)}"
+        raise KeyError(msg)
+    kinds = {**dict.fromkeys((*_INTEGERS, *integers), "Int64"), **dict.fromkeys(_FLOATS, "float64")}
+    return pd.DataFrame(full, columns=names(columns)).astype(kinds)
 
 
 def grid(*pieces: Sequence[int] | range) -> tuple[int, ...]:
