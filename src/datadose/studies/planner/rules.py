@@ -6,18 +6,14 @@ rates are compared with the measured ones.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 import pandas as pd
 
-Arm: TypeAlias = Literal["none", "sft", "rl", "sft then rl"]
-ARMS: tuple[Arm, ...] = ("none", "sft", "rl", "sft then rl")
-RULES = ("planner", "paper", "always sft", "always rl", "always sft then rl")
-FORECAST = "forecast "
-"""How the panels begin that judge forecasts; the others judge the choice of stage."""
-COMBINATIONS = 16
-"""Rewards (2) times thinking steps (1 to 4) times lengths (short, long) that these panels go through."""
+from datadose.studies.planner.stages import ARMS, DENSE, FORECAST, RL, SFT, SFT_THEN_RL, Column
+
+PLANNER = "planner"
+RULES = (PLANNER, "paper", *(f"always {arm}" for arm in ARMS[1:]))
+ALWAYS_RL, ALWAYS_SFT_THEN_RL = f"always {RL}", f"always {SFT_THEN_RL}"
 _SHORT = 4
 """Prompts count as short up to this many times the dimension (none is between 2 and 8 times)."""
 CLOSE_ERROR, CLOSE_PASS_RATE = 0.05, 0.05
@@ -37,22 +33,22 @@ def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFra
     rows = []
     table = table[forecast_panels(table) == forecasts]
     if "optimiser" in table:
-        table = table[table["optimiser"] != "adam"]
-    for panel, case in table.groupby("panel", sort=False):
-        reward, radius = case["reward"].iloc[0], float(case["spectral_radius"].iloc[0])
-        means = case.groupby("kind")[["error", "pass_rate"]].mean()
-        dense = reward == "dense"
-        best = means["error"].idxmin() if dense else means["pass_rate"].idxmax()
+        table = table[table[Column.OPTIMISER] != "adam"]
+    for panel, case in table.groupby(Column.PANEL, sort=False):
+        reward, radius = case[Column.REWARD].iloc[0], float(case[Column.SPECTRAL_RADIUS].iloc[0])
+        means = case.groupby(Column.KIND)[[Column.ERROR, Column.PASS_RATE]].mean()
+        dense = reward == DENSE
+        best = means[Column.ERROR].idxmin() if dense else means[Column.PASS_RATE].idxmax()
         picks = {
-            "planner": case["recommended"].iloc[0],
-            "paper": "rl" if radius < 1 else "sft then rl",
+            PLANNER: case[Column.RECOMMENDED].iloc[0],
+            "paper": RL if radius < 1 else SFT_THEN_RL,
             **{f"always {arm}": arm for arm in ARMS[1:]},
         }
         for rule, arm in picks.items():
             if dense:
-                loss = float(means["error"][arm] / means["error"][best] - 1)
+                loss = float(means[Column.ERROR][arm] / means[Column.ERROR][best] - 1)
             else:
-                loss = float(means["pass_rate"][best] - means["pass_rate"][arm])
+                loss = float(means[Column.PASS_RATE][best] - means[Column.PASS_RATE][arm])
             good = loss <= (CLOSE_ERROR if dense else CLOSE_PASS_RATE)
             rows.append(
                 {
@@ -71,7 +67,7 @@ def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFra
 
 def forecast_panels(table: pd.DataFrame) -> pd.Series[bool]:
     """Which rows belong to the cases of the forecasts."""
-    return table["panel"].str.startswith(FORECAST)
+    return table[Column.PANEL].str.startswith(FORECAST)
 
 
 def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
@@ -82,26 +78,26 @@ def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     chosen = table[forecast_panels(table)]
-    chosen = chosen[(chosen["kind"] != "sft") | (chosen["demonstrations"] > 0)]
-    for keys, arm in chosen.groupby(["panel", "optimiser", "kind"], sort=False):
+    chosen = chosen[(chosen[Column.KIND] != SFT) | (chosen[Column.DEMONSTRATIONS] > 0)]
+    for keys, arm in chosen.groupby([Column.PANEL, Column.OPTIMISER, Column.KIND], sort=False):
         panel, optimiser, kind = (str(key) for key in keys)
         first = arm.iloc[0]
         about = {
             "case": panel,
-            "reward": first["reward"],
-            "thinking_steps": int(first["steps"]),
-            "prompts": "short" if first["length"] < _SHORT * first["dimension"] else "long",
+            "reward": first[Column.REWARD],
+            "thinking_steps": int(first[Column.STEPS]),
+            "prompts": "short" if first[Column.LENGTH] < _SHORT * first[Column.DIMENSION] else "long",
             "optimiser": optimiser,
             "stage": kind,
         }
-        error = np.inf if arm["error"].isna().any() else float(arm["error"].mean())
-        rate = float(arm["pass_rate"].mean())
-        found = float(first["predicted"]), float(first["predicted_pass_rate"])
+        error = np.inf if arm[Column.ERROR].isna().any() else float(arm[Column.ERROR].mean())
+        rate = float(arm[Column.PASS_RATE].mean())
+        found = float(first[Column.PREDICTED]), float(first[Column.PREDICTED_PASS_RATE])
         off = (
             not np.isfinite(error) or abs(found[0] - error) > OFF * error,
             abs(found[1] - rate) > max(OFF * rate, CLOSE_PASS_RATE),
         )
-        for place, (measure, measured) in enumerate((("error", error), ("pass rate", rate))):
+        for place, (measure, measured) in enumerate(((Column.ERROR, error), ("pass rate", rate))):
             rows.append(
                 {
                     **about,
@@ -110,7 +106,7 @@ def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
                     "measured": measured,
                     "ratio": found[place] / measured if measured > 0 else np.nan,
                     "off": off[place],
-                    "withheld": bool(first[("error_withheld", "pass_rate_withheld")[place]]),
+                    "withheld": bool(first[(Column.ERROR_WITHHELD, Column.PASS_RATE_WITHHELD)[place]]),
                 }
             )
     return pd.DataFrame(rows)
@@ -124,7 +120,7 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
     the share ``off``, and how many the plan withholds and the share ``off`` of those that it tells.
     """
     found = found.assign(chain=np.where(found["thinking_steps"] == 1, "1", "2 to 4"))
-    keys = ["measure", "optimiser", "reward", "stage", "chain", "prompts"]
+    keys = ["measure", Column.OPTIMISER, Column.REWARD, Column.STAGE, "chain", Column.PROMPTS]
     rows = []
     for names, part in found.groupby(keys, sort=True):
         # A ratio of two pass rates that are next to nothing says nothing.
