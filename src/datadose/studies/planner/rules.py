@@ -22,6 +22,39 @@ OFF = 0.2
 """A forecast is off if it is further than a fifth of the measured value from it; a pass rate also by 0.05."""
 
 
+class RuleColumn:
+    """The columns of :func:`compare_rules`."""
+
+    CASE = "case"
+    REWARD = "reward"
+    RADIUS = "radius"
+    RULE = "rule"
+    ARM = "arm"
+    BEST = "best"
+    LOSS = "loss"
+    GOOD = "good"
+
+
+class ForecastColumn:
+    """The columns of :func:`compare_forecasts`; ``measure`` is ERROR or PASS_RATE."""
+
+    CASE = "case"
+    REWARD = "reward"
+    THINKING_STEPS = "thinking_steps"
+    PROMPTS = "prompts"
+    OPTIMISER = "optimiser"
+    STAGE = "stage"
+    MEASURE = "measure"
+    FORECAST = "forecast"
+    MEASURED = "measured"
+    RATIO = "ratio"
+    OFF = "off"
+    WITHHELD = "withheld"
+
+
+ERROR, PASS_RATE = "error", "pass rate"
+
+
 def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFrame:
     """On the cases of the choice of stage, or of the forecasts: what rules pick and what it costs.
 
@@ -32,7 +65,7 @@ def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFra
     """
     rows = []
     table = table[forecast_panels(table) == forecasts]
-    if "optimiser" in table:
+    if Column.OPTIMISER in table:
         table = table[table[Column.OPTIMISER] != "adam"]
     for panel, case in table.groupby(Column.PANEL, sort=False):
         reward, radius = case[Column.REWARD].iloc[0], float(case[Column.SPECTRAL_RADIUS].iloc[0])
@@ -52,14 +85,14 @@ def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFra
             good = loss <= (CLOSE_ERROR if dense else CLOSE_PASS_RATE)
             rows.append(
                 {
-                    "case": panel,
-                    "reward": reward,
-                    "radius": radius,
-                    "rule": rule,
-                    "arm": arm,
-                    "best": best,
-                    "loss": loss,
-                    "good": good,
+                    RuleColumn.CASE: panel,
+                    RuleColumn.REWARD: reward,
+                    RuleColumn.RADIUS: radius,
+                    RuleColumn.RULE: rule,
+                    RuleColumn.ARM: arm,
+                    RuleColumn.BEST: best,
+                    RuleColumn.LOSS: loss,
+                    RuleColumn.GOOD: good,
                 }
             )
     return pd.DataFrame(rows)
@@ -83,12 +116,14 @@ def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
         panel, optimiser, kind = (str(key) for key in keys)
         first = arm.iloc[0]
         about = {
-            "case": panel,
-            "reward": first[Column.REWARD],
-            "thinking_steps": int(first[Column.STEPS]),
-            "prompts": "short" if first[Column.LENGTH] < _SHORT * first[Column.DIMENSION] else "long",
-            "optimiser": optimiser,
-            "stage": kind,
+            ForecastColumn.CASE: panel,
+            ForecastColumn.REWARD: first[Column.REWARD],
+            ForecastColumn.THINKING_STEPS: int(first[Column.STEPS]),
+            ForecastColumn.PROMPTS: "short"
+            if first[Column.LENGTH] < _SHORT * first[Column.DIMENSION]
+            else "long",
+            ForecastColumn.OPTIMISER: optimiser,
+            ForecastColumn.STAGE: kind,
         }
         error = np.inf if arm[Column.ERROR].isna().any() else float(arm[Column.ERROR].mean())
         rate = float(arm[Column.PASS_RATE].mean())
@@ -97,16 +132,18 @@ def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
             not np.isfinite(error) or abs(found[0] - error) > OFF * error,
             abs(found[1] - rate) > max(OFF * rate, CLOSE_PASS_RATE),
         )
-        for place, (measure, measured) in enumerate(((Column.ERROR, error), ("pass rate", rate))):
+        for place, (measure, measured) in enumerate(((ERROR, error), (PASS_RATE, rate))):
             rows.append(
                 {
                     **about,
-                    "measure": measure,
-                    "forecast": found[place],
-                    "measured": measured,
-                    "ratio": found[place] / measured if measured > 0 else np.nan,
-                    "off": off[place],
-                    "withheld": bool(first[(Column.ERROR_WITHHELD, Column.PASS_RATE_WITHHELD)[place]]),
+                    ForecastColumn.MEASURE: measure,
+                    ForecastColumn.FORECAST: found[place],
+                    ForecastColumn.MEASURED: measured,
+                    ForecastColumn.RATIO: found[place] / measured if measured > 0 else np.nan,
+                    ForecastColumn.OFF: off[place],
+                    ForecastColumn.WITHHELD: bool(
+                        first[(Column.ERROR_WITHHELD, Column.PASS_RATE_WITHHELD)[place]]
+                    ),
                 }
             )
     return pd.DataFrame(rows)
@@ -119,13 +156,22 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
     optimiser. Columns: ``shifts``, the ratio's ``median``, ``low`` (10 percent) and ``high`` (90 percent),
     the share ``off``, and how many the plan withholds and the share ``off`` of those that it tells.
     """
-    found = found.assign(chain=np.where(found["thinking_steps"] == 1, "1", "2 to 4"))
-    keys = ["measure", Column.OPTIMISER, Column.REWARD, Column.STAGE, "chain", Column.PROMPTS]
+    found = found.assign(chain=np.where(found[ForecastColumn.THINKING_STEPS] == 1, "1", "2 to 4"))
+    keys = [
+        ForecastColumn.MEASURE,
+        ForecastColumn.OPTIMISER,
+        ForecastColumn.REWARD,
+        ForecastColumn.STAGE,
+        "chain",
+        ForecastColumn.PROMPTS,
+    ]
     rows = []
     for names, part in found.groupby(keys, sort=True):
         # A ratio of two pass rates that are next to nothing says nothing.
-        ratio = part["ratio"][np.isfinite(part["ratio"]) & (part["measured"] > CLOSE_PASS_RATE)]
-        told = part[~part["withheld"]]
+        ratio = part[ForecastColumn.RATIO][
+            np.isfinite(part[ForecastColumn.RATIO]) & (part[ForecastColumn.MEASURED] > CLOSE_PASS_RATE)
+        ]
+        told = part[~part[ForecastColumn.WITHHELD]]
         rows.append(
             {
                 **dict(zip(keys, names, strict=True)),
@@ -133,9 +179,9 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
                 "median": ratio.median(),
                 "low": ratio.quantile(0.1),
                 "high": ratio.quantile(0.9),
-                "off": float(part["off"].mean()),
-                "withheld": int(part["withheld"].sum()),
-                "told_off": float(told["off"].mean()) if len(told) else np.nan,
+                "off": float(part[ForecastColumn.OFF].mean()),
+                "withheld": int(part[ForecastColumn.WITHHELD].sum()),
+                "told_off": float(told[ForecastColumn.OFF].mean()) if len(told) else np.nan,
             }
         )
     return pd.DataFrame(rows)

@@ -12,9 +12,12 @@ from datadose.studies.ledger import decide, judge_settings, mean_interval
 from datadose.studies.planner.rules import (
     ALWAYS_RL,
     ALWAYS_SFT_THEN_RL,
+    ERROR,
     OFF,
     PLANNER,
     RULES,
+    ForecastColumn,
+    RuleColumn,
     compare_forecasts,
     compare_rules,
     forecast_panels,
@@ -26,6 +29,7 @@ from datadose.studies.planner.stages import (
     NO_STAGE,
     SFT,
     VERIFIABLE,
+    Column,
     PlannerStages,
 )
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
@@ -35,12 +39,12 @@ def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
     """Every case's four arms with the recommended one ringed, what fixed rules lose, and the forecasts."""
     with new_grid(1, 4, width=15.0, height=4.4, width_ratios=(1.25, 1.25, 1.0, 1.0)) as (figure, axes):
         chosen = table[~forecast_panels(table)]
-        dense, verifiable = (chosen[chosen["reward"] == reward] for reward in (DENSE, VERIFIABLE))
-        _draw_cases(axes[0][0], dense, "error", "dense reward: post-test error / d")
+        dense, verifiable = (chosen[chosen[Column.REWARD] == reward] for reward in (DENSE, VERIFIABLE))
+        _draw_cases(axes[0][0], dense, Column.ERROR, "dense reward: post-test error / d")
         axes[0][0].set_yscale("log")
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
-        _draw_cases(axes[0][1], verifiable, "pass_rate", "verifiable reward: pass rate")
+        _draw_cases(axes[0][1], verifiable, Column.PASS_RATE, "verifiable reward: pass rate")
         _draw_rules(axes[0][2], compare_rules(table))
         _draw_forecasts(axes[0][3], compare_forecasts(table))
         caption(
@@ -53,10 +57,10 @@ def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
 
 
 def _draw_cases(axis: Axes, table: pd.DataFrame, column: str, title: str) -> None:
-    cases = table.groupby("panel")["spectral_radius"].first().sort_values()
+    cases = table.groupby(Column.PANEL)[Column.SPECTRAL_RADIUS].first().sort_values()
     place = {panel: i for i, panel in enumerate(cases.index)}
-    means = table.groupby(["panel", "kind"])[column].mean()
-    chosen = table.groupby("panel")["recommended"].first()
+    means = table.groupby([Column.PANEL, Column.KIND])[column].mean()
+    chosen = table.groupby(Column.PANEL)[Column.RECOMMENDED].first()
     for arm, look in zip(ARMS, LOOKS, strict=True):
         values = [means.get((panel, arm), np.nan) for panel in cases.index]
         axis.plot(
@@ -85,7 +89,7 @@ def _draw_cases(axis: Axes, table: pd.DataFrame, column: str, title: str) -> Non
 
 
 def _draw_rules(axis: Axes, rules: pd.DataFrame) -> None:
-    share = rules.groupby("rule")["good"].mean()[list(RULES)]
+    share = rules.groupby(RuleColumn.RULE)[RuleColumn.GOOD].mean()[list(RULES)]
     place = np.arange(len(share))
     colors = [LOOKS[1].color, *[LOOKS[0].color] * (len(share) - 1)]
     axis.barh(place, share, color=colors, height=0.6, label="_rule")
@@ -101,18 +105,22 @@ def _draw_rules(axis: Axes, rules: pd.DataFrame) -> None:
 
 def _draw_forecasts(axis: Axes, found: pd.DataFrame) -> None:
     """Forecast error over measured, one point a case and stage; what the plan withholds is hollow."""
-    found = found[(found["measure"] == "error") & (found["optimiser"] == "gd") & (found["stage"] != NO_STAGE)]
-    reinforced, dense = found["stage"] != SFT, found["reward"] == DENSE
+    found = found[
+        (found[ForecastColumn.MEASURE] == ERROR)
+        & (found[ForecastColumn.OPTIMISER] == "gd")
+        & (found[ForecastColumn.STAGE] != NO_STAGE)
+    ]
+    reinforced, dense = found[ForecastColumn.STAGE] != SFT, found[ForecastColumn.REWARD] == DENSE
     groups = {
         "SFT": ~reinforced,
-        "RL, dense,\none step": reinforced & dense & (found["thinking_steps"] == 1),
-        "RL, dense,\n2 to 4": reinforced & dense & (found["thinking_steps"] > 1),
+        "RL, dense,\none step": reinforced & dense & (found[ForecastColumn.THINKING_STEPS] == 1),
+        "RL, dense,\n2 to 4": reinforced & dense & (found[ForecastColumn.THINKING_STEPS] > 1),
         "RL,\nverifiable": reinforced & ~dense,
     }
     rng = np.random.default_rng(0)
     for place, chosen in enumerate(groups.values()):
         for withheld, face in ((False, LOOKS[0].color), (True, "none")):
-            ratio = found.loc[chosen & (found["withheld"] == withheld), "ratio"]
+            ratio = found.loc[chosen & (found[ForecastColumn.WITHHELD] == withheld), ForecastColumn.RATIO]
             axis.plot(
                 place + rng.uniform(-0.25, 0.25, len(ratio)),
                 ratio,
@@ -134,14 +142,20 @@ def stage_beats_fixed_rules(saved: Saved[PlannerStages], threshold: float) -> Ju
     """Per fixed rule: is the planner's choice as good as the best arm in more cases? Paired over cases."""
     rules = compare_rules(saved.table)
     seeds = saved.config.seeds
-    good = rules.pivot(index="case", columns="rule", values="good").astype(np.float64)
+    good = rules.pivot(index=RuleColumn.CASE, columns=RuleColumn.RULE, values=RuleColumn.GOOD).astype(
+        np.float64
+    )
     verdicts: dict[str, Verdict] = {}
     for rule in RULES[1:]:
         _, low, high = mean_interval(np.asarray(good[PLANNER] - good[rule], dtype=np.float64))
         # Strictly more often: an interval that touches zero decides nothing.
         verdicts[f"against {rule}"] = "holds" if low > 0 else "fails" if high < 0 else "mixed"
     shares = ", ".join(f"{rule} {good[rule].mean():.0%}" for rule in RULES)
-    losses = rules[rules["rule"] == PLANNER].groupby("reward")["loss"].agg(["mean", "max"])
+    losses = (
+        rules[rules[RuleColumn.RULE] == PLANNER]
+        .groupby(RuleColumn.REWARD)[RuleColumn.LOSS]
+        .agg(["mean", "max"])
+    )
     decisive = int((good[list(RULES[1:])].min(axis=1) < 1).sum())
     note = (
         f"as good as the best: {shares} (in {decisive} of {len(good)} cases some rule is not); "
@@ -163,14 +177,14 @@ def told_forecasts_come_true(saved: Saved[PlannerStages], threshold: float) -> J
     if not forecast_panels(table).any():
         return Judgement(None, None, seeds, "not run", "no case of the forecasts in planner_stages.csv")
     found = compare_forecasts(table)
-    found = found[(found["optimiser"] == "gd") & (found["stage"] != NO_STAGE)]
-    tested, withheld = found[~found["withheld"]], found[found["withheld"]]
+    found = found[(found[ForecastColumn.OPTIMISER] == "gd") & (found[ForecastColumn.STAGE] != NO_STAGE)]
+    tested, withheld = found[~found[ForecastColumn.WITHHELD]], found[found[ForecastColumn.WITHHELD]]
     if tested.empty:
         return Judgement(None, None, seeds, "mixed", "the plan tells no forecast of these cases")
-    shares = tested.groupby("case")["off"].mean().to_numpy(dtype=np.float64)
+    shares = tested.groupby(ForecastColumn.CASE)[ForecastColumn.OFF].mean().to_numpy(dtype=np.float64)
     mean, low, high = mean_interval(shares)
     rules = compare_rules(table, forecasts=True)
-    good = rules.groupby("rule")["good"].mean()
+    good = rules.groupby(RuleColumn.RULE)[RuleColumn.GOOD].mean()
     note = (
         f"{len(tested)} forecasts of {len(shares)} cases: {_shares(tested)}; withheld {_shares(withheld)}; "
         f"the choice, which also rests on what is withheld, is as good as the best arm in "
@@ -181,7 +195,7 @@ def told_forecasts_come_true(saved: Saved[PlannerStages], threshold: float) -> J
 
 
 def _shares(found: pd.DataFrame) -> str:
-    off = found.groupby("measure")["off"].agg(["mean", "size"])
+    off = found.groupby(ForecastColumn.MEASURE)[ForecastColumn.OFF].agg(["mean", "size"])
     return " and ".join(
         f"{name} off in {row['mean']:.0%} of {int(row['size'])}" for name, row in off.iterrows()
     )
