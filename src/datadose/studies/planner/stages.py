@@ -193,16 +193,19 @@ def _arm(
     model = train_arm(case, outlook.stage, outlook.demonstrations, seeds, optimiser)
     errors = squared_gaps(model, test, 1).mean((-1, -2)).tolist()
     return {
-        "kind": outlook.stage,
-        "optimiser": optimiser,
         "errors": [e if np.isfinite(e) else None for e in errors],
         "pass_rates": [float(p) for p in _pass_rates(case, model, test)],
-        "predicted": forecast.error,
-        "predicted_pass_rate": forecast.pass_rate,
-        "error_withheld": outlook.error is None,
-        "pass_rate_withheld": outlook.pass_rate is None,
-        "demonstrations": outlook.demonstrations,
-        "prompts": outlook.outcome_prompts,
+        "columns": {
+            Column.STAGE: outlook.stage,
+            Column.KIND: outlook.stage,
+            Column.OPTIMISER: optimiser,
+            Column.PROMPTS: outlook.outcome_prompts,
+            Column.DEMONSTRATIONS: outlook.demonstrations,
+            Column.PREDICTED: forecast.error,
+            Column.PREDICTED_PASS_RATE: forecast.pass_rate,
+            Column.ERROR_WITHHELD: outlook.error is None,
+            Column.PASS_RATE_WITHHELD: outlook.pass_rate is None,
+        },
     }
 
 
@@ -253,32 +256,22 @@ class PlannerStages:
         return as_table(rows, Column)
 
 
-def _rows(panel: str, case: Case, found: dict[str, Any], entry: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(panel: str, case: Case, found: dict[str, Any], arm: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of one arm, one a seed."""
+    shared = {
+        Column.FIGURE: NAME,
+        Column.PANEL: panel,
+        Column.LENGTH: case.length,
+        Column.STEPS: case.training.chain_steps,
+        Column.REWARD: case.training.reward,
+        Column.RECOMMENDED: found["recommended"],
+        Column.SPECTRAL_RADIUS: found["radius"],
+        Column.TRAINING_STEPS: case.training.steps,
+        Column.DIMENSION: case.shift.dimension,
+        Column.DENSE: not case.shift.is_spectral,
+        **arm["columns"],
+    }
     return [
-        {
-            Column.FIGURE: NAME,
-            Column.PANEL: panel,
-            Column.STAGE: entry["kind"],
-            Column.PROMPTS: entry["prompts"],
-            Column.LENGTH: case.length,
-            Column.STEPS: case.training.chain_steps,
-            Column.SEED: seed,
-            Column.ERROR: error,
-            Column.PREDICTED: entry["predicted"],
-            Column.KIND: entry["kind"],
-            Column.REWARD: case.training.reward,
-            Column.RECOMMENDED: found["recommended"],
-            Column.PREDICTED_PASS_RATE: entry["predicted_pass_rate"],
-            Column.PASS_RATE: passed,
-            Column.SPECTRAL_RADIUS: found["radius"],
-            Column.TRAINING_STEPS: case.training.steps,
-            Column.DEMONSTRATIONS: entry["demonstrations"],
-            Column.OPTIMISER: entry["optimiser"],
-            Column.DIMENSION: case.shift.dimension,
-            Column.DENSE: not case.shift.is_spectral,
-            Column.ERROR_WITHHELD: entry["error_withheld"],
-            Column.PASS_RATE_WITHHELD: entry["pass_rate_withheld"],
-        }
-        for seed, (error, passed) in enumerate(zip(entry["errors"], entry["pass_rates"], strict=True))
+        {**shared, Column.SEED: seed, Column.ERROR: error, Column.PASS_RATE: passed}
+        for seed, (error, passed) in enumerate(zip(arm["errors"], arm["pass_rates"], strict=True))
     ]
