@@ -1,4 +1,4 @@
-"""What every experiment shares: the tidy table's columns, presets, and cells that simulate V*."""
+"""What every experiment shares: the tidy table's columns, the two-block shift, and cells that simulate V*."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ LSA, THEORY = "lsa", "theory"
 """Values of ``model``: measured on the linear transformer (which V* is, too), or the theory alone."""
 MINIMISER, FIRST_ORDER = "minimiser", "first-order"
 """Values of ``estimator``: V*, and its first-order approximation V~."""
+TRAINED, PRETRAINED = "trained", "pretrained"
+"""Values of ``estimator``: a model after gradient steps, and the one that they start from."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class TwoBlock:
     def shift(self, interference: float) -> Shift:
         """The shift with this interference r."""
         return Shift.two_block(self.dimension, self.shifted, self.rho, self.eta, interference)
+
+    def peak(self, interference: float) -> int:
+        """The number of prompts at which the mean error is infinite, rank(A): m, or d under interference."""
+        return self.dimension if interference > 0 else self.shifted
 
 
 def simulate_curve(
@@ -96,18 +102,36 @@ def predictions(
     return {B: found.get(B) for B in counts}
 
 
-def sft_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:
-    """A row for the SFT minimiser; ``values`` fill the remaining columns."""
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row.update(
-        figure=figure, panel=panel, stage="sft", diverged=0, estimator="minimiser", form="exact", model="lsa"
-    )
-    unknown = values.keys() - row.keys()
-    if unknown:
-        msg = f"not a column: {sorted(unknown)}"
-        raise KeyError(msg)
-    row.update(values)
-    return row
+def sft_row(
+    figure: str,
+    panel: str,
+    *,
+    prompts: int,
+    length: int,
+    interference: float,
+    predicted: float | None = None,
+    seed: int | None = None,
+    error: float | None = None,
+    model: str = LSA,
+    estimator: str = MINIMISER,
+    form: Form = "exact",
+) -> dict[str, Any]:
+    """A row for SFT to convergence: what was simulated with ``seed``, or the theory alone."""
+    return {
+        Column.FIGURE: figure,
+        Column.PANEL: panel,
+        Column.STAGE: "sft",
+        Column.MODEL: model,
+        Column.PROMPTS: prompts,
+        Column.LENGTH: length,
+        Column.INTERFERENCE: interference,
+        Column.SEED: seed,
+        Column.ERROR: error,
+        Column.PREDICTED: predicted,
+        Column.DIVERGED: 0,
+        Column.ESTIMATOR: estimator,
+        Column.FORM: form,
+    }
 
 
 def as_table(

@@ -180,7 +180,10 @@ class GptData:
             row = self._row("baseline", found["target"])
             row.update(kind=name, **{f"{error}_error": found[error] for error in ERRORS})
             rows.append(row)
-        table, extra = as_table(rows), pd.DataFrame(rows, columns=list(EXTRA))
+        table, extra = (
+            as_table({name: row.get(name) for name in COLUMNS} for row in rows),
+            pd.DataFrame(rows, columns=list(EXTRA)),
+        )
         return pd.concat([table, extra], axis=1)
 
     def _row(self, model: str, error: float | None) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
-from datadose.studies.figure4.figure import COLUMN_NAMES, ROW_NAMES, draw_curve, draw_panels
 from datadose.studies.gpt.data import GptData
 from datadose.studies.gpt.figure3 import Figure3
+from datadose.studies.trends import COLUMN_NAMES, ROW_NAMES, draw_curve, draw_panels
 
 _CONTROLS = {
     "prompts": "equal epochs",

@@ -213,7 +213,10 @@ class Figure3:
                 )
                 for seed, result in enumerate(found)
             ]
-        table, extra = as_table(rows), pd.DataFrame(rows, columns=list(EXTRA))
+        table, extra = (
+            as_table({name: row.get(name) for name in COLUMNS} for row in rows),
+            pd.DataFrame(rows, columns=list(EXTRA)),
+        )
         return pd.concat([table, extra], axis=1)
 
     @staticmethod

@@ -31,7 +31,7 @@ from datadose.prompts import Moments, draw_moments
 from datadose.studies import tables
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import MINIMISER, TwoBlock, as_table
+from datadose.studies.tables import MINIMISER, TRAINED, TwoBlock, as_table
 from datadose.studies.training import BASE, SFT
 from datadose.sweep import Cell
 from datadose.theory.post_test import post_test_error
@@ -40,7 +40,6 @@ from datadose.theory.sft import GradientDescent, sft_minimiser
 
 NAME = "insight1_selection"
 SELECTIONS = HARD, EASY, RANDOM, SHIFT = ("hard", "easy", "random", "shift")
-TRAINED = "trained"
 ESTIMATORS = (MINIMISER, TRAINED)
 CLEAN = "clean"
 """The panel of the pool whose demonstrations are all right."""

@@ -260,18 +260,12 @@ def _draw_map(axis: Axes, rows: pd.DataFrame, k: int) -> None:
         index=Column.LEARNING_RATE, columns=Column.SPECTRAL_RADIUS, values="badness", aggfunc="max"
     )
     x, y = worst.columns.to_numpy(dtype=float), worst.index.to_numpy(dtype=float)
-    axis.pcolormesh(
-        _edges(x),
-        _edges(y),
-        worst.to_numpy(),
-        cmap=ListedColormap([_MAP_LOOKS[outcome][0] for outcome in OUTCOMES]),
-        vmin=0,
-        vmax=2,
-        edgecolor="white",
-        linewidth=0.4,
-    )
-    names = [[_MAP_LOOKS[OUTCOMES[int(code)]][1] for code in row] for row in worst.to_numpy()]
-    record_cells(axis, Cells(_edges(x), _edges(y), list(x), list(y), names, ""))
+    edges, cells = (_edges(x), _edges(y)), worst.to_numpy()
+    colors, words = zip(*(_MAP_LOOKS[outcome] for outcome in OUTCOMES), strict=True)
+    white: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
+    axis.pcolormesh(*edges, cells, cmap=ListedColormap(colors), vmin=0, vmax=2, **white)
+    names = [[words[int(code)] for code in row] for row in cells]
+    record_cells(axis, Cells(*edges, list(x), list(y), names, ""))
     line = rows.groupby(Column.SPECTRAL_RADIUS)[Column.STABLE_STEP].first()
     axis.plot(line.index, line.to_numpy(), color="white", linewidth=3.4)
     axis.plot(line.index, line.to_numpy(), color="black", linewidth=1.8)
@@ -318,8 +312,7 @@ BELOW, NEAR, ABOVE = (0.0, 0.6), (0.7, 1.5), (1.9, np.inf)
 
 
 def sensitive_near_one(saved: Saved[Stability], threshold: float) -> Judgement:
-    table = saved.table
-    config = saved.config
+    table, config = saved.table, saved.config
     few, many = min(config.probes), max(config.probes)
     short = min((B, T) for B, T in config.probes if B == many[0])
     verdicts = _curvature_grows(table[table[Column.KIND] == MAP])
@@ -335,23 +328,20 @@ def sensitive_near_one(saved: Saved[Stability], threshold: float) -> Judgement:
         lost = rows[rows[Column.SPECTRAL_RADIUS] >= ABOVE[0]][Column.DIVERGED].mean()
         notes.append(f"{kind} diverged above {lost:.0%}")
     note = "below / near / above rho(M) = 1: " + "; ".join(notes)
-    return judge_settings(verdicts, threshold, int(config.seeds), note)
+    return judge_settings(verdicts, threshold, config.seeds, note)
 
 
 def _curvature_grows(rows: pd.DataFrame) -> dict[str, Verdict]:
     """Per k > 1: the largest step size that no seed lost falls from far below to near, and again to above."""
     verdicts: dict[str, Verdict] = {}
     for k, part in rows.groupby(Column.STEPS):
-        safe = (
-            part.groupby([Column.SPECTRAL_RADIUS, Column.LEARNING_RATE])[Column.DIVERGED].max().reset_index()
-        )
-        largest = safe[safe[Column.DIVERGED] == 0].groupby(Column.SPECTRAL_RADIUS)[Column.LEARNING_RATE].max()
-        largest = largest.reindex(safe[Column.SPECTRAL_RADIUS].unique()).fillna(0.0)
-        ends = [
-            largest[(largest.index >= low) & (largest.index <= high)] for low, high in (BELOW, NEAR, ABOVE)
+        worst = part.groupby([Column.LEARNING_RATE, Column.SPECTRAL_RADIUS])[Column.DIVERGED].max().unstack()
+        largest = {r: max(lost.index[lost == 0], default=0.0) for r, lost in worst.items()}
+        groups = [
+            [rate for r, rate in largest.items() if low <= r <= high] for low, high in (BELOW, NEAR, ABOVE)
         ]
-        if k > 1 and all(len(e) for e in ends):
-            falls = ends[0].max() > ends[1].max() > ends[2].max()
+        if k > 1 and all(groups):
+            falls = max(groups[0]) > max(groups[1]) > max(groups[2])
             verdicts[f"largest safe step falls, k={k}"] = "holds" if falls else "fails"
     return verdicts
 
