@@ -14,9 +14,8 @@ import numpy as np
 from scipy.linalg import expm
 
 from datadose.covariance import Array, rotated
-from datadose.planner import ErrorModel, Plan, PostTraining, plan
+from datadose.planner import ErrorModel, Plan, PostTraining, plan, stage_problem
 from datadose.planner.dynamics import Reward
-from datadose.planner.plan import stage_problem
 from datadose.planner.stage_choice import Forecast, Stage, forecast_stages
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
