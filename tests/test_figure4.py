@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from datadose.configs import STAGES
 from datadose.studies.figure4.experiment import (
     EXTRA_COLUMNS,
     Figure4,
@@ -20,7 +21,7 @@ from datadose.studies.figure4.experiment import (
 from datadose.studies.figure4.figure import draw_figure4, draw_figure4_map
 from datadose.studies.figure4.map import MAP_COLUMNS, Figure4Map
 from datadose.studies.study import PRESETS
-from datadose.studies.tables import COLUMNS, STAGES
+from datadose.studies.tables import COLUMNS
 from datadose.studies.training import shift_covariances
 from datadose.studies.trends import CONTROLS, PAPER_CLAIMS, panel
 from datadose.theory.post_test import post_test_error

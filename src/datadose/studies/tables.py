@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,9 +110,3 @@ def as_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def grid(*pieces: Sequence[int] | range) -> tuple[int, ...]:
     """The sorted union of ranges of prompt counts."""
     return tuple(int(B) for B in np.unique(np.concatenate([np.asarray(piece) for piece in pieces])))
-
-
-Stage: TypeAlias = Literal["sft", "outcome", "rl"]
-
-
-STAGES: tuple[Stage, ...] = ("sft", "outcome", "rl")

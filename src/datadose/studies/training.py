@@ -17,19 +17,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from datadose.configs import Stage
 from datadose.covariance import Array, dense
 from datadose.models import BlockLinearAttention, PromptBatch
-from datadose.stages import (
-    FixedData,
-    Optimisation,
-    Outcome,
-    Rl,
-    Sft,
-    train,
-    within_tolerance,
-)
-from datadose.stages.engine import Objective, Optimiser
-from datadose.studies.tables import COLUMNS, Stage, as_table
+from datadose.stages import FixedData, Optimisation, stage_objective, train, within_tolerance
+from datadose.stages.optimisation import Optimiser
+from datadose.studies.tables import COLUMNS, as_table
 from datadose.theory.outcome import pass_probability
 from datadose.theory.pretraining import gamma0, pretrained_operator
 
@@ -124,20 +117,16 @@ def post_train(
 ) -> set[int]:
     """Train ``model`` in place and return the runs that diverged."""
     torch.set_num_threads(1)
-    objective: Objective
-    if stage == "sft":
-        objective = Sft(eta, recipe.chain_steps)
-    elif stage == "outcome":
-        objective = Outcome(recipe.chain_steps)
-    else:
-        mask = torch.from_numpy(np.asarray(inside, dtype=np.float32))
-        objective = Rl(
-            recipe.chain_steps,
-            seeds,
-            reward=within_tolerance(recipe.radius(int(mask.sum())), mask),
-            group=recipe.group,
-            noise=recipe.noise,
-        )
+    mask = torch.from_numpy(np.asarray(inside, dtype=np.float32))
+    objective = stage_objective(
+        stage,
+        recipe.chain_steps,
+        eta=eta,
+        seeds=seeds,
+        reward=within_tolerance(recipe.radius(int(mask.sum())), mask),
+        group=recipe.group,
+        noise=recipe.noise,
+    )
     size = None if recipe.optimiser == "gd" else min(recipe.batch, prompts.prompts)
     done = train(model, objective, FixedData(prompts, size), recipe.optimisation(steps))
     return {entry.run for entry in done.diverged}

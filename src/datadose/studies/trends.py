@@ -9,10 +9,10 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
 from datadose.studies.ledger import both, decide, judge_deviation, mean_interval
 from datadose.studies.study import Judgement
-from datadose.studies.tables import STAGES, Stage
 
 AXES = ("prompts", "length", "steps")
 """What moves along a panel, named like its column: B, n, k."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from datadose.configs import Stage
 from datadose.studies.ledger import CONFIDENCE
 from datadose.studies.study import Claim, Judgement, Saved
-from datadose.studies.tables import Stage
 from datadose.studies.trends import (
     PAPER_CLAIMS,
     STATISTICS,

@@ -25,18 +25,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
 from datadose.models import LinearAttention, PromptBatch
-from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, post_test, train
-from datadose.stages.engine import Divergence, Objective
+from datadose.stages import FixedData, Optimisation, held_out_prompts, post_test, stage_objective, train
+from datadose.stages.checkpoint import Divergence
 from datadose.studies.study import Preset
-from datadose.studies.tables import COLUMNS, STAGES, Stage, as_table
+from datadose.studies.tables import COLUMNS, as_table
 from datadose.studies.training import shift_covariances
 from datadose.studies.trends import BASE_PANEL, CONTROLS, panel
 from datadose.sweep import Cell
 from datadose.theory.pretraining import pretrained_operator
 
-EXTRA_COLUMNS = ["axis", "variant", "optimiser_steps", "diverged_step", "spectral_radius"]
+EXTRA_COLUMNS = ["axis", "variant", "optimiser_steps", "diverged_step", "divergence_radius"]
 SIDE_BY_SIDE = 5
 
 
@@ -72,9 +73,9 @@ def post_trained_errors(
         interference: r of the allocated data, None for A = Delta.
 
     Returns:
-        errors (None where diverged), diverged_step and spectral_radius (None where not).
+        errors (None where diverged), diverged_step and divergence_radius (None where not).
     """
-    found: dict[str, Any] = {"errors": [], "diverged_step": [], "spectral_radius": []}
+    found: dict[str, Any] = {"errors": [], "diverged_step": [], "divergence_radius": []}
     sigma0, delta = shift_covariances(dimension)
     start = _spread(pretrained_operator(sigma0, base_length))
     A = data_covariance(dimension, eta, interference)
@@ -83,7 +84,7 @@ def post_trained_errors(
         some = seeds[first : first + SIDE_BY_SIDE]
         model = LinearAttention(start.expand(len(some), -1, -1).clone())
         data = FixedData(PromptBatch.draw(A, length, prompts, seeds=some), size=batch)
-        objective = _objective(stage, eta, chain_steps, some, advantage)
+        objective = stage_objective(stage, chain_steps, eta=eta, seeds=some, advantage=advantage)
         training = train(model, objective, data, optimisation)
         test = held_out_prompts(sigma0 + delta, base_length, test_prompts, runs=len(some))
         _collect(found, post_test(model, test, 1)[:, 0], training.diverged, training.steps)
@@ -101,24 +102,16 @@ def _spread(spectrum: Array) -> Tensor:
     return torch.from_numpy(np.diag(spectrum)).float()
 
 
-def _objective(stage: Stage, eta: float, chain_steps: int, seeds: list[int], advantage: Any) -> Objective:
-    if stage == "sft":
-        return Sft(eta, chain_steps)
-    if stage == "outcome":
-        return Outcome(chain_steps)
-    return Rl(chain_steps, seeds, advantage=advantage)
-
-
 def _collect(found: dict[str, Any], errors: Tensor, diverged: list[Divergence], steps: int) -> None:
     """Append one chunk of runs; an error that is not finite after training is a divergence too."""
-    lost: dict[int, tuple[int, float | None]] = {d.run: (d.step, d.spectral_radius) for d in diverged}
+    lost: dict[int, tuple[int, float | None]] = {d.run: (d.step, d.divergence_radius) for d in diverged}
     for run, error in enumerate(errors.tolist()):
         if not np.isfinite(error):
             lost.setdefault(run, (steps, None))
         step, radius = lost.get(run, (None, None))
         found["errors"].append(None if run in lost else error)
         found["diverged_step"].append(step)
-        found["spectral_radius"].append(radius)
+        found["divergence_radius"].append(radius)
 
 
 @dataclass(frozen=True)
@@ -284,7 +277,7 @@ class Figure4:
                     variant=CONTROLS[point.axis] if point.control else "main",
                     optimiser_steps=work.steps,
                     diverged_step=found["diverged_step"][seed],
-                    spectral_radius=found["spectral_radius"][seed],
+                    divergence_radius=found["divergence_radius"][seed],
                 )
                 for seed, error in enumerate(found["errors"])
             ]
@@ -302,5 +295,5 @@ def _as_wide_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table, extra = as_table(rows), pd.DataFrame(rows, columns=EXTRA_COLUMNS)
     for column in ("optimiser_steps", "diverged_step"):
         extra[column] = extra[column].astype("Int64")
-    extra["spectral_radius"] = extra["spectral_radius"].astype("float64")
+    extra["divergence_radius"] = extra["divergence_radius"].astype("float64")
     return pd.concat([table, extra], axis=1)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from datadose.configs import Stage
 from datadose.studies.figure4.experiment import Work, base_error, post_trained_errors
 from datadose.studies.study import Preset
-from datadose.studies.tables import Stage
 from datadose.studies.trends import PAPER_CLAIMS, fill_diverged, judge_trend, threshold_of
 from datadose.sweep import Cell
 

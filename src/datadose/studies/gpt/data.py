@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from datadose.configs import STAGES
 from datadose.models.baselines import baselines
 from datadose.stages import held_out_prompts
 from datadose.studies.gpt.figure3 import Figure3
@@ -32,7 +33,7 @@ from datadose.studies.gpt.runs import (
     run_lsa,
 )
 from datadose.studies.study import Preset
-from datadose.studies.tables import COLUMNS, STAGES, as_table
+from datadose.studies.tables import COLUMNS, as_table
 from datadose.sweep import Cell, Workers
 from datadose.theory.pretraining import pretrained_operator
 

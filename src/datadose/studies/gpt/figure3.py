@@ -22,17 +22,10 @@ from typing import Any
 
 import pandas as pd
 
-from datadose.studies.gpt.runs import (
-    Pretraining,
-    Stage,
-    Task,
-    Work,
-    pretrain_all,
-    pretrained_file,
-    run_gpt,
-)
+from datadose.configs import STAGES, Stage
+from datadose.studies.gpt.runs import Pretraining, Task, Work, pretrain_all, pretrained_file, run_gpt
 from datadose.studies.study import Preset
-from datadose.studies.tables import COLUMNS, STAGES, as_table
+from datadose.studies.tables import COLUMNS, as_table
 from datadose.studies.trends import AXES, BASE_PANEL, panel_letter
 from datadose.sweep import Cell, Workers
 

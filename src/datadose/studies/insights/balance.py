@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
 from datadose.drawing.curves import FIFTH, draw_curve, log_y, plain_log_ticks
 from datadose.drawing.style import (
@@ -37,7 +38,6 @@ from datadose.studies.ledger import (
     seeds_of,
 )
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import STAGES, Stage
 from datadose.studies.training import (
     BASE,
     Recipe,

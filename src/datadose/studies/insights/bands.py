@@ -87,8 +87,8 @@ def draw_candidates(task: Task, target: Array, prompts: int, seeds: Sequence[int
 def embed(batch: PromptBatch, dimension: int) -> PromptBatch:
     """Prompts of the shift's m dimensions as prompts of d: nothing shown or asked elsewhere."""
     extra = dimension - batch.weights.shape[-1]
-    covariances = None if batch.covariances is None else pad(batch.covariances, (0, extra, 0, extra))
-    return PromptBatch(pad(batch.weights, (0, extra)), batch.length, covariances)
+    # Behind the axis of the prompts, each axis is one of coordinates.
+    return batch.map(lambda x, axis: pad(x, (0, extra) * (-axis - 1)))
 
 
 @torch.no_grad()
@@ -138,16 +138,9 @@ def train_on_band(
             share[place] = float(((rates >= low) & (rates <= high)).mean())
         index = torch.from_numpy(np.stack(chosen))
         rows = torch.arange(len(seeds)).unsqueeze(-1)
-        covariances = pool.covariances
-        picked = PromptBatch(
-            pool.weights[rows, index], pool.length, None if covariances is None else covariances[rows, index]
-        )
-        picked = embed(picked, task.dimension)
+        picked = embed(pool.map(lambda x, _: x[rows, index]), task.dimension)
         lost = post_train(model, "rl", picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
-    fresh = embed(draw_candidates(task, target, 512, [TEST_SEED]), task.dimension)
-    if fresh.covariances is not None:
-        wide = fresh.covariances.expand(len(seeds), -1, -1, -1)
-        fresh = PromptBatch(fresh.weights.expand(len(seeds), -1, -1), task.length, wide)
+    fresh = embed(draw_candidates(task, target, 512, [TEST_SEED]), task.dimension).expand(len(seeds))
     on_pool = measure(model, fresh, recipe, task.inside, lost)
     on_target = measure(
         model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from datadose.configs import STAGES, Stage
 from datadose.drawing.curves import level, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, draw_simulation, draw_theory, new_figure
 from datadose.stages import held_out_prompts, post_test
@@ -28,7 +29,6 @@ from datadose.studies.ledger import (
     seeds_of,
 )
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import STAGES, Stage
 from datadose.studies.training import (
     BASE,
     Recipe,

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from datadose.configs import Stage
 from datadose.drawing.curves import draw_curve, level, log_y, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, new_grid
 from datadose.stages import held_out_prompts
@@ -27,7 +28,6 @@ from datadose.studies.ledger import (
     seeds_of,
 )
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import Stage
 from datadose.studies.training import (
     BASE,
     Recipe,

@@ -98,9 +98,9 @@ def descend(
     if learning_rate is None:
         learning_rate = cautious_step(task, step_radius, steps, 8 * task.dimension)
     batches = [PromptBatch.draw(task.target(r), task.length, prompts, seeds=seeds) for r in radii]
-    data = PromptBatch(torch.cat([b.weights for b in batches]), task.length, _stacked(batches))
+    data = PromptBatch.join(batches, dim=0)
     tests = [held_out_prompts(task.target(r), task.length, 256, runs=len(seeds)) for r in radii]
-    test = PromptBatch(torch.cat([b.weights for b in tests]), task.length, _stacked(tests))
+    test = PromptBatch.join(tests, dim=0)
     model = pretrained(task.operator, len(radii) * len(seeds))
     before = post_test(model, test, steps)[:, 0]
     done = train(model, Outcome(steps), FixedData(data), Optimisation("gd", learning_rate, steps=descent))
@@ -110,11 +110,6 @@ def descend(
         [float(before[run]), None if run in lost else finite(after[run : run + 1])[0], learning_rate]
         for run in range(len(before))
     ]
-
-
-def _stacked(batches: list[PromptBatch]) -> torch.Tensor:
-    held = [b.covariances for b in batches if b.covariances is not None]
-    return torch.cat(held)
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ from datadose.stages import (
     FixedData,
     Optimisation,
     Outcome,
-    Rl,
+    PolicyGradient,
     Sft,
     held_out_prompts,
     train,
     within_tolerance,
 )
-from datadose.stages.engine import Optimiser
+from datadose.stages.optimisation import Optimiser
 from datadose.studies.planner.cases import Case, forecast_case, random_case
 from datadose.studies.planner.rules import ARMS, COMBINATIONS, FORECAST
 from datadose.studies.study import Preset
@@ -119,7 +119,7 @@ def _reinforce(
     for rate in LEARNING_RATES:
         model.load_state_dict(start)
         size = min(32, case.max_prompts)
-        objective = Rl(k, seeds, reward=reward, group=GROUP, noise=case.training.noise)
+        objective = PolicyGradient(k, seeds, reward=reward, group=GROUP, noise=case.training.noise)
         train(model, objective, FixedData(prompts, size), Optimisation("adam", rate, steps=steps, batch=size))
         passed = float(np.mean(_pass_rates(case, model, held_out)))
         if best is None or passed > best[0]:
