@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from multiprocessing import parent_process
 
 from rich.console import Console
 from rich.progress import (
@@ -33,11 +34,24 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.3g}/s")
 
 
+_open: list[Callable[[str, int, int], None]] = []
+
+
 @contextlib.contextmanager
 def step_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields ``report(name, done, total)``; each name is a bar of its own."""
+    """Yields ``report(name, done, total)``; each name is a bar of its own, beside those of an outer block."""
+    with contextlib.ExitStack() as stack:
+        if not _open:
+            _open.append(stack.enter_context(_display()))
+            stack.callback(_open.clear)
+        yield _open[0]
+
+
+@contextlib.contextmanager
+def _display() -> Iterator[Callable[[str, int, int], None]]:
     console = Console(stderr=True)
-    if not console.is_terminal:
+    # The bars of two processes would overwrite each other: a worker's steps are lines above its parent's bars.
+    if not console.is_terminal or parent_process() is not None:
         parts: dict[str, int] = {}
 
         def plain(name: str, done: int, total: int) -> None:
