@@ -1,4 +1,4 @@
-"""The code keeps to docs/architecture.md: rooms and arrows, no circles, files and functions that fit a reader."""
+"""The code keeps to docs/architecture.md: its rooms and arrows, and files and functions of a size to read."""
 
 from __future__ import annotations
 
