@@ -6,7 +6,7 @@ bit. A file holds the sha256 of its content: one that was cut or changed is drop
 
 The key of a result is its function, its arguments (by joblib's hash) and the code and library versions that
 these depend on (:mod:`~datadose.dependencies`): results never outlive the code that made them. A path among
-the arguments is that of what another cell made, named by its own key: it counts by its name, wherever it lies.
+the arguments is that of what another cell made, and named by its key: it counts by its name, wherever it is.
 """
 
 from __future__ import annotations

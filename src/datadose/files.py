@@ -97,7 +97,7 @@ def _alive(process: int) -> bool:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder that takes the name ``path`` when the block ends without an error; until then it is continued."""
+    """A folder that is renamed to ``path`` if the block ends without an error, and continued later if not."""
     part = path.with_name(f".{path.name}.part")
     part.mkdir(parents=True, exist_ok=True)
     yield part

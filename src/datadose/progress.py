@@ -50,7 +50,7 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
 @contextlib.contextmanager
 def _display() -> Iterator[Callable[[str, int, int], None]]:
     console = Console(stderr=True)
-    # The bars of two processes would overwrite each other: a worker's steps are lines above its parent's bars.
+    # The bars of two processes would overwrite each other: a worker writes lines, above its parent's bars.
     if not console.is_terminal or parent_process() is not None:
         parts: dict[str, int] = {}
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "fig1": "sft_curves.study:FIGURE1",
     "fig2": "sft_curves.study:FIGURE2",
-    "fig3": "gpt.study:FIGURE3",
-    "gpt_data": "gpt.study:GPT_DATA",
+    "fig3": "gpt.figure3_study:STUDY",
+    "gpt_data": "gpt.data:STUDY",
     "fig4": "figure4.study:FIGURE4",
     "fig4map": "figure4.study:FIGURE4_MAP",
     "fig5": "sft_curves.study:FIGURE5",

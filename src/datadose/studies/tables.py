@@ -35,7 +35,12 @@ class Column:
     FORM = "form"
 
 
-COLUMNS = [value for name, value in vars(Column).items() if name.isupper()]
+def columns_of(kind: type[Column]) -> list[str]:
+    """The columns that ``kind`` itself names, in their order; those of what it extends are not among them."""
+    return [value for name, value in vars(kind).items() if name.isupper()]
+
+
+COLUMNS = columns_of(Column)
 """The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
 `predicted`."""
 

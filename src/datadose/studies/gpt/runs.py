@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -31,7 +31,19 @@ from datadose.studies.training import shift_covariances
 from datadose.sweep import Cell, Round, file_cell
 
 Variant: TypeAlias = Literal["delta", "target", "replay"]
-VARIANTS: tuple[Variant, ...] = ("delta", "target", "replay")
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+TARGET, PRETRAINING = "target", "pretraining"
+"""The two tests: on prompts of the target, and on those of Sigma0."""
+RARE, COMMON = "rare", "common"
+"""The directions that the shift moves, and the others."""
+PHI, W = "phi", "w"
+"""What the first thought is regressed on: S w*, and w* itself."""
+GPT, LSA = "gpt", "lsa"
+
+
+def of(test: str, group: str, what: str = "", regressor: str = "") -> str:
+    """The name of a measured number: an error, or ``what`` ("slope", "fit") of the regression."""
+    return "_".join(part for part in (test, what, group, regressor) if part)
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,13 @@ class GptTask:
         """Held-out prompts of the target and of Sigma0."""
         return [
             (name, held_out_prompts(covariance, length, self.test_prompts, hold_inputs=True))
-            for name, covariance in (("target", self.sigma0 + self.delta), ("pretraining", self.sigma0))
+            for name, covariance in ((TARGET, self.sigma0 + self.delta), (PRETRAINING, self.sigma0))
         ]
 
     def errors(self, name: str, answers: Tensor, batch: PromptBatch) -> dict[str, float]:
         """Errors of the answers per dimension: over all, rare and common directions."""
         gap = (answers - batch.weights).double().square().flatten(0, -2).mean(0).numpy()
-        groups = {name: gap, f"{name}_rare": gap[self.rare], f"{name}_common": gap[~self.rare]}
+        groups = {name: gap, of(name, RARE): gap[self.rare], of(name, COMMON): gap[~self.rare]}
         return {group: float(values.mean()) for group, values in groups.items()}
 
     def covariance(self, variant: Variant) -> Array:
@@ -112,9 +124,7 @@ class GptPretraining:
         )
 
 
-def pretrained_cells(
-    task: GptTask, pretrainings: Sequence[GptPretraining], folder: Path
-) -> dict[int, Cell]:
+def pretrained_cells(task: GptTask, pretrainings: Sequence[GptPretraining], folder: Path) -> dict[int, Cell]:
     """Optimiser steps -> the cell that makes the model below ``folder``."""
     return {
         p.steps: file_cell(
@@ -198,16 +208,15 @@ def measure(model: ChainModel, task: GptTask, length: int) -> dict[str, float]:
             seen = batch.to(next(model.parameters()).device)
             thoughts = model.rollout(seen, task.test_steps).cpu()
         found |= task.errors(name, thoughts[..., -1, :], batch)
-        for group, inside in (("rare", task.rare), ("common", ~task.rare)):
-            for regressor, values in (("phi", batch.apply(batch.weights)), ("w", batch.weights)):
+        for group, inside in ((RARE, task.rare), (COMMON, ~task.rare)):
+            for regressor, values in ((PHI, batch.apply(batch.weights)), (W, batch.weights)):
                 slope, fit = _slope(thoughts[..., 0, :], values, inside)
-                found[f"{name}_slope_{group}_{regressor}"] = slope
-                found[f"{name}_fit_{group}_{regressor}"] = fit
+                found |= {of(name, group, "slope", regressor): slope, of(name, group, "fit", regressor): fit}
     return found
 
 
 def _device() -> torch.device:
-    """The GPU if there is one: the paper's size wants it (with one job)."""
+    """The GPU if there is one: the paper's size needs it (with one job)."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -218,9 +227,9 @@ def _slope(thought: Tensor, regressor: Tensor, inside: Any) -> tuple[float, floa
     return slope, float(1 - (y - slope * x).square().sum() / y.square().sum())
 
 
-def run_gpt(path: str, task: GptTask, run: GptRun, seed: int, length: int) -> dict[str, float | None]:
-    """Cell: post-train a copy of the GPT at ``path``, measure it on prompts of ``length``; None if lost."""
-    return _run(load_gpt(Path(path)), task, run, seed, length)
+def run_gpt(model: Path, task: GptTask, run: GptRun, seed: int, length: int) -> dict[str, float | None]:
+    """Cell: post-train a copy of the GPT in a file, measure it on prompts of ``length``; None if lost."""
+    return _run(load_gpt(model), task, run, seed, length)
 
 
 def run_lsa(task: GptTask, run: GptRun, seed: int, length: int) -> dict[str, float | None]:

@@ -9,40 +9,91 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
-from datadose.studies.ledger import CONFIDENCE, decide, judge_settings, judge_worst, mean_interval
+from datadose.studies.ledger import CONFIDENCE, decide, judge_settings, judge_worst, mean_interval, seeds_of
 from datadose.studies.study import Claim, Judgement, Saved, Verdict
+from datadose.studies.token_study.experiment import TokenStudy
+from datadose.studies.token_study.language import TEST, TRAIN, Split
+from datadose.studies.token_study.pools import (
+    ALL,
+    CLEAN,
+    CONTAMINATED,
+    EASIEST,
+    EASY,
+    HARD,
+    MEDIUM,
+    MIDDLE,
+    NLL,
+    OURS,
+    OURS_UNVERIFIED,
+    RANDOM,
+)  # fmt: skip
+from datadose.studies.token_study.runs import (
+    ABSENT,
+    BALANCED,
+    EQUAL_EPOCHS,
+    EQUAL_STEPS,
+    MIXTURES,
+    RARE,
+    RL,
+    SFT,
+    SFT_RL,
+    Column,
+    Metric,
+    Panel,
+)  # fmt: skip
 
-NAME = "token_study"
 _TEST = "tests/claims/test_token_study_claims.py"
-_BASELINES = ("random", "easiest", "nll", "band")
+_BASELINES = (RANDOM, EASIEST, NLL, MIDDLE)
 Comparisons: TypeAlias = Mapping[str, Array]
 """Name -> differences by seed; the claim says that each is positive."""
 
 
-def _accuracy(rows: pd.DataFrame, metric: str = "target", split: str = "test", **where: object) -> pd.Series:
-    """By seed, of the runs with these values; without a rate among them, at the chosen rate."""
-    chosen = (rows["split"] == split) & (rows["metric"] == metric) & rows["length"].isna()
-    if "rate" not in where:
-        chosen &= rows["chosen"]
-    for column, value in where.items():
-        chosen &= rows[column] == value
-    return rows[chosen].set_index("seed")["value"].sort_index()
+def _accuracy(
+    rows: pd.DataFrame,
+    metric: str = Metric.TARGET,
+    split: Split = TEST,
+    *,
+    model: str | None = None,
+    arm: str | None = None,
+    prompts: float | None = None,
+    rate: float | None = None,
+    share: float | None = None,
+) -> pd.Series:
+    """By seed, of the runs with these values (None: all); without a rate, at the chosen one."""
+    found = (rows[Column.SPLIT] == split) & (rows[Column.METRIC] == metric) & rows[Column.LENGTH].isna()
+    if rate is None:
+        found &= rows[Column.CHOSEN]
+    columns = (Column.MODEL, Column.ARM, Column.PROMPTS, Column.RATE, Column.SHARE)
+    for column, value in zip(columns, (model, arm, prompts, rate, share), strict=True):
+        if value is not None:
+            found &= rows[column] == value
+    return rows[found].set_index(Column.SEED)[Column.VALUE].sort_index()
+
+
+def _of(table: pd.DataFrame, panel: str, pool: str | None = None) -> pd.DataFrame:
+    """The rows of a panel, and of a pool."""
+    rows = table[table[Column.PANEL] == panel]
+    return rows if pool is None else rows[rows[Column.POOL] == pool]
+
+
+def _untouched(table: pd.DataFrame) -> pd.Series:
+    return _accuracy(_of(table, Panel.PRETRAINING), model=RARE)
 
 
 def _gap(first: pd.Series, second: pd.Series) -> Array:
     return np.asarray((first - second).dropna(), dtype=np.float64)
 
 
-def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Saved[Any], float], Judgement]:
+def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Saved[TokenStudy], float], Judgement]:
     """Judge that each difference is above 0; the note lists means and intervals."""
 
-    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+    def judge(saved: Saved[TokenStudy], threshold: float) -> Judgement:
         table = saved.table
         verdicts: dict[str, Verdict] = {}
         notes = []
@@ -50,33 +101,34 @@ def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Saved[Any],
             mean, low, high = mean_interval(values)
             verdicts[name] = "holds" if low > 0 else "fails" if high <= 0 else "mixed"
             notes.append(f"{name} {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
-        return judge_settings(verdicts, threshold, int(table["seed"].nunique()), "; ".join(notes))
+        return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
 
     return judge
 
 
 def _pretraining(table: pd.DataFrame) -> Comparisons:
-    T = {m: _accuracy(table, panel="pretraining", model=m) for m in ("absent", "rare", "balanced")}
+    rows = _of(table, Panel.PRETRAINING)
+    T = {m: _accuracy(rows, model=m) for m in MIXTURES}
     return {
-        "balanced over rare": _gap(T["balanced"], T["rare"]),
-        "rare over absent": _gap(T["rare"], T["absent"]),
+        "balanced over rare": _gap(T[BALANCED], T[RARE]),
+        "rare over absent": _gap(T[RARE], T[ABSENT]),
     }
 
 
 def _latent(table: pd.DataFrame) -> Comparisons:
     found = {}
-    rows = table[(table["panel"] == "activation") & (table["prompts"] > 0)]
-    for B in sorted(rows["prompts"].unique()):
-        T = {m: _accuracy(rows, model=m, prompts=B) for m in ("absent", "rare", "balanced")}
-        found[f"B={B} balanced over rare"] = _gap(T["balanced"], T["rare"])
-        found[f"B={B} rare over absent"] = _gap(T["rare"], T["absent"])
+    rows = table[(table[Column.PANEL] == Panel.ACTIVATION) & (table[Column.PROMPTS] > 0)]
+    for B in sorted(rows[Column.PROMPTS].unique()):
+        T = {m: _accuracy(rows, model=m, prompts=B) for m in MIXTURES}
+        found[f"B={B} balanced over rare"] = _gap(T[BALANCED], T[RARE])
+        found[f"B={B} rare over absent"] = _gap(T[RARE], T[ABSENT])
     return found
 
 
 def _sizes(arm: str) -> Callable[[pd.DataFrame], Comparisons]:
     def find(table: pd.DataFrame) -> Comparisons:
-        rows = table[(table["panel"] == "sft size") & (table["arm"] == arm)]
-        sizes = sorted(rows["prompts"].unique())
+        rows = table[(table[Column.PANEL] == Panel.SIZE) & (table[Column.ARM] == arm)]
+        sizes = sorted(rows[Column.PROMPTS].unique())
         T = {B: _accuracy(rows, prompts=B) for B in sizes}
         return {f"B={b} over {a}": _gap(T[b], T[a]) for a, b in itertools.pairwise(sizes)}
 
@@ -84,30 +136,29 @@ def _sizes(arm: str) -> Callable[[pd.DataFrame], Comparisons]:
 
 
 def _small_harms(table: pd.DataFrame) -> Comparisons:
-    rows = table[table["panel"] == "sft size"]
-    smallest = rows["prompts"].min()
-    base = _accuracy(table, panel="pretraining", model="rare")
+    rows = table[table[Column.PANEL] == Panel.SIZE]
+    smallest = rows[Column.PROMPTS].min()
     return {
-        str(arm): _gap(base, _accuracy(rows, arm=arm, prompts=smallest))
-        for arm in sorted(rows["arm"].unique())
+        str(arm): _gap(_untouched(table), _accuracy(rows, arm=arm, prompts=smallest))
+        for arm in sorted(rows[Column.ARM].unique())
     }
 
 
 def _forgetting_by_rate(table: pd.DataFrame) -> Comparisons:
     """What the learning rate moves at the largest B, less what B moves at the smallest rate."""
-    rows = table[(table["panel"] == "sft size") & (table["arm"] == "equal steps")]
-    rates, sizes = sorted(rows["rate"].unique()), sorted(rows["prompts"].unique())
+    rows = table[(table[Column.PANEL] == Panel.SIZE) & (table[Column.ARM] == EQUAL_STEPS)]
+    rates, sizes = sorted(rows[Column.RATE].unique()), sorted(rows[Column.PROMPTS].unique())
 
     def known(B: int, rate: float) -> pd.Series:
-        return _accuracy(rows, "known", prompts=B, rate=rate)
+        return _accuracy(rows, Metric.KNOWN, prompts=B, rate=rate)
 
     by_size = (known(sizes[0], rates[0]) - known(sizes[-1], rates[0])).abs()
     return {f"B={B}": _gap(known(B, rates[0]) - known(B, rates[-1]), by_size) for B in (sizes[0], sizes[-1])}
 
 
-def _selection(pool: str, metrics: Sequence[str], arm: str = "ours") -> Callable[[pd.DataFrame], Comparisons]:
+def _selection(pool: str, metrics: Sequence[str], arm: str = OURS) -> Callable[[pd.DataFrame], Comparisons]:
     def find(table: pd.DataFrame) -> Comparisons:
-        rows = table[(table["panel"] == "selectors") & (table["pool"] == pool)]
+        rows = _of(table, Panel.SELECTORS, pool)
         return {
             f"{metric} over {other}": _gap(
                 _accuracy(rows, metric, arm=arm), _accuracy(rows, metric, arm=other)
@@ -119,66 +170,60 @@ def _selection(pool: str, metrics: Sequence[str], arm: str = "ours") -> Callable
     return find
 
 
-def _contaminants(arm: str, below: bool) -> Callable[[Saved[Any], float], Judgement]:
-    def judge(saved: Saved[Any], threshold: float) -> Judgement:
-        table = saved.table
-        rows = table[(table["panel"] == "selectors") & (table["pool"] == "contaminated")]
-        share = _accuracy(rows, "contaminants", "train", arm=arm)
+def _contaminants(arm: str, below: bool) -> Callable[[Saved[TokenStudy], float], Judgement]:
+    def judge(saved: Saved[TokenStudy], threshold: float) -> Judgement:
+        rows = _of(saved.table, Panel.SELECTORS, CONTAMINATED)
+        share = _accuracy(rows, Metric.CONTAMINANTS, TRAIN, arm=arm)
         return judge_worst(np.asarray(share, dtype=np.float64), threshold, below=below)
 
     return judge
 
 
 def _replay(table: pd.DataFrame) -> Comparisons:
-    rows = table[table["panel"] == "replay"]
-    none, most = rows["share"].min(), rows["share"].max()
+    rows = _of(table, Panel.REPLAY)
+    none, most = rows[Column.SHARE].min(), rows[Column.SHARE].max()
     return {
-        str(pool): _gap(
-            _accuracy(rows, "known", pool=pool, share=most), _accuracy(rows, "known", pool=pool, share=none)
-        )
-        for pool in sorted(rows["pool"].unique())
+        str(pool): _gap(*(_accuracy(own, Metric.KNOWN, share=share) for share in (most, none)))
+        for pool, own in rows.groupby(Column.POOL)
     }
 
 
-def _band(rows: pd.DataFrame, band: str, size: float, metric: str = "target") -> pd.Series:
-    return _accuracy(rows[rows["panel"] == "rl"], metric, arm=band, prompts=size)
-
-
-def _band_size(table: pd.DataFrame) -> float:
-    return float(table.loc[(table["panel"] == "rl") & (table["arm"] == "medium"), "prompts"].iloc[0])
+def _sizes_of(rows: pd.DataFrame, band: str) -> list[float]:
+    """The numbers of RL prompts that were drawn from a band."""
+    return sorted(rows.loc[rows[Column.ARM] == band, Column.PROMPTS].unique())
 
 
 def _medium(table: pd.DataFrame) -> Comparisons:
-    size = _band_size(table)
-    medium = _band(table, "medium", size)
-    return {f"over {band}": _gap(medium, _band(table, band, size)) for band in ("easy", "hard")}
+    rows = _of(table, Panel.RL)
+    (size,) = _sizes_of(rows, MEDIUM)
+    T = {band: _accuracy(rows, arm=band, prompts=size) for band in (EASY, MEDIUM, HARD)}
+    return {f"over {band}": _gap(T[MEDIUM], T[band]) for band in (EASY, HARD)}
 
 
 def _numbers(table: pd.DataFrame) -> Comparisons:
-    sizes = sorted(table.loc[(table["panel"] == "rl") & (table["arm"] == "all"), "prompts"].unique())
-    base = _accuracy(table, panel="pretraining", model="rare")
-    few, many = (_band(table, "all", size) for size in (sizes[0], sizes[-1]))
+    rows = _of(table, Panel.RL)
+    least, *_, most = _sizes_of(rows, ALL)
+    few, many = (_accuracy(rows, arm=ALL, prompts=size) for size in (least, most))
     return {
-        f"{sizes[-1]} over {sizes[0]} prompts": _gap(many, few),
-        f"untouched over {sizes[0]} prompts": _gap(base, few),
+        f"{most} over {least} prompts": _gap(many, few),
+        f"untouched over {least} prompts": _gap(_untouched(table), few),
     }
 
 
-def _unfiltered(saved: Saved[Any], threshold: float) -> Judgement:
-    table = saved.table
-    size = max(table.loc[(table["panel"] == "rl") & (table["arm"] == "all"), "prompts"])
-    gap = _gap(_band(table, "all", size), _band(table, "medium", _band_size(table)))
+def _unfiltered(saved: Saved[TokenStudy], threshold: float) -> Judgement:
+    rows = _of(saved.table, Panel.RL)
+    gap = _gap(*(_accuracy(rows, arm=band, prompts=_sizes_of(rows, band)[-1]) for band in (ALL, MEDIUM)))
     mean, low, high = mean_interval(gap)
     return Judgement(mean, (low, high), len(gap), decide(low, high, threshold, below=False))
 
 
 def _stages(table: pd.DataFrame) -> Comparisons:
-    rows = table[table["panel"] == "stages"]
+    rows = _of(table, Panel.STAGES)
     found = {}
-    for B in sorted(size for size in rows["prompts"].unique() if size):
-        both = _accuracy(rows, arm="sft-rl", prompts=B)
-        found[f"B={B} over SFT"] = _gap(both, _accuracy(rows, arm="sft", prompts=B))
-        found[f"B={B} over RL"] = _gap(both, _accuracy(rows, arm="rl", prompts=0))
+    for B in sorted(size for size in rows[Column.PROMPTS].unique() if size):
+        both = _accuracy(rows, arm=SFT_RL, prompts=B)
+        found[f"B={B} over SFT"] = _gap(both, _accuracy(rows, arm=SFT, prompts=B))
+        found[f"B={B} over RL"] = _gap(both, _accuracy(rows, arm=RL, prompts=0))
     return found
 
 
@@ -207,7 +252,7 @@ def _claim(
     )
 
 
-TOKEN_STUDY_CLAIMS = [
+CLAIMS = [
     _claim(
         "pretraining",
         "Sec 7",
@@ -228,14 +273,14 @@ TOKEN_STUDY_CLAIMS = [
         "Insight 2 (contrast)",
         "Language model: at equal steps, more clean SFT examples of T are better at every B.",
         "fresh examples of T, each B against the one before",
-        _sizes("equal steps"),
+        _sizes(EQUAL_STEPS),
     ),
     _claim(
         "sft-more-epochs",
         "Insight 2 (contrast)",
         "Language model: at equal epochs, more clean SFT examples of T are better at every B.",
         "fresh examples of T, each B against the one before",
-        _sizes("equal epochs"),
+        _sizes(EQUAL_EPOCHS),
     ),
     _claim(
         "sft-few",
@@ -258,7 +303,7 @@ TOKEN_STUDY_CLAIMS = [
         "Language model: `select` beats random, easiest, raw-NLL and perplexity-band choice of as many rows "
         "on T, clean pool.",
         "pool of T and known families, all right",
-        _selection("clean", ("target",)),
+        _selection(CLEAN, (Metric.TARGET,)),
     ),
     _claim(
         "selection-contaminated",
@@ -266,7 +311,7 @@ TOKEN_STUDY_CLAIMS = [
         "Language model: `select` with a verifier beats the same choices on T, a quarter of the pool "
         "contaminated.",
         "pool with wrong answers on T and interfering rows",
-        _selection("contaminated", ("target",)),
+        _selection(CONTAMINATED, (Metric.TARGET,)),
     ),
     _claim(
         "selection-keeps",
@@ -274,7 +319,7 @@ TOKEN_STUDY_CLAIMS = [
         "Language model: `select` with a verifier also keeps the known families better than the same "
         "choices, a quarter of the pool contaminated.",
         "pool with wrong answers on T and interfering rows, accuracy on the known families",
-        _selection("contaminated", ("known",)),
+        _selection(CONTAMINATED, (Metric.KNOWN,)),
     ),
     _claim(
         "selection-unverified",
@@ -282,7 +327,7 @@ TOKEN_STUDY_CLAIMS = [
         "Language model: `select` without a verifier beats the same choices on T, a quarter of the pool "
         "contaminated.",
         "pool with wrong answers on T and interfering rows; rows' own completions are taken for right",
-        _selection("contaminated", ("target",), "ours-unverified"),
+        _selection(CONTAMINATED, (Metric.TARGET,), OURS_UNVERIFIED),
     ),
     *(
         Claim(
@@ -296,10 +341,10 @@ TOKEN_STUDY_CLAIMS = [
             f"{_TEST}::test_contaminants_are_judged_by_the_worst_seed",
         )
         for arm, below, threshold, statement in (
-            ("nll", False, 0.9, "Language model: the rows with the largest raw NLL are contaminants."),
-            ("ours", True, 0.05, "Language model: `select` with a verifier takes hardly any contaminant."),
+            (NLL, False, 0.9, "Language model: the rows with the largest raw NLL are contaminants."),
+            (OURS, True, 0.05, "Language model: `select` with a verifier takes hardly any contaminant."),
             (
-                "ours-unverified",
+                OURS_UNVERIFIED,
                 True,
                 0.25,
                 "Language model: without a verifier, `select` takes no larger share of contaminants than "

@@ -16,35 +16,65 @@ from datadose.drawing.curves import FIFTH, level
 from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
 from datadose.studies.ledger import mean_interval
 from datadose.studies.token_study.experiment import TokenStudy
+from datadose.studies.token_study.language import TEST, TRAIN
+from datadose.studies.token_study.pools import (
+    ALL,
+    CLEAN,
+    CONTAMINANTS,
+    CONTAMINATED,
+    EASIEST,
+    EASY,
+    HARD,
+    MEDIUM,
+    MIDDLE,
+    NLL,
+    NOT_EXTREME,
+    OURS,
+    OURS_UNVERIFIED,
+    POOLS,
+    RANDOM,
+)  # fmt: skip
+from datadose.studies.token_study.runs import (
+    EQUAL_EPOCHS,
+    EQUAL_STEPS,
+    MIXTURES,
+    RARE,
+    RL,
+    SFT,
+    SFT_RL,
+    Column,
+    Metric,
+    Panel,
+    chosen_metric,
+)  # fmt: skip
 
 _SIXTH = Look("#B8860B", (0, (6, 1, 1, 1)), "P")
 _SEVENTH = Look("#CC79A7", (0, (3, 1)), "X")
 _SELECTORS = {
-    "ours": "ours",
-    "ours-unverified": "ours, no verifier",
-    "random": "random",
-    "easiest": "easiest (low NLL)",
-    "nll": "hardest (raw NLL)",
-    "band": "middle half of NLL",
-    "all": "the whole pool",
+    OURS: "ours",
+    OURS_UNVERIFIED: "ours, no verifier",
+    RANDOM: "random",
+    EASIEST: "easiest (low NLL)",
+    NLL: "hardest (raw NLL)",
+    MIDDLE: "middle half of NLL",
+    ALL: "the whole pool",
 }
-_BANDS = {"easy": "easy", "medium": "medium", "hard": "hard", "not-extreme": "neither 0\nnor 1", "all": "all"}
-_MIXTURES = ("balanced", "rare", "absent")
-_METRICS = (("target", "all lengths"), ("hard", "lengths 6 to 8"))
+_BANDS = {EASY: "easy", MEDIUM: "medium", HARD: "hard", NOT_EXTREME: "neither 0\nnor 1", ALL: "all"}
+_METRICS = ((Metric.TARGET, "all lengths"), (Metric.HARD, "lengths 6 to 8"))
 
 
 def draw_token_study(table: pd.DataFrame, config: TokenStudy) -> Figure:
     """Twelve panels of test accuracy, means and intervals over seeds, learning rates chosen on validation."""
-    kept = table[(table["split"] == "train") | (table["split"] == "test")]
-    rows, every = kept[kept["chosen"]], kept
-    base = rows[(rows["panel"] == "pretraining") & (rows["model"] == "rare")]
+    kept = table[(table[Column.SPLIT] == TRAIN) | (table[Column.SPLIT] == TEST)]
+    rows, every = kept[kept[Column.CHOSEN]], kept
+    base = rows[(rows[Column.PANEL] == Panel.PRETRAINING) & (rows[Column.MODEL] == RARE)]
     panels: list[Callable[[Axes], None]] = [
         lambda axis: _draw_lengths(axis, rows),
         lambda axis: _draw_activation(axis, rows),
-        lambda axis: _draw_sizes(axis, rows, base, "target", "SFT size: T"),
-        lambda axis: _draw_sizes(axis, rows, base, "known", "SFT size: known families"),
-        lambda axis: _draw_frontier(axis, rows, every, base, "clean"),
-        lambda axis: _draw_frontier(axis, rows, every, base, "contaminated"),
+        lambda axis: _draw_sizes(axis, rows, base, Metric.TARGET, "SFT size: T"),
+        lambda axis: _draw_sizes(axis, rows, base, Metric.KNOWN, "SFT size: known families"),
+        lambda axis: _draw_frontier(axis, rows, every, base, CLEAN),
+        lambda axis: _draw_frontier(axis, rows, every, base, CONTAMINATED),
         lambda axis: _draw_selectors_hard(axis, rows, base),
         lambda axis: _draw_contaminants(axis, rows),
         lambda axis: _draw_replay(axis, rows, base),
@@ -72,8 +102,8 @@ def _looks() -> tuple[Look, ...]:
 
 
 def _values(rows: pd.DataFrame, metric: str, length: int | None = None) -> pd.DataFrame:
-    of_length = rows["length"].isna() if length is None else rows["length"] == length
-    return rows[(rows["metric"] == metric) & of_length]
+    of_length = rows[Column.LENGTH].isna() if length is None else rows[Column.LENGTH] == length
+    return rows[(rows[Column.METRIC] == metric) & of_length]
 
 
 def _interval(values: pd.Series | pd.DataFrame) -> tuple[float, float, float]:
@@ -82,8 +112,10 @@ def _interval(values: pd.Series | pd.DataFrame) -> tuple[float, float, float]:
     return mean, mean - max(low, min(0.0, mean)), min(high, max(1.0, mean)) - mean
 
 
-def _curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str, metric: str = "target") -> None:
-    found = [(place, *_interval(part["value"])) for place, part in _values(rows, metric).groupby(x)]
+def _curve(
+    axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str, metric: str = Metric.TARGET
+) -> None:
+    found = [(place, *_interval(part[Column.VALUE])) for place, part in _values(rows, metric).groupby(x)]
     places, means, low, high = (np.array(column, dtype=float) for column in zip(*found, strict=True))
     axis.errorbar(
         places,
@@ -116,39 +148,43 @@ def _log_ticks(axis: Axes, places: Sequence[float]) -> None:
 
 
 def _base(axis: Axes, base: pd.DataFrame, metric: str, label: str | None = "untouched") -> None:
-    level(axis, float(_values(base, metric)["value"].mean()), label)
+    level(axis, float(_values(base, metric)[Column.VALUE].mean()), label)
 
 
 def _draw_lengths(axis: Axes, rows: pd.DataFrame) -> None:
-    own = rows[(rows["panel"] == "pretraining") & (rows["metric"] == "target") & rows["length"].notna()]
-    for mixture, look in zip(_MIXTURES, LOOKS, strict=False):
-        part = rows[(rows["panel"] == "pretraining") & (rows["model"] == mixture)]
-        known = _values(part, "known")["value"].mean()
-        by_length = own[own["model"] == mixture].assign(n=lambda t: t["length"], length=pd.NA)
+    own = rows[
+        (rows[Column.PANEL] == Panel.PRETRAINING)
+        & (rows[Column.METRIC] == Metric.TARGET)
+        & rows[Column.LENGTH].notna()
+    ]
+    for mixture, look in zip(reversed(MIXTURES), LOOKS, strict=False):
+        part = rows[(rows[Column.PANEL] == Panel.PRETRAINING) & (rows[Column.MODEL] == mixture)]
+        known = _values(part, Metric.KNOWN)[Column.VALUE].mean()
+        by_length = own[own[Column.MODEL] == mixture].assign(n=lambda t: t[Column.LENGTH], length=pd.NA)
         _curve(axis, by_length, "n", look, f"T {mixture} (known: {known:.2f})")
     _accuracy(axis, "Pretraining mixture", "accuracy on T", "length of the string")
     axis.legend(loc=(0.12, 0.13), fontsize=7.5)
 
 
 def _draw_activation(axis: Axes, rows: pd.DataFrame) -> None:
-    own = rows[rows["panel"] == "activation"]
-    for mixture, look in zip(_MIXTURES, LOOKS, strict=False):
-        _curve(axis, own[own["model"] == mixture], "prompts", look, f"T {mixture}")
-    _log_ticks(axis, sorted(own["prompts"].unique()))
+    own = rows[rows[Column.PANEL] == Panel.ACTIVATION]
+    for mixture, look in zip(reversed(MIXTURES), LOOKS, strict=False):
+        _curve(axis, own[own[Column.MODEL] == mixture], Column.PROMPTS, look, f"T {mixture}")
+    _log_ticks(axis, sorted(own[Column.PROMPTS].unique()))
     _accuracy(axis, "Latent T: one new embedding trained", "accuracy on T", "examples B")
     axis.legend(loc=(0.5, 0.6))
 
 
 def _draw_sizes(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, metric: str, title: str) -> None:
-    own = rows[rows["panel"] == "sft size"]
-    for arm, look in zip(("equal steps", "equal epochs"), LOOKS, strict=False):
-        _curve(axis, own[own["arm"] == arm], "prompts", look, arm, metric)
-        if metric == "target":
+    own = rows[rows[Column.PANEL] == Panel.SIZE]
+    for arm, look in zip((EQUAL_STEPS, EQUAL_EPOCHS), LOOKS, strict=False):
+        _curve(axis, own[own[Column.ARM] == arm], Column.PROMPTS, look, arm, metric)
+        if metric == Metric.TARGET:
             hard = Look(look.color, (0, (1, 2)), look.marker)
-            _curve(axis, own[own["arm"] == arm], "prompts", hard, f"{arm}, hard", "hard")
-    _log_ticks(axis, sorted(own["prompts"].unique()))
+            _curve(axis, own[own[Column.ARM] == arm], Column.PROMPTS, hard, f"{arm}, hard", Metric.HARD)
+    _log_ticks(axis, sorted(own[Column.PROMPTS].unique()))
     _base(axis, base, metric)
-    _accuracy(axis, title, "accuracy on T" if metric == "target" else "accuracy", "SFT examples B of T")
+    _accuracy(axis, title, "accuracy on T" if metric == Metric.TARGET else "accuracy", "SFT examples B of T")
     axis.legend(loc="best", fontsize=7.5)
 
 
@@ -157,14 +193,24 @@ def _draw_frontier(
 ) -> None:
     """Target gain against forgetting: chosen rates with intervals, the others small."""
     for selector, look in zip(_SELECTORS, _looks(), strict=True):
-        inside = (every["panel"] == "selectors") & (every["arm"] == selector) & (every["pool"] == pool)
-        others = every[inside & ~every["chosen"]]
-        for _, part in others.groupby("rate"):
-            x, y = (_change(part, base, metric) for metric in ("known", "target"))
+        inside = (
+            (every[Column.PANEL] == Panel.SELECTORS)
+            & (every[Column.ARM] == selector)
+            & (every[Column.POOL] == pool)
+        )
+        others = every[inside & ~every[Column.CHOSEN]]
+        for _, part in others.groupby(Column.RATE):
+            x, y = (_change(part, base, metric) for metric in (Metric.KNOWN, Metric.TARGET))
             small: dict[str, Any] = {"color": look.color, "markersize": 3.5, "alpha": 0.55}
             small["label"] = f"_{_SELECTORS[selector]}, other rates"
             axis.plot(-x.mean(), y.mean(), look.marker, **small)
-        _cross(axis, rows[(rows["panel"] == "selectors") & (rows["arm"] == selector)], base, pool, look)
+        _cross(
+            axis,
+            rows[(rows[Column.PANEL] == Panel.SELECTORS) & (rows[Column.ARM] == selector)],
+            base,
+            pool,
+            look,
+        )
     _frontier_axes(axis, f"Selectors, {pool} pool")
 
 
@@ -178,16 +224,19 @@ def _frontier_axes(axis: Axes, title: str) -> None:
 
 def _change(part: pd.DataFrame, base: pd.DataFrame, metric: str) -> Array:
     """Differences from the untouched model, seed by seed."""
-    own = _values(part, metric).set_index("seed")["value"]
-    return np.asarray((own - _values(base, metric).set_index("seed")["value"]).dropna(), dtype=np.float64)
+    own = _values(part, metric).set_index(Column.SEED)[Column.VALUE]
+    return np.asarray(
+        (own - _values(base, metric).set_index(Column.SEED)[Column.VALUE]).dropna(), dtype=np.float64
+    )
 
 
 def _cross(
     axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, pool: str, look: Look, label: str | None = None
 ) -> tuple[float, float]:
-    part = rows[rows["pool"] == pool]
+    part = rows[rows[Column.POOL] == pool]
     (x, x_low, x_high), (y, y_low, y_high) = (
-        mean_interval(_change(part, base, metric) * sign) for metric, sign in (("known", -1), ("target", 1))
+        mean_interval(_change(part, base, metric) * sign)
+        for metric, sign in ((Metric.KNOWN, -1), (Metric.TARGET, 1))
     )
     axis.errorbar(
         x,
@@ -205,7 +254,7 @@ def _cross(
 
 
 def _bars(axis: Axes, place: float, values: pd.DataFrame, look: Look, label: str | None = None) -> None:
-    mean, low, high = _interval(values["value"])
+    mean, low, high = _interval(values[Column.VALUE])
     axis.errorbar(
         place,
         mean,
@@ -221,12 +270,12 @@ def _bars(axis: Axes, place: float, values: pd.DataFrame, look: Look, label: str
 
 
 def _draw_selectors_hard(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
-    own = rows[rows["panel"] == "selectors"]
+    own = rows[rows[Column.PANEL] == Panel.SELECTORS]
     for place, (selector, look) in enumerate(zip(_SELECTORS, _looks(), strict=True)):
-        for pool, offset in (("clean", -0.13), ("contaminated", 0.13)):
-            part = own[(own["arm"] == selector) & (own["pool"] == pool)]
-            _bars(axis, place + offset, _values(part, "hard"), look, f"_{pool} pool")
-    _base(axis, base, "hard")
+        for pool, offset in ((CLEAN, -0.13), (CONTAMINATED, 0.13)):
+            part = own[(own[Column.ARM] == selector) & (own[Column.POOL] == pool)]
+            _bars(axis, place + offset, _values(part, Metric.HARD), look, f"_{pool} pool")
+    _base(axis, base, Metric.HARD)
     _names(axis, list(_SELECTORS))
     _accuracy(
         axis, "Selectors, hard lengths", "accuracy on T, lengths 6 to 8", "left: clean, right: contaminated"
@@ -242,10 +291,10 @@ def _names(axis: Axes, names: Sequence[str], rotation: int = 35) -> None:
 
 
 def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
-    own = rows[(rows["panel"] == "selectors") & (rows["pool"] == "contaminated")]
+    own = rows[(rows[Column.PANEL] == Panel.SELECTORS) & (rows[Column.POOL] == CONTAMINATED)]
     for place, (selector, look) in enumerate(zip(_SELECTORS, _looks(), strict=True)):
-        part = own[own["arm"] == selector]
-        wrong, mixed = (_values(part, f"chosen {k}")["value"].mean() for k in ("wrong", "interfering"))
+        part = own[own[Column.ARM] == selector]
+        wrong, mixed = (_values(part, chosen_metric(kind))[Column.VALUE].mean() for kind in CONTAMINANTS)
         bar: dict[str, Any] = {"color": look.color, "width": 0.7}
         axis.bar(place, wrong, **bar, label="_wrong answers on T")
         axis.bar(place, mixed, bottom=wrong, **bar, alpha=0.45, hatch="///", label="_other format")
@@ -257,14 +306,12 @@ def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
-    own = rows[rows["panel"] == "replay"]
-    for pool, look, name in zip(
-        ("clean", "contaminated"), LOOKS, ("T alone", "T and interfering"), strict=False
-    ):
+    own = rows[rows[Column.PANEL] == Panel.REPLAY]
+    for pool, look, name in zip(POOLS, LOOKS, ("T alone", "T and interfering"), strict=False):
         places = []
         # Without interfering rows the three points all but coincide.
-        for (share, part), above in zip(own.groupby("share"), (-9, -2, 7), strict=False):
-            x, y = _cross(axis, part, base, pool, look, name if share == own["share"].min() else None)
+        for (share, part), above in zip(own.groupby(Column.SHARE), (-9, -2, 7), strict=False):
+            x, y = _cross(axis, part, base, pool, look, name if share == own[Column.SHARE].min() else None)
             axis.annotate(f"{share:g}", (x, y), textcoords="offset points", xytext=(7, above), fontsize=8)
             places.append((x, y))
         axis.plot(*zip(*places, strict=True), color=look.color, linestyle=look.dash, linewidth=1)
@@ -273,37 +320,37 @@ def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
 
 
 def _draw_bands(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: TokenStudy) -> None:
-    own = rows[(rows["panel"] == "rl") & (rows["prompts"] == config.rl_band_size)]
+    own = rows[(rows[Column.PANEL] == Panel.RL) & (rows[Column.PROMPTS] == config.rl_band_size)]
     for (metric, label), look, offset in zip(_METRICS, LOOKS, (-0.1, 0.1), strict=False):
         for place, band in enumerate(_BANDS):
-            values = _values(own[own["arm"] == band], metric)
+            values = _values(own[own[Column.ARM] == band], metric)
             _bars(axis, place + offset, values, look, f"_{label}" if place else label)
-        _base(axis, base, metric, None if metric == "hard" else "untouched")
+        _base(axis, base, metric, None if metric == Metric.HARD else "untouched")
     _names(axis, list(_BANDS.values()), rotation=0)
     _accuracy(axis, f"GRPO: pass-rate bands, {config.rl_band_size} prompts", "accuracy on T")
     axis.legend(loc="best")
 
 
 def _draw_numbers(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
-    own = rows[(rows["panel"] == "rl") & (rows["arm"] == "all")]
+    own = rows[(rows[Column.PANEL] == Panel.RL) & (rows[Column.ARM] == ALL)]
     for (metric, label), look in zip(_METRICS, LOOKS, strict=False):
-        _curve(axis, own, "prompts", look, label, metric)
-        _base(axis, base, metric, None if metric == "hard" else "untouched")
-    _log_ticks(axis, sorted(own["prompts"].unique()))
+        _curve(axis, own, Column.PROMPTS, look, label, metric)
+        _base(axis, base, metric, None if metric == Metric.HARD else "untouched")
+    _log_ticks(axis, sorted(own[Column.PROMPTS].unique()))
     _accuracy(axis, "GRPO: number of prompts, unfiltered", "accuracy on T", "RL prompts, equal steps")
     axis.legend(loc="best")
 
 
 def _draw_stages(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: TokenStudy) -> None:
-    own = rows[rows["panel"] == "stages"]
-    arms = [("rl", 0), *((arm, size) for size in config.stage_sizes for arm in ("sft", "sft-rl"))]
-    names = {"rl": "RL", "sft": "SFT\nB={}", "sft-rl": "SFT, RL\nB={}"}
-    metrics = (*_METRICS, ("known", "known families"))
+    own = rows[rows[Column.PANEL] == Panel.STAGES]
+    arms = [(RL, 0), *((arm, size) for size in config.stage_sizes for arm in (SFT, SFT_RL))]
+    names = {RL: "RL", SFT: "SFT\nB={}", SFT_RL: "SFT, RL\nB={}"}
+    metrics = (*_METRICS, (Metric.KNOWN, "known families"))
     for (metric, label), look, offset in zip(metrics, LOOKS, (-0.16, 0.0, 0.16), strict=False):
         for place, (arm, size) in enumerate(arms):
-            values = _values(own[(own["arm"] == arm) & (own["prompts"] == size)], metric)
+            values = _values(own[(own[Column.ARM] == arm) & (own[Column.PROMPTS] == size)], metric)
             _bars(axis, place + offset, values, look, f"_{label}" if place else label)
-    _base(axis, base, "target")
+    _base(axis, base, Metric.TARGET)
     _names(axis, [names[arm].format(size) for arm, size in arms], rotation=0)
     _accuracy(axis, "SFT, RL, or both at equal compute", "accuracy")
     axis.legend(loc="best", fontsize=7.5)

@@ -8,13 +8,14 @@ is ever trained on, in any family.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Split: TypeAlias = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SPLITS: tuple[Split, ...] = get_args(Split)
+TRAIN, VALIDATION, TEST = SPLITS
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LENGTHS = (3, 4, 5, 6, 7, 8)
 HARD_LENGTHS = (6, 7, 8)
@@ -79,7 +80,7 @@ def draw_examples(
     rng: np.random.Generator,
     count: int,
     shares: Mapping[str, float],
-    split: Split = "train",
+    split: Split = TRAIN,
     lengths: Sequence[int] = LENGTHS,
 ) -> list[Example]:
     """Examples with the family drawn by ``shares`` (they sum to 1) and a uniform length, in random order."""

@@ -7,9 +7,8 @@ same as greedy decoding giving exactly this text, and needs one forward pass.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadose.dependencies import code_digest
 from datadose.extras import require_extra
-from datadose.llm.cache import content_digest
+from datadose.files import whole_folder
 from datadose.studies.token_study.language import (
     FAMILIES,
     FRESH,
@@ -39,7 +37,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Size:
+class DecoderShape:
     """Shape of the decoder; the default has 0.6 million parameters."""
 
     width: int = 128
@@ -49,11 +47,11 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class TokenPretraining:
     """How a model is made: share of T, size, steps of Muon (matrices) and AdamW (the rest), seed."""
 
     target_share: float
-    size: Size = Size()
+    size: DecoderShape = DecoderShape()
     steps: int = 1000
     batch: int = 128
     muon_rate: float = 0.02
@@ -120,7 +118,7 @@ def new_tokenizer() -> Any:
     )
 
 
-def new_model(size: Size, seed: int) -> Any:
+def new_model(size: DecoderShape, seed: int) -> Any:
     """An untrained decoder with its own output layer, so that a symbol's embedding moves inputs alone."""
     require_extra("llm", "transformers")
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
@@ -173,14 +171,8 @@ def right(model: Any, tokens: Tokens, chunk: int = 512) -> NDArray[np.bool_]:
     return np.concatenate(found)
 
 
-def pretrained_folder(pretraining: Pretraining, folder: Path) -> Path:
-    """Where the model lives; the name holds a digest of everything that made it and of the code."""
-    name = content_digest([asdict(pretraining), code_digest(pretrain)])[:16]
-    return folder / f"token-{pretraining.target_share:g}-{pretraining.seed}-{name}"
-
-
-def pretrain(pretraining: Pretraining, path: str) -> str:
-    """Make the model and save it with its tokenizer in the folder ``path``, whole or not at all."""
+def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:
+    """Cell: the model with its tokenizer, in a folder."""
     torch.set_num_threads(1)
     model = new_model(pretraining.size, pretraining.seed)
     model.train()
@@ -203,11 +195,12 @@ def pretrain(pretraining: Pretraining, path: str) -> str:
             optimiser.step()
             optimiser.zero_grad()
             schedule.step()
-    _save(model, Path(path))
-    return path
+    with whole_folder(file) as folder:
+        model.save_pretrained(str(folder))
+        new_tokenizer().save_pretrained(str(folder))
 
 
-def _batch_losses(model: Any, pretraining: Pretraining, step: int, parts: int = 4) -> Iterator[Tensor]:
+def _batch_losses(model: Any, pretraining: TokenPretraining, step: int, parts: int = 4) -> Iterator[Tensor]:
     """The step's batch in parts of similar length (less padding); their sum is the mean loss."""
     rng = np.random.default_rng([pretraining.seed, 1, step])
     examples = draw_examples(rng, pretraining.batch, mixture(pretraining.target_share))
@@ -217,12 +210,3 @@ def _batch_losses(model: Any, pretraining: Pretraining, step: int, parts: int = 
     for rows in np.array_split(np.arange(len(examples)), parts):
         part = tokens.at(rows)
         yield completion_loss(model, part) * (int((part.labels != IGNORED).sum()) / total)
-
-
-def _save(model: Any, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(str(temporary))
-    new_tokenizer().save_pretrained(str(temporary))
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.replace(path)

@@ -39,7 +39,7 @@ _EPSILON = 1e-4
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class TokenOptimisation:
     """AdamW steps of a batch size, warmed up and then linearly down to 0."""
 
     steps: int
@@ -55,7 +55,7 @@ class Optimisation:
 def fine_tune(
     model: Any,
     examples: Sequence[Example],
-    optimisation: Optimisation,
+    optimisation: TokenOptimisation,
     seed: int,
     replay: Sequence[Example] = (),
     share: float = 0.0,
@@ -72,7 +72,7 @@ def fine_tune(
         _advance(optimiser, schedule)
 
 
-def train_symbol(model: Any, examples: Sequence[Example], optimisation: Optimisation, seed: int) -> None:
+def train_symbol(model: Any, examples: Sequence[Example], optimisation: TokenOptimisation, seed: int) -> None:
     """Train the embedding of FRESH alone, in place, from the mean of all symbols' embeddings."""
     tokens = encode(examples)
     for weight in model.parameters():
@@ -96,7 +96,7 @@ def train_symbol(model: Any, examples: Sequence[Example], optimisation: Optimisa
         table[place] = fresh
 
 
-def grpo(model: Any, examples: Sequence[Example], optimisation: Optimisation, seed: int) -> list[float]:
+def grpo(model: Any, examples: Sequence[Example], optimisation: TokenOptimisation, seed: int) -> list[float]:
     """GRPO with reward 1 for the right text, in place; ``batch`` counts prompts. Returns mean rewards."""
     optimiser, schedule = _optimiser(list(model.parameters()), optimisation)
     batches = _batches(len(examples), min(optimisation.batch, len(examples)), seed)
@@ -167,7 +167,7 @@ def _batches(count: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
         left = left[size:]
 
 
-def _optimiser(weights: list[Any], optimisation: Optimisation) -> tuple[Any, Any]:
+def _optimiser(weights: list[Any], optimisation: TokenOptimisation) -> tuple[Any, Any]:
     optimiser = torch.optim.AdamW(weights, lr=optimisation.rate, weight_decay=0.0)
     steps, warmup = optimisation.steps, optimisation.warmup
     schedule = torch.optim.lr_scheduler.LambdaLR(
