@@ -35,12 +35,12 @@ class Column:
     FORM = "form"
 
 
-def columns_of(kind: type[Column]) -> list[str]:
-    """The columns that ``kind`` itself names, in their order; those of what it extends are not among them."""
+def names_in(kind: type) -> list[str]:
+    """The names that a class like Column itself defines, in their order, without those that it inherits."""
     return [value for name, value in vars(kind).items() if name.isupper()]
 
 
-COLUMNS = columns_of(Column)
+COLUMNS = names_in(Column)
 """The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
 `predicted`."""
 

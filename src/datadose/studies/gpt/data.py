@@ -48,7 +48,7 @@ from datadose.studies.gpt.runs import (
 )
 from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import columns_of
+from datadose.studies.tables import names_in
 from datadose.studies.training import insight_table
 from datadose.sweep import Cell, Round
 from datadose.theory.pretraining import pretrained_operator
@@ -177,7 +177,7 @@ class GptData:
             }
             rows.append({**self._row(model, found), **row})
         rows += [{**self._row(BASELINE, found), Column.KIND: name} for name, found in results[0].items()]
-        return insight_table(rows, [*columns_of(Column), *SLOPES])
+        return insight_table(rows, [*names_in(Column), *SLOPES])
 
     def _row(self, model: str, found: dict[str, float | None]) -> dict[str, Any]:
         return {

@@ -40,7 +40,7 @@ from datadose.studies.gpt.runs import (
     run_gpt,
 )
 from datadose.studies.study import Preset
-from datadose.studies.tables import columns_of
+from datadose.studies.tables import names_in
 from datadose.studies.training import insight_table
 from datadose.studies.trends import AXES, BASE_PANEL, panel_letter
 from datadose.sweep import Cell, Round
@@ -224,7 +224,7 @@ class Figure3:
             for seed, result in enumerate(by_run[point.pretrain_steps, point.run, point.test_length]):
                 row = self._row(panel, point.pretrain_steps, point.run, result)
                 rows.append({**row, **own, Column.SEED: seed})
-        return insight_table(rows, columns_of(Column))
+        return insight_table(rows, names_in(Column))
 
     @staticmethod
     def _row(panel: str, pretrain_steps: int, run: GptRun, found: dict[str, float | None]) -> dict[str, Any]:

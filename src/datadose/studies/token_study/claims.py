@@ -19,71 +19,26 @@ from datadose.studies.ledger import CONFIDENCE, decide, judge_settings, judge_wo
 from datadose.studies.study import Claim, Judgement, Saved, Verdict
 from datadose.studies.token_study.experiment import TokenStudy
 from datadose.studies.token_study.language import TEST, TRAIN, Split
-from datadose.studies.token_study.pools import (
-    ALL,
-    CLEAN,
-    CONTAMINATED,
-    EASIEST,
-    EASY,
-    HARD,
-    MEDIUM,
-    MIDDLE,
-    NLL,
-    OURS,
-    OURS_UNVERIFIED,
-    RANDOM,
-)  # fmt: skip
-from datadose.studies.token_study.runs import (
-    ABSENT,
-    BALANCED,
-    EQUAL_EPOCHS,
-    EQUAL_STEPS,
-    MIXTURES,
-    RARE,
-    RL,
-    SFT,
-    SFT_RL,
-    Column,
-    Metric,
-    Panel,
-)  # fmt: skip
+from datadose.studies.token_study.pools import CLEAN, CONTAMINATED, Band, Selector
+from datadose.studies.token_study.runs import MIXTURES, Arm, Column, Metric, Mixture, Panel, runs_of
 
 _TEST = "tests/claims/test_token_study_claims.py"
-_BASELINES = (RANDOM, EASIEST, NLL, MIDDLE)
+_BASELINES = (Selector.RANDOM, Selector.EASIEST, Selector.NLL, Selector.MIDDLE)
 Comparisons: TypeAlias = Mapping[str, Array]
 """Name -> differences by seed; the claim says that each is positive."""
 
 
 def _accuracy(
-    rows: pd.DataFrame,
-    metric: str = Metric.TARGET,
-    split: Split = TEST,
-    *,
-    model: str | None = None,
-    arm: str | None = None,
-    prompts: float | None = None,
-    rate: float | None = None,
-    share: float | None = None,
+    rows: pd.DataFrame, metric: str = Metric.TARGET, split: Split = TEST, *, any_rate: bool = False
 ) -> pd.Series:
-    """By seed, of the runs with these values (None: all); without a rate, at the chosen one."""
+    """By seed, at the chosen rate unless the rows are those of one rate."""
     found = (rows[Column.SPLIT] == split) & (rows[Column.METRIC] == metric) & rows[Column.LENGTH].isna()
-    if rate is None:
-        found &= rows[Column.CHOSEN]
-    columns = (Column.MODEL, Column.ARM, Column.PROMPTS, Column.RATE, Column.SHARE)
-    for column, value in zip(columns, (model, arm, prompts, rate, share), strict=True):
-        if value is not None:
-            found &= rows[column] == value
+    found &= any_rate | rows[Column.CHOSEN]
     return rows[found].set_index(Column.SEED)[Column.VALUE].sort_index()
 
 
-def _of(table: pd.DataFrame, panel: str, pool: str | None = None) -> pd.DataFrame:
-    """The rows of a panel, and of a pool."""
-    rows = table[table[Column.PANEL] == panel]
-    return rows if pool is None else rows[rows[Column.POOL] == pool]
-
-
 def _untouched(table: pd.DataFrame) -> pd.Series:
-    return _accuracy(_of(table, Panel.PRETRAINING), model=RARE)
+    return _accuracy(runs_of(table, Panel.PRETRAINING, model=Mixture.RARE))
 
 
 def _gap(first: pd.Series, second: pd.Series) -> Array:
@@ -106,62 +61,62 @@ def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Saved[Token
     return judge
 
 
+def _by_mixture(rows: pd.DataFrame, name: str = "") -> dict[str, Array]:
+    absent, rare, balanced = (_accuracy(runs_of(rows, model=mixture)) for mixture in MIXTURES)
+    return {f"{name}balanced over rare": _gap(balanced, rare), f"{name}rare over absent": _gap(rare, absent)}
+
+
 def _pretraining(table: pd.DataFrame) -> Comparisons:
-    rows = _of(table, Panel.PRETRAINING)
-    T = {m: _accuracy(rows, model=m) for m in MIXTURES}
-    return {
-        "balanced over rare": _gap(T[BALANCED], T[RARE]),
-        "rare over absent": _gap(T[RARE], T[ABSENT]),
-    }
+    return _by_mixture(runs_of(table, Panel.PRETRAINING))
 
 
 def _latent(table: pd.DataFrame) -> Comparisons:
     found = {}
-    rows = table[(table[Column.PANEL] == Panel.ACTIVATION) & (table[Column.PROMPTS] > 0)]
-    for B in sorted(rows[Column.PROMPTS].unique()):
-        T = {m: _accuracy(rows, model=m, prompts=B) for m in MIXTURES}
-        found[f"B={B} balanced over rare"] = _gap(T[BALANCED], T[RARE])
-        found[f"B={B} rare over absent"] = _gap(T[RARE], T[ABSENT])
+    for B, rows in runs_of(table, Panel.ACTIVATION).groupby(Column.PROMPTS):
+        if B:
+            found |= _by_mixture(rows, f"B={B} ")
     return found
 
 
 def _sizes(arm: str) -> Callable[[pd.DataFrame], Comparisons]:
     def find(table: pd.DataFrame) -> Comparisons:
-        rows = table[(table[Column.PANEL] == Panel.SIZE) & (table[Column.ARM] == arm)]
+        rows = runs_of(table, Panel.SIZE, arm=arm)
         sizes = sorted(rows[Column.PROMPTS].unique())
-        T = {B: _accuracy(rows, prompts=B) for B in sizes}
+        T = {B: _accuracy(runs_of(rows, prompts=B)) for B in sizes}
         return {f"B={b} over {a}": _gap(T[b], T[a]) for a, b in itertools.pairwise(sizes)}
 
     return find
 
 
 def _small_harms(table: pd.DataFrame) -> Comparisons:
-    rows = table[table[Column.PANEL] == Panel.SIZE]
+    rows = runs_of(table, Panel.SIZE)
     smallest = rows[Column.PROMPTS].min()
     return {
-        str(arm): _gap(_untouched(table), _accuracy(rows, arm=arm, prompts=smallest))
+        str(arm): _gap(_untouched(table), _accuracy(runs_of(rows, arm=arm, prompts=smallest)))
         for arm in sorted(rows[Column.ARM].unique())
     }
 
 
 def _forgetting_by_rate(table: pd.DataFrame) -> Comparisons:
     """What the learning rate moves at the largest B, less what B moves at the smallest rate."""
-    rows = table[(table[Column.PANEL] == Panel.SIZE) & (table[Column.ARM] == EQUAL_STEPS)]
+    rows = runs_of(table, Panel.SIZE, arm=Arm.EQUAL_STEPS)
     rates, sizes = sorted(rows[Column.RATE].unique()), sorted(rows[Column.PROMPTS].unique())
 
     def known(B: int, rate: float) -> pd.Series:
-        return _accuracy(rows, Metric.KNOWN, prompts=B, rate=rate)
+        return _accuracy(runs_of(rows, prompts=B, rate=rate), Metric.KNOWN, any_rate=True)
 
     by_size = (known(sizes[0], rates[0]) - known(sizes[-1], rates[0])).abs()
     return {f"B={B}": _gap(known(B, rates[0]) - known(B, rates[-1]), by_size) for B in (sizes[0], sizes[-1])}
 
 
-def _selection(pool: str, metrics: Sequence[str], arm: str = OURS) -> Callable[[pd.DataFrame], Comparisons]:
+def _selection(
+    pool: str, metrics: Sequence[str], arm: str = Selector.OURS
+) -> Callable[[pd.DataFrame], Comparisons]:
     def find(table: pd.DataFrame) -> Comparisons:
-        rows = _of(table, Panel.SELECTORS, pool)
+        rows = runs_of(table, Panel.SELECTORS, pool=pool)
         return {
             f"{metric} over {other}": _gap(
-                _accuracy(rows, metric, arm=arm), _accuracy(rows, metric, arm=other)
+                _accuracy(runs_of(rows, arm=arm), metric), _accuracy(runs_of(rows, arm=other), metric)
             )
             for metric in metrics
             for other in _BASELINES
@@ -172,38 +127,32 @@ def _selection(pool: str, metrics: Sequence[str], arm: str = OURS) -> Callable[[
 
 def _contaminants(arm: str, below: bool) -> Callable[[Saved[TokenStudy], float], Judgement]:
     def judge(saved: Saved[TokenStudy], threshold: float) -> Judgement:
-        rows = _of(saved.table, Panel.SELECTORS, CONTAMINATED)
-        share = _accuracy(rows, Metric.CONTAMINANTS, TRAIN, arm=arm)
+        rows = runs_of(saved.table, Panel.SELECTORS, pool=CONTAMINATED)
+        share = _accuracy(runs_of(rows, arm=arm), Metric.CONTAMINANTS, TRAIN)
         return judge_worst(np.asarray(share, dtype=np.float64), threshold, below=below)
 
     return judge
 
 
 def _replay(table: pd.DataFrame) -> Comparisons:
-    rows = _of(table, Panel.REPLAY)
+    rows = runs_of(table, Panel.REPLAY)
     none, most = rows[Column.SHARE].min(), rows[Column.SHARE].max()
     return {
-        str(pool): _gap(*(_accuracy(own, Metric.KNOWN, share=share) for share in (most, none)))
+        str(pool): _gap(*(_accuracy(runs_of(own, share=share), Metric.KNOWN) for share in (most, none)))
         for pool, own in rows.groupby(Column.POOL)
     }
 
 
-def _sizes_of(rows: pd.DataFrame, band: str) -> list[float]:
-    """The numbers of RL prompts that were drawn from a band."""
-    return sorted(rows.loc[rows[Column.ARM] == band, Column.PROMPTS].unique())
-
-
 def _medium(table: pd.DataFrame) -> Comparisons:
-    rows = _of(table, Panel.RL)
-    (size,) = _sizes_of(rows, MEDIUM)
-    T = {band: _accuracy(rows, arm=band, prompts=size) for band in (EASY, MEDIUM, HARD)}
-    return {f"over {band}": _gap(T[MEDIUM], T[band]) for band in (EASY, HARD)}
+    rows = runs_of(table, Panel.RL)
+    T = {band: _accuracy(runs_of(rows, arm=band)) for band in (Band.EASY, Band.MEDIUM, Band.HARD)}
+    return {f"over {band}": _gap(T[Band.MEDIUM], T[band]) for band in (Band.EASY, Band.HARD)}
 
 
 def _numbers(table: pd.DataFrame) -> Comparisons:
-    rows = _of(table, Panel.RL)
-    least, *_, most = _sizes_of(rows, ALL)
-    few, many = (_accuracy(rows, arm=ALL, prompts=size) for size in (least, most))
+    rows = runs_of(table, Panel.RL, arm=Band.ALL)
+    least, *_, most = sorted(rows[Column.PROMPTS].unique())
+    few, many = (_accuracy(runs_of(rows, prompts=size)) for size in (least, most))
     return {
         f"{most} over {least} prompts": _gap(many, few),
         f"untouched over {least} prompts": _gap(_untouched(table), few),
@@ -211,19 +160,21 @@ def _numbers(table: pd.DataFrame) -> Comparisons:
 
 
 def _unfiltered(saved: Saved[TokenStudy], threshold: float) -> Judgement:
-    rows = _of(saved.table, Panel.RL)
-    gap = _gap(*(_accuracy(rows, arm=band, prompts=_sizes_of(rows, band)[-1]) for band in (ALL, MEDIUM)))
+    rows = runs_of(saved.table, Panel.RL)
+    every = runs_of(rows, arm=Band.ALL)
+    most = runs_of(every, prompts=every[Column.PROMPTS].max())
+    gap = _gap(_accuracy(most), _accuracy(runs_of(rows, arm=Band.MEDIUM)))
     mean, low, high = mean_interval(gap)
     return Judgement(mean, (low, high), len(gap), decide(low, high, threshold, below=False))
 
 
 def _stages(table: pd.DataFrame) -> Comparisons:
-    rows = _of(table, Panel.STAGES)
+    rows = runs_of(table, Panel.STAGES)
     found = {}
     for B in sorted(size for size in rows[Column.PROMPTS].unique() if size):
-        both = _accuracy(rows, arm=SFT_RL, prompts=B)
-        found[f"B={B} over SFT"] = _gap(both, _accuracy(rows, arm=SFT, prompts=B))
-        found[f"B={B} over RL"] = _gap(both, _accuracy(rows, arm=RL, prompts=0))
+        both = _accuracy(runs_of(rows, arm=Arm.SFT_RL, prompts=B))
+        found[f"B={B} over SFT"] = _gap(both, _accuracy(runs_of(rows, arm=Arm.SFT, prompts=B)))
+        found[f"B={B} over RL"] = _gap(both, _accuracy(runs_of(rows, arm=Arm.RL, prompts=0)))
     return found
 
 
@@ -273,14 +224,14 @@ CLAIMS = [
         "Insight 2 (contrast)",
         "Language model: at equal steps, more clean SFT examples of T are better at every B.",
         "fresh examples of T, each B against the one before",
-        _sizes(EQUAL_STEPS),
+        _sizes(Arm.EQUAL_STEPS),
     ),
     _claim(
         "sft-more-epochs",
         "Insight 2 (contrast)",
         "Language model: at equal epochs, more clean SFT examples of T are better at every B.",
         "fresh examples of T, each B against the one before",
-        _sizes(EQUAL_EPOCHS),
+        _sizes(Arm.EQUAL_EPOCHS),
     ),
     _claim(
         "sft-few",
@@ -327,7 +278,7 @@ CLAIMS = [
         "Language model: `select` without a verifier beats the same choices on T, a quarter of the pool "
         "contaminated.",
         "pool with wrong answers on T and interfering rows; rows' own completions are taken for right",
-        _selection(CONTAMINATED, (Metric.TARGET,), OURS_UNVERIFIED),
+        _selection(CONTAMINATED, (Metric.TARGET,), Selector.OURS_UNVERIFIED),
     ),
     *(
         Claim(
@@ -341,10 +292,20 @@ CLAIMS = [
             f"{_TEST}::test_contaminants_are_judged_by_the_worst_seed",
         )
         for arm, below, threshold, statement in (
-            (NLL, False, 0.9, "Language model: the rows with the largest raw NLL are contaminants."),
-            (OURS, True, 0.05, "Language model: `select` with a verifier takes hardly any contaminant."),
             (
-                OURS_UNVERIFIED,
+                Selector.NLL,
+                False,
+                0.9,
+                "Language model: the rows with the largest raw NLL are contaminants.",
+            ),
+            (
+                Selector.OURS,
+                True,
+                0.05,
+                "Language model: `select` with a verifier takes hardly any contaminant.",
+            ),
+            (
+                Selector.OURS_UNVERIFIED,
                 True,
                 0.25,
                 "Language model: without a verifier, `select` takes no larger share of contaminants than "

@@ -24,20 +24,14 @@ import pandas as pd
 from datadose.studies.study import Preset
 from datadose.studies.token_study.language import VALIDATION
 from datadose.studies.token_study.model import DecoderShape, TokenPretraining, pretrain
-from datadose.studies.token_study.pools import ALL, BANDS, POOLS, SELECTORS, PoolSizes, make_pools
+from datadose.studies.token_study.pools import BANDS, POOLS, SELECTORS, Band, PoolSizes, make_pools
 from datadose.studies.token_study.runs import (
-    ABSENT,
-    BALANCED,
-    EQUAL_EPOCHS,
-    EQUAL_STEPS,
     MIXTURES,
-    RARE,
-    RL,
-    SFT,
-    SFT_RL,
+    Arm,
     Column,
     HeldOut,
     Metric,
+    Mixture,
     Panel,
     Rows,
     TokenRun,
@@ -163,7 +157,7 @@ class TokenStudy:
             for seed in range(self.seeds)
         }
         yield "pretraining", list(models.values())
-        pools = [self._pools(models[RARE, seed], seed, made) for seed in range(self.seeds)]
+        pools = [self._pools(models[Mixture.RARE, seed], seed, made) for seed in range(self.seeds)]
         yield "scoring pools", pools
         cells = _Cells(self, {key: cell.file for key, cell in models.items()}, [cell.file for cell in pools])
         trials = list(cells.trials())
@@ -174,7 +168,7 @@ class TokenStudy:
         yield "", [*trials, *cells.rest(rates[Panel.SIZE], rates[Panel.RL])]
 
     def _pretraining(self, mixture: str, seed: int, folder: Path) -> Cell:
-        shares = {ABSENT: 0.0, RARE: self.pretraining.target_share, BALANCED: 1 / 6}
+        shares = {Mixture.ABSENT: 0.0, Mixture.RARE: self.pretraining.target_share, Mixture.BALANCED: 1 / 6}
         made = replace(self.pretraining, target_share=shares[mixture], seed=seed)
         return file_cell(folder, f"token-{made.target_share:g}-{seed}", "", pretrain, pretraining=made)
 
@@ -232,9 +226,9 @@ class _Cells:
         """Runs that choose a rate for others: one SFT size and unfiltered RL."""
         s = self.study
         middle = s.sft_sizes[-2]
-        run = TokenRun(Panel.SIZE, EQUAL_STEPS, 0, prompts=middle, steps=s.sft_steps)
+        run = TokenRun(Panel.SIZE, Arm.EQUAL_STEPS, 0, prompts=middle, steps=s.sft_steps)
         yield from self._each(run_sft, run, s.sft_rates)
-        yield from self._each(run_rl, self._rl(ALL, s.rl_band_size), s.rl_rates, pooled=True)
+        yield from self._each(run_rl, self._rl(Band.ALL, s.rl_band_size), s.rl_rates, pooled=True)
 
     def _rl(self, band: str, prompts: int) -> TokenRun:
         return TokenRun(Panel.RL, band, 0, prompts=prompts, steps=self.study.rl_steps)
@@ -244,35 +238,37 @@ class _Cells:
         yield from self._pretrained()
         yield from self._sft()
         s = self.study
-        arms = [(band, s.rl_band_size) for band in BANDS if band != ALL]
-        arms += [(ALL, count) for count in s.rl_numbers if count != s.rl_band_size]
+        arms = [(band, s.rl_band_size) for band in BANDS if band != Band.ALL]
+        arms += [(Band.ALL, count) for count in s.rl_numbers if count != s.rl_band_size]
         for band, count in arms:
             yield from self._each(run_rl, self._rl(band, count), [rl_rate], pooled=True)
         stages = {"rl_rate": rl_rate, "rl_prompts": s.rl_band_size}
-        for arm, size in [(RL, 0), *((arm, n) for n in s.stage_sizes for arm in (SFT, SFT_RL))]:
+        for arm, size in [(Arm.RL, 0), *((arm, n) for n in s.stage_sizes for arm in (Arm.SFT, Arm.SFT_RL))]:
             run = TokenRun(Panel.STAGES, arm, 0, prompts=size, steps=s.rl_steps)
             yield from self._each(run_stages, run, [sft_rate], pooled=True, **stages)
 
     def _pretrained(self) -> Iterator[Cell]:
         s = self.study
         for mixture in MIXTURES:
-            yield from self._each(run_base, TokenRun(Panel.PRETRAINING, "base", 0, model=mixture), [0.0])
+            yield from self._each(run_base, TokenRun(Panel.PRETRAINING, Arm.BASE, 0, model=mixture), [0.0])
             yield from self._each(
-                run_activation, TokenRun(Panel.ACTIVATION, "symbol", 0, model=mixture), [0.0]
+                run_activation, TokenRun(Panel.ACTIVATION, Arm.SYMBOL, 0, model=mixture), [0.0]
             )
             for size in s.activation_sizes:
-                run = TokenRun(Panel.ACTIVATION, "symbol", 0, mixture, prompts=size, steps=s.activation_steps)
+                run = TokenRun(
+                    Panel.ACTIVATION, Arm.SYMBOL, 0, mixture, prompts=size, steps=s.activation_steps
+                )
                 yield from self._each(run_activation, run, s.activation_rates)
 
     def _sft(self) -> Iterator[Cell]:
         s = self.study
         batch = 32
         for size in s.sft_sizes:
-            run = TokenRun(Panel.SIZE, EQUAL_STEPS, 0, prompts=size, steps=s.sft_steps)
+            run = TokenRun(Panel.SIZE, Arm.EQUAL_STEPS, 0, prompts=size, steps=s.sft_steps)
             if size != s.sft_sizes[-2]:
                 yield from self._each(run_sft, run, s.sft_rates)
             steps = max(1, s.epochs * size // min(batch, size))
-            yield from self._each(run_sft, replace(run, arm=EQUAL_EPOCHS, steps=steps), s.sft_rates)
+            yield from self._each(run_sft, replace(run, arm=Arm.EQUAL_EPOCHS, steps=steps), s.sft_rates)
         for pool in POOLS:
             for selector in SELECTORS:
                 run = TokenRun(
@@ -282,7 +278,7 @@ class _Cells:
         for pool in POOLS:
             for share in s.replay_shares:
                 run = TokenRun(
-                    Panel.REPLAY, SFT, 0, pool=pool, prompts=s.replay_size, steps=s.sft_steps, share=share
+                    Panel.REPLAY, Arm.SFT, 0, pool=pool, prompts=s.replay_size, steps=s.sft_steps, share=share
                 )
                 extra = {"target_share": s.pretraining.target_share}
                 yield from self._each(run_replay, run, s.sft_rates, pooled=True, **extra)

@@ -17,49 +17,36 @@ from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
 from datadose.studies.ledger import mean_interval
 from datadose.studies.token_study.experiment import TokenStudy
 from datadose.studies.token_study.language import TEST, TRAIN
-from datadose.studies.token_study.pools import (
-    ALL,
-    CLEAN,
-    CONTAMINANTS,
-    CONTAMINATED,
-    EASIEST,
-    EASY,
-    HARD,
-    MEDIUM,
-    MIDDLE,
-    NLL,
-    NOT_EXTREME,
-    OURS,
-    OURS_UNVERIFIED,
-    POOLS,
-    RANDOM,
-)  # fmt: skip
+from datadose.studies.token_study.pools import CLEAN, CONTAMINANTS, CONTAMINATED, POOLS, Band, Selector
 from datadose.studies.token_study.runs import (
-    EQUAL_EPOCHS,
-    EQUAL_STEPS,
     MIXTURES,
-    RARE,
-    RL,
-    SFT,
-    SFT_RL,
+    Arm,
     Column,
     Metric,
+    Mixture,
     Panel,
     chosen_metric,
-)  # fmt: skip
+    runs_of,
+)
 
 _SIXTH = Look("#B8860B", (0, (6, 1, 1, 1)), "P")
 _SEVENTH = Look("#CC79A7", (0, (3, 1)), "X")
 _SELECTORS = {
-    OURS: "ours",
-    OURS_UNVERIFIED: "ours, no verifier",
-    RANDOM: "random",
-    EASIEST: "easiest (low NLL)",
-    NLL: "hardest (raw NLL)",
-    MIDDLE: "middle half of NLL",
-    ALL: "the whole pool",
+    Selector.OURS: "ours",
+    Selector.OURS_UNVERIFIED: "ours, no verifier",
+    Selector.RANDOM: "random",
+    Selector.EASIEST: "easiest (low NLL)",
+    Selector.NLL: "hardest (raw NLL)",
+    Selector.MIDDLE: "middle half of NLL",
+    Selector.ALL: "the whole pool",
 }
-_BANDS = {EASY: "easy", MEDIUM: "medium", HARD: "hard", NOT_EXTREME: "neither 0\nnor 1", ALL: "all"}
+_BANDS = {
+    Band.EASY: "easy",
+    Band.MEDIUM: "medium",
+    Band.HARD: "hard",
+    Band.NOT_EXTREME: "neither 0\nnor 1",
+    Band.ALL: "all",
+}
 _METRICS = ((Metric.TARGET, "all lengths"), (Metric.HARD, "lengths 6 to 8"))
 
 
@@ -67,7 +54,7 @@ def draw_token_study(table: pd.DataFrame, config: TokenStudy) -> Figure:
     """Twelve panels of test accuracy, means and intervals over seeds, learning rates chosen on validation."""
     kept = table[(table[Column.SPLIT] == TRAIN) | (table[Column.SPLIT] == TEST)]
     rows, every = kept[kept[Column.CHOSEN]], kept
-    base = rows[(rows[Column.PANEL] == Panel.PRETRAINING) & (rows[Column.MODEL] == RARE)]
+    base = runs_of(rows, Panel.PRETRAINING, model=Mixture.RARE)
     panels: list[Callable[[Axes], None]] = [
         lambda axis: _draw_lengths(axis, rows),
         lambda axis: _draw_activation(axis, rows),
@@ -152,36 +139,33 @@ def _base(axis: Axes, base: pd.DataFrame, metric: str, label: str | None = "unto
 
 
 def _draw_lengths(axis: Axes, rows: pd.DataFrame) -> None:
-    own = rows[
-        (rows[Column.PANEL] == Panel.PRETRAINING)
-        & (rows[Column.METRIC] == Metric.TARGET)
-        & rows[Column.LENGTH].notna()
-    ]
+    own = runs_of(rows, Panel.PRETRAINING)
+    own = own[(own[Column.METRIC] == Metric.TARGET) & own[Column.LENGTH].notna()]
     for mixture, look in zip(reversed(MIXTURES), LOOKS, strict=False):
-        part = rows[(rows[Column.PANEL] == Panel.PRETRAINING) & (rows[Column.MODEL] == mixture)]
+        part = runs_of(rows, Panel.PRETRAINING, model=mixture)
         known = _values(part, Metric.KNOWN)[Column.VALUE].mean()
-        by_length = own[own[Column.MODEL] == mixture].assign(n=lambda t: t[Column.LENGTH], length=pd.NA)
+        by_length = runs_of(own, model=mixture).assign(n=lambda t: t[Column.LENGTH], length=pd.NA)
         _curve(axis, by_length, "n", look, f"T {mixture} (known: {known:.2f})")
     _accuracy(axis, "Pretraining mixture", "accuracy on T", "length of the string")
     axis.legend(loc=(0.12, 0.13), fontsize=7.5)
 
 
 def _draw_activation(axis: Axes, rows: pd.DataFrame) -> None:
-    own = rows[rows[Column.PANEL] == Panel.ACTIVATION]
+    own = runs_of(rows, Panel.ACTIVATION)
     for mixture, look in zip(reversed(MIXTURES), LOOKS, strict=False):
-        _curve(axis, own[own[Column.MODEL] == mixture], Column.PROMPTS, look, f"T {mixture}")
+        _curve(axis, runs_of(own, model=mixture), Column.PROMPTS, look, f"T {mixture}")
     _log_ticks(axis, sorted(own[Column.PROMPTS].unique()))
     _accuracy(axis, "Latent T: one new embedding trained", "accuracy on T", "examples B")
     axis.legend(loc=(0.5, 0.6))
 
 
 def _draw_sizes(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, metric: str, title: str) -> None:
-    own = rows[rows[Column.PANEL] == Panel.SIZE]
-    for arm, look in zip((EQUAL_STEPS, EQUAL_EPOCHS), LOOKS, strict=False):
-        _curve(axis, own[own[Column.ARM] == arm], Column.PROMPTS, look, arm, metric)
+    own = runs_of(rows, Panel.SIZE)
+    for arm, look in zip((Arm.EQUAL_STEPS, Arm.EQUAL_EPOCHS), LOOKS, strict=False):
+        _curve(axis, runs_of(own, arm=arm), Column.PROMPTS, look, arm, metric)
         if metric == Metric.TARGET:
             hard = Look(look.color, (0, (1, 2)), look.marker)
-            _curve(axis, own[own[Column.ARM] == arm], Column.PROMPTS, hard, f"{arm}, hard", Metric.HARD)
+            _curve(axis, runs_of(own, arm=arm), Column.PROMPTS, hard, f"{arm}, hard", Metric.HARD)
     _log_ticks(axis, sorted(own[Column.PROMPTS].unique()))
     _base(axis, base, metric)
     _accuracy(axis, title, "accuracy on T" if metric == Metric.TARGET else "accuracy", "SFT examples B of T")
@@ -193,20 +177,15 @@ def _draw_frontier(
 ) -> None:
     """Target gain against forgetting: chosen rates with intervals, the others small."""
     for selector, look in zip(_SELECTORS, _looks(), strict=True):
-        inside = (
-            (every[Column.PANEL] == Panel.SELECTORS)
-            & (every[Column.ARM] == selector)
-            & (every[Column.POOL] == pool)
-        )
-        others = every[inside & ~every[Column.CHOSEN]]
-        for _, part in others.groupby(Column.RATE):
+        own = runs_of(every, Panel.SELECTORS, arm=selector, pool=pool)
+        for _, part in own[~own[Column.CHOSEN]].groupby(Column.RATE):
             x, y = (_change(part, base, metric) for metric in (Metric.KNOWN, Metric.TARGET))
             small: dict[str, Any] = {"color": look.color, "markersize": 3.5, "alpha": 0.55}
             small["label"] = f"_{_SELECTORS[selector]}, other rates"
             axis.plot(-x.mean(), y.mean(), look.marker, **small)
         _cross(
             axis,
-            rows[(rows[Column.PANEL] == Panel.SELECTORS) & (rows[Column.ARM] == selector)],
+            runs_of(rows, Panel.SELECTORS, arm=selector),
             base,
             pool,
             look,
@@ -233,11 +212,9 @@ def _change(part: pd.DataFrame, base: pd.DataFrame, metric: str) -> Array:
 def _cross(
     axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, pool: str, look: Look, label: str | None = None
 ) -> tuple[float, float]:
-    part = rows[rows[Column.POOL] == pool]
-    (x, x_low, x_high), (y, y_low, y_high) = (
-        mean_interval(_change(part, base, metric) * sign)
-        for metric, sign in ((Metric.KNOWN, -1), (Metric.TARGET, 1))
-    )
+    part = runs_of(rows, pool=pool)
+    x, x_low, x_high = mean_interval(-_change(part, base, Metric.KNOWN))
+    y, y_low, y_high = mean_interval(_change(part, base, Metric.TARGET))
     axis.errorbar(
         x,
         y,
@@ -270,10 +247,10 @@ def _bars(axis: Axes, place: float, values: pd.DataFrame, look: Look, label: str
 
 
 def _draw_selectors_hard(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
-    own = rows[rows[Column.PANEL] == Panel.SELECTORS]
+    own = runs_of(rows, Panel.SELECTORS)
     for place, (selector, look) in enumerate(zip(_SELECTORS, _looks(), strict=True)):
         for pool, offset in ((CLEAN, -0.13), (CONTAMINATED, 0.13)):
-            part = own[(own[Column.ARM] == selector) & (own[Column.POOL] == pool)]
+            part = runs_of(own, arm=selector, pool=pool)
             _bars(axis, place + offset, _values(part, Metric.HARD), look, f"_{pool} pool")
     _base(axis, base, Metric.HARD)
     _names(axis, list(_SELECTORS))
@@ -291,9 +268,9 @@ def _names(axis: Axes, names: Sequence[str], rotation: int = 35) -> None:
 
 
 def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
-    own = rows[(rows[Column.PANEL] == Panel.SELECTORS) & (rows[Column.POOL] == CONTAMINATED)]
+    own = runs_of(rows, Panel.SELECTORS, pool=CONTAMINATED)
     for place, (selector, look) in enumerate(zip(_SELECTORS, _looks(), strict=True)):
-        part = own[own[Column.ARM] == selector]
+        part = runs_of(own, arm=selector)
         wrong, mixed = (_values(part, chosen_metric(kind))[Column.VALUE].mean() for kind in CONTAMINANTS)
         bar: dict[str, Any] = {"color": look.color, "width": 0.7}
         axis.bar(place, wrong, **bar, label="_wrong answers on T")
@@ -306,7 +283,7 @@ def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
-    own = rows[rows[Column.PANEL] == Panel.REPLAY]
+    own = runs_of(rows, Panel.REPLAY)
     for pool, look, name in zip(POOLS, LOOKS, ("T alone", "T and interfering"), strict=False):
         places = []
         # Without interfering rows the three points all but coincide.
@@ -320,10 +297,10 @@ def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
 
 
 def _draw_bands(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: TokenStudy) -> None:
-    own = rows[(rows[Column.PANEL] == Panel.RL) & (rows[Column.PROMPTS] == config.rl_band_size)]
+    own = runs_of(rows, Panel.RL, prompts=config.rl_band_size)
     for (metric, label), look, offset in zip(_METRICS, LOOKS, (-0.1, 0.1), strict=False):
         for place, band in enumerate(_BANDS):
-            values = _values(own[own[Column.ARM] == band], metric)
+            values = _values(runs_of(own, arm=band), metric)
             _bars(axis, place + offset, values, look, f"_{label}" if place else label)
         _base(axis, base, metric, None if metric == Metric.HARD else "untouched")
     _names(axis, list(_BANDS.values()), rotation=0)
@@ -332,7 +309,7 @@ def _draw_bands(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: Toke
 
 
 def _draw_numbers(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
-    own = rows[(rows[Column.PANEL] == Panel.RL) & (rows[Column.ARM] == ALL)]
+    own = runs_of(rows, Panel.RL, arm=Band.ALL)
     for (metric, label), look in zip(_METRICS, LOOKS, strict=False):
         _curve(axis, own, Column.PROMPTS, look, label, metric)
         _base(axis, base, metric, None if metric == Metric.HARD else "untouched")
@@ -342,13 +319,13 @@ def _draw_numbers(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
 
 
 def _draw_stages(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: TokenStudy) -> None:
-    own = rows[rows[Column.PANEL] == Panel.STAGES]
-    arms = [(RL, 0), *((arm, size) for size in config.stage_sizes for arm in (SFT, SFT_RL))]
-    names = {RL: "RL", SFT: "SFT\nB={}", SFT_RL: "SFT, RL\nB={}"}
+    own = runs_of(rows, Panel.STAGES)
+    arms = [(Arm.RL, 0), *((arm, size) for size in config.stage_sizes for arm in (Arm.SFT, Arm.SFT_RL))]
+    names = {Arm.RL: "RL", Arm.SFT: "SFT\nB={}", Arm.SFT_RL: "SFT, RL\nB={}"}
     metrics = (*_METRICS, (Metric.KNOWN, "known families"))
     for (metric, label), look, offset in zip(metrics, LOOKS, (-0.16, 0.0, 0.16), strict=False):
         for place, (arm, size) in enumerate(arms):
-            values = _values(own[(own[Column.ARM] == arm) & (own[Column.PROMPTS] == size)], metric)
+            values = _values(runs_of(own, arm=arm, prompts=size), metric)
             _bars(axis, place + offset, values, look, f"_{label}" if place else label)
     _base(axis, base, Metric.TARGET)
     _names(axis, [names[arm].format(size) for arm, size in arms], rotation=0)

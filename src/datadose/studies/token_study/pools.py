@@ -20,6 +20,7 @@ from datadose.files import whole_folder, write_jsonl
 from datadose.llm.score import score
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
+from datadose.studies.tables import names_in
 from datadose.studies.token_study.language import (
     MARK,
     TARGET,
@@ -34,11 +35,28 @@ from datadose.studies.token_study.language import (
 PoolName: TypeAlias = Literal["clean", "contaminated"]
 POOLS: tuple[PoolName, ...] = get_args(PoolName)
 CLEAN, CONTAMINATED = POOLS
-OURS, OURS_UNVERIFIED, RANDOM, EASIEST, NLL, MIDDLE, ALL = SELECTORS = (
-    "ours", "ours-unverified", "random", "easiest", "nll", "band", "all",
-)  # fmt: skip
-"""``ours-unverified`` has no verifier: samples are compared with each row's own completion."""
-_, EASY, MEDIUM, HARD, NOT_EXTREME = BANDS = (ALL, "easy", "medium", "hard", "not-extreme")
+
+
+class Selector:
+    """Ways to choose rows for SFT; OURS_UNVERIFIED compares samples with each row's own completion."""
+
+    OURS = "ours"
+    OURS_UNVERIFIED = "ours-unverified"
+    RANDOM = "random"
+    EASIEST = "easiest"
+    NLL = "nll"
+    MIDDLE = "band"
+    ALL = "all"
+
+
+class Band:
+    """Pass rates of RL prompts."""
+
+    ALL = "all"
+    EASY = "easy"
+    MEDIUM = "medium"
+    HARD = "hard"
+    NOT_EXTREME = "not-extreme"
 
 
 class Kind:
@@ -50,6 +68,7 @@ class Kind:
     INTERFERING = "interfering"
 
 
+SELECTORS, BANDS = names_in(Selector), names_in(Band)
 CONTAMINANTS = (Kind.WRONG, Kind.INTERFERING)
 _PROMPTS, _TARGET, _REFERENCE = "prompts", "target", "reference"
 """Files beside the pools: of the RL prompts, of T, of the pretraining mixture."""
@@ -132,18 +151,18 @@ def _unverified(pool: str) -> str:
 def choose(selector: str, folder: Path, pool: PoolName, size: int, seed: int) -> NDArray[np.int64]:
     """The rows that a selector takes, at most ``size`` (``all`` takes every row)."""
     scores = read_scores(folder / pool)
-    if selector in (OURS, OURS_UNVERIFIED):
-        own = read_scores(folder / _unverified(pool)) if selector == OURS_UNVERIFIED else scores
+    if selector in (Selector.OURS, Selector.OURS_UNVERIFIED):
+        own = read_scores(folder / _unverified(pool)) if selector == Selector.OURS_UNVERIFIED else scores
         return _select(own, folder, size, seed)
     nll = scores.table["nll"].to_numpy(dtype=float)
     order = np.argsort(nll, kind="stable")
     rng = np.random.default_rng([seed, 30])
     candidates = {
-        ALL: order,
-        RANDOM: rng.permutation(len(order))[:size],
-        EASIEST: order[:size],
-        NLL: order[::-1][:size],
-        MIDDLE: rng.permutation(order[len(order) // 4 : -len(order) // 4])[:size],
+        Selector.ALL: order,
+        Selector.RANDOM: rng.permutation(len(order))[:size],
+        Selector.EASIEST: order[:size],
+        Selector.NLL: order[::-1][:size],
+        Selector.MIDDLE: rng.permutation(order[len(order) // 4 : -len(order) // 4])[:size],
     }
     return np.sort(candidates[selector])
 
@@ -172,11 +191,11 @@ def choose_prompts(band: str, folder: Path, count: int, seed: int) -> tuple[list
     """
     rates = read_scores(folder / _PROMPTS).table["pass_rate"].to_numpy(dtype=float)
     inside = {
-        ALL: rates >= 0,
-        EASY: rates >= 0.75,
-        MEDIUM: (rates >= 0.25) & (rates < 0.75),
-        HARD: rates < 0.25,
-        NOT_EXTREME: (rates > 0) & (rates < 1),
+        Band.ALL: rates >= 0,
+        Band.EASY: rates >= 0.75,
+        Band.MEDIUM: (rates >= 0.25) & (rates < 0.75),
+        Band.HARD: rates < 0.25,
+        Band.NOT_EXTREME: (rates > 0) & (rates < 1),
     }[band]
     order = np.random.default_rng([seed, 31]).permutation(len(rates))
     rows = order[inside[order]][:count]

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from datadose.studies import tables
+from datadose.studies.tables import names_in
 from datadose.studies.token_study.language import (
     FRESH,
     HARD_LENGTHS,
@@ -32,12 +33,13 @@ from datadose.studies.token_study.language import (
 )
 from datadose.studies.token_study.model import encode, load_model, right
 from datadose.studies.token_study.pools import (
-    ALL,
     CLEAN,
     CONTAMINANTS,
     CONTAMINATED,
+    Band,
     Kind,
     PoolName,
+    Selector,
     choose,
     choose_prompts,
     chosen_rows,
@@ -82,10 +84,27 @@ class Metric:
     CONTAMINANTS = "contaminants"
 
 
-ABSENT, RARE, BALANCED = MIXTURES = ("absent", "rare", "balanced")
-"""How often pretraining showed T."""
-EQUAL_STEPS, EQUAL_EPOCHS = "equal steps", "equal epochs"
-SFT, RL, SFT_RL = "sft", "rl", "sft-rl"
+class Mixture:
+    """How often pretraining showed T."""
+
+    ABSENT = "absent"
+    RARE = "rare"
+    BALANCED = "balanced"
+
+
+class Arm:
+    """Arms that are no selector and no band."""
+
+    BASE = "base"
+    SYMBOL = "symbol"
+    EQUAL_STEPS = "equal steps"
+    EQUAL_EPOCHS = "equal epochs"
+    SFT = "sft"
+    RL = "rl"
+    SFT_RL = "sft-rl"
+
+
+MIXTURES = names_in(Mixture)
 _COMPUTE = 16 / 3
 """SFT steps (32 completions, forward and backward: 3) worth one RL step (128, sampled too: 3 + 1)."""
 
@@ -97,7 +116,7 @@ class TokenRun:
     panel: str
     arm: str
     seed: int
-    model: str = RARE
+    model: str = Mixture.RARE
     pool: PoolName = CLEAN
     prompts: int = 0
     steps: int = 0
@@ -214,7 +233,7 @@ def run_selected(path: Path, pools: Path, run: TokenRun, held_out: HeldOut) -> R
 def run_replay(path: Path, pools: Path, target_share: float, run: TokenRun, held_out: HeldOut) -> Rows:
     """Cell: SFT on B rows for T (a contaminated pool adds as many interfering ones), part of it replayed."""
     wanted = (Kind.TARGET, Kind.INTERFERING) if run.pool == CONTAMINATED else (Kind.TARGET,)
-    rows = chosen_rows(pools, run.pool, choose(ALL, pools, run.pool, 0, run.seed))
+    rows = chosen_rows(pools, run.pool, choose(Selector.ALL, pools, run.pool, 0, run.seed))
     by_kind = [[e for kind, e in rows if kind == k][: run.prompts] for k in wanted]
     replay = replay_examples(target_share, max(run.prompts, 1), run.seed)
     return _tuned(path, run, held_out, list(itertools.chain(*by_kind)), replay)
@@ -250,16 +269,16 @@ def run_stages(
 ) -> Rows:
     """Cell: SFT on B demonstrations, RL, or half of each, all at the compute of ``run.steps`` RL steps.
 
-    ``run.arm``: SFT, RL or SFT_RL; ``run.rate`` is that of SFT.
+    ``run.arm``: one of Arm.SFT, RL and SFT_RL; ``run.rate`` is that of SFT.
     """
     model = load_model(path)
-    part = {SFT: 1.0, SFT_RL: 0.5, RL: 0.0}[run.arm]
+    part = {Arm.SFT: 1.0, Arm.SFT_RL: 0.5, Arm.RL: 0.0}[run.arm]
     if part > 0:
         examples = draw_family([run.seed, 11], run.prompts, TARGET, TRAIN)
         steps = round(part * run.steps * _COMPUTE)
         fine_tune(model, examples, TokenOptimisation(steps, run.rate), run.seed)
     if part < 1:
-        asked, _ = choose_prompts(ALL, pools, rl_prompts, run.seed)
+        asked, _ = choose_prompts(Band.ALL, pools, rl_prompts, run.seed)
         steps = round((1 - part) * run.steps)
         grpo(model, asked, TokenOptimisation(steps, rl_rate, prompts_per_step), run.seed)
     return measure(model, run, held_out)
