@@ -100,18 +100,8 @@ class LlmStudy:
                 ("product 2", 32), ("gcd 30", 32),
             )  # fmt: skip
             split = Split(target, earlier, pool, 120, 16, 16, 48, 24, 8)
-            return cls(
-                "smollm2",
-                split,
-                LlmTraining(20, 8, 1e-3),
-                LlmTraining(16, 16, 1e-3),
-                32,
-                (8, 128),
-                8,
-                16,
-                48,
-                3,
-            )
+            sft, rl = LlmTraining(20, 8, 1e-3), LlmTraining(16, 16, 1e-3)
+            return cls("smollm2", split, sft, rl, 32, (8, 128), 8, 16, 48, 3)
         if name == "small":
             reject("preset", name, "smoke, quick or paper")
         pool = (

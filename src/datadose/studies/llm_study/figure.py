@@ -31,12 +31,8 @@ _ARMS: dict[Arm, str] = {
 }
 _MARKERS = dict(zip(_ARMS, "oX*^pv<sD", strict=True))
 _BANDS: dict[Band, str] = {
-    "ours": "not extreme (ours)",
-    "easy": "easy",
-    "medium": "medium",
-    "hard": "hard",
-    "all": "any",
-}
+    "ours": "not extreme (ours)", "easy": "easy", "medium": "medium", "hard": "hard", "all": "any",
+}  # fmt: skip
 _TARGET, _EARLIER = LOOKS[0], LOOKS[1]
 _MEASURES = (
     (Column.TARGET_PROBABILITY, "target", _TARGET, -0.14),

@@ -71,7 +71,7 @@ def _pretraining(table: pd.DataFrame) -> Comparisons:
 
 
 def _latent(table: pd.DataFrame) -> Comparisons:
-    found = {}
+    found: dict[str, Array] = {}
     for B, rows in runs_of(table, Panel.ACTIVATION).groupby(Column.PROMPTS):
         if B:
             found |= _by_mixture(rows, f"B={B} ")
