@@ -237,11 +237,14 @@ class _Module:
     def _add(self, node: ast.stmt) -> None:
         if _is_text(node):
             return
-        if isinstance(node, ast.If) and _chain(node.test)[-1:] == ("TYPE_CHECKING",):
-            for inner in node.body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in (test := ast.unparse(node.test)):
+            for_types, at_run_time = node.body, node.orelse
+            if test.startswith("not "):
+                for_types, at_run_time = at_run_time, for_types
+            for inner in for_types:
                 for name, place in _imports(inner, self._package):
                     self.for_types[name].append(place)
-            for inner in node.orelse:
+            for inner in at_run_time:
                 self._add(inner)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             for name, place in _imports(node, self._package):
