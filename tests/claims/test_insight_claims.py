@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from datadose.studies.insights.claims import INSIGHT_CLAIMS
 
 from datadose.files import write_json, write_table
 from datadose.studies.insights import balance, bands, overthinking, selection, stability
 from datadose.studies.insights import sft_then_rl as synergy
-from datadose.studies.insights.claims import INSIGHT_CLAIMS
 from datadose.studies.ledger import Tables, beats, judge_all
 from datadose.studies.training import insight_row, insight_table
 

@@ -12,6 +12,7 @@ from datadose.errors import reject
 from datadose.extras import require_extra
 from datadose.files import whole_folder
 from datadose.llm.loading import quiet
+from datadose.studies.characters import character_tokenizer
 
 Base: TypeAlias = Literal["smollm2", "tiny"]
 
@@ -47,16 +48,11 @@ def _smollm2() -> tuple[Any, Any]:
 
 def _tiny() -> tuple[Any, Any]:
     """A random Llama of two layers that reads characters."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
 
     special = ["<pad>", "<end>", "<unknown>"]
     vocabulary = {token: i for i, token in enumerate([*special, "\n", *map(chr, range(32, 127))])}
-    characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
-    characters.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    characters.decoder = decoders.Fuse()
-    fast: Any = PreTrainedTokenizerFast
-    tokenizer = fast(tokenizer_object=characters, pad_token="<pad>", eos_token="<end>", unk_token="<unknown>")
+    tokenizer = character_tokenizer(vocabulary, pad="<pad>", end="<end>", unknown="<unknown>")
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from datadose.extras import require_extra
 from datadose.files import whole_folder
+from datadose.studies.characters import character_tokenizer
 from datadose.studies.token_study.language import (
     FAMILIES,
     FRESH,
@@ -105,17 +106,8 @@ def pad_rows(rows: Sequence[tuple[list[int], list[int]]]) -> Tokens:
 
 
 def new_tokenizer() -> Any:
-    """A fast tokenizer with one token a character and no chat template."""
-    require_extra("llm", "transformers", "tokenizers")
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
-    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
-
-    tokenizer: Any = Tokenizer(models.WordLevel(VOCABULARY, unk_token=PAD))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, model_max_length=CONTEXT
-    )
+    """The tokenizer of VOCABULARY."""
+    return character_tokenizer(VOCABULARY, pad=PAD, end=END, unknown=PAD, model_max_length=CONTEXT)
 
 
 def new_model(size: DecoderShape, seed: int) -> Any:
