@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from datadose import sweep
 from datadose.files import read_table, to_json, write_table
 from datadose.studies.token_study import experiment
 from datadose.studies.token_study.experiment import TokenStudy
@@ -18,12 +19,19 @@ from datadose.sweep import Workers, run_cells
 
 def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(TokenStudy.preset("smoke"), seeds=2)
-    cells = study.prepare(tmp_path, Workers(1))
-    results = run_cells(cells, cache_folder=tmp_path, workers=Workers(1), title="study")
-    table = study.table(results)
-    for name in ("pretrain", "make_pools"):
-        monkeypatch.setattr(experiment, name, lambda *_: pytest.fail("made twice"))
-    assert [c.arguments for c in study.prepare(tmp_path, Workers(1))] == [c.arguments for c in cells]
+
+    def run() -> pd.DataFrame:
+        results = [
+            run_cells(cells, cache_folder=tmp_path, workers=Workers(1), title=title)
+            for title, cells in study.rounds(tmp_path)
+        ]
+        return study.table(results[-1])
+
+    table = run()
+    monkeypatch.setattr(
+        sweep, "finished_calls", lambda calls, _: iter(()) if not calls else pytest.fail("made twice")
+    )
+    pd.testing.assert_frame_equal(run(), table)
 
     panels = {"pretraining", "activation", "sft size", "selectors", "replay", "rl", "stages"}
     assert set(table["panel"]) == panels
@@ -40,7 +48,7 @@ def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: py
     path = tmp_path / "table.csv"
     write_table(path, table)
     to_json(asdict(study))
-    figure = draw_token_study(read_table(path), asdict(study))
+    figure = draw_token_study(read_table(path), study)
     assert len(figure.axes) == 12
 
 
