@@ -31,6 +31,7 @@ def renamed(module: str, homes: dict[str, str]) -> Callable[[str], Any]:
 
 _MOVED = {
     "datadose.curves": "datadose.simulation.curves",
+    "datadose.llm.batching": "datadose.llm.language_model",
     "datadose.mixtures": "datadose.simulation.mixtures",
     "datadose.pipeline": "datadose.stages.pipeline",
     "datadose.report": "datadose.studies.report",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from multiprocessing import parent_process
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +23,9 @@ from rich.text import Text
 
 from datadose.printing import note, printable
 
+Report: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
 _COLUMNS = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
 _PLAIN_LINES = 4
 
@@ -34,11 +38,15 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.3g}/s")
 
 
-_open: list[Callable[[str, int, int], None]] = []
+def silent(name: str, done: int, total: int) -> None:
+    """A report to nobody."""
+
+
+_open: list[Report] = []
 
 
 @contextlib.contextmanager
-def step_progress() -> Iterator[Callable[[str, int, int], None]]:
+def step_progress() -> Iterator[Report]:
     """Yields ``report(name, done, total)``; each name is a bar of its own, beside those of an outer block."""
     with contextlib.ExitStack() as stack:
         if not _open:
@@ -48,7 +56,7 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextlib.contextmanager
-def _display() -> Iterator[Callable[[str, int, int], None]]:
+def _display() -> Iterator[Report]:
     console = Console(stderr=True)
     # The bars of two processes would overwrite each other: a worker writes lines, above its parent's bars.
     if not console.is_terminal or parent_process() is not None:

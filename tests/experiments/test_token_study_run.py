@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from datadose import sweep
-from datadose.files import read_table, to_json, write_table
+from datadose.files import read_table, write_table
 from datadose.studies.token_study import experiment
 from datadose.studies.token_study.experiment import TokenStudy
 from datadose.studies.token_study.figure import draw_token_study
@@ -28,9 +31,12 @@ def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: py
         return study.table(results[-1])
 
     table = run()
-    monkeypatch.setattr(
-        sweep, "finished_calls", lambda calls, _: iter(()) if not calls else pytest.fail("made twice")
-    )
+
+    def nothing(calls: Sequence[Any], _: Workers) -> Iterator[Any]:
+        assert not calls, "made twice"
+        return iter(())
+
+    monkeypatch.setattr(sweep, "finished_calls", nothing)
     pd.testing.assert_frame_equal(run(), table)
 
     panels = {"pretraining", "activation", "sft size", "selectors", "replay", "rl", "stages"}
@@ -47,7 +53,7 @@ def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: py
 
     path = tmp_path / "table.csv"
     write_table(path, table)
-    to_json(asdict(study))
+    json.dumps(asdict(study), allow_nan=False)
     figure = draw_token_study(read_table(path), study)
     assert len(figure.axes) == 12
 

@@ -159,7 +159,7 @@ def test_where_the_mean_is_infinite(n: int) -> None:
 
 
 def test_without_prompts_the_mean_is_finite_whatever_the_rank() -> None:
-    shift = Shift([1.0, 1.0], [0.0, 1.0], [0.0, 1.0], 0.2)
+    shift = Shift(np.ones(2), np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.2)
     assert shift.data_rank == 1
     expected = post_test_error(pretrained_operator(shift.sigma0, 10), shift.target, 10)
     assert predict_error(shift, 0, 10) == pytest.approx(expected, rel=1e-12)
@@ -182,6 +182,7 @@ def test_any_source_near_its_own_rank_is_a_peak(finite_size: bool) -> None:
         mixture_error(-np.ones(40), 0.2, sources, np.ones(40), 40, finite_size=finite_size)
 
 
+@pytest.mark.usefixtures("any_shape")
 @pytest.mark.parametrize(
     "V0",
     [-np.ones((D, 1)), np.full(D, np.nan), -np.ones(D - 1), [-1.0] * D, None, np.array(["a"] * D)],

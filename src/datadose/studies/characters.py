@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datadose.extras import require_extra
+from datadose.errors import require_extra
 
 
 def character_tokenizer(

@@ -8,8 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from datadose.errors import reject
-from datadose.extras import require_extra
+from datadose.errors import reject, require_extra
 from datadose.files import whole_folder
 from datadose.llm.loading import quiet
 from datadose.studies.characters import character_tokenizer

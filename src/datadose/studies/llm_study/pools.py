@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from datadose.files import whole_folder, write_jsonl
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.score import score
+from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
 from datadose.studies.llm_study.tasks import LEVELS, draw_mixture, draw_rows, spoil
@@ -125,7 +125,8 @@ def score_seed(base: Path, split: Split, seed: int, *, file: Path) -> None:
         for name, rows, samples in files:
             path, out = where / f"{name}.jsonl", where / name
             write_jsonl(path, rows)
-            score(model, path, out, samples=samples, verifier=VERIFIER, max_tokens=MAX_TOKENS, seed=seed)
+            config = ScoreConfig(samples=samples, max_tokens=MAX_TOKENS, seed=seed)
+            score(model, path, out, config=config, verifier=VERIFIER)
 
 
 def _divide(rows: list[Row], wanted: Mapping[str, int]) -> tuple[list[Row], list[Row]]:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from datadose.covariance import Array, dense, product
-from datadose.planner import ErrorModel, Plan, PostTraining, plan
+from datadose.planner import ErrorModel, Plan, PostTraining, plan, stage_problem
 from datadose.planner.dynamics import Reward
-from datadose.planner.plan import stage_problem
 from datadose.planner.stage_choice import Forecast, Stage, forecast_stages
 from datadose.shift import Shift
 from datadose.studies.planner.rules import COMBINATIONS

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadose.extras import require_extra
+from datadose.errors import require_extra
 from datadose.files import whole_folder
 from datadose.studies.characters import character_tokenizer
 from datadose.studies.token_study.language import (

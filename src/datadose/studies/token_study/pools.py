@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from datadose.files import whole_folder, write_jsonl
-from datadose.llm.score import score
+from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
 from datadose.studies.tables import names_in
@@ -137,11 +137,8 @@ def make_pools(model: Path, sizes: PoolSizes, target_share: float, seed: int, *,
             ]
             write_jsonl(out / f"{name}.jsonl", entries)
         for name, pool, verifier in scorings:
-            samples = sizes.samples if verifier else 0
-            score(
-                model, out / f"{pool}.jsonl", out / name, samples=samples, verifier=verifier,
-                max_tokens=_TOKENS, seed=seed,
-            )  # fmt: skip
+            config = ScoreConfig(samples=sizes.samples if verifier else 0, max_tokens=_TOKENS, seed=seed)
+            score(model, out / f"{pool}.jsonl", out / name, config=config, verifier=verifier)
 
 
 def _unverified(pool: str) -> str:
