@@ -13,10 +13,10 @@ import pytest
 
 from datadose import sweep
 from datadose.files import read_table, write_table
-from datadose.studies.token_study import experiment
 from datadose.studies.token_study.experiment import TokenStudy
 from datadose.studies.token_study.figure import draw_token_study
 from datadose.studies.token_study.pools import BANDS
+from datadose.studies.token_study.runs import ARM_COLUMNS
 from datadose.sweep import Workers, run_cells
 
 
@@ -47,8 +47,8 @@ def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: py
     assert set(accuracy["split"]) == {"validation", "test"}
     # One rate is chosen for every arm, and every seed has run at it.
     chosen = table[table["chosen"]]
-    assert (chosen.groupby(experiment.ARM)["rate"].nunique() == 1).all()
-    assert (chosen.groupby(experiment.ARM)["seed"].nunique() == study.seeds).all()
+    assert (chosen.groupby(ARM_COLUMNS)["rate"].nunique() == 1).all()
+    assert (chosen.groupby(ARM_COLUMNS)["seed"].nunique() == study.seeds).all()
     assert set(chosen.loc[chosen["panel"] == "rl", "arm"]) == set(BANDS)
 
     path = tmp_path / "table.csv"

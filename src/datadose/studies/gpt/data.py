@@ -40,18 +40,19 @@ from datadose.studies.gpt.runs import (
     GptRun,
     GptTask,
     W,
+    errors,
     of,
     pretrained_cells,
     pretraining_round,
     run_gpt,
     run_lsa,
+    tests,
 )
 from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import names_in
 from datadose.studies.training import insight_table
 from datadose.sweep import Cell, Round
-from datadose.theory.pretraining import pretrained_operator
 
 NAME = "gpt_data"
 UNTOUCHED = "untouched"
@@ -62,12 +63,9 @@ BASELINE = "baseline"
 class Column(tables.Column):
     """The columns of ``gpt_data.csv`` before those in ``SLOPES``; the error is that on the target."""
 
-    KIND = "kind"
-    VARIANT = "variant"
-    PRETRAIN_STEPS = "pretrain_steps"
-    OPTIMISER_STEPS = "optimiser_steps"
-    RARE_ERROR = "target_rare_error"
-    COMMON_ERROR = "target_common_error"
+    KIND, VARIANT = "kind", "variant"
+    PRETRAIN_STEPS, OPTIMISER_STEPS = "pretrain_steps", "optimiser_steps"
+    RARE_ERROR, COMMON_ERROR = "target_rare_error", "target_common_error"
     PRETRAINING_ERROR = "pretraining_error"
 
 
@@ -87,9 +85,9 @@ def measure_baselines(task: GptTask) -> dict[str, dict[str, float]]:
     for name, predictor in baselines(task.sigma0, task.length).items():
         steps = 1 if name == "one gradient step" else task.test_steps
         found[name] = {}
-        for test, batch in task.tests(task.length):
+        for test, batch in tests(task, task.length):
             with torch.no_grad():
-                found[name] |= task.errors(test, predictor.rollout(batch, steps)[..., -1, :], batch)
+                found[name] |= errors(task, test, predictor.rollout(batch, steps)[..., -1, :], batch)
     return found
 
 
@@ -110,22 +108,9 @@ class GptData:
     @classmethod
     def preset(cls, name: Preset) -> GptData:
         """The base point of Figure 3's preset."""
-        return cls.beside(Figure3.preset(name))
-
-    @classmethod
-    def beside(cls, figure: Figure3) -> GptData:
-        """The base point of a Figure 3."""
-        return cls(
-            figure.task,
-            figure.pretrainings,
-            figure.base_prompts,
-            figure.base_chain,
-            figure.stage_steps,
-            figure.learning_rate,
-            1e-2,
-            figure.seeds,
-            figure.batch,
-        )
+        f = Figure3.preset(name)
+        sizes = f.base_prompts, f.base_chain, f.stage_steps
+        return cls(f.task, f.pretrainings, *sizes, f.learning_rate, 1e-2, f.seeds, f.batch)
 
     def _settings(self) -> Iterator[tuple[str, int, GptRun]]:
         """(model, pretraining steps, run): the untouched model first, then each stage and kind of data."""
@@ -153,10 +138,8 @@ class GptData:
         cells = [Cell(measure_baselines, {"task": self.task})]
         for model, T, run, seed in self._runs():
             shared = {"task": self.task, "run": run, "seed": seed or 0, "length": self.task.length}
-            own = (
-                Cell(run_gpt, {**shared, "model": models[T].file}) if model == GPT else Cell(run_lsa, shared)
-            )
-            cells.append(own)
+            start = {"model": models[T].file} if model == GPT else {}
+            cells.append(Cell(run_gpt if start else run_lsa, {**shared, **start}))
         yield "", cells
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
@@ -193,12 +176,6 @@ class GptData:
             Column.COMMON_ERROR: found[of(TARGET, COMMON)],
             Column.PRETRAINING_ERROR: found[PRETRAINING],
         }
-
-
-def theory_slopes(task: GptTask) -> dict[str, float]:
-    """-V0 of the linear theory on rare and common directions: the slope of its first thought on S w*."""
-    V0 = pretrained_operator(task.sigma0, task.length)
-    return {RARE: float(-V0[task.rare].mean()), COMMON: float(-V0[~task.rare].mean())}
 
 
 _STAGES = {"sft": "SFT", "outcome": "OS", "rl": "RL"}
@@ -242,9 +219,8 @@ def _groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     found = [(UNTOUCHED, rows[rows[Column.KIND] == UNTOUCHED])]
     for stage, name in _STAGES.items():
         for variant, label in _DATA.items():
-            found.append(
-                (f"{name}: {label}", rows[(rows[Column.KIND] == stage) & (rows[Column.VARIANT] == variant)])
-            )
+            own = rows[(rows[Column.KIND] == stage) & (rows[Column.VARIANT] == variant)]
+            found.append((f"{name}: {label}", own))
     return found
 
 
@@ -262,14 +238,8 @@ def _draw_slopes(axis: Axes, rows: pd.DataFrame) -> None:
     groups = _groups(rows)
     for group, look in zip(GROUPS, LOOKS, strict=False):
         values = [found[of(TARGET, group, "slope", PHI)].astype(float).mean() for _, found in groups]
-        axis.plot(
-            range(len(groups)),
-            values,
-            look.marker,
-            color=look.color,
-            markersize=5,
-            label=f"{group} directions",
-        )
+        name = f"{group} directions"
+        axis.plot(range(len(groups)), values, look.marker, color=look.color, markersize=5, label=name)
     fits = [[found[of(TARGET, RARE, "fit", x)].astype(float).mean() for x in (PHI, W)] for _, found in groups]
     labels = [f"{name}\n{phi:.2f} ({w:.2f})" for (name, _), (phi, w) in zip(groups, fits, strict=True)]
     axis.set_xticks(range(len(groups)), labels, rotation=60, ha="right", fontsize=7)
@@ -284,9 +254,8 @@ def _better_with_replay(saved: Saved[GptData], threshold: float) -> Judgement:
     verdicts: dict[str, Verdict] = {}
     notes, seeds = [], 0
     for (T, stage), group in rows.groupby([Column.PRETRAIN_STEPS, Column.KIND]):
-        wide = group.pivot(index=Column.SEED, columns=Column.VARIANT, values=Column.PRETRAINING_ERROR).astype(
-            np.float64
-        )
+        wide = group.pivot(index=Column.SEED, columns=Column.VARIANT, values=Column.PRETRAINING_ERROR)
+        wide = wide.astype(np.float64)
         seeds = len(wide)
         mean, low, high = np.exp(mean_interval(np.log((wide["delta"] / wide["replay"]).to_numpy())))
         verdict: Verdict = "holds" if low > threshold else "fails" if high < 1 else "mixed"

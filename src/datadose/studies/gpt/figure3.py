@@ -53,13 +53,10 @@ MAIN, BASE = "main", "base"
 class Column(tables.Column):
     """The columns of ``fig3.csv``; the error is that on the target, over all directions."""
 
-    AXIS = "axis"
-    VARIANT = "variant"
-    OPTIMISER_STEPS = "optimiser_steps"
-    PRETRAIN_STEPS = "pretrain_steps"
+    AXIS, VARIANT = "axis", "variant"
+    OPTIMISER_STEPS, PRETRAIN_STEPS = "optimiser_steps", "pretrain_steps"
     PRETRAINING_ERROR = "pretraining_error"
-    RARE_ERROR = "target_rare_error"
-    COMMON_ERROR = "target_common_error"
+    RARE_ERROR, COMMON_ERROR = "target_rare_error", "target_common_error"
 
 
 CONTROLS = {Column.PROMPTS: "epochs", Column.LENGTH: "fixed-test"}

@@ -72,19 +72,6 @@ class GptTask:
         """Which directions the shift moves, shape (d,)."""
         return self.delta > 0
 
-    def tests(self, length: int) -> list[tuple[str, PromptBatch]]:
-        """Held-out prompts of the target and of Sigma0."""
-        return [
-            (name, held_out_prompts(covariance, length, self.test_prompts, hold_inputs=True))
-            for name, covariance in ((TARGET, self.sigma0 + self.delta), (PRETRAINING, self.sigma0))
-        ]
-
-    def errors(self, name: str, answers: Tensor, batch: PromptBatch) -> dict[str, float]:
-        """Errors of the answers per dimension: over all, rare and common directions."""
-        gap = (answers - batch.weights).double().square().flatten(0, -2).mean(0).numpy()
-        groups = {name: gap, of(name, RARE): gap[self.rare], of(name, COMMON): gap[~self.rare]}
-        return {group: float(values.mean()) for group, values in groups.items()}
-
     def covariance(self, variant: Variant) -> Array:
         """Of the post-training prompts; ``replay`` mixes Delta with as many of Sigma0."""
         return self.sigma0 + self.delta if variant == "target" else self.delta
@@ -126,17 +113,12 @@ class GptPretraining:
 
 def pretrained_cells(task: GptTask, pretrainings: Sequence[GptPretraining], folder: Path) -> dict[int, Cell]:
     """Optimiser steps -> the cell that makes the model below ``folder``."""
-    return {
-        p.steps: file_cell(
-            folder / "pretrained",
-            f"gpt-{p.preset}-{p.steps}",
-            ".safetensors",
-            pretrain,
-            task=task,
-            pretraining=p,
-        )
-        for p in pretrainings
-    }
+    cells = {}
+    for p in pretrainings:
+        own = {"task": task, "pretraining": p}
+        stem = f"gpt-{p.preset}-{p.steps}"
+        cells[p.steps] = file_cell(folder / "pretrained", stem, ".safetensors", pretrain, **own)
+    return cells
 
 
 def pretraining_round(models: dict[int, Cell]) -> Round:
@@ -200,14 +182,29 @@ def _draw(task: GptTask, run: GptRun, seed: int) -> PromptBatch:
     return PromptBatch.join([draw(task.delta, run.prompts - half, 0), draw(task.sigma0, half, 1)], dim=1)
 
 
+def tests(task: GptTask, length: int) -> list[tuple[str, PromptBatch]]:
+    """Held-out prompts of the target and of Sigma0."""
+    return [
+        (name, held_out_prompts(covariance, length, task.test_prompts, hold_inputs=True))
+        for name, covariance in ((TARGET, task.sigma0 + task.delta), (PRETRAINING, task.sigma0))
+    ]
+
+
+def errors(task: GptTask, name: str, answers: Tensor, batch: PromptBatch) -> dict[str, float]:
+    """Errors of the answers per dimension: over all, rare and common directions."""
+    gap = (answers - batch.weights).double().square().flatten(0, -2).mean(0).numpy()
+    groups = {name: gap, of(name, RARE): gap[task.rare], of(name, COMMON): gap[~task.rare]}
+    return {group: float(values.mean()) for group, values in groups.items()}
+
+
 def measure(model: ChainModel, task: GptTask, length: int) -> dict[str, float]:
     """Errors per dimension after ``test_steps`` thoughts, and slopes of the first thought."""
     found: dict[str, float] = {}
-    for name, batch in task.tests(length):
+    for name, batch in tests(task, length):
         with torch.no_grad():
             seen = batch.to(next(model.parameters()).device)
             thoughts = model.rollout(seen, task.test_steps).cpu()
-        found |= task.errors(name, thoughts[..., -1, :], batch)
+        found |= errors(task, name, thoughts[..., -1, :], batch)
         for group, inside in ((RARE, task.rare), (COMMON, ~task.rare)):
             for regressor, values in ((PHI, batch.apply(batch.weights)), (W, batch.weights)):
                 slope, fit = _slope(thoughts[..., 0, :], values, inside)

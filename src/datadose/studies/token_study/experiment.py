@@ -26,6 +26,7 @@ from datadose.studies.token_study.language import VALIDATION
 from datadose.studies.token_study.model import DecoderShape, TokenPretraining, pretrain
 from datadose.studies.token_study.pools import BANDS, POOLS, SELECTORS, Band, PoolSizes, make_pools
 from datadose.studies.token_study.runs import (
+    ARM_COLUMNS,
     MIXTURES,
     Arm,
     Column,
@@ -46,8 +47,6 @@ from datadose.studies.token_study.runs import (
 from datadose.sweep import Cell, Round, file_cell, kept_results
 
 NAME = "token_study"
-ARM = [Column.PANEL, Column.ARM, Column.MODEL, Column.POOL, Column.PROMPTS, Column.SHARE]
-"""Columns that name an arm; its runs differ by learning rate and seed."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +185,11 @@ class TokenStudy:
 
 def mark_chosen(table: pd.DataFrame) -> pd.DataFrame:
     """Add ``chosen``: whether the run has its arm's learning rate that is best on validation."""
-    run = [*ARM, Column.RATE]
+    run = [*ARM_COLUMNS, Column.RATE]
     judged = (table[Column.SPLIT] == VALIDATION) & table[Column.METRIC].isin([Metric.TARGET, Metric.KNOWN])
     judged &= table[Column.LENGTH].isna()
     means = table[judged].groupby(run, sort=True)[Column.VALUE].mean().reset_index()
-    best = means.loc[means.groupby(ARM)[Column.VALUE].idxmax(), run].assign(**{Column.CHOSEN: True})
+    best = means.loc[means.groupby(ARM_COLUMNS)[Column.VALUE].idxmax(), run].assign(**{Column.CHOSEN: True})
     marked = table.merge(best, on=run, how="left")
     marked[Column.CHOSEN] = marked[Column.CHOSEN].eq(True)
     return marked

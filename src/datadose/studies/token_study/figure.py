@@ -88,34 +88,29 @@ def _looks() -> tuple[Look, ...]:
     return (*LOOKS, FIFTH, _SIXTH, _SEVENTH)
 
 
-def _values(rows: pd.DataFrame, metric: str, length: int | None = None) -> pd.DataFrame:
-    of_length = rows[Column.LENGTH].isna() if length is None else rows[Column.LENGTH] == length
-    return rows[(rows[Column.METRIC] == metric) & of_length]
+def _values(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return rows[(rows[Column.METRIC] == metric) & rows[Column.LENGTH].isna()]
 
 
-def _interval(values: pd.Series | pd.DataFrame) -> tuple[float, float, float]:
+def _interval(values: pd.Series) -> tuple[float, float, float]:
     """Mean, and how far the interval reaches below and above within [0, 1]."""
     mean, low, high = mean_interval(values.to_numpy(dtype=float))
     return mean, mean - max(low, min(0.0, mean)), min(high, max(1.0, mean)) - mean
 
 
+def _points(axis: Axes, found: Sequence[tuple[Any, pd.Series]], look: Look, **style: Any) -> None:
+    """Means and intervals of the values at each place."""
+    numbers = [(place, *_interval(values)) for place, values in found]
+    places, means, low, high = (np.array(column, dtype=float) for column in zip(*numbers, strict=True))
+    style = {"color": look.color, "marker": look.marker, "elinewidth": 0.9, "capsize": 2, **style}
+    axis.errorbar(places, means, yerr=(low, high), **style)
+
+
 def _curve(
     axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str, metric: str = Metric.TARGET
 ) -> None:
-    found = [(place, *_interval(part[Column.VALUE])) for place, part in _values(rows, metric).groupby(x)]
-    places, means, low, high = (np.array(column, dtype=float) for column in zip(*found, strict=True))
-    axis.errorbar(
-        places,
-        means,
-        yerr=(low, high),
-        color=look.color,
-        linestyle=look.dash,
-        marker=look.marker,
-        markersize=4,
-        elinewidth=0.9,
-        capsize=2,
-        label=label,
-    )
+    found = [(place, part[Column.VALUE]) for place, part in _values(rows, metric).groupby(x)]
+    _points(axis, found, look, label=label, linestyle=look.dash, markersize=4)
 
 
 def _accuracy(axis: Axes, title: str, ylabel: str, xlabel: str = "") -> None:
@@ -215,35 +210,14 @@ def _cross(
     part = runs_of(rows, pool=pool)
     x, x_low, x_high = mean_interval(-_change(part, base, Metric.KNOWN))
     y, y_low, y_high = mean_interval(_change(part, base, Metric.TARGET))
-    axis.errorbar(
-        x,
-        y,
-        xerr=[[x - x_low], [x_high - x]],
-        yerr=[[y - y_low], [y_high - y]],
-        color=look.color,
-        marker=look.marker,
-        markersize=6,
-        elinewidth=0.7,
-        linestyle="none",
-        label=label,
-    )
+    style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 6, "elinewidth": 0.7}
+    ends = [[x - x_low], [x_high - x]], [[y - y_low], [y_high - y]]
+    axis.errorbar(x, y, xerr=ends[0], yerr=ends[1], linestyle="none", label=label, **style)
     return x, y
 
 
 def _bars(axis: Axes, place: float, values: pd.DataFrame, look: Look, label: str | None = None) -> None:
-    mean, low, high = _interval(values[Column.VALUE])
-    axis.errorbar(
-        place,
-        mean,
-        yerr=[[low], [high]],
-        color=look.color,
-        marker=look.marker,
-        markersize=5,
-        elinewidth=0.9,
-        capsize=2,
-        linestyle="none",
-        label=label,
-    )
+    _points(axis, [(place, values[Column.VALUE])], look, label=label, linestyle="none", markersize=5)
 
 
 def _draw_selectors_hard(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:

@@ -51,12 +51,6 @@ def example(symbol: str, text: str, *, name: str | None = None) -> Example:
     return f"{name or symbol}:{text}=", FAMILIES[symbol](text)
 
 
-def split_of(text: str) -> Split:
-    """The split that the letters of ``text``, in any order, belong to: 80, 10 and 10 percent."""
-    bucket = int(_buckets(np.array([[LETTERS.index(c) for c in text]]))[0])
-    return SPLITS[max(0, bucket - 7)]
-
-
 def _buckets(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Numbers 0 to 9 of letter codes (N, length), a function of each row's multiset."""
     # A sum over letters does not see their order; unsigned arithmetic wraps around, as a hash may.

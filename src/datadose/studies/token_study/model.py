@@ -143,9 +143,17 @@ def load_model(path: str | Path) -> Any:
     return LlamaForCausalLM.from_pretrained(str(path), local_files_only=True)
 
 
-def completion_loss(model: Any, tokens: Tokens) -> Tensor:
-    """Mean cross-entropy over completion tokens, nats, a scalar."""
-    logits = model(input_ids=tokens.inputs, use_cache=False).logits
+def warm_up_and_down(optimiser: Any, warmup: int, steps: int) -> Any:
+    """The schedule that raises the rate over ``warmup`` steps and lowers it linearly to 0."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, (step + 1) / warmup) * (1 - step / steps)
+    )
+
+
+def completion_loss(model: Any, tokens: Tokens, embedded: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy over completion tokens, nats, a scalar; ``embedded`` are the inputs if given."""
+    inputs = {"input_ids": tokens.inputs} if embedded is None else {"inputs_embeds": embedded}
+    logits = model(**inputs, use_cache=False).logits
     return torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), tokens.labels[:, 1:].flatten(), ignore_index=IGNORED
     )
@@ -175,11 +183,7 @@ def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:
         torch.optim.Muon(matrices, lr=pretraining.muon_rate, weight_decay=0.0),
         torch.optim.AdamW(others, lr=pretraining.adam_rate, weight_decay=0.0),
     ]
-
-    def scale(step: int) -> float:
-        return min(1.0, (step + 1) / pretraining.warmup) * (1 - step / pretraining.steps)
-
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, scale) for o in optimisers]
+    schedules = [warm_up_and_down(o, pretraining.warmup, pretraining.steps) for o in optimisers]
     for step in range(pretraining.steps):
         for loss in _batch_losses(model, pretraining, step):
             loss.backward()  # type: ignore[no-untyped-call]

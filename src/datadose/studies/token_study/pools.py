@@ -40,32 +40,20 @@ CLEAN, CONTAMINATED = POOLS
 class Selector:
     """Ways to choose rows for SFT; OURS_UNVERIFIED compares samples with each row's own completion."""
 
-    OURS = "ours"
-    OURS_UNVERIFIED = "ours-unverified"
-    RANDOM = "random"
-    EASIEST = "easiest"
-    NLL = "nll"
-    MIDDLE = "band"
-    ALL = "all"
+    OURS, OURS_UNVERIFIED = "ours", "ours-unverified"
+    RANDOM, EASIEST, NLL, MIDDLE, ALL = "random", "easiest", "nll", "band", "all"
 
 
 class Band:
     """Pass rates of RL prompts."""
 
-    ALL = "all"
-    EASY = "easy"
-    MEDIUM = "medium"
-    HARD = "hard"
-    NOT_EXTREME = "not-extreme"
+    ALL, EASY, MEDIUM, HARD, NOT_EXTREME = "all", "easy", "medium", "hard", "not-extreme"
 
 
 class Kind:
     """What a row of a pool is."""
 
-    TARGET = "target"
-    KNOWN = "known"
-    WRONG = "wrong"
-    INTERFERING = "interfering"
+    TARGET, KNOWN, WRONG, INTERFERING = "target", "known", "wrong", "interfering"
 
 
 SELECTORS, BANDS = names_in(Selector), names_in(Band)

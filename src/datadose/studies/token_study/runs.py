@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from datadose.studies import tables
 from datadose.studies.tables import names_in
 from datadose.studies.token_study.language import (
     FRESH,
@@ -50,61 +49,45 @@ from datadose.studies.token_study.training import TokenOptimisation, fine_tune, 
 Rows: TypeAlias = list[dict[str, Any]]
 
 
-class Column(tables.Column):
+class Column:
     """The columns of ``token_study.csv``: the fields of :class:`TokenRun` and what was measured."""
 
-    ARM = "arm"
-    POOL = "pool"
-    SHARE = "share"
-    RATE = "rate"
-    SPLIT = "split"
-    METRIC = "metric"
-    VALUE = "value"
-    CHOSEN = "chosen"
+    FIGURE, PANEL, ARM, SEED, MODEL, POOL = "figure", "panel", "arm", "seed", "model", "pool"
+    PROMPTS, STEPS, SHARE, RATE = "prompts", "steps", "share", "rate"
+    SPLIT, METRIC, LENGTH, VALUE, CHOSEN = "split", "metric", "length", "value", "chosen"
 
 
 class Panel:
     """The questions of the study."""
 
-    PRETRAINING = "pretraining"
-    ACTIVATION = "activation"
-    SIZE = "sft size"
-    SELECTORS = "selectors"
-    REPLAY = "replay"
-    RL = "rl"
-    STAGES = "stages"
+    PRETRAINING, ACTIVATION = "pretraining", "activation"
+    SIZE, SELECTORS, REPLAY = "sft size", "selectors", "replay"
+    RL, STAGES = "rl", "stages"
 
 
 class Metric:
     """Accuracies: on T, on its hard lengths, on the known families; and a share of the chosen rows."""
 
-    TARGET = "target"
-    HARD = "hard"
-    KNOWN = "known"
-    CONTAMINANTS = "contaminants"
+    TARGET, HARD, KNOWN, CONTAMINANTS = "target", "hard", "known", "contaminants"
 
 
 class Mixture:
     """How often pretraining showed T."""
 
-    ABSENT = "absent"
-    RARE = "rare"
-    BALANCED = "balanced"
+    ABSENT, RARE, BALANCED = "absent", "rare", "balanced"
 
 
 class Arm:
     """Arms that are no selector and no band."""
 
-    BASE = "base"
-    SYMBOL = "symbol"
-    EQUAL_STEPS = "equal steps"
-    EQUAL_EPOCHS = "equal epochs"
-    SFT = "sft"
-    RL = "rl"
-    SFT_RL = "sft-rl"
+    BASE, SYMBOL = "base", "symbol"
+    EQUAL_STEPS, EQUAL_EPOCHS = "equal steps", "equal epochs"
+    SFT, RL, SFT_RL = "sft", "rl", "sft-rl"
 
 
 MIXTURES = names_in(Mixture)
+ARM_COLUMNS = [Column.PANEL, Column.ARM, Column.MODEL, Column.POOL, Column.PROMPTS, Column.SHARE]
+"""Columns that name an arm; its runs differ by learning rate and seed."""
 _COMPUTE = 16 / 3
 """SFT steps (32 completions, forward and backward: 3) worth one RL step (128, sampled too: 3 + 1)."""
 
@@ -136,16 +119,8 @@ def runs_of(
     rate: float | None = None,
 ) -> pd.DataFrame:
     """The rows of the runs with these values (None: any)."""
-    wanted = {
-        Column.PANEL: panel,
-        Column.MODEL: model,
-        Column.ARM: arm,
-        Column.POOL: pool,
-        Column.PROMPTS: prompts,
-        Column.SHARE: share,
-        Column.RATE: rate,
-    }
-    for column, value in wanted.items():
+    columns = [*ARM_COLUMNS, Column.RATE]
+    for column, value in zip(columns, (panel, arm, model, pool, prompts, share, rate), strict=True):
         if value is not None:
             table = table[table[column] == value]
     return table
@@ -196,7 +171,8 @@ def _held_out(family: str, split: Split, count: int, name: str = "") -> list[Exa
 def _row(
     run: TokenRun, metric: str, value: float, split: Split = TRAIN, length: int | None = None
 ) -> dict[str, Any]:
-    return {**asdict(run), "split": split, "metric": metric, "length": length, "value": float(value)}
+    measured = {Column.SPLIT: split, Column.METRIC: metric, Column.LENGTH: length, Column.VALUE: float(value)}
+    return {**asdict(run), **measured}
 
 
 def run_base(path: Path, run: TokenRun, held_out: HeldOut) -> Rows:

@@ -30,6 +30,7 @@ from datadose.studies.token_study.model import (
     encode,
     pad_rows,
     token_ids,
+    warm_up_and_down,
 )
 
 GROUP = 8
@@ -86,11 +87,7 @@ def train_symbol(model: Any, examples: Sequence[Example], optimisation: TokenOpt
     for _ in range(optimisation.steps):
         batch = tokens.at(next(batches))
         inputs = torch.where((batch.inputs == place).unsqueeze(-1), fresh, table[batch.inputs])
-        logits = model(inputs_embeds=inputs, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORED
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
+        completion_loss(model, batch, inputs).backward()  # type: ignore[no-untyped-call]
         _advance(optimiser, schedule)
     with torch.no_grad():
         table[place] = fresh
@@ -169,11 +166,7 @@ def _batches(count: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
 
 def _optimiser(weights: list[Any], optimisation: TokenOptimisation) -> tuple[Any, Any]:
     optimiser = torch.optim.AdamW(weights, lr=optimisation.rate, weight_decay=0.0)
-    steps, warmup = optimisation.steps, optimisation.warmup
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / warmup) * (1 - step / steps)
-    )
-    return optimiser, schedule
+    return optimiser, warm_up_and_down(optimiser, optimisation.warmup, optimisation.steps)
 
 
 def _advance(optimiser: Any, schedule: Any) -> None:
