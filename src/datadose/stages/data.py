@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -79,11 +79,8 @@ class FreshData:
     seeds: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     hold_inputs: bool = False
-
-    @property
-    def prompts(self) -> None:
-        """No fixed number: epochs have no meaning."""
-        return
+    prompts: ClassVar[None] = None
+    """No fixed number: epochs have no meaning."""
 
     def batch(self, step: int) -> PromptBatch:
         """See :class:`Data`."""

@@ -115,10 +115,7 @@ class Optimisation:
     def build(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """The torch optimiser on the trainable parameters of ``model``."""
         parameters = [p for p in model.parameters() if p.requires_grad]
-        if self.optimiser == "adam":
-            return torch.optim.Adam(parameters, lr=self.learning_rate, betas=self.betas)
-        if self.optimiser == "adamw":
-            return torch.optim.AdamW(
-                parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
-            )
-        return torch.optim.SGD(parameters, lr=self.learning_rate)
+        if self.optimiser in ("gd", "sgd"):
+            return torch.optim.SGD(parameters, lr=self.learning_rate)
+        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
+        return kind(parameters, self.learning_rate, self.betas, weight_decay=self.weight_decay)

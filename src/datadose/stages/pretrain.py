@@ -17,7 +17,7 @@ chain follows the whole prompt: here a length is met only while the curriculum i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional
@@ -91,6 +91,7 @@ class CurriculumData:
     dtype: torch.dtype = torch.float32
     vary_length: bool = False
     """Draw each batch's length evenly from the start's to the curriculum's: shorter prompts stay known."""
+    prompts: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         require_integer("batch", self.size, 1)
@@ -100,11 +101,6 @@ class CurriculumData:
         for covariance in covariances:
             if len(covariance) != self.curriculum.end_dimension:
                 reject("end_dimension", self.curriculum.end_dimension, f"the dimension, {len(covariance)}")
-
-    @property
-    def prompts(self) -> None:
-        """No fixed number: epochs have no meaning."""
-        return
 
     def batch(self, step: int) -> PromptBatch:
         """See :class:`~datadose.stages.data.Data`."""
