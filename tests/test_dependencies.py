@@ -130,7 +130,7 @@ def _forget() -> None:
         del sys.modules[name]
     importlib.invalidate_caches()
     dependencies._digest.cache_clear()
-    dependencies._sources.cache_clear()
+    dependencies._module.cache_clear()
 
 
 def _load(name: str = "run", module: str = "house.cells") -> Any:
@@ -373,15 +373,17 @@ def test_of_a_copy_of_this_package_unused_modules_do_not_count(
     )
     for path in (tmp_path / "house").rglob("*.py"):
         path.write_text(path.read_text().replace("datadose", "house"))
+    monkeypatch.setattr(dependencies, "_OURS", "house")
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def digest() -> str:
         return _digest("simulate_both", "house.studies.sft_curves.figure5")
 
     before = digest()
-    for path in ("llm/score.py", "studies/sft_curves/figure5.py", "planner/plan.py", "theory/peaks.py"):
-        with (tmp_path / "house" / path).open("a") as file:
-            file.write("\nADDED = 1\n")
+    unused = ("llm/score.py", "studies/report.py", "planner/plan.py", "theory/peaks.py", "deprecation.py")
+    for path in unused:
+        _edit(tmp_path / "house" / path, ") -> ", ", added: int = 1) -> ")
+    _edit(tmp_path / "house/studies/sft_curves/figure5.py", "def draw(table", "def draw(added, table")
     assert digest() == before
     _edit(tmp_path / "house" / "prompts.py", "def draw_moments(", "def draw_moments(added, ")
     assert digest() != before
@@ -424,14 +426,13 @@ def _run_functions(cell: Cell) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("experiment", [Figure1, Figure5])
 def test_whatever_runs_in_a_cell_counts(experiment: Any) -> None:
-    sources = dependencies._Sources(frozenset({"datadose"}))
     cells = {cell.function: cell for cell in experiment.preset("smoke").cells()}
     for cell in cells.values():
-        lines, _ = sources.reached(dependencies._places(cell.function, cell.arguments))
+        lines, _ = dependencies._reached(dependencies._places(cell.function, cell.arguments))
         ran = _run_functions(cell)
         assert len(ran) > 3
         for name, function in ran:
-            module = sources._module(name)
+            module = dependencies._module(name)
             assert module is not None
             nodes = [node for node in module.bound[function] if isinstance(node, ast.stmt)]
-            assert {f"{name}: {module.piece(node).text}" for node in nodes} & lines, (name, function)
+            assert {f"{name}: {dependencies._piece(node).text}" for node in nodes} & lines, (name, function)

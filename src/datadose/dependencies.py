@@ -5,11 +5,11 @@ classes, constants, imports) is reached, and in turn what these name; a class is
 docstrings and comments count, nor imports for the type checker, nor the place of a package. Where names do
 not show what is meant (a module used as a value, ``globals()``, an import by a computed name), all of the
 module is reached; a text such as "package.module:function" reaches what it names. Statements that do more
-than bind a name are reached with their module. In other packages they are reached with every import of the
-module, too; this one has none that matter (a test holds it to that), so what is only imported is not read.
+than bind a name are reached with every import of their module; this package has none that matter (a test
+holds it to that), so what is only imported of it is not read.
 
-Installed libraries count by their versions; this package, that of the function and whatever else is not
-installed (a script, its helpers) count by their source.
+Installed libraries count by their versions; this package and whatever is not installed (a script, its
+helpers) count by their source.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from datadose.versions import library_versions
 
@@ -47,20 +47,14 @@ def code_digest(function: Callable[..., Any], *values: Any) -> str:
     ``function`` is the function that is called; the functions and the classes of objects in ``values`` (its
     arguments, say) count as well, at any depth.
     """
-    own = frozenset({_OURS, _top(function.__module__)})
-    return _digest(own, frozenset(_places(function, *values)))
+    return _digest(frozenset(_places(function, *values)))
 
 
 @cache
-def _digest(own: frozenset[str], places: frozenset[Place]) -> str:
-    lines, libraries = _sources(own).reached(places)
+def _digest(places: frozenset[Place]) -> str:
+    lines, libraries = _reached(places)
     document = json.dumps([sorted(lines), library_versions(libraries)])
     return hashlib.sha256(document.encode()).hexdigest()[:16]
-
-
-@cache
-def _sources(own: frozenset[str]) -> _Sources:
-    return _Sources(own)
 
 
 def _top(module: str) -> str:
@@ -90,221 +84,175 @@ def _places(*values: Any) -> Iterator[Place]:
             yield value.__module__, () if local else (_top(value.__qualname__),)
         elif isinstance(value, FunctionType):
             # Typed into an interpreter: its instructions and what they name are all there is.
-            named = {name: value.__globals__.get(name) for name in value.__code__.co_names}
-            plain = {name: one for name, one in named.items() if isinstance(one, _PLAIN)}
-            yield "", (value.__qualname__, repr(_instructions(value.__code__)), repr(plain))
-            waiting += named.values()
+            named = [value.__globals__.get(name) for name in value.__code__.co_names]
+            yield "", (_instructions(value.__code__), repr([one for one in named if isinstance(one, _PLAIN)]))
+            waiting += named
         elif isinstance(value, type):
             waiting += [*vars(value).values(), *value.__bases__]
 
 
-def _instructions(code: CodeType) -> list[Any]:
+def _instructions(code: CodeType) -> str:
     inner = [_instructions(const) if isinstance(const, CodeType) else const for const in code.co_consts]
-    return [code.co_code, code.co_names, inner]
+    return repr((code.co_code, code.co_names, inner))
 
 
-class _Sources:
-    """The modules that count by their source; ``own`` are the top-level packages that do so if installed."""
+def _reached(places: Iterable[Place]) -> tuple[set[str], set[str]]:
+    """The code that is reached from ``places``, and the libraries."""
+    waiting, seen = list(places), set[Place]()
+    lines, libraries = set[str](), set[str]()
+    while waiting:
+        place = waiting.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        name, chain = place
+        module = _module(name)
+        if module is not None:
+            waiting += module.leads(chain, lines)
+        elif not name:
+            lines.add(repr(chain))
+        elif chain is not None:
+            libraries.add(_top(name))
+    return lines, libraries
 
-    def __init__(self, own: frozenset[str]) -> None:
-        self._own = own
-        self._modules: dict[str, _Module | None] = {}
 
-    def reached(self, places: Iterable[Place]) -> tuple[set[str], set[str]]:
-        """The code that is reached from ``places``, and the libraries."""
-        waiting, seen = list(places), set[Place]()
-        lines, libraries = set[str](), set[str]()
-        while waiting:
-            place = waiting.pop()
-            if place in seen:
-                continue
-            seen.add(place)
-            name, chain = place
-            module = self._module(name)
-            if module is not None:
-                waiting += self._next(module, chain, lines)
-            elif not name:
-                lines.add(repr(chain))
-            elif chain is not None:
-                libraries.add(_top(name))
-        return lines, libraries
-
-    def _next(self, module: _Module, chain: Chain | None, lines: set[str]) -> Iterator[Place]:
-        """The places that ``chain`` leads to; its own code is added to ``lines``."""
-        if chain is None:
-            yield module.name.rpartition(".")[0] or module.name, None
-            yield module.name, ("*",)
-            if _top(module.name) != _OURS:
-                yield from module.imported()
-            for node in module.run:
-                yield from self._named(module, module.piece(node), lines)
-            return
-        yield module.name, None
-        if not chain:
-            yield from ((module.name, (name,)) for name in module.bound)
-            return
-        head, rest = chain[0], chain[1:]
-        for meaning in module.bound.get(head, ()):
-            if isinstance(meaning, ast.stmt):
-                yield from self._named(module, module.piece(meaning), lines)
-                if "__module__" in rest:
-                    yield module.name, ()
-            else:
-                lines.add(f"{module.name}: {head} is {meaning}")
-                yield meaning[0], (meaning[1] or ()) + rest
-        if head in module.bound or head == "*":
-            return
-        if self._module(f"{module.name}.{head}"):
-            yield f"{module.name}.{head}", rest
-        elif "__getattr__" in module.bound and head in module.for_types:
-            # Imported on first use; the imports for the type checker show from where.
-            lines.add(f"{module.name}: {head} is {module.for_types[head]}")
-            yield from ((name, (inner or ()) + rest) for name, inner in module.for_types[head])
-        else:
-            yield module.name, ()
-
-    def _named(self, module: _Module, piece: _Piece, lines: set[str]) -> Iterator[Place]:
-        """What the names in a statement mean."""
-        lines.add(f"{module.name}: {piece.text}")
-        for chain in piece.chains:
-            if chain[0] in module.bound:
-                yield module.name, chain
-            if chain[0] in _COMPUTED or chain[-1] == "import_module":
-                yield module.name, ()
-        for name, (target, inner) in piece.imports:
-            uses = [chain[1:] for chain in piece.chains if chain[0] == name]
-            yield from ((target, (inner or ()) + rest) for rest in uses or [()])
-        for text in piece.texts:
-            # With a dot or a colon: a word alone is no place.
-            found = re.fullmatch(r"(\w+(?:\.\w+)*)[.:](\w+)", text)
-            if found and (":" in text or _top(text) in self._own):
-                inside = ":" in text or not self._module(text)
-                yield (found[1], (found[2],)) if inside else (text, ())
-
-    def _module(self, name: str) -> _Module | None:
-        if name not in self._modules:
-            path = next((path for path in self._files(name) if path.exists()), None)
-            self._modules[name] = None if path is None else _Module(name, path)
-        return self._modules[name]
-
-    def _files(self, name: str) -> list[Path]:
-        """Where the source may be; nowhere for a library."""
-        top, *inner = name.split(".")
-        if top == "__main__":
-            return [Path(sys.modules[top].__file__ or "")]
-        counts = top in self._own or top not in {"", *sys.stdlib_module_names}
-        spec = find_spec(top) if counts else None
-        if spec is None:
-            return []
-        folders = list(spec.submodule_search_locations or [])
-        place = Path(spec.origin or folders[0])
-        installed = place.suffix not in ("", ".py") or {"site-packages", "dist-packages"} & {*place.parts}
-        if installed and top not in self._own:
-            return []
-        bases = [Path(folder, *inner) for folder in folders] if inner else []
-        found = [(base / "__init__.py", base.with_name(f"{base.name}.py"), base) for base in bases]
-        return list(itertools.chain(*found)) if inner else [place]
+@cache
+def _module(name: str) -> _Module | None:
+    """The module ``name``, None if it does not count by its source."""
+    top, *inner = name.split(".")
+    if top == "__main__":
+        return _Module(name, Path(getattr(sys.modules[top], "__file__", None) or ""))
+    spec = find_spec(top) if top not in {"", *sys.stdlib_module_names} else None
+    if spec is None:
+        return None
+    folders = spec.submodule_search_locations or [(spec.origin or top).removesuffix(".py")]
+    if top != _OURS and {"site-packages", "dist-packages"} & {*Path(folders[0]).parts}:
+        return None
+    bases = [Path(folder, *inner) for folder in folders]
+    # A folder without __init__.py is a module without code.
+    found = [(base / "__init__.py", base.with_name(f"{base.name}.py"), base) for base in bases]
+    path = next((path for path in itertools.chain(*found) if path.exists()), None)
+    return None if path is None or path.suffix not in ("", ".py") else _Module(name, path)
 
 
 class _Module:
-    """The top level of a module: what its names are bound to, and the those that do more than bind."""
+    """The top level of a module: what its names are bound to, and the statements that do more than bind."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
-        self.bound: dict[str, list[ast.stmt | Place]] = defaultdict(list)
-        self.for_types: dict[str, list[Place]] = defaultdict(list)
+        self.bound: dict[str, list[ast.stmt | tuple[str, Chain]]] = defaultdict(list)
         self.run: list[ast.stmt] = []
-        self._package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        self._pieces: dict[ast.stmt, _Piece] = {}
-        # A folder without __init__.py is a module without code.
-        for node in ast.parse(path.read_bytes() if path.is_file() else b"").body:
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        if name == "__main__":
+            package = sys.modules[name].__package__ or ""
+        tree = ast.parse(path.read_bytes() if path.is_file() else b"")
+        # Where names are imported on first use, the imports for the type checker show from where.
+        self._lazy = any(getattr(part, "name", None) == "__getattr__" for part in ast.walk(tree))
+        for part in ast.walk(tree):
+            if isinstance(body := getattr(part, "body", None), list):
+                body[:] = [node for node in body if not _is_text(node)]
+            if isinstance(part, ast.ImportFrom) and part.level:
+                part.module = resolve_name("." * part.level + (part.module or ""), package)
+        for node in tree.body:
             self._add(node)
 
-    def piece(self, node: ast.stmt) -> _Piece:
-        """``node`` taken apart, once."""
-        if node not in self._pieces:
-            self._pieces[node] = _Piece(node, self._package)
-        return self._pieces[node]
+    def leads(self, chain: Chain | None, lines: set[str]) -> Iterator[Place]:
+        """The places that ``chain`` leads to; its own code is added to ``lines``."""
+        if chain is None:
+            if _top(self.name) != _OURS:
+                yield from self._on_import(lines)
+            return
+        yield self.name, None
+        if not chain:
+            yield from ((self.name, (name,)) for name in self.bound)
+            return
+        head, rest = chain[0], chain[1:]
+        # A package may import its own module, which has the name that it is bound to.
+        meanings = [meaning for meaning in self.bound.get(head, ()) if meaning != (self.name, (head,))]
+        for meaning in meanings:
+            if isinstance(meaning, ast.stmt):
+                yield from self._named(meaning, lines)
+                if "__module__" in rest:
+                    yield self.name, ()
+            else:
+                lines.add(f"{self.name}: {head} is {meaning}")
+                yield meaning[0], meaning[1] + rest
+        if not meanings:
+            inner = f"{self.name}.{head}"
+            yield (inner, rest) if _module(inner) else (self.name, ())
 
-    def imported(self) -> Iterator[Place]:
-        """What runs when the imports of the module do."""
+    def _named(self, node: ast.stmt, lines: set[str]) -> Iterator[Place]:
+        """What the names in a statement mean."""
+        piece = _piece(node)
+        lines.add(f"{self.name}: {piece.text}")
+        for chain in piece.chains:
+            if chain[0] in self.bound or "*" in self.bound:
+                yield self.name, chain
+            if chain[0] in _COMPUTED or chain[-1] == "import_module":
+                yield self.name, ()
+        yield from piece.imports
+        for text in piece.texts:
+            # With a dot or a colon: a word alone is no place.
+            found = re.fullmatch(r"(\w+(?:\.\w+)*)[.:](\w+)", text)
+            if found and (":" in text or (_top(text) != "__main__" and _module(_top(text)))):
+                yield (text, ()) if _module(text) else (found[1], (found[2],))
+
+    def _on_import(self, lines: set[str]) -> Iterator[Place]:
+        """What runs when the module is imported, with its own imports."""
+        yield self.name.rpartition(".")[0] or self.name, None
         for meaning in itertools.chain(*self.bound.values()):
             if isinstance(meaning, tuple):
-                module, chain = meaning
-                yield module, None
-                yield from ((f"{module}.{name}", None) for name in chain or ())
+                yield meaning[0], None
+                yield from ((f"{meaning[0]}.{name}", None) for name in meaning[1])
+        for node in self.run:
+            yield from self._named(node, lines)
 
     def _add(self, node: ast.stmt) -> None:
-        if _is_text(node):
-            return
         if isinstance(node, ast.If) and "TYPE_CHECKING" in (test := ast.unparse(node.test)):
-            inverted = test.startswith("not ")
-            self._add_for_types(node.orelse if inverted else node.body)
-            for inner in node.body if inverted else node.orelse:
+            typing_only = test == "TYPE_CHECKING" and not self._lazy
+            for inner in node.orelse if typing_only else node.body + node.orelse:
                 self._add(inner)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            for name, place in _imports(node, self._package):
+            return
+        for name in _stored(node):
+            self.bound[name].append(node)
+        if self._only_binds(node):
+            return
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            self.run.append(node)
+        for part in ast.walk(node):
+            for name, place in _imports(part):
                 self.bound[name].append(place)
-        else:
-            for name in _stored(node):
-                self.bound[name].append(node)
-            if not self._only_binds(node):
-                self.run.append(node)
-                for part in ast.walk(node):
-                    for name, place in _imports(part, self._package):
-                        self.bound[name].append(place)
-
-    def _add_for_types(self, body: list[ast.stmt]) -> None:
-        for inner in body:
-            for name, place in _imports(inner, self._package):
-                self.for_types[name].append(place)
 
     def _only_binds(self, node: ast.stmt) -> bool:
         if isinstance(node, _DEFINITIONS):
-            calls = [one.func if isinstance(one, ast.Call) else one for one in node.decorator_list]
-            means = [meaning for call in calls for meaning in self.bound.get((*_chain(call), "?")[0], [None])]
+            heads = [(*_chain(getattr(one, "func", one)), "?")[0] for one in node.decorator_list]
+            means = [meaning for head in heads for meaning in self.bound.get(head, [None])]
             return all(isinstance(one, tuple) and _top(one[0]) in sys.stdlib_module_names for one in means)
-        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            return not any(
-                isinstance(n, (ast.Attribute, ast.Subscript)) for t in targets for n in ast.walk(t)
-            )
-        return False
+        inside = (part for part in ast.walk(node) if isinstance(part, (ast.Attribute, ast.Subscript)))
+        return isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and not any(
+            isinstance(part.ctx, ast.Store) for part in inside
+        )
 
 
-class _Piece:
-    """A statement taken apart: its text without docstrings, its chains, imports and text constants."""
+class _Piece(NamedTuple):
+    """A statement taken apart: its text, its chains, imports and text constants."""
 
-    def __init__(self, node: ast.stmt, package: str) -> None:
-        self.chains: set[Chain] = set()
-        self.imports: list[tuple[str, Place]] = []
-        self.texts: set[str] = set()
-        self._package = package
-        self._parts: list[str] = []
-        self._visit(node)
-        self.text = " ".join(self._parts)
+    text: str
+    chains: set[Chain]
+    imports: list[Place]
+    texts: set[str]
 
-    def _visit(self, node: Any) -> None:
-        if isinstance(node, list):
-            self._parts.append("[")
-            for one in node:
-                if not _is_text(one):
-                    self._visit(one)
-            self._parts.append("]")
-        elif not isinstance(node, ast.AST):
-            if isinstance(node, str):
-                self.texts.add(node)
-            self._parts.append(repr(node))
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            self.imports += _imports(node, self._package)
-            self._parts.append(ast.dump(node))
-        elif chain := _chain(node):
-            self.chains.add(chain)
-            self._parts.append(".".join(chain))
-        else:
-            self._parts.append(type(node).__name__)
-            for field in node._fields:
-                self._visit(getattr(node, field, None))
+
+@cache
+def _piece(node: ast.stmt) -> _Piece:
+    parts = list(ast.walk(node))
+    inner = {id(part.value) for part in parts if isinstance(part, ast.Attribute)}
+    return _Piece(
+        ast.dump(node),
+        {chain for part in parts if id(part) not in inner and (chain := _chain(part))},
+        [place for part in parts for _, place in _imports(part)],
+        {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)},
+    )
 
 
 def _is_text(node: Any) -> bool:
@@ -320,19 +268,16 @@ def _chain(node: ast.AST) -> Chain:
     return (node.id, *reversed(names)) if isinstance(node, ast.Name) else ()
 
 
-def _imports(node: ast.AST, package: str) -> Iterator[tuple[str, Place]]:
-    """Each name that an import binds, with what it means."""
+def _imports(node: ast.AST) -> Iterator[tuple[str, tuple[str, Chain]]]:
+    """Each name that an import binds, with what it means; ``import a.b`` binds a, and reads a.b."""
     if isinstance(node, ast.Import):
         for alias in node.names:
-            yield (alias.asname or _top(alias.name)), (alias.name if alias.asname else _top(alias.name), ())
+            yield alias.asname or "", (alias.name, ())
             if not alias.asname:
-                yield "", (alias.name, None)
+                yield _top(alias.name), (_top(alias.name), ())
     elif isinstance(node, ast.ImportFrom):
-        parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-        module = ".".join([*parents, *([node.module] if node.module else [])])
         for alias in node.names:
-            star = alias.name == "*"
-            yield alias.asname or alias.name, (module, () if star else (alias.name,))
+            yield alias.asname or alias.name, (node.module or "", () if alias.name == "*" else (alias.name,))
 
 
 def _stored(node: ast.stmt) -> set[str]:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from datadose.errors import InputError, RunError
+from datadose.errors import InputError, RunError, reject
 from datadose.reading import read_bytes, read_json
 
 if TYPE_CHECKING:
@@ -39,9 +39,8 @@ def prepare_folder(field: str, folder: Path) -> Path:
         # Permissions do not say whether a file can be made there (read-only mounts, attributes); trying does.
         tempfile.TemporaryFile(dir=folder).close()
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(
-            field, str(folder), "a folder, or a path where one can be made (a file is there)"
-        ) from error
+        allowed = "a folder, or a path where one can be made (a file is there)"
+        raise InputError(field, str(folder), allowed) from error
     except (OSError, ValueError) as error:
         # ValueError: a path with a null character.
         reason = getattr(error, "strerror", None) or error
@@ -128,12 +127,8 @@ def check_table(path: Path) -> None:
     record = read_json(beside) if beside.is_file() else None
     wanted = record.get(TABLE_DIGEST) if isinstance(record, dict) else None
     if wanted is not None and file_digest(path) != wanted:
-        raise InputError(
-            "table",
-            str(path),
-            f"the table that {beside.name} records (it was changed or cut since; "
-            f"`datadose reproduce {path.stem}` makes it again)",
-        )
+        again = f"it was changed or cut since; `datadose reproduce {path.stem}` makes it again"
+        reject("table", str(path), f"the table that {beside.name} records ({again})")
 
 
 def read_table(path: Path) -> pd.DataFrame:

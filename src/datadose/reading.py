@@ -120,18 +120,14 @@ def load_json(text: str, *, writable: bool = True) -> Any:
     to be read.
     """
     try:
+        floats = _finite if writable else None
         document = json.loads(
-            text,
-            parse_constant=_refuse,
-            parse_float=_finite if writable else None,
-            object_pairs_hook=_without_twins,
+            text, parse_constant=_refuse, parse_float=floats, object_pairs_hook=_without_twins
         )
         if writable and "\\ud" in text.lower():
             json.dumps(document, ensure_ascii=False).encode()
     except tuple(kind for kind, _, _ in _NO_JSON) as error:
-        found, allowed = next(
-            (found, allowed) for kind, found, allowed in _NO_JSON if isinstance(error, kind)
-        )
+        found, allowed = next(words for kind, *words in _NO_JSON if isinstance(error, kind))
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise NotJSONError(found.format(getattr(error, "msg", error)), allowed, line) from error
     return document

@@ -54,7 +54,7 @@ def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, ti
     the cache.
     """
     cache = CellCache(cache_folder)
-    paths = [_path(cell, cache) for cell in cells]
+    paths = [cell.file or cache.path(cell.function, cell.arguments) for cell in cells]
     kept = [_kept(cell, path, cache) for cell, path in zip(cells, paths, strict=True)]
     if cache.damaged:
         note(f"{title}: {len(cache.damaged)} damaged of the kept results run again: {cache.damaged[0]}")
@@ -71,12 +71,8 @@ def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, ti
 def kept_results(cells: Sequence[Cell], cache_folder: Path) -> list[Any]:
     """The results of those ``cells`` that are finished, None for the others."""
     cache = CellCache(cache_folder)
-    kept = [_kept(cell, _path(cell, cache), cache) for cell in cells]
+    kept = (_kept(cell, cell.file or cache.path(cell.function, cell.arguments), cache) for cell in cells)
     return [found[0] if found else None for found in kept]
-
-
-def _path(cell: Cell, cache: CellCache) -> Path:
-    return cell.file or cache.path(cell.function, cell.arguments)
 
 
 def _kept(cell: Cell, path: Path, cache: CellCache) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 from collections.abc import Iterable
@@ -11,15 +12,17 @@ from importlib import metadata
 from datadose._version import __version__
 
 _LANGUAGE_MODELS = ("transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "reasoning-gym")
+_MACHINE = f"{platform.system()} {platform.machine()}"
 
 
-def versions() -> dict[str, str]:
-    """Package, Python, the libraries that are installed, and machine kind."""
+def versions(*more: str) -> dict[str, str]:
+    """Package, Python, the libraries that are installed, machine kind, and ``more`` libraries."""
     return {
         "datadose": __version__,
         "python": platform.python_version(),
         **_installed("numpy", "scipy", "torch", "joblib", "pandas", "matplotlib"),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": _MACHINE,
+        **_installed(*more),
     }
 
 
@@ -41,7 +44,7 @@ def library_versions(imported: Iterable[str]) -> dict[str, str]:
     return {
         **dict(sorted(found.items())),
         "python": ".".join(platform.python_version_tuple()[:2]),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": _MACHINE,
     }
 
 
@@ -51,8 +54,6 @@ _distributions = cache(metadata.packages_distributions)
 def _installed(*names: str) -> dict[str, str]:
     found = {}
     for name in names:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found

@@ -8,6 +8,7 @@ that one ended; Dask and Ray look after theirs.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import socket
@@ -112,32 +113,33 @@ def _end_with_parent(parent: int) -> None:
 
 @contextlib.contextmanager
 def _dask_client(workers: Workers) -> Iterator[Any]:
-    try:
-        import distributed  # noqa: PLC0415
-    except ImportError:
-        reject("backend", "dask", "loky, or dask after `pip install 'datadose[cluster]'`")
-    cluster_library: Any = distributed
+    dask = _library("dask", "distributed", "loky, or dask after `pip install 'datadose[cluster]'`")
     try:
         if workers.address is not None:
             try:
-                client = cluster_library.Client(workers.address, timeout=10)
+                client = dask.Client(workers.address, timeout=10)
             except (OSError, ValueError) as error:
                 reject("address", workers.address, f"the address of a running Dask scheduler ({error})")
             with client:
                 yield client
             return
         with (
-            cluster_library.LocalCluster(
-                n_workers=workers.jobs, threads_per_worker=1, dashboard_address=None
-            ) as cluster,
-            cluster_library.Client(cluster) as client,
+            dask.LocalCluster(workers.jobs, threads_per_worker=1, dashboard_address=None) as cluster,
+            dask.Client(cluster) as client,
         ):
             yield client
-    except cluster_library.KilledWorker as error:
+    except dask.KilledWorker as error:
         raise RunError(_LOST) from error
-    except cluster_library.comm.CommClosedError as error:
+    except dask.comm.CommClosedError as error:
         msg = "the Dask cluster is gone"
         raise RunError(msg) from error
+
+
+def _library(backend: str, name: str, allowed: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        reject("backend", backend, allowed)
 
 
 def _on_ray(calls: Sequence[Call], workers: Workers) -> Iterator[tuple[int, Any]]:
@@ -169,11 +171,7 @@ def _on_ray(calls: Sequence[Call], workers: Workers) -> Iterator[tuple[int, Any]
 @contextlib.contextmanager
 def _ray(workers: Workers) -> Iterator[Any]:
     """The module ray, connected; a cluster that was started or joined here is left again."""
-    try:
-        import ray  # noqa: PLC0415
-    except ImportError:
-        reject("backend", "ray", "loky, dask, or ray after `pip install 'datadose[ray]'`")
-    library: Any = ray
+    library = _library("ray", "ray", "loky, dask, or ray after `pip install 'datadose[ray]'`")
     if library.is_initialized():
         yield library
         return
@@ -200,16 +198,14 @@ def _ray(workers: Workers) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in variables:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _require_listener(address: str, allowed: str) -> None:

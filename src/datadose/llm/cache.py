@@ -74,20 +74,18 @@ class BatchCache:
         found: set[str] = set()
         damaged = []
         for path in sorted(self.path.glob("*.npz")):
-            try:
+            content = b""
+            with contextlib.suppress(OSError):
                 content = path.read_bytes()
-            except OSError:
-                content = b""
             if _name(content) != path.stem:
                 damaged.append(path)
+                with contextlib.suppress(OSError):
+                    path.unlink()
                 continue
             for key, record in _unpack(content).items():
                 if key in wanted and key not in found:
                     keep(key, record)
                     found.add(key)
-        for path in damaged:
-            with contextlib.suppress(OSError):
-                path.unlink()
         if damaged:
             what = f"{len(damaged)} damaged files of finished batches in {self.path}"
             note(f"{what} are dropped; their rows are computed again")
@@ -101,15 +99,13 @@ def _name(content: bytes) -> str:
 
 def _pack(records: dict[str, Record]) -> bytes:
     """An .npz file: the JSON values of all records in one string, each vector's name with an array."""
-    values = {
-        key: {name: value for name, value in record.items() if not isinstance(value, np.ndarray)}
-        for key, record in records.items()
-    }
     first = next(iter(records.values()))
     vectors = [name for name, value in first.items() if isinstance(value, np.ndarray)]
-    arrays: dict[str, Any] = {
-        name: np.stack([record[name] for record in records.values()]) for name in vectors
+    values = {
+        key: {name: value for name, value in record.items() if name not in vectors}
+        for key, record in records.items()
     }
+    arrays: dict[str, Any] = {name: np.stack([one[name] for one in records.values()]) for name in vectors}
     text = np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, records=text, **arrays)

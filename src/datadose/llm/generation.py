@@ -73,8 +73,7 @@ def continuations(
 ) -> list[list[Continuation]]:
     """Per prompt (token ids) the samples, then the greedy continuation, all prompts in one batch.
 
-    Continuations that do not fit ``batch_tokens`` together are drawn
-    in turns.
+    Continuations that do not fit ``batch_tokens`` together are drawn in turns.
     """
     if not model.divisible:
         reject("model", model.name, "a model with an attention cache (else sample elsewhere)")

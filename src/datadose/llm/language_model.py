@@ -122,24 +122,17 @@ class LanguageModel:
             reject("dtype", dtype, " or ".join(DTYPES))
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        pickles = allow_pickle_weights
         with quiet():
-            model, tokenizer, folder = load(
-                str(name), DTYPES[dtype], allow_pickle_weights=allow_pickle_weights
-            )
+            model, tokenizer, folder = load(str(name), DTYPES[dtype], allow_pickle_weights=pickles)
             try:
                 model.to(device)
             except (RuntimeError, AssertionError) as error:
                 raise InputError("device", device, f"a device of this machine ({error})") from error
         model.eval()
         model.requires_grad_(False)
-        found = cls(
-            model,
-            tokenizer,
-            place_of(name),
-            files_digest(folder),
-            context_length(model),
-            ends(model, tokenizer),
-        )
+        place, digest, eos = place_of(name), files_digest(folder), ends(model, tokenizer)
+        found = cls(model, tokenizer, place, digest, context_length(model), eos)
         found._check_head()
         return found
 

@@ -46,9 +46,8 @@ def _batch_rows(metadata: Any, path: Path, field: str, most: int) -> int:
     """Rows to decode together: no value is larger than its row group, so a batch stays below the limit."""
     if metadata.num_rows > MOST_ROWS:
         reject(field, f"{path} with {metadata.num_rows:,} rows", f"a pool of at most {MOST_ROWS:,} rows")
-    groups: list[int] = [
-        metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups)
-    ]
+    places = range(metadata.num_row_groups)
+    groups: list[int] = [metadata.row_group(place).total_byte_size for place in places]
     if sum(groups) > most:
         _too_large(path, field, most)
     return max(1, min(_BATCH_ROWS, most // max(1, *groups, 1)))
@@ -74,11 +73,9 @@ def _rows(batch: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
         found = batch.to_pylist()
     except (ValueError, OverflowError):
         # Text that is not UTF-8, a time that Python has no value for: found value by value.
-        for place in range(batch.num_rows):
-            yield _row(batch, place)
-        return
-    for columns in found:
-        yield columns, None
+        yield from (_row(batch, place) for place in range(batch.num_rows))
+    else:
+        yield from ((columns, None) for columns in found)
 
 
 def _row(batch: Any, place: int) -> tuple[dict[str, Any], str | None]:

@@ -9,7 +9,7 @@ change data unsaid. What JSON cannot hold (infinities, half a character) is foun
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +108,8 @@ def read_pool(path: Path, field: str = "pool", *, mark: bool = False) -> list[Ro
             prompt, completion = _split(columns)
             id_ = _identity(columns, line)
             if id_ in known:
-                raise BadRowError(
-                    "repeated id", f"id {id_}", f"ids that differ (line {known[id_]} has the same)"
-                )
+                allowed = f"ids that differ (line {known[id_]} has the same)"
+                raise BadRowError("repeated id", f"id {id_}", allowed)
         except BadRowError as bad:
             place = f"{'line' if path.suffix == '.jsonl' else 'row'} {line}"
             error = InputError(field, f"{path}, {place}: {bad.found}", bad.allowed)
@@ -188,12 +187,10 @@ def _clean(columns: Columns) -> BadRowError | None:
     for name, value in list(columns.items()):
         if (trouble := _trouble([name, value])) is None:
             continue
-        fault = fault or BadRowError(
-            "unwritable value", f"column {ascii(name)[1:-1]} has {trouble}", _WRITABLE
-        )
-        if _trouble(name) is None:
-            columns[name] = None
-        else:
+        found = f"column {ascii(name)[1:-1]} has {trouble}"
+        fault = fault or BadRowError("unwritable value", found, _WRITABLE)
+        columns[name] = None
+        if _trouble(name):
             del columns[name]
     return fault
 
@@ -235,13 +232,13 @@ def kind_of(value: Any) -> str:
 
 def _kinds(records: list[_Line]) -> dict[str, tuple[str, int]]:
     """By column the kind of most rows (the earlier one of two that are as frequent), and its first line."""
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     lines: dict[tuple[str, str], int] = {}
     for line, columns, _ in records:
         for name, value in columns.items():
             if value is not None:
                 kind = kind_of(value)
-                counts.setdefault(name, Counter())[kind] += 1
+                counts[name][kind] += 1
                 lines.setdefault((name, kind), line)
     most = {name: max(found, key=found.__getitem__) for name, found in counts.items()}
     return {name: (kind, lines[name, kind]) for name, kind in most.items()}
@@ -263,16 +260,15 @@ def _malformed(found: str, allowed: str) -> NoReturn:
 def _split(columns: Columns) -> tuple[Text, Text]:
     """Prompt and completion of a row."""
     if columns.get("prompt") is not None or columns.get("completion") is not None:
-        missing = [name for name in ("prompt", "completion") if columns.get(name) is None]
-        if missing:
-            raise BadRowError(f"no {missing[0]}", f"no {missing[0]}", COLUMNS)
-        prompt, completion = columns["prompt"], columns["completion"]
+        prompt, completion = columns.get("prompt"), columns.get("completion")
+        if prompt is None or completion is None:
+            missing = "no prompt" if prompt is None else "no completion"
+            raise BadRowError(missing, missing, COLUMNS)
         if isinstance(prompt, str) and isinstance(completion, str):
             if not prompt.strip():
                 raise BadRowError("empty prompt", "empty prompt", "a prompt with text")
             return prompt, completion
-        prompt = _messages(prompt, "prompt")
-        completion = _messages(completion, "completion")
+        prompt, completion = _messages(prompt, "prompt"), _messages(completion, "completion")
         if len(completion) != 1 or completion[0]["role"] != "assistant":
             _malformed("completion", "one message of the assistant")
         return prompt, completion

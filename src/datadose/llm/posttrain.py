@@ -12,9 +12,9 @@ import contextlib
 import io
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -118,11 +118,19 @@ def posttrain(
     a loss or gradient that is not finite.
     """
     require_extra("train", "trl", "peft", "accelerate", "datasets")
-    check = _reward_verifier(config.stage, verifier)
+    if config.stage == "sft" and verifier is not None:
+        reject("verifier", verifier, "none for stage sft")
+    check = load_verifier(verifier, "for stage rl") if config.stage == "rl" else None
     rows = read_pool(data, "data")
     loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
     _check_rows(rows, loaded, config)
-    setting = _setting(loaded, rows, verifier, check, config)
+    setting = {
+        "model_digest": loaded.digest,
+        "rows_digest": content_digest([row.columns for row in rows]),
+        "verifier": verifier,
+        "verifier_digest": None if check is None else verifier_digest(check),
+        "config": {**asdict(config), "learning_rate": config.rate},
+    }
     prepare_folder("out", out)
     if (found := _earlier_result(out, setting)) is not None:
         return found
@@ -142,36 +150,11 @@ def posttrain(
         "weights": kind,
         "history": _history(trainer.state.log_history),
         "verifier_errors": dict(sorted(record.verifier_errors.items())),
-        "versions": {**versions(), **{n: metadata.version(n) for n in ("transformers", "trl", "peft")}},
+        "versions": versions("transformers", "trl", "peft"),
     }
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return result
-
-
-def _setting(
-    model: LanguageModel,
-    rows: Sequence[Row],
-    verifier: str | None,
-    check: Verifier | None,
-    config: PosttrainConfig,
-) -> dict[str, Any]:
-    """What a run depends on."""
-    return {
-        "model_digest": model.digest,
-        "rows_digest": content_digest([row.columns for row in rows]),
-        "verifier": verifier,
-        "verifier_digest": None if check is None else verifier_digest(check),
-        "config": {**asdict(config), "learning_rate": config.rate},
-    }
-
-
-def _reward_verifier(stage: Stage, name: str | None) -> Verifier | None:
-    if stage == "sft":
-        if name is not None:
-            reject("verifier", name, "none for stage sft")
-        return None
-    return load_verifier(name, "for stage rl")
 
 
 def _check_rows(rows: Sequence[Row], model: LanguageModel, config: PosttrainConfig) -> None:
@@ -216,7 +199,7 @@ class _Record:
     rows: Sequence[Row]
     check: Verifier | None
     progress: Report
-    verifier_errors: dict[str, int] = field(default_factory=dict)
+    verifier_errors: Counter[str] = field(default_factory=Counter)
 
     def step(self, step: int, logs: dict[str, Any]) -> None:
         """RunError at the first number that is not finite."""
@@ -235,7 +218,7 @@ class _Record:
             text = completion if isinstance(completion, str) else str(completion[0]["content"])
             passed, trouble = judge(self.check, text, {**row.columns, "answer": row.answer})
             if trouble is not None:
-                self.verifier_errors[trouble] = self.verifier_errors.get(trouble, 0) + 1
+                self.verifier_errors[trouble] += 1
             found.append(float(passed is True))
         return found
 
@@ -250,22 +233,16 @@ def _trainer(model: LanguageModel, out: Path, record: _Record) -> Any:
 
     config, rows = record.config, record.rows
     common = _arguments(config, out, cuda=model.device.type == "cuda")
-    lora = None
-    if config.lora_rank:
-        lora = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=2 * config.lora_rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-    else:
-        model.model.requires_grad_(True)
     shared: dict[str, Any] = {
         "model": model.model,
         "processing_class": model.tokenizer,
-        "peft_config": lora,
         "callbacks": [_callback(record)],
     }
+    if rank := config.lora_rank:
+        targets: dict[str, Any] = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+        shared["peft_config"] = LoraConfig(r=rank, lora_alpha=2 * rank, **targets)
+    else:
+        model.model.requires_grad_(True)
     if record.check is None:
         pairs = [{"prompt": row.prompt, "completion": row.completion} for row in rows]
         supervised = SFTConfig(**common, max_length=model.context_length, completion_only_loss=True)

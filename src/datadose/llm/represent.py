@@ -44,13 +44,7 @@ def _measure(path: Path, field: str, pool: Scores, allow_pickle_weights: bool) -
         model = pool.manifest["model"]
         config = ScoreConfig(dtype=pool.manifest["dtype"], sketch_size=pool.manifest["sketch"]["size"])
         note(f"{field}: measuring {path} with {model}, once, into {folder}")
+        pickles = allow_pickle_weights
         with step_progress() as progress:
-            score(
-                model,
-                path,
-                folder,
-                config=config,
-                allow_pickle_weights=allow_pickle_weights,
-                progress=progress,
-            )
+            score(model, path, folder, config=config, allow_pickle_weights=pickles, progress=progress)
     return read_scores(folder, field)

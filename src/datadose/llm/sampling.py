@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from scipy.stats import binomtest
 
@@ -76,7 +76,8 @@ def read_completions(path: Path, rows: Sequence[Row]) -> list[Texts]:
         else:
             reject("completions", f"{where}: no id and no prompt", "an id or a prompt of the pool")
         if not known:
-            _unknown(entry, where)
+            name = "id" if entry.get("id") is not None else "prompt"
+            reject("completions", f"{where}: {name} {entry[name]}", f"the {name} of a row of the pool")
         for id_ in named:
             if id_ in found:
                 reject("completions", f"{where}: row {id_} again", "one line for each row of the pool")
@@ -111,12 +112,10 @@ def verify(
 
     judged = verifier is not None and judges_labels(verifier, row.columns)
     verdicts = [passes for passes in map(verdict, samples) if passes is not None]
-    differs = None
-    if own is not None:
-        differs = own.strip() != row.completion_text.strip()
-        if differs and verifier is not None:
-            passes = verdict(own)
-            differs = None if passes is None else not passes
+    differs = None if own is None else own.strip() != row.completion_text.strip()
+    if own is not None and differs and verifier is not None:
+        passes = verdict(own)
+        differs = None if passes is None else not passes
     return {
         **pass_rate(sum(verdicts), len(verdicts), asked=bool(samples)),
         "label_passes": verdict(row.completion_text) if scored and judged else None,
@@ -149,8 +148,3 @@ def wilson(passed: int, total: int) -> tuple[float, float]:
 
 def _prompt_key(prompt: Text | Any) -> str:
     return json.dumps(prompt, sort_keys=True)
-
-
-def _unknown(entry: dict[str, Any], where: str) -> NoReturn:
-    name = "id" if entry.get("id") is not None else "prompt"
-    reject("completions", f"{where}: {name} {entry[name]}", f"the {name} of a row of the pool")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -104,7 +104,16 @@ def score(
         model = LanguageModel.load(model, dtype=config.dtype, allow_pickle_weights=allow_pickle_weights)
     prepare_folder("out", out)
     record = {
-        **_conditions(model, config),
+        "model": model.name,
+        "model_digest": model.digest,
+        "tokenizer_digest": model.tokenizer_digest,
+        "chat_template_digest": model.template_digest,
+        "dtype": model.dtype,
+        "device": model.device.type,
+        "batch_tokens": config.batch_tokens,
+        **config.sampling(),
+        "sketch": {"size": config.sketch_size, "seed": SKETCH_SEED},
+        "versions": versions("transformers", "tokenizers", "safetensors"),
         "pool": str(pool),
         "pool_digest": file_digest(pool),
         "completions": None if completions is None else str(completions),
@@ -126,23 +135,6 @@ def score(
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
     return found
-
-
-def _conditions(model: LanguageModel, config: ScoreConfig) -> dict[str, Any]:
-    """What is measured with, for the manifest."""
-    libraries = ("transformers", "tokenizers", "safetensors")
-    return {
-        "model": model.name,
-        "model_digest": model.digest,
-        "tokenizer_digest": model.tokenizer_digest,
-        "chat_template_digest": model.template_digest,
-        "dtype": model.dtype,
-        "device": model.device.type,
-        "batch_tokens": config.batch_tokens,
-        **config.sampling(),
-        "sketch": {"size": config.sketch_size, "seed": SKETCH_SEED},
-        "versions": {**versions(), **{name: metadata.version(name) for name in libraries}},
-    }
 
 
 def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
@@ -253,8 +245,10 @@ class _Run:
 
     def losses(self, tokens: dict[str, Encoded]) -> Losses:
         """NLL, mean hidden state and sketch of each row; notes those without a finite loss."""
-        pairs = zip(self.rows, self.issues, strict=True)
-        places = _places(row.key if issue is None else None for row, issue in pairs)
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, row in enumerate(self.rows):
+            if self.issues[place] is None:
+                places[row.key].append(place)
         keys = list(places)
         lengths = [tokens[key].length for key in keys]
         sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
@@ -348,15 +342,6 @@ class _Run:
                 self.progress(name, done, total)
 
         return report
-
-
-def _places(keys: Iterable[str | None]) -> dict[str, list[int]]:
-    """Where each key stands, without None, in order of first appearance."""
-    found: dict[str, list[int]] = {}
-    for place, key in enumerate(keys):
-        if key is not None:
-            found.setdefault(key, []).append(place)
-    return found
 
 
 def _targets(row: Row, tokens: Encoded | None) -> int | None:

@@ -156,10 +156,14 @@ def read_scores(folder: Path, field: str = "scores") -> Scores:
     missing = [name for name in FILES if not is_folder(folder) or not (folder / name).is_file()]
     if missing:
         reject(field, str(folder), f"a folder that `datadose score` has written ({missing[0]} is missing)")
-    manifest = _manifest(folder, field)
+    manifest = read_json(folder / "manifest.json")
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or {*files, "manifest.json"} != set(FILES):
+        allowed = "a manifest with the digests of the folder's files (run the same `datadose score` again)"
+        reject(field, str(folder / "manifest.json"), allowed)
     try:
         found = file_digests(folder)
-        changed = [name for name, digest in manifest["files"].items() if found[name] != digest]
+        changed = [name for name, digest in files.items() if found[name] != digest]
     except OSError as error:
         raise InputError(field, str(folder), f"files that can be read ({error.strerror or error})") from error
     if changed:
@@ -177,14 +181,3 @@ def read_scores(folder: Path, field: str = "scores") -> Scores:
     if absent:
         reject(field, f"{folder}: table without {absent[0]}", f"the columns {', '.join(TABLE)}")
     return Scores(table, arrays[0], arrays[1], manifest, folder)
-
-
-def _manifest(folder: Path, field: str) -> dict[str, Any]:
-    found = read_json(folder / "manifest.json")
-    manifest: dict[str, Any] = found if isinstance(found, dict) else {}
-    files = manifest.get("files")
-    wanted = set(FILES) - {"manifest.json"}
-    if not isinstance(files, dict) or set(files) != wanted:
-        allowed = "a manifest with the digests of the folder's files (run the same `datadose score` again)"
-        reject(field, str(folder / "manifest.json"), allowed)
-    return manifest

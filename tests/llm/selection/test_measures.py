@@ -12,7 +12,7 @@ from datadose.llm.selection.arrays import Usable
 from datadose.llm.selection.measures import (
     alignment_of_the_target,
     length_strata,
-    mean_gradient,
+    mean_row,
     measure,
     shares_within,
     sizes_and_cosines,
@@ -85,7 +85,7 @@ def test_signs_tell_what_a_step_does():
 def test_the_mean_counts_every_row_alike():
     """A long row weighs as much as a short one: sketches are sums over tokens, the mean is per row."""
     sketches = np.array([[2.0, 0], [0, 100.0]], dtype=np.float32)
-    assert np.allclose(mean_gradient(sketches, np.array([2.0, 100.0]), np.arange(2)), [0.5, 0.5])
+    assert np.allclose(mean_row(sketches, np.array([2.0, 100.0]), np.arange(2)), [0.5, 0.5])
 
 
 def test_a_row_without_gradient_is_neither_for_nor_against():

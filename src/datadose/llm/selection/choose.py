@@ -68,6 +68,10 @@ class Selection:
     rl_removed: NDArray[np.int8] = field(repr=False)
     """The same for the RL set."""
 
+    def filters_of(self, name: str) -> list[Filter]:
+        """The filters of one set, ``sft`` or ``rl``."""
+        return [one for one in self.filters if one["set"] == name]
+
 
 def select(
     pool: Scores,
@@ -152,10 +156,7 @@ def _select(pool: Usable, target: Usable, reference: Usable | None, config: Sele
         },
         planner=planner,
         diversity=diversity,
-        unchecked=[
-            *_unchecked(pool, target, kept, config, given=reference is not None),
-            *_few_aligned(sft_funnel),
-        ],
+        unchecked=_unchecked(pool, target, kept, config, sft_funnel, given=reference is not None),
         config=config,
         pool=pool.scores,
         target=target.scores,
@@ -177,11 +178,8 @@ def _require_one_model(pool: Scores, target: Scores, reference: Scores | None) -
         if scores is None:
             continue
         if scores.manifest.get("model_digest") != pool.manifest.get("model_digest"):
-            reject(
-                name,
-                scores.manifest.get("model"),
-                f"scores under {pool.manifest.get('model')}, as the pool's",
-            )
+            allowed = f"scores under {pool.manifest.get('model')}, as the pool's"
+            reject(name, scores.manifest.get("model"), allowed)
         for kind in ("sketches", "embeddings"):
             ours, theirs = getattr(pool, kind).shape[1], getattr(scores, kind).shape[1]
             if ours != theirs:
@@ -281,18 +279,8 @@ def _replay(
     return np.sort(stream(config.seed, "replay").choice(rows, count, replace=False))
 
 
-def _few_aligned(funnel: Funnel) -> list[str]:
-    left = next(f["left"] for f in funnel.filters if f["name"] == NOT_ALIGNED)
-    if left >= SMALLEST:
-        return []
-    return [
-        f"Whether the pool holds what the target asks for: only {left} rows are as aligned with the target "
-        "as its own rows are."
-    ]
-
-
 def _unchecked(
-    pool: Usable, target: Usable, reference: Usable, config: SelectionConfig, *, given: bool
+    pool: Usable, target: Usable, reference: Usable, config: SelectionConfig, sft: Funnel, *, given: bool
 ) -> list[str]:
     table, said = pool.scores.table, []
     label_passes, label_fails = flags(table, "label_passes")
@@ -305,24 +293,26 @@ def _unchecked(
     if not (total > 0).any():
         said.append("Solved rows: there are no pass rates (score with --samples and a verifier).")
     elif config.rl_size != 0:
-        solved, hopeless = samples_needed(config)
-        most = int(np.nanmax(total))
-        if most < solved:
-            said.append(
-                f"Surely solved prompts: with {most} samples even {most} passes leave the interval below "
-                f"{config.rl_solved:g}; {solved} samples would tell."
-            )
-        if most < hopeless:
-            said.append(
-                f"Surely hopeless prompts: with {most} samples even 0 passes leave the interval above "
-                f"{config.rl_hopeless:g}; {hopeless} samples would tell."
-            )
-    for name, count in (("target", len(target.rows)), ("reference", len(reference.rows))):
-        if count < FEW_ROWS:
-            said.append(
-                f"The {name} has {count} scored rows: its mean is noisy, and only a large shift can be told "
-                "from chance."
-            )
+        most, needed = int(np.nanmax(total)), samples_needed(config)
+        ends = (("solved", most, "below", config.rl_solved), ("hopeless", 0, "above", config.rl_hopeless))
+        said += [
+            f"Surely {name} prompts: with {most} samples even {passes} passes leave the interval {side} "
+            f"{limit:g}; {enough} samples would tell."
+            for (name, passes, side, limit), enough in zip(ends, needed, strict=True)
+            if most < enough
+        ]
+    said += [
+        f"The {name} has {len(used.rows)} scored rows: its mean is noisy, and only a large shift can be told "
+        "from chance."
+        for name, used in (("target", target), ("reference", reference))
+        if len(used.rows) < FEW_ROWS
+    ]
     if not given:
         said.append("What must be kept: no reference was given, a random sample of the pool stands for it.")
+    aligned = next(f["left"] for f in sft.filters if f["name"] == NOT_ALIGNED)
+    if aligned < SMALLEST:
+        said.append(
+            f"Whether the pool holds what the target asks for: only {aligned} rows are as aligned with the "
+            "target as its own rows are."
+        )
     return said

@@ -80,19 +80,14 @@ def shares_within(values: Array, stratum: NDArray[np.int64], among: Mask) -> Arr
     return shares
 
 
-def mean_gradient(sketches: Floats, tokens: Array, rows: Indices) -> Array:
-    """g of a set: the mean over its ``rows`` of sketch / tokens, (D,)."""
-    total = np.zeros(sketches.shape[1])
-    for where, block in blocks(sketches, rows):
-        total += (block / tokens[rows[where], None]).sum(axis=0)
-    return np.asarray(total / len(rows))
+def mean_row(array: Floats, scale: Array, rows: Indices) -> Array:
+    """The mean of the ``rows`` of ``array``, each divided by its ``scale``.
 
-
-def mean_row(array: Floats, rows: Indices) -> Array:
-    """The mean of the ``rows`` of ``array``."""
+    g of a set is that of its sketches and tokens, (D,).
+    """
     total = np.zeros(array.shape[1])
-    for _, block in blocks(array, rows):
-        total += block.sum(axis=0)
+    for where, block in blocks(array, rows):
+        total += (block / scale[rows[where], None]).sum(axis=0)
     return np.asarray(total / len(rows))
 
 
@@ -136,30 +131,26 @@ def alignment_of_the_target(
     return found
 
 
-def measure(
-    pool: Usable,
-    target: Usable,
-    reference: Usable,
-    config: SelectionConfig,
-) -> Measures:
+def measure(pool: Usable, target: Usable, reference: Usable, config: SelectionConfig) -> Measures:
     """All measures of the pool's rows against the target's and the reference's."""
     rows, tokens, target_tokens = pool.rows, pool.numbers("tokens"), target.numbers("tokens")
     among = np.zeros(len(tokens), dtype=bool)
     among[rows] = True
     stratum, edges = length_strata(tokens, among)
-    towards = mean_gradient(target.scores.sketches, target_tokens, target.rows)
-    keep = mean_gradient(reference.scores.sketches, reference.numbers("tokens"), reference.rows)
+    towards = mean_row(target.scores.sketches, target_tokens, target.rows)
+    keep = mean_row(reference.scores.sketches, reference.numbers("tokens"), reference.rows)
     norms, cosines = sizes_and_cosines(pool.scores.sketches, rows, np.stack([towards, keep], axis=1))
     target_tokens = target_tokens[target.rows]
     if config.representation == "sketch":
         alignment = cosines[:, 0]
         own = alignment_of_the_target(target.scores.sketches, target.rows, target_tokens, towards)
     else:
-        centre = mean_row(reference.scores.embeddings, reference.rows)
-        towards = mean_row(target.scores.embeddings, target.rows) - centre
+        kept, wanted = reference.scores.embeddings, target.scores.embeddings
+        centre = mean_row(kept, np.ones(len(kept)), reference.rows)
+        towards = mean_row(wanted, np.ones(len(wanted)), target.rows) - centre
         alignment = sizes_and_cosines(pool.scores.embeddings, rows, towards[:, None], centre)[1][:, 0]
         ones = np.ones(len(target.rows))
-        own = alignment_of_the_target(target.scores.embeddings, target.rows, ones, towards, centre)
+        own = alignment_of_the_target(wanted, target.rows, ones, towards, centre)
     spread = np.full((3, len(tokens)), np.nan)
     spread[0, rows] = pool.numbers("nll")[rows] if config.hardness == "nll" else norms / tokens[rows]
     spread[1, rows], spread[2, rows] = alignment, cosines[:, 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +18,10 @@ from datadose.llm.selection.choose import Selection
 
 POOL, SFT, RL, TARGET = "#b4bac1", LOOKS[1].color, LOOKS[0].color, LOOKS[2].color
 _BINS = 40
+_DASHED: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (2, 2))}
+
+Set: TypeAlias = tuple[Array, str, str]
+"""Values of some rows, their colour and their name."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,9 @@ def _hardness(selection: Selection, eligible: Indices) -> Picture:
     longest = np.quantile(tokens[eligible], 0.995)
     width = max(1, int(np.ceil(longest / _BINS)))
     edges = np.arange(0, longest + 2 * width, width) - 0.5
-    sets = [(tokens[eligible], POOL, "pool"), (tokens[selection.sft], SFT, "SFT set")]
-    if len(selection.rl):
-        sets.append((tokens[selection.rl], RL, "RL set"))
     with new_grid(1, 2, width=10.5, height=3.7) as (figure, axes):
         _draw_strata(axes[0][0], selection, eligible, int(tokens[eligible].max()))
-        _histograms(axes[0][1], edges, sets)
+        _histograms(axes[0][1], edges, _sets(tokens, selection, eligible))
         axes[0][1].set(xlabel="completion tokens", title="Length")
         return Picture(
             "Hard for its length, not long",
@@ -57,6 +58,12 @@ def _hardness(selection: Selection, eligible: Indices) -> Picture:
             "the harder rows of every length, without the extreme tail.",
             _inline(figure),
         )
+
+
+def _sets(values: Array, selection: Selection, eligible: Indices) -> list[Set]:
+    """The values of pool, SFT set and RL set, if there is one."""
+    sets = ((eligible, POOL, "pool"), (selection.sft, SFT, "SFT set"), (selection.rl, RL, "RL set"))
+    return [(values[rows], color, name) for rows, color, name in sets if len(rows)]
 
 
 def _draw_strata(axis: Axes, selection: Selection, eligible: Indices, longest: int) -> None:
@@ -92,12 +99,12 @@ def _directions(selection: Selection, eligible: Indices) -> Picture:
     with new_grid(1, 2, width=10.5, height=3.5) as (figure, axes):
         panels = (("target", measures.alignment), ("reference", measures.interference))
         for axis, title, (other, values) in zip(axes[0], titles, panels, strict=True):
-            sets = [(values[eligible], POOL, "pool"), (values[selection.sft], SFT, "SFT set")]
+            sets = _sets(values, selection, eligible)[:2]
             if other == "target":
                 sets.append((measures.target_alignment, TARGET, "target's own rows"))
             everything = np.concatenate([value for value, _, _ in sets])
             _histograms(axis, np.linspace(everything.min() - 1e-9, everything.max() + 1e-9, _BINS), sets)
-            axis.axvline(0, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
+            axis.axvline(0, **_DASHED)
             axis.set(title=title, xlabel=f"cosine with the {other}'s mean")
         return Picture(
             "Towards the target, not against what must be kept",
@@ -116,13 +123,12 @@ def _pass_rates(selection: Selection, eligible: Indices) -> Picture:
     edges = (np.arange(bins + 2) - 0.5) / bins
     with new_grid(1, 1, width=10.5, height=3.3) as (figure, axes):
         axis = axes[0][0]
-        sets = [(rate[eligible], POOL, "pool"), (rate[selection.sft], SFT, "SFT set")]
-        sets += [(rate[selection.rl], RL, "RL set")] if len(selection.rl) else []
-        _histograms(axis, edges, [(v[np.isfinite(v)], c, n) for v, c, n in sets], share=False)
+        sets = [(v[np.isfinite(v)], c, n) for v, c, n in _sets(rate, selection, eligible)]
+        _histograms(axis, edges, sets, share=False)
         above = axis.get_xaxis_transform()
         limits = ((config.rl_hopeless, "hopeless", "right"), (config.rl_solved, "solved", "left"))
         for edge, name, side in limits:
-            axis.axvline(edge, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
+            axis.axvline(edge, **_DASHED)
             axis.text(edge, 1.0, f" {name} ", transform=above, ha=side, va="bottom", color=GREY)
         axis.set(xlabel=f"pass rate of {samples} samples", xlim=edges[[0, -1]])
         return Picture(
@@ -152,7 +158,7 @@ def _draw_spectrum(axis: Axes, geometry: dict[str, Any]) -> None:
     values, shifted = np.array(geometry["eigenvalues"]), geometry["shifted_directions"]
     place = np.arange(1, len(values) + 1)
     axis.axhline(1, color=GREY, linewidth=0.8)
-    axis.axhline(geometry["threshold"], color=GREY, linewidth=1, linestyle=(0, (2, 2)), label="chance, 95%")
+    axis.axhline(geometry["threshold"], **_DASHED, label="chance, 95%")
     for part, color, size, label in (
         (slice(shifted), TARGET, 5, "shifted"),
         (slice(shifted, None), POOL, 3.5, "not told from chance"),
@@ -166,7 +172,7 @@ def _draw_spectrum(axis: Axes, geometry: dict[str, Any]) -> None:
 def _draw_curve(axis: Axes, curve: list[tuple[int, float]], size: int) -> None:
     prompts, errors = np.array(curve, dtype=float).T
     axis.plot(prompts, errors, color=SFT)
-    axis.axvline(size, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
+    axis.axvline(size, **_DASHED)
     axis.set_xscale("symlog")
     axis.set(yscale="log", xlabel="SFT rows", ylabel="predicted error / d", xlim=(0, None))
     # The peak, where rows equal directions, would hide the rest.
@@ -174,16 +180,12 @@ def _draw_curve(axis: Axes, curve: list[tuple[int, float]], size: int) -> None:
     axis.set_title(f"The planner's dose: {size} rows")
 
 
-def _histograms(axis: Axes, edges: Floats, sets: list[tuple[Array, str, str]], *, share: bool = True) -> None:
+def _histograms(axis: Axes, edges: Floats, sets: list[Set], *, share: bool = True) -> None:
     """The first set filled, the others as steps; as shares of each set, or as counts."""
     for place, (values, color, name) in enumerate(sets):
-        counts = np.histogram(values, edges)[0].astype(float)
-        if share:
-            counts /= max(1, len(values))
-        if place == 0:
-            axis.stairs(counts, edges, fill=True, color=color, label=name)
-        else:
-            axis.stairs(counts, edges, color=color, linewidth=1.8, label=name)
+        counts = np.histogram(values, edges)[0] / (max(1, len(values)) if share else 1)
+        look: dict[str, Any] = {"linewidth": 1.8} if place else {"fill": True}
+        axis.stairs(counts, edges, color=color, label=name, **look)
     axis.set_ylabel("share of rows" if share else "rows")
     axis.legend()
 

@@ -45,8 +45,7 @@ def _funnels(selection: Selection) -> list[dict[str, Any]]:
     for name, title in (("sft", "SFT set"), ("rl", "RL set")):
         rows = [
             {**f, "width": 100 * f["left"] / total, "cut": 100 * f["removed"] / total}
-            for f in selection.filters
-            if f["set"] == name
+            for f in selection.filters_of(name)
         ]
         if rows:
             drawn = selection.sizes[name]
@@ -63,8 +62,7 @@ def _examples(selection: Selection, pool: Scores, reference: Scores | None) -> l
     if len(selection.rl):
         groups.append(("In the RL set", pool, selection.rl, _EXAMPLES))
     for name, removed_by in (("sft", selection.sft_removed), ("rl", selection.rl_removed)):
-        mine = [f for f in selection.filters if f["set"] == name]
-        for place, f in enumerate(mine):
+        for place, f in enumerate(selection.filters_of(name)):
             rows = np.flatnonzero(removed_by == place)
             repeated = name == "rl" and f["name"] in ("unscored", "duplicate question", "in the SFT set")
             if len(rows) and not repeated:
@@ -72,10 +70,8 @@ def _examples(selection: Selection, pool: Scores, reference: Scores | None) -> l
     found = []
     for title, scores, rows, count in groups:
         some = np.sort(rng.choice(rows, min(count, len(rows)), replace=False))
-        shown = [
-            _shown(row, selection, index, scores is pool)
-            for row, index in zip(scores.lines(some), some, strict=True)
-        ]
+        lines = zip(scores.lines(some), some, strict=True)
+        shown = [_shown(row, selection, index, scores is pool) for row, index in lines]
         found.append({"title": title, "rows": shown, "count": len(rows)})
     return found
 
@@ -130,8 +126,7 @@ def describe(selection: Selection) -> str:
         )
     width = max(len(f["name"]) for f in selection.filters)
     for name in ("sft", "rl"):
-        rows = [f for f in selection.filters if f["set"] == name]
-        if rows:
+        if rows := selection.filters_of(name):
             lines += ["", f"{name.upper() + ' filter':<{width}}  {'removed':>8}  {'left':>8}  why"]
             lines += [f"{f['name']:<{width}}  {f['removed']:>8}  {f['left']:>8}  {f['why']}" for f in rows]
     lines += ["", *_histograms(selection)]

@@ -57,13 +57,8 @@ def plan_size(
         "smallest": floor,
     }
     if geometry.shifted == 0:
-        record |= {
-            "prompts": None,
-            "size": floor,
-            "clipped": True,
-            "reason": "no shifted direction was found",
-        }
-        return floor, record
+        found_none = {"prompts": None, "size": floor, "clipped": True}
+        return floor, {**record, **found_none, "reason": "no shifted direction was found"}
     delta = np.zeros(len(geometry.eigenvalues))
     delta[: geometry.shifted] = geometry.eigenvalues[: geometry.shifted] - geometry.threshold
     r = interference(candidates, geometry)

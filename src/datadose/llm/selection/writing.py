@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -149,22 +150,15 @@ def _write_set(path: Path, parts: list[_Part]) -> None:
     for part, rows in zip(parts, first, strict=True):
         for row in part.records(rows):
             _note_kinds(row, columns, path.name)
-    rest = [np.setdiff1d(part.rows, rows) for part, rows in zip(parts, first, strict=True)]
-    lines = [part.lines(rows, columns) for part, rows in zip(parts, rest, strict=True)]
+    spread = []
     with atomic_file(path) as handle:
-        for part, rows in zip(parts, first, strict=True):
+        for place, (part, rows) in enumerate(zip(parts, first, strict=True)):
             handle.writelines(part.lines(rows, columns))
-        if len(parts) == 1:
-            handle.writelines(lines[0])
-        else:
-            spread = [_spread(some, place, len(rest[place])) for place, some in enumerate(lines)]
-            handle.writelines(line for _, _, line in heapq.merge(*spread))
-
-
-def _spread(lines: Iterable[bytes], place: int, count: int) -> Iterator[tuple[float, int, bytes]]:
-    """(position in (0, 1), place of the part, line): what merging the parts goes by."""
-    for number, line in enumerate(lines):
-        yield (number + 0.5) / count, place, line
+            rest = np.setdiff1d(part.rows, rows)
+            # By position in (0, 1), then by part.
+            positions = ((number + 0.5) / len(rest) for number in range(len(rest)))
+            spread.append(zip(positions, repeat(place), part.lines(rest, columns), strict=False))
+        handle.writelines(line for _, _, line in heapq.merge(*spread))
 
 
 def _shape(row: Columns) -> tuple[Any, ...]:
