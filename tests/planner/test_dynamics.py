@@ -22,7 +22,6 @@ from datadose.planner.dynamics import (
     sample_edge,
     start_curvature,
 )
-from datadose.planner.error_model import rotated_columns
 from datadose.prompts import draw_moments
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
@@ -170,7 +169,7 @@ def test_dense_is_spectral() -> None:
     basis = random_basis(D)
     rotated = turned(where, basis)
     columns = sft_columns(where, 40)
-    columns_in = [rotated_columns(c, basis.T) for c in columns]
+    columns_in = [c.rotated(basis.T) for c in columns]
     states = [after_sft(where, columns, 50), after_sft(rotated, columns_in, 50)]
     for measure in (
         Ground.error,

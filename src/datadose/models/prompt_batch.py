@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from datadose.covariance import right_multiply, square_root
+from datadose.covariance import product, square_root
 from datadose.errors import reject
 from datadose.prompts import Seed, check_request, draw_wishart, random_stream
 from datadose.shapes import Float, Int, Operator
@@ -136,7 +136,7 @@ class PromptBatch:
             return cls(stacked, length, covariances=covariances)
         root = square_root(covariance)
         shape = (prompts, length, d)
-        X = [right_multiply(random_stream(seed, "inputs").standard_normal(shape), root) for seed in seeds]
+        X = [product(random_stream(seed, "inputs").standard_normal(shape), root) for seed in seeds]
         return cls(stacked, length, inputs=torch.stack([torch.from_numpy(x).to(dtype) for x in X]))
 
     @classmethod

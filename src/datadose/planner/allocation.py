@@ -19,11 +19,8 @@ from datadose.covariance import (
     RELATIVE_ZERO,
     Array,
     diagonal,
-    is_spectrum,
-    null_basis,
     product,
-    range_basis,
-    range_projector,
+    spectral_basis,
     transpose,
 )
 from datadose.errors import reject, require_number
@@ -317,15 +314,13 @@ def allocation_basis(shift: Shift) -> tuple[Array | None, Array, Array, NDArray[
 
     What A mixes between the two is left out; the paper's allocation mixes nothing.
     """
-    if is_spectrum(shift.delta):
-        inside = range_projector(shift.delta) > 0
-        return None, shift.data, np.where(inside, 0.0, shift.data), inside
-    parts = [range_basis(shift.delta), null_basis(shift.delta)]
-    values, vectors = [], []
-    for part in parts:
-        found = np.linalg.eigh(part.T @ shift.data @ part)
-        values.append(np.clip(found[0], 0, None))
-        vectors.append(part @ found[1])
-    spectrum, inside = np.concatenate(values), np.arange(shift.dimension) < parts[0].shape[1]
-    spectrum[spectrum < RELATIVE_ZERO * spectrum.max()] = 0.0
-    return np.hstack(vectors), spectrum, np.where(inside, 0.0, spectrum), inside
+    values, basis = spectral_basis(shift.delta)
+    inside, spectrum = values > 0, shift.data
+    if basis is not None:
+        parts = basis[:, inside], basis[:, ~inside]
+        found = [np.linalg.eigh(part.T @ shift.data @ part) for part in parts]
+        spectrum = np.clip(np.concatenate([own for own, _ in found]), 0, None)
+        spectrum[spectrum < RELATIVE_ZERO * spectrum.max()] = 0.0
+        basis = np.hstack([part @ turn for part, (_, turn) in zip(parts, found, strict=True)])
+        inside = np.arange(shift.dimension) < inside.sum()
+    return basis, spectrum, np.where(inside, 0.0, spectrum), inside

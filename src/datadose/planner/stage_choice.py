@@ -23,7 +23,7 @@ from datadose.planner.dynamics import (
     after_sft,
     sample_edge,
 )
-from datadose.planner.error_model import ErrorModel, rotated_columns
+from datadose.planner.error_model import ErrorModel
 from datadose.shift import Shift
 from datadose.theory.equivalent import Columns
 
@@ -162,7 +162,7 @@ def stage_problem(
     if basis is not None:
         model = model.rotated(basis, target)
         judged = transpose(basis) @ judged
-        columns = [rotated_columns(c, basis) for c in columns]
+        columns = [c.rotated(basis) for c in columns]
     return Ground(model, judged, training), list(columns)
 
 

@@ -10,14 +10,14 @@ F_a, F_a F_a^T = C_a, whose small columns keep their digits (:class:`Modes`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.covariance import RELATIVE_ZERO, dense, is_spectrum
+from datadose.covariance import RELATIVE_ZERO, dense, is_spectrum, rotated
 from datadose.shapes import Array, Float, Int, Operator
 from datadose.theory.peaks import rank_of
 
@@ -158,40 +158,38 @@ class Columns:
 
     def scaled(self, unit: float) -> Columns:
         """The same columns with covariances in the given unit: A_c / unit, C_c / unit^2."""
-        pair, modes = self.pair, self.modes
-        if pair is not None:
-            pair = replace(pair, second_moment=pair.second_moment / unit**2)
-        if modes is not None:
-            modes = replace(
-                modes,
-                second_moment=modes.second_moment / unit**2,
-                cross=modes.cross / unit,
-                echo=modes.echo / unit**2,
-            )
-        return replace(
-            self,
-            second_moment=self.second_moment / unit**2,
-            cross=self.cross / unit,
-            pair=pair,
-            modes=modes,
+        modes = self.modes and Modes(
+            self.modes.vectors,
+            self.modes.second_moment / unit**2,
+            self.modes.cross / unit,
+            self.modes.echo / unit**2,
         )
+        return self.changed(lambda C: C / unit**2, lambda A: A / unit, modes)
 
     def dense(self) -> Columns:
         """The same columns as matrices."""
         if not is_spectrum(self.cross):
             return self
-        inside, pair = self.span > 0, self.pair
-        modes = Modes(
-            np.eye(len(self.cross))[:, inside],
-            self.second_moment[inside],
-            self.cross[inside],
-            np.zeros(inside.sum()) if pair is None else pair.second_moment[inside],
-        )
-        if pair is not None:
-            pair = replace(pair, second_moment=dense(pair.second_moment))
-        return replace(
-            self, second_moment=dense(self.second_moment), cross=dense(self.cross), pair=pair, modes=modes
-        )
+        inside, vectors = self.span > 0, np.eye(len(self.cross))
+        echo = np.zeros_like(self.cross) if self.pair is None else self.pair.second_moment
+        modes = Modes(vectors[:, inside], self.second_moment[inside], self.cross[inside], echo[inside])
+        return self.changed(dense, dense, modes)
+
+    def rotated(self, basis: Float[Array, "d d"]) -> Columns:
+        """The same columns in the orthonormal ``basis``."""
+
+        def turned(M: Array) -> Array:
+            return rotated(M, basis)
+
+        return self.changed(turned, turned, None)
+
+    def changed(
+        self, moment: Callable[[Array], Array], cross: Callable[[Array], Array], modes: Modes | None
+    ) -> Columns:
+        """The columns with ``moment`` of C_c and C_h, ``cross`` of A_c, and ``modes``."""
+        pair = self.pair and replace(self.pair, second_moment=moment(self.pair.second_moment))
+        C, A = moment(self.second_moment), cross(self.cross)
+        return replace(self, second_moment=C, cross=A, pair=pair, modes=modes)
 
 
 def unit_of(columns: Sequence[Columns]) -> float:

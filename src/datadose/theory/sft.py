@@ -16,7 +16,6 @@ from scipy.linalg import solve_triangular
 from datadose.covariance import (
     dense,
     frobenius_squared,
-    left_multiply,
     plus,
     product,
     range_basis,
@@ -107,7 +106,7 @@ def first_order_minimiser(moments: Moments, data: Operator, eta: float, V0: Oper
     if moments.phi.shape[1] == 0:
         return V0
     basis = range_basis(data)
-    M = left_multiply(data, moments.weights)
+    M = product(data, moments.weights)
     # M has full rank on range(A), so its pseudo-inverse is a triangular solve after one QR.
     reduced = basis.T @ M
     wide = reduced.shape[1] > reduced.shape[0]
