@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from datadose.printing import printable, say
 
-EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 AGAIN = "run the same command again"
 """What to do after an interrupt or a full disk, where nothing is kept."""
 Run: TypeAlias = Callable[[argparse.Namespace, str], None]
@@ -134,17 +134,18 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, allow_nan=False))
 
 
-def show_number(value: float | None) -> str:
-    """Five digits; a dash for None."""
-    return "-" if value is None else f"{value:.5g}"
+def _shown(cell: object) -> str:
+    """Five digits of a number that is not whole; a dash for None."""
+    return "-" if cell is None else f"{cell:.5g}" if isinstance(cell, float) else str(cell)
 
 
-def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+def print_table(title: str, header: list[str], cells: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout, numbers to the right; on a narrow terminal each row is a block of lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[_shown(cell) for cell in row] for row in cells]
     console = Console(width=None if sys.stdout.isatty() else 120)
     if console.width < _NARROW * len(header):
         say(_blocks(title, header, rows, console.width))

@@ -5,17 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from datadose.cli.common import (
-    AGAIN,
-    JSON,
-    command,
-    cores,
-    integer,
-    option,
-    print_json,
-    print_table,
-    show_number,
-)
+from datadose.cli.common import AGAIN, JSON, command, cores, integer, option, print_json, print_table
 from datadose.printing import note
 from datadose.studies.index import GROUPS, NAMES
 
@@ -71,9 +61,9 @@ def claims(arguments: argparse.Namespace, _: str) -> None:
         print_json(found)
         return
     header = ["id", "statement", "value", "threshold", "verdict"]
-    numeric = ("value", "threshold")
-    rows = [[show_number(c[name]) if name in numeric else c[name] for name in header] for c in found]
-    print_table(f"{len(found)} claims in {path}", header, rows)
+    print_table(
+        f"{len(found)} claims in {path}", header, [[claim[name] for name in header] for claim in found]
+    )
 
 
 @command(
@@ -104,7 +94,7 @@ def train(arguments: argparse.Namespace, _: str) -> None:
     for report in result["stages"]:
         for i, k in enumerate(report["thinking_steps"]):
             means = [report[f"{test}_mean"] for test in ("target", "pretraining")]
-            shown = [show_number(None if mean is None else mean[i]) for mean in means]
-            rows.append([report["stage"], str(k), *shown, str(len(report["diverged"]))])
+            errors = [None if mean is None else mean[i] for mean in means]
+            rows.append([report["stage"], k, *errors, len(report["diverged"])])
     header = ["stage", "thinking steps", "error on target", "error on pretraining", "diverged"]
     print_table(f"error / d, mean of {len(result['seeds'])} runs; {out / 'result.json'}", header, rows)

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import (
-    EXIT_INTERRUPTED,
-    JSON,
-    command,
-    integer,
-    number,
-    option,
-    print_json,
-    print_table,
-    show_number,
-)
+from datadose.cli.common import JSON, command, integer, number, option, print_json, print_table
 from datadose.printing import say
 
 
@@ -71,11 +62,11 @@ def predict(arguments: argparse.Namespace, _: str) -> None:
     if arguments.json:
         print_json(rows)
         return
-    names = ("predicted", "simulated_mean", "simulated_sem")
+    names = ("prompts", "predicted", "simulated_mean", "simulated_sem")
     print_table(
         f"post-test error / d, {form} form, n = {length}",
         ["prompts", "predicted", "simulated", "s.e."],
-        [[str(row["prompts"]), *(show_number(row[name]) for name in names)] for row in rows],
+        [[row[name] for name in names] for row in rows],
     )
 
 
@@ -96,8 +87,7 @@ def plan(arguments: argparse.Namespace, _: str) -> None:
         if arguments.plot.suffix != ".png":
             reject("plot", str(arguments.plot), "a file name that ends in .png")
         prepare_folder("plot", arguments.plot.parent)
-    found = plan_file(arguments.shift)
-    document = found.to_json()
+    document = plan_file(arguments.shift).to_json()
     if arguments.plot is not None:
         from datadose.drawing.plan import draw_plan
         from datadose.drawing.style import save
@@ -116,49 +106,42 @@ def _print_plan(document: dict[str, Any]) -> None:
 
     say(f"recommendation: {document['recommendation']}")
     near = document["near_optimal"]
-    rows = [
-        ["no prompts", "0", show_number(document["error_before"])],
-        ["the best number", str(document["prompts"]), show_number(document["predicted_error"])],
+    rows: list[list[object]] = [
+        ["no prompts", 0, document["error_before"]],
+        ["the best number", document["prompts"], document["predicted_error"]],
     ]
     if near is not None:
         rows.append(["within 5 percent of it", f"{near[0]} to {near[1]}", ""])
-    for name in ("best_below_peak", "best_above_peak"):
-        if document.get(name):
-            side = document[name]
-            rows.append([name.replace("_", " "), str(side["prompts"]), show_number(side["predicted"])])
-    rows.append(["all that is allowed", "", show_number(document["error_at_max_prompts"])])
+    sides = {side: document.get(side.replace(" ", "_")) for side in ("best below peak", "best above peak")}
+    rows += [[side, best["prompts"], best["predicted"]] for side, best in sides.items() if best]
+    rows.append(["all that is allowed", "", document["error_at_max_prompts"]])
     better = document.get("better_allocation")
     if better and better["gain"] > WORTHWHILE:
-        rows.append(
-            ["the planner's allocation", str(better["prompts"]), show_number(better["predicted_error"])]
-        )
+        rows.append(["the planner's allocation", better["prompts"], better["predicted_error"]])
     print_table("SFT: predicted post-test error / d", ["choice", "prompts", "error"], rows)
     _print_cautions(document)
     if "sources" in document:
-        header = ["source", "size", "take", "worth of one more", "worth at all", "noisy per clean"]
-        names = ("marginal_value", "marginal_value_at_all", "noisy_per_clean")
-        rows = [
-            [s["name"], str(s["size"]), str(s["prompts"]), *(show_number(s[name]) for name in names)]
-            for s in document["sources"]
-        ]
-        print_table("sources", header, rows)
+        columns = {
+            "source": "name",
+            "size": "size",
+            "take": "prompts",
+            "worth of one more": "marginal_value",
+            "worth at all": "marginal_value_at_all",
+            "noisy per clean": "noisy_per_clean",
+        }
+        rows = [[source[name] for name in columns.values()] for source in document["sources"]]
+        print_table("sources", list(columns), rows)
     if "stages" in document:
+        outlooks = document["stages"]["outlooks"]
         header = ["stage", "demonstrations", "RL prompts", "error", "pass rate"]
-        rows = [
-            [
-                o["stage"],
-                str(o["demonstrations"]),
-                str(o["outcome_prompts"]),
-                show_number(o["error"]),
-                "-" if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]),
-            ]
-            for o in document["stages"]["outlooks"]
-        ]
+        names = ("stage", "demonstrations", "outcome_prompts", "error")
+        rates = [None if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]) for o in outlooks]
+        rows = [[*(o[name] for name in names), rate] for o, rate in zip(outlooks, rates, strict=True)]
         print_table(f"stages (regime: {document['regime']}; by gradient descent)", header, rows)
         notes: dict[str, list[str]] = {}
-        for o in document["stages"]["outlooks"]:
-            if o["note"] is not None:
-                notes.setdefault(o["note"], []).append(o["stage"])
+        for outlook in outlooks:
+            if outlook["note"] is not None:
+                notes.setdefault(outlook["note"], []).append(outlook["stage"])
         for note, stages in notes.items():
             print(f"note on {', '.join(stages)}: {note}")
 
@@ -187,4 +170,4 @@ def explore(arguments: argparse.Namespace, _: str) -> None:
     from datadose.explore import serve
 
     serve(arguments.port)
-    raise SystemExit(EXIT_INTERRUPTED)
+    raise SystemExit(128 + signal.SIGINT)
