@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from datadose.drawing.curves import draw_curve
 from datadose.drawing.hover import Cells, record_cells
-from datadose.drawing.style import LOOKS, Look, caption, draw_simulation, new_figure, new_grid
+from datadose.drawing.style import LOOKS, Look, caption, draw_theory, new_figure, new_grid
 from datadose.studies.figure4.experiment import Figure4
 from datadose.studies.figure4.map import Figure4Map
 
@@ -64,8 +65,8 @@ def draw_figure4(table: pd.DataFrame, config: Figure4) -> Figure:
         def draw(axis: Axes, rows: pd.DataFrame, moved: str) -> None:
             _draw_base(axis, moved, base, config)
             main, control = _curve_names(moved, config)
-            draw_curve(axis, rows[rows["variant"] != "main"], moved, _CONTROL, 0.93, control)
-            draw_curve(axis, rows[rows["variant"] == "main"], moved, _MAIN, 0.98, main)
+            draw_runs(axis, rows[rows["variant"] != "main"], moved, _CONTROL, 0.93, control)
+            draw_runs(axis, rows[rows["variant"] == "main"], moved, _MAIN, 0.98, main)
 
         draw_panels(table, axes, draw)
         for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
@@ -91,17 +92,12 @@ def draw_panels(table: pd.DataFrame, axes: Any, draw: Callable[[Axes, pd.DataFra
         axis.set_xlabel(COLUMN_NAMES[moved])
 
 
-def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float, name: str) -> None:
+def draw_runs(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float, name: str) -> None:
     """Mean and standard error over the runs that did not diverge; crosses at the top where some did.
 
     ``name`` is what the hover record calls the curve.
     """
-    kept = rows[rows["diverged"] == 0]
-    if len(kept):
-        mean = kept.groupby(x)["error"].mean()
-        line: dict[str, Any] = {"color": look.color, "linestyle": look.dash, "label": f"_{name}"}
-        axis.plot(mean.index.to_numpy(dtype=float), mean.to_numpy(), **line)
-        draw_simulation(axis, kept, x, look, f"_{name}")
+    draw_curve(axis, rows[rows["diverged"] == 0], x, "error", look, f"_{name}", linewidth=1.7)
     for place, number in rows.groupby(x)["diverged"].sum().items():
         if number:
             axis.annotate(
@@ -117,16 +113,17 @@ def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float
 
 def _draw_base(axis: Axes, moved: str, base: pd.Series, config: Figure4) -> None:
     """The untouched model: at each n where n is tied, else at the n of the curve (dashed: of the control)."""
-    style: dict[str, Any] = {"color": _BASE.color, "linewidth": 1.2, "zorder": 1, "label": "_untouched model"}
+    style: dict[str, Any] = {"linewidth": 1.2, "zorder": 1}
     here = float(base.loc[config.base_length])
     if moved == "length":
         tied = base.loc[list(config.lengths)]
-        axis.plot(tied.index.to_numpy(dtype=float), tied.to_numpy(), **style)
-        axis.axhline(here, linestyle=_CONTROL.dash, **style)
+        draw_theory(axis, tied.index.to_numpy(dtype=float), tied, _BASE, "_untouched model", **style)
+        axis.axhline(here, color=_BASE.color, linestyle=_CONTROL.dash, **style)
         return
-    axis.axhline(here, **style)
+    axis.axhline(here, color=_BASE.color, **style)
     if moved == "steps":
-        axis.axhline(float(base.loc[config.short_length]), linestyle=_CONTROL.dash, **style)
+        short = float(base.loc[config.short_length])
+        axis.axhline(short, color=_BASE.color, linestyle=_CONTROL.dash, **style)
 
 
 def _curve_names(moved: str, config: Figure4) -> tuple[str, str]:

@@ -10,8 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
-from datadose.studies.figure4.figure import COLUMN_NAMES, ROW_NAMES, draw_curve, draw_panels
+from datadose.drawing.style import (
+    GREY,
+    LOOKS,
+    Look,
+    caption,
+    draw_points,
+    draw_theory,
+    name_ticks,
+    new_grid,
+)
+from datadose.studies.figure4.figure import COLUMN_NAMES, ROW_NAMES, draw_panels, draw_runs
 from datadose.studies.gpt.data import GptData
 from datadose.studies.gpt.figure3 import Figure3
 
@@ -35,8 +44,8 @@ def draw_figure3(table: pd.DataFrame, config: Figure3) -> Figure:
                 dashed, solid = Look(look.color, (0, (4, 2)), "x"), Look(look.color, "-", look.marker)
                 name = f"pretrained {int(T):,} steps"
                 control = f"{name}, {_CONTROLS.get(moved, 'control')}"
-                draw_curve(axis, own[own["variant"] != "main"], moved, dashed, 0.93, control)
-                draw_curve(axis, own[own["variant"] == "main"], moved, solid, 0.98, name)
+                draw_runs(axis, own[own["variant"] != "main"], moved, dashed, 0.93, control)
+                draw_runs(axis, own[own["variant"] == "main"], moved, solid, 0.98, name)
 
         draw_panels(table, axes, draw)
         for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
@@ -47,13 +56,13 @@ def draw_figure3(table: pd.DataFrame, config: Figure3) -> Figure:
 
 def _draw_untouched(axis: Axes, table: pd.DataFrame, moved: str, look: Look, config: Figure3) -> None:
     base = table[table["variant"] == "base"].set_index("length")["error"].sort_index()
-    style: dict[str, Any] = {"color": look.color, "linewidth": 0.8, "alpha": 0.7, "zorder": 1}
+    style: dict[str, Any] = {"linestyle": ":", "linewidth": 0.8, "alpha": 0.7, "zorder": 1}
     if moved == "length":
         steps = int(table["pretrain_steps"].iloc[0])
-        style["label"] = f"_untouched model, pretrained {steps:,} steps"
-        axis.plot(base.index.to_numpy(dtype=float), base.to_numpy(), linestyle=":", **style)
+        name = f"_untouched model, pretrained {steps:,} steps"
+        draw_theory(axis, base.index.to_numpy(dtype=float), base, look, name, **style)
     else:
-        axis.axhline(float(base.loc[config.task.length]), linestyle=":", **style)
+        axis.axhline(float(base.loc[config.task.length]), color=look.color, **style)
 
 
 def _handles(looks: dict[Any, Look], moved: str) -> list[Line2D]:
@@ -131,9 +140,9 @@ def _draw_errors(axis: Axes, rows: pd.DataFrame, title: str) -> None:
     groups = _groups(rows)
     for (column, label), look in zip(_ERRORS, LOOKS, strict=False):
         values = [group[column].astype(float).mean() for _, group in groups]
-        axis.plot(range(len(groups)), values, look.marker, color=look.color, markersize=5, label=label)
+        draw_points(axis, range(len(groups)), values, look, label, markersize=5)
     axis.set_yscale("log")
-    axis.set_xticks(range(len(groups)), [name for name, _ in groups], rotation=60, ha="right", fontsize=7)
+    name_ticks(axis.xaxis, [name for name, _ in groups], rotation=60, ha="right", fontsize=7)
     axis.set_title(title, loc="left")
 
 
@@ -141,19 +150,12 @@ def _draw_slopes(axis: Axes, rows: pd.DataFrame) -> None:
     groups = _groups(rows)
     for group, look in zip(("rare", "common"), LOOKS, strict=False):
         values = [found[f"target_slope_{group}_phi"].astype(float).mean() for _, found in groups]
-        axis.plot(
-            range(len(groups)),
-            values,
-            look.marker,
-            color=look.color,
-            markersize=5,
-            label=f"{group} directions",
-        )
+        draw_points(axis, range(len(groups)), values, look, f"{group} directions", markersize=5)
     fits = [
         (found["target_fit_rare_phi"].astype(float).mean(), found["target_fit_rare_w"].astype(float).mean())
         for _, found in groups
     ]
     labels = [f"{name}\n{phi:.2f} ({w:.2f})" for (name, _), (phi, w) in zip(groups, fits, strict=True)]
-    axis.set_xticks(range(len(groups)), labels, rotation=60, ha="right", fontsize=7)
+    name_ticks(axis.xaxis, labels, rotation=60, ha="right", fontsize=7)
     axis.axhline(0, color=GREY, linewidth=0.8)
     axis.set_ylim(min(0, axis.get_ylim()[0]), max(1.1 * float(np.nanmax(axis.get_ylim())), 0.1))

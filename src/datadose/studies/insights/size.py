@@ -21,6 +21,7 @@ from datadose.drawing.curves import level, log_y
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import (
     LOOKS,
+    Look,
     caption,
     draw_simulation,
     draw_theory,
@@ -142,10 +143,12 @@ def draw_size(table: pd.DataFrame, config: Size) -> Figure:
         early = theory[theory["prompts"] < d]
         small = early.loc[early.groupby("interference")["predicted"].idxmin()]
         record_cells(heat, _map_cells(grid, d))
-        lowest: dict[str, Any] = {"linestyle": (0, (4, 2)), "label": "_best B below the peak"}
-        heat.plot(small["interference"], small["prompts"] / d, color="white", **lowest)
-        lowest = {"linestyle": "-", "marker": "o", "markersize": 3, "label": "_best B"}
-        heat.plot(best["interference"], best["prompts"] / d, color="white", **lowest)
+        for rows, dash, name, marks in (
+            (small, (0, (4, 2)), "_best B below the peak", {}),
+            (best, "-", "_best B", {"marker": "o", "markersize": 3}),
+        ):
+            look = Look("white", dash, "")
+            draw_theory(heat, rows["interference"], rows["prompts"] / d, look, name, **marks)
         heat.axhline(1, color="black", linewidth=0.8)
         heat.text(1.1e-3, 1.06, "peak: B = d", color="black", fontsize=8.5)
         heat.set_yscale("log")

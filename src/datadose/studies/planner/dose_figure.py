@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter, PercentFormatter
 
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.style import GREY, LOOKS, caption, draw_points, draw_theory, new_grid
 from datadose.studies.planner.dose import PlannerRegret
 
 _LINEAR = 1e-3
@@ -40,7 +40,7 @@ def _draw_regret(axis: Axes, table: pd.DataFrame) -> None:
     curves = (("regret", "over the smallest mean"), ("held_out_regret", "over the best B of other seeds"))
     for look, (column, label) in zip(LOOKS, curves, strict=False):
         values = np.sort(table[column].to_numpy(dtype=float))
-        axis.plot(place, values, color=look.color, linestyle=look.dash, label=label)
+        draw_theory(axis, place, values, look, label)
     for level in (0.01, 0.05):
         axis.axhline(level, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
     axis.set_yscale("symlog", linthresh=_LINEAR)
@@ -68,18 +68,8 @@ def _by_kind(table: pd.DataFrame) -> list[tuple[Any, str, pd.DataFrame]]:
 def _points(axis: Axes, table: pd.DataFrame, x: str, y: str, sem: str) -> None:
     """Spectra and dense shifts as points with bars of two standard errors."""
     for look, name, rows in _by_kind(table):
-        axis.errorbar(
-            rows[x],
-            rows[y],
-            yerr=2 * rows[sem],
-            fmt=look.marker,
-            markersize=3.6,
-            markerfacecolor="white",
-            color=look.color,
-            elinewidth=0.9,
-            linestyle="none",
-            label=name,
-        )
+        style = {"markersize": 3.6, "markerfacecolor": "white", "elinewidth": 0.9}
+        draw_points(axis, rows[x], rows[y], look, name, yerr=2 * rows[sem], **style)
 
 
 def _draw_errors(axis: Axes, table: pd.DataFrame) -> None:
@@ -101,15 +91,8 @@ def _draw_errors(axis: Axes, table: pd.DataFrame) -> None:
 
 def _draw_doses(axis: Axes, table: pd.DataFrame) -> None:
     for look, name, rows in _by_kind(table):
-        axis.plot(
-            rows["best_prompts"],
-            rows["prompts"],
-            look.marker,
-            markersize=4,
-            markerfacecolor="none",
-            color=look.color,
-            label=name,
-        )
+        style = {"markersize": 4, "markerfacecolor": "none"}
+        draw_points(axis, rows["best_prompts"], rows["prompts"], look, name, **style)
     largest = float(max(table["prompts"].max(), table["best_prompts"].max(), 1))
     axis.plot([0, largest], [0, largest], color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
     for scale in (axis.set_xscale, axis.set_yscale):

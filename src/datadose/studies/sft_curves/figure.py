@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_simulation, draw_theory, new_figure
+from datadose.drawing.style import (
+    GREY,
+    LOOKS,
+    Look,
+    caption,
+    draw_points,
+    draw_simulation,
+    draw_theory,
+    new_figure,
+)
 from datadose.studies.sft_curves.experiment import Figure1, Figure2, SftCurves
 from datadose.studies.sft_curves.figure5 import Figure5
 
@@ -47,14 +56,8 @@ def _mark_peak(axis: Axes, place: float, label: str) -> None:
 
 def _mark_optimum(axis: Axes, curve: pd.DataFrame, look: Look, name: str) -> None:
     best = curve.loc[curve["predicted"].idxmin()]
-    axis.plot(
-        [best["prompts"]],
-        [best["predicted"]],
-        markerfacecolor=look.color,
-        markeredgecolor="white",
-        label=f"_best B in range, {name}",
-        **_STAR,
-    )
+    name = f"_best B in range, {name}"
+    draw_points(axis, best["prompts"], best["predicted"], look, name, markeredgecolor="white", **_STAR)
 
 
 def _interference_title(r: float) -> str:

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 
 from datadose.covariance import Array
 from datadose.drawing.curves import FIFTH, level
-from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
+from datadose.drawing.hover import record_points
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, name_ticks, new_grid
 from datadose.studies.ledger import mean_interval
 from datadose.studies.token_study.experiment import TokenStudy
 
@@ -85,18 +86,8 @@ def _interval(values: pd.Series | pd.DataFrame) -> tuple[float, float, float]:
 def _curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str, metric: str = "target") -> None:
     found = [(place, *_interval(part["value"])) for place, part in _values(rows, metric).groupby(x)]
     places, means, low, high = (np.array(column, dtype=float) for column in zip(*found, strict=True))
-    axis.errorbar(
-        places,
-        means,
-        yerr=(low, high),
-        color=look.color,
-        linestyle=look.dash,
-        marker=look.marker,
-        markersize=4,
-        elinewidth=0.9,
-        capsize=2,
-        label=label,
-    )
+    style = {"linestyle": look.dash, "markersize": 4, "elinewidth": 0.9, "capsize": 2}
+    draw_points(axis, places, means, look, label, yerr=(low, high), **style)
 
 
 def _accuracy(axis: Axes, title: str, ylabel: str, xlabel: str = "") -> None:
@@ -161,10 +152,10 @@ def _draw_frontier(
         others = every[inside & ~every["chosen"]]
         for _, part in others.groupby("rate"):
             x, y = (_change(part, base, metric) for metric in ("known", "target"))
-            small: dict[str, Any] = {"color": look.color, "markersize": 3.5, "alpha": 0.55}
-            small["label"] = f"_{_SELECTORS[selector]}, other rates"
-            axis.plot(-x.mean(), y.mean(), look.marker, **small)
-        _cross(axis, rows[(rows["panel"] == "selectors") & (rows["arm"] == selector)], base, pool, look)
+            small = {"markersize": 3.5, "alpha": 0.55}
+            draw_points(axis, -x.mean(), y.mean(), look, f"_{_SELECTORS[selector]}, other rates", **small)
+        own = rows[(rows["panel"] == "selectors") & (rows["arm"] == selector)]
+        _cross(axis, own, base, pool, look, f"_{_SELECTORS[selector]}")
     _frontier_axes(axis, f"Selectors, {pool} pool")
 
 
@@ -183,41 +174,21 @@ def _change(part: pd.DataFrame, base: pd.DataFrame, metric: str) -> Array:
 
 
 def _cross(
-    axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, pool: str, look: Look, label: str | None = None
+    axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, pool: str, look: Look, label: str
 ) -> tuple[float, float]:
     part = rows[rows["pool"] == pool]
     (x, x_low, x_high), (y, y_low, y_high) = (
         mean_interval(_change(part, base, metric) * sign) for metric, sign in (("known", -1), ("target", 1))
     )
-    axis.errorbar(
-        x,
-        y,
-        xerr=[[x - x_low], [x_high - x]],
-        yerr=[[y - y_low], [y_high - y]],
-        color=look.color,
-        marker=look.marker,
-        markersize=6,
-        elinewidth=0.7,
-        linestyle="none",
-        label=label,
-    )
+    bars = {"xerr": [[x - x_low], [x_high - x]], "yerr": [[y - y_low], [y_high - y]]}
+    draw_points(axis, x, y, look, label, markersize=6, elinewidth=0.7, **bars)
     return x, y
 
 
-def _bars(axis: Axes, place: float, values: pd.DataFrame, look: Look, label: str | None = None) -> None:
+def _bars(axis: Axes, place: float, values: pd.DataFrame, look: Look, label: str) -> None:
     mean, low, high = _interval(values["value"])
-    axis.errorbar(
-        place,
-        mean,
-        yerr=[[low], [high]],
-        color=look.color,
-        marker=look.marker,
-        markersize=5,
-        elinewidth=0.9,
-        capsize=2,
-        linestyle="none",
-        label=label,
-    )
+    style = {"markersize": 5, "elinewidth": 0.9, "capsize": 2}
+    draw_points(axis, place, mean, look, label, yerr=[[low], [high]], **style)
 
 
 def _draw_selectors_hard(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
@@ -235,9 +206,7 @@ def _draw_selectors_hard(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> 
 
 
 def _names(axis: Axes, names: Sequence[str], rotation: int = 35) -> None:
-    axis.set_xticks(
-        range(len(names)), names, rotation=rotation, ha="right" if rotation else "center", fontsize=8
-    )
+    name_ticks(axis.xaxis, names, rotation=rotation, ha="right" if rotation else "center", fontsize=8)
     axis.set_xlim(-0.6, len(names) - 0.4)
 
 
@@ -247,8 +216,10 @@ def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
         part = own[own["arm"] == selector]
         wrong, mixed = (_values(part, f"chosen {k}")["value"].mean() for k in ("wrong", "interfering"))
         bar: dict[str, Any] = {"color": look.color, "width": 0.7}
-        axis.bar(place, wrong, **bar, label="_wrong answers on T")
-        axis.bar(place, mixed, bottom=wrong, **bar, alpha=0.45, hatch="///", label="_other format")
+        axis.bar(place, wrong, **bar)
+        record_points(axis, "wrong answers on T", look.color, place, wrong)
+        axis.bar(place, mixed, bottom=wrong, **bar, alpha=0.45, hatch="///")
+        record_points(axis, "other format", look.color, place, wrong + mixed, lengths=mixed)
         axis.text(place, wrong + mixed + 0.02, f"{wrong + mixed:.1%}", ha="center", fontsize=8)
     _names(axis, list(_SELECTORS))
     _accuracy(
@@ -264,7 +235,7 @@ def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
         places = []
         # Without interfering rows the three points all but coincide.
         for (share, part), above in zip(own.groupby("share"), (-9, -2, 7), strict=False):
-            x, y = _cross(axis, part, base, pool, look, name if share == own["share"].min() else None)
+            x, y = _cross(axis, part, base, pool, look, name if share == own["share"].min() else f"_{name}")
             axis.annotate(f"{share:g}", (x, y), textcoords="offset points", xytext=(7, above), fontsize=8)
             places.append((x, y))
         axis.plot(*zip(*places, strict=True), color=look.color, linestyle=look.dash, linewidth=1)
