@@ -105,7 +105,7 @@ def draw_points(
         axis.plot(x, y, **style)
     else:
         axis.errorbar(x, y, xerr=xerr, yerr=yerr, **style)
-    record_points(axis, label, look.color, x, y, xerr=xerr, yerr=yerr)
+    record_points(axis, label, look.color, x, y, (xerr, yerr))
 
 
 def draw_theory(axis: Axes, x: Any, y: Any, look: Look, label: str, **style: Any) -> None:
@@ -126,7 +126,7 @@ def draw_simulation(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: s
 def draw_lost(axis: Axes, x: Any, look: Look, label: str) -> None:
     """Crosses along the top of the panel where runs were lost."""
     axis.plot(x, [EDGE] * len(x), "x", color=look.color, transform=axis.get_xaxis_transform())
-    record_points(axis, label, look.color, x)
+    record_points(axis, label, look.color, x, None)
 
 
 def name_ticks(side: Axis, names: Sequence[str], places: Any = None, label: str = "", **style: Any) -> None:

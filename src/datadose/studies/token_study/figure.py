@@ -219,7 +219,7 @@ def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
         axis.bar(place, wrong, **bar)
         record_points(axis, "wrong answers on T", look.color, place, wrong)
         axis.bar(place, mixed, bottom=wrong, **bar, alpha=0.45, hatch="///")
-        record_points(axis, "other format", look.color, place, wrong + mixed, lengths=mixed)
+        record_points(axis, "other format", look.color, place, wrong + mixed, length=mixed)
         axis.text(place, wrong + mixed + 0.02, f"{wrong + mixed:.1%}", ha="center", fontsize=8)
     _names(axis, list(_SELECTORS))
     _accuracy(
