@@ -71,8 +71,7 @@ def random_rows(model: LanguageModel, count: int, opening: int) -> list[Encoded]
     rows = []
     for length in rng.integers(8, 121, count):
         ids = rng.integers(2, model.vocabulary_size, length).tolist()
-        cut = 2 * len(ids) // 3
-        rows.append(Encoded(first + ids[:cut], ids[cut:]))
+        rows.append(Encoded(np.array(first + ids, dtype=np.int32), opening + 2 * len(ids) // 3))
     return rows
 
 

@@ -1,16 +1,34 @@
-"""One BLAS thread a test process, signals as in a terminal, the twins on the path."""
+"""One BLAS thread a test process, signals as in a terminal, the twins on the path, shapes enforced."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Before the first import of the package: its annotations become types that can be enforced.
+import jaxtyping  # noqa: E402
+
+from shape_checks import CHECKED  # noqa: E402
+
+jaxtyping.install_import_hook(CHECKED, "shape_checks.shapes_only")
 if os.name == "posix":
     # A run in the background may ignore these, and so would every process that a test starts and stops.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def any_shape() -> Iterator[None]:
+    """Arrays of wrong shapes reach the functions, as at run time, for tests of what is said of them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datadose.studies.registry import CLAIMS
 
 from datadose.files import write_json
 from datadose.studies.ledger import Tables, judge_all
-from datadose.studies.registry import CLAIMS
 from datadose.studies.report import write_report
 from datadose.studies.reproduce import Target, reproduce
 from datadose.studies.sft_curves.experiment import Figure1, Figure2

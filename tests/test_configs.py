@@ -119,6 +119,17 @@ def test_covariances_by_blocks_list_and_file(tmp_path: Path) -> None:
         assert caught.value.field == "shift.delta"
 
 
+def test_the_old_name_of_thinking_steps_is_read_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    """``test.steps`` had the name of the optimiser's steps."""
+    old = validate_config(document(test={"length": 10, "steps": [1, 3]}), TrainConfig)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert old == validate_config(document(test={"length": 10, "thinking_steps": [1, 3]}), TrainConfig)
+    assert capsys.readouterr().err == ""
+    both = {"length": 10, "steps": [1], "thinking_steps": [1]}
+    with pytest.raises(InputError, match=r"test\.steps: got an unknown key"):
+        validate_config(document(test=both), TrainConfig)
+
+
 def test_dumped_configurations_load_again() -> None:
     config = validate_config(with_stage(stage="rl", reward="verifiable"), TrainConfig)
     again = validate_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))), TrainConfig)

@@ -8,7 +8,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
-
 from datadose.studies.registry import CLAIMS, STUDY_CLAIMS
 
 ROOT = Path(__file__).parents[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from datadose.configs import validate_config
 from datadose.errors import InputError
 from datadose.stages.config import TrainConfig
 from datadose.stages.pipeline import run_pipeline
+from datadose.tensor_files import read_tensors, write_tensors
 from datadose.theory import post_test_error, pretrained_operator
 
 
@@ -40,7 +42,7 @@ def document(**changes: Any) -> dict[str, Any]:
             {**rl, "tolerance": 1.5},
             {"stage": "outcome", "length": 12, "prompts": "fresh", "batch": 8, "steps": 5},
         ],
-        "test": {"length": 12, "steps": [1, 3], "prompts": 64},
+        "test": {"length": 12, "thinking_steps": [1, 3], "prompts": 64},
         "seeds": 2,
         "record_every": 3,
         "checkpoint_every": 2,
@@ -144,6 +146,21 @@ def test_folders_are_not_overwritten(tmp_path: Path) -> None:
         run_pipeline(configured(stages=[]), tmp_path / "file")
 
 
+def test_a_run_of_the_old_names_is_resumed(tmp_path: Path) -> None:
+    """``test.steps`` in its configuration, ``spectral_radius`` in its checkpoints."""
+    lost = {"stage": "outcome", "length": 12, "prompts": 8, "optimiser": "gd", "learning_rate": 50.0}
+    config = configured(stages=[{**lost, "chain_steps": 4, "steps": 200}])
+    whole = run_pipeline(config, tmp_path / "run")
+    assert all(d["divergence_radius"] > 1 for d in whole["stages"][1]["diverged"])
+    saved, checkpoint = (tmp_path / "run" / n for n in ("config.yaml", "checkpoints/0-outcome.safetensors"))
+    saved.write_text(saved.read_text().replace("thinking_steps:", "steps:"))
+    tensors, texts = read_tensors(checkpoint, "checkpoint")
+    assert "divergence_radius" in texts["training"]
+    old = texts["training"].replace("divergence_radius", "spectral_radius")
+    write_tensors(checkpoint, tensors, {**texts, "training": old})
+    assert run_pipeline(config, tmp_path / "run", resume=True) == whole
+
+
 def test_truncated_checkpoints_are_named(tmp_path: Path) -> None:
     config = configured()
     run_pipeline(config, tmp_path / "run")
@@ -214,3 +231,58 @@ def test_killed_runs_resume(tmp_path: Path) -> None:
     process.stderr.close()
     resumed = run_pipeline(configured(**changes), tmp_path / "cut", folder=tmp_path, resume=True)
     assert resumed == run_pipeline(configured(**changes), tmp_path / "whole", folder=tmp_path)
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+DRIVER = """
+import os, sys
+from pathlib import Path
+
+from datadose.cli import main
+
+replace = Path.replace
+def noted(self, target):
+    with open(sys.argv[1], "a") as log:
+        print(os.environ["RANK"], Path(target).name, file=log)
+    return replace(self, target)
+
+Path.replace = noted
+raise SystemExit(main(sys.argv[2:]))
+"""
+"""The command, which notes who puts which file into its place."""
+
+
+def test_two_processes_of_torchrun_run_one_pipeline(tmp_path: Path) -> None:
+    """Errors like those of one process to 1e-4; the first process writes, each file once; resuming works."""
+    fresh = {"stage": "outcome", "length": 12, "prompts": "fresh", "batch": 7, "steps": 5}
+    sft = {"stage": "sft", "length": 12, "prompts": 16, "batch": 8, "epochs": 4, "optimiser": "sgd"}
+    changes = {"stages": [{**sft, "learning_rate": 0.01}, fresh], "checkpoint_every": 0}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(document(**changes)))
+    (tmp_path / "driver.py").write_text(DRIVER)
+    log, out = tmp_path / "log", tmp_path / "run"
+    command = [*TORCHRUN, str(tmp_path / "driver.py"), str(log), "train", str(tmp_path / "c.yaml")]
+
+    def go(*more: str) -> subprocess.CompletedProcess[str]:
+        log.write_text("")
+        variables = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        given = [*command, "--out", str(out), *more]
+        return subprocess.run(given, capture_output=True, text=True, env=variables, check=False)
+
+    done = go()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("thinking steps") == 1
+    stages = ["0-sft.safetensors", "1-outcome.safetensors"]
+    written = ["config.yaml", *stages, "metrics.csv", "model.safetensors", "result.json"]
+    assert log.read_text().splitlines() == [f"0 {name}" for name in written]
+    single = run_pipeline(configured(**changes), tmp_path / "single")
+    found = json.loads((out / "result.json").read_text())
+    for mine, alone in zip(found["stages"], single["stages"], strict=True):
+        assert mine["optimiser_steps"] == alone["optimiser_steps"]
+        for name in ("target_error", "pretraining_error"):
+            np.testing.assert_allclose(mine[name], alone[name], rtol=1e-4)
+    assert go().returncode != 0
+    assert log.read_text() == ""
+    (out / "checkpoints" / stages[1]).unlink()
+    done = go("--resume")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "result.json").read_text()) == found

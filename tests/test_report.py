@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from datadose.studies.registry import CLAIMS, STUDY_CLAIMS
 
 import datadose.simulation.curves
 import datadose.studies.insights.kinds_of_data
 import datadose.studies.sft_curves.figure5
 import datadose.studies.tables
 from command import PATIENCE
-from datadose.studies.registry import CLAIMS, STUDY_CLAIMS
 from datadose.studies.report import _PART_OF_CLAIMS, STORIES, write_report
 from datadose.studies.reproduce import TARGETS, draw_saved
 from small_results import FIGURES, make_small_results

@@ -65,6 +65,7 @@ def test_bad_values_are_named(field: str, arguments: tuple[object, ...]) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("any_shape")
 def test_mismatched_sizes_are_named() -> None:
     with pytest.raises(InputError, match=r"data: got shape \(3,\)"):
         Shift(np.ones(4), np.zeros(4), np.ones(3), 0.2)

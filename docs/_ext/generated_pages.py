@@ -21,8 +21,7 @@ import yaml
 from sphinx.application import Sphinx
 
 from datadose.cli import _parser
-from datadose.studies.report import STORIES
-from datadose.studies.reproduce import STUDIES, TARGETS
+from datadose.studies.index import LANGUAGE_MODELS, NAMES, study
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "docs" / "results"
@@ -77,7 +76,7 @@ def results() -> str:
         f"Of {len(claims)} claims: {told}. [All of them, with their statistics](#every-verdict).",
         "## Pictures",
     ]
-    for name in STORIES:
+    for name in NAMES:
         stems = sorted(path.stem for path in KEPT.glob("*.png") if path.stem.split("-")[0] == name)
         blocks += [_picture(stem, alone=stem == stems[0]) for stem in stems]
     blocks += ["## Every verdict", _verdict_table(claims)]
@@ -88,21 +87,27 @@ def _picture(stem: str, *, alone: bool) -> str:
     """One kept picture: its story, the command that made it, its configuration and the claims it bears on."""
     name, _, preset = stem.partition("-")
     preset = preset or "quick"
-    story = STORIES[name]
+    one: Any = study(name)
     command = f"datadose reproduce {name} --preset {preset}"
-    if name in STUDIES:
+    if name in LANGUAGE_MODELS:
         command = f"make {name.replace('_', '-')}"
-    borne = [c for c in _claims_at(preset) if c["id"].startswith(story.claims)] if story.claims else []
-    lines = [f"### {story.title}" + ("" if preset == "quick" else f", preset {preset}")]
+    shown = {
+        claim.id
+        for other in map(study, NAMES)
+        for claim in other.claims
+        if name in (other.name, *claim.shown_by)
+    }
+    borne = [c for c in _claims_at(preset) if c["id"] in shown]
+    lines = [f"### {one.title}" + ("" if preset == "quick" else f", preset {preset}")]
     if alone:
-        lines.append(story.text)
-    lines += [f"![{story.title}](results/{stem}.png)", f"```\n{command}\n```"]
+        lines.append(one.story)
+    lines += [f"![{one.title}](results/{stem}.png)", f"```\n{command}\n```"]
     if borne:
         judged = "Claims" if preset == "quick" else f"Claims at preset {preset} (the table below is of quick)"
         links = ", ".join(f"{_claim_link(c['id'])} {_badge(c['verdict'])}" for c in borne)
         lines.append(f"{judged}: {links}.")
-    config = {key: asdict(kind.preset(preset)) for key, kind in TARGETS[name].experiments.items()}
-    settings = yaml.safe_dump(_short(config[name]), sort_keys=False, width=90, default_flow_style=None)
+    config = _short(asdict(one.experiment.preset(preset)))
+    settings = yaml.safe_dump(config, sort_keys=False, width=90, default_flow_style=None)
     lines += [
         "<details><summary>Setting (the preset's configuration)</summary>",
         f"```yaml\n{settings}```",

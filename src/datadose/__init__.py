@@ -6,10 +6,12 @@ arXiv 2603.01293), exact and runnable. Names are loaded on first use, so `import
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from datadose._version import __version__
+from datadose.deprecation import MovedModules
 
 if TYPE_CHECKING:
     from datadose import models, stages, theory
@@ -59,6 +61,8 @@ __all__ = [
     "stages",
     "theory",
 ]
+
+sys.meta_path.append(MovedModules())
 
 
 def __getattr__(name: str) -> Any:

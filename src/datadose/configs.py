@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -17,6 +17,9 @@ Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A finite number above 0."""
 Size: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 """A whole number from 1 to a billion."""
+Stage: TypeAlias = Literal["sft", "outcome", "rl"]
+"""A way to post-train: supervised fine-tuning, outcome supervision, policy-gradient RL."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Blocks(Strict):

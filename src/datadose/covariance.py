@@ -8,15 +8,14 @@ elementwise, so a formula costs O(d) and no d x d matrix is ever formed.
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datadose.errors import reject
-
-Array: TypeAlias = NDArray[np.float64]
-"""A float64 array: a spectrum (d,), a matrix (d, d), or the shape that the function states."""
+from datadose.shapes import Array as Array  # noqa: PLC0414  (its older home)
 
 RELATIVE_ZERO = 1e-10
 """Eigenvalues of a covariance below this fraction of the largest count as zero (rank, range, PSD check)."""
@@ -42,11 +41,15 @@ def validate_covariance(field: str, value: Any, dimension: int | None = None) ->
     """``value`` as a float64 spectrum (d,) or symmetric PSD matrix (d, d).
 
     Eigenvalues within 1e-10 of the largest below zero are rounding and pass (1e-5 in float32). In float32,
-    eigenvalues below 1e-5 of the largest are rounding too and become exactly zero.
+    eigenvalues below 1e-5 of the largest are rounding too and become exactly zero. The array is read-only,
+    and where it is given again it comes back unchecked: a covariance is checked once, where it enters.
 
     Raises :class:`~datadose.errors.InputError` naming ``field`` if it is empty, not numeric, not finite, of
     the wrong size, not square, not symmetric or not PSD.
     """
+    known = _CHECKED.get(id(value))
+    if known is not None and known is value and not known.flags.writeable and dimension in (None, len(known)):
+        return known
     allowed = "a spectrum of shape (d,) or a symmetric PSD matrix of shape (d, d), finite"
     given = _numbers(field, value, allowed)
     C, zero = given.astype(np.float64), _COARSE_ZERO.get(given.dtype, RELATIVE_ZERO)
@@ -74,7 +77,12 @@ def validate_covariance(field: str, value: Any, dimension: int | None = None) ->
     if zero > RELATIVE_ZERO:
         C = _without_small(C, zero)
     C.setflags(write=False)
+    _CHECKED[id(C)] = C
     return C
+
+
+_CHECKED: WeakValueDictionary[int, Array] = WeakValueDictionary()
+"""The living covariances that have been checked, by their id."""
 
 
 def validate_operator(field: str, value: Any, dimension: int | None = None) -> Array:

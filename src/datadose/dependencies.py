@@ -237,11 +237,10 @@ class _Module:
     def _add(self, node: ast.stmt) -> None:
         if _is_text(node):
             return
-        if isinstance(node, ast.If) and _chain(node.test)[-1:] == ("TYPE_CHECKING",):
-            for inner in node.body:
-                for name, place in _imports(inner, self._package):
-                    self.for_types[name].append(place)
-            for inner in node.orelse:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in (test := ast.unparse(node.test)):
+            inverted = test.startswith("not ")
+            self._add_for_types(node.orelse if inverted else node.body)
+            for inner in node.body if inverted else node.orelse:
                 self._add(inner)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             for name, place in _imports(node, self._package):
@@ -254,6 +253,11 @@ class _Module:
                 for part in ast.walk(node):
                     for name, place in _imports(part, self._package):
                         self.bound[name].append(place)
+
+    def _add_for_types(self, body: list[ast.stmt]) -> None:
+        for inner in body:
+            for name, place in _imports(inner, self._package):
+                self.for_types[name].append(place)
 
     def _only_binds(self, node: ast.stmt) -> bool:
         if isinstance(node, _DEFINITIONS):

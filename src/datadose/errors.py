@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 from typing import NoReturn
 
@@ -19,7 +20,7 @@ class InputError(ValueError):
             shown = shown[:297] + "..."
         super().__init__(f"{field}: got {shown}; allowed: {allowed}")
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
+    def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
         # Exceptions are rebuilt from their message by default; one from a worker process needs all three.
         return type(self), (self.field, self.value, self.allowed)
 
@@ -68,6 +69,13 @@ def probabilities(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]
 def reject(field: str, value: object, allowed: str) -> NoReturn:
     """Raise :class:`InputError`; reads as a sentence at the call site."""
     raise InputError(field, value, allowed)
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """InputError naming the ``pip install`` that brings the first of ``modules`` that is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            reject("module", f"no {module}", f"{module}, which pip install 'datadose[{extra}]' installs")
 
 
 def _shown(number: int) -> object:

@@ -141,7 +141,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def write_json(path: Path, document: Any) -> None:
     """A JSON document, keys in the order given, NaN refused (it is not JSON)."""
-    write_atomic(path, to_json(document) + "\n")
+    write_atomic(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
@@ -153,8 +153,3 @@ def file_digest(path: Path) -> str:
     """sha256 of the file's content (64 hexadecimal digits)."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def to_json(document: Any) -> str:
-    """``document`` as indented JSON; NaN and infinities raise ValueError."""
-    return json.dumps(document, indent=2, allow_nan=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +22,9 @@ from rich.text import Text
 
 from datadose.printing import note, printable
 
+Report: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
 _COLUMNS = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
 _PLAIN_LINES = 4
 
@@ -33,8 +37,12 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.3g}/s")
 
 
+def silent(name: str, done: int, total: int) -> None:
+    """A report to nobody."""
+
+
 @contextlib.contextmanager
-def step_progress() -> Iterator[Callable[[str, int, int], None]]:
+def step_progress() -> Iterator[Report]:
     """Yields ``report(name, done, total)``; each name is a bar of its own."""
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -17,8 +17,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from datadose.covariance import Array, right_multiply, square_root, validate_covariance
+from datadose.covariance import right_multiply, square_root, validate_covariance
 from datadose.errors import require_integer, require_number
+from datadose.shapes import Array, Float, Operator, PerPrompt, PerPromptMatrix
 
 _STREAMS = {
     "weights": 0,
@@ -50,12 +51,12 @@ def random_stream(seed: Seed, source: str) -> np.random.Generator:
 class Prompts:
     """B explicit prompts: weights w* (B, d), inputs (B, n, d), labels (B, n)."""
 
-    weights: Array
-    inputs: Array
-    labels: Array
+    weights: Float[Array, "B d"]
+    inputs: Float[Array, "B n d"]
+    labels: Float[Array, "B n"]
 
     @property
-    def covariances(self) -> Array:
+    def covariances(self) -> PerPromptMatrix:
         """Empirical covariances S, shape (B, d, d)."""
         outer = np.einsum("bni,bnj->bij", self.inputs, self.inputs, optimize=True)
         return np.asarray(outer / self.inputs.shape[1])
@@ -71,8 +72,8 @@ class Prompts:
 class Moments:
     """What SFT sees of B prompts: Omega = [w*_1 .. w*_B] and Phi = [S_1 w*_1 .. S_B w*_B], both (d, B)."""
 
-    weights: Array
-    phi: Array
+    weights: PerPrompt
+    phi: PerPrompt
 
     def first(self, prompts: int) -> Moments:
         """The first ``prompts`` prompts of the same stream."""
@@ -83,7 +84,7 @@ class Moments:
 class NoisyMoments(Moments):
     """What SFT sees of B prompts with noisy labels y_i = <w*, x_i> + eps_i: Omega, Phi and the h's."""
 
-    echo: Array
+    echo: PerPrompt
     """h = (1/n) X eps of every prompt, (d, B): the labels give phi + h in place of phi."""
 
     def first(self, prompts: int) -> NoisyMoments:
@@ -92,7 +93,7 @@ class NoisyMoments(Moments):
         return NoisyMoments(clean.weights, clean.phi, self.echo[:, :prompts])
 
 
-def draw_prompts(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Prompts:
+def draw_prompts(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> Prompts:
     """Explicit prompts: the literal, O(B n d) definition of the task, kept as the reference."""
     A, n, B = check_request(covariance, length, prompts)
     weights = random_stream(seed, "weights").standard_normal((B, len(A)))
@@ -139,7 +140,7 @@ def _across(xi: Array, direction: Array) -> Array:
     return np.asarray(xi - direction * np.einsum("bi,bi->b", xi, direction)[:, None])
 
 
-def draw_moments(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Moments:
+def draw_moments(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> Moments:
     """(w*, S w*) of B prompts, exact in distribution, at a cost that does not depend on n.
 
     With u = A^{1/2} w*, S w* = A^{1/2} (1/n) sum_j z_j <z_j, u> for z_j ~ N(0, I). Along u the sum is
@@ -152,7 +153,7 @@ def draw_moments(covariance: Array, length: int, prompts: int, *, seed: Seed) ->
 
 
 def draw_noisy_moments(
-    covariance: Array, length: int, prompts: int, label_noise: float, *, seed: Seed
+    covariance: Operator, length: int, prompts: int, label_noise: float, *, seed: Seed
 ) -> NoisyMoments:
     """(w*, S w*, h = (1/n) X eps) of B prompts whose labels have noise eps of variance s^2, exact in law.
 
@@ -173,7 +174,7 @@ def draw_noisy_moments(
     return NoisyMoments(*(np.ascontiguousarray(rows.T) for rows in (drawn.weights, drawn.phi(n), h)))
 
 
-def draw_wishart(covariance: Array, length: int, prompts: int, *, seed: Seed) -> Array:
+def draw_wishart(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> PerPromptMatrix:
     """Empirical covariances S of B prompts, shape (B, d, d), without drawing the inputs when n >= d.
 
     Bartlett: for n >= d, sum_j z_j z_j^T = L L^T with L lower triangular, L_ii^2 ~ chi^2_{n-i} (i from 0)
@@ -195,7 +196,7 @@ def draw_wishart(covariance: Array, length: int, prompts: int, *, seed: Seed) ->
     return np.asarray(factor @ factor.transpose(0, 2, 1)) / n
 
 
-def check_request(covariance: Array, length: int, prompts: int) -> tuple[Array, int, int]:
+def check_request(covariance: Operator, length: int, prompts: int) -> tuple[Operator, int, int]:
     """A validated covariance, length n >= 1 and number of prompts B >= 1, or InputError."""
     return (
         validate_covariance("covariance", covariance),

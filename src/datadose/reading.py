@@ -81,50 +81,69 @@ def read_text(field: str, path: Path, kind: str = "a text file", most: int = LAR
 
 
 def read_json(path: Path, field: str = "file") -> Any:
-    """A JSON document, strictly: see :func:`parse_json`."""
+    """A JSON document, strictly: see :func:`load_json`."""
     return parse_json(field, str(path), read_text(field, path, "a JSON file"))
 
 
 def parse_json(field: str, where: str, text: str) -> Any:
-    """``text`` as a JSON document.
+    """``text`` as a JSON document; InputError, which calls it ``where``, as :func:`load_json` says."""
+    try:
+        return load_json(text)
+    except NotJSONError as error:
+        raise InputError(field, f"{where}{error.line}: {error.found}", error.allowed) from error
 
-    Raises InputError, which calls it ``where``, for what is no JSON (with the line), for a key that an object
-    has twice, for numbers that are none (NaN, infinities, 1e999, 5,000 digits), for half a character (a lone
-    surrogate) and for nesting too deep to be read.
+
+class NotJSONError(ValueError):
+    """What was found in a text that is no JSON, what is allowed, and ", line 3" where that is known."""
+
+    def __init__(self, found: str, allowed: str, line: str = "") -> None:
+        self.found, self.allowed, self.line = found, allowed, line
+        super().__init__(f"{found}; allowed: {allowed}")
+
+
+_NO_JSON: tuple[tuple[type[Exception], str, str], ...] = (
+    (json.JSONDecodeError, "{}", "well-formed JSON"),
+    (ArithmeticError, "the number {}", "JSON numbers (NaN and infinities are none)"),
+    (KeyError, "the key {} twice", "each key of an object once"),
+    (RecursionError, "nested too deep", "JSON that is nested less deep"),
+    (UnicodeEncodeError, "half a character", "whole characters in JSON texts"),
+    (ValueError, "a number of too many digits", "numbers below 4,300 digits"),
+)
+"""What is raised while JSON is read, what was found then, and what is allowed: the first that fits."""
+
+
+def load_json(text: str, *, writable: bool = True) -> Any:
+    """``text`` as a JSON document; if not ``writable``, with 1e999 and half a character left in it.
+
+    Raises NotJSONError for what is no JSON, for a key that an object has twice, for numbers that are none
+    (NaN, infinities, 1e999, 5,000 digits), for half a character (a lone surrogate) and for nesting too deep
+    to be read.
     """
     try:
         document = json.loads(
-            text, parse_constant=refuse_constant, parse_float=_finite, object_pairs_hook=_without_twins
+            text,
+            parse_constant=_refuse,
+            parse_float=_finite if writable else None,
+            object_pairs_hook=_without_twins,
         )
-        if "\\ud" in text.lower():
+        if writable and "\\ud" in text.lower():
             json.dumps(document, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise InputError(field, f"{where}, line {error.lineno}", f"well-formed JSON ({error.msg})") from error
-    except ArithmeticError as error:
-        raise InputError(
-            field, f"{where} with {error}", "JSON numbers (NaN and infinities are none)"
-        ) from error
-    except KeyError as error:
-        raise InputError(
-            field, f"{where} with the key {error} twice", "each key of an object once"
-        ) from error
-    except RecursionError as error:
-        raise InputError(field, f"{where}, nested too deep", "JSON that is nested less deep") from error
-    except UnicodeEncodeError as error:
-        raise InputError(field, f"{where} with half a character", "whole characters in JSON texts") from error
-    except ValueError as error:
-        raise InputError(field, f"{where} with a number of too many digits", "shorter numbers") from error
+    except tuple(kind for kind, _, _ in _NO_JSON) as error:
+        found, allowed = next(
+            (found, allowed) for kind, found, allowed in _NO_JSON if isinstance(error, kind)
+        )
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise NotJSONError(found.format(getattr(error, "msg", error)), allowed, line) from error
     return document
 
 
-def refuse_constant(name: str) -> NoReturn:
-    """For ``json``: ArithmeticError at NaN and infinities, which are no JSON."""
+def _refuse(name: str) -> NoReturn:
     raise ArithmeticError(name)
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    return refuse_constant(text) if abs(number) == float("inf") else number
+    return _refuse(text) if abs(number) == float("inf") else number
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import numpy as np
 
 from datadose.covariance import (
     LARGEST_DIMENSION,
-    Array,
     is_spectrum,
     product,
     range_projector,
@@ -23,6 +22,7 @@ from datadose.covariance import (
     validate_covariance,
 )
 from datadose.errors import reject, require_integer, require_number
+from datadose.shapes import Operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +40,9 @@ class Shift:
     not symmetric, not finite or of another size, and for ``eta`` outside (0, 2).
     """
 
-    sigma0: Array
-    delta: Array
-    data: Array
+    sigma0: Operator
+    delta: Operator
+    data: Operator
     eta: float
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class Shift:
         return len(self.sigma0)
 
     @property
-    def target(self) -> Array:
+    def target(self) -> Operator:
         """Sigma = Sigma0 + Delta, the covariance of the test prompts."""
         return self.sigma0 + self.delta
 

@@ -11,6 +11,7 @@ import torch
 
 from datadose.models.baselines import pretrained_lsa
 from datadose.models.gpt import load_gpt
+from datadose.stages import Sft, pretrain
 from datadose.studies.gpt import runs as gpt_runs
 from datadose.studies.gpt.data import GptData, measure_baselines, theory_slopes
 from datadose.studies.gpt.runs import (
@@ -44,7 +45,7 @@ def test_pretrained_models_are_made_once_and_named_after_what_made_them(
 ) -> None:
     made = pretrained_file(TASK, PRETRAINING, folder)
     assert [path.name for path in folder.iterdir()] == [made.name]
-    monkeypatch.setattr(gpt_runs, "_pretrain", lambda *_: pytest.fail("made twice"))
+    monkeypatch.setattr(gpt_runs, "run_calls", lambda *_: pytest.fail("made twice"))
     pretrain_all(TASK, [PRETRAINING], folder, Workers(1))
     others = [
         replace(PRETRAINING, steps=7),
@@ -57,7 +58,7 @@ def test_pretrained_models_are_made_once_and_named_after_what_made_them(
 
 def test_an_interrupted_pretraining_ends_with_the_same_weights(folder: Path, tmp_path: Path) -> None:
     calls = {"n": 0}
-    real = gpt_runs.Sft.__call__
+    real = Sft.__call__
 
     def stop_at_step_four(self: object, model: object, batch: object, step: int) -> object:
         calls["n"] += 1
@@ -65,10 +66,10 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(folder: Path, tmp
             raise KeyboardInterrupt
         return real(self, model, batch, step)  # type: ignore[arg-type]
 
-    every_step = gpt_runs.train
+    train = pretrain.train
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpt_runs.Sft, "__call__", stop_at_step_four)
-        patch.setattr(gpt_runs, "train", lambda *a, **k: every_step(*a, **{**k, "checkpoint_every": 1}))
+        patch.setattr(Sft, "__call__", stop_at_step_four)
+        patch.setattr(pretrain, "train", lambda *a, **k: train(*a, **{**k, "checkpoint_every": 1}))
         with pytest.raises(KeyboardInterrupt):
             gpt_runs._pretrain(TASK, PRETRAINING, tmp_path)
     assert not pretrained_file(TASK, PRETRAINING, tmp_path).exists()

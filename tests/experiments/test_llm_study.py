@@ -14,7 +14,9 @@ pytest.importorskip("reasoning_gym")
 
 from datadose.errors import InputError
 from datadose.files import read_table, write_table
+from datadose.llm.generation import Sampling
 from datadose.llm.language_model import LanguageModel
+from datadose.llm.sampling import sample_batch
 from datadose.studies.llm_study import base_model as base_models
 from datadose.studies.llm_study.base_model import make_base
 from datadose.studies.llm_study.experiment import LlmStudy
@@ -74,13 +76,13 @@ def test_the_probability_of_passing_is_the_share_of_samples_that_pass(tiny: Path
     model = LanguageModel.load(tiny)
     row = {**draw_rows("sum 2x1", 1, seed=0)[0], "completion": "7"}
     (probability,), (greedy,) = pass_probabilities(model, [row])
-    (texts,) = model.generate([row["prompt"]], samples=4000, temperature=1.0, max_tokens=1, seed=0)
-    share = np.mean([text == "7" for text in texts])
+    ids = [model.encode_prompt(row["prompt"])]
+    (drawn,) = sample_batch(model, ids, Sampling(4000, max_tokens=1), 4096)
+    share = np.mean([text == "7" for text in drawn["samples"]])
     # Five standard errors of a share of 4000 draws: a right program fails once in a million runs.
     assert abs(share - probability) < 5 * math.sqrt(probability * (1 - probability) / 4000)
-    (most,) = model.generate([row["prompt"]], samples=1, temperature=0.0, max_tokens=1, seed=0)
-    assert greedy == (most[0] == "7")
-    assert pass_probabilities(model, [{**row, "completion": most[0]}])[1][0] == 1
+    assert greedy == (drawn["own"] == "7")
+    assert pass_probabilities(model, [{**row, "completion": drawn["own"]}])[1][0] == 1
 
 
 def test_arms_take_what_they_are_called(scored: Path) -> None:

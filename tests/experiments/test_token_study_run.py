@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from datadose.files import read_table, to_json, write_table
+from datadose.files import read_table, write_table
 from datadose.studies.token_study import experiment
 from datadose.studies.token_study.experiment import TokenStudy
 from datadose.studies.token_study.figure import draw_token_study
@@ -39,7 +40,7 @@ def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: py
 
     path = tmp_path / "table.csv"
     write_table(path, table)
-    to_json(asdict(study))
+    json.dumps(asdict(study), allow_nan=False)
     figure = draw_token_study(read_table(path), asdict(study))
     assert len(figure.axes) == 12
 

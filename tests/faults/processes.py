@@ -21,7 +21,7 @@ TRAIN = """
 shift: {sigma0: {blocks: [[0.1, 2], [1.0, 4]]}, delta: {blocks: [[1.0, 2], [0.0, 4]]}}
 pretrain: {length: 12}
 stages: [{stage: sft, length: 12, prompts: 16, batch: 8, steps: %d}]
-test: {length: 12, steps: [1, 3], prompts: 64}
+test: {length: 12, thinking_steps: [1, 3], prompts: 64}
 seeds: 2
 checkpoint_every: 20
 """

@@ -107,7 +107,7 @@ FORGERIES: list[dict[str, Any]] = [
     {"history": [{"step": 0, "loss": [1.0]}]},
     {"history": [{"step": 0, "loss": 1.0}]},
     {"history": "none"},
-    {"diverged": [{"run": 5, "step": 0, "spectral_radius": None}]},
+    {"diverged": [{"run": 5, "step": 0, "divergence_radius": None}]},
     {"diverged": [{"run": 0}]},
     {"first_loss": []},
     {"first_loss": None},

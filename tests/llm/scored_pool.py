@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from datadose.llm.score import ScoreConfig
 from datadose.llm.scores import FILES
 
 Write = Callable[..., Path]
@@ -24,8 +25,9 @@ def chat(question: str, label: str, **columns: Any) -> dict[str, Any]:
 ROWS = [chat(f"what is {i}+{i * i}?", str(i + i * i), level=i % 3) for i in range(12)]
 """Twelve rows of slightly different lengths."""
 
-SAMPLED: dict[str, Any] = {"samples": 3, "verifier": "last-number", "max_tokens": 6, "batch_tokens": 150}
+SETTINGS = ScoreConfig(samples=3, max_tokens=6, batch_tokens=150)
 """Small enough batches for several of each kind."""
+SAMPLED: dict[str, Any] = {"config": SETTINGS, "verifier": "last-number"}
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

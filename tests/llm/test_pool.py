@@ -193,6 +193,10 @@ def test_a_file_that_may_not_be_read_is_one_error(tmp_path: Path, monkeypatch: p
             "not JSON: line 2: nested",
         ),
         ('{"prompt": "a", "completion": ', "not JSON: line 2: "),
+        (
+            '{"prompt": "a", "completion": "b", "prompt": "c"}',
+            "not JSON: line 2: the key 'prompt' twice; allowed: each key of an object once",
+        ),
         ("3", "no object: line 2: int"),
         ('{"prompt": "a"}', "no completion: line 2: "),
         ('{"prompt": " ", "completion": "b"}', "empty prompt: line 2: "),

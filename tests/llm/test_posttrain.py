@@ -222,7 +222,7 @@ def test_rewards_come_from_the_verifier(
             raise ValueError(msg)
         return math.nan if len(seen) == 3 else float(len(seen) % 2)
 
-    monkeypatch.setattr(module, "load_verifier", lambda name: check)
+    monkeypatch.setattr(module, "load_verifier", lambda *_: check)
     result = posttrain(tiny_llama, write_rows(rows), tmp_path / "out", config=RL, verifier="exact")
     assert len(seen) == 8
     assert all(isinstance(text, str) for text, _ in seen)

@@ -14,10 +14,10 @@ from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from datadose.errors import InputError
-from datadose.llm.generation import Continuation, continuations
+from datadose.llm.generation import Continuation, Sampling, continuations, prompt_batches
 from datadose.llm.language_model import Encoded, LanguageModel
 from datadose.llm.pool import Row, read_pool
-from datadose.llm.sampling import Sampling, pass_rate, read_completions, sample_batch, verify, wilson
+from datadose.llm.sampling import pass_rate, read_completions, sample_batch, verify, wilson
 from datadose.llm.verifiers import exact
 
 PROMPTS = ["1+1=", "what is the capital of this place? ", "what is your name?", "what is"]
@@ -25,15 +25,9 @@ PROMPTS = ["1+1=", "what is the capital of this place? ", "what is your name?", 
 
 def draw(model: LanguageModel, prompts: list[str], **changes: Any) -> list[list[Continuation]]:
     """Continuations of plain prompts."""
-    settings: dict[str, Any] = {
-        "samples": 3,
-        "temperature": 1.0,
-        "max_tokens": 12,
-        "seed": 0,
-        "batch_tokens": 4096,
-    }
+    batch_tokens = changes.pop("batch_tokens", 4096)
     ids = [model.encode_prompt(prompt) for prompt in prompts]
-    return continuations(model, ids, **{**settings, **changes})
+    return continuations(model, ids, Sampling(**{"samples": 3, "max_tokens": 12, **changes}), batch_tokens)
 
 
 def ids_of(found: list[list[Continuation]]) -> list[list[list[int]]]:
@@ -100,14 +94,15 @@ def test_continuations_stop_at_the_end_token_and_at_the_room(model: LanguageMode
     assert len(lengths) > 3
     long = "a" * (model.context_length - 2)
     assert {len(one.ids) for one in draw(model, [long], samples=20)[0]} <= {1, 2}
-    batches = model.generation_batches([[5] * (model.context_length - 2), [5, 5]], 2, 12, 10**6)
+    batches = prompt_batches(model, [model.context_length - 2, 2], Sampling(2, max_tokens=12), 10**6)
     assert batches == [[1], [0]]
 
 
 def test_log_probability_is_the_measured_nll(model: LanguageModel) -> None:
     for prompt, row in zip(PROMPTS, draw(model, PROMPTS, temperature=1.5), strict=True):
+        ids = model.encode_prompt(prompt)
         for one in row:
-            nll = model.measure([Encoded(model.encode_prompt(prompt), one.ids)]).nll[0]
+            nll = model.measure([Encoded(np.array(ids + one.ids), len(ids))]).nll[0]
             assert one.log_probability == pytest.approx(-nll, rel=1e-4)
 
 
@@ -123,13 +118,17 @@ def test_records_hold_text_without_special_tokens(model: LanguageModel) -> None:
         assert 0 < record["confidence"] <= 1
 
 
-def test_generate_gives_the_same_texts_for_strings_and_messages(model: LanguageModel) -> None:
+def test_batches_of_strings_and_messages_do_not_change_the_texts(model: LanguageModel) -> None:
     prompts: list[Any] = [PROMPTS[0], [{"role": "user", "content": "2+3?"}], PROMPTS[2]]
-    options: dict[str, Any] = {"samples": 2, "temperature": 1.0, "max_tokens": 8, "seed": 3}
-    found = model.generate(prompts, **options)
-    assert [len(texts) for texts in found] == [2, 2, 2]
-    assert found == model.generate(prompts, **options, batch_tokens=50)
-    assert found == [model.generate([prompt], **options)[0] for prompt in prompts]
+    ids, sampling = [model.encode_prompt(prompt) for prompt in prompts], Sampling(2, max_tokens=8, seed=3)
+    alone = [sample_batch(model, [one], sampling, 4096)[0]["samples"] for one in ids]
+    assert [len(texts) for texts in alone] == [2, 2, 2]
+    batches = prompt_batches(model, list(map(len, ids)), sampling, 100)
+    assert sorted(place for batch in batches for place in batch) == [0, 1, 2]
+    assert len(batches) > 1
+    for batch in batches:
+        found = sample_batch(model, [ids[place] for place in batch], sampling, 100)
+        assert [record["samples"] for record in found] == [alone[place] for place in batch]
 
 
 def test_broken_numbers_give_a_poor_sample_and_no_error(tiny_llama: Path) -> None:
@@ -202,7 +201,7 @@ def test_completions_are_found_by_id_or_prompt(write_rows: Callable[..., Path]) 
     rows = pool(write_rows)
     given = [{"prompt": "1+1=", "completions": ["2", "3"]}, {"id": "c", "completions": ["3"]}]
     found = read_completions(write_rows(given, "given.jsonl"), rows)
-    assert found == {"a": ["2", "3"], "b": ["2", "3"], "c": ["3"]}
+    assert [texts.samples for texts in found] == [["2", "3"], ["2", "3"], ["3"]]
 
 
 @pytest.mark.parametrize(

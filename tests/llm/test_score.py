@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.llm.scored_pool import ROWS, SAMPLED, Write, chat, killed_after
+from tests.llm.scored_pool import ROWS, SAMPLED, SETTINGS, Write, chat, killed_after
 
 from datadose.errors import InputError
 from datadose.llm import score as module
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.score import score
+from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import MEASURED, Scores
 from datadose.llm.sketch import TensorSketch
 
@@ -60,7 +61,7 @@ def test_numbers_are_those_of_the_model_row_by_row(
     model: LanguageModel, write_rows: Write, tmp_path: Path
 ) -> None:
     pool = write_rows(ROWS)
-    scores = score(model, pool, tmp_path / "out", batch_tokens=100, sketch_size=64)
+    scores = score(model, pool, tmp_path / "out", config=ScoreConfig(batch_tokens=100, sketch_size=64))
     sketch = TensorSketch(model.hidden_size, model.vocabulary_size, 64)
     for place, row in enumerate(module.read_pool(pool)):
         encoded = model.encode(row)
@@ -73,8 +74,19 @@ def test_numbers_are_those_of_the_model_row_by_row(
     assert scores.table[["pass_rate", "label_passes", "own_differs"]].isna().all(axis=None)
 
 
+def test_settings_as_keywords_still_work(model: LanguageModel, write_rows: Write, tmp_path: Path) -> None:
+    pool = write_rows(ROWS[:3])
+    with pytest.warns(DeprecationWarning, match=r"score\(batch_tokens\).*ScoreConfig"):
+        old = score(model, pool, tmp_path / "old", batch_tokens=100)
+    new = score(model, pool, tmp_path / "new", config=ScoreConfig(batch_tokens=100))
+    assert old.manifest == new.manifest
+    with pytest.raises(TypeError), pytest.warns(DeprecationWarning, match="nonsense"):
+        score(model, pool, tmp_path / "old", nonsense=1)
+
+
 def test_the_manifest_says_how(model: LanguageModel, write_rows: Write, tmp_path: Path) -> None:
-    manifest = score(model, write_rows(ROWS[:2]), tmp_path / "out", **SAMPLED, seed=4).manifest
+    options = {**SAMPLED, "config": replace(SETTINGS, seed=4)}
+    manifest = score(model, write_rows(ROWS[:2]), tmp_path / "out", **options).manifest
     expected = {
         "model": model.name,
         "model_digest": model.digest,
@@ -219,19 +231,20 @@ def test_plain_strings_and_twins_with_other_ids(
 
 
 @pytest.mark.parametrize(
-    ("field", "options", "allowed"),
+    ("field", "settings", "options", "allowed"),
     [
-        ("verifier", {"samples": 2}, "a verifier with samples: exact, last-number"),
-        ("verifier", {"completions": Path("x.jsonl")}, "a verifier with completions"),
-        ("samples", {"samples": 2, "completions": Path("x"), "verifier": "exact"}, "0 with completions"),
-        ("batch-tokens", {"batch_tokens": 0}, "an integer >= 1"),
-        ("sketch-size", {"sketch_size": 1}, "an integer >= 2"),
-        ("pool", {"pool": Path("nothing.jsonl")}, "an existing file"),
-        ("dtype", {"dtype": "float16"}, "float32 or bfloat16"),
+        ("verifier", {"samples": 2}, {}, "a verifier with samples: exact, last-number"),
+        ("verifier", {}, {"completions": Path("x.jsonl")}, "a verifier with completions"),
+        ("samples", {"samples": 2}, {"completions": Path("x"), "verifier": "exact"}, "0 with completions"),
+        ("batch-tokens", {"batch_tokens": 0}, {}, "an integer >= 1"),
+        ("sketch-size", {"sketch_size": 1}, {}, "an integer >= 2"),
+        ("pool", {}, {"pool": Path("nothing.jsonl")}, "an existing file"),
+        ("dtype", {"dtype": "float16"}, {}, "float32 or bfloat16"),
     ],
 )
 def test_bad_requests_are_refused(
     field: str,
+    settings: dict[str, Any],
     options: dict[str, Any],
     allowed: str,
     tiny_llama: Path,
@@ -240,7 +253,7 @@ def test_bad_requests_are_refused(
 ) -> None:
     request: dict[str, Any] = {"pool": write_rows(ROWS), "out": tmp_path / "out", **options}
     with pytest.raises(InputError, match=f"{field}: got") as refused:
-        score(tiny_llama, **request)
+        score(tiny_llama, **request, config=ScoreConfig(**settings))
     assert allowed in str(refused.value)
 
 

@@ -6,12 +6,13 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.llm.scored_pool import ROWS, SAMPLED, KilledError, Write, bytes_of, killed_after
+from tests.llm.scored_pool import ROWS, SAMPLED, SETTINGS, KilledError, Write, bytes_of, killed_after
 
 from datadose.errors import RunError
 from datadose.llm import score as module
@@ -77,7 +78,7 @@ def test_a_finished_run_again_computes_nothing(
         ({"seed": 1}, {"sample_batch"}),
         ({"batch_tokens": 300}, {"measure", "sample_batch"}),
         ({"sketch_size": 256}, {"measure"}),
-        ({"verifier": "exact"}, set()),
+        ({}, set()),
     ],
 )
 def test_a_changed_setting_reuses_only_what_does_not_depend_on_it(
@@ -99,9 +100,10 @@ def test_a_changed_setting_reuses_only_what_does_not_depend_on_it(
             return original(*values, **options)
 
         monkeypatch.setattr(target, name, act)
-    score(model, pool, out, **{**SAMPLED, **change})
+    other = {**SAMPLED, "config": replace(SETTINGS, **change)} if change else {**SAMPLED, "verifier": "exact"}
+    score(model, pool, out, **other)
     assert called == recomputed
-    score(model, pool, tmp_path / "fresh", **{**SAMPLED, **change})
+    score(model, pool, tmp_path / "fresh", **other)
     assert bytes_of(out) == bytes_of(tmp_path / "fresh")
 
 

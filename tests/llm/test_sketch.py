@@ -35,11 +35,17 @@ def literal(sketch: TensorSketch, G: Tensor) -> Tensor:
     return found
 
 
+def sketched(sketch: TensorSketch, *tokens: torch.Tensor, rows: int = 1) -> torch.Tensor:
+    """Sketches (rows, D) of states, probabilities, targets, each token of the row that comes last."""
+    *factors, owner = tokens
+    return sketch.total(sketch.spectrum(*factors), owner, rows)
+
+
 @pytest.mark.parametrize("size", [8, 33, 512])
 def test_it_is_the_definition(size: int) -> None:
     h, p, targets = tokens()
     sketch = TensorSketch(H, V, size)
-    found = sketch(h, p, targets, torch.zeros(T, dtype=torch.long), 1)
+    found = sketched(sketch, h, p, targets, torch.zeros(T, dtype=torch.long))
     torch.testing.assert_close(found[0], literal(sketch, gradient(h, p, targets)), rtol=1e-5, atol=1e-5)
 
 
@@ -47,9 +53,9 @@ def test_rows_are_sketched_apart_and_probabilities_are_left_alone() -> None:
     h, p, targets = tokens()
     before = p.clone()
     sketch = TensorSketch(H, V, 64)
-    found = sketch(h, p, targets, torch.tensor([0, 2, 2, 0, 2]), 3)
+    found = sketched(sketch, h, p, targets, torch.tensor([0, 2, 2, 0, 2]), rows=3)
     for row, own in ((0, [0, 3]), (2, [1, 2, 4])):
-        alone = sketch(h[own], p[own], targets[own], torch.zeros(len(own), dtype=torch.long), 1)
+        alone = sketched(sketch, h[own], p[own], targets[own], torch.zeros(len(own), dtype=torch.long))
         torch.testing.assert_close(found[row], alone[0], rtol=1e-5, atol=1e-5)
     assert float(found[1].abs().max()) == 0
     assert torch.equal(p, before)
@@ -74,7 +80,8 @@ def estimates(size: int, seeds: int) -> tuple[np.ndarray, float]:
     found = []
     for seed in range(seeds):
         sketch = TensorSketch(H, V, size, seed)
-        found.append(float((sketch(*one, owner, 1) * sketch(*other, owner, 1)).sum()))
+        first, second = (sketched(sketch, *given, owner) for given in (one, other))
+        found.append(float((first * second).sum()))
     return np.array(found), truth
 
 
@@ -92,6 +99,6 @@ def test_inner_products_are_unbiased_and_their_error_falls_as_the_root_of_the_si
 def test_hashes_are_a_function_of_the_seed() -> None:
     h, p, targets = tokens()
     owner = torch.zeros(T, dtype=torch.long)
-    found = [TensorSketch(H, V, 32, seed)(h, p, targets, owner, 1) for seed in (1, 1, 2)]
+    found = [sketched(TensorSketch(H, V, 32, seed), h, p, targets, owner) for seed in (1, 1, 2)]
     assert torch.equal(found[0], found[1])
     assert not torch.allclose(found[0], found[2])

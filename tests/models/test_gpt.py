@@ -19,7 +19,16 @@ from datadose.models import GptConfig, GptModel, PromptBatch
 from datadose.models.gpt import attend, gpt2_shape, gpt2_state, load_gpt, save_gpt, tanh_gelu
 from datadose.models.linear_attention import chain_decay
 from datadose.prompts import draw_prompts
-from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, post_test, train
+from datadose.stages import (
+    FixedData,
+    Optimisation,
+    Outcome,
+    PolicyGradient,
+    Sft,
+    held_out_prompts,
+    post_test,
+    train,
+)
 from datadose.tensor_files import write_tensors
 
 D, N, B, K, ETA = 3, 5, 4, 3, 0.3
@@ -314,7 +323,7 @@ def test_stages_train_it() -> None:
     done = train(model, Sft(0.5, 2), FixedData(batch), Optimisation("adam", 3e-3, steps=40))
     first, last = (row["loss"][0] for row in (done.history[0], done.history[-1]))
     assert last < 0.6 * first
-    for objective in (Outcome(2), Rl(2, (0,), group=2, every_step=True)):
+    for objective in (Outcome(2), PolicyGradient(2, (0,), group=2, every_step=True)):
         before = model.positions.detach().clone()
         moved = train(model, objective, FixedData(batch), Optimisation("adam", 1e-3, steps=2, clip=1.0))
         assert moved.diverged == []

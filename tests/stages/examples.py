@@ -22,10 +22,11 @@ from datadose.stages import (
     FreshData,
     Optimisation,
     Outcome,
-    Rl,
+    PolicyGradient,
     Sft,
 )
-from datadose.stages.engine import Data, Objective
+from datadose.stages.data import Data
+from datadose.stages.engine import Objective
 
 D, N, B, RUNS = 4, 6, 10, 2
 
@@ -62,8 +63,16 @@ CASES: dict[str, tuple[Objective, Data, Optimisation]] = {
     "sgd": (Sft(0.3, 2), fixed(4), Optimisation("sgd", 0.01, epochs=4, batch=4)),
     "adam": (Outcome(3), fixed(4), Optimisation("adam", 0.01, epochs=4, batch=4, clip=0.5)),
     "fresh": (Outcome(2), fresh(), Optimisation("adam", 0.01, steps=12)),
-    "rl": (Rl(2, (3, 4), advantage="rloo", noise=0.3), fresh(), Optimisation("adam", 0.01, steps=12)),
-    "rl chain": (Rl(2, (3, 4), every_step=True, group=4), fixed(4), Optimisation("sgd", 1e-3, steps=12)),
+    "rl": (
+        PolicyGradient(2, (3, 4), advantage="rloo", noise=0.3),
+        fresh(),
+        Optimisation("adam", 0.01, steps=12),
+    ),
+    "rl chain": (
+        PolicyGradient(2, (3, 4), every_step=True, group=4),
+        fixed(4),
+        Optimisation("sgd", 1e-3, steps=12),
+    ),
 }
 
 

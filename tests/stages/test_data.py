@@ -15,7 +15,7 @@ from datadose.stages import (
     FreshData,
     Optimisation,
     Outcome,
-    Rl,
+    PolicyGradient,
     Sft,
     Training,
     held_out_prompts,
@@ -103,7 +103,7 @@ def test_bad_eta_is_named(eta: object) -> None:
 
 @pytest.mark.parametrize(
     ("make", "value"),
-    [(Outcome, 0), (Outcome, 1.5), (lambda k: Rl(k, (0,)), 0), (lambda k: Sft(0.3, k), -1)],
+    [(Outcome, 0), (Outcome, 1.5), (lambda k: PolicyGradient(k, (0,)), 0), (lambda k: Sft(0.3, k), -1)],
 )
 def test_bad_chain_steps_are_named(make: Callable[[object], object], value: object) -> None:
     with pytest.raises(InputError, match="chain_steps"):
@@ -124,7 +124,7 @@ def test_bad_chain_steps_are_named(make: Callable[[object], object], value: obje
 )
 def test_bad_rl_is_named(field: str, value: object, arguments: dict[str, object]) -> None:
     with pytest.raises(InputError, match=f"{field}: got {value}"):
-        Rl(2, (0,), **arguments)
+        PolicyGradient(2, (0,), **arguments)
 
 
 @pytest.mark.parametrize("size", [B + 1, 0, -1])
@@ -146,7 +146,7 @@ def test_data_and_optimisation_agree_on_the_mini_batch(size: int | None, batch: 
 
 
 def test_metrics_are_recorded_first_last_and_in_between() -> None:
-    objective = Rl(2, (3, 4), group=4)
+    objective = PolicyGradient(2, (3, 4), group=4)
     steps = [
         [
             row["step"]
@@ -206,7 +206,7 @@ def test_stages_compose() -> None:
     assert errors[0].shape == (RUNS, 1)
     stages: list[tuple[Objective, float]] = [
         (Sft(0.5, 3), 3e-3),
-        (Rl(3, (0, 1), advantage="rloo", noise=0.2), 3e-3),
+        (PolicyGradient(3, (0, 1), advantage="rloo", noise=0.2), 3e-3),
         (Outcome(3), 3e-3),
     ]
     for place, (objective, rate) in enumerate(stages):

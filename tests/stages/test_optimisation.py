@@ -13,8 +13,8 @@ import torch
 
 from datadose.errors import InputError
 from datadose.models import ChainModel, PromptBatch
-from datadose.stages import FixedData, FreshData, Optimisation, Outcome, Rl, Sft, train
-from datadose.stages.data import split, to_device
+from datadose.stages import FixedData, FreshData, Optimisation, Outcome, PolicyGradient, Sft, train
+from datadose.stages.data import split
 from datadose.stages.engine import Objective, StageLoss
 from stages.examples import CASES, B, D, N, TinyChain, dense_model, fixed, same, start, tiny_gpt, with_inputs
 
@@ -152,7 +152,7 @@ def test_accumulated_gradients_are_the_whole_batchs(objective: Objective, accumu
 def test_parts_draw_noise_of_their_own() -> None:
     """Part i of a step is called as step * parts + i; metrics are means over the parts."""
     seen: list[int] = []
-    rl = Rl(2, (3, 4), group=4)
+    rl = PolicyGradient(2, (3, 4), group=4)
 
     def watched(model: ChainModel, batch: PromptBatch, step: int) -> StageLoss:
         seen.append(step)
@@ -167,7 +167,7 @@ def test_parts_draw_noise_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "objective", [Sft(0.5, 2), Outcome(2), Rl(2, (0,), every_step=True, group=4, noise=0.3)]
+    "objective", [Sft(0.5, 2), Outcome(2), PolicyGradient(2, (0,), every_step=True, group=4, noise=0.3)]
 )
 @pytest.mark.parametrize("build", [TinyChain, tiny_gpt])
 def test_bf16_trains_near_fp32(objective: Objective, build: Callable[[], ChainModel]) -> None:
@@ -200,13 +200,13 @@ def test_models_without_runs_or_operator(*, scalar: bool) -> None:
     assert float((after - before).norm()) == pytest.approx(0.1 * 0.01, rel=1e-4)
     assert [len(row["loss"]) for row in found.history] == [1]
     lost = train(model, Sft(0.3, 2), held(), Optimisation("sgd", 1e6, steps=20)).diverged
-    assert [(d.run, d.spectral_radius) for d in lost] == [(0, None)]
+    assert [(d.run, d.divergence_radius) for d in lost] == [(0, None)]
 
 
 def test_every_stage_trains_a_nonlinear_model() -> None:
     """SFT, OS and RL lower the post-test loss of one and the same small network."""
     model, data = TinyChain(), held()
-    stages: list[Objective] = [Sft(0.5, 3), Outcome(3), Rl(3, (0,), noise=0.2, advantage="rloo")]
+    stages: list[Objective] = [Sft(0.5, 3), Outcome(3), PolicyGradient(3, (0,), noise=0.2, advantage="rloo")]
 
     def loss() -> float:
         return float(Outcome(3)(model, data.whole, 0).loss.detach())
@@ -223,12 +223,12 @@ def test_every_stage_trains_a_nonlinear_model() -> None:
 def test_batches_go_to_the_models_device() -> None:
     """The meta device has shapes and no numbers: enough to see where a batch would be, without a GPU."""
     for batch in (fixed().whole, with_inputs()):
-        moved = to_device(batch, torch.device("meta"))
+        moved = batch.to(torch.device("meta"))
         tensors = [x for x in (moved.weights, moved.covariances, moved.inputs) if x is not None]
         assert len(tensors) == 2
         assert {x.device.type for x in tensors} == {"meta"}
         assert moved.length == batch.length
-        stayed = to_device(batch, torch.device("cpu"))
+        stayed = batch.to(torch.device("cpu"))
         assert stayed.weights is batch.weights
 
 

@@ -22,7 +22,7 @@ from datadose.stages import (
     FixedData,
     Optimisation,
     Outcome,
-    Rl,
+    PolicyGradient,
     negative_squared_error,
     train,
     within_tolerance,
@@ -61,7 +61,7 @@ def flat_gradients(model: ChainModel, loss: Tensor) -> Tensor:
     return torch.cat([g.flatten(1) for g in found], dim=1)
 
 
-def sampled_gradients(objective: Rl, B: int) -> Tensor:
+def sampled_gradients(objective: PolicyGradient, B: int) -> Tensor:
     """RUNS x REDRAWS independent policy gradients at one model and batch: runs by seed, redraws by step."""
     model, batch = model_of(RUNS), prompts_of(RUNS, B)
     rows = [flat_gradients(model, objective(model, batch, step).loss) for step in range(REDRAWS)]
@@ -96,14 +96,14 @@ def test_rloo_is_an_unbiased_outcome_gradient() -> None:
     The loss is minus its mean over the B prompts, (1/B) sum ||what_k - w*||^2 + const = 2 L_OS + const, so
     E[gradient of the loss] = 2 dL_OS: the 1/B is in both, the factor 2 is L_OS's own 1/2.
     """
-    objective = Rl(K, range(RUNS), group=4, noise=SIGMA, advantage="rloo")
+    objective = PolicyGradient(K, range(RUNS), group=4, noise=SIGMA, advantage="rloo")
     assert_mean(sampled_gradients(objective, 2), 2 * outcome_gradient(2))
 
 
 @pytest.mark.parametrize("B", [1, 2])
 def test_reinforce_has_the_scale_of_its_own_baseline(B: int) -> None:
     """G = 2: the batch's mean reward contains the sample's own, which leaves 1 - 1/(G B) of the gradient."""
-    objective = Rl(K, range(RUNS), group=2, noise=SIGMA, advantage="reinforce")
+    objective = PolicyGradient(K, range(RUNS), group=2, noise=SIGMA, advantage="reinforce")
     assert_mean(sampled_gradients(objective, B), (1 - 1 / (2 * B)) * 2 * outcome_gradient(B))
 
 
@@ -113,7 +113,7 @@ def test_sampled_chains_estimate_the_noisy_chains_gradient(kind: str) -> None:
     the noise of every thought held fixed; both by simulation, so their variances add.
     """
     B, G = 2, 3
-    objective = Rl(K, range(RUNS), group=G, noise=SIGMA, advantage=kind, every_step=True)
+    objective = PolicyGradient(K, range(RUNS), group=G, noise=SIGMA, advantage=kind, every_step=True)
     model, batch = model_of(RUNS), prompts_of(RUNS, B)
     rows = []
     for draw in range(REDRAWS):
@@ -128,7 +128,7 @@ def test_sampled_chains_estimate_the_noisy_chains_gradient(kind: str) -> None:
 
 def test_the_noisy_chain_is_not_the_noise_free_one() -> None:
     """Noise in the thoughts changes the objective itself: the pathwise mean is away from 2 dL_OS."""
-    objective = Rl(K, range(RUNS), group=3, noise=SIGMA, advantage="rloo", every_step=True)
+    objective = PolicyGradient(K, range(RUNS), group=3, noise=SIGMA, advantage="rloo", every_step=True)
     z = z_scores(sampled_gradients(objective, 2), 2 * outcome_gradient(2))
     assert float(z.max()) > LEVEL
 
@@ -137,7 +137,7 @@ def test_the_noisy_chain_is_not_the_noise_free_one() -> None:
 def test_recorded_reward_is_the_mean_reward(*, every_step: bool) -> None:
     """One thought: mean of -(||what - w*||^2 + d sigma^2) within 5 standard errors (6e-7), both policies."""
     model, batch = model_of(RUNS), prompts_of(RUNS, 3)
-    objective = Rl(1, range(RUNS), noise=SIGMA, every_step=every_step)
+    objective = PolicyGradient(1, range(RUNS), noise=SIGMA, every_step=every_step)
     reward = objective(model, batch, 0).metrics["reward"]
     exact = -(2 * Outcome(1)(model, batch, 0).loss[0].detach() + D * SIGMA**2)
     assert abs(float((reward.mean() - exact) / (reward.std() / RUNS**0.5))) < LEVEL
@@ -181,7 +181,7 @@ def test_groups_without_signal_are_counted_and_silent(kind: str) -> None:
         passed[::2, ..., 2:] = 1
         return passed
 
-    objective = Rl(K, (0, 1), reward, group=G, noise=SIGMA, advantage=kind)
+    objective = PolicyGradient(K, (0, 1), reward, group=G, noise=SIGMA, advantage=kind)
     found = objective(model, batch, 0)
     assert found.metrics["zero_signal"].tolist() == [0.5, 0.5]
     assert found.metrics["reward"].tolist() == [0.5, 0.5]
@@ -192,7 +192,9 @@ def test_groups_without_signal_are_counted_and_silent(kind: str) -> None:
     signal = advantages(reward(noise, batch.weights), kind)
     by_hand = -(signal * density)[..., 2:].mean(dim=(0, -1)) / 2
     torch.testing.assert_close(flat_gradients(model, found.loss), flat_gradients(model, by_hand))
-    silent = Rl(K, (0, 1), lambda a, w: torch.ones_like(a[..., 0]), group=G, advantage=kind)(model, batch, 0)
+    silent = PolicyGradient(K, (0, 1), lambda a, w: torch.ones_like(a[..., 0]), group=G, advantage=kind)(
+        model, batch, 0
+    )
     assert silent.metrics["zero_signal"].tolist() == [1, 1]
     assert not flat_gradients(model, silent.loss).any()
 
@@ -211,7 +213,7 @@ def test_pass_rate_is_a_non_central_chi_square(directions: tuple[float, ...] | N
         return seen[-1]
 
     model, batch = model_of(1), prompts_of(1, B)
-    found = Rl(K, (5,), reward, group=G, noise=SIGMA)(model, batch, 0)
+    found = PolicyGradient(K, (5,), reward, group=G, noise=SIGMA)(model, batch, 0)
     gap = (model.rollout(batch, K)[0, :, -1] - batch.weights[0]).detach().square()
     kept = gap.sum(-1) if mask is None else (gap * mask).sum(-1)
     degrees = D if mask is None else 1
@@ -254,7 +256,7 @@ def test_kl_is_that_of_two_gaussians(*, every_step: bool) -> None:
     B, G = 3, 4
     model, reference, batch = model_of(2), model_of(2, seed=40), prompts_of(2, B)
     plain, with_kl = (
-        Rl(
+        PolicyGradient(
             K,
             (0, 1),
             group=G,
@@ -287,7 +289,9 @@ def test_kl_pulls_towards_the_reference(*, every_step: bool) -> None:
     """Without reward signal the policy comes back: its KL falls at least 20 times; the reference stays."""
     V = -0.4 * torch.eye(D, dtype=torch.float64).expand(2, D, D)
     model, reference = BlockLinearAttention(V + 0.3), BlockLinearAttention(V)
-    objective = Rl(K, (0, 1), no_signal, noise=SIGMA, kl=0.5, every_step=every_step, reference=reference)
+    objective = PolicyGradient(
+        K, (0, 1), no_signal, noise=SIGMA, kl=0.5, every_step=every_step, reference=reference
+    )
     data = FixedData(prompts_of(2, 8))
     start = (model.V - reference.V).detach().norm()
     history = train(model, objective, data, Optimisation("gd", 0.1, steps=150), record_every=1).history
@@ -305,8 +309,8 @@ def test_runs_side_by_side_are_the_runs_one_by_one(kind: str, *, every_step: boo
     batch = PromptBatch.draw(np.array([1.2, 0.6]), N, 3, seeds=[1, 2], dtype=torch.float64)
     many, reference = model_of(2), model_of(2, seed=50)
 
-    def objective(seeds: tuple[int, ...], anchor: LinearAttention) -> Rl:
-        return Rl(
+    def objective(seeds: tuple[int, ...], anchor: LinearAttention) -> PolicyGradient:
+        return PolicyGradient(
             K,
             seeds,
             group=4,
@@ -333,11 +337,13 @@ def test_runs_side_by_side_are_the_runs_one_by_one(kind: str, *, every_step: boo
 
 def test_noise_is_redrawn_by_step_and_seed() -> None:
     batch = prompts_of(2, 3)
-    objective = Rl(K, (8, 9), group=4, noise=SIGMA)
+    objective = PolicyGradient(K, (8, 9), group=4, noise=SIGMA)
     noise = objective._noise(batch, 6, K)
     assert noise.shape == (4, 2, 3, K, D)
     assert torch.equal(noise, objective._noise(batch, 6, K))
-    assert torch.equal(noise[:, 1:], Rl(K, (9,), group=4, noise=SIGMA)._noise(prompts_of(1, 3), 6, K))
+    assert torch.equal(
+        noise[:, 1:], PolicyGradient(K, (9,), group=4, noise=SIGMA)._noise(prompts_of(1, 3), 6, K)
+    )
     assert not torch.equal(noise, objective._noise(batch, 7, K))
     assert not torch.equal(noise[:, 0], noise[:, 1])
 
@@ -345,14 +351,17 @@ def test_noise_is_redrawn_by_step_and_seed() -> None:
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_seeds_must_match_the_runs(seeds: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="seeds"):
-        Rl(K, seeds, noise=SIGMA)(model_of(2), prompts_of(2, 3), 0)
+        PolicyGradient(K, seeds, noise=SIGMA)(model_of(2), prompts_of(2, 3), 0)
 
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: Rl(K, (0, 1), noise=0.2, advantage="grpo"), lambda: Rl(K, (0, 1), noise=0.2, every_step=True)],
+    [
+        lambda: PolicyGradient(K, (0, 1), noise=0.2, advantage="grpo"),
+        lambda: PolicyGradient(K, (0, 1), noise=0.2, every_step=True),
+    ],
 )
-def test_training_on_the_dense_reward_learns(make: Callable[[], Rl]) -> None:
+def test_training_on_the_dense_reward_learns(make: Callable[[], PolicyGradient]) -> None:
     """150 Adam steps on 16 prompts at least halve the outcome loss of both runs."""
     model, batch = (
         BlockLinearAttention(-0.1 * torch.eye(D, dtype=torch.float64).expand(2, D, D)),

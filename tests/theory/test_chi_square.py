@@ -102,6 +102,7 @@ def test_random_weights_in_simulation(m: int, decades: float) -> None:
         assert binomtest(passed, len(drawn), weighted_chi_square(weights, float(x))).pvalue > 1e-6
 
 
+@pytest.mark.usefixtures("any_shape")
 def test_bad_arguments_and_impossible_probabilities_are_named() -> None:
     for weights in ([-1.0], [np.nan], [np.inf], [[1.0]]):
         with pytest.raises(InputError, match="weights"):

@@ -15,7 +15,6 @@ from datadose.covariance import range_basis
 from datadose.errors import InputError
 from datadose.theory.outcome import (
     adaptation_radius,
-    expected_dense_reward,
     outcome_error_path,
     outcome_gradient,
     outcome_loss,
@@ -185,7 +184,7 @@ def test_dense_reward_and_its_policy_gradient() -> None:
     xi = np.random.default_rng(52).standard_normal((N, 3, 3))
     rewards = -((error + sigma * xi) ** 2).sum(axis=2)
     mean = rewards.mean(axis=1)
-    expected = expected_dense_reward(V, w_star.T, S, k, sigma)
+    expected = -(2 * outcome_loss(V, w_star.T, S, k) + 3 * sigma**2)
     assert abs(mean.mean() - expected) < LEVEL * mean.std() / np.sqrt(N)
     # The score of a Gaussian policy in its mean is xi / sigma; a baseline leaves the mean alone.
     samples = (rewards - rewards.mean(axis=0))[:, :, None] * xi / sigma
@@ -199,6 +198,7 @@ def test_dense_reward_and_its_policy_gradient() -> None:
     assert_allclose(pulled, -2 * outcome_gradient(V, w_star.T, S, k), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.usefixtures("any_shape")
 def test_bad_input_is_named() -> None:
     V, prompts = setting(3, 4, seed=1)
     with pytest.raises(InputError, match="steps"):

@@ -106,14 +106,17 @@ def _train(arguments: argparse.Namespace, _: str) -> None:
     from datadose.configs import load_config
     from datadose.progress import step_progress
     from datadose.stages.config import TrainConfig
+    from datadose.stages.distributed import joined
     from datadose.stages.pipeline import run_pipeline
 
     config = load_config(arguments.config, TrainConfig)
     out = arguments.out or Path("runs") / arguments.config.stem
-    with step_progress() as progress:
+    with joined("cpu") as processes, step_progress() as progress:
         result = run_pipeline(
             config, out, folder=arguments.config.parent, resume=arguments.resume, progress=progress
         )
+    if not processes.first:
+        return
     rows = []
     for report in result["stages"]:
         for i, k in enumerate(report["thinking_steps"]):

@@ -27,6 +27,12 @@ def _add_pickles(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _config(kind: Any, arguments: argparse.Namespace) -> Any:
+    """A configuration of the class ``kind`` from the options that have its fields' names."""
+    given = {field.name: getattr(arguments, field.name, None) for field in fields(kind)}
+    return kind(**{name: value for name, value in given.items() if value is not None})
+
+
 def _add_score(commands: Any) -> None:
     parser = add_command(
         commands,
@@ -58,18 +64,19 @@ def _add_score(commands: Any) -> None:
 
 
 def _score(arguments: argparse.Namespace, _: str) -> None:
-    from datadose.llm.score import score
+    from datadose.llm.score import ScoreConfig, score
     from datadose.progress import step_progress
 
-    names = "samples verifier completions temperature max_tokens seed batch_tokens dtype".split()  # noqa: SIM905
-    names.append("allow_pickle_weights")
     with step_progress() as progress:
         scores = score(
             arguments.model,
             arguments.pool,
             arguments.out,
+            config=_config(ScoreConfig, arguments),
+            verifier=arguments.verifier,
+            completions=arguments.completions,
+            allow_pickle_weights=arguments.allow_pickle_weights,
             progress=progress,
-            **{name: getattr(arguments, name) for name in names},
         )
     if arguments.json:
         print(json.dumps(scores.manifest, indent=2, allow_nan=False))
@@ -130,14 +137,9 @@ def _select(arguments: argparse.Namespace, _: str) -> None:
     from datadose.llm.selection import SelectionConfig, describe, select, write_selection
     from datadose.reading import read_json
 
-    config = SelectionConfig(
-        sft_size=_size("sft-size", arguments.sft_size),
-        rl_size=_size("rl-size", arguments.rl_size),
-        replay=arguments.replay,
-        representation=arguments.representation,
-        seed=arguments.seed,
-        **{name: getattr(arguments, name) for name in _THRESHOLDS if hasattr(arguments, name)},
-    )
+    arguments.sft_size = _size("sft-size", arguments.sft_size)
+    arguments.rl_size = _size("rl-size", arguments.rl_size)
+    config = _config(SelectionConfig, arguments)
     pool = read_scores(arguments.scores)
     pickles = arguments.allow_pickle_weights
     target = scores_of(arguments.target, "target", pool, allow_pickle_weights=pickles)
@@ -194,16 +196,14 @@ def _posttrain(arguments: argparse.Namespace, _: str) -> None:
     from datadose.llm.posttrain import PosttrainConfig, posttrain
     from datadose.progress import step_progress
 
-    given = {f.name: getattr(arguments, f.name, None) for f in fields(PosttrainConfig)}
-    config = PosttrainConfig(**{name: value for name, value in given.items() if value is not None})
     with step_progress() as progress:
         result = posttrain(
             arguments.model,
             arguments.data,
             arguments.out,
+            config=_config(PosttrainConfig, arguments),
             verifier=arguments.verifier,
             allow_pickle_weights=arguments.allow_pickle_weights,
-            config=config,
             progress=progress,
         )
     if arguments.json:

@@ -70,14 +70,8 @@ def _predict(arguments: argparse.Namespace, _: str) -> None:
             row["predicted"] = predict_error(
                 shift, B, arguments.length, form=arguments.form, finite_size=arguments.finite_size
             )
-        except PeakError:
-            rank = shift.data_rank
-            where = f"length <= 2 and 1 <= B <= rank(A) = {rank}"
-            if abs(B - rank) <= 1:
-                where = f"B within 1 of rank(A) = {rank}"
-            elif rank < B:
-                where = "rank(A) = 1 and length * B <= 4"
-            row.update(predicted=None, reason=f"{where}: the mean is infinite there")
+        except PeakError as error:
+            row.update(predicted=None, reason=error.reason)
         row["simulated_mean"] = None if simulated is None else float(simulated.mean[index])
         sem = None if simulated is None or arguments.simulate < 2 else float(simulated.sem[index])
         row.update(simulated_sem=sem, seeds=arguments.simulate or 0)

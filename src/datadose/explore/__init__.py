@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datadose.extras import require_extra
+from datadose.errors import require_extra
 
 require_extra("explore", "dash", "plotly", "waitress")
 

@@ -19,33 +19,7 @@ _NAMES = {"none": "no stage", "sft": "SFT", "rl": "RL", "sft then rl": "SFT then
 
 def map_chart(found: StabilityMap, chain_steps: int, colors: Palette, *, dark: bool) -> Chart:
     """log10 of the stable step over the shift's radius and k; the line of radius 1; the current shift."""
-    z = np.log10(found.stable_step)
     radius = float(np.log10(np.clip(found.radius, found.radii[0], found.radii[-1])))
-    heat = {
-        "type": "heatmap",
-        "x": np.log10(found.radii).tolist(),
-        "y": found.chain_steps.tolist(),
-        "z": np.clip(z, -_LIMIT, _LIMIT).tolist(),
-        "zmin": -_LIMIT,
-        "zmax": _LIMIT,
-        "colorscale": _DARK_SCALE if dark else _LIGHT_SCALE,
-        "customdata": [
-            [
-                [R, step, grown]
-                for R, step, grown in zip(found.radii.tolist(), row, found.growth.tolist(), strict=True)
-            ]
-            for row in found.stable_step.tolist()
-        ],
-        "hovertemplate": "radius %{customdata[0]:.2f}, k = %{y}<br>stable step %{customdata[1]:.2g}"
-        "<br>a thought multiplies the error by up to %{customdata[2]:.2f}<extra></extra>",
-        "colorbar": {
-            "title": {"text": "largest stable step", "side": "right"},
-            "tickvals": [-3, -2, -1, 0, 1, 2, 3],
-            "ticktext": ["≤ 0.001", "0.01", "0.1", "1", "10", "100", "≥ 1000"],
-            "thickness": 12,
-            "outlinewidth": 0,
-        },
-    }
     here = {
         "type": "scatter",
         "mode": "markers",
@@ -64,7 +38,7 @@ def map_chart(found: StabilityMap, chain_steps: int, colors: Palette, *, dark: b
     }
     ticks = (0.1, 0.3, 1, 3, 10)
     return {
-        "data": [heat, here],
+        "data": [_heat(found, dark=dark), here],
         "layout": layout(
             colors,
             "spectral radius of the shift",
@@ -84,6 +58,29 @@ def map_chart(found: StabilityMap, chain_steps: int, colors: Palette, *, dark: b
             margin={"l": 8, "r": 8, "t": 26, "b": 8},
         ),
     }  # fmt: skip
+
+
+def _heat(found: StabilityMap, *, dark: bool) -> dict[str, Any]:
+    radii, growth = found.radii.tolist(), found.growth.tolist()
+    return {
+        "type": "heatmap",
+        "x": np.log10(found.radii).tolist(),
+        "y": found.chain_steps.tolist(),
+        "z": np.clip(np.log10(found.stable_step), -_LIMIT, _LIMIT).tolist(),
+        "zmin": -_LIMIT,
+        "zmax": _LIMIT,
+        "colorscale": _DARK_SCALE if dark else _LIGHT_SCALE,
+        "customdata": [list(zip(radii, row, growth, strict=True)) for row in found.stable_step.tolist()],
+        "hovertemplate": "radius %{customdata[0]:.2f}, k = %{y}<br>stable step %{customdata[1]:.2g}"
+        "<br>a thought multiplies the error by up to %{customdata[2]:.2f}<extra></extra>",
+        "colorbar": {
+            "title": {"text": "largest stable step", "side": "right"},
+            "tickvals": [-3, -2, -1, 0, 1, 2, 3],
+            "ticktext": ["≤ 0.001", "0.01", "0.1", "1", "10", "100", "≥ 1000"],
+            "thickness": 12,
+            "outlinewidth": 0,
+        },
+    }
 
 
 def _note(x: float, text: str, anchor: str, colors: Palette) -> dict[str, Any]:

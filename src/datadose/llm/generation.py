@@ -8,19 +8,36 @@ is drawn in, except where rounding decides.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datadose.errors import reject
+from datadose.errors import reject, require_integer, require_number
 from datadose.llm.cache import content_digest
+from datadose.llm.language_model import LanguageModel, length_batches
 
-if TYPE_CHECKING:
-    from datadose.llm.language_model import LanguageModel
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn: ``samples`` of each prompt, 0 for none; temperature 0 is greedy."""
+
+    samples: int = 0
+    temperature: float = 1.0
+    max_tokens: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_integer("samples", self.samples, 0)
+        require_number("temperature", self.temperature, 0, math.inf)
+        require_integer("max-tokens", self.max_tokens, 1)
+        require_integer("seed", self.seed, 0)
+        if self.temperature == 0 and self.samples > 1:
+            reject("samples", self.samples, "1 at temperature 0, where all samples are the same")
 
 
 @dataclass(frozen=True)
@@ -32,30 +49,41 @@ class Continuation:
     """Mean over its tokens of log p under the model (at temperature 1)."""
 
 
+def prompt_batches(
+    model: LanguageModel, prompts: Sequence[int], sampling: Sampling, batch_tokens: int
+) -> list[list[int]]:
+    """Indices of ``prompts``, given by their lengths, to sample from together.
+
+    A batch's samples and greedy ones fit ``batch_tokens``. Prompts near the end of the context have room for
+    fewer new tokens, and are batched by that room.
+    """
+    rooms: dict[int, list[int]] = {}
+    for index, length in enumerate(prompts):
+        rooms.setdefault(min(sampling.max_tokens, model.context_length - length), []).append(index)
+    batches = []
+    for room, members in sorted(rooms.items(), reverse=True):
+        lengths = [(sampling.samples + 1) * (prompts[i] + room) for i in members]
+        batches += [[members[i] for i in batch] for batch in length_batches(lengths, batch_tokens)]
+    return batches
+
+
 @torch.inference_mode()
 def continuations(
-    model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    *,
-    samples: int,
-    temperature: float,
-    max_tokens: int,
-    seed: int,
-    batch_tokens: int,
+    model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, batch_tokens: int
 ) -> list[list[Continuation]]:
-    """Per prompt (token ids) ``samples`` continuations, then the greedy one, all prompts in one batch.
+    """Per prompt (token ids) the samples, then the greedy continuation, all prompts in one batch.
 
-    Temperature 0 makes all of them greedy. Continuations that do not fit ``batch_tokens`` together are drawn
+    Continuations that do not fit ``batch_tokens`` together are drawn
     in turns.
     """
     if not model.divisible:
         reject("model", model.name, "a model with an attention cache (else sample elsewhere)")
     longest = max(map(len, prompts))
-    room = min(max_tokens, model.context_length - longest)
-    streams = samples + 1
+    room = min(sampling.max_tokens, model.context_length - longest)
+    streams = sampling.samples + 1
     greedy = torch.zeros(streams, dtype=torch.bool, device=model.device)
-    greedy[samples if temperature > 0 else 0 :] = True
-    noise = torch.from_numpy(np.stack([_noise(seed, ids, samples, max_tokens) for ids in prompts]))
+    greedy[sampling.samples if sampling.temperature > 0 else 0 :] = True
+    noise = torch.from_numpy(np.stack([_noise(ids, sampling) for ids in prompts]))
     noise = noise[..., :room].to(model.device)
     states, mask, cache = _prefill(model, prompts)
     found: list[list[Continuation]] = [[] for _ in prompts]
@@ -73,7 +101,7 @@ def continuations(
             owned,
             noise[:, now].flatten(0, 1),
             greedy[now].repeat(len(prompts)),
-            temperature,
+            sampling.temperature,
         )
         for place, continuation in enumerate(drawn):
             found[place // count].append(continuation)
@@ -144,8 +172,7 @@ def _draw(log_p: Tensor, noise: Tensor, greedy: Tensor, temperature: float) -> T
     return torch.where(greedy, likeliest, drawn)
 
 
-def _noise(seed: int, prompt: Sequence[int], samples: int, max_tokens: int) -> np.ndarray[Any, Any]:
+def _noise(prompt: Sequence[int], sampling: Sampling) -> np.ndarray[Any, Any]:
     """Uniform numbers (samples + 1, max_tokens) in [0, 1); the last row, for the greedy one, is not used."""
-    return np.random.default_rng(int(content_digest([seed, list(prompt)]), 16)).random(
-        (samples + 1, max_tokens)
-    )
+    rng = np.random.default_rng(int(content_digest([sampling.seed, list(prompt)]), 16))
+    return rng.random((sampling.samples + 1, sampling.max_tokens))

@@ -1,4 +1,4 @@
-"""A Hugging Face causal language model with its tokenizer: token ids, losses, gradients' sketches, samples.
+"""A Hugging Face causal language model with its tokenizer: token ids, losses, gradients' sketches.
 
 Nothing here depends on how rows are batched, except for rounding.
 """
@@ -18,11 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadose.errors import InputError, reject
-from datadose.extras import require_extra
-from datadose.llm.batching import length_batches
+from datadose.errors import InputError, reject, require_extra
 from datadose.llm.cache import content_digest
-from datadose.llm.generation import continuations
 from datadose.llm.loading import context_length, ends, files_digest, load, place_of, quiet
 from datadose.llm.pool import Row, Text
 from datadose.llm.sketch import TensorSketch
@@ -41,34 +38,55 @@ _LOGITS = 2**23
 """Logits held at once (32 MB): the vocabulary times a slice of the completions' positions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """Token ids of a row: ``prompt_ids`` are its context, ``completion_ids`` what is scored."""
+    """Token ids of a row: its context, and from ``start`` on what is scored."""
 
-    prompt_ids: list[int]
-    completion_ids: list[int]
+    ids: NDArray[np.int32]
+    """At four bytes each; Python's integers take ten times that."""
+    start: int
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The context."""
+        return cast("list[int]", self.ids[: self.start].tolist())
+
+    @property
+    def completion_ids(self) -> list[int]:
+        """What is scored."""
+        return cast("list[int]", self.ids[self.start :].tolist())
 
     @property
     def length(self) -> int:
         """All tokens."""
-        return len(self.prompt_ids) + len(self.completion_ids)
+        return len(self.ids)
 
     @property
     def targets(self) -> int:
         """Scored tokens: a completion without any prompt cannot have its first token predicted."""
-        return len(self.completion_ids) - (not self.prompt_ids)
+        return len(self.ids) - max(self.start, 1)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one forward pass finds for B rows."""
+class Losses:
+    """What forward passes find for B rows; NaN where nothing was measured."""
 
     nll: NDArray[np.float64]
     """(B,), mean nats per completion token."""
     embeddings: NDArray[np.float32]
     """(B, H), last layer's hidden state, mean over all tokens of the row."""
-    sketches: NDArray[np.float32] | None
-    """(B, D), sketch of the gradient of the summed NLL with respect to the output weights."""
+    sketches: NDArray[np.float32]
+    """(B, D), sketch of the gradient of the summed NLL with respect to the output weights; (B, 0) without."""
+
+    @classmethod
+    def empty(cls, rows: int, hidden: int, sketch: int) -> Losses:
+        """Nothing measured yet, to be filled in place.
+
+        Small arrays of each row, made between the large ones of a forward pass, would keep the memory of
+        those.
+        """
+        vectors = [np.full((rows, size), np.nan, dtype=np.float32) for size in (hidden, sketch)]
+        return cls(np.full(rows, np.nan), *vectors)
 
 
 @dataclass(frozen=True)
@@ -171,8 +189,7 @@ class LanguageModel:
             whole = self._ids(row.prompt + completion + (end if not completion.endswith(end) else ""))
         else:
             whole = self._chat_ids([*row.prompt, *cast("list[dict[str, str]]", row.completion)], False)
-        start = _shared([prompt, whole])
-        return Encoded(whole[:start], whole[start:])
+        return Encoded(np.array(whole, dtype=np.int32), _shared([prompt, whole]))
 
     def encode_prompt(self, prompt: Text) -> list[int]:
         """Token ids of ``prompt``; of messages, with the opening of the assistant's answer."""
@@ -193,8 +210,8 @@ class LanguageModel:
         return length_batches(lengths, limit)
 
     @torch.inference_mode()
-    def measure(self, batch: Sequence[Encoded], sketch: TensorSketch | None = None) -> Measured:
-        """One forward pass over ``batch``, each row with at least one target; see :class:`Measured`.
+    def measure(self, batch: Sequence[Encoded], sketch: TensorSketch | None = None) -> Losses:
+        """One forward pass over ``batch``, each row with at least one target; see :class:`Losses`.
 
         Rows are padded at the end, where causal attention never looks from a real token: no mask is needed.
         What all prompts begin with (a chat template's opening) is computed once, and the output layer is
@@ -202,7 +219,7 @@ class LanguageModel:
         """
         # The token before the first target must be in each row's own part: its state predicts.
         prefix, opening, cache = self.shared_prefix([row.prompt_ids for row in batch])
-        rest = [(row.prompt_ids + row.completion_ids)[prefix:] for row in batch]
+        rest = [row.ids[prefix:].tolist() for row in batch]
         longest = max(map(len, rest))
         ids = torch.tensor([r + [0] * (longest - len(r)) for r in rest], device=self.device)
         lengths = torch.tensor([len(r) for r in rest], device=self.device)
@@ -216,10 +233,10 @@ class LanguageModel:
         nll, sketches = self._losses(states, targets, rows, len(batch), sketch)
         real = torch.arange(longest, device=self.device) < lengths.unsqueeze(1)
         sums = torch.where(real.unsqueeze(-1), hidden, 0).sum(1, dtype=torch.float32) + opening
-        return Measured(
+        return Losses(
             (nll / counts).cpu().numpy(),
             (sums / (lengths.unsqueeze(1) + prefix)).cpu().numpy(),
-            None if sketches is None else sketches.cpu().numpy(),
+            sketches.cpu().numpy(),
         )
 
     @cached_property
@@ -262,56 +279,6 @@ class LanguageModel:
         found = self.model.base_model(input_ids=ids, use_cache=True, **{self._cache_name: cache}, **positions)
         return cast("Tensor", found.last_hidden_state)
 
-    def generate(
-        self,
-        prompts: Sequence[Text],
-        *,
-        samples: int,
-        temperature: float,
-        max_tokens: int,
-        seed: int,
-        batch_tokens: int = BATCH_TOKENS,
-    ) -> list[list[str]]:
-        """``samples`` completions of each prompt, as text; temperature 0 is greedy.
-
-        A completion is a function of the seed, its prompt and its index, but for rounding. Raises InputError
-        for a prompt that leaves no place in the context.
-        """
-        encoded = [self.encode_prompt(prompt) for prompt in prompts]
-        for ids in encoded:
-            if len(ids) >= self.context_length:
-                reject("prompt", f"{len(ids)} tokens", f"fewer than the context of {self.context_length}")
-        texts: list[list[str]] = [[] for _ in prompts]
-        for batch in self.generation_batches(encoded, samples, max_tokens, batch_tokens):
-            drawn = continuations(
-                self,
-                [encoded[i] for i in batch],
-                samples=samples,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                seed=seed,
-                batch_tokens=batch_tokens,
-            )
-            for place, found in zip(batch, drawn, strict=True):
-                texts[place] = [self.decode(one.ids) for one in found[:samples]]
-        return texts
-
-    def generation_batches(
-        self, prompts: Sequence[Sequence[int]], samples: int, max_tokens: int, batch_tokens: int
-    ) -> list[list[int]]:
-        """Indices of prompts to sample from together: a batch's samples and greedy ones fit ``batch_tokens``.
-
-        Prompts near the end of the context have room for fewer new tokens, and are batched by that room.
-        """
-        rooms: dict[int, list[int]] = {}
-        for index, ids in enumerate(prompts):
-            rooms.setdefault(min(max_tokens, self.context_length - len(ids)), []).append(index)
-        batches = []
-        for room, members in sorted(rooms.items(), reverse=True):
-            lengths = [(samples + 1) * (len(prompts[i]) + room) for i in members]
-            batches += [[members[i] for i in batch] for batch in length_batches(lengths, batch_tokens)]
-        return batches
-
     def _new_cache(self) -> Any:
         from transformers import DynamicCache  # noqa: PLC0415 - slow to import
 
@@ -334,7 +301,7 @@ class LanguageModel:
 
     def _losses(
         self, h: Tensor, targets: Tensor, rows: Tensor, count: int, sketch: TensorSketch | None
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         """Summed NLL (count,) float64, and sketches, of tokens with states h (T, H), a slice at a time."""
         nll = torch.zeros(count, dtype=torch.float64, device=h.device)
         spectra = []
@@ -345,7 +312,7 @@ class LanguageModel:
             nll.index_add_(0, owner, -log_p.gather(1, wanted.unsqueeze(1)).squeeze(1).double())
             if sketch is not None:
                 spectra.append(sketch.spectrum(part.float(), log_p.exp_(), wanted))
-        return nll, None if sketch is None else sketch.total(torch.cat(spectra), rows, count)
+        return nll, sketch.total(torch.cat(spectra), rows, count) if sketch else torch.empty(count, 0)
 
     @torch.inference_mode()
     def _check_head(self) -> None:
@@ -360,6 +327,20 @@ class LanguageModel:
             raise InputError("model", self.name, f"a model that can be run ({detail})") from error
         if not torch.allclose(ours, logits, rtol=1e-2, atol=1e-2, equal_nan=True):
             reject("model", self.name, "a model whose logits are its output layer at the last hidden state")
+
+
+def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices into ``lengths``, grouped so that a batch padded to its longest row fits ``batch_tokens``.
+
+    Longest rows first: a batch too large for the memory fails at the start, and the time left is not
+    underestimated. A row longer than ``batch_tokens`` is a batch of its own. Equal lengths keep their order.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > batch_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
 
 
 def _shared(sequences: Sequence[Sequence[int]]) -> int:

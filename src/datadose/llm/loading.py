@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import torch
 
@@ -31,7 +32,8 @@ def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -
         folder = Path(cast("str", cached_file(name, "config.json"))).parent
         if not allow_pickle_weights:
             _refuse_pickles(name)
-        with _no_conversion():
+        # transformers would have the Hub convert weights for it, which posts to the model's page.
+        with patch.dict(os.environ, DISABLE_SAFETENSORS_CONVERSION="1"):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=dtype,
@@ -89,21 +91,6 @@ def _refuse_pickles(name: str) -> None:
         if needed and not safe and has(f"{kind}.bin", f"{kind}.bin.index.json"):
             allowed = "weights as .safetensors: a .bin file is a pickle, which can run code when it is read"
             reject("model", f"{name} with {kind}.bin", f"{allowed} (--allow-pickle-weights if you trust it)")
-
-
-@contextlib.contextmanager
-def _no_conversion() -> Iterator[None]:
-    """Inside, transformers does not have the Hub convert weights for it, which posts to the model's page."""
-    name = "DISABLE_SAFETENSORS_CONVERSION"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _reason(error: Exception) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datadose.errors import InputError, reject
-from datadose.extras import require_extra
+from datadose.errors import InputError, reject, require_extra
 
 MOST_ROWS = 10_000_000
 MOST_BYTES = 2**30

@@ -8,7 +8,6 @@ change data unsaid. What JSON cannot hold (infinities, half a character) is foun
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -17,13 +16,17 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from datadose.errors import InputError, reject
+from datadose.llm.cache import content_digest
 from datadose.llm.parquet import read_parquet
-from datadose.reading import check_file, refuse_constant
+from datadose.reading import NotJSONError, check_file, load_json
 
 Message: TypeAlias = dict[str, str]
 """A role and its content, under these names."""
 Text: TypeAlias = str | list[Message]
 """A string, or the messages of a conversation."""
+
+Columns: TypeAlias = dict[str, Any]
+"""A row by the names of its columns."""
 
 COLUMNS = "prompt and completion (two strings or two lists of messages), or messages"
 DEEPEST = 100
@@ -45,7 +48,7 @@ class Row:
     id: str
     prompt: Text
     completion: Text
-    columns: dict[str, Any]
+    columns: Columns
     """The row as it was read; without what cannot be written back (null then, with an ``issue``)."""
     line: int
     issue: str | None = None
@@ -75,8 +78,7 @@ class Row:
     @property
     def key(self) -> str:
         """A digest of prompt and completion (64 hexadecimal digits): equal content, equal key."""
-        content = json.dumps([self.prompt, self.completion], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return content_digest([self.prompt, self.completion])
 
 
 def read_pool(path: Path, field: str = "pool", *, mark: bool = False) -> list[Row]:
@@ -125,11 +127,11 @@ def read_pool(path: Path, field: str = "pool", *, mark: bool = False) -> list[Ro
     return rows
 
 
-Record: TypeAlias = tuple[int, dict[str, Any], BadRowError | None]
+_Line: TypeAlias = tuple[int, Columns, BadRowError | None]
 """A line's number, its columns (as far as they could be read), and what is wrong with it."""
 
 
-def _records(path: Path, field: str) -> Iterator[Record]:
+def _records(path: Path, field: str) -> Iterator[_Line]:
     if path.suffix not in (".jsonl", ".parquet"):
         reject(field, str(path), "a .jsonl or .parquet file")
     check_file(field, path, "a .jsonl or .parquet file")
@@ -141,7 +143,7 @@ def _records(path: Path, field: str) -> Iterator[Record]:
         yield line, columns, fault or _clean(columns)
 
 
-def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, Columns]]:
     """(line, object) of a JSONL file's lines that are not blank; InputError, with the line, at a bad one."""
     for line, columns, fault in _json_lines(path, field):
         if fault is not None:
@@ -149,7 +151,7 @@ def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, columns
 
 
-def _json_lines(path: Path, field: str) -> Iterator[Record]:
+def _json_lines(path: Path, field: str) -> Iterator[_Line]:
     try:
         with path.open("rb") as handle:
             for line, raw in enumerate(handle, start=1):
@@ -165,30 +167,20 @@ def _json_lines(path: Path, field: str) -> Iterator[Record]:
         raise InputError(field, str(path), f"a file that can be read ({error.strerror or error})") from error
 
 
-def _parse(raw: bytes, encoding: str) -> dict[str, Any]:
+def _parse(raw: bytes, encoding: str) -> Columns:
     """The object in a line."""
-    allowed = "well-formed JSON"
     try:
-        columns = json.loads(raw.decode(encoding), parse_constant=refuse_constant)
+        columns = load_json(raw.decode(encoding), writable=False)
     except UnicodeDecodeError as error:
         raise BadRowError("not text", f"byte {error.start + 1} of the line is not UTF-8", "UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise BadRowError("not JSON", error.msg, allowed) from error
-    except ArithmeticError as error:
-        raise BadRowError(
-            "not JSON", f"the number {error}", f"{allowed} (NaN and infinities are none)"
-        ) from error
-    except RecursionError as error:
-        raise BadRowError("not JSON", "nested too deep", f"at most {DEEPEST} levels") from error
-    except ValueError as error:
-        # Python's own limit on the digits of an integer.
-        raise BadRowError("not JSON", "a number of too many digits", "numbers below 4,300 digits") from error
+    except NotJSONError as error:
+        raise BadRowError("not JSON", error.found, error.allowed) from error
     if not isinstance(columns, dict):
         raise BadRowError("no object", type(columns).__name__, "an object with the columns of a row")
     return columns
 
 
-def _clean(columns: dict[str, Any]) -> BadRowError | None:
+def _clean(columns: Columns) -> BadRowError | None:
     """What cannot be written back, and is now null or missing in ``columns``; None if all can."""
     if _trouble(columns) is None:
         return None
@@ -241,7 +233,7 @@ def kind_of(value: Any) -> str:
     return "number" if number else type(value).__name__
 
 
-def _kinds(records: list[Record]) -> dict[str, tuple[str, int]]:
+def _kinds(records: list[_Line]) -> dict[str, tuple[str, int]]:
     """By column the kind of most rows (the earlier one of two that are as frequent), and its first line."""
     counts: dict[str, Counter[str]] = {}
     lines: dict[tuple[str, str], int] = {}
@@ -255,7 +247,7 @@ def _kinds(records: list[Record]) -> dict[str, tuple[str, int]]:
     return {name: (kind, lines[name, kind]) for name, kind in most.items()}
 
 
-def _check_kinds(columns: dict[str, Any], kinds: dict[str, tuple[str, int]]) -> None:
+def _check_kinds(columns: Columns, kinds: dict[str, tuple[str, int]]) -> None:
     """Null goes with every type."""
     for name, value in columns.items():
         if value is not None and kind_of(value) != kinds[name][0]:
@@ -268,7 +260,7 @@ def _malformed(found: str, allowed: str) -> NoReturn:
     raise BadRowError("malformed row", found, allowed)
 
 
-def _split(columns: dict[str, Any]) -> tuple[Text, Text]:
+def _split(columns: Columns) -> tuple[Text, Text]:
     """Prompt and completion of a row."""
     if columns.get("prompt") is not None or columns.get("completion") is not None:
         missing = [name for name in ("prompt", "completion") if columns.get(name) is None]
@@ -292,6 +284,18 @@ def _split(columns: dict[str, Any]) -> tuple[Text, Text]:
     return messages[:-1], messages[-1:]
 
 
+_SET_ASIDE = ("messages", "conversations", "text", "input_ids", "labels")
+"""Columns that TRL would train on instead of prompt and completion."""
+
+
+def for_trl(row: Columns) -> Columns:
+    """The row with ``prompt`` and ``completion`` and without the columns that TRL would prefer to them."""
+    messages = row.get("messages")
+    if row.get("prompt") is None and messages is not None:
+        row = {**row, "prompt": messages[:-1], "completion": messages[-1:]}
+    return {name: value for name, value in row.items() if name not in _SET_ASIDE}
+
+
 def _messages(value: Any, name: str) -> list[Message]:
     allowed = "a list of messages {role, content}, both strings"
     if isinstance(value, str):
@@ -306,14 +310,14 @@ def _messages(value: Any, name: str) -> list[Message]:
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
 
-def _identity(columns: dict[str, Any], line: int) -> str:
+def _identity(columns: Columns, line: int) -> str:
     id_ = columns.get("id")
     if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, (str, int))):
         _malformed(f"id {id_}", "a string or an integer")
     return _label(columns, line)
 
 
-def _label(columns: dict[str, Any], line: int) -> str:
+def _label(columns: Columns, line: int) -> str:
     """The row's id if it has a usable one, else a name from its line."""
     id_ = columns.get("id")
     usable = isinstance(id_, (str, int)) and not isinstance(id_, bool)

@@ -12,7 +12,7 @@ import contextlib
 import io
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -20,21 +20,19 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
-from datadose.errors import InputError, RunError, reject, require_integer, require_number
-from datadose.extras import require_extra
-from datadose.files import file_digest, prepare_folder, write_json
+from datadose.errors import RunError, reject, require_extra, require_integer, require_number
+from datadose.files import prepare_folder, write_json
 from datadose.llm.cache import content_digest
+from datadose.llm.checkpoints import last_checkpoint, seal
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row, read_pool
 from datadose.llm.verifiers import Verifier, judge, load_verifier, verifier_digest
-from datadose.printing import note
+from datadose.progress import Report, silent
 from datadose.reading import read_json
 from datadose.versions import versions
 
 Stage: TypeAlias = Literal["sft", "rl"]
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 _LOGGED = ("loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std", "entropy")
 
@@ -97,7 +95,7 @@ def posttrain(
     config: PosttrainConfig,
     verifier: str | None = None,
     allow_pickle_weights: bool = False,
-    progress: Progress | None = None,
+    progress: Report = silent,
 ) -> dict[str, Any]:
     """Train ``model`` on ``data`` and write ``out/adapter`` (``out/model`` without LoRA) and ``result.json``.
 
@@ -124,22 +122,16 @@ def posttrain(
     rows = read_pool(data, "data")
     loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
     _check_rows(rows, loaded, config)
-    setting = {
-        "model_digest": loaded.digest,
-        "rows_digest": content_digest([row.columns for row in rows]),
-        "verifier": verifier,
-        "verifier_digest": None if check is None else verifier_digest(check),
-        "config": {**asdict(config), "learning_rate": config.rate},
-    }
+    setting = _setting(loaded, rows, verifier, check, config)
     prepare_folder("out", out)
     if (found := _earlier_result(out, setting)) is not None:
         return found
     write_json(out / "setting.json", setting)
-    record = _Record(progress or (lambda name, done, total: None), config.steps, config.stage)
+    record = _Record(config, rows, check, progress)
+    kind = "adapter" if config.lora_rank else "model"
     with _silence(), _disk_errors(out):
-        trainer = _trainer(loaded, rows, check, config, out, record)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(out / "checkpoints"))
-        kind = "adapter" if config.lora_rank else "model"
+        trainer = _trainer(loaded, out, record)
+        trainer.train(resume_from_checkpoint=last_checkpoint(out / "checkpoints"))
         trainer.model.save_pretrained(out / kind)
         loaded.tokenizer.save_pretrained(out / kind)
     result = {
@@ -157,15 +149,29 @@ def posttrain(
     return result
 
 
+def _setting(
+    model: LanguageModel,
+    rows: Sequence[Row],
+    verifier: str | None,
+    check: Verifier | None,
+    config: PosttrainConfig,
+) -> dict[str, Any]:
+    """What a run depends on."""
+    return {
+        "model_digest": model.digest,
+        "rows_digest": content_digest([row.columns for row in rows]),
+        "verifier": verifier,
+        "verifier_digest": None if check is None else verifier_digest(check),
+        "config": {**asdict(config), "learning_rate": config.rate},
+    }
+
+
 def _reward_verifier(stage: Stage, name: str | None) -> Verifier | None:
     if stage == "sft":
         if name is not None:
             reject("verifier", name, "none for stage sft")
         return None
-    if name is None:
-        allowed = "a verifier for stage rl: exact, last-number, reasoning-gym or module:function"
-        reject("verifier", "none", allowed)
-    return load_verifier(name)
+    return load_verifier(name, "for stage rl")
 
 
 def _check_rows(rows: Sequence[Row], model: LanguageModel, config: PosttrainConfig) -> None:
@@ -202,74 +208,39 @@ def _earlier_result(out: Path, setting: dict[str, Any]) -> dict[str, Any] | None
     return None
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written whole; a later one that is torn or changed is removed."""
-    found = {}
-    for path in folder.glob("checkpoint-*"):
-        with contextlib.suppress(ValueError):
-            found[int(path.name.rsplit("-", 1)[1])] = path
-    for _, path in sorted(found.items(), reverse=True):
-        if _is_whole(path):
-            return str(path)
-        note(f"{path} is damaged and dropped: training goes on from an earlier state")
-        shutil.rmtree(path)
-    return None
-
-
-_DIGESTS = "digests.json"
-"""In a checkpoint: its files' digests."""
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the trainer finished the checkpoint, and its files are those that it wrote."""
-    try:
-        # The trainer writes its state last; a kill right then leaves no digests.
-        state = read_json(checkpoint / "trainer_state.json")
-        if not (checkpoint / _DIGESTS).is_file():
-            return isinstance(state, dict)
-        return bool(read_json(checkpoint / _DIGESTS) == _digests(checkpoint))
-    except (InputError, OSError):
-        return False
-
-
-def _digests(checkpoint: Path) -> dict[str, str]:
-    files = (path for path in checkpoint.rglob("*") if path.is_file() and path.name != _DIGESTS)
-    return {str(path.relative_to(checkpoint)): file_digest(path) for path in sorted(files)}
-
-
 @dataclass
 class _Record:
-    """What a run tells while it goes on."""
+    """A run while it goes on: what it is made of, and what the verifier could not judge."""
 
-    progress: Progress
-    steps: int
-    stage: Stage
+    config: PosttrainConfig
+    rows: Sequence[Row]
+    check: Verifier | None
+    progress: Report
     verifier_errors: dict[str, int] = field(default_factory=dict)
 
     def step(self, step: int, logs: dict[str, Any]) -> None:
         """RunError at the first number that is not finite."""
+        stage = self.config.stage
         for name in ("loss", "grad_norm"):
             if name in logs and not math.isfinite(float(logs[name])):
-                msg = f"{self.stage}: {name} is {logs[name]} at step {step}; a smaller learning rate may help"
+                msg = f"{stage}: {name} is {logs[name]} at step {step}; a smaller learning rate may help"
                 raise RunError(msg)
-        self.progress(f"posttrain {self.stage} (steps)", step, self.steps)
+        self.progress(f"posttrain {stage} (steps)", step, self.config.steps)
 
-    def reward(self, check: Verifier, completion: str, row: Row) -> float:
-        """1 if the completion passes."""
-        passed, trouble = judge(check, completion, {**row.columns, "answer": row.answer})
-        if trouble is not None:
-            self.verifier_errors[trouble] = self.verifier_errors.get(trouble, 0) + 1
-        return float(passed is True)
+    def rewards(self, completions: list[Any], place: list[int], **_: Any) -> list[float | None]:
+        """1 for each completion of the row at ``place`` that passes."""
+        assert self.check is not None
+        found: list[float | None] = []
+        for completion, row in zip(completions, (self.rows[i] for i in place), strict=True):
+            text = completion if isinstance(completion, str) else str(completion[0]["content"])
+            passed, trouble = judge(self.check, text, {**row.columns, "answer": row.answer})
+            if trouble is not None:
+                self.verifier_errors[trouble] = self.verifier_errors.get(trouble, 0) + 1
+            found.append(float(passed is True))
+        return found
 
 
-def _trainer(
-    model: LanguageModel,
-    rows: Sequence[Row],
-    check: Verifier | None,
-    config: PosttrainConfig,
-    out: Path,
-    record: _Record,
-) -> Any:
+def _trainer(model: LanguageModel, out: Path, record: _Record) -> Any:
     from datasets import Dataset  # noqa: PLC0415 - optional, and slow to import
     from peft import LoraConfig  # noqa: PLC0415
     from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
@@ -277,8 +248,42 @@ def _trainer(
     from trl.trainer.sft_config import SFTConfig  # noqa: PLC0415
     from trl.trainer.sft_trainer import SFTTrainer  # noqa: PLC0415
 
-    cuda = model.device.type == "cuda"
-    common: dict[str, Any] = {
+    config, rows = record.config, record.rows
+    common = _arguments(config, out, cuda=model.device.type == "cuda")
+    lora = None
+    if config.lora_rank:
+        lora = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=2 * config.lora_rank,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+    else:
+        model.model.requires_grad_(True)
+    shared: dict[str, Any] = {
+        "model": model.model,
+        "processing_class": model.tokenizer,
+        "peft_config": lora,
+        "callbacks": [_callback(record)],
+    }
+    if record.check is None:
+        pairs = [{"prompt": row.prompt, "completion": row.completion} for row in rows]
+        supervised = SFTConfig(**common, max_length=model.context_length, completion_only_loss=True)
+        return SFTTrainer(args=supervised, train_dataset=Dataset.from_list(pairs), **shared)
+    args = GRPOConfig(
+        **common,
+        num_generations=config.samples,
+        max_completion_length=config.max_tokens,
+        temperature=config.temperature,
+    )
+    # The verifier gets the row as it was read; datasets would cast its columns.
+    prompts = Dataset.from_list([{"prompt": row.prompt, "place": place} for place, row in enumerate(rows)])
+    return GRPOTrainer(args=args, train_dataset=prompts, reward_funcs=record.rewards, **shared)
+
+
+def _arguments(config: PosttrainConfig, out: Path, *, cuda: bool) -> dict[str, Any]:
+    """What both trainers take."""
+    return {
         "output_dir": str(out / "checkpoints"),
         "max_steps": config.steps,
         "per_device_train_batch_size": config.batch,
@@ -297,46 +302,6 @@ def _trainer(
         "save_steps": config.checkpoint_every or 1,
         "save_total_limit": 1,
     }
-    lora = None
-    if config.lora_rank:
-        lora = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=2 * config.lora_rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-    else:
-        model.model.requires_grad_(True)
-    shared: dict[str, Any] = {
-        "model": model.model,
-        "processing_class": model.tokenizer,
-        "peft_config": lora,
-        "callbacks": [_callback(record)],
-    }
-    if check is None:
-        pairs = [{"prompt": row.prompt, "completion": row.completion} for row in rows]
-        supervised = SFTConfig(**common, max_length=model.context_length, completion_only_loss=True)
-        return SFTTrainer(args=supervised, train_dataset=Dataset.from_list(pairs), **shared)
-    args = GRPOConfig(
-        **common,
-        num_generations=config.samples,
-        max_completion_length=config.max_tokens,
-        temperature=config.temperature,
-    )
-    # The verifier gets the row as it was read; datasets would cast its columns.
-    prompts = Dataset.from_list([{"prompt": row.prompt, "place": place} for place, row in enumerate(rows)])
-    reward = _reward_function(rows, check, record)
-    return GRPOTrainer(args=args, train_dataset=prompts, reward_funcs=reward, **shared)
-
-
-def _reward_function(
-    rows: Sequence[Row], check: Verifier, record: _Record
-) -> Callable[..., list[float | None]]:
-    def passes(completions: list[Any], place: list[int], **_: Any) -> list[float | None]:
-        texts = [c if isinstance(c, str) else str(c[0]["content"]) for c in completions]
-        return [record.reward(check, text, rows[i]) for text, i in zip(texts, place, strict=True)]
-
-    return passes
 
 
 def _callback(record: _Record) -> Any:
@@ -349,8 +314,7 @@ def _callback(record: _Record) -> Any:
             record.step(state.global_step, logs or {})
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(checkpoint / _DIGESTS, _digests(checkpoint))
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     return Watch()
 

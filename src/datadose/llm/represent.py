@@ -37,19 +37,19 @@ def _measure(path: Path, field: str, pool: Scores, allow_pickle_weights: bool) -
     digest = file_digest(path)[:16]
     folder = pool.folder / f"{field}-{digest}"
     if not (folder / "manifest.json").is_file():
-        from datadose.llm.score import score  # noqa: PLC0415
+        from datadose.llm.score import ScoreConfig, score  # noqa: PLC0415
         from datadose.progress import step_progress  # noqa: PLC0415
 
         read_pool(path, field, mark=True)  # what is wrong with it is said under its own name
         model = pool.manifest["model"]
+        config = ScoreConfig(dtype=pool.manifest["dtype"], sketch_size=pool.manifest["sketch"]["size"])
         note(f"{field}: measuring {path} with {model}, once, into {folder}")
         with step_progress() as progress:
             score(
                 model,
                 path,
                 folder,
-                dtype=pool.manifest["dtype"],
-                sketch_size=pool.manifest["sketch"]["size"],
+                config=config,
                 allow_pickle_weights=allow_pickle_weights,
                 progress=progress,
             )

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from scipy.stats import binomtest
 
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject
 from datadose.llm.cache import Record
-from datadose.llm.generation import continuations
+from datadose.llm.generation import Sampling, continuations
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import Row, Text, read_jsonl
 from datadose.llm.verifiers import Verifier, judge, judges_labels
@@ -22,21 +22,12 @@ from datadose.reading import check_file
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn: ``samples`` of each prompt, 0 for none."""
+class Texts:
+    """What a model said to a row: sampled completions, the greedy one, and its confidence."""
 
-    samples: int = 0
-    temperature: float = 1.0
-    max_tokens: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_integer("samples", self.samples, 0)
-        require_number("temperature", self.temperature, 0, math.inf)
-        require_integer("max-tokens", self.max_tokens, 1)
-        require_integer("seed", self.seed, 0)
-        if self.temperature == 0 and self.samples > 1:
-            reject("samples", self.samples, "1 at temperature 0, where all samples are the same")
+    samples: list[str]
+    own: str | None = None
+    confidence: float | None = None
 
 
 def sample_batch(
@@ -47,27 +38,18 @@ def sample_batch(
     Confidence is the geometric mean of the probabilities that the model gives the greedy tokens (with the end
     token, if it ends), in (0, 1].
     """
-    drawn = continuations(
-        model,
-        prompts,
-        samples=sampling.samples,
-        temperature=sampling.temperature,
-        max_tokens=sampling.max_tokens,
-        seed=sampling.seed,
-        batch_tokens=batch_tokens,
-    )
     return [
         {
             "samples": [model.decode(one.ids) for one in samples],
             "own": model.decode(own.ids),
             "confidence": math.exp(own.log_probability),
         }
-        for *samples, own in drawn
+        for *samples, own in continuations(model, prompts, sampling, batch_tokens)
     ]
 
 
-def read_completions(path: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Completions made elsewhere, by row id: JSONL of {"id" or "prompt", "completions": [text, ...]}.
+def read_completions(path: Path, rows: Sequence[Row]) -> list[Texts]:
+    """Completions made elsewhere, by row: JSONL of {"id" or "prompt", "completions": [text, ...]}.
 
     A prompt stands for all rows that have it. Raises InputError with the line: malformed JSON, another form,
     an id or prompt that the pool does not have, completions given twice; and for a row of the pool without
@@ -104,7 +86,7 @@ def read_completions(path: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
         row = missing[0]
         what = f"{path} without row {row.id} of line {row.line} of the pool ({len(missing)} rows in all)"
         reject("completions", what, "completions for each row of the pool")
-    return found
+    return [Texts(found[row.id] if row.issue is None else []) for row in rows]
 
 
 def verify(

@@ -8,33 +8,63 @@ hidden state and the gradient's sketch), samples, and verdicts. Then the folder 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datadose.errors import InputError, reject, require_integer
 from datadose.files import file_digest, prepare_folder
-from datadose.llm.arrays import Ids, Losses, Tokens
 from datadose.llm.cache import BatchCache, Record, content_digest
-from datadose.llm.language_model import BATCH_TOKENS, LanguageModel
+from datadose.llm.generation import Sampling, prompt_batches
+from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
 from datadose.llm.pool import Row, read_pool
-from datadose.llm.sampling import Sampling, read_completions, sample_batch, verify
+from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
 from datadose.printing import note
+from datadose.progress import Report, silent
 from datadose.versions import versions
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 _VERIFY_ROWS = 64
 """Rows whose verdicts are kept together."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig(Sampling):
+    """How to score.
+
+    Args:
+        samples: completions drawn of each prompt; 0 for none, and then no greedy one either.
+        temperature: of the samples; 0 is greedy.
+        max_tokens: tokens of a sample at most.
+        seed: of the samples.
+        batch_tokens: padded tokens of a batch. Nothing depends on it beyond rounding.
+        sketch_size: numbers D of a gradient's sketch.
+        dtype: ``float32`` or ``bfloat16``; a loaded model keeps its own.
+
+    Raises InputError for a value out of range.
+    """
+
+    batch_tokens: int = BATCH_TOKENS
+    sketch_size: int = SKETCH_SIZE
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("batch-tokens", self.batch_tokens, 1)
+        require_integer("sketch-size", self.sketch_size, 2)
+
+    def sampling(self) -> dict[str, Any]:
+        """The settings that samples depend on."""
+        return {field.name: getattr(self, field.name) for field in fields(Sampling)}
 
 
 def score(
@@ -42,44 +72,39 @@ def score(
     pool: Path,
     out: Path,
     *,
-    samples: int = 0,
+    config: ScoreConfig | None = None,
     verifier: str | None = None,
     completions: Path | None = None,
-    temperature: float = 1.0,
-    max_tokens: int = 256,
-    seed: int = 0,
-    batch_tokens: int = BATCH_TOKENS,
-    sketch_size: int = SKETCH_SIZE,
-    dtype: str = "float32",
     allow_pickle_weights: bool = False,
-    progress: Progress | None = None,
+    progress: Report = silent,
+    **settings: Any,
 ) -> Scores:
     """Measure every row of ``pool`` under ``model`` and write the scores folder ``out``.
 
-    ``model`` is a folder, a name, or a loaded model (whose own type then counts, not ``dtype``). With
-    ``samples`` or ``completions``, ``verifier`` decides what passes; with a verifier alone, only the rows'
-    own completions are checked. Nothing depends on ``batch_tokens`` beyond rounding. Run again with the same
-    settings, it continues where it stopped and ends with the same bytes; a finished folder is returned as it
-    is if model, pool, completions, settings and libraries are those of its manifest and no file has changed
-    (with a verifier of another module, everything is verified anew).
+    ``model`` is a folder, a name, or a loaded model. With samples (see :class:`ScoreConfig`) or
+    ``completions``, ``verifier`` decides what passes; with a verifier alone, only the rows' own completions
+    are checked. Run again with the same settings, it continues where it stopped and ends with the same bytes;
+    a finished folder is returned as it is if model, pool, completions, settings and libraries are those of
+    its manifest and no file has changed (with a verifier of another module, everything is verified anew).
 
     A bad row of the pool is kept and marked. A column of the pool that has the name of a measured one is kept
-    as ``pool_NAME``.
+    as ``pool_NAME``. Fields of the configuration as ``settings`` are deprecated.
 
     Raises InputError for bad input of any other kind, RunError if the disk is full.
     """
-    sampling = Sampling(samples, temperature, max_tokens, seed)
-    require_integer("batch-tokens", batch_tokens, 1)
-    require_integer("sketch-size", sketch_size, 2)
-    check = _verifier(verifier, sampling, completions)
+    config = config or ScoreConfig()
+    if settings:
+        message = f"score({', '.join(settings)}) is deprecated: score(config=ScoreConfig(...))"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        config = replace(config, **settings)
+    check = _verifier(verifier, config, completions)
     rows = read_pool(pool, mark=True)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(model, dtype=dtype, allow_pickle_weights=allow_pickle_weights)
+        model = LanguageModel.load(model, dtype=config.dtype, allow_pickle_weights=allow_pickle_weights)
     prepare_folder("out", out)
-    run = _Run(model, out, batch_tokens, progress or (lambda name, done, total: None))
-    settings = {
-        **run.manifest(sampling, sketch_size),
+    record = {
+        **_conditions(model, config),
         "pool": str(pool),
         "pool_digest": file_digest(pool),
         "completions": None if completions is None else str(completions),
@@ -87,32 +112,37 @@ def score(
         "verifier": verifier,
         "verifier_digest": None if check is None else verifier_digest(check),
     }
-    if (check is None or is_fixed(check)) and (finished := _finished(out, settings)) is not None:
+    if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
         return finished
-    issues = [row.issue for row in rows]
-    tokens = run.encode(rows, issues)
-    losses = run.losses(rows, tokens, issues, sketch_size)
-    texts = _texts(rows, run.samples(rows, issues, sampling), given)
-    verdicts = run.verdicts(rows, texts, issues, check, verifier)
-    names = _renamed(rows)
-    measured = [
-        _measured(losses.nll[place], tokens.targets(row), texts[place], verdicts[place], issues[place])
-        for place, row in enumerate(rows)
-    ]
-    found = write_scores(
-        out,
-        (
-            {**{names.get(name, name): value for name, value in row.columns.items()}, **numbers}
-            for row, numbers in zip(rows, measured, strict=True)
-        ),
-        [row.id for row in rows],
-        [row.question for row in rows],
-        losses.embeddings,
-        losses.sketches,
-        {**settings, "template": _template(rows), "renamed_columns": names, **_counts(measured)},
-    )
-    run.forget_verdicts()
+    run = _Run(model, rows, out, config, progress)
+    tokens = run.encode()
+    losses = run.losses(tokens)
+    texts = given or run.samples()
+    kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
+    verdicts = run.verdicts(texts, check, kept)
+    targets = (_targets(row, tokens.get(row.key)) for row in rows)
+    columns = zip(losses.nll.tolist(), targets, texts, verdicts, run.issues, strict=True)
+    found = _write(out, rows, losses, [_measured(*values) for values in columns], record)
+    # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
+    kept.remove()
     return found
+
+
+def _conditions(model: LanguageModel, config: ScoreConfig) -> dict[str, Any]:
+    """What is measured with, for the manifest."""
+    libraries = ("transformers", "tokenizers", "safetensors")
+    return {
+        "model": model.name,
+        "model_digest": model.digest,
+        "tokenizer_digest": model.tokenizer_digest,
+        "chat_template_digest": model.template_digest,
+        "dtype": model.dtype,
+        "device": model.device.type,
+        "batch_tokens": config.batch_tokens,
+        **config.sampling(),
+        "sketch": {"size": config.sketch_size, "seed": SKETCH_SEED},
+        "versions": {**versions(), **{name: metadata.version(name) for name in libraries}},
+    }
 
 
 def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
@@ -152,31 +182,42 @@ def _template(rows: Sequence[Row]) -> str:
     return "chat" if plain == 0 else "none" if plain == len(good) else "chat, none for plain strings"
 
 
+def _write(
+    out: Path, rows: Sequence[Row], losses: Losses, measured: list[dict[str, Any]], record: dict[str, Any]
+) -> Scores:
+    names = _renamed(rows)
+    return write_scores(
+        out,
+        (
+            {**{names.get(name, name): value for name, value in row.columns.items()}, **numbers}
+            for row, numbers in zip(rows, measured, strict=True)
+        ),
+        [row.id for row in rows],
+        [row.question for row in rows],
+        losses.embeddings,
+        losses.sketches,
+        {**record, "template": _template(rows), "renamed_columns": names, **_counts(measured)},
+    )
+
+
 def _verifier(name: str | None, sampling: Sampling, completions: Path | None) -> Verifier | None:
     """The verifier, once the requests fit together."""
     if completions is not None and sampling.samples:
         reject("samples", sampling.samples, "0 with completions made elsewhere: none are drawn then")
-    if name is None and (sampling.samples or completions is not None):
-        what = "samples" if sampling.samples else "completions"
-        allowed = f"a verifier with {what}: exact, last-number, reasoning-gym or module:function"
-        reject("verifier", "none", allowed)
-    return None if name is None else load_verifier(name)
-
-
-@dataclass(frozen=True)
-class _Texts:
-    """What a model said to a row: sampled completions, the greedy one, and its confidence."""
-
-    samples: list[str]
-    own: str | None = None
-    confidence: float | None = None
+    if name is None and completions is None and not sampling.samples:
+        return None
+    return load_verifier(name, "with samples" if sampling.samples else "with completions")
 
 
 class _Run:
     """The stages of one call."""
 
-    def __init__(self, model: LanguageModel, out: Path, batch_tokens: int, progress: Progress) -> None:
-        self.model, self.out, self.batch_tokens, self.progress = model, out, batch_tokens, progress
+    def __init__(
+        self, model: LanguageModel, rows: Sequence[Row], out: Path, config: ScoreConfig, progress: Report
+    ) -> None:
+        self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
+        self.issues = [row.issue for row in rows]
+        """Why a row could not be measured, noted stage by stage."""
         # What every number depends on. Rounding differs between batch sizes, devices and libraries, and a
         # sample with it; a folder holds the results of one setting.
         self.setting = {
@@ -184,48 +225,44 @@ class _Run:
             "tokenizer": model.tokenizer_digest,
             "dtype": model.dtype,
             "device": model.device.type,
-            "batch_tokens": batch_tokens,
+            "batch_tokens": config.batch_tokens,
             **{name: metadata.version(name) for name in ("torch", "transformers")},
         }
-        self._verdicts: BatchCache | None = None
 
-    def encode(self, rows: Sequence[Row], issues: list[str | None]) -> Tokens:
-        """Token ids; notes in ``issues`` the rows that cannot be scored."""
-        tokens = Tokens()
+    def encode(self) -> dict[str, Encoded]:
+        """Token ids by key; notes the rows that cannot be scored."""
+        tokens: dict[str, Encoded] = {}
         limit = self.model.context_length
-        for place, row in enumerate(rows):
-            if issues[place] is not None:
+        for place, row in enumerate(self.rows):
+            if self.issues[place] is not None:
                 continue
+            key = row.key
             try:
-                length = tokens.add(row, self.model)
+                found = tokens[key] = tokens.get(key) or self.model.encode(row)
             except InputError as error:
                 if error.field != "messages":
                     raise
-                issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
+                self.issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
                 continue
-            if not tokens.targets(row):
-                issues[place] = "empty completion"
-            elif length > limit:
-                start = tokens.start[row.key]
-                sizes = f"{start} tokens and {length - start} of the completion"
-                issues[place] = f"prompt too long: {sizes} in a context of {limit}"
+            if not _targets(row, found):
+                self.issues[place] = "empty completion"
+            elif found.length > limit:
+                sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
+                self.issues[place] = f"prompt too long: {sizes} in a context of {limit}"
         return tokens
 
-    def losses(
-        self, rows: Sequence[Row], tokens: Tokens, issues: list[str | None], sketch_size: int
-    ) -> Losses:
-        """NLL, mean hidden state and sketch of each row; notes in ``issues`` those without a finite loss."""
-        places = _places(row.key if issue is None else None for row, issue in zip(rows, issues, strict=True))
+    def losses(self, tokens: dict[str, Encoded]) -> Losses:
+        """NLL, mean hidden state and sketch of each row; notes those without a finite loss."""
+        pairs = zip(self.rows, self.issues, strict=True)
+        places = _places(row.key if issue is None else None for row, issue in pairs)
         keys = list(places)
-        lengths = [len(tokens.ids[key]) for key in keys]
-        sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, sketch_size)
+        lengths = [tokens[key].length for key in keys]
+        sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
         sketch.to(self.model.device)
-        losses = Losses.empty(len(rows), self.model.hidden_size, sketch_size)
+        losses = Losses.empty(len(self.rows), self.model.hidden_size, sketch.size)
 
         def compute(batch: list[str]) -> list[Record]:
-            found = self.model.measure([tokens.encoded(key) for key in batch], sketch)
-            if found.sketches is None:
-                raise AssertionError
+            found = self.model.measure([tokens[key] for key in batch], sketch)
             columns = zip(found.nll.tolist(), found.embeddings, found.sketches, strict=True)
             return [{"nll": nll, "embedding": mean, "sketch": s} for nll, mean, s in columns]
 
@@ -235,110 +272,71 @@ class _Run:
                 losses.nll[at] = record["nll"]
                 losses.embeddings[at], losses.sketches[at] = record["embedding"], record["sketch"]
 
+        batches = self.model.loss_batches(lengths, self.config.batch_tokens)
         BatchCache(self.out, "losses", {**self.setting, "sketch": [sketch.size, SKETCH_SEED]}).run(
-            [[keys[i] for i in batch] for batch in self.model.loss_batches(lengths, self.batch_tokens)],
+            [[keys[i] for i in batch] for batch in batches],
             compute,
             keep,
             self._reporter("score (tokens)", dict(zip(keys, lengths, strict=True))),
         )
         for place, nll in enumerate(losses.nll.tolist()):
-            if issues[place] is None and math.isnan(nll):
-                issues[place] = "non-finite loss"
+            if self.issues[place] is None and math.isnan(nll):
+                self.issues[place] = "non-finite loss"
         return losses
 
-    def samples(
-        self,
-        rows: Sequence[Row],
-        issues: Sequence[str | None],
-        sampling: Sampling,
-    ) -> dict[int, Record]:
-        """Samples and greedy completions by row, shared by rows of one prompt; empty if not wanted."""
-        if not sampling.samples:
-            return {}
-        prompts: dict[str, Ids] = {}
+    def samples(self) -> list[Texts]:
+        """Samples and greedy completions by row, shared by rows of one prompt; none if not wanted."""
+        none = Texts([])
+        if not self.config.samples:
+            return [none] * len(self.rows)
+        prompts: dict[str, NDArray[np.int32]] = {}
         owners: dict[int, str] = {}
-        for place, row in enumerate(rows):
-            if issues[place] is not None:
+        for place, row in enumerate(self.rows):
+            if self.issues[place] is not None:
                 continue
             ids = self.model.encode_prompt(row.prompt)
             if len(ids) < self.model.context_length:
                 owners[place] = content_digest(ids)
                 prompts[owners[place]] = np.array(ids, dtype=np.int32)
-        keys = list(prompts)
-        batches = self.model.generation_batches(
-            [ids.tolist() for ids in prompts.values()],
-            sampling.samples,
-            sampling.max_tokens,
-            self.batch_tokens,
-        )
+        keys, tokens = list(prompts), self.config.batch_tokens
+        lengths = [len(ids) for ids in prompts.values()]
 
         def compute(batch: list[str]) -> list[Record]:
-            ids = [prompts[key].tolist() for key in batch]
-            return sample_batch(self.model, ids, sampling, self.batch_tokens)
+            return sample_batch(self.model, [prompts[key].tolist() for key in batch], self.config, tokens)
 
-        found: dict[str, Record] = {}
-        BatchCache(self.out, "samples", {**self.setting, **asdict(sampling)}).run(
-            [[keys[i] for i in batch] for batch in batches],
+        found: dict[str, Texts] = {}
+        BatchCache(self.out, "samples", {**self.setting, **self.config.sampling()}).run(
+            [[keys[i] for i in batch] for batch in prompt_batches(self.model, lengths, self.config, tokens)],
             compute,
-            found.__setitem__,
+            lambda key, record: found.__setitem__(key, Texts(**record)),
             self._reporter("sample (prompts)", dict.fromkeys(keys, 1)),
         )
-        return {place: found[key] for place, key in owners.items()}
+        return [found[owners[place]] if place in owners else none for place in range(len(self.rows))]
 
-    def verdicts(
-        self,
-        rows: Sequence[Row],
-        texts: Sequence[_Texts],
-        issues: Sequence[str | None],
-        check: Verifier | None,
-        name: str | None,
-    ) -> list[Record]:
+    def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> list[Record]:
         """Verdicts by row; on a bad row there are none."""
         by_key: dict[str, int] = {}
-        for place, row in enumerate(rows):
-            content = [row.key, row.columns, asdict(texts[place]), issues[place] is not None]
+        for place, row in enumerate(self.rows):
+            content = [row.key, row.columns, asdict(texts[place]), self.issues[place] is not None]
             by_key[content_digest([row.id, row.line, content])] = place
         keys = list(by_key)
 
         def compute(batch: list[str]) -> list[Record]:
             found = []
             for place in map(by_key.__getitem__, batch):
-                row, text = rows[place], texts[place]
-                judge = check if row.issue is None else None
-                found.append(verify(judge, row, text.samples, text.own, scored=issues[place] is None))
+                row, text = self.rows[place], texts[place]
+                judge, scored = check if row.issue is None else None, self.issues[place] is None
+                found.append(verify(judge, row, text.samples, text.own, scored=scored))
             return found
 
-        verdicts: list[Record] = [{} for _ in rows]
-        digest = None if check is None else verifier_digest(check)
-        self._verdicts = BatchCache(self.out, "verdicts", {"verifier": name, "source": digest})
-        self._verdicts.run(
+        verdicts: list[Record] = [{} for _ in self.rows]
+        kept.run(
             [keys[i : i + _VERIFY_ROWS] for i in range(0, len(keys), _VERIFY_ROWS)],
             compute,
             lambda key, record: verdicts.__setitem__(by_key[key], record),
             self._reporter("verify (rows)", dict.fromkeys(keys, int(check is not None))),
         )
         return verdicts
-
-    def forget_verdicts(self) -> None:
-        """A finished run verifies anew when asked again: a verifier may change in ways unseen here."""
-        if self._verdicts is not None:
-            self._verdicts.remove()
-
-    def manifest(self, sampling: Sampling, sketch_size: int) -> dict[str, Any]:
-        """The settings behind the scores."""
-        libraries = ("transformers", "tokenizers", "safetensors")
-        return {
-            "model": self.model.name,
-            "model_digest": self.model.digest,
-            "tokenizer_digest": self.model.tokenizer_digest,
-            "chat_template_digest": self.model.template_digest,
-            "dtype": self.model.dtype,
-            "device": self.model.device.type,
-            "batch_tokens": self.batch_tokens,
-            **asdict(sampling),
-            "sketch": {"size": sketch_size, "seed": SKETCH_SEED},
-            "versions": {**versions(), **{name: metadata.version(name) for name in libraries}},
-        }
 
     def _reporter(self, name: str, sizes: dict[str, int]) -> Callable[[list[str]], None]:
         done, total = 0, sum(sizes.values())
@@ -361,16 +359,13 @@ def _places(keys: Iterable[str | None]) -> dict[str, list[int]]:
     return found
 
 
-def _texts(rows: Sequence[Row], drawn: dict[int, Record], given: dict[str, list[str]] | None) -> list[_Texts]:
-    """Completions by row, from this run or from elsewhere."""
-    none: Record = {"samples": [], "own": None, "confidence": None}
-    if given is None:
-        return [_Texts(**drawn.get(place, none)) for place in range(len(rows))]
-    return [_Texts(given[row.id] if row.issue is None else []) for row in rows]
+def _targets(row: Row, tokens: Encoded | None) -> int | None:
+    """Scored tokens of the row, None if it could not be encoded."""
+    return None if tokens is None else tokens.targets if row.completion_text.strip() else 0
 
 
 def _measured(
-    nll: float, targets: int | None, texts: _Texts, verdict: Record, issue: str | None
+    nll: float, targets: int | None, texts: Texts, verdict: Record, issue: str | None
 ) -> dict[str, Any]:
     """The columns MEASURED of a row."""
     found = {

@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datadose.errors import InputError, RunError, reject
-from datadose.extras import require_extra
+from datadose.errors import InputError, RunError, reject, require_extra
 from datadose.files import atomic_file, file_digest, prepare_folder, write_atomic, write_json
 from datadose.reading import is_folder, read_json
 

@@ -64,10 +64,6 @@ class TensorSketch:
         sketches: Tensor = torch.fft.irfft(torch.view_as_complex(sums), n=self.size)
         return sketches
 
-    def __call__(self, h: Tensor, p: Tensor, targets: Tensor, rows: Tensor, count: int) -> Tensor:
-        """Sketches (count, D) of sum_t h_t x (p_t - y_t), token t belonging to row ``rows[t]``."""
-        return self.total(self.spectrum(h, p, targets), rows, count)
-
 
 def _hashes(seed: np.random.SeedSequence, entries: int, size: int) -> tuple[Tensor, Tensor]:
     """Bucket (int64) and sign (float32, +-1) of each of ``entries`` coordinates."""

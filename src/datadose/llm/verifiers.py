@@ -19,8 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from datadose.errors import InputError, reject
-from datadose.extras import require_extra
+from datadose.errors import InputError, reject, require_extra
 
 Verifier: TypeAlias = Callable[[str, Mapping[str, Any]], float]
 """Called with a completion and its row; 1 passes, and anything in [0, 1] may be returned."""
@@ -89,18 +88,22 @@ def is_fixed(verifier: Verifier) -> bool:
     return verifier in (exact, last_number)
 
 
-def load_verifier(name: str) -> Verifier:
+def load_verifier(name: str | None, purpose: str = "") -> Verifier:
     """The verifier of that name, or the function ``module:function``; the working directory is searched too.
 
-    Raises InputError: no such name, module or function, a module that cannot be imported, no callable.
+    Raises InputError: no name (``purpose`` is what it is needed for), no such name, module or function, a
+    module that cannot be imported, no callable.
     """
+    known = f"{', '.join(VERIFIERS)} or module:function"
+    if name is None:
+        reject("verifier", "none", f"a verifier {purpose}: {known}")
     if name == "reasoning-gym":
         require_extra("llm", "reasoning_gym")
     if name in VERIFIERS:
         return VERIFIERS[name]
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name):
-        reject("verifier", name, f"{', '.join(VERIFIERS)} or module:function")
+        reject("verifier", name, known)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
@@ -123,11 +126,6 @@ def verifier_digest(verifier: Verifier) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def passed(score: float) -> bool:
-    """Whether a score counts as a pass."""
-    return score >= 1
-
-
 def judge(verifier: Verifier, completion: str, columns: Mapping[str, Any]) -> tuple[bool | None, str | None]:
     """Whether ``completion`` passes, or None and what was wrong with the verifier's own work."""
     try:
@@ -138,7 +136,7 @@ def judge(verifier: Verifier, completion: str, columns: Mapping[str, Any]) -> tu
         return None, f"verifier raised: {detail}"
     if not isinstance(score, numbers.Real) or not 0 <= float(score) <= 1:
         return None, f"verifier returned: {' '.join(repr(score).split())}"
-    return passed(float(score)), None
+    return float(score) >= 1, None
 
 
 def _last_number(text: str) -> Decimal | None:

@@ -10,7 +10,7 @@ Leading dimensions ``...`` are independent runs (seeds) that train side by side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -44,6 +44,11 @@ class PromptBatch:
     covariances: Tensor | None = None
     inputs: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if self.covariances is None and self.inputs is None:
+            msg = "a batch holds covariances or inputs"
+            raise ValueError(msg)
+
     @property
     def prompts(self) -> int:
         """B."""
@@ -69,39 +74,37 @@ class PromptBatch:
         row = u.unsqueeze(-2)
         if self.covariances is not None:
             return (row @ self.covariances).squeeze(-2)
-        if self.inputs is None:
-            msg = "a batch holds covariances or inputs"
-            raise ValueError(msg)
-        seen = (self.inputs * row).sum(-1)
-        return (seen.unsqueeze(-2) @ self.inputs).squeeze(-2) / self.length
+        X = self.held_inputs()
+        seen = (X * row).sum(-1)
+        return (seen.unsqueeze(-2) @ X).squeeze(-2) / self.length
 
     def mean_covariance(self) -> Tensor:
         """The mean of S over the batch, shape (..., d, d)."""
         if self.covariances is not None:
             return self.covariances.mean(-3)
-        if self.inputs is None:
-            msg = "a batch holds covariances or inputs"
-            raise ValueError(msg)
-        rows = self.inputs.flatten(-3, -2)
+        rows = self.held_inputs().flatten(-3, -2)
         return rows.transpose(-1, -2) @ rows / rows.shape[-2]
+
+    def map(self, change: Callable[[Tensor, int], Tensor]) -> PromptBatch:
+        """``change`` of every tensor that is held, each given with the axis of its prompts, -2 or -3."""
+        S, X = (None if x is None else change(x, -3) for x in (self.covariances, self.inputs))
+        return PromptBatch(change(self.weights, -2), self.length, S, X)
 
     def take(self, index: Tensor) -> PromptBatch:
         """The prompts ``index``: shape (b,) for every run alike."""
-
-        def pick(x: Tensor | None, axes: int) -> Tensor | None:
-            return None if x is None else x.index_select(x.ndim - axes, index)
-
-        weights = self.weights.index_select(-2, index)
-        return PromptBatch(weights, self.length, pick(self.covariances, 3), pick(self.inputs, 3))
+        return self.map(lambda x, axis: x.index_select(axis, index))
 
     def repeat(self, group: int) -> PromptBatch:
         """Each prompt ``group`` times in a row: (..., B * group, ...)."""
+        return self.map(lambda x, axis: x.repeat_interleave(group, dim=axis))
 
-        def spread(x: Tensor | None, axes: int) -> Tensor | None:
-            return None if x is None else x.repeat_interleave(group, dim=x.ndim - axes)
+    def expand(self, runs: int) -> PromptBatch:
+        """The prompts of one run, shared by ``runs`` of them without a copy."""
+        return self.map(lambda x, _: x.expand(runs, *x.shape[1:]))
 
-        weights = self.weights.repeat_interleave(group, dim=-2)
-        return PromptBatch(weights, self.length, spread(self.covariances, 3), spread(self.inputs, 3))
+    def to(self, device: torch.device) -> PromptBatch:
+        """The same prompts with their tensors on ``device``; the same tensors if they are there."""
+        return self.map(lambda x, _: x.to(device))
 
     @classmethod
     def draw(

@@ -1,20 +1,18 @@
 """The planner: from a shift to a decision. Which data, how much, from which source, at which stage."""
 
-from datadose.planner.allocation import AllocationProblem, optimise_allocation
+from datadose.planner.allocation import (
+    WORTHWHILE,
+    AllocationProblem,
+    BetterAllocation,
+    better_allocation,
+    optimise_allocation,
+)
 from datadose.planner.counts import PoolSource, SourceAdvice, noisy_for_clean, plan_counts
 from datadose.planner.dose import Dose, dose_of, find_dose
 from datadose.planner.dynamics import PostTraining
 from datadose.planner.error_model import ErrorModel
-from datadose.planner.plan import (
-    WORTHWHILE,
-    BetterAllocation,
-    Plan,
-    better_allocation,
-    plan,
-    plan_file,
-    stage_problem,
-)
-from datadose.planner.stage_choice import Outlook, StageChoice, choose_stage
+from datadose.planner.plan import Plan, plan, plan_file
+from datadose.planner.stage_choice import Outlook, StageChoice, choose_stage, stage_problem
 
 __all__ = [
     "WORTHWHILE",

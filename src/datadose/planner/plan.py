@@ -12,26 +12,21 @@ import numpy as np
 
 from datadose.configs import load_config, read_covariance
 from datadose.covariance import (
-    RELATIVE_ZERO,
     Array,
-    is_spectrum,
-    null_basis,
     plus,
     product,
-    range_basis,
-    range_projector,
     spectral_basis,
     transpose,
 )
-from datadose.errors import reject, require_integer, require_number
-from datadose.planner.allocation import AllocationProblem, Budget, optimise_allocation, spent
+from datadose.errors import reject, require_integer
+from datadose.planner.allocation import BetterAllocation, Budget, allocation_basis, better_allocation
 from datadose.planner.config import PlanConfig, SourceConfig
 from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining, State
-from datadose.planner.error_model import ErrorModel, rotated_columns
+from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import SearchRecord
-from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known
+from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns
@@ -41,54 +36,40 @@ from datadose.theory.pretraining import pretrained_operator
 _LENGTHS = (0.25, 0.5, 2.0, 4.0)
 
 
-WORTHWHILE = 1e-3
-"""A relative gain below this is not told: rounding alone shows one where the paper's allocation is best."""
-
-
-@dataclass(frozen=True)
-class BetterAllocation:
-    """The allocation that the planner would collect instead, under the budget."""
-
-    allocation: Array
-    """Covariance, in the form of the shift."""
-    prompts: int
-    predicted_error: float
-    budget: float
-    kind: Budget
-    gain: float
-    """By how much of itself the error falls, to order 1/d: 0 where nothing better was found."""
-    search: SearchRecord
-    """How the search for it went: descents, those that did not move, failed or were refused."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A decision and the numbers behind it; errors are predicted post-test errors / d."""
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """How many prompts of which data, the first half of a plan; errors are predicted post-test errors / d."""
 
     prompts: int
     predicted_error: float
-    error_before: float
     error_at_max_prompts: float | None
     """At ``max_prompts``; with sources with as many prompts of them as there are up to that, in the pool's
     proportions. None at a peak, where the mean error is infinite."""
-    near_optimal: tuple[int, int] | None
+    near_optimal: tuple[int, int] | None = None
     """The range of B around the best with an error within 5 percent of it (None with sources)."""
     allocation: Array
     """The data covariance that the numbers above are for (with sources: that of the planned mixture)."""
+    curve: tuple[tuple[int, float | None], ...]
+    dose: Dose | None = None
+    by_length: tuple[tuple[int, int, float], ...] = ()
+    """(length n, best B, error) at other prompt lengths of the post-training data."""
+    better: BetterAllocation | None = None
+    sources: tuple[SourceAdvice, ...] | None = None
+    search: SearchRecord | None = None
+    """How the search for the sources' counts went (None without sources)."""
+    best_eta: tuple[float, int, float] | None = None
+    """(eta, best B, error) over a grid of eta with the paper's allocation for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Decision):
+    """Which data and how much of them, at which stage, and the numbers behind both decisions."""
+
+    error_before: float
     spectral_radius: float
     regime: str
     recommendation: str
-    curve: tuple[tuple[int, float | None], ...]
-    dose: Dose | None
-    by_length: tuple[tuple[int, int, float], ...]
-    """(length n, best B, error) at other prompt lengths of the post-training data."""
-    better: BetterAllocation | None
-    stages: StageChoice | None
-    sources: tuple[SourceAdvice, ...] | None
-    search: SearchRecord | None
-    """How the search for the sources' counts went (None without sources)."""
-    best_eta: tuple[float, int, float] | None
-    """(eta, best B, error) over a grid of eta with the paper's allocation for each."""
+    stages: StageChoice | None = None
     note: str | None = None
     """Why ``predicted_error`` may be far off; None where nothing speaks against it."""
 
@@ -104,29 +85,26 @@ class Plan:
             "spectral_radius": self.spectral_radius,
             "regime": self.regime,
             "recommendation": self.recommendation,
-            "curve": [{"prompts": B, "predicted": error} for B, error in self.curve],
+            "curve": [dict(zip(("prompts", "predicted"), point, strict=True)) for point in self.curve],
         }
         if self.sources is not None:
             document["sources"] = [asdict(source) for source in self.sources]
         if self.search is not None:
             document["search"] = asdict(self.search)
-        document["near_optimal"] = None if self.near_optimal is None else list(self.near_optimal)
+        document["near_optimal"] = self.near_optimal
         if self.dose is not None:
             for name in ("best_below_peak", "best_above_peak"):
                 side = getattr(self.dose, name)
-                document[name] = None if side is None else {"prompts": side[0], "predicted": side[1]}
+                document[name] = side and {"prompts": side[0], "predicted": side[1]}
         document["by_length"] = [
             {"length": n, "prompts": B, "predicted_error": error} for n, B, error in self.by_length
         ]
         if self.better is not None:
-            document["better_allocation"] = {
-                **asdict(self.better),
-                "allocation": self.better.allocation.tolist(),
-            }
+            allocation = self.better.allocation.tolist()
+            document["better_allocation"] = {**asdict(self.better), "allocation": allocation}
         if self.best_eta is not None:
-            document["best_eta"] = dict(
-                zip(("eta", "prompts", "predicted_error"), self.best_eta, strict=True)
-            )
+            names = ("eta", "prompts", "predicted_error")
+            document["best_eta"] = dict(zip(names, self.best_eta, strict=True))
         if self.stages is not None:
             document["stages"] = asdict(self.stages)
         return document
@@ -168,42 +146,68 @@ def plan(
     if not shift.delta.any():
         return _nothing_to_adapt_to(shift, model)
     radius = adaptation_radius(shift.sigma0, shift.delta, length)
-    dose = better = counts = None
     if sources is None:
-        dose, by_length = _doses(shift, model, length, max_prompts)
-        better = better_allocation(shift, model, length, max_prompts, dose, budget)
-        columns = [replace(model.columns(Source(shift.data, length, 1)), count=float(dose.prompts))]
-        allocation = shift.data
+        decision, columns = _dose(shift, model, max_prompts, budget, choose_eta=choose_eta)
     else:
-        by_length = ()
-        counts = plan_counts(model, sources, max_prompts)
-        columns = [
-            model.columns(replace(entry.source, prompts=B))
-            for entry, B in zip(sources, counts.prompts, strict=True)
-        ]
-        allocation = _mixture(sources, counts.prompts)
+        decision, columns = _counts(model, sources, max_prompts)
     ground, turned = stage_problem(shift, model, columns, training)
     stages = choose_stage(ground, turned, rl_prompts, radius)
     return Plan(
-        prompts=dose.prompts if dose else sum(counts.prompts) if counts else 0,
-        predicted_error=dose.error if dose else counts.error if counts else 0.0,
+        **vars(decision),
         error_before=model.error([], []),
-        error_at_max_prompts=dose.error_at_max if dose else counts.error_at_max if counts else None,
-        near_optimal=dose.near_optimal if dose else None,
-        allocation=allocation,
         spectral_radius=radius,
         regime=stages.regime,
         recommendation=stages.reason,
-        curve=dose.curve if dose else counts.curve if counts else (),
-        dose=dose,
-        by_length=by_length,
-        better=better,
         stages=stages,
-        sources=counts.sources if counts else None,
-        search=counts.search if counts else None,
-        best_eta=_best_eta(shift, V0, length, max_prompts, training) if choose_eta and dose else None,
         note=_caution(ground, turned),
     )
+
+
+def _dose(
+    shift: Shift,
+    model: ErrorModel,
+    max_prompts: int,
+    budget: tuple[Budget, float] | None,
+    *,
+    choose_eta: bool,
+) -> tuple[Decision, list[Columns]]:
+    """The decision on data of one kind, ``shift.data``, and the columns that SFT sees."""
+    length, (spectrum, basis) = model.test_length, spectral_basis(shift.data)
+    turned = model if basis is None else model.rotated(basis)
+    others = {max(1, round(factor * length)) for factor in _LENGTHS}
+    found = {n: dose_of(turned, spectrum, n, max_prompts, COARSE) for n in others}
+    dose = found[length] = dose_of(turned, spectrum, length, max_prompts)
+    decision = Decision(
+        prompts=dose.prompts,
+        predicted_error=dose.error,
+        error_at_max_prompts=dose.error_at_max,
+        near_optimal=dose.near_optimal,
+        allocation=shift.data,
+        curve=dose.curve,
+        dose=dose,
+        by_length=tuple((n, found[n].prompts, found[n].error) for n in sorted(found)),
+        better=better_allocation(shift, model, length, max_prompts, dose, budget),
+        best_eta=_best_eta(shift, model, max_prompts) if choose_eta else None,
+    )
+    return decision, [model.columns(Source(shift.data, length, dose.prompts))]
+
+
+def _counts(
+    model: ErrorModel, sources: Sequence[PoolSource], max_prompts: int
+) -> tuple[Decision, list[Columns]]:
+    """The decision on a pool of ``sources``, and the columns that SFT sees."""
+    found = plan_counts(model, sources, max_prompts)
+    decision = Decision(
+        prompts=sum(found.prompts),
+        predicted_error=found.error,
+        error_at_max_prompts=found.error_at_max,
+        allocation=_mixture(sources, found.prompts),
+        curve=found.curve,
+        sources=found.sources,
+        search=found.search,
+    )
+    taken = zip(sources, found.prompts, strict=True)
+    return decision, [model.columns(replace(entry.source, prompts=B)) for entry, B in taken]
 
 
 def _caution(ground: Ground, columns: Sequence[Columns]) -> str | None:
@@ -236,73 +240,19 @@ def _named(positional: Sequence[int], length: int | None, max_prompts: int | Non
 
 def _nothing_to_adapt_to(shift: Shift, model: ErrorModel) -> Plan:
     error = model.error([], [])
-    reason = "no stage: nothing to adapt to (delta is zero), the pretrained model is already the best: B* = 0"
     return Plan(
-        0, error, error, None, (0, 0), shift.data, 0.0, "incremental", reason, ((0, error),), None, (), None,
-        None, None, None, None,
-    )  # fmt: skip
-
-
-def _doses(
-    shift: Shift, model: ErrorModel, length: int, max_prompts: int
-) -> tuple[Dose, tuple[tuple[int, int, float], ...]]:
-    """The dose at the plan's length and the best (n, B, error) at others, in the data's own eigenbasis."""
-    spectrum, basis = spectral_basis(shift.data)
-    model = model if basis is None else model.rotated(basis)
-    others = [max(1, round(factor * length)) for factor in _LENGTHS]
-    found = {n: dose_of(model, spectrum, n, max_prompts, COARSE) for n in sorted({*others})}
-    found[length] = dose_of(model, spectrum, length, max_prompts)
-    return found[length], tuple((n, found[n].prompts, found[n].error) for n in sorted(found))
-
-
-def better_allocation(
-    shift: Shift,
-    model: ErrorModel,
-    length: int,
-    max_prompts: int,
-    dose: Dose,
-    budget: tuple[Budget, float] | None = None,
-) -> BetterAllocation | None:
-    """The allocation to collect instead of ``shift.data``, whose ``dose`` is known.
-
-    Minimises the exact error over the eigenvalues on the shift's directions within ``budget`` (the cost of
-    ``shift.data`` unless given); the data outside them are the floor. ``model`` is in the basis of ``shift``.
-    None where ``shift.data`` have nothing on the shift's directions: their cost leaves nothing to move.
-    """
-    kind, cap = budget or ("trace", None)
-    basis, start, floor, inside = _allocation_basis(shift)
-    model = model if basis is None else model.rotated(basis)
-    cap = spent(start, kind) if cap is None else require_number("budget", cap, 0, np.inf, open_ends=True)
-    if budget is None and spent(floor, kind) >= cap:
-        return None
-    problem = AllocationProblem(model, length, start, floor, inside, cap, kind)
-    found = optimise_allocation(problem, max_prompts)
-    allocation = found.spectrum
-    if basis is not None:
-        allocation = product(basis, product(allocation, transpose(basis)))
-        allocation = (allocation + allocation.T) / 2
-    # The start is shift.data but for what that mixes between the shift and the rest.
-    gain = max(0.0, 1 - (1 - found.gain) * found.start_error / dose.error)
-    return BetterAllocation(allocation, found.dose.prompts, found.dose.error, cap, kind, gain, found.search)
-
-
-def _allocation_basis(shift: Shift) -> tuple[Array | None, Array, Array, Any]:
-    """(basis, eigenvalues of A, floor, which are the shift's): A's part on range(Delta), then its rest.
-
-    What A mixes between the two is left out; the paper's allocation mixes nothing.
-    """
-    if is_spectrum(shift.delta):
-        inside = range_projector(shift.delta) > 0
-        return None, shift.data, np.where(inside, 0.0, shift.data), inside
-    parts = [range_basis(shift.delta), null_basis(shift.delta)]
-    values, vectors = [], []
-    for part in parts:
-        found = np.linalg.eigh(part.T @ shift.data @ part)
-        values.append(np.clip(found[0], 0, None))
-        vectors.append(part @ found[1])
-    spectrum, inside = np.concatenate(values), np.arange(shift.dimension) < parts[0].shape[1]
-    spectrum[spectrum < RELATIVE_ZERO * spectrum.max()] = 0.0
-    return np.hstack(vectors), spectrum, np.where(inside, 0.0, spectrum), inside
+        prompts=0,
+        predicted_error=error,
+        error_at_max_prompts=None,
+        near_optimal=(0, 0),
+        allocation=shift.data,
+        curve=((0, error),),
+        error_before=error,
+        spectral_radius=0.0,
+        regime="incremental",
+        recommendation="no stage: nothing to adapt to (delta is zero), the pretrained model is already the "
+        "best: B* = 0",
+    )
 
 
 def _mixture(sources: Sequence[PoolSource], counts: Sequence[int]) -> Array:
@@ -312,35 +262,15 @@ def _mixture(sources: Sequence[PoolSource], counts: Sequence[int]) -> Array:
     return plus(*(share * entry.source.covariance for share, entry in zip(shares, sources, strict=True)))
 
 
-def stage_problem(
-    shift: Shift, model: ErrorModel, columns: Sequence[Columns], training: PostTraining
-) -> tuple[Ground, list[Columns]]:
-    """(ground, columns) of :func:`choose_stage`, in the target's eigenbasis.
-
-    There outcome supervision is elementwise. ``columns`` hold the counts of SFT; ``model`` is in the basis of
-    ``shift``. A verifiable reward judges the directions of Delta.
-    """
-    target, basis = spectral_basis(shift.target)
-    judged = range_projector(shift.delta) if is_spectrum(shift.delta) else range_basis(shift.delta)
-    if basis is not None:
-        model = model.rotated(basis, target)
-        judged = transpose(basis) @ judged
-        columns = [rotated_columns(c, basis) for c in columns]
-    return Ground(model, judged, training), list(columns)
-
-
-def _best_eta(
-    shift: Shift, V0: Array, length: int, max_prompts: int, training: PostTraining
-) -> tuple[float, int, float]:
+def _best_eta(shift: Shift, model: ErrorModel, max_prompts: int) -> tuple[float, int, float]:
     """(eta, B, error) over a grid of eta, data by the paper's allocation plus A's part off the shift."""
     found = []
-    basis, _, floor, _ = _allocation_basis(shift)
+    basis, _, floor, _ = allocation_basis(shift)
     outside = floor if basis is None else product(basis, product(floor, transpose(basis)))
-    for eta in np.geomspace(0.05, 1.0, 9):
-        data = Shift.aligned(shift.sigma0, shift.delta, float(eta)).data + outside
-        model = ErrorModel(V0, float(eta), shift.target, length, training.chain_steps)
-        dose = dose_of(model, data, length, max_prompts, COARSE)
-        found.append((float(eta), dose.prompts, dose.error))
+    for eta in np.geomspace(0.05, 1.0, 9).tolist():
+        data = Shift.aligned(shift.sigma0, shift.delta, eta).data + outside
+        dose = dose_of(replace(model, eta=eta), data, model.test_length, max_prompts, COARSE)
+        found.append((eta, dose.prompts, dose.error))
     return min(found, key=lambda entry: entry[2])
 
 
@@ -353,20 +283,11 @@ def plan_file(path: Path) -> Plan:
     folder = path.parent
     sigma0 = read_covariance("sigma0", config.sigma0, folder)
     delta = read_covariance("delta", config.delta, folder, len(sigma0))
-    training = PostTraining(config.chain_steps, config.steps, config.reward, config.tolerance, config.noise)
+    pool = None
     if config.sources is not None:
         pool = [_pool_source(entry, folder, len(sigma0), config.length) for entry in config.sources]
-        everything = _mixture(pool, [entry.size for entry in pool])
-        shift = Shift(sigma0, delta, everything, config.eta)
-        return plan(
-            shift,
-            length=config.length,
-            max_prompts=config.max_prompts,
-            rl_prompts=config.rl_prompts,
-            training=training,
-            sources=pool,
-        )
-    if not delta.any():
+        shift = Shift(sigma0, delta, _mixture(pool, [entry.size for entry in pool]), config.eta)
+    elif not delta.any():
         shift = Shift(sigma0, delta, sigma0, config.eta)
     else:
         shift = Shift.aligned(sigma0, delta, config.eta, config.interference or 0.0)
@@ -375,7 +296,10 @@ def plan_file(path: Path) -> Plan:
         length=config.length,
         max_prompts=config.max_prompts,
         rl_prompts=config.rl_prompts,
-        training=training,
+        training=PostTraining(
+            config.chain_steps, config.steps, config.reward, config.tolerance, config.noise
+        ),
+        sources=pool,
         budget=None if config.budget is None else (config.budget.kind, config.budget.cap),
         choose_eta=config.choose_eta,
     )

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from datadose.covariance import is_spectrum, range_basis, range_projector, spectral_basis, transpose
 from datadose.planner.dynamics import (
     Ground,
     PostTraining,
@@ -22,6 +23,8 @@ from datadose.planner.dynamics import (
     after_sft,
     sample_edge,
 )
+from datadose.planner.error_model import ErrorModel, rotated_columns
+from datadose.shift import Shift
 from datadose.theory.equivalent import Columns
 
 Stage: TypeAlias = Literal["none", "sft", "rl", "sft then rl"]
@@ -144,6 +147,23 @@ class StageChoice:
     def of(self, stage: Stage) -> Outlook:
         """The outlook of a choice."""
         return next(outlook for outlook in self.outlooks if outlook.stage == stage)
+
+
+def stage_problem(
+    shift: Shift, model: ErrorModel, columns: Sequence[Columns], training: PostTraining
+) -> tuple[Ground, list[Columns]]:
+    """(ground, columns) of :func:`choose_stage`, in the target's eigenbasis.
+
+    There outcome supervision is elementwise. ``columns`` hold the counts of SFT; ``model`` is in the basis of
+    ``shift``. A verifiable reward judges the directions of Delta.
+    """
+    target, basis = spectral_basis(shift.target)
+    judged = range_projector(shift.delta) if is_spectrum(shift.delta) else range_basis(shift.delta)
+    if basis is not None:
+        model = model.rotated(basis, target)
+        judged = transpose(basis) @ judged
+        columns = [rotated_columns(c, basis) for c in columns]
+    return Ground(model, judged, training), list(columns)
 
 
 def choose_stage(

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import lapack, solve_triangular
 
-from datadose.covariance import Array, dense, range_basis, right_multiply, wishart_second_moment
+from datadose.covariance import dense, range_basis, right_multiply, wishart_second_moment
 from datadose.errors import reject, require_integer
 from datadose.prompts import Moments, draw_moments
+from datadose.shapes import Array, Float, Matrix, Operator
 from datadose.shift import Shift
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
@@ -37,13 +38,13 @@ _CANCELLED = 1e-2
 class _Quadratic:
     """err(V) = 1 + (2 tr(V Sigma) + tr(V M V^T)) / d."""
 
-    target: Array
-    second_moment: Array
+    target: Operator
+    second_moment: Operator
 
     def at(self, V: Array) -> float:
         return quadratic_error(V, self.target, self.second_moment)
 
-    def along(self, V: Array, U: Array, P: Array) -> Array:
+    def along(self, V: Matrix, U: Float[Array, "d b"], P: Float[Array, "d b"]) -> Float[Array, " b"]:
         """err(V + sum_{i<=j} u_i p_i^T) - err(V) for every j; U, P of shape (d, b)."""
         MP = right_multiply(P.T, self.second_moment).T
         linear = np.einsum("ij,ij->j", U, right_multiply(P.T, self.target).T + V @ MP)
@@ -53,8 +54,8 @@ class _Quadratic:
 
 
 def error_curve(
-    moments: Moments, *, eta: float, V0: Array, data: Array, target: Array, test_length: int
-) -> Array:
+    moments: Moments, *, eta: float, V0: Operator, data: Operator, target: Operator, test_length: int
+) -> Float[Array, " P"]:
     """Err(V*_B) / d for B = 0, 1, .., all prompts of ``moments``; shape (B + 1,), float64.
 
     Args:
@@ -161,7 +162,7 @@ def sft_error_curve(
     seed: int,
     pretrain_length: int | None = None,
     test_length: int | None = None,
-) -> Array:
+) -> Float[Array, " P"]:
     """Simulated post-test error / d of V* at every B = 0 .. ``max_prompts``, one seed; shape (B + 1,).
 
     The prompts are nested: B + 1 adds one prompt to B. Lengths of the other stages are ``length`` unless
@@ -183,16 +184,16 @@ def sft_error_curve(
 class SimulatedError:
     """Simulated errors / d: ``values`` of shape (seeds, len(prompts)), their mean and standard error."""
 
-    prompts: Array
-    values: Array
+    prompts: Float[Array, " P"]
+    values: Float[Array, "seeds P"]
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, " P"]:
         """Mean over seeds, shape (len(prompts),)."""
         return np.asarray(self.values.mean(axis=0))
 
     @property
-    def sem(self) -> Array:
+    def sem(self) -> Float[Array, " P"]:
         """Standard error of the mean over seeds (NaN for one seed), shape (len(prompts),)."""
         if len(self.values) < 2:
             return np.full(self.values.shape[1], np.nan)

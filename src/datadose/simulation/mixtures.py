@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datadose.covariance import Array, validate_covariance, validate_operator, wishart_second_moment
+from datadose.covariance import validate_covariance, validate_operator, wishart_second_moment
 from datadose.errors import reject, require_integer
 from datadose.prompts import Moments, NoisyMoments, Seed, draw_moments, draw_noisy_moments, random_stream
+from datadose.shapes import Array, Float, Operator
 from datadose.theory.asymptotics import Source
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.sft import nearest_fit
@@ -27,7 +28,7 @@ from datadose.theory.sft import nearest_fit
 class MixtureErrors:
     """Simulated errors / d of one mixture, one for each seed."""
 
-    errors: Array
+    errors: Float[Array, " seeds"]
     """Shape (seeds,)."""
 
     @property
@@ -44,7 +45,7 @@ class MixtureErrors:
 
 def draw_mixture(
     sources: Sequence[Source], eta: float, chain_steps: int, *, seed: Seed
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "d N"], Float[Array, "d N"]]:
     """Columns and answers, both (d, N), of the regression "V columns = answers" that V* solves.
 
     Exact in distribution; N counts one column a prompt, two where its labels are noisy and k >= 1. A source's
@@ -81,7 +82,9 @@ def _whole(prompts: float) -> int:
     return require_integer("prompts", int(prompts) if float(prompts).is_integer() else prompts, 0)
 
 
-def regression(moments: Moments, eta: float, weights: Array | None, noise: Array) -> tuple[Array, Array]:
+def regression(
+    moments: Moments, eta: float, weights: Float[Array, "2 2"] | None, noise: Float[Array, "features d B"]
+) -> tuple[Float[Array, "d N"], Float[Array, "d N"]]:
     """Columns and answers of prompts whose w*, phi, h and noise are given; both (d, B) or (d, 2B).
 
     Args:
@@ -102,10 +105,10 @@ def regression(moments: Moments, eta: float, weights: Array | None, noise: Array
 
 
 def simulate_mixture_error(
-    V0: Array,
+    V0: Operator,
     eta: float,
     sources: Sequence[Source],
-    target: Array,
+    target: Operator,
     test_length: int,
     *,
     chain_steps: int = 0,

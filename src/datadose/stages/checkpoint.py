@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from datadose.errors import InputError
+from datadose.errors import InputError, reject, require_integer
 from datadose.tensor_files import read_tensors, write_tensors
 
-if TYPE_CHECKING:
-    from datadose.stages.engine import Training
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a run was lost: its index, the step and rho(I + V Sigma_data).
+
+    The radius is None if it is no longer finite, or if the model has no operator V.
+    """
+
+    run: int
+    step: int
+    divergence_radius: Annotated[
+        float | None, Field(validation_alias=AliasChoices("divergence_radius", "spectral_radius"))
+    ]
+    """Checkpoints of version 0.1 call it ``spectral_radius``, and are read."""
+
+
+@dataclass
+class Training:
+    """The outcome of a stage: steps done, recorded history and the runs that diverged."""
+
+    steps: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    diverged: list[Divergence] = field(default_factory=list)
+    first_loss: list[float] = field(default_factory=list)
+
+    def require_within(self, field_: str, total: int) -> None:
+        """InputError naming ``field_`` unless this can be the state of a stage of ``total`` steps."""
+        require_integer(f"{field_}, steps", self.steps, 0, total)
+        runs = len(self.first_loss)
+        if (runs == 0) != (self.steps == 0) or not all(0 <= lost.run < runs for lost in self.diverged):
+            reject(f"{field_}, first_loss", f"{runs} runs after {self.steps} steps", "every run's loss")
+        steps = [row.get("step") for row in self.history]
+        if steps != sorted({step for step in steps if isinstance(step, int) and 0 <= step < self.steps}):
+            reject(f"{field_}, history", f"rows of the steps {steps}", f"rising steps below {self.steps}")
+        per_run = [values for row in self.history for name, values in row.items() if name != "step"]
+        if not all("loss" in row for row in self.history) or not all(
+            isinstance(values, list) and len(values) == runs for values in per_run
+        ):
+            reject(f"{field_}, history", "other rows", f"the loss and each metric of {runs} runs a row")
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
@@ -41,11 +78,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    plan: dict[str, Any],
-    training: type[Training],
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, plan: dict[str, Any]
 ) -> Training:
     """Restore :func:`save_checkpoint` into ``model`` and ``optimiser`` and return the progress.
 
@@ -59,7 +92,7 @@ def load_checkpoint(
     for name, wanted in json.loads(json.dumps(plan)).items():
         if saved_plan.get(name) != wanted:
             raise InputError("checkpoint", f"{path} with {name} {saved_plan.get(name)}", f"{name} {wanted}")
-    state: Training = _decoded(path, metadata, "training", training)
+    state: Training = _decoded(path, metadata, "training", Training)
     state.require_within(f"checkpoint {path}", int(plan["total_steps"]))
     _fill(path, model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     _restore(path, optimiser, tensors)

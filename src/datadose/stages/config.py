@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datadose.configs import CovarianceSpec, Positive, Size
+from datadose.configs import CovarianceSpec, Positive, Size, Stage
 from datadose.errors import reject
+from datadose.printing import note
+from datadose.stages.optimisation import Precision
+from datadose.stages.rl import Advantage
 from datadose.strict import Strict, require_one
 
 
@@ -61,14 +64,14 @@ class PretrainConfig(Strict):
     chain_steps: Annotated[int, Field(ge=0)] = 8
     warmup: Annotated[int, Field(ge=0)] = 0
     accumulate: Size = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     curriculum: CurriculumConfig | None = None
 
 
 class StageConfig(Strict):
     """One post-training stage; fields that a stage does not use must keep their defaults."""
 
-    stage: Literal["sft", "outcome", "rl"]
+    stage: Stage
     data: Literal["delta", "target", "sigma0", "aligned"] | CovarianceSpec = "delta"
     interference: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     length: Size
@@ -86,7 +89,7 @@ class StageConfig(Strict):
     directions: Literal["all", "shifted"] = "shifted"
     group: Annotated[int, Field(ge=2)] = 8
     noise: Positive = 0.1
-    advantage: Literal["grpo", "rloo", "reinforce"] = "grpo"
+    advantage: Advantage = "grpo"
     every_step: bool = False
     kl: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
@@ -112,8 +115,17 @@ class TestConfig(Strict):
     __test__ = False
 
     length: Size
-    steps: list[Size] = Field(default=[1])
+    thinking_steps: list[Size] = Field(default=[1])
     prompts: Size = 512
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name(cls, document: Any) -> Any:
+        """``steps``, the old name of ``thinking_steps``, is read, with a line on stderr."""
+        if isinstance(document, dict) and "steps" in document and "thinking_steps" not in document:
+            note("test.steps is called test.thinking_steps now: `steps` are those of the optimiser")
+            return {"thinking_steps" if key == "steps" else key: value for key, value in document.items()}
+        return document
 
 
 class TrainConfig(Strict):

@@ -7,13 +7,12 @@ on the CPU and moved to the model's device by the engine.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from datadose.covariance import Array
 from datadose.errors import reject, require_integer
@@ -80,11 +79,8 @@ class FreshData:
     seeds: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     hold_inputs: bool = False
-
-    @property
-    def prompts(self) -> None:
-        """No fixed number: epochs have no meaning."""
-        return
+    prompts: ClassVar[None] = None
+    """No fixed number: epochs have no meaning."""
 
     def batch(self, step: int) -> PromptBatch:
         """See :class:`Data`."""
@@ -110,16 +106,9 @@ class FreshData:
         return PromptBatch.join(parts, dim=1)
 
 
-def to_device(batch: PromptBatch, device: torch.device) -> PromptBatch:
-    """``batch`` with its tensors on ``device``; the same tensors if they are there."""
-    held: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    moved: dict[str, Any] = {name: x.to(device) for name, x in held.items() if isinstance(x, Tensor)}
-    return replace(batch, **moved)
-
-
 def keep_on(data: Data, device: torch.device) -> Data:
     """``data`` with prompts that are met again and again moved to ``device`` once."""
-    return replace(data, whole=to_device(data.whole, device)) if isinstance(data, FixedData) else data
+    return replace(data, whole=data.whole.to(device)) if isinstance(data, FixedData) else data
 
 
 def split(batch: PromptBatch, parts: int) -> list[tuple[PromptBatch, float]]:

@@ -51,6 +51,11 @@ class Processes:
         distributed.all_reduce(x)
         return x
 
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.world > 1:
+            distributed.barrier()
+
     def agree(self, what: str, value: int, device: torch.device) -> None:
         """RunError unless ``value`` is the same in all processes (else they would wait for one another)."""
         if self.world == 1:
@@ -69,11 +74,12 @@ def local_gradients(module: nn.Module) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def joined(device: torch.device | str) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started (RANK, WORLD_SIZE, ...); one process alone without it.
 
     nccl for CUDA, gloo otherwise. ``device`` is the one of this process's model.
     """
+    device = torch.device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield Processes.current()
         return

@@ -21,26 +21,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from datadose.errors import reject, require_integer
+from datadose.errors import reject
 from datadose.models import ChainModel, PromptBatch
-from datadose.stages.checkpoint import load_checkpoint, save_checkpoint
-from datadose.stages.data import Data, FixedData, FreshData, keep_on, split, to_device
+from datadose.stages.checkpoint import Divergence, Training, load_checkpoint, save_checkpoint
+from datadose.stages.data import Data, keep_on, split
 from datadose.stages.distributed import Processes, local_gradients
-from datadose.stages.optimisation import OPTIMISERS, Optimisation, Optimiser, Precision
-
-__all__ = [
-    "OPTIMISERS",
-    "Data",
-    "Divergence",
-    "FixedData",
-    "FreshData",
-    "Objective",
-    "Optimisation",
-    "Optimiser",
-    "StageLoss",
-    "Training",
-    "train",
-]
+from datadose.stages.optimisation import Optimisation, Precision
 
 _EXPLODED = 1e6
 """A run has diverged when its loss is not finite or exceeds this many times its first loss."""
@@ -61,43 +47,6 @@ Objective: TypeAlias = Callable[[ChainModel, PromptBatch, int], StageLoss]
 """Called with the model, a batch and the step. If a batch is split in ``parts`` (processes, accumulation),
 part i is called with ``step * parts + i``, so that an objective's noise, a function of (seed, step), is drawn
 anew for every part. Sampled objectives are then equal to the whole batch's in law, the others in number."""
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """Where a run was lost: its index, the step and rho(I + V Sigma_data).
-
-    The radius is None if it is no longer finite, or if the model has no operator V.
-    """
-
-    run: int
-    step: int
-    spectral_radius: float | None
-
-
-@dataclass
-class Training:
-    """The outcome of a stage: steps done, recorded history and the runs that diverged."""
-
-    steps: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    diverged: list[Divergence] = field(default_factory=list)
-    first_loss: list[float] = field(default_factory=list)
-
-    def require_within(self, field_: str, total: int) -> None:
-        """InputError naming ``field_`` unless this can be the state of a stage of ``total`` steps."""
-        require_integer(f"{field_}, steps", self.steps, 0, total)
-        runs = len(self.first_loss)
-        if (runs == 0) != (self.steps == 0) or not all(0 <= lost.run < runs for lost in self.diverged):
-            reject(f"{field_}, first_loss", f"{runs} runs after {self.steps} steps", "every run's loss")
-        steps = [row.get("step") for row in self.history]
-        if steps != sorted({step for step in steps if isinstance(step, int) and 0 <= step < self.steps}):
-            reject(f"{field_}, history", f"rows of the steps {steps}", f"rising steps below {self.steps}")
-        per_run = [values for row in self.history for name, values in row.items() if name != "step"]
-        if not all("loss" in row for row in self.history) or not all(
-            isinstance(values, list) and len(values) == runs for values in per_run
-        ):
-            reject(f"{field_}, history", "other rows", f"the loss and each metric of {runs} runs a row")
 
 
 class _Losses(nn.Module):
@@ -169,7 +118,7 @@ def train(
     optimiser = optimisation.build(model)
     state, plan = Training(), {**asdict(optimisation), "total_steps": total}
     if checkpoint is not None and checkpoint.is_file():
-        state = load_checkpoint(checkpoint, model, optimiser, plan, Training)
+        state = load_checkpoint(checkpoint, model, optimiser, plan)
     processes, device = Processes.current(), next(model.parameters()).device
     # Wrapping waits for all processes: none can write a checkpoint that another has still to look for.
     losses = processes.wrap(_Losses(model, objective, optimisation.precision))
@@ -212,7 +161,7 @@ def _all_lost(state: Training) -> bool:
 
 def _one_step(stage: _Stage, state: Training) -> None:
     step = state.steps
-    batch = to_device(stage.data.batch(step), stage.device)
+    batch = stage.data.batch(step).to(stage.device)
     for group in stage.optimiser.param_groups:
         group["lr"] = stage.optimisation.rate(step, stage.total)
     stage.optimiser.zero_grad(set_to_none=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from datadose.covariance import Array
 from datadose.errors import require_integer
 from datadose.models import ChainModel, PromptBatch
+from datadose.models.baselines import Predictor
 
 TEST_SEED = 1_000_003
 """Seed of the test prompts: the same for every run and stage, so that comparisons share their noise."""
@@ -27,18 +30,20 @@ def held_out_prompts(
     ``hold_inputs``: with the inputs X, which a transformer needs.
     """
     one = PromptBatch.draw(target, length, prompts, seeds=[TEST_SEED], dtype=dtype, hold_inputs=hold_inputs)
-    return PromptBatch(
-        one.weights.expand(runs, -1, -1),
-        length,
-        None if one.covariances is None else one.covariances.expand(runs, -1, -1, -1),
-        None if one.inputs is None else one.inputs.expand(runs, -1, -1, -1),
-    )
+    return one.expand(runs)
 
 
 @torch.no_grad()
-def post_test(model: ChainModel, batch: PromptBatch, steps: int | list[int]) -> Tensor:
-    """E||what_k - w*||^2 / d per run at each number of thinking steps, shape (..., len(steps))."""
-    wanted = [require_integer("steps", k, 1) for k in ([steps] if isinstance(steps, int) else steps)]
+def squared_gaps(model: Predictor, batch: PromptBatch, thinking_steps: int) -> Tensor:
+    """(what_k - w*)^2 after ``thinking_steps`` = k steps, in float64, shape (..., B, d)."""
+    return (model.rollout(batch, thinking_steps)[..., -1, :] - batch.weights).double().square()
+
+
+@torch.no_grad()
+def post_test(model: ChainModel, batch: PromptBatch, thinking_steps: int | Sequence[int]) -> Tensor:
+    """E||what_k - w*||^2 / d per run for each k of ``thinking_steps``, shape (..., how many)."""
+    ks = [thinking_steps] if isinstance(thinking_steps, int) else thinking_steps
+    wanted = [require_integer("thinking_steps", k, 1) for k in ks]
     thoughts = model.rollout(batch, max(wanted))
     gap = (thoughts - batch.weights.unsqueeze(-2)).square().mean(dim=(-1, -3))
     return gap[..., [k - 1 for k in wanted]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -15,11 +15,9 @@ import torch
 from datadose.errors import reject, require_integer, require_number
 
 Optimiser: TypeAlias = Literal["gd", "sgd", "adam", "adamw"]
-OPTIMISERS: tuple[Optimiser, ...] = ("gd", "sgd", "adam", "adamw")
 Schedule: TypeAlias = Literal["constant", "cosine"]
-SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine")
 Precision: TypeAlias = Literal["fp32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+_CHOICES = {"optimiser": Optimiser, "schedule": Schedule, "precision": Precision}
 
 _BETAS = (0.9, 0.999)
 
@@ -59,8 +57,9 @@ class Optimisation:
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
-        if self.optimiser not in OPTIMISERS:
-            reject("optimiser", self.optimiser, ", ".join(OPTIMISERS))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                reject(name, getattr(self, name), ", ".join(get_args(choices)))
         require_number("learning_rate", self.learning_rate, 0, np.inf, open_ends=True)
         if (self.epochs is None) == (self.steps is None):
             reject("epochs, steps", f"{self.epochs}, {self.steps}", "exactly one of the two")
@@ -90,12 +89,8 @@ class Optimisation:
 
     def _check_schedule(self) -> None:
         require_integer("warmup", self.warmup, 0)
-        if self.schedule not in SCHEDULES:
-            reject("schedule", self.schedule, ", ".join(SCHEDULES))
         require_number("floor", self.floor, 0, 1)
         require_integer("accumulate", self.accumulate, 1)
-        if self.precision not in PRECISIONS:
-            reject("precision", self.precision, ", ".join(PRECISIONS))
 
     def total_steps(self, prompts: int | None) -> int:
         """Optimiser steps on ``prompts`` fixed prompts (None: fresh data, where epochs have no meaning)."""
@@ -120,10 +115,7 @@ class Optimisation:
     def build(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """The torch optimiser on the trainable parameters of ``model``."""
         parameters = [p for p in model.parameters() if p.requires_grad]
-        if self.optimiser == "adam":
-            return torch.optim.Adam(parameters, lr=self.learning_rate, betas=self.betas)
-        if self.optimiser == "adamw":
-            return torch.optim.AdamW(
-                parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
-            )
-        return torch.optim.SGD(parameters, lr=self.learning_rate)
+        if self.optimiser in ("gd", "sgd"):
+            return torch.optim.SGD(parameters, lr=self.learning_rate)
+        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
+        return kind(parameters, self.learning_rate, self.betas, weight_decay=self.weight_decay)

@@ -3,6 +3,9 @@
 DIR/config.yaml is the resolved configuration, DIR/metrics.csv the recorded history, DIR/model.safetensors the
 final weights, DIR/result.json the post-test before and after every stage. Checkpoints of the stages live in
 DIR/checkpoints; with ``resume`` a run that was killed continues from them to the same result.
+
+Several processes (``torchrun --nproc-per-node 2 -m datadose train CONFIG.yaml``) share every batch, see
+:mod:`datadose.stages.distributed`; the first one alone writes files.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ import pandas as pd
 import torch
 import yaml
 
-from datadose.configs import read_covariance
+from datadose.configs import load_config, read_covariance
 from datadose.covariance import Array, dense, same_form
 from datadose.errors import reject
 from datadose.files import prepare_folder, write_atomic, write_json, write_table
@@ -27,27 +31,17 @@ from datadose.models import BlockLinearAttention, ChainModel, LinearAttention, P
 from datadose.models.gpt import GptConfig, GptModel, save_gpt
 from datadose.prompts import Moments
 from datadose.shift import Shift
-from datadose.stages import (
-    Curriculum,
-    CurriculumData,
-    FixedData,
-    FreshData,
-    Optimisation,
-    Outcome,
-    Rl,
-    Sft,
-    Training,
-    held_out_prompts,
-    negative_squared_error,
-    post_test,
-    train,
-    within_tolerance,
-)
-from datadose.stages.checkpoint import save_weights
+from datadose.stages.checkpoint import Training, save_weights
 from datadose.stages.config import StageConfig, TrainConfig
-from datadose.stages.engine import Data, Objective
-from datadose.stages.pretrain import chain_optimisation
-from datadose.stages.rewards import Reward
+from datadose.stages.data import Data, FixedData, FreshData
+from datadose.stages.distributed import Processes
+from datadose.stages.engine import Objective, train
+from datadose.stages.evaluate import held_out_prompts, post_test
+from datadose.stages.objectives import stage_objective
+from datadose.stages.optimisation import Optimisation
+from datadose.stages.outcome import Outcome
+from datadose.stages.pretrain import pretrain_on_chains
+from datadose.stages.rewards import Reward, negative_squared_error, within_tolerance
 from datadose.theory.pretraining import pretrained_on_mixture, pretrained_operator
 from datadose.theory.sft import GradientDescent
 from datadose.versions import versions
@@ -56,16 +50,21 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """The config's covariances, read once."""
+class PipelineRun:
+    """One run of a configuration: what every part of the pipeline reads, with the covariances read once."""
 
+    config: TrainConfig
+    folder: Path
+    """Paths in the configuration are relative to it."""
+    out: Path
+    progress: Progress | None
     sigma0: Array
     delta: Array
     categories: tuple[tuple[float, Array], ...]
 
     @classmethod
-    def of(cls, config: TrainConfig, folder: Path) -> Setting:
-        """Read and validate; paths are relative to ``folder``."""
+    def of(cls, config: TrainConfig, folder: Path, out: Path, progress: Progress | None) -> PipelineRun:
+        """Read and validate the covariances."""
         sigma0 = read_covariance("shift.sigma0", config.shift.sigma0, folder)
         delta = read_covariance("shift.delta", config.shift.delta, folder, len(sigma0))
         sigma0, delta = same_form(sigma0, delta)
@@ -73,22 +72,49 @@ class Setting:
             (c.weight, read_covariance(f"pretrain.categories.{i}", c.covariance, folder, len(sigma0)))
             for i, c in enumerate(config.pretrain.categories)
         )
-        return cls(sigma0, delta, categories)
+        return cls(config, folder, out, progress, sigma0, delta, categories)
 
-    def pretrained(self, length: int) -> Array:
-        """The population solution: of the mixture if there are categories, else of Sigma0."""
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One a run of the model."""
+        return tuple(range(self.config.seeds))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and prompts."""
+        found: torch.dtype = getattr(torch, self.config.model.dtype)
+        return found
+
+    @property
+    def hold_inputs(self) -> bool:
+        """Whether the model reads the prompts' inputs X."""
+        return self.config.model.kind == "gpt"
+
+    def population_solution(self) -> Array:
+        """V0 of unlimited pretraining: on the mixture if there are categories, else on Sigma0."""
+        length = self.config.pretrain.length
         if self.categories:
             return pretrained_on_mixture(self.categories, length)
         return pretrained_operator(self.sigma0, length)
 
-    def data(self, stage: StageConfig, folder: Path, place: str) -> Array:
-        """The covariance of a stage's prompts."""
+    def covariance(self, index: int) -> Array:
+        """Of the prompts of stage ``index``."""
+        stage = self.config.stages[index]
         named = {"delta": self.delta, "sigma0": self.sigma0, "target": self.sigma0 + self.delta}
         if stage.data == "aligned":
             return Shift.aligned(self.sigma0, self.delta, stage.eta, stage.interference).data
         if isinstance(stage.data, str) and stage.data in named:
             return named[stage.data]
-        return read_covariance(f"{place}.data", stage.data, folder, len(self.sigma0))
+        return read_covariance(f"stages.{index}.data", stage.data, self.folder, len(self.sigma0))
+
+    def keeping(self, name: str, file: str) -> dict[str, Any]:
+        """Arguments of :func:`train`: ``file`` among the checkpoints, and progress under ``name``."""
+        report = self.progress
+        return {
+            "checkpoint": self.out / "checkpoints" / f"{file}.safetensors",
+            "checkpoint_every": self.config.checkpoint_every,
+            "progress": None if report is None else lambda step, total: report(name, step, total),
+        }
 
 
 def run_pipeline(
@@ -104,196 +130,120 @@ def run_pipeline(
     Raises InputError for a bad value, for an ``out`` that holds another configuration, or that holds a run
     already while ``resume`` is False.
     """
-    setting = Setting.of(config, folder)
-    prepare_folder("out", out)
-    _claim_folder(config, out, resume)
-    dtype = getattr(torch, config.model.dtype)
-    seeds = tuple(range(config.seeds))
-    model = _pretrained_model(config, setting, out, seeds, dtype, progress)
-    reference = _pretrained_copy(config, setting, model, dtype)
-    tests = {
-        "target": held_out_prompts(
-            setting.sigma0 + setting.delta,
-            config.test.length,
-            config.test.prompts,
-            runs=len(seeds),
-            dtype=dtype,
-            hold_inputs=_reads_inputs(config),
-        ),
-        "pretraining": held_out_prompts(
-            setting.sigma0,
-            config.test.length,
-            config.test.prompts,
-            runs=len(seeds),
-            dtype=dtype,
-            hold_inputs=_reads_inputs(config),
-        ),
-    }
-    reports = [_report("pretrain", model, tests, config.test.steps, Training())]
+    run = PipelineRun.of(config, folder, out, progress)
+    _claim_folder(run, resume)
+    model = _pretrained_model(run)
+    # The frozen reference of the KL term.
+    reference = copy.deepcopy(model) if any(stage.kl > 0 for stage in config.stages) else None
+    test = config.test
+    held_out = partial(
+        held_out_prompts,
+        length=test.length,
+        prompts=test.prompts,
+        runs=config.seeds,
+        dtype=run.dtype,
+        hold_inputs=run.hold_inputs,
+    )
+    tests = {"target": held_out(run.sigma0 + run.delta), "pretraining": held_out(run.sigma0)}
+    reports = [_report("pretrain", model, tests, test.thinking_steps, Training())]
     rows: list[dict[str, Any]] = []
     for index, stage in enumerate(config.stages):
-        place = f"stages.{index}"
-        data = _stage_data(
-            stage, setting.data(stage, folder, place), seeds, dtype, index, hold_inputs=_reads_inputs(config)
-        )
-        training = train(
-            model,
-            _objective(stage, setting, seeds, reference, dtype),
-            data,
-            _optimisation(stage, data, setting, config.pretrain.length),
-            record_every=config.record_every,
-            checkpoint=out / "checkpoints" / f"{index}-{stage.stage}.safetensors",
-            checkpoint_every=config.checkpoint_every,
-            progress=None if progress is None else _named(progress, f"{index + 1}. {stage.stage}"),
-        )
+        training = _post_train(run, model, reference, index)
         rows += [{"stage": f"{index}-{stage.stage}", **row} for row in _rows(training)]
-        reports.append(_report(stage.stage, model, tests, config.test.steps, training))
-    result = {"stages": reports, "seeds": list(seeds), "versions": versions()}
-    write_table(out / "metrics.csv", pd.DataFrame(rows))
-    if isinstance(model, GptModel):
-        save_gpt(out / "model.safetensors", model)
-    else:
-        save_weights(out / "model.safetensors", model, {"model": json.dumps(config.model.model_dump())})
-    write_json(out / "result.json", result)
+        reports.append(_report(stage.stage, model, tests, test.thinking_steps, training))
+    result = {"stages": reports, "seeds": list(run.seeds), "versions": versions()}
+    if Processes.current().first:
+        write_table(out / "metrics.csv", pd.DataFrame(rows))
+        if isinstance(model, GptModel):
+            save_gpt(out / "model.safetensors", model)
+        else:
+            save_weights(out / "model.safetensors", model, {"model": json.dumps(config.model.model_dump())})
+        write_json(out / "result.json", result)
     return result
 
 
-def _claim_folder(config: TrainConfig, out: Path, resume: bool) -> None:
-    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    saved = out / "config.yaml"
+def _claim_folder(run: PipelineRun, resume: bool) -> None:
+    prepare_folder("out", run.out)
+    saved = run.out / "config.yaml"
     if saved.exists():
         if not resume:
-            reject("out", str(out), "a folder without a run, or --resume")
-        if saved.read_bytes() != resolved.encode():
-            reject("out", str(out), "the folder of this very configuration (config.yaml there differs)")
-    prepare_folder("out", out / "checkpoints")
-    write_atomic(saved, resolved)
+            reject("out", str(run.out), "a folder without a run, or --resume")
+        if load_config(saved, TrainConfig) != run.config:
+            reject("out", str(run.out), "the folder of this very configuration (config.yaml there differs)")
+    processes = Processes.current()
+    # No process writes before all have looked.
+    processes.wait()
+    if processes.first:
+        prepare_folder("out", run.out / "checkpoints")
+        write_atomic(saved, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
 
 
-def _build(config: TrainConfig, V0: Array, runs: int, dtype: torch.dtype) -> ChainModel:
-    operator = torch.from_numpy(np.array(dense(V0))).to(dtype)
-    operator = operator.expand(runs, *operator.shape).clone()
-    if config.model.kind == "lsa":
-        if not config.model.train_attention:
+def _pretrained_model(run: PipelineRun) -> ChainModel:
+    pretrain = run.config.pretrain
+    if run.config.model.kind == "gpt":
+        return _pretrained_gpt(run)
+    V0 = run.population_solution()
+    if pretrain.method == "population":
+        return _linear_model(run, V0)
+    model = _linear_model(run, np.zeros_like(V0))
+    seeds = tuple(100_000 + seed for seed in run.seeds)
+    data = FreshData(run.categories or run.sigma0, pretrain.length, pretrain.batch, seeds, run.dtype)
+    optimisation = Optimisation("adam", pretrain.learning_rate, steps=pretrain.steps)
+    train(model, Outcome(1), data, optimisation, **run.keeping("pretrain", "pretrain"))
+    return model
+
+
+def _linear_model(run: PipelineRun, V0: Array) -> ChainModel:
+    model = run.config.model
+    operator = torch.from_numpy(np.array(dense(V0))).to(run.dtype)
+    operator = operator.expand(len(run.seeds), *operator.shape).clone()
+    if model.kind == "lsa":
+        if not model.train_attention:
             reject("model.train_attention", False, "True with model.kind lsa (lsa-block can fix it)")
         return LinearAttention(operator)
-    return BlockLinearAttention(operator, train_attention=config.model.train_attention)
+    return BlockLinearAttention(operator, train_attention=model.train_attention)
 
 
-def _pretrained_model(
-    config: TrainConfig,
-    setting: Setting,
-    out: Path,
-    seeds: tuple[int, ...],
-    dtype: torch.dtype,
-    progress: Progress | None,
-) -> ChainModel:
-    pretrain = config.pretrain
-    if config.model.kind == "gpt":
-        return _pretrained_gpt(config, setting, out, dtype, progress)
-    V0 = setting.pretrained(pretrain.length)
-    if pretrain.method == "population":
-        return _build(config, V0, len(seeds), dtype)
-    model = _build(config, np.zeros_like(V0), len(seeds), dtype)
-    data = FreshData(
-        setting.categories or setting.sigma0,
-        pretrain.length,
-        pretrain.batch,
-        tuple(100_000 + s for s in seeds),
-        dtype,
-    )
-    train(
-        model,
-        Outcome(1),
-        data,
-        Optimisation("adam", pretrain.learning_rate, steps=pretrain.steps),
-        checkpoint=out / "checkpoints" / "pretrain.safetensors",
-        checkpoint_every=config.checkpoint_every,
-        progress=None if progress is None else _named(progress, "pretrain"),
-    )
-    return model
-
-
-def _reads_inputs(config: TrainConfig) -> bool:
-    return config.model.kind == "gpt"
-
-
-def _pretrained_gpt(
-    config: TrainConfig, setting: Setting, out: Path, dtype: torch.dtype, progress: Progress | None
-) -> GptModel:
+def _pretrained_gpt(run: PipelineRun) -> GptModel:
     """A GPT after teacher-forced chains on fresh prompts of Sigma0 (or the categories), AdamW and cosine."""
-    pretrain, d = config.pretrain, len(setting.sigma0)
-    chain = max([pretrain.chain_steps, *(stage.chain_steps for stage in config.stages), *config.test.steps])
-    length = max([pretrain.length, config.test.length, *(stage.length for stage in config.stages)])
-    model = GptModel(GptConfig.preset(config.model.preset, d, length, chain), seed=0).to(dtype)
-    growth = pretrain.curriculum
-    curriculum = Curriculum.constant(d, pretrain.length)
-    if growth is not None:
-        curriculum = Curriculum(
-            d,
-            pretrain.length,
-            min(growth.start_dimension, d),
-            min(growth.start_length, pretrain.length),
-            growth.dimension,
-            growth.length,
-            growth.every,
-        )
-    data = CurriculumData(setting.categories or setting.sigma0, curriculum, pretrain.batch, (100_000,), dtype)
-    train(
-        model,
-        Sft(pretrain.eta, pretrain.chain_steps),
-        data,
-        chain_optimisation(
-            pretrain.learning_rate,
-            pretrain.steps,
-            pretrain.warmup,
-            accumulate=pretrain.accumulate,
-            precision=pretrain.precision,
-        ),
-        checkpoint=out / "checkpoints" / "pretrain.safetensors",
-        checkpoint_every=config.checkpoint_every,
-        progress=None if progress is None else _named(progress, "pretrain"),
-    )
+    config, pretrain, d = run.config, run.config.pretrain, len(run.sigma0)
+    ks = [pretrain.chain_steps, *(stage.chain_steps for stage in config.stages), *config.test.thinking_steps]
+    lengths = [pretrain.length, config.test.length, *(stage.length for stage in config.stages)]
+    sizes = GptConfig.preset(config.model.preset, d, max(lengths), max(ks))
+    model = GptModel(sizes, seed=0).to(run.dtype)
+    kept = run.keeping("pretrain", "pretrain")
+    pretrain_on_chains(model, run.categories or run.sigma0, pretrain, seed=100_000, **kept)
     return model
 
 
-def _pretrained_copy(
-    config: TrainConfig, setting: Setting, model: ChainModel, dtype: torch.dtype
-) -> ChainModel | None:
-    """The frozen reference of the KL term."""
-    if not any(stage.kl > 0 for stage in config.stages):
-        return None
-    if isinstance(model, GptModel):
-        return copy.deepcopy(model)
-    reference = _build(config, setting.pretrained(config.pretrain.length), config.seeds, dtype)
-    reference.load_state_dict(model.state_dict())
-    return reference
-
-
-def _stage_data(
-    stage: StageConfig,
-    covariance: Array,
-    seeds: tuple[int, ...],
-    dtype: torch.dtype,
-    index: int,
-    *,
-    hold_inputs: bool,
-) -> Data:
-    # Stages must not meet each other's prompts: the stage's place is folded into the seed.
-    own = tuple(1000 * (index + 1) + seed for seed in seeds)
-    if stage.prompts == "fresh":
-        return FreshData(covariance, stage.length, int(stage.batch or 1), own, dtype, hold_inputs)
-    batch = PromptBatch.draw(
-        covariance, stage.length, stage.prompts, seeds=own, dtype=dtype, hold_inputs=hold_inputs
-    )
-    return FixedData(batch, stage.batch, seed=index)
-
-
-def _optimisation(stage: StageConfig, data: Data, setting: Setting, pretrain_length: int) -> Optimisation:
+def _post_train(run: PipelineRun, model: ChainModel, reference: ChainModel | None, index: int) -> Training:
+    """Stage ``index`` on ``model``, in place."""
+    stage = run.config.stages[index]
+    data = _stage_data(run, index)
     rate = stage.learning_rate
     if rate == "theorem":
-        rate = _theorem_step(stage, data, setting.pretrained(pretrain_length))
-    return Optimisation(stage.optimiser, float(rate), stage.epochs, stage.steps, stage.batch, stage.clip)
+        rate = _theorem_step(stage, data, run.population_solution())
+    return train(
+        model,
+        _objective(run, stage, reference),
+        data,
+        Optimisation(stage.optimiser, rate, stage.epochs, stage.steps, stage.batch, stage.clip),
+        record_every=run.config.record_every,
+        **run.keeping(f"{index + 1}. {stage.stage}", f"{index}-{stage.stage}"),
+    )
+
+
+def _stage_data(run: PipelineRun, index: int) -> Data:
+    stage, covariance = run.config.stages[index], run.covariance(index)
+    # Stages must not meet each other's prompts: the stage's place is folded into the seed.
+    seeds = tuple(1000 * (index + 1) + seed for seed in run.seeds)
+    if stage.prompts == "fresh":
+        size = int(stage.batch or 1)
+        return FreshData(covariance, stage.length, size, seeds, run.dtype, run.hold_inputs)
+    batch = PromptBatch.draw(
+        covariance, stage.length, stage.prompts, seeds=seeds, dtype=run.dtype, hold_inputs=run.hold_inputs
+    )
+    return FixedData(batch, stage.batch, seed=index)
 
 
 def _theorem_step(stage: StageConfig, data: Data, V0: Array) -> float:
@@ -302,49 +252,30 @@ def _theorem_step(stage: StageConfig, data: Data, V0: Array) -> float:
         reject("learning_rate", "theorem", "a number, when the data are fresh")
     batch = data.whole
     phi = batch.apply(batch.weights)
-    steps = [
-        GradientDescent.of(
-            Moments(w.double().numpy().T, p.double().numpy().T), stage.eta, V0, stage.chain_steps
-        ).balanced_step
-        for w, p in zip(batch.weights, phi, strict=True)
-    ]
-    return min(steps)
-
-
-def _objective(
-    stage: StageConfig,
-    setting: Setting,
-    seeds: tuple[int, ...],
-    reference: ChainModel | None,
-    dtype: torch.dtype,
-) -> Objective:
-    if stage.stage == "sft":
-        return Sft(stage.eta, stage.chain_steps)
-    if stage.stage == "outcome":
-        return Outcome(stage.chain_steps)
-    reward: Reward = negative_squared_error
-    if stage.reward == "verifiable":
-        mask = None
-        if stage.directions == "shifted":
-            if setting.delta.ndim != 1:
-                reject("directions", "shifted", "all, when the shift is dense")
-            mask = torch.from_numpy(np.where(setting.delta > 0, 1.0, 0.0)).to(dtype)
-        reward = within_tolerance(stage.tolerance, mask)
-    return Rl(
-        stage.chain_steps,
-        seeds,
-        reward,
-        stage.group,
-        stage.noise,
-        stage.advantage,
-        stage.every_step,
-        stage.kl,
-        reference,
+    moments = (
+        Moments(w.double().numpy().T, p.double().numpy().T) for w, p in zip(batch.weights, phi, strict=True)
     )
+    return min(GradientDescent.of(m, stage.eta, V0, stage.chain_steps).balanced_step for m in moments)
 
 
-def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
-    return lambda step, total: progress(name, step, total)
+def _objective(run: PipelineRun, stage: StageConfig, reference: ChainModel | None) -> Objective:
+    policy: dict[str, Any] = {}
+    if stage.stage == "rl":
+        policy = {name: getattr(stage, name) for name in ("group", "noise", "advantage", "every_step", "kl")}
+        policy |= {"reward": _reward(run, stage), "reference": reference}
+    return stage_objective(stage.stage, stage.chain_steps, eta=stage.eta, seeds=run.seeds, **policy)
+
+
+def _reward(run: PipelineRun, stage: StageConfig) -> Reward:
+    if stage.reward == "dense":
+        return negative_squared_error
+    if stage.directions == "all":
+        return within_tolerance(stage.tolerance)
+    if run.delta.ndim != 1:
+        reject("directions", "shifted", "all, when the shift is dense")
+    return within_tolerance(
+        stage.tolerance, torch.from_numpy(np.where(run.delta > 0, 1.0, 0.0)).to(run.dtype)
+    )
 
 
 def _rows(training: Training) -> list[dict[str, Any]]:
@@ -357,7 +288,7 @@ def _rows(training: Training) -> list[dict[str, Any]]:
 
 
 def _report(
-    name: str, model: ChainModel, tests: dict[str, PromptBatch], steps: list[int], training: Training
+    name: str, model: ChainModel, tests: dict[str, PromptBatch], thinking_steps: list[int], training: Training
 ) -> dict[str, Any]:
     """Errors / d per seed and their mean; a diverged run has null errors and does not enter the mean."""
     lost = {d.run for d in training.diverged}
@@ -365,10 +296,10 @@ def _report(
         "stage": name,
         "optimiser_steps": training.steps,
         "diverged": [asdict(d) for d in training.diverged],
-        "thinking_steps": steps,
+        "thinking_steps": thinking_steps,
     }
     for test, batch in tests.items():
-        errors = post_test(model, batch, steps)
+        errors = post_test(model, batch, thinking_steps)
         kept = [
             [float(e) if run not in lost and bool(torch.isfinite(e)) else None for e in row]
             for run, row in enumerate(errors)

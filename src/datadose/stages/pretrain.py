@@ -16,16 +16,22 @@ chain follows the whole prompt: here a length is met only while the curriculum i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+from torch.nn import functional
 
 from datadose.covariance import Array
 from datadose.errors import reject, require_integer
-from datadose.models import PromptBatch
+from datadose.models import ChainModel, PromptBatch
 from datadose.prompts import random_stream
+from datadose.stages.checkpoint import Training
+from datadose.stages.config import PretrainConfig
 from datadose.stages.data import FreshData
-from datadose.stages.optimisation import Optimisation, Precision
+from datadose.stages.engine import train
+from datadose.stages.optimisation import Optimisation
+from datadose.stages.sft import Sft
 
 
 @dataclass(frozen=True)
@@ -65,22 +71,6 @@ class Curriculum:
         return min(self.end_length, self.start_length + self.length_increment * (step // self.every))
 
 
-def chain_optimisation(
-    learning_rate: float, steps: int, warmup: int, *, accumulate: int = 1, precision: Precision = "fp32"
-) -> Optimisation:
-    """How a GPT is pretrained on chains: AdamW, gradients clipped at 1, warm-up, cosine decay."""
-    return Optimisation(
-        "adamw",
-        learning_rate,
-        steps=steps,
-        clip=1.0,
-        warmup=warmup,
-        schedule="cosine",
-        accumulate=accumulate,
-        precision=precision,
-    )
-
-
 @dataclass(frozen=True)
 class CurriculumData:
     """Fresh prompts at every step, of the step's dimension d_t and length n_t.
@@ -101,6 +91,7 @@ class CurriculumData:
     dtype: torch.dtype = torch.float32
     vary_length: bool = False
     """Draw each batch's length evenly from the start's to the curriculum's: shorter prompts stay known."""
+    prompts: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         require_integer("batch", self.size, 1)
@@ -111,11 +102,6 @@ class CurriculumData:
             if len(covariance) != self.curriculum.end_dimension:
                 reject("end_dimension", self.curriculum.end_dimension, f"the dimension, {len(covariance)}")
 
-    @property
-    def prompts(self) -> None:
-        """No fixed number: epochs have no meaning."""
-        return
-
     def batch(self, step: int) -> PromptBatch:
         """See :class:`~datadose.stages.data.Data`."""
         length, kept = self.curriculum.length(step), self.curriculum.dimension(step)
@@ -124,9 +110,41 @@ class CurriculumData:
             length = int(chosen.integers(self.curriculum.start_length, length + 1))
         drawn = FreshData(self.covariance, length, self.size, self.seeds, self.dtype, hold_inputs=True)
         batch = drawn.batch(step)
-        if kept == self.curriculum.end_dimension or batch.inputs is None:
-            return batch
-        weights, inputs = batch.weights.clone(), batch.inputs.clone()
-        weights[..., kept:] = 0
-        inputs[..., kept:] = 0
-        return replace(batch, weights=weights, inputs=inputs)
+        hidden = self.curriculum.end_dimension - kept
+        return batch.map(lambda x, _: functional.pad(x[..., :kept], (0, hidden))) if hidden else batch
+
+
+def pretrain_on_chains(
+    model: ChainModel,
+    covariance: Array | tuple[tuple[float, Array], ...],
+    config: PretrainConfig,
+    *,
+    seed: int,
+    vary_length: bool = False,
+    **keeping: Any,
+) -> Training:
+    """Pretrain a GPT in place on teacher-forced chains: AdamW, gradients clipped at 1, warm-up, cosine decay.
+
+    ``covariance`` and ``vary_length`` are those of :class:`CurriculumData`, ``seed`` is that of the prompts,
+    ``keeping`` the checkpoint and progress of :func:`~datadose.stages.engine.train`. Raises InputError for a
+    value out of its range.
+    """
+    d = len(covariance[0][1] if isinstance(covariance, tuple) else covariance)
+    curriculum = Curriculum.constant(d, config.length)
+    if config.curriculum is not None:
+        growth = config.curriculum
+        starts = min(growth.start_dimension, d), min(growth.start_length, config.length)
+        curriculum = Curriculum(d, config.length, *starts, growth.dimension, growth.length, growth.every)
+    dtype = next(model.parameters()).dtype
+    data = CurriculumData(covariance, curriculum, config.batch, (seed,), dtype, vary_length)
+    optimisation = Optimisation(
+        "adamw",
+        config.learning_rate,
+        steps=config.steps,
+        clip=1.0,
+        warmup=config.warmup,
+        schedule="cosine",
+        accumulate=config.accumulate,
+        precision=config.precision,
+    )
+    return train(model, Sft(config.eta, config.chain_steps), data, optimisation, **keeping)

@@ -15,14 +15,15 @@ with the dense reward. The batch baseline contains the sample's own reward, whic
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datadose.deprecation import renamed
 from datadose.errors import reject, require_integer, require_number
 from datadose.models import ChainModel, PromptBatch
 from datadose.prompts import random_stream
@@ -30,7 +31,7 @@ from datadose.stages.engine import StageLoss
 from datadose.stages.rewards import Reward, negative_squared_error
 
 Advantage: TypeAlias = Literal["grpo", "rloo", "reinforce"]
-ADVANTAGES: tuple[Advantage, ...] = ("grpo", "rloo", "reinforce")
+ADVANTAGES: tuple[Advantage, ...] = get_args(Advantage)
 
 
 def advantages(rewards: Tensor, kind: Advantage) -> Tensor:
@@ -48,7 +49,7 @@ def advantages(rewards: Tensor, kind: Advantage) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Rl:
+class PolicyGradient:
     """The policy-gradient objective.
 
     Args:
@@ -119,11 +120,8 @@ class Rl:
         mean = model.rollout(batch, self.chain_steps)[..., -1, :]
         answers = mean.detach() + self._noise(batch, step, 1).squeeze(-2)
         log_density = -(answers - mean).square().sum(-1) / (2 * self.noise**2)
-        if self.kl == 0 or self.reference is None:
-            return log_density, answers, torch.zeros_like(mean.detach().sum(dim=(-1, -2)))
-        with torch.no_grad():
-            anchor = self.reference.rollout(batch, self.chain_steps)[..., -1, :]
-        return log_density, answers, self._divergence(mean, anchor)
+        penalty = self._penalty(mean, lambda anchor: anchor.rollout(batch, self.chain_steps)[..., -1, :])
+        return log_density, answers, penalty
 
     def _sample_thoughts(
         self, model: ChainModel, batch: PromptBatch, step: int
@@ -136,11 +134,9 @@ class Rl:
             thoughts = model.rollout(wide, self.chain_steps, noise)
         means = model.next_means(wide, thoughts)
         log_density = -(thoughts - means).square().sum(dim=(-1, -2)) / (2 * self.noise**2)
-        penalty = torch.zeros_like(means.detach().sum(dim=(-1, -2, -3)))
-        if self.kl > 0 and self.reference is not None:
-            with torch.no_grad():
-                anchor = self.reference.next_means(wide, thoughts)
-            penalty = self.chain_steps * self._divergence(means.flatten(-3, -2), anchor.flatten(-3, -2))
+        penalty = self.chain_steps * self._penalty(
+            means.flatten(-3, -2), lambda anchor: anchor.next_means(wide, thoughts).flatten(-3, -2)
+        )
 
         def grouped(x: Tensor, axes: int) -> Tensor:
             place = x.ndim - axes
@@ -148,6 +144,14 @@ class Rl:
 
         return grouped(log_density, 1), grouped(thoughts[..., -1, :], 2), penalty
 
-    def _divergence(self, mean: Tensor, anchor: Tensor) -> Tensor:
-        """KL of two Gaussians of scale sigma, averaged over prompts, per run."""
+    def _penalty(self, mean: Tensor, mean_of: Callable[[ChainModel], Tensor]) -> Tensor:
+        """KL from the reference's Gaussians of scale sigma, averaged over prompts, per run; 0 if unused."""
+        if self.kl == 0 or self.reference is None:
+            return torch.zeros_like(mean.detach().sum(dim=(-1, -2)))
+        with torch.no_grad():
+            anchor = mean_of(self.reference)
         return (mean - anchor).square().sum(-1).mean(-1) / (2 * self.noise**2)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed(__name__, {"Rl": "datadose.stages.rl.PolicyGradient"})

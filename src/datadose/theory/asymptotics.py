@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from datadose.covariance import (
-    Array,
     dense,
     plus,
     product,
@@ -33,11 +32,12 @@ from datadose.covariance import (
     wishart_second_moment,
 )
 from datadose.errors import reject, require_integer, require_number
+from datadose.shapes import Array, Float, Matrix, Operator, Spectrum
 from datadose.shift import Shift
 from datadose.theory.columns import FINITE_MEAN, Columns, Modes, Pair
 from datadose.theory.equivalent import Equivalent, PeakError, deterministic_equivalent
 from datadose.theory.finite_size import finite_size_correction
-from datadose.theory.one_source import OneSource
+from datadose.theory.one_source import OneSource, infinite_mean
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.printed import printed_error
@@ -51,7 +51,7 @@ FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
 class Source:
     """A source of post-training prompts: covariance A_c, length n_c, number B_c (real), noise variances."""
 
-    covariance: Array
+    covariance: Operator
     length: int
     prompts: float
     label_noise: float = 0.0
@@ -90,7 +90,7 @@ class Source:
         )
 
 
-def _pair_weights(eta: float, chain_steps: int) -> tuple[Array, float]:
+def _pair_weights(eta: float, chain_steps: int) -> tuple[Float[Array, "2 2"], float]:
     """O = [[c_k, s_k], [s_k, k + 1]] / c_k and its determinant, with s_k = sum_i (1 - eta)^i.
 
     c_k (k + 1) - s_k^2 = sum_{i < j} (rho^i - rho^j)^2 without cancellation.
@@ -105,7 +105,7 @@ def _pair_weights(eta: float, chain_steps: int) -> tuple[Array, float]:
     return np.array([[weight, linear], [linear, chain_steps + 1]]) / weight, spread / weight**2
 
 
-def _modes(values: Array, vectors: Array, n: int, added: float, echo: float) -> Modes:
+def _modes(values: Spectrum, vectors: Matrix, n: int, added: float, echo: float) -> Modes:
     inside = values > 0
     kept = values[inside]
     moment = (1 + 1 / n) * kept**2 + (values.sum() / n + added) * kept
@@ -113,7 +113,7 @@ def _modes(values: Array, vectors: Array, n: int, added: float, echo: float) -> 
 
 
 def mixture_equivalent(
-    V0: Array, eta: float, sources: Sequence[Source], *, chain_steps: int = 0
+    V0: Operator, eta: float, sources: Sequence[Source], *, chain_steps: int = 0
 ) -> Equivalent:
     """The deterministic equivalent of V* after SFT from ``V0`` on ``sources``.
 
@@ -133,10 +133,10 @@ def mixture_equivalent(
 
 
 def mixture_error(
-    V0: Array,
+    V0: Operator,
     eta: float,
     sources: Sequence[Source],
-    target: Array,
+    target: Operator,
     test_length: int,
     *,
     chain_steps: int = 0,
@@ -160,7 +160,6 @@ def mixture_error(
     """
     require_number("eta", eta, 0, 2, open_ends=True)
     target = validate_covariance("target", target)
-    V0 = validate_operator("V0", V0, len(target))
     n = require_integer("test_length", test_length, 1)
     require_integer("chain_steps", chain_steps, 0)
     equivalent = mixture_equivalent(V0, eta, sources, chain_steps=chain_steps)
@@ -205,17 +204,12 @@ def predict_error(
     if finite_size and form != "exact":
         reject("finite_size", f"True with form {form}", "True with form exact only")
     stages = _Stages.of(shift, length, pretrain_length, test_length)
-    n, rank = stages.length, shift.data_rank
-    if B > 0 < rank and abs(B - rank) <= FINITE_MEAN:
-        raise PeakError(
-            "prompts", f"{B:g}", f"any number more than 1 away from rank(A) = {rank}: {_NEAR_PEAK}"
-        )
+    n, rank = stages.length, int((stages.spectrum > 0).sum())
+    near = B > 0 < rank and abs(B - rank) <= FINITE_MEAN
+    if near or (form == "exact" and infinite_mean(B, rank, n)):
+        raise _peak(B, n, rank)
     if form == "exact" and not finite_size:
-        if np.isinf(error := float(stages.along.errors([B])[0])):
-            enough = "4" if rank == 1 else f"rank(A) = {rank}"
-            allowed = f"more than {enough} where prompts have length {n}: with fewer {_NEAR_PEAK}"
-            raise PeakError("prompts", f"{B:g}", allowed)
-        return error
+        return float(stages.along.errors([B])[0])
     if form == "exact":
         return mixture_error(
             stages.start,
@@ -234,7 +228,18 @@ def predict_error(
     return printed_error(shift, B, n)
 
 
-_NEAR_PEAK = "the mean error is infinite there"
+def _peak(B: float, n: int, rank: int) -> PeakError:
+    """What is raised where B prompts of length n on so many directions have an infinite mean error."""
+    if abs(B - rank) <= FINITE_MEAN:
+        where = f"B within 1 of rank(A) = {rank}"
+        allowed = f"any number more than 1 away from rank(A) = {rank}:"
+    else:
+        short = f"length <= 2 and 1 <= B <= rank(A) = {rank}"
+        where = short if rank >= B else "rank(A) = 1 and length * B <= 4"
+        enough = "4" if rank == 1 else f"rank(A) = {rank}"
+        allowed = f"more than {enough} where prompts have length {n}: with fewer"
+    allowed += " the mean error is infinite there"
+    return PeakError("prompts", f"{B:g}", allowed, f"{where}: the mean is infinite there")
 
 
 @dataclass(frozen=True)
@@ -290,7 +295,7 @@ def predict_curve(
     *,
     pretrain_length: int | None = None,
     test_length: int | None = None,
-) -> Array:
+) -> Float[Array, " P"]:
     """The exact form of :func:`predict_error` at many numbers of prompts B, in one array: shape (P,), / d.
 
     Infinite where :func:`predict_error` raises PeakError. Costs as much as a few single points. Dense
@@ -307,7 +312,7 @@ def predict_curve(
     return _Stages.of(shift, length, pretrain_length, test_length).along.errors(B)
 
 
-def first_order_error(V0: Array, eta: float, source: Source, target: Array, test_length: int) -> float:
+def first_order_error(V0: Operator, eta: float, source: Source, target: Operator, test_length: int) -> float:
     """Thm B.1 corrected, for any PSD matrices: the limit of Err(V~) / d, V~ = VS + VN of eq. (B.3).
 
     VS is V* on noise-free columns phi = A w, so it is the same theorem with C = A^2; VN adds the columns'

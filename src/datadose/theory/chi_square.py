@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.covariance import Array
 from datadose.errors import InternalError, probability, reject
+from datadose.shapes import Array, Float
 
 _INTERVALS = 24
 _AGREEMENT = 1e-9
@@ -42,7 +42,7 @@ _LOG_LARGEST = 230.0
 """Where log r is larger, log(1 + 2 r s) is log r + log 2s to rounding for s of order one."""
 
 
-def weighted_chi_square(weights: Array, x: float, *, upper: bool = False) -> float:
+def weighted_chi_square(weights: Float[Array, " m"], x: float, *, upper: bool = False) -> float:
     """P(sum_i lambda_i z_i^2 <= x), or with ``upper`` P(sum_i lambda_i z_i^2 > x), for z ~ N(0, I).
 
     The tail on whose side of the mean x lies (the lower one for x <= sum_i lambda_i) has a relative error of
@@ -70,7 +70,7 @@ def weighted_chi_square(weights: Array, x: float, *, upper: bool = False) -> flo
     return probability("a tail of a weighted chi-square", tail if in_lower != upper else 1 - tail)
 
 
-def _lower_tail(log_ratios: Array, counts: Array) -> float:
+def _lower_tail(log_ratios: Float[Array, " m"], counts: Float[Array, " m"]) -> float:
     """P(Q <= x) for x up to the mean, from log(lambda_i / x) and how often each occurs; s in units of 1/x."""
     lost = np.maximum(log_ratios - _LOG_LARGEST, 0.0)
     r = np.exp(log_ratios - lost)
@@ -83,7 +83,7 @@ def _lower_tail(log_ratios: Array, counts: Array) -> float:
     return path.integral(-float(counts @ lost) / 2)
 
 
-def _upper_tail(log_ratios: Array, counts: Array) -> float:
+def _upper_tail(log_ratios: Float[Array, " m"], counts: Float[Array, " m"]) -> float:
     """P(Q > x) for x above the mean; s = t - 1/2 in units of 1/max lambda, t > 0 from the branch point on."""
     from scipy.optimize import brentq  # noqa: PLC0415  (a long import, for pass rates only)
 
@@ -109,9 +109,9 @@ class _Path:
     """The path of steepest descent of x t - sum_j power_j log(offset_j + slope_j t) from its saddle."""
 
     x: float
-    slope: Array
-    offset: Array
-    power: Array
+    slope: Float[Array, " m"]
+    offset: Float[Array, " m"]
+    power: Float[Array, " m"]
     saddle: float
     highest: float
     """No point of the path has a larger real part."""
@@ -157,13 +157,13 @@ class _Path:
                 return float(found * self.width / np.pi)
         raise InternalError(f"the tail at {self.x} does not settle: please report this")
 
-    def log_integrand(self, heights: Array) -> Array:
+    def log_integrand(self, heights: Float[Array, " P"]) -> Float[Array, " P"]:
         """K on the path at these heights, shape (P,)."""
         real = self.real_parts(heights)
         size = np.hypot(self.offset + self.slope * real[:, None], self.slope * heights[:, None])
         return np.asarray(self.x * real - np.log(size) @ self.power)
 
-    def real_parts(self, heights: Array) -> Array:
+    def real_parts(self, heights: Float[Array, " P"]) -> Float[Array, " P"]:
         """Where Im K = 0 at these heights, shape (P,); -infinity where the integrand has long vanished."""
         imaginary, angle = self.slope * heights[:, None], self.x * heights
 

@@ -17,7 +17,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.covariance import RELATIVE_ZERO, Array, dense, is_spectrum
+from datadose.covariance import RELATIVE_ZERO, dense, is_spectrum
+from datadose.shapes import Array, Float, Int, Operator
 from datadose.theory.peaks import rank_of
 
 FINITE_MEAN = 1.0
@@ -25,7 +26,7 @@ FINITE_MEAN = 1.0
 ALL_SMALL = 4.0
 """With no more examples on the only direction that is spanned, all prompts are small together too often."""
 SHORT = 2
-"""Prompts are short with fewer examples than this beyond the features that they have."""
+"""Prompts of one feature are short with so many examples or fewer; each further feature takes one more."""
 _LARGEST_UNIT = 2.0**40
 _SAME = 1e-10
 """Relative difference at which modes no longer describe a second moment that was replaced."""
@@ -35,27 +36,27 @@ _SAME = 1e-10
 class Pair:
     """The second condition V h = 0 that label noise makes each prompt of a source impose (k >= 1)."""
 
-    second_moment: Array
+    second_moment: Operator
     """C_h = E[h h^T]."""
-    weights: NDArray[np.float64]
+    weights: Float[Array, "2 2"]
     """O (2, 2), positive definite, O_00 = 1: the loss is sum_ab O_ab <r_a, r_b>, r = (V phi + eta w, V h)."""
     determinant: float
     """det O, known better than the entries tell where they are nearly equal (small eta)."""
 
     @property
-    def inverse(self) -> NDArray[np.float64]:
+    def inverse(self) -> Float[Array, "2 2"]:
         """P = O^{-1}; infinite where the determinant vanishes."""
         (a, b), (_, c) = self.weights
         with np.errstate(divide="ignore"):
             return np.asarray(np.array([[c, -b], [-b, a]]) / np.float64(self.determinant))
 
-    def gain(self, theta: Array) -> Array:
+    def gain(self, theta: Float[Array, 2]) -> Float[Array, "2 2"]:
         """G = (O^{-1} + diag(theta))^{-1}, (2, 2), in sums of positive terms."""
         (a, b), (_, c) = self.weights
         u, v = theta
         return np.array([[a + v * self.determinant, b], [b, c + u * self.determinant]]) / self._over(theta)
 
-    def noise_gain(self, theta: Array) -> Array:
+    def noise_gain(self, theta: Float[Array, 2]) -> Float[Array, 2]:
         """The diagonal of G O^{-1} G, the same."""
         (a, _), (_, c) = self.weights
         u, v = theta
@@ -72,13 +73,13 @@ class Pair:
 class Modes:
     """The eigenvectors that C_c, A_c and C_h share on their range, and their eigenvalues, each > 0."""
 
-    vectors: Array
+    vectors: Float[Array, "d r"]
     """(d, r), orthonormal."""
-    second_moment: Array
+    second_moment: Float[Array, " r"]
     """Of C_c, shape (r,)."""
-    cross: Array
+    cross: Float[Array, " r"]
     """Of A_c, shape (r,)."""
-    echo: Array
+    echo: Float[Array, " r"]
     """Of C_h, shape (r,); zero without a pair."""
 
     def values(self, pair: Pair | None) -> tuple[Array, ...]:
@@ -91,9 +92,9 @@ class Columns:
     """One source of columns: their number B_c (real, >= 0) and second moments, all in one form."""
 
     count: float
-    second_moment: Array
+    second_moment: Operator
     """C_c = E[phi phi^T]."""
-    cross: Array
+    cross: Operator
     """A_c = E[w phi^T], symmetric."""
     noise: float = 0.0
     """Variance per dimension of the noise in the answers -eta w."""
@@ -118,7 +119,7 @@ class Columns:
         return self.length < SHORT + len(self.moments)
 
     @property
-    def moments(self) -> tuple[Array, ...]:
+    def moments(self) -> tuple[Operator, ...]:
         """C_c, and C_h of a pair."""
         return (self.second_moment, *(() if self.pair is None else (self.pair.second_moment,)))
 
@@ -217,10 +218,10 @@ def _root(C: Array, span: Array) -> Array:
 class Features:
     """All features of all sources, in order: each source's phi, then its h if it has pairs."""
 
-    counts: Array
-    moments: tuple[Array, ...]
+    counts: Float[Array, " F"]
+    moments: tuple[Operator, ...]
     roots: tuple[Array, ...]
-    first: NDArray[np.int64]
+    first: Int[NDArray[np.int64], " K"]
     """The place of each source's phi."""
     pairs: dict[int, Pair]
     """By the place of their phi."""
@@ -253,7 +254,7 @@ class Features:
             {int(place[at]): pair for at, pair in self.pairs.items() if chosen[at]},
         )
 
-    def gain(self, theta: Array) -> Array:
+    def gain(self, theta: Float[Array, " F"]) -> Float[Array, "F F"]:
         """G = (O^{-1} + diag(theta))^{-1}, block diagonal (F, F): 1 / (1 + theta) for a lone feature."""
         found = np.diag(1 / (1 + theta))
         for at, pair in self.pairs.items():

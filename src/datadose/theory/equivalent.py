@@ -36,7 +36,6 @@ from numpy.typing import NDArray
 
 from datadose.covariance import (
     RELATIVE_ZERO,
-    Array,
     dense,
     identity_like,
     is_spectrum,
@@ -46,6 +45,7 @@ from datadose.covariance import (
     transpose,
 )
 from datadose.errors import InputError
+from datadose.shapes import Array, Bool, Float, Operator, Spectrum
 from datadose.theory.columns import ALL_SMALL, FINITE_MEAN, Columns, Features, Pair, unit_of
 from datadose.theory.peaks import joint_basis, over_determined, rank_of
 from datadose.theory.regimes import with_ridge, without_ridge
@@ -54,22 +54,32 @@ from datadose.theory.regimes import with_ridge, without_ridge
 class PeakError(InputError):
     """The mean error is infinite here: some sources' prompts (nearly) equal the rank that they span."""
 
+    def __init__(
+        self, field: str, value: object, allowed: str, reason: str = "the mean is infinite there"
+    ) -> None:
+        super().__init__(field, value, allowed)
+        self.reason = reason
+        """Where and why the mean is infinite, as a sentence for a result that has no number."""
+
+    def __reduce__(self) -> tuple[type[PeakError], tuple[object, ...]]:
+        return type(self), (self.field, self.value, self.allowed, self.reason)
+
 
 @dataclass(frozen=True)
 class Equivalent:
     """Vbar and the weights q of the theorem above; features are the columns, each pair's h after its phi."""
 
-    mean: Array
-    weights: Array
+    mean: Operator
+    weights: Float[Array, " F"]
     """q_a, shape (F,)."""
     columns: tuple[Columns, ...]
     eta: float
     features: Features = field(repr=False)
-    above: NDArray[np.bool_]
+    above: Bool[NDArray[np.bool_], " F"]
     """Which features are over-determined (the set T), shape (F,)."""
-    gain: Array = field(repr=False)
+    gain: Float[Array, "F F"] = field(repr=False)
     """G (F, F), block diagonal: one over one plus leverage, and the coupling within pairs."""
-    resolvent: Array = field(repr=False)
+    resolvent: Operator = field(repr=False)
     """R; where counts are mixed, R' of the features below their peak."""
     reach: tuple[Array, ...] = field(repr=False)
     """L^T F_a of every feature, F_a F_a^T = C_a."""
@@ -101,7 +111,8 @@ class Equivalent:
             at_peak = self.distance_to_peak <= FINITE_MEAN
             allowed = _away(self.columns) if at_peak else "longer prompts, or more of them than they span"
             total = sum(c.count for c in self.columns)
-            raise PeakError("prompts", f"{total:g}", f"{allowed}: the mean is infinite, as {reason}")
+            reason = f"the mean is infinite, as {reason}"
+            raise PeakError("prompts", f"{total:g}", f"{allowed}: {reason}", reason)
 
     def scaled(self, unit: float) -> Equivalent:
         """The same model where covariances are measured in ``unit``: A / unit, V unit."""
@@ -178,18 +189,18 @@ class Equivalent:
         return self.features.counts[:, None] * self.gain**2
 
     @cached_property
-    def overlap(self) -> Array:
+    def overlap(self) -> Float[Array, "F F"]:
         """t_e(C_a) in row a, column e: what one prompt's residual does to the others'."""
         roots, reach = self.features.roots, self.reach
         if is_spectrum(roots[0]):
             return np.asarray(np.stack(roots) ** 2 @ (np.stack(reach) ** 2).T)
         return np.array([[float(((F.T @ X) ** 2).sum()) for X in reach] for F in roots])
 
-    def _direct(self, M: Array) -> Array:
+    def _direct(self, M: Operator) -> Float[Array, " F"]:
         """t_a(M) = tr(C_a L M L^T), shape (F,)."""
         return np.array([trace_between(X, M) for X in self.reach])
 
-    def leverages(self, M: Array) -> Array:
+    def leverages(self, M: Operator) -> Float[Array, " F"]:
         """kappa_a(M) for a symmetric M, shape (F,); not divided by d."""
         if not self.columns:
             return np.zeros(0)
@@ -219,7 +230,7 @@ class Equivalent:
         loop = np.eye(len(own)) - (self._scaled @ overlap) * size / size[:, None]
         return np.asarray(size * np.linalg.solve(loop, own / size), dtype=np.float64)
 
-    def variance(self, M: Array, rows: Array | None = None) -> float:
+    def variance(self, M: Operator, rows: Spectrum | Float[Array, "d m"] | None = None) -> float:
         """E tr((V* - Vbar) M (V* - Vbar)^T) for a symmetric M; not divided by d.
 
         With ``rows``, an orthonormal basis (d, m) or a 0/1 spectrum (d,), the trace is over these directions
@@ -231,18 +242,18 @@ class Equivalent:
             return self.measured.variance(M / self.unit**2, rows)
         return float(self._direct(M) @ (self._spread if rows is None else self._spread_of(rows)))
 
-    def quadratic(self, M: Array) -> float:
+    def quadratic(self, M: Operator) -> float:
         """(1/d) E tr(V* M V*^T) for a symmetric M."""
         direct = trace_product(product(self.mean, M), transpose(self.mean))
         return (direct + self.variance(M)) / len(M)
 
-    def error(self, target: Array, test_second_moment: Array) -> float:
+    def error(self, target: Operator, test_second_moment: Operator) -> float:
         """(1/d) E ||I + V* S||_F^2 with E[S] = ``target``, E[S^2] = ``test_second_moment`` (Prop 5.1)."""
         return 1 + 2 * trace_product(self.mean, target) / len(target) + self.quadratic(test_second_moment)
 
 
 def deterministic_equivalent(
-    V0: Array, eta: float, sources: Sequence[Columns], *, ridge: float = 0.0
+    V0: Operator, eta: float, sources: Sequence[Columns], *, ridge: float = 0.0
 ) -> Equivalent:
     """The equivalent of V* started at ``V0`` on ``sources`` (those without prompts or data are ignored).
 
@@ -271,7 +282,7 @@ def _equivalent(V0: Array, eta: float, sources: tuple[Columns, ...], ridge: floa
     if ridge > 0:
         parts, above = with_ridge(V0, eta, sources, features, ridge), np.full(len(features.counts), True)
     else:
-        directions = np.array([c.count * c.directions for c in sources])
+        directions = np.array([c.count * c.directions for c in sources], dtype=np.float64)
         top = over_determined(directions, [c.span for c in sources])
         above, lead = np.repeat(top.members, [len(c.moments) for c in sources]), top.lead
         # A noisy chain on one example spans one direction only: where it interpolates, the equations for two

@@ -26,15 +26,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from datadose.covariance import (
-    Array,
-    dense,
-    same_form,
-    trace,
-    validate_covariance,
-    wishart_second_moment,
-)
+from datadose.covariance import dense, same_form, trace, validate_covariance, wishart_second_moment
 from datadose.errors import reject, require_integer, require_number
+from datadose.shapes import Array, Operator
 from datadose.theory.complex_step import (
     STEP,
     Complex,
@@ -66,7 +60,7 @@ class FiniteSize:
 
 
 def finite_size_correction(
-    equivalent: Equivalent, eta: float, lengths: Sequence[int], target: Array, test_length: int
+    equivalent: Equivalent, eta: float, lengths: Sequence[int], target: Operator, test_length: int
 ) -> FiniteSize:
     """The O(1/d) term of Err(V*) / d: (1/d) [g_G'(0) + g_L'(0)], g_G in `_gaussian` and g_L in `_law`.
 

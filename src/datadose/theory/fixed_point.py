@@ -21,8 +21,8 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, qr, solve_triangular
 
-from datadose.covariance import Array
 from datadose.errors import InputError
+from datadose.shapes import Array, Float, Operator
 from datadose.theory.columns import Features
 
 _STEPS = 2_000
@@ -48,7 +48,7 @@ class Regime:
     ridge: float
     loose: bool
 
-    def gain(self, features: Features, theta: Array) -> Array:
+    def gain(self, features: Features, theta: Float[Array, " F"]) -> Float[Array, "F F"]:
         """G (F, F), block diagonal."""
         return features.gain(theta) if self.loose else np.diag(1 / theta)
 
@@ -57,11 +57,11 @@ class Regime:
 class Solved:
     """The fixed point: weights, G, and R seen through the roots of the moments."""
 
-    weights: Array
+    weights: Float[Array, " F"]
     """q_a, shape (F,)."""
-    gain: Array
+    gain: Float[Array, "F F"]
     """G, (F, F)."""
-    resolvent: Array
+    resolvent: Operator
     """R: a spectrum (d,) or a matrix (d, d)."""
     reach: tuple[Array, ...]
     """R F_a of every feature."""
@@ -215,7 +215,7 @@ def solve_fixed_point(features: Features, regime: Regime, frame: Frame) -> Solve
     return solved_at(state.q, regime.gain(features, np.exp(state.x)), frame)
 
 
-def solved_at(q: Array, gain: Array, frame: Frame) -> Solved:
+def solved_at(q: Float[Array, " F"], gain: Float[Array, "F F"], frame: Frame) -> Solved:
     """The fixed point whose weights are known."""
     return Solved(q, gain, *frame.resolved(q))
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from datadose.covariance import Array, diagonal, is_spectrum
+from datadose.covariance import diagonal, is_spectrum
 from datadose.errors import InputError
-from datadose.theory.columns import ALL_SMALL, FINITE_MEAN, Columns, unit_of
+from datadose.shapes import Array, Float, Operator
+from datadose.theory.columns import ALL_SMALL, FINITE_MEAN, SHORT, Columns, unit_of
 
 _STEPS = 200
 _LAST_STEP = 1e-7
@@ -63,11 +64,11 @@ class OneSource:
     Raises InputError if ``columns`` are matrices or hold a pair.
     """
 
-    V0: Array
+    V0: Operator
     eta: float
     columns: Columns
-    target: Array
-    test_second_moment: Array
+    target: Operator
+    test_second_moment: Operator
 
     def __post_init__(self) -> None:
         if self.columns.pair is not None or not is_spectrum(self.columns.second_moment):
@@ -106,20 +107,14 @@ class OneSource:
         """The number of directions that the data span."""
         return int(self.columns.span.sum())
 
-    def errors(self, counts: ArrayLike) -> Array:
+    def errors(self, counts: ArrayLike) -> Float[Array, " P"]:
         """(1/d) E ||I + V* S||_F^2 for each B >= 0 of ``counts`` (P,), which may be fractional; shape (P,).
 
-        Infinite where the mean over finite prompts is: within 1 of the peak, from 1 to r where prompts have
-        one or two examples, and with up to four examples in all on one direction. Without prompts, and
-        without data, it is the error at V0.
+        Infinite where the mean over finite prompts is (:func:`infinite_mean`). Without prompts, and without
+        data, it is the error at V0.
         """
-        B, r, L = np.asarray(counts, dtype=np.float64), self.rank, self._levels
-        infinite = np.abs(B - r) <= FINITE_MEAN
-        if self.columns.is_short:
-            infinite |= (B >= 1) & (r >= B)
-        if r == 1:
-            infinite |= self.columns.length * B <= ALL_SMALL
-        infinite &= (B > 0) & (r > 0)
+        B, L = np.asarray(counts, dtype=np.float64), self._levels
+        infinite = infinite_mean(B, self.rank, self.columns.length)
         B = np.where(infinite, 0.0, B)
         q, R, kept, loop = self._solved(B)
         fitted = -self.eta * q[:, None] * L.A * R
@@ -159,7 +154,24 @@ class OneSource:
         return q, R, kept, loop
 
 
-def weights_below_peak(C: Array, sizes: Array, B: Array) -> Array:
+def infinite_mean(B: ArrayLike, rank: int, length: float) -> NDArray[np.bool_]:
+    """Whether the mean over finite prompts of one noise-free source is infinite, in the shape of ``B``.
+
+    It is within 1 of the peak at ``rank``, from 1 to ``rank`` where prompts have one or two examples, and
+    with up to four examples in all on one direction.
+    """
+    B = np.asarray(B)
+    found = np.abs(B - rank) <= FINITE_MEAN
+    if length <= SHORT:
+        found |= (B >= 1) & (rank >= B)
+    if rank == 1:
+        found |= length * B <= ALL_SMALL
+    return np.asarray(found & (B > 0) & (rank > 0))
+
+
+def weights_below_peak(
+    C: Float[Array, " L"], sizes: Float[Array, " L"], B: Float[Array, " P"]
+) -> Float[Array, " P"]:
     """q with sum_l m_l q C_l / (1 + q C_l) = B, shape (P,), for 0 < B < r = sum_l m_l, sizes m and C > 0.
 
     Newton on log q for the log odds of B in r, which are nearly linear in it (for equal C exactly), kept

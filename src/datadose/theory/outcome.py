@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from datadose.covariance import (
-    Array,
     dense,
     frobenius_squared,
     identity_like,
@@ -28,12 +27,15 @@ from datadose.covariance import (
 )
 from datadose.errors import probabilities, reject, require_integer, require_number
 from datadose.prompts import draw_wishart
+from datadose.shapes import Array, Float, Matrix, Operator, PerPrompt, PerPromptMatrix, Spectrum
 from datadose.theory.chi_square import weighted_chi_square
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 
 
-def rollout_error_operator(V: Array, W: Array | None, S: Array, steps: int) -> Array:
+def rollout_error_operator(
+    V: Operator, W: Operator | None, S: Operator | PerPromptMatrix, steps: int
+) -> Operator | PerPromptMatrix:
     """Prop 6.1: E with w* - what_k = E w*, E = I + sum_{i<k} (V S W + I)^i V S; W = None is the identity.
 
     V and W are (d,) or (d, d); S is (d,), (d, d) or a batch (B, d, d). The form of S if all are spectra,
@@ -48,7 +50,9 @@ def rollout_error_operator(V: Array, W: Array | None, S: Array, steps: int) -> A
     return np.asarray(identity_like(V) + total)
 
 
-def outcome_loss(V: Array, weights: Array, covariances: Array, steps: int, W: Array | None = None) -> float:
+def outcome_loss(
+    V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int, W: Operator | None = None
+) -> float:
     """L_OS = 1/(2B) sum_tau ||what_k - w*||^2 (3.4), by the k steps themselves; O(k d^2) a prompt.
 
     V and W (identity if None) are (d,) or (d, d), weights (d, B), covariances (B, d, d).
@@ -61,7 +65,7 @@ def outcome_loss(V: Array, weights: Array, covariances: Array, steps: int, W: Ar
     return frobenius_squared(estimate - w) / (2 * len(w))
 
 
-def outcome_gradient(V: Array, weights: Array, covariances: Array, steps: int) -> Array:
+def outcome_gradient(V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int) -> Matrix:
     """dL_OS/dV~ at W~ = I, (d, d): (1/B) sum_tau sum_{j<k} (M^T)^j M^k w w^T (M^T)^{k-1-j} S.
 
     Back-propagated through the roll-out's k vectors: O(k d^2) a prompt. S must be symmetric.
@@ -70,8 +74,8 @@ def outcome_gradient(V: Array, weights: Array, covariances: Array, steps: int) -
 
 
 def outcome_hessian_vector(
-    V: Array, direction: Array, weights: Array, covariances: Array, steps: int
-) -> Array:
+    V: Operator, direction: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int
+) -> Matrix:
     """The Hessian of L_OS in V~ (W~ = I) times ``direction`` (d,) or (d, d): exact, O(k d^2) a prompt."""
     return _derivatives(V, direction, weights, covariances, steps)[1]
 
@@ -92,7 +96,9 @@ def _derivatives(V: Array, D: Array, weights: Array, S: Array, steps: int) -> tu
     return gradient / len(w), second / len(w)
 
 
-def curvature_range(V: Array, weights: Array, covariances: Array, steps: int) -> tuple[float, float]:
+def curvature_range(
+    V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int
+) -> tuple[float, float]:
     """The smallest and largest eigenvalue of the Hessian of L_OS in V~, by Lanczos; the first may be < 0."""
     d = len(V)
     from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: PLC0415  (for matrices only)
@@ -110,19 +116,19 @@ def curvature_range(V: Array, weights: Array, covariances: Array, steps: int) ->
     return float(values.min()), float(values.max())
 
 
-def largest_curvature(V: Array, weights: Array, covariances: Array, steps: int) -> float:
+def largest_curvature(V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int) -> float:
     """The largest eigenvalue of the Hessian of L_OS in V~ at V."""
     return curvature_range(V, weights, covariances, steps)[1]
 
 
-def largest_stable_step(V: Array, weights: Array, covariances: Array, steps: int) -> float:
+def largest_stable_step(V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int) -> float:
     """2 / (largest positive curvature), or inf: above it gradient descent leaves a minimum at V."""
     top = largest_curvature(V, weights, covariances, steps)
     return 2 / top if top > 0 else np.inf
 
 
 def curvature_bound(
-    V: Array, weights: Array, covariances: Array, steps: int, *, printed: bool = False
+    V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int, *, printed: bool = False
 ) -> float:
     """k (2k-1) mean_tau ||M||^{2k-2} ||w||^2 ||S||^2 >= ||Hessian|| at every V; attained at d = 1.
 
@@ -139,7 +145,7 @@ def curvature_bound(
     return float(np.mean(scale * reach ** (2 * k - 2) * (w**2).sum(axis=1)))
 
 
-def population_curvature(V: Array, data: Array, steps: int) -> tuple[float, float]:
+def population_curvature(V: Spectrum, data: Spectrum, steps: int) -> tuple[float, float]:
     """Smallest and largest curvature for B, n -> infinity, V and the data A spectra in one basis; O(k d^2).
 
     The Hessian of ||(I + V A)^k||_F^2 / 2 splits into k(2k-1) s^2 u^{2k-2} (direction aa) and, for a != b,
@@ -158,18 +164,18 @@ def population_curvature(V: Array, data: Array, steps: int) -> tuple[float, floa
     return float((middle - radius).min()), float((middle + radius).max())
 
 
-def adaptation_radius(sigma0: Array, delta: Array, length: int) -> float:
+def adaptation_radius(sigma0: Operator, delta: Operator, length: int) -> float:
     """rho(Gamma0^{-1} Delta): how far the shift is from what pretraining on prompts of this length taught."""
     delta = validate_covariance("delta", delta, len(sigma0))
     return _radius(product(*same_form(-pretrained_operator(sigma0, length), delta)))
 
 
-def regime(sigma0: Array, delta: Array, length: int) -> Literal["incremental", "novel"]:
+def regime(sigma0: Operator, delta: Operator, length: int) -> Literal["incremental", "novel"]:
     """Insight 4: "incremental" if rho(Gamma0^{-1} Delta) < 1 (then the roll-out is stable), or "novel"."""
     return "incremental" if adaptation_radius(sigma0, delta, length) < 1 else "novel"
 
 
-def rollout_radius(V: Array, target: Array) -> float:
+def rollout_radius(V: Operator, target: Operator) -> float:
     """rho(I + V Sigma): long prompts' errors shrink along the chain if it is below 1 and grow if above."""
     return _radius(rollout_error_operator(V, None, target, 1))
 
@@ -198,7 +204,7 @@ def stable_step(u0: ArrayLike, s: ArrayLike, steps: int) -> Array:
 
 
 def outcome_error_path(
-    V0: Array, data: Array, target: Array, steps: int, times: ArrayLike, test_steps: int
+    V0: Spectrum, data: Spectrum, target: Spectrum, steps: int, times: ArrayLike, test_steps: int
 ) -> Array:
     """Test error / d, shape of ``times``, along gradient flow on L_OS from V0, for B, n -> infinity.
 
@@ -221,7 +227,7 @@ class RolloutError(NamedTuple):
 
 
 def rollout_error(
-    V: Array, target: Array, steps: int, length: int | None = None, *, draws: int = 1000, seed: int = 0
+    V: Operator, target: Operator, steps: int, length: int | None = None, *, draws: int = 1000, seed: int = 0
 ) -> RolloutError:
     """(1/d) E ||(I + V S)^k||_F^2: the error of a chain of k steps on a test prompt of this length (W~ = I).
 
@@ -243,7 +249,7 @@ def rollout_error(
     return RolloutError(float(values.mean()), float(values.std(ddof=1) / np.sqrt(draws)))
 
 
-def rollout_error_expansion(V: Array, target: Array, steps: int, length: int) -> float:
+def rollout_error_expansion(V: Operator, target: Operator, steps: int, length: int) -> float:
     """:func:`rollout_error` to order 1/n at fixed d; exact for k = 1, else the rest is O(1/n^2).
 
     With M = I + V Sigma, X = S - Sigma and n E[X A X] = Sigma A^T Sigma + tr(A Sigma) Sigma, d times it is
@@ -295,7 +301,13 @@ def pass_probability(distance: ArrayLike, noise: ArrayLike, tolerance: ArrayLike
 
 
 def pass_rate(
-    V: Array, data: Array, steps: int, noise: float, tolerance: float, *, basis: Array | None = None
+    V: Operator,
+    data: Operator,
+    steps: int,
+    noise: float,
+    tolerance: float,
+    *,
+    basis: Float[Array, "d r"] | None = None,
 ) -> float:
     """Mean over w* of :func:`pass_probability` on infinitely long prompts of covariance ``data``: exact.
 
@@ -309,12 +321,6 @@ def pass_rate(
         error = basis.T @ dense(error)
     values = error if is_spectrum(error) else np.linalg.svd(error, compute_uv=False)
     return weighted_chi_square(np.asarray(values**2 + noise**2), tolerance**2)
-
-
-def expected_dense_reward(V: Array, weights: Array, covariances: Array, steps: int, noise: float) -> float:
-    """Mean over prompts and policy a = what_k + sigma xi of -||a - w*||^2: -(2 L_OS + d sigma^2)."""
-    require_number("noise", noise, 0, np.inf)
-    return -(2 * outcome_loss(V, weights, covariances, steps) + len(weights) * noise**2)
 
 
 def _each(S: Array, rows: Array) -> Array:

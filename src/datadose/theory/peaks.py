@@ -15,29 +15,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.covariance import RELATIVE_ZERO, Array, is_spectrum
+from datadose.covariance import RELATIVE_ZERO, is_spectrum
+from datadose.shapes import Array, Bool, Float, Spectrum
 
 _ALL_SETS, _ALL_SETS_OF_MATRICES = 12, 6
 _ROUNDS = 500
 
-Mask = NDArray[np.bool_]
+Mask: TypeAlias = NDArray[np.bool_]
+
+
+Span: TypeAlias = Spectrum | Float[Array, "d _"]
+"""A range: a 0/1 spectrum (d,), or an orthonormal basis (d, r)."""
 
 
 @dataclass(frozen=True)
 class OverDetermined:
     """T, by how many columns its excess leads, and the prompts and the rank of the nearest rival."""
 
-    members: Mask
+    members: Bool[Mask, " K"]
     """Which sources belong to T, shape (K,)."""
     lead: float
     """B(T) - rank(T) minus the same of the best set that spans another range; >= 0."""
 
 
-def over_determined(counts: Array, spans: Sequence[Array]) -> OverDetermined:
+def over_determined(counts: Float[Array, " K"], spans: Sequence[Span]) -> OverDetermined:
     """T for ``counts`` columns a source, whose ranges are ``spans``: 0/1 spectra or orthonormal bases.
 
     Where not all sets are compared the lead is that over the sets that the search has met, T with one range
@@ -59,11 +65,11 @@ def over_determined(counts: Array, spans: Sequence[Array]) -> OverDetermined:
     return OverDetermined(sets[best][groups], max(lead, 0.0))
 
 
-def _one_range_each(spans: Sequence[Array]) -> NDArray[np.int64]:
+def _one_range_each(spans: Sequence[Span]) -> NDArray[np.int64]:
     """The number of its range for every source; matrices share one where they span everything."""
     seen: dict[bytes, int] = {}
 
-    def key(span: Array) -> bytes:
+    def key(span: Span) -> bytes:
         if is_spectrum(span):
             return np.packbits(span > 0).tobytes()
         return b"all" if span.shape[0] == span.shape[1] else span.tobytes()
@@ -74,7 +80,7 @@ def _one_range_each(spans: Sequence[Array]) -> NDArray[np.int64]:
 class _Ranks:
     """rank(S), for many sets at a time and each worked out once."""
 
-    def __init__(self, spans: Sequence[Array]) -> None:
+    def __init__(self, spans: Sequence[Span]) -> None:
         self._spans = spans
         self._known: dict[bytes, int] = {bytes(len(spans)): 0}
         if is_spectrum(spans[0]):
@@ -96,26 +102,26 @@ class _Ranks:
         return self._known[key]
 
 
-def rank_of(basis: Array) -> int:
+def rank_of(basis: Span) -> int:
     """The dimension that a basis spans: a 0/1 spectrum, or (d, r)."""
     return int(basis.sum()) if is_spectrum(basis) else basis.shape[1]
 
 
-def joint_basis(spans: Sequence[Array]) -> Array:
+def joint_basis(spans: Sequence[Span]) -> Span:
     """An orthonormal basis of what ``spans`` span together: a 0/1 spectrum, or (d, r)."""
     if is_spectrum(spans[0]):
         return np.where(np.any([span > 0 for span in spans], axis=0), 1.0, 0.0)
     return _split(spans)[0]
 
 
-def basis_beside(spans: Sequence[Array]) -> Array:
+def basis_beside(spans: Sequence[Span]) -> Span:
     """An orthonormal basis of what they miss."""
     if is_spectrum(spans[0]):
         return np.where(np.any([span > 0 for span in spans], axis=0), 0.0, 1.0)
     return _split(spans)[1]
 
 
-def _split(spans: Sequence[Array]) -> tuple[Array, Array]:
+def _split(spans: Sequence[Span]) -> tuple[Span, Span]:
     d, largest = len(spans[0]), max(spans, key=lambda span: span.shape[1])
     if largest.shape[1] == d:
         return np.eye(d), np.zeros((d, 0))

@@ -7,7 +7,6 @@ Notation: V is the model's operator V~ (W~ = I), Sigma the test covariance, n th
 from __future__ import annotations
 
 from datadose.covariance import (
-    Array,
     product,
     right_multiply,
     same_form,
@@ -17,9 +16,10 @@ from datadose.covariance import (
     wishart_second_moment,
 )
 from datadose.errors import require_integer
+from datadose.shapes import Operator
 
 
-def post_test_error(V: Array, target: Array, length: int) -> float:
+def post_test_error(V: Operator, target: Operator, length: int) -> float:
     """Prop 5.1 / d: E ||what - w*||^2 / d after one thinking step from w_0 = 0 on a prompt of length n.
 
     E ||I + V S||_F^2 = ||I + V Sigma||_F^2 + (1/n) (tr(V Sigma^2 V^T) + tr(V Sigma V^T) tr Sigma), and
@@ -38,7 +38,7 @@ def post_test_error(V: Array, target: Array, length: int) -> float:
     return quadratic_error(V, target, wishart_second_moment(target, n))
 
 
-def quadratic_error(V: Array, target: Array, second_moment: Array) -> float:
+def quadratic_error(V: Operator, target: Operator, second_moment: Operator) -> float:
     """1 + (2 tr(V Sigma) + tr(V M V^T)) / d with M = E[S^2] given: Prop 5.1 / d in its shortest form."""
     if target.ndim == 1 and V.ndim == 2:
         quadratic = float((right_multiply(V, second_moment) * V).sum())
@@ -47,7 +47,7 @@ def quadratic_error(V: Array, target: Array, second_moment: Array) -> float:
     return 1 + (2 * trace_product(V, target) + quadratic) / len(target)
 
 
-def hardness(data: Array, V: Array, length: int | None = None) -> float:
+def hardness(data: Operator, V: Operator, length: int | None = None) -> float:
     """How hard data with covariance A is for the model V: its own one-step error on it, divided by d.
 
     With ``length`` None, the paper's section 5.1 measure ||I + V A||_F^2 / d, which is

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from datadose.covariance import (
-    Array,
     identity_like,
     inverse,
     product,
@@ -22,9 +21,10 @@ from datadose.covariance import (
     wishart_second_moment,
 )
 from datadose.errors import reject, require_integer, require_number
+from datadose.shapes import Operator
 
 
-def gamma0(sigma0: Array, length: int) -> Array:
+def gamma0(sigma0: Operator, length: int) -> Operator:
     """Gamma0 = (1 + 1/n) Sigma0 + (tr Sigma0 / n) I, eq. (3.7). Not divided by d.
 
     Raises :class:`~datadose.errors.InputError` if Sigma0 is not a covariance or n < 1.
@@ -34,7 +34,7 @@ def gamma0(sigma0: Array, length: int) -> Array:
     return (1 + 1 / n) * sigma0 + (trace(sigma0) / n) * identity_like(sigma0)
 
 
-def pretrained_operator(sigma0: Array, length: int) -> Array:
+def pretrained_operator(sigma0: Operator, length: int) -> Operator:
     """V~ = -Gamma0^{-1} after pretraining on infinitely many prompts of length n (W~ = I), eq. (3.6).
 
     One thinking step of the model is w <- w + V~ S (w - w*). Raises
@@ -46,7 +46,7 @@ def pretrained_operator(sigma0: Array, length: int) -> Array:
     return -inverse(G)
 
 
-def pretrained_on_mixture(categories: Sequence[tuple[float, Array]], length: int) -> Array:
+def pretrained_on_mixture(categories: Sequence[tuple[float, Operator]], length: int) -> Operator:
     """V~ after pretraining on infinitely many prompts from a mixture of categories (ours).
 
     Each prompt comes from category c with probability p_c proportional to its weight; the minimiser of the

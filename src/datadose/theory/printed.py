@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from datadose.covariance import Array
 from datadose.errors import InputError, reject
+from datadose.shapes import Array, Float
 from datadose.shift import Shift
 from datadose.theory.equivalent import PeakError
 
@@ -23,10 +23,10 @@ from datadose.theory.equivalent import PeakError
 class Blocks:
     """The theorem's block scalars, each of shape (2,); gamma and dimension beside them."""
 
-    mu: Array
-    a: Array
-    sigma: Array
-    g: Array
+    mu: Float[Array, 2]
+    a: Float[Array, 2]
+    sigma: Float[Array, 2]
+    g: Float[Array, 2]
     eta: float
     gamma: float
     dimension: int

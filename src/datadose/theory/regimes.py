@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.covariance import Array, is_spectrum, plus, product, transpose
+from datadose.covariance import is_spectrum, plus, product, transpose
+from datadose.shapes import Array, Bool, Float, Operator
 from datadose.theory.columns import Columns, Features
 from datadose.theory.fixed_point import (
     Frame,
@@ -35,14 +36,16 @@ LOOSE, TIGHT = Regime(0.0, loose=True), Regime(1.0, loose=False)
 class Parts:
     """Vbar, q, G, R and L^T F_a of all features; R is R' of those below their peak where some are."""
 
-    mean: Array
-    weights: Array
-    gain: Array
-    resolvent: Array
+    mean: Operator
+    weights: Float[Array, " F"]
+    gain: Float[Array, "F F"]
+    resolvent: Operator
     reach: tuple[Array, ...]
 
 
-def with_ridge(V0: Array, eta: float, sources: Sequence[Columns], features: Features, ridge: float) -> Parts:
+def with_ridge(
+    V0: Operator, eta: float, sources: Sequence[Columns], features: Features, ridge: float
+) -> Parts:
     """q = B / (1 + tr(C R)), R = (ridge I + sum q C)^{-1}, Vbar = (ridge V0 - eta sum q A) R."""
     solved = _solve(features, Regime(ridge, loose=True), None)
     mean = plus(ridge * product(V0, solved.resolvent), -eta * _crossed(sources, features, solved))
@@ -50,7 +53,11 @@ def with_ridge(V0: Array, eta: float, sources: Sequence[Columns], features: Feat
 
 
 def without_ridge(
-    V0: Array, eta: float, sources: Sequence[Columns], features: Features, above: NDArray[np.bool_]
+    V0: Operator,
+    eta: float,
+    sources: Sequence[Columns],
+    features: Features,
+    above: Bool[NDArray[np.bool_], " F"],
 ) -> Parts:
     """V_T + [V0 - sum_{c not in T} q_c (eta A_c + V_T C_c)] R', where ``above`` marks T's features."""
     on_top = above[features.first]

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datadose.covariance import RELATIVE_ZERO, Array, identity_like, trace, validate_operator
+from datadose.covariance import RELATIVE_ZERO, identity_like, trace, validate_operator
 from datadose.errors import reject
+from datadose.shapes import Array, Float, Operator
 from datadose.theory.complex_step import (
     STEP,
     Complex,
@@ -41,17 +42,17 @@ from datadose.theory.regimes import crossed
 class Sensitivity:
     """Partial derivatives of Err (divided by d, like Err), the other arguments held fixed."""
 
-    counts: Array
+    counts: Float[Array, " K"]
     """dErr/dB_c, shape (K,): what one more prompt of source c is worth (negative: it helps)."""
-    second_moments: tuple[Array, ...]
+    second_moments: tuple[Operator, ...]
     """dErr/dC_a of every feature, symmetric; the diagonal alone where the moments are spectra."""
-    crosses: tuple[Array, ...]
+    crosses: tuple[Operator, ...]
     """dErr/dA_c at fixed C_c, symmetric; the same form."""
     eta: float
     """dErr/d eta at fixed V0 and moments."""
 
 
-def sensitivity(equivalent: Equivalent, target: Array, test_second_moment: Array) -> Sensitivity:
+def sensitivity(equivalent: Equivalent, target: Operator, test_second_moment: Operator) -> Sensitivity:
     """All derivatives of ``equivalent.error(target, test_second_moment)``.
 
     Directions in which no source has data have derivative 0 above the peak (rank changes are not smooth).

@@ -14,7 +14,6 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from datadose.covariance import (
-    Array,
     dense,
     frobenius_squared,
     left_multiply,
@@ -27,6 +26,7 @@ from datadose.covariance import (
 )
 from datadose.errors import require_integer, require_number
 from datadose.prompts import Moments
+from datadose.shapes import Array, Float, Inexact, Matrix, Operator, PerPrompt, PerPromptMatrix
 from datadose.shift import Shift
 
 
@@ -37,19 +37,26 @@ def chain_weight(eta: float, steps: int) -> float:
     return float(((1.0 - eta) ** (2 * np.arange(k + 1))).sum())
 
 
-def sft_loss(V: Array, moments: Moments, eta: float, steps: int) -> float:
+def sft_loss(V: Operator, moments: Moments, eta: float, steps: int) -> float:
     """L_SFT = c_k/(2B) ||V Phi + eta Omega||_F^2 at W~ = I (Thm 4.2); not divided by d."""
     residual = dense(V) @ moments.phi + eta * moments.weights
     return float(chain_weight(eta, steps) * frobenius_squared(residual) / (2 * residual.shape[1]))
 
 
-def sft_gradient(V: Array, moments: Moments, eta: float, steps: int) -> Array:
+def sft_gradient(V: Operator, moments: Moments, eta: float, steps: int) -> Matrix:
     """dL_SFT/dV~ at W~ = I, shape (d, d): (c_k/B) (V Phi + eta Omega) Phi^T."""
     residual = dense(V) @ moments.phi + eta * moments.weights
     return np.asarray(chain_weight(eta, steps) / residual.shape[1] * residual @ moments.phi.T)
 
 
-def chain_residuals(V: Array, W: Array, weights: Array, covariances: Array, eta: float, steps: int) -> Array:
+def chain_residuals(
+    V: Inexact[Array, "d d"],
+    W: Inexact[Array, "d d"],
+    weights: PerPrompt,
+    covariances: PerPromptMatrix,
+    eta: float,
+    steps: int,
+) -> Inexact[Array, "k B d"]:
     """Teacher-forced residuals w_i + V S (W w_i - w*) - w_{i+1}, i = 0..k, of eq. (A.1); (k+1, B, d).
 
     L_SFT = ||residuals||^2 / (2B) for any V~ and W~ (complex inputs pass through, for complex-step
@@ -67,7 +74,7 @@ def chain_residuals(V: Array, W: Array, weights: Array, covariances: Array, eta:
     return np.asarray(chain[:-1] + seen @ V.T - chain[1:])
 
 
-def sft_minimiser(moments: Moments, eta: float, V0: Array) -> Array:
+def sft_minimiser(moments: Moments, eta: float, V0: Operator) -> Matrix:
     """Thm 4.1: V* = -eta Omega Phi^+ + V0 (I - Phi Phi^+), the minimiser nearest to V0; shape (d, d).
 
     For B <= rank(Phi) it interpolates and (V*, W~ = I) is the nearest global minimum of L_SFT over both
@@ -78,7 +85,7 @@ def sft_minimiser(moments: Moments, eta: float, V0: Array) -> Array:
     return nearest_fit(moments.phi, -eta * moments.weights, V0)
 
 
-def nearest_fit(columns: Array, answers: Array, V0: Array) -> Array:
+def nearest_fit(columns: Float[Array, "d N"], answers: Float[Array, "d N"], V0: Operator) -> Matrix:
     """The least-squares solution of V columns = answers, both (d, N), that is nearest to V0; shape (d, d).
 
     Singular values of ``columns`` at the rounding of the largest count as zero. Raises InputError for a
@@ -90,7 +97,7 @@ def nearest_fit(columns: Array, answers: Array, V0: Array) -> Array:
     return np.asarray(V0 + increment.T)
 
 
-def first_order_minimiser(moments: Moments, data: Array, eta: float, V0: Array) -> Array:
+def first_order_minimiser(moments: Moments, data: Operator, eta: float, V0: Operator) -> Matrix:
     """V~ = VS + VN of eq. (B.3), the approximation of V* that Thm B.1 describes; (d, d).
 
     With M = A Omega and E = Phi - M: VS = -eta Omega M^+ + V0 (I - M M^+), VN = -VS E M^+. For B < rank(A)
@@ -112,8 +119,8 @@ def first_order_minimiser(moments: Moments, data: Array, eta: float, V0: Array) 
 
 
 def attention_gradient_at_minimiser(
-    V: Array, weights: Array, covariances: Array, eta: float, steps: int
-) -> Array:
+    V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, eta: float, steps: int
+) -> Matrix:
     """dL_SFT/dW~ at (V, W~ = I), shape (d, d): -(1/B) sum_i c_i (1 - c_i) sum_tau S V^T R w*^T.
 
     Here c_i = (1-eta)^i along the chain and R = (V S + eta I) w*. It vanishes where every prompt is
@@ -141,14 +148,14 @@ class GradientDescent:
     contracts on its own, and the complement of range(Phi) never moves.
     """
 
-    minimiser: Array
-    start: Array
-    eigenvalues: Array
+    minimiser: Matrix
+    start: Matrix
+    eigenvalues: Float[Array, " r"]
     """Positive eigenvalues of c_k M / B, the curvatures of the loss."""
-    eigenvectors: Array
+    eigenvectors: Float[Array, "d r"]
 
     @classmethod
-    def of(cls, moments: Moments, eta: float, V0: Array, steps: int) -> GradientDescent:
+    def of(cls, moments: Moments, eta: float, V0: Operator, steps: int) -> GradientDescent:
         """The dynamics for these prompts, chain length and start."""
         left, singular, _ = np.linalg.svd(moments.phi, full_matrices=False)
         keep = singular > singular[0] * max(moments.phi.shape) * np.finfo(np.float64).eps
@@ -171,7 +178,7 @@ class GradientDescent:
         ends = np.array([self.eigenvalues.max(), self.eigenvalues.min()])
         return float(np.abs(1 - step * ends).max())
 
-    def iterate(self, step: float, iterations: int) -> Array:
+    def iterate(self, step: float, iterations: int) -> Matrix:
         """V after ``iterations`` steps of size ``step``, shape (d, d)."""
         self._check(step)
         t = require_integer("iterations", iterations, 0)
@@ -184,7 +191,7 @@ class GradientDescent:
         require_number("step", step, 0, np.inf, open_ends=True)
 
 
-def population_minimiser(data: Array, length: int, eta: float, V0: Array) -> Array:
+def population_minimiser(data: Operator, length: int, eta: float, V0: Operator) -> Operator:
     """Prop 4.3: V_inf = -eta ((n+1)/n A + (tr A / n) A A^+)^+ + V0 (I - A A^+), the limit B -> infinity.
 
     Equal to -eta A (E[S^2])^+ + V0 (I - A A^+). Form of the inputs. Raises InputError for a covariance, a
@@ -202,7 +209,7 @@ def population_minimiser(data: Array, length: int, eta: float, V0: Array) -> Arr
     return (vectors * fitted) @ vectors.T + product(V0, (vectors * missed) @ vectors.T)
 
 
-def optimal_allocation(shift: Shift, interference: float = 0.0) -> Array:
+def optimal_allocation(shift: Shift, interference: float = 0.0) -> Operator:
     """Section 5.1: A = eta (P Sigma0 P + Delta) + r (I - P), P onto range(Delta), r the interference.
 
     It makes V_inf -> -Sigma^{-1} on the shift's directions as n grows. Exact only in that limit: the

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from datadose.llm.scores import Scores
-from datadose.llm.selection import arrays
+from datadose.llm.selection import SelectionConfig, arrays
+from datadose.llm.selection.arrays import Usable
 from datadose.llm.selection.measures import (
     alignment_of_the_target,
     length_strata,
@@ -39,18 +40,8 @@ def _scores(gradients: list[np.ndarray], tokens: list[int]) -> Scores:
 
 
 def _measured(pool: Scores, target: Scores, reference: Scores):
-    rows = [np.arange(len(s.table)) for s in (pool, target, reference)]
-    return measure(
-        pool,
-        rows[0],
-        target,
-        rows[1],
-        reference,
-        rows[2],
-        representation="sketch",
-        hardness="nll",
-        quantile=0.1,
-    )
+    used = (Usable(scores, np.arange(len(scores.table))) for scores in (pool, target, reference))
+    return measure(*used, SelectionConfig())
 
 
 def test_one_token_by_hand():

@@ -239,6 +239,15 @@ def test_rows_are_shown_as_text_not_as_markup(tmp_path):
     assert "y" * 700 not in page
 
 
+def test_rows_that_could_not_be_read_are_shown_by_their_issue(tmp_path):
+    def change(place: int, row: dict[str, Any]) -> dict[str, Any]:
+        unread = {**dict.fromkeys(MEASURED), "issue": "not JSON: line 1: nested too deep"}
+        return unread if place < 2 else row
+
+    _, out = _written(tmp_path, change=change)
+    assert "nested too deep" in (out / "report.html").read_text()
+
+
 def test_the_terminal_shows_sizes_filters_and_histograms(tmp_path):
     selection, _ = _written(tmp_path)
     shown = describe(selection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datadose.covariance import Array
+from datadose.llm.scores import Scores
+from datadose.llm.selection.config import Representation
 
 Floats: TypeAlias = NDArray[Any]
 """An array of floating-point numbers, in the precision that it was stored in."""
@@ -22,6 +25,22 @@ BLOCK = 8192
 """Rows per block."""
 
 _STREAMS = ("reference", "geometry", "permutation", "clusters", "sft", "rl", "control", "replay", "order")
+
+
+@dataclass(frozen=True)
+class Usable:
+    """Scores, and the positions (ascending) of the rows that are used of them."""
+
+    scores: Scores
+    rows: Indices
+
+    def array(self, representation: Representation) -> Floats:
+        """The representations of all rows of the scores."""
+        return self.scores.sketches if representation == "sketch" else self.scores.embeddings
+
+    def numbers(self, column: str) -> Array:
+        """A column of all rows as float64, NaN where it is null."""
+        return numbers(self.scores.table, column)
 
 
 def stream(seed: int, source: str) -> np.random.Generator:

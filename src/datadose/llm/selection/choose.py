@@ -9,9 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from datadose.errors import InputError, reject
+from datadose.errors import reject
 from datadose.llm.scores import Scores
-from datadose.llm.selection.arrays import Indices, Mask, finite_rows, first_of_each, flags, numbers, stream
+from datadose.llm.selection.arrays import (
+    Indices,
+    Mask,
+    Usable,
+    finite_rows,
+    first_of_each,
+    flags,
+    numbers,
+    stream,
+)
 from datadose.llm.selection.config import Representation, SelectionConfig, Size
 from datadose.llm.selection.filters import Filter, Funnel
 from datadose.llm.selection.geometry import ShiftGeometry, estimate_geometry
@@ -89,69 +98,52 @@ def select(
         require_pass_rates(pool)
     if config.replay and reference is None:
         reject("replay", config.replay, "0 without a reference (there is nothing to replay)")
+    kind = config.representation
     # One thread: sums then do not depend on the machine, and the work is bound by memory anyway.
     with threadpool_limits(1):
-        return _select(pool, target, reference, config)
+        return _select(
+            _usable(pool, "scores", kind),
+            _usable(target, "target", kind),
+            None if reference is None else _usable(reference, "reference", kind),
+            config,
+        )
 
 
-def _select(pool: Scores, target: Scores, reference: Scores | None, config: SelectionConfig) -> Selection:
-    kind = config.representation
-    usable = _usable(pool, "scores", kind)
-    scored = np.zeros(len(pool.table), dtype=bool)
-    scored[usable] = True
-    hashes = pool.table["question_hash"].to_numpy()
+def _select(pool: Usable, target: Usable, reference: Usable | None, config: SelectionConfig) -> Selection:
+    kind, hashes = config.representation, pool.scores.table["question_hash"].to_numpy()
+    scored = np.zeros(len(hashes), dtype=bool)
+    scored[pool.rows] = True
     distinct = first_of_each(hashes, scored)
-    target_rows = _usable(target, "target", kind)
-    if reference is None:
-        places = np.flatnonzero(distinct)
-        count = min(REFERENCE_ROWS, len(places))
-        kept, kept_rows = pool, np.sort(stream(config.seed, "reference").choice(places, count, replace=False))
-    else:
-        kept, kept_rows = reference, _usable(reference, "reference", kind)
-    measures = measure(
-        pool,
-        usable,
-        target,
-        target_rows,
-        kept,
-        kept_rows,
-        representation=kind,
-        hardness=config.hardness,
-        quantile=config.unaligned,
-    )
-    arrays = [s.sketches if kind == "sketch" else s.embeddings for s in (pool, target, kept)]
+    kept = reference or _some_of(pool, np.flatnonzero(distinct), config.seed)
+    measures = measure(pool, target, kept, config)
     geometry = estimate_geometry(
-        arrays[2], kept_rows, arrays[1], target_rows, representation=kind, seed=config.seed
+        kept.array(kind), kept.rows, target.array(kind), target.rows, representation=kind, seed=config.seed
     )
-    funnel = _distinct_funnel("sft", scored, distinct)
-    filter_sft(funnel, pool, measures, config)
-    size, planner = _sft_size(funnel, pool, arrays[0], geometry, config)
-    sft, diversity = draw_diverse(
-        funnel.rows, size, arrays[0], (arrays[1], target_rows), geometry, config.seed
-    )
-    rl_funnel = _distinct_funnel("rl", scored, distinct)
-    rl = _NONE if config.rl_size == 0 else _draw_rl(rl_funnel, pool, sft, config)
+    sft_funnel, rl_funnel = (_distinct_funnel(name, scored, distinct) for name in ("sft", "rl"))
+    filter_sft(sft_funnel, pool.scores, measures, config)
+    size, planner = _sft_size(sft_funnel, pool, geometry, config)
+    sft, diversity = draw_diverse(sft_funnel.rows, size, pool, target, geometry, config)
+    rl = _NONE if config.rl_size == 0 else _draw_rl(rl_funnel, pool.scores, sft, config)
     control_sft, control_rl = _controls(np.flatnonzero(distinct), len(sft), len(rl), config.seed)
-    chosen = np.concatenate([sft, rl, control_sft, control_rl])
     replay = _NONE
     if reference is not None and config.replay:
-        replay = _replay(reference, kept_rows, target, hashes[chosen], len(sft), config)
-    _require_disjoint(hashes, sft, rl)
+        chosen = np.concatenate([sft, rl, control_sft, control_rl])
+        replay = _replay(reference, target.scores, hashes[chosen], len(sft), config)
     return Selection(
         sft=sft,
         rl=rl,
         control_sft=control_sft,
         control_rl=control_rl,
         replay=replay,
-        filters=funnel.filters + (rl_funnel.filters if config.rl_size != 0 else []),
+        filters=sft_funnel.filters + (rl_funnel.filters if config.rl_size != 0 else []),
         geometry=geometry.to_json(),
         sizes={
             "pool": len(scored),
-            "scored": len(usable),
+            "scored": len(pool.rows),
             "eligible": int(distinct.sum()),
-            "target": len(target_rows),
-            "reference": len(kept_rows),
-            "hard_stratum": funnel.left,
+            "target": len(target.rows),
+            "reference": len(kept.rows),
+            "hard_stratum": sft_funnel.left,
             "sft": len(sft),
             "replay": len(replay),
             "rl": len(rl),
@@ -160,16 +152,24 @@ def _select(pool: Scores, target: Scores, reference: Scores | None, config: Sele
         },
         planner=planner,
         diversity=diversity,
-        unchecked=_unchecked(pool, reference, config, (len(target_rows), len(kept_rows)))
-        + _few_aligned(funnel),
+        unchecked=[
+            *_unchecked(pool, target, kept, config, given=reference is not None),
+            *_few_aligned(sft_funnel),
+        ],
         config=config,
-        pool=pool,
-        target=target,
+        pool=pool.scores,
+        target=target.scores,
         measures=measures,
         eligible=distinct,
-        sft_removed=funnel.removed_by,
+        sft_removed=sft_funnel.removed_by,
         rl_removed=rl_funnel.removed_by,
     )
+
+
+def _some_of(pool: Usable, rows: Indices, seed: int) -> Usable:
+    """A random sample of the ``rows``, where no reference is given."""
+    count = min(REFERENCE_ROWS, len(rows))
+    return Usable(pool.scores, np.sort(stream(seed, "reference").choice(rows, count, replace=False)))
 
 
 def _require_one_model(pool: Scores, target: Scores, reference: Scores | None) -> None:
@@ -196,7 +196,7 @@ def _require_no_overlap(pool: Scores, target: Scores) -> None:
         reject("target", value, "questions that are not in the pool: a test on them would mean nothing")
 
 
-def _usable(scores: Scores, name: str, representation: Representation) -> Indices:
+def _usable(scores: Scores, name: str, representation: Representation) -> Usable:
     """Rows without an issue, with finite NLL and representation; InputError if there are none."""
     nll = numbers(scores.table, "nll")
     rows = finite_rows(
@@ -208,7 +208,7 @@ def _usable(scores: Scores, name: str, representation: Representation) -> Indice
         issues = scores.table["issue"].dropna().value_counts().head(3)
         found = "; ".join(f"{count} marked: {issue}" for issue, count in issues.items())
         reject(name, f"{len(scores.table)} rows, none of them scored ({found or 'no loss'})", "scored rows")
-    return rows
+    return Usable(scores, rows)
 
 
 def _distinct_funnel(name: str, scored: Mask, distinct: Mask) -> Funnel:
@@ -219,7 +219,7 @@ def _distinct_funnel(name: str, scored: Mask, distinct: Mask) -> Funnel:
 
 
 def _sft_size(
-    funnel: Funnel, pool: Scores, array: Any, geometry: ShiftGeometry, config: SelectionConfig
+    funnel: Funnel, pool: Usable, geometry: ShiftGeometry, config: SelectionConfig
 ) -> tuple[int, dict[str, Any]]:
     rows = funnel.rows
     size = _available("sft_size", config.sft_size, funnel)
@@ -228,8 +228,9 @@ def _sft_size(
     some = rows
     if len(rows) > _PLANNED_ROWS:
         some = rows[np.linspace(0, len(rows) - 1, _PLANNED_ROWS).astype(np.int64)]
-    median = float(np.median(numbers(pool.table, "tokens")[rows]))
-    return plan_size(geometry.coordinates(array, some), geometry, median, len(rows))
+    median = float(np.median(pool.numbers("tokens")[rows]))
+    coordinates = geometry.coordinates(pool.array(config.representation), some)
+    return plan_size(coordinates, geometry, median, len(rows))
 
 
 def _available(name: str, size: Size, funnel: Funnel) -> int | None:
@@ -260,18 +261,13 @@ def _controls(eligible: Indices, sft: int, rl: int, seed: int) -> tuple[Indices,
 
 
 def _replay(
-    reference: Scores,
-    scored: Indices,
-    target: Scores,
-    used: NDArray[np.int64],
-    sft: int,
-    config: SelectionConfig,
+    reference: Usable, target: Scores, used: NDArray[np.int64], sft: int, config: SelectionConfig
 ) -> Indices:
     """Reference rows so that ``config.replay`` of sft.jsonl is theirs; none asks what another set asks."""
     count = round(sft * config.replay / (1 - config.replay))
-    hashes = reference.table["question_hash"].to_numpy()
+    hashes = reference.scores.table["question_hash"].to_numpy()
     among = np.zeros(len(hashes), dtype=bool)
-    among[scored] = True
+    among[reference.rows] = True
     among &= ~np.isin(hashes, used) & ~np.isin(hashes, target.table["question_hash"].to_numpy())
     rows = np.flatnonzero(first_of_each(hashes, among))
     if count > len(rows):
@@ -285,17 +281,6 @@ def _replay(
     return np.sort(stream(config.seed, "replay").choice(rows, count, replace=False))
 
 
-def _require_disjoint(hashes: NDArray[np.int64], sft: Indices, rl: Indices) -> None:
-    """The promise of the issue, checked at the end: no question twice, within or across the sets."""
-    found, counts = np.unique(hashes[np.concatenate([sft, rl])], return_counts=True)
-    if (counts > 1).any():
-        raise InputError(
-            "scores",
-            f"{int((counts > 1).sum())} questions of {len(found)} twice",
-            "each question in one set once",
-        )
-
-
 def _few_aligned(funnel: Funnel) -> list[str]:
     left = next(f["left"] for f in funnel.filters if f["name"] == NOT_ALIGNED)
     if left >= SMALLEST:
@@ -307,16 +292,16 @@ def _few_aligned(funnel: Funnel) -> list[str]:
 
 
 def _unchecked(
-    pool: Scores, reference: Scores | None, config: SelectionConfig, rows: tuple[int, int]
+    pool: Usable, target: Usable, reference: Usable, config: SelectionConfig, *, given: bool
 ) -> list[str]:
-    table, said = pool.table, []
+    table, said = pool.scores.table, []
     label_passes, label_fails = flags(table, "label_passes")
     if not (label_passes | label_fails).any():
         said.append("Labels: no verifier judged the rows' own completions; wrong ones may be in the SFT set.")
     differs, agrees = flags(table, "own_differs")
     if not (differs | agrees).any():
         said.append("Conflicts: the model's own answers were not sampled (score with --samples).")
-    total = numbers(table, "pass_rate_total")
+    total = pool.numbers("pass_rate_total")
     if not (total > 0).any():
         said.append("Solved rows: there are no pass rates (score with --samples and a verifier).")
     elif config.rl_size != 0:
@@ -332,12 +317,12 @@ def _unchecked(
                 f"Surely hopeless prompts: with {most} samples even 0 passes leave the interval above "
                 f"{config.rl_hopeless:g}; {hopeless} samples would tell."
             )
-    for name, count in zip(("target", "reference"), rows, strict=True):
+    for name, count in (("target", len(target.rows)), ("reference", len(reference.rows))):
         if count < FEW_ROWS:
             said.append(
                 f"The {name} has {count} scored rows: its mean is noisy, and only a large shift can be told "
                 "from chance."
             )
-    if reference is None:
+    if not given:
         said.append("What must be kept: no reference was given, a random sample of the pool stands for it.")
     return said

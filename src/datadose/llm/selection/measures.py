@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadose.covariance import Array
-from datadose.llm.scores import Scores
-from datadose.llm.selection.arrays import Floats, Indices, Mask, blocks, numbers
-from datadose.llm.selection.config import Hardness, Representation
+from datadose.llm.selection.arrays import Floats, Indices, Mask, Usable, blocks
+from datadose.llm.selection.config import SelectionConfig
 
 STRATA = 20
 """Length strata, where the rows and their lengths allow it."""
@@ -138,38 +137,33 @@ def alignment_of_the_target(
 
 
 def measure(
-    pool: Scores,
-    rows: Indices,
-    target: Scores,
-    target_rows: Indices,
-    reference: Scores,
-    reference_rows: Indices,
-    *,
-    representation: Representation,
-    hardness: Hardness,
-    quantile: float,
+    pool: Usable,
+    target: Usable,
+    reference: Usable,
+    config: SelectionConfig,
 ) -> Measures:
-    """All measures of the pool's ``rows`` (scored ones, ascending) against the target and the reference."""
-    tokens, target_tokens = numbers(pool.table, "tokens"), numbers(target.table, "tokens")
+    """All measures of the pool's rows against the target's and the reference's."""
+    rows, tokens, target_tokens = pool.rows, pool.numbers("tokens"), target.numbers("tokens")
     among = np.zeros(len(tokens), dtype=bool)
     among[rows] = True
     stratum, edges = length_strata(tokens, among)
-    towards = mean_gradient(target.sketches, target_tokens, target_rows)
-    keep = mean_gradient(reference.sketches, numbers(reference.table, "tokens"), reference_rows)
-    norms, cosines = sizes_and_cosines(pool.sketches, rows, np.stack([towards, keep], axis=1))
-    if representation == "sketch":
+    towards = mean_gradient(target.scores.sketches, target_tokens, target.rows)
+    keep = mean_gradient(reference.scores.sketches, reference.numbers("tokens"), reference.rows)
+    norms, cosines = sizes_and_cosines(pool.scores.sketches, rows, np.stack([towards, keep], axis=1))
+    target_tokens = target_tokens[target.rows]
+    if config.representation == "sketch":
         alignment = cosines[:, 0]
-        own = alignment_of_the_target(target.sketches, target_rows, target_tokens[target_rows], towards)
+        own = alignment_of_the_target(target.scores.sketches, target.rows, target_tokens, towards)
     else:
-        centre = mean_row(reference.embeddings, reference_rows)
-        towards = mean_row(target.embeddings, target_rows) - centre
-        alignment = sizes_and_cosines(pool.embeddings, rows, towards[:, None], centre)[1][:, 0]
-        ones = np.ones(len(target_rows))
-        own = alignment_of_the_target(target.embeddings, target_rows, ones, towards, centre)
+        centre = mean_row(reference.scores.embeddings, reference.rows)
+        towards = mean_row(target.scores.embeddings, target.rows) - centre
+        alignment = sizes_and_cosines(pool.scores.embeddings, rows, towards[:, None], centre)[1][:, 0]
+        ones = np.ones(len(target.rows))
+        own = alignment_of_the_target(target.scores.embeddings, target.rows, ones, towards, centre)
     spread = np.full((3, len(tokens)), np.nan)
-    spread[0, rows] = numbers(pool.table, "nll")[rows] if hardness == "nll" else norms / tokens[rows]
+    spread[0, rows] = pool.numbers("nll")[rows] if config.hardness == "nll" else norms / tokens[rows]
     spread[1, rows], spread[2, rows] = alignment, cosines[:, 1]
-    needed = _needed(own, target_tokens[target_rows], edges, quantile)
+    needed = _needed(own, target_tokens, edges, config.unaligned)
     return Measures(stratum, edges, spread[0], spread[1], spread[2], needed, own)
 
 

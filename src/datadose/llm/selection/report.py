@@ -11,11 +11,11 @@ import numpy as np
 from datadose.covariance import Array
 from datadose.drawing.page import render_page
 from datadose.files import write_atomic
+from datadose.llm.pool import for_trl
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, numbers, stream
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.picture import pictures
-from datadose.llm.selection.rows import split
 from datadose.versions import versions
 
 _EXAMPLES, _REMOVED = 4, 2
@@ -81,7 +81,7 @@ def _examples(selection: Selection, pool: Scores, reference: Scores | None) -> l
 
 
 def _shown(row: dict[str, Any], selection: Selection, index: int, in_pool: bool) -> dict[str, Any]:
-    row, facts = split(row), []
+    row, facts = for_trl(row), []
     if row.get("issue"):
         facts.append(str(row["issue"]))
     if row.get("nll") is not None:
@@ -100,8 +100,8 @@ def _shown(row: dict[str, Any], selection: Selection, index: int, in_pool: bool)
         facts.append("own answer differs" + ("" if confidence is None else f", confidence {confidence:.2f}"))
     return {
         "id": row.get("id", index),
-        "prompt": _text(row["prompt"]),
-        "completion": _text(row["completion"]),
+        "prompt": _text(row.get("prompt", "")),
+        "completion": _text(row.get("completion", "")),
         "own": _text(own) if row.get("own_differs") else None,
         "facts": facts,
     }

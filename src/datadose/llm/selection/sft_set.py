@@ -11,7 +11,7 @@ from scipy.cluster.vq import kmeans2, vq
 
 from datadose.covariance import Array
 from datadose.llm.scores import Scores
-from datadose.llm.selection.arrays import Floats, Indices, Mask, flags, numbers, stream
+from datadose.llm.selection.arrays import Indices, Mask, Usable, flags, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.filters import Funnel
 from datadose.llm.selection.geometry import ShiftGeometry
@@ -88,10 +88,10 @@ def _unaligned(measures: Measures) -> Mask:
 def draw_diverse(
     candidates: Indices,
     size: int,
-    array: Floats,
-    target: tuple[Floats, Indices],
+    pool: Usable,
+    target: Usable,
     geometry: ShiftGeometry,
-    seed: int,
+    config: SelectionConfig,
 ) -> tuple[Indices, dict[str, object]]:
     """``size`` of the ``candidates`` (ascending), spread over clusters as the target is; and what was done.
 
@@ -101,14 +101,15 @@ def draw_diverse(
     follows the target over what it needs to teach, and a cluster that the target never visits stays small.
     """
     used = min(geometry.shifted, _COORDINATES) if geometry.shifted >= 2 else _COORDINATES
-    points = geometry.coordinates(array, candidates)[:, :used]
+    points = geometry.coordinates(pool.array(config.representation), candidates)[:, :used]
     k = max(1, min(CLUSTERS, len(candidates) // 20, size))
-    centroids = _centroids(points, k, seed)
-    own, wanted = vq(points, centroids)[0], vq(geometry.coordinates(*target)[:, :used], centroids)[0]
+    centroids = _centroids(points, k, config.seed)
+    there = geometry.coordinates(target.array(config.representation), target.rows)[:, :used]
+    own, wanted = vq(points, centroids)[0], vq(there, centroids)[0]
     available = np.bincount(own, minlength=len(centroids))
     visits = np.bincount(wanted, minlength=len(centroids)) + 1.0
     quota = allot(size, visits, available)
-    rng = stream(seed, "sft")
+    rng = stream(config.seed, "sft")
     chosen = [
         rng.choice(candidates[own == c], count, replace=False) for c, count in enumerate(quota) if count
     ]

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from datadose.errors import reject
 from datadose.files import atomic_file, prepare_folder, write_json
-from datadose.llm.pool import kind_of
+from datadose.llm.pool import Columns, for_trl, kind_of
 from datadose.llm.scores import ROLE, Scores, remove_manifest
 from datadose.llm.selection.arrays import Indices
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.report import write_report
-from datadose.llm.selection.rows import Record, split
 from datadose.versions import versions
 
 
@@ -47,13 +46,13 @@ class _Part:
 
     source: _Source
     rows: Indices
-    change: Callable[[Record], Record]
+    change: Callable[[Columns], Columns]
 
     def of_each_shape(self) -> Indices:
         """The first row of every shape."""
         return self.rows[np.sort(np.unique(self.source.shapes[self.rows], return_index=True)[1])]
 
-    def records(self, rows: Indices) -> Iterator[Record]:
+    def records(self, rows: Indices) -> Iterator[Columns]:
         for line in self.source.scores.raw_lines(rows):
             yield self.change(json.loads(line))
 
@@ -107,7 +106,7 @@ def write_selection(selection: Selection, pool: Scores, reference: Scores | None
     write_json(out / "manifest.json", manifest(selection, pool, reference))
 
 
-def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Record:
+def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Columns:
     """What was asked, what was measured, what was removed and what was assumed."""
     return {
         "config": asdict(selection.config),
@@ -126,13 +125,13 @@ def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Re
     }
 
 
-def _demonstration(role: str) -> Callable[[Record], Record]:
-    return lambda row: {**split(row), ROLE: role}
+def _demonstration(role: str) -> Callable[[Columns], Columns]:
+    return lambda row: {**for_trl(row), ROLE: role}
 
 
-def _problem(row: Record) -> Record:
+def _problem(row: Columns) -> Columns:
     """A row of rl.jsonl: it has an answer, the completion's text where the pool has none."""
-    row = split(row)
+    row = for_trl(row)
     if row.get("answer") is None:
         completion = row["completion"]
         row["answer"] = completion if isinstance(completion, str) else completion[-1]["content"]
@@ -168,7 +167,7 @@ def _spread(lines: Iterable[bytes], place: int, count: int) -> Iterator[tuple[fl
         yield (number + 0.5) / count, place, line
 
 
-def _shape(row: Record) -> tuple[Any, ...]:
+def _shape(row: Columns) -> tuple[Any, ...]:
     """Equal for rows with the same columns and the same types in them, at any depth."""
     kinds = tuple(map(type, row.values()))
     if dict not in kinds and list not in kinds:
@@ -187,7 +186,7 @@ def _types(path: tuple[object, ...], value: Any) -> Iterator[tuple[object, ...]]
             yield from _types((*path, "[]"), inner)
 
 
-def _note_kinds(row: Record, columns: dict[str, str], name: str) -> None:
+def _note_kinds(row: Columns, columns: dict[str, str], name: str) -> None:
     """Add the row's columns and their kinds; InputError for a kind that differs from an earlier row's."""
     for column, value in row.items():
         known = columns.setdefault(column, "")

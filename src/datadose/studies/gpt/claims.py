@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from datadose.configs import Stage
 from datadose.studies.gpt.figure3 import CONTROLS
 from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
 from datadose.studies.study import Claim, Judgement, Saved, Verdict
-from datadose.studies.tables import Stage
 from datadose.studies.trends import (
     BASE_PANEL,
     PAPER_CLAIMS,

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from datadose.configs import STAGES
 from datadose.models.baselines import baselines
 from datadose.stages import held_out_prompts
 from datadose.studies.gpt.figure3 import Figure3
@@ -32,7 +33,7 @@ from datadose.studies.gpt.runs import (
     run_lsa,
 )
 from datadose.studies.study import Preset
-from datadose.studies.tables import COLUMNS, STAGES, as_table
+from datadose.studies.tables import COLUMNS, as_table
 from datadose.sweep import Cell, Workers
 from datadose.theory.pretraining import pretrained_operator
 
@@ -179,7 +180,10 @@ class GptData:
             row = self._row("baseline", found["target"])
             row.update(kind=name, **{f"{error}_error": found[error] for error in ERRORS})
             rows.append(row)
-        table, extra = as_table(rows), pd.DataFrame(rows, columns=list(EXTRA))
+        table, extra = (
+            as_table({name: row.get(name) for name in COLUMNS} for row in rows),
+            pd.DataFrame(rows, columns=list(EXTRA)),
+        )
         return pd.concat([table, extra], axis=1)
 
     def _row(self, model: str, error: float | None) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from datadose.drawing.style import (
     name_ticks,
     new_grid,
 )
-from datadose.studies.figure4.figure import COLUMN_NAMES, ROW_NAMES, draw_panels, draw_runs
 from datadose.studies.gpt.data import GptData
 from datadose.studies.gpt.figure3 import Figure3
+from datadose.studies.trends import COLUMN_NAMES, ROW_NAMES, draw_panels, draw_runs
 
 _CONTROLS = {
     "prompts": "equal epochs",

@@ -22,17 +22,10 @@ from typing import Any
 
 import pandas as pd
 
-from datadose.studies.gpt.runs import (
-    Pretraining,
-    Stage,
-    Task,
-    Work,
-    pretrain_all,
-    pretrained_file,
-    run_gpt,
-)
+from datadose.configs import STAGES, Stage
+from datadose.studies.gpt.runs import Pretraining, Task, Work, pretrain_all, pretrained_file, run_gpt
 from datadose.studies.study import Preset
-from datadose.studies.tables import COLUMNS, STAGES, as_table
+from datadose.studies.tables import COLUMNS, as_table
 from datadose.studies.trends import AXES, BASE_PANEL, panel_letter
 from datadose.sweep import Cell, Workers
 
@@ -220,7 +213,10 @@ class Figure3:
                 )
                 for seed, result in enumerate(found)
             ]
-        table, extra = as_table(rows), pd.DataFrame(rows, columns=list(EXTRA))
+        table, extra = (
+            as_table({name: row.get(name) for name in COLUMNS} for row in rows),
+            pd.DataFrame(rows, columns=list(EXTRA)),
+        )
         return pd.concat([table, extra], axis=1)
 
     @staticmethod

@@ -19,20 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datadose.configs import Stage
 from datadose.covariance import Array
 from datadose.dependencies import code_digest
 from datadose.models import BlockLinearAttention, ChainModel, PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.models.gpt import GptConfig, GptModel, load_gpt, save_gpt
 from datadose.progress import step_progress
-from datadose.stages import FixedData, Optimisation, Outcome, Rl, Sft, held_out_prompts, train
-from datadose.stages.data import to_device
-from datadose.stages.engine import Objective
-from datadose.stages.pretrain import Curriculum, CurriculumData, chain_optimisation
+from datadose.stages import FixedData, Optimisation, held_out_prompts, stage_objective, train
+from datadose.stages.config import CurriculumConfig, PretrainConfig
+from datadose.stages.optimisation import Precision
+from datadose.stages.pretrain import pretrain_on_chains
 from datadose.studies.training import shift_covariances
 from datadose.sweep import Workers, run_calls
 
-Stage: TypeAlias = Literal["sft", "outcome", "rl"]
 Variant: TypeAlias = Literal["delta", "target", "replay"]
 VARIANTS: tuple[Variant, ...] = ("delta", "target", "replay")
 
@@ -75,8 +75,26 @@ class Pretraining:
     start_dimension: int = 2
     start_length: int = 5
     every: int = 100
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     seed: int = 0
+
+    def config(self, task: Task) -> PretrainConfig:
+        """What the pipeline's pretraining reads."""
+        growth = CurriculumConfig(
+            start_dimension=self.start_dimension, start_length=self.start_length, every=self.every
+        )
+        return PretrainConfig(
+            length=task.length,
+            method="train",
+            steps=self.steps,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            eta=task.eta,
+            chain_steps=task.chain_steps,
+            warmup=self.warmup,
+            precision=self.precision,
+            curriculum=growth,
+        )
 
 
 def pretrained_file(task: Task, pretraining: Pretraining, folder: Path) -> Path:
@@ -108,27 +126,12 @@ def _pretrain(task: Task, pretraining: Pretraining, folder: Path) -> None:
             GptConfig.preset(pretraining.preset, task.dimension, task.length, task.chain_steps),
             seed=pretraining.seed,
         ).to(_device())
-        curriculum = Curriculum(
-            task.dimension,
-            task.length,
-            pretraining.start_dimension,
-            pretraining.start_length,
-            every=pretraining.every,
-        )
-        data = CurriculumData(
-            task.sigma0, curriculum, pretraining.batch, (pretraining.seed,), vary_length=True
-        )
-        optimisation = chain_optimisation(
-            pretraining.learning_rate,
-            pretraining.steps,
-            pretraining.warmup,
-            precision=pretraining.precision,
-        )
-        train(
+        pretrain_on_chains(
             model,
-            Sft(task.eta, task.chain_steps),
-            data,
-            optimisation,
+            task.sigma0,
+            pretraining.config(task),
+            seed=pretraining.seed,
+            vary_length=True,
             checkpoint=checkpoint,
             checkpoint_every=500,
             progress=lambda step, total: progress(f"pretrain {path.stem}", step, total),
@@ -157,7 +160,8 @@ def post_train(model: ChainModel, task: Task, work: Work, seed: int) -> int:
     prompts = _draw(task, work, seed)
     size = min(work.batch, work.prompts)
     optimisation = Optimisation("adam", work.learning_rate, steps=work.steps, batch=size)
-    done = train(model, _objective(task, work, seed), FixedData(prompts, size, seed=seed), optimisation)
+    objective = stage_objective(work.stage, work.chain_steps, eta=task.eta, seeds=[seed])
+    done = train(model, objective, FixedData(prompts, size, seed=seed), optimisation)
     return len(done.diverged)
 
 
@@ -172,21 +176,13 @@ def _draw(task: Task, work: Work, seed: int) -> PromptBatch:
     return PromptBatch.join([draw(task.delta, work.prompts - half, 0), draw(task.sigma0, half, 1)], dim=1)
 
 
-def _objective(task: Task, work: Work, seed: int) -> Objective:
-    if work.stage == "sft":
-        return Sft(task.eta, work.chain_steps)
-    if work.stage == "outcome":
-        return Outcome(work.chain_steps)
-    return Rl(work.chain_steps, [seed])
-
-
 def measure(model: ChainModel, task: Task, length: int) -> dict[str, float]:
     """Errors per dimension after ``test_steps`` thoughts, and slopes of the first thought."""
     found: dict[str, float] = {}
     for name, covariance in (("target", task.sigma0 + task.delta), ("pretraining", task.sigma0)):
         batch = held_out_prompts(covariance, length, task.test_prompts, hold_inputs=True)
         with torch.no_grad():
-            seen = to_device(batch, next(model.parameters()).device)
+            seen = batch.to(next(model.parameters()).device)
             thoughts = model.rollout(seen, task.test_steps).cpu()
         gap = (thoughts[..., -1, :] - batch.weights).double().square().flatten(0, -2).mean(0).numpy()
         rare = task.delta > 0

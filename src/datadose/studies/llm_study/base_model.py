@@ -9,8 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from datadose.errors import reject
-from datadose.extras import require_extra
+from datadose.errors import reject, require_extra
 from datadose.llm.loading import quiet
 
 Base: TypeAlias = Literal["smollm2", "tiny"]

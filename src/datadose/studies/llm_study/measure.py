@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from datadose.extras import require_extra
-from datadose.llm.batching import length_batches
-from datadose.llm.language_model import Encoded, LanguageModel
+from datadose.errors import require_extra
+from datadose.llm.language_model import Encoded, LanguageModel, length_batches
 from datadose.llm.pool import Row
 
 _BATCH_TOKENS = 1024
@@ -27,10 +26,8 @@ def encode_rows(model: LanguageModel, rows: Sequence[dict[str, Any]]) -> list[En
     found = []
     for row in rows:
         encoded = model.encode(Row(str(row["id"]), row["prompt"], row["completion"], row, 1))
-        completion = encoded.completion_ids
-        if completion[-1] in model.eos_ids:
-            completion = completion[:-1]
-        found.append(Encoded(encoded.prompt_ids, completion))
+        end = encoded.length - (encoded.ids[-1] in model.eos_ids)
+        found.append(Encoded(encoded.ids[:end], encoded.start))
     return found
 
 
@@ -62,9 +59,9 @@ def pass_probabilities(
 def text_nll(model: LanguageModel, pieces: int = 8, length: int = 64) -> float:
     """Mean NLL per token of ``pieces`` of English prose (Verne, in reasoning-gym), ``length`` tokens each."""
     require_extra("llm", "reasoning_gym")
-    ids = model.encode_prompt(_prose())
+    ids = np.array(model.encode_prompt(_prose()), dtype=np.int32)
     starts = np.linspace(0, len(ids) - length, pieces).astype(int)
-    return float(model.measure([Encoded([], ids[start : start + length]) for start in starts]).nll.mean())
+    return float(model.measure([Encoded(ids[start : start + length], 0) for start in starts]).nll.mean())
 
 
 def _prose() -> str:

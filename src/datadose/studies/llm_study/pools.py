@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from datadose.files import write_jsonl
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.score import score
+from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
 from datadose.studies.llm_study.tasks import LEVELS, draw_mixture, draw_rows, spoil
@@ -131,7 +131,8 @@ def score_seed(base: str, split: Split, seed: int, folder: Path) -> Path:
     ):
         path = where / f"{name}.jsonl"
         write_jsonl(path, rows)
-        score(model, path, where / name, samples=samples, verifier=VERIFIER, max_tokens=MAX_TOKENS, seed=seed)
+        config = ScoreConfig(samples=samples, max_tokens=MAX_TOKENS, seed=seed)
+        score(model, path, where / name, config=config, verifier=VERIFIER)
     return where
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from datadose.extras import require_extra
+from datadose.errors import require_extra
 
 _APART = 1_000_003
 """Distance of two seeds' items in reasoning-gym."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadose.dependencies import code_digest
-from datadose.extras import require_extra
+from datadose.errors import require_extra
 from datadose.llm.cache import content_digest
 from datadose.studies.token_study.language import (
     FAMILIES,

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from datadose.files import write_jsonl
-from datadose.llm.score import score
+from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
 from datadose.studies.token_study.language import (
@@ -94,11 +94,8 @@ def make_pools(model: str, folder: str, sizes: PoolSizes, target_share: float, s
         ]
         write_jsonl(out / f"{name}.jsonl", entries)
     for name, pool, verifier in _scorings():
-        samples = sizes.samples if verifier else 0
-        score(
-            model, out / f"{pool}.jsonl", out / name, samples=samples, verifier=verifier,
-            max_tokens=_TOKENS, seed=seed,
-        )  # fmt: skip
+        config = ScoreConfig(samples=sizes.samples if verifier else 0, max_tokens=_TOKENS, seed=seed)
+        score(model, out / f"{pool}.jsonl", out / name, config=config, verifier=verifier)
     return folder
 
 

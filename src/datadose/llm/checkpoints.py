@@ -1,0 +1,51 @@
+"""Checkpoints of a trainer: a run continues only from one that was written whole and has not changed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from datadose.errors import InputError
+from datadose.files import file_digest, write_json
+from datadose.printing import note
+from datadose.reading import read_json
+
+_DIGESTS = "digests.json"
+"""In a checkpoint: its files' digests."""
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written whole; a later one that is torn or changed is removed."""
+    found = {}
+    for path in folder.glob("checkpoint-*"):
+        with contextlib.suppress(ValueError):
+            found[int(path.name.rsplit("-", 1)[1])] = path
+    for _, path in sorted(found.items(), reverse=True):
+        if _is_whole(path):
+            return str(path)
+        note(f"{path} is damaged and dropped: training goes on from an earlier state")
+        shutil.rmtree(path)
+    return None
+
+
+def seal(checkpoint: Path) -> None:
+    """Record the digests of a finished checkpoint's files in it."""
+    write_json(checkpoint / _DIGESTS, _digests(checkpoint))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the trainer finished the checkpoint, and its files are those that it wrote."""
+    try:
+        # The trainer writes its state last; a kill right then leaves no digests.
+        state = read_json(checkpoint / "trainer_state.json")
+        if not (checkpoint / _DIGESTS).is_file():
+            return isinstance(state, dict)
+        return bool(read_json(checkpoint / _DIGESTS) == _digests(checkpoint))
+    except (InputError, OSError):
+        return False
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    files = (path for path in checkpoint.rglob("*") if path.is_file() and path.name != _DIGESTS)
+    return {str(path.relative_to(checkpoint)): file_digest(path) for path in sorted(files)}

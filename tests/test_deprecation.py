@@ -1,0 +1,39 @@
+"""Old names work for one release and say what the new name is."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+import datadose.stages
+
+
+@pytest.mark.parametrize("module", ["datadose.stages", "datadose.stages.rl"])
+def test_old_names_serve_the_new_things_with_a_warning(module: str) -> None:
+    old = importlib.import_module(module)
+    with pytest.warns(DeprecationWarning, match=rf"{module}\.Rl is now .*PolicyGradient") as caught:
+        assert old.Rl is datadose.stages.PolicyGradient
+    assert caught[0].filename == __file__
+
+
+def test_other_names_are_missing_as_ever() -> None:
+    with pytest.raises(AttributeError, match=r"module 'datadose\.stages' has no attribute 'Ppo'"):
+        _ = datadose.stages.Ppo
+
+
+def test_a_module_that_moved_is_found_under_its_old_name() -> None:
+    new = importlib.import_module("datadose.simulation.curves")
+    sys.modules.pop("datadose.curves", None)
+    with pytest.warns(
+        DeprecationWarning, match=r"datadose\.curves is now datadose\.simulation\.curves"
+    ) as caught:
+        old = importlib.import_module("datadose.curves")
+    assert old is new
+    assert new.__spec__ is not None
+    assert new.__spec__.name == new.__name__
+    assert all(Path(one.filename).name != "deprecation.py" for one in caught)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("datadose.figures")
