@@ -80,10 +80,10 @@ def _run(
     config: Any = experiment.preset(preset)
     if seeds is not None:
         config = replace(config, seeds=seeds)
-    # An experiment that starts from trained models makes them first, resumably, and keeps them in the cache.
-    prepare = getattr(config, "prepare", None)
-    cells = config.cells() if prepare is None else prepare(out / ".cache", workers)
-    results = run_cells(cells, cache_folder=out / ".cache", workers=workers, title=one.name)
+    cache, results = out / ".cache", []
+    for made, cells in config.rounds(cache) if hasattr(config, "rounds") else [("", config.cells())]:
+        title = f"{one.name}: {made}" if made else one.name
+        results = run_cells(cells, cache_folder=cache, workers=workers, title=title)
     write_recorded_table(
         out,
         one.name,
