@@ -98,7 +98,7 @@ class _Ranks:
         key = members.tobytes()
         if key not in self._known:
             taken = [span for span, member in zip(self._spans, members, strict=True) if member]
-            self._known[key] = joint_basis(taken).shape[1]
+            self._known[key] = joint_basis(taken)[0].shape[1]
         return self._known[key]
 
 
@@ -107,21 +107,11 @@ def rank_of(basis: Span) -> int:
     return int(basis.sum()) if is_spectrum(basis) else basis.shape[1]
 
 
-def joint_basis(spans: Sequence[Span]) -> Span:
-    """An orthonormal basis of what ``spans`` span together: a 0/1 spectrum, or (d, r)."""
+def joint_basis(spans: Sequence[Span]) -> tuple[Span, Span]:
+    """Orthonormal bases of what ``spans`` span together and of what they miss."""
     if is_spectrum(spans[0]):
-        return np.where(np.any([span > 0 for span in spans], axis=0), 1.0, 0.0)
-    return _split(spans)[0]
-
-
-def basis_beside(spans: Sequence[Span]) -> Span:
-    """An orthonormal basis of what they miss."""
-    if is_spectrum(spans[0]):
-        return np.where(np.any([span > 0 for span in spans], axis=0), 0.0, 1.0)
-    return _split(spans)[1]
-
-
-def _split(spans: Sequence[Span]) -> tuple[Span, Span]:
+        spanned = np.any([span > 0 for span in spans], axis=0)
+        return spanned.astype(np.float64), (~spanned).astype(np.float64)
     d, largest = len(spans[0]), max(spans, key=lambda span: span.shape[1])
     if largest.shape[1] == d:
         return np.eye(d), np.zeros((d, 0))

@@ -25,7 +25,7 @@ from datadose.theory.fixed_point import (
     solve_fixed_point,
 )
 from datadose.theory.one_source import weights_below_peak
-from datadose.theory.peaks import basis_beside, joint_basis, rank_of
+from datadose.theory.peaks import joint_basis, rank_of
 
 _ROUNDING = 1e-12
 LOOSE, TIGHT = Regime(0.0, loose=True), Regime(1.0, loose=False)
@@ -56,10 +56,10 @@ def without_ridge(
     if not top:
         solved = _solve(features, TIGHT, None)
         return plus(product(V0, solved.resolvent), -eta * _crossed(rest, features, solved)), solved
-    spans = [c.span for c in top]
+    spanned, beside = joint_basis([c.span for c in top])
     high = features.subset(above)
-    over = _solve(high, LOOSE, joint_basis(spans))
-    fitted, beside = -eta * _crossed(top, high, over), basis_beside(spans)
+    over = _solve(high, LOOSE, spanned)
+    fitted = -eta * _crossed(top, high, over)
     if not rest:
         return plus(fitted, product(V0, beside if is_spectrum(beside) else beside @ beside.T)), over
     low = features.subset(~above)

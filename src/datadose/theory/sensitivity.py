@@ -107,7 +107,7 @@ def sensitivity(equivalent: Equivalent, target: Operator, test_second_moment: Op
 
 def _range_of_data(equivalent: Equivalent) -> Array:
     """What second moments may change smoothly: everything, or the range of the data where R ends there."""
-    P, R = joint_basis([c.span for c in equivalent.columns]), equivalent.resolvent
+    P, R = joint_basis([c.span for c in equivalent.columns])[0], equivalent.resolvent
     if P.ndim > 1:
         P = P @ P.T
     beside = trace(R) - trace_product(R, P).real
