@@ -86,7 +86,7 @@ class Source:
             demonstration / chain_weight(eta, chain_steps),
             None if weights is None else Pair(label * A, *weights),
             n,
-            None if vectors is None else _modes(values, vectors, n, added, label if paired else 0.0),
+            None if vectors is None else _modes(values, vectors, n, added, label if paired else None),
         )
 
 
@@ -105,11 +105,11 @@ def _pair_weights(eta: float, chain_steps: int) -> tuple[Float[Array, "2 2"], fl
     return np.array([[weight, linear], [linear, chain_steps + 1]]) / weight, spread / weight**2
 
 
-def _modes(values: Spectrum, vectors: Matrix, n: int, added: float, echo: float) -> Modes:
+def _modes(values: Spectrum, vectors: Matrix, n: int, added: float, echo: float | None) -> Modes:
     inside = values > 0
     kept = values[inside]
     moment = (1 + 1 / n) * kept**2 + (values.sum() / n + added) * kept
-    return Modes(vectors[:, inside], moment, kept, echo * kept)
+    return Modes(vectors[:, inside], kept, (moment,) if echo is None else (moment, echo * kept))
 
 
 def mixture_equivalent(

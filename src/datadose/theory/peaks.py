@@ -53,8 +53,10 @@ def over_determined(counts: Float[Array, " K"], spans: Sequence[Span]) -> OverDe
     totals = np.bincount(groups, weights=counts).astype(np.float64)
     chosen = [spans[int(np.flatnonzero(groups == g)[0])] for g in range(len(totals))]
     rank = _Ranks(chosen)
-    few = _ALL_SETS if is_spectrum(spans[0]) else _ALL_SETS_OF_MATRICES
-    sets = _every_set(len(totals)) if len(totals) <= few else _met_sets(totals, rank)
+    if len(totals) > (_ALL_SETS if is_spectrum(spans[0]) else _ALL_SETS_OF_MATRICES):
+        sets = _met_sets(totals, rank)
+    else:
+        sets = (np.arange(2 ** len(totals))[:, None] >> np.arange(len(totals)) & 1).astype(bool)
     ranks = rank.of(sets)
     excess = sets @ totals - ranks
     # Among sets of one range the largest: it leaves out no source that has prompts inside it.
@@ -121,10 +123,6 @@ def joint_basis(spans: Sequence[Span]) -> tuple[Span, Span]:
     values, vectors = np.linalg.eigh(sum(span @ span.T for span in spans))
     kept = values > RELATIVE_ZERO
     return vectors[:, kept], vectors[:, ~kept]
-
-
-def _every_set(size: int) -> Mask:
-    return (np.arange(2**size)[:, None] >> np.arange(size) & 1).astype(bool)
 
 
 def _met_sets(totals: Array, rank: _Ranks) -> Mask:
