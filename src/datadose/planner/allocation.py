@@ -29,7 +29,7 @@ from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import Best, SearchRecord, run_search
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
-from datadose.theory.equivalent import PeakError
+from datadose.theory.equivalent import Equivalent, PeakError
 from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.sensitivity import sensitivity
 
@@ -115,10 +115,13 @@ class AllocationProblem:
         # Moving e^z moves the common factor too, such that the cost stays: price . d(full) = 0.
         return np.append(gradient * used - slope * price * full / (price @ full), slope)
 
+    def equivalent(self, a: Array, prompts: int) -> Equivalent:
+        """The deterministic equivalent with eigenvalues a of the data, shape (d,)."""
+        return self.model.equivalent([self.model.columns(Source(a, self.length, prompts))], [prompts])
+
     def value_and_gradient(self, a: Array, prompts: int) -> tuple[float, Array]:
         """Err / d and its gradient in the eigenvalues a, shape (d,)."""
-        column = self.model.columns(Source(a, self.length, prompts))
-        equivalent = self.model.equivalent([column], [prompts])
+        equivalent = self.equivalent(a, prompts)
         error = equivalent.error(self.model.target, self.model.test_second_moment)
         found = sensitivity(equivalent, self.model.target, self.model.test_second_moment)
         n, G = self.length, diagonal(found.second_moments[0])
@@ -221,10 +224,8 @@ def _candidate(
 
 def _correction(problem: AllocationProblem, spectrum: Array, dose: Dose) -> float:
     """The O(1/d) term of the error at its dose; infinite where it does not exist."""
-    model, B = problem.model, dose.prompts
-    column = model.columns(Source(spectrum, problem.length, B))
-    equivalent = model.equivalent([column], [B])
-    lengths = [problem.length] if B else []
+    model, equivalent = problem.model, problem.equivalent(spectrum, dose.prompts)
+    lengths = [problem.length] if dose.prompts else []
     try:
         found = finite_size_correction(equivalent, model.eta, lengths, model.target, model.test_length)
     except PeakError:
