@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datadose.cell_cache import call_key
 from datadose.errors import InputError, RunError
+from datadose.files import write_atomic
 from datadose.studies.tables import TwoBlock, curve_cell
-from datadose.sweep import Cell, Workers, run_cells
+from datadose.sweep import Cell, Workers, file_cell, kept_results, run_cells
 
 ONE, TWO = Workers(1), Workers(2)
 
@@ -171,6 +173,72 @@ def test_results_come_back_bit_by_bit_and_the_same_from_the_cache(tmp_path: Path
 def test_results_that_json_cannot_hold_are_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="a cell returns"):
         _run([Cell(returns, {"kind": kind})], tmp_path)
+
+
+def makes_text(text: str, log: str, *, file: Path) -> None:
+    """Cell: a file, written whole; Ctrl-C at its first call for "stop"."""
+    flag = Path(log).with_name("flag")
+    if text == "stop" and not flag.exists():
+        flag.touch()
+        raise KeyboardInterrupt
+    with Path(log).open("a") as handle:
+        handle.write(f"{text}\n")
+    write_atomic(file, text)
+
+
+def reads(made: Path, factor: int) -> str:
+    """Cell: what a file holds, some times."""
+    return made.read_text() * factor
+
+
+def makes_nothing(*, file: Path) -> None:
+    """Cell: like a worker whose disk is another one."""
+
+
+def _texts(folder: Path, *texts: str) -> list[Cell]:
+    log = str(folder / "log")
+    return [file_cell(folder / "made", "text", ".txt", makes_text, text=text, log=log) for text in texts]
+
+
+@pytest.mark.parametrize("workers", [ONE, TWO], ids=["jobs=1", "jobs=2"])
+def test_cells_that_make_files_run_once_and_are_counted(
+    workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [*_texts(tmp_path, "a", "b"), Cell(slow_when_small, {"x": 3})]
+    results = _run(cells, tmp_path, workers)
+    assert [path.read_text() for path in results[:2]] == ["a", "b"]
+    assert results[2] == 30
+    assert "test (cells): 3/3" in capsys.readouterr().err
+    assert _run(cells, tmp_path) == kept_results(cells, tmp_path) == results
+    assert _executions(tmp_path / "log") == 2
+    results[0].unlink()
+    assert kept_results(cells, tmp_path) == [None, *results[1:]]
+    assert _run(cells, tmp_path) == results
+    assert sorted((tmp_path / "log").read_text().split()) == ["a", "a", "b"]
+
+
+def test_files_are_named_by_what_made_them_and_count_by_their_names(tmp_path: Path) -> None:
+    """A folder of results that has moved is continued; another file is another argument."""
+    first, other = (cell.file for cell in _texts(tmp_path, "a", "b"))
+    assert first is not None
+    assert other is not None
+    assert first.name != other.name
+    key = call_key(reads, {"made": first, "factor": 2})
+    assert key == call_key(reads, {"made": Path("elsewhere") / first.name, "factor": 2})
+    assert key != call_key(reads, {"made": other, "factor": 2})
+
+
+def test_an_interrupted_sweep_of_files_keeps_the_finished_ones(tmp_path: Path) -> None:
+    cells = _texts(tmp_path, "a", "stop", "b")
+    with pytest.raises(KeyboardInterrupt):
+        _run(cells, tmp_path)
+    assert [path.read_text() for path in _run(cells, tmp_path)] == ["a", "stop", "b"]
+    assert (tmp_path / "log").read_text().split() == ["a", "stop", "b"]
+
+
+def test_a_file_that_is_not_seen_here_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^test: .*made-.* was made on another machine; .* share it$"):
+        _run([file_cell(tmp_path, "made", "", makes_nothing)], tmp_path)
 
 
 def refuses(x: int) -> int:

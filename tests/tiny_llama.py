@@ -16,19 +16,17 @@ TEMPLATE = (
 def make_model(folder: Path, *, template: bool = True, seed: int = 0, hidden: int = 32) -> Path:
     """Write a character-level Llama of two layers and its tokenizer to ``folder``."""
     import torch
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from datadose.studies.characters import character_tokenizer
 
     special = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<|unk|>"]
     vocabulary = {token: index for index, token in enumerate([*special, *CHARACTERS])}
-    characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
-    characters.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    characters.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=characters,
-        pad_token="<|pad|>",
-        eos_token="<|im_end|>",
-        unk_token="<|unk|>",
+    tokenizer = character_tokenizer(
+        vocabulary,
+        pad="<|pad|>",
+        end="<|im_end|>",
+        unknown="<|unk|>",
         additional_special_tokens=["<|im_start|>"],
     )
     if template:

@@ -5,7 +5,8 @@ None, lists, dicts with text keys), so that a folder from anybody can be continu
 bit. A file holds the sha256 of its content: one that was cut or changed is dropped, and its cell runs again.
 
 The key of a result is its function, its arguments (by joblib's hash) and the code and library versions that
-these depend on (:mod:`~datadose.dependencies`): results never outlive the code that made them.
+these depend on (:mod:`~datadose.dependencies`): results never outlive the code that made them. A path among
+the arguments is that of what another cell made, and named by its key: it counts by its name, wherever it is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,21 @@ from datadose.files import write_atomic
 from datadose.workers import run_one
 
 
+def call_key(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
+    """A digest of a call (32 hexadecimal digits)."""
+    named = {name: value.name if isinstance(value, Path) else value for name, value in arguments.items()}
+    return str(joblib.hash([code_digest(function, arguments, run_one), named]))
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` if need be; RunError if the disk refuses it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{folder}: could not be written ({error.strerror})"
+        raise RunError(msg) from error
+
+
 class CellCache:
     """The results under ``folder``; ``damaged`` lists the files that were dropped."""
 
@@ -34,9 +50,8 @@ class CellCache:
 
     def path(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Path:
         """The file of a call's result."""
-        code = code_digest(function, arguments, run_one)
         name = f"{function.__module__}.{function.__qualname__}"
-        return self.folder / name / f"{joblib.hash([code, arguments])}.json"
+        return self.folder / name / f"{call_key(function, arguments)}.json"
 
     def read(self, path: Path) -> tuple[Any, ...]:
         """``(result,)`` as :meth:`write` returned it, or ``()`` if there is none that is whole."""
@@ -57,11 +72,7 @@ class CellCache:
         Raises RunError if the disk refuses it, TypeError for a result that JSON cannot hold.
         """
         content = json.dumps(_plain(result)).encode()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            msg = f"{path.parent}: could not be written ({error.strerror})"
-            raise RunError(msg) from error
+        make_folder(path.parent)
         write_atomic(path, self._digest(path, content) + b"\n" + content)
         return json.loads(content)
 

@@ -95,6 +95,15 @@ def _alive(process: int) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder that is renamed to ``path`` if the block ends without an error, and continued later if not."""
+    part = path.with_name(f".{path.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    yield part
+    part.replace(path)
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path`` whole or not at all; RunError if the disk refuses it."""
     with atomic_file(path) as handle:

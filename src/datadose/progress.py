@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from multiprocessing import parent_process
 from typing import TypeAlias
 
 from rich.console import Console
@@ -41,11 +42,24 @@ def silent(name: str, done: int, total: int) -> None:
     """A report to nobody."""
 
 
+_open: list[Report] = []
+
+
 @contextlib.contextmanager
 def step_progress() -> Iterator[Report]:
-    """Yields ``report(name, done, total)``; each name is a bar of its own."""
+    """Yields ``report(name, done, total)``; each name is a bar of its own, beside those of an outer block."""
+    with contextlib.ExitStack() as stack:
+        if not _open:
+            _open.append(stack.enter_context(_display()))
+            stack.callback(_open.clear)
+        yield _open[0]
+
+
+@contextlib.contextmanager
+def _display() -> Iterator[Report]:
     console = Console(stderr=True)
-    if not console.is_terminal:
+    # The bars of two processes would overwrite each other: a worker writes lines, above its parent's bars.
+    if not console.is_terminal or parent_process() is not None:
         parts: dict[str, int] = {}
 
         def plain(name: str, done: int, total: int) -> None:

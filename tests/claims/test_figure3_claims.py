@@ -9,20 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.files import write_json, write_table
-from datadose.studies.gpt.claims import FIGURE3_CLAIMS
 from datadose.studies.gpt.data import GptData
 from datadose.studies.gpt.figure3 import Figure3
-from datadose.studies.ledger import Tables, judge_all
-
-CLAIMS = {claim.id: claim for claim in FIGURE3_CLAIMS}
-CONFIG = {"config": {"pretrainings": [{"preset": "tiny"}], "task": {"dimension": 5, "length": 20}}}
+from datadose.studies.index import study
+from studies_helpers import entry, write_result
 
 
 def judged(claim_id: str, table: pd.DataFrame, folder: Path, name: str) -> dict[str, Any]:
-    write_table(folder / f"{name}.csv", table)
-    write_json(folder / f"{name}.json", CONFIG)
-    return judge_all([CLAIMS[claim_id]], Tables(folder))[0]
+    return entry(study(name), claim_id, write_result(folder, study(name), table))
 
 
 def figure(panel: str, axis: str, curves: dict[int, list[float]]) -> pd.DataFrame:
@@ -99,16 +93,16 @@ def test_the_mechanism_is_judged_by_both_regressors(
         for group, values in (("rare", rare), ("common", common))
         for regressor, value in zip(("phi", "w"), values, strict=True)
     }
-    entry = judged("fig-3-mechanism", pd.DataFrame([{**row, **fits}]), tmp_path, "gpt_data")
-    assert entry["verdict"] == verdict
+    found = judged("fig-3-mechanism", pd.DataFrame([{**row, **fits}]), tmp_path, "gpt_data")
+    assert found["verdict"] == verdict
 
 
 def test_figure_3_covers_every_panel_and_control_for_every_pretraining_length() -> None:
     config = Figure3.preset("smoke")
     points = list(config.points())
-    seen = {(p.pretrain_steps, p.work.stage, p.axis, p.control) for p in points}
+    seen = {(p.pretrain_steps, p.run.stage, p.axis, p.control) for p in points}
     # Three stages by B, n, k; B and n have a control each.
     assert len(seen) == len(config.pretrainings) * 3 * 5
-    epochs = [p for p in points if p.axis == "prompts" and p.control and p.work.stage == "sft"]
-    assert len({p.work.steps / p.work.prompts for p in epochs if p.work.prompts >= config.base_prompts}) == 1
+    epochs = [p for p in points if p.axis == "prompts" and p.control and p.run.stage == "sft"]
+    assert len({p.run.steps / p.run.prompts for p in epochs if p.run.prompts >= config.base_prompts}) == 1
     assert GptData.preset("smoke").task == config.task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +9,40 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.files import write_json, write_table
-from datadose.studies.ledger import Tables, judge_all
-from datadose.studies.llm_study.claims import LLM_STUDY_CLAIMS, paired
+from datadose.studies.ledger import judge_all
+from datadose.studies.llm_study.claims import Side, paired
 from datadose.studies.llm_study.experiment import LlmStudy
+from datadose.studies.llm_study.study import STUDY
+from studies_helpers import write_result
 
-STUDY = LlmStudy.preset("quick")
+CONFIG = LlmStudy.preset("quick")
 
 
 def made_up(gains: dict[str, float], noise: float = 0.0) -> pd.DataFrame:
     """A table in which every arm or band ends at 0.1 plus its gain, seeds differing by a common offset."""
     draw = np.random.default_rng(0)
-    shifts = draw.normal(0, 0.05, STUDY.seeds)
+    shifts = draw.normal(0, 0.05, CONFIG.seeds)
     results: list[Any] = []
-    for run in STUDY.runs():
+    for run in CONFIG.runs():
         name = f"{run.question}/{run.arm}"
         value = 0.1 + gains.get(name, gains.get(run.arm, 0.0)) + shifts[run.seed] + noise * draw.normal()
         numbers = dict.fromkeys(("target_probability", "earlier_greedy", "earlier_probability"), value)
         results.append({**numbers, "target_greedy": value, "rows": run.size, "text_nll": 3.0})
     base = dict.fromkeys(("target_probability", "earlier_greedy", "earlier_probability"), 0.1)
     profile = [{"level": "sum 2x1", "probability": 0.4, "greedy": 0.6}]
-    return STUDY.table([profile, base, *results])
+    return CONFIG.table([profile, base, *results])
 
 
 def verdicts(table: pd.DataFrame, folder: Path) -> dict[str, str]:
-    write_table(folder / "llm_study.csv", table)
-    write_json(folder / "llm_study.json", {"config": asdict(STUDY)})
-    return {entry["id"]: entry["verdict"] for entry in judge_all(LLM_STUDY_CLAIMS, Tables(folder))}
+    entries = judge_all([STUDY], write_result(folder, STUDY, table, CONFIG))
+    return {entry["id"]: entry["verdict"] for entry in entries}
 
 
 def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     # The seeds differ far more than the arms: only pairing sees the gain.
     table = made_up({"ours": 0.03}, noise=1e-3)
-    differences = paired(table, "arms/clean/ours/", "arms/clean/random/", "target_probability")
-    assert len(differences) == STUDY.seeds
+    differences = paired(table, Side("ours"), Side("random"), "target_probability")
+    assert len(differences) == CONFIG.seeds
     assert differences == pytest.approx(0.03, abs=0.01)
     assert table["target_probability"].std() > 0.015
     found = verdicts(table, tmp_path)
@@ -74,5 +73,5 @@ def test_unfinished_seeds_are_left_out(tmp_path: Path) -> None:
     found = verdicts(table[~bands], tmp_path)
     assert found["llm-rl-medium"] == "not run"
     missing = (table["arm"] == "ours") & (table["contents"] == "clean") & (table["seed"] == 2)
-    rest = paired(table[~missing], "arms/clean/ours/", "arms/clean/random/", "target_probability")
-    assert len(rest) == STUDY.seeds - 1
+    rest = paired(table[~missing], Side("ours"), Side("random"), "target_probability")
+    assert len(rest) == CONFIG.seeds - 1

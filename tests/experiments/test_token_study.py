@@ -12,25 +12,27 @@ import pandas as pd
 import pytest
 import torch
 
+from datadose.studies.token_study import language
 from datadose.studies.token_study.experiment import mark_chosen
 from datadose.studies.token_study.language import (
     FAMILIES,
     FRESH,
     KNOWN,
     LENGTHS,
+    LETTERS,
     MARK,
+    SPLITS,
     TARGET,
     draw_examples,
     draw_family,
     draw_strings,
     mixture,
-    split_of,
     verify,
 )
 from datadose.studies.token_study.model import (
     IGNORED,
-    Pretraining,
-    Size,
+    DecoderShape,
+    TokenPretraining,
     answer_ids,
     completion_loss,
     encode,
@@ -44,7 +46,7 @@ from datadose.studies.token_study.model import (
 from datadose.studies.token_study.pools import pool_examples
 from datadose.studies.token_study.training import (
     GROUP,
-    Optimisation,
+    TokenOptimisation,
     fine_tune,
     grpo,
     grpo_loss,
@@ -52,7 +54,13 @@ from datadose.studies.token_study.training import (
     train_symbol,
 )
 
-SIZE = Size(16, 1, 2, 32)
+SIZE = DecoderShape(16, 1, 2, 32)
+
+
+def split_of(text: str) -> str:
+    """The split that the letters of ``text``, in any order, belong to: 80, 10 and 10 percent."""
+    bucket = int(language._buckets(np.array([[LETTERS.index(c) for c in text]]))[0])
+    return SPLITS[max(0, bucket - 7)]
 
 
 def test_families_answer_and_the_verifier_agrees() -> None:
@@ -99,14 +107,17 @@ def test_the_tokenizer_is_the_studys_own_encoding(tmp_path: Path) -> None:
 
 
 def test_pretraining_repeats_lowers_the_loss_and_is_saved_whole(tmp_path: Path) -> None:
-    made = Pretraining(1 / 6, SIZE, steps=12, batch=32, warmup=2)
-    first, second = (pretrain(made, str(tmp_path / name)) for name in ("a", "b"))
+    made = TokenPretraining(1 / 6, SIZE, steps=12, batch=32, warmup=2)
+    first, second, third = (tmp_path / name for name in ("a", "b", "c"))
+    pretrain(made, file=first)
+    pretrain(made, file=second)
     weights = [load_model(path).state_dict() for path in (first, second)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
     tokens = encode(draw_examples(np.random.default_rng(5), 100, mixture(1 / 6)))
     assert completion_loss(load_model(first), tokens) < completion_loss(new_model(SIZE, 0), tokens) - 0.1
-    other = load_model(pretrain(replace(made, seed=1), str(tmp_path / "c"))).state_dict()
+    pretrain(replace(made, seed=1), file=third)
+    other = load_model(third).state_dict()
     assert not all(torch.equal(weights[0][name], other[name]) for name in other)
 
 
@@ -114,7 +125,7 @@ def memorised() -> tuple[Any, list[tuple[str, str]]]:
     """A model that knows four answers, and the examples."""
     model = new_model(SIZE, 0)
     examples = draw_family([1], 4, TARGET, "train")
-    fine_tune(model, examples, Optimisation(150, 1e-2), 0)
+    fine_tune(model, examples, TokenOptimisation(150, 1e-2), 0)
     return model, examples
 
 
@@ -141,14 +152,14 @@ def test_replay_fills_its_share_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> N
         return completion_loss(model, tokens)
 
     monkeypatch.setattr(training, "completion_loss", loss)
-    fine_tune(new_model(SIZE, 0), own, Optimisation(3, 1e-3, batch=8), 0, other, 0.25)
+    fine_tune(new_model(SIZE, 0), own, TokenOptimisation(3, 1e-3, batch=8), 0, other, 0.25)
     assert seen == [0.25] * 3
 
 
 def test_only_the_fresh_symbols_embedding_is_trained() -> None:
     model, examples = new_model(SIZE, 0), draw_family([1], 4, TARGET, "train", name=FRESH)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    train_symbol(model, examples, Optimisation(5, 0.1), 0)
+    train_symbol(model, examples, TokenOptimisation(5, 0.1), 0)
     after = model.state_dict()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert changed == ["model.embed_tokens.weight"]
@@ -184,7 +195,7 @@ def test_grpo_raises_the_reward_and_repeats() -> None:
         # Half-forgotten: rewards are neither all 0 nor all 1.
         with torch.no_grad():
             model.lm_head.weight.mul_(0.5)
-        rewards.append(grpo(model, examples, Optimisation(15, 3e-3, batch=4), 0))
+        rewards.append(grpo(model, examples, TokenOptimisation(15, 3e-3, batch=4), 0))
     assert rewards[0] == rewards[1]
     assert np.mean(rewards[0][-3:]) > np.mean(rewards[0][:3]) + 0.1
 

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from datadose import sweep
 from datadose.files import read_table, write_table
-from datadose.studies.token_study import experiment
 from datadose.studies.token_study.experiment import TokenStudy
 from datadose.studies.token_study.figure import draw_token_study
 from datadose.studies.token_study.pools import BANDS
+from datadose.studies.token_study.runs import ARM_COLUMNS
 from datadose.sweep import Workers, run_cells
 
 
 def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(TokenStudy.preset("smoke"), seeds=2)
-    cells = study.prepare(tmp_path, Workers(1))
-    results = run_cells(cells, cache_folder=tmp_path, workers=Workers(1), title="study")
-    table = study.table(results)
-    for name in ("pretrain", "make_pools"):
-        monkeypatch.setattr(experiment, name, lambda *_: pytest.fail("made twice"))
-    assert [c.arguments for c in study.prepare(tmp_path, Workers(1))] == [c.arguments for c in cells]
+
+    def run() -> pd.DataFrame:
+        results = [
+            run_cells(cells, cache_folder=tmp_path, workers=Workers(1), title=title)
+            for title, cells in study.rounds(tmp_path)
+        ]
+        return study.table(results[-1])
+
+    table = run()
+
+    def nothing(calls: Sequence[Any], _: Workers) -> Iterator[Any]:
+        assert not calls, "made twice"
+        return iter(())
+
+    monkeypatch.setattr(sweep, "finished_calls", nothing)
+    pd.testing.assert_frame_equal(run(), table)
 
     panels = {"pretraining", "activation", "sft size", "selectors", "replay", "rl", "stages"}
     assert set(table["panel"]) == panels
@@ -34,14 +47,14 @@ def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: py
     assert set(accuracy["split"]) == {"validation", "test"}
     # One rate is chosen for every arm, and every seed has run at it.
     chosen = table[table["chosen"]]
-    assert (chosen.groupby(experiment.ARM)["rate"].nunique() == 1).all()
-    assert (chosen.groupby(experiment.ARM)["seed"].nunique() == study.seeds).all()
+    assert (chosen.groupby(ARM_COLUMNS)["rate"].nunique() == 1).all()
+    assert (chosen.groupby(ARM_COLUMNS)["seed"].nunique() == study.seeds).all()
     assert set(chosen.loc[chosen["panel"] == "rl", "arm"]) == set(BANDS)
 
     path = tmp_path / "table.csv"
     write_table(path, table)
     json.dumps(asdict(study), allow_nan=False)
-    figure = draw_token_study(read_table(path), asdict(study))
+    figure = draw_token_study(read_table(path), study)
     assert len(figure.axes) == 12
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _FIGURES = {
     "fig1": "sft_curves.figure1:STUDY",
     "fig2": "sft_curves.figure2:STUDY",
-    "fig3": "gpt.study:FIGURE3",
-    "gpt_data": "gpt.study:GPT_DATA",
+    "fig3": "gpt.figure3_study:STUDY",
+    "gpt_data": "gpt.data:STUDY",
     "fig4": "figure4.study:STUDY",
     "fig4map": "figure4.map:STUDY",
     "fig5": "sft_curves.figure5:STUDY",

@@ -87,11 +87,10 @@ def _run(one: Study[Any], run: Run) -> None:
     config: Any = one.experiment.preset(run.preset)
     if run.seeds is not None:
         config = replace(config, seeds=run.seeds)
-    cache = run.out / ".cache"
-    # An experiment that starts from trained models makes them first, resumably, and keeps them in the cache.
-    prepare = getattr(config, "prepare", None)
-    cells = config.cells() if prepare is None else prepare(cache, run.workers)
-    results = run_cells(cells, cache_folder=cache, workers=run.workers, title=one.name)
+    cache, results = run.out / ".cache", []
+    for made, cells in config.rounds(cache) if hasattr(config, "rounds") else [("", config.cells())]:
+        title = f"{one.name}: {made}" if made else one.name
+        results = run_cells(cells, cache_folder=cache, workers=run.workers, title=title)
     record = {
         "name": one.name,
         "preset": run.preset,

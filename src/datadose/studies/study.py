@@ -26,7 +26,12 @@ Verdict: TypeAlias = Literal["holds", "fails", "mixed", "not run"]
 
 
 class Experiment(Protocol):
-    """A resolved configuration, a frozen dataclass, that knows its cells and how results become a table."""
+    """A resolved configuration, a frozen dataclass, that knows its cells and how results become a table.
+
+    It has ``cells() -> list[Cell]``; or, if cells start from files or results of others,
+    ``rounds(folder) -> Iterator[Round]``, each of which is finished in ``folder`` before the next is taken.
+    The table is that of the last one's results.
+    """
 
     @property
     def seeds(self) -> int:

@@ -10,67 +10,83 @@ predictors stand beside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from datadose.configs import STAGES
+from datadose.drawing.style import GREY, LOOKS, caption, new_grid
 from datadose.models.baselines import baselines
-from datadose.stages import held_out_prompts
+from datadose.studies import tables
 from datadose.studies.gpt.figure3 import Figure3
+from datadose.studies.gpt.figure3_study import SETTING, TEST
 from datadose.studies.gpt.runs import (
+    COMMON,
+    GPT,
+    LSA,
+    PHI,
+    PRETRAINING,
+    RARE,
+    TARGET,
     VARIANTS,
-    Pretraining,
-    Task,
-    Work,
-    pretrain_all,
-    pretrained_file,
+    GptPretraining,
+    GptRun,
+    GptTask,
+    W,
+    errors,
+    of,
+    pretrained_cells,
+    pretraining_round,
     run_gpt,
     run_lsa,
+    tests,
 )
-from datadose.studies.study import Preset
-from datadose.studies.tables import COLUMNS, as_table
-from datadose.sweep import Cell, Workers
-from datadose.theory.pretraining import pretrained_operator
+from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
+from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
+from datadose.studies.tables import as_table
+from datadose.sweep import Cell, Round
 
-GROUPS = ("rare", "common")
-SLOPES = tuple(
-    f"{test}_{kind}_{group}_{regressor}"
-    for test in ("target", "pretraining")
-    for kind in ("slope", "fit")
+NAME = "gpt_data"
+UNTOUCHED = "untouched"
+BASELINE = "baseline"
+"""The model that is none: an exact predictor, whose name is the row's kind."""
+
+
+class Column(tables.Column):
+    """The columns of ``gpt_data.csv`` before those in ``SLOPES``; the error is that on the target."""
+
+    KIND, VARIANT = "kind", "variant"
+    PRETRAIN_STEPS, OPTIMISER_STEPS = "pretrain_steps", "optimiser_steps"
+    RARE_ERROR, COMMON_ERROR = "target_rare_error", "target_common_error"
+    PRETRAINING_ERROR = "pretraining_error"
+
+
+GROUPS = (RARE, COMMON)
+SLOPES = [
+    of(test, group, what, regressor)
+    for test in (TARGET, PRETRAINING)
+    for what in ("slope", "fit")
     for group in GROUPS
-    for regressor in ("phi", "w")
-)
-ERRORS = ("target_rare", "target_common", "pretraining")
-EXTRA = ("kind", "variant", "pretrain_steps", "optimiser_steps", *(f"{e}_error" for e in ERRORS), *SLOPES)
-BASE = "untouched"
+    for regressor in (PHI, W)
+]
 
 
-def measure_baselines(task: Task) -> dict[str, dict[str, float]]:
+def measure_baselines(task: GptTask) -> dict[str, dict[str, float]]:
     """Cell: errors of the exact predictors after ``test_steps`` thoughts, by name."""
-    rare = torch.from_numpy(task.delta > 0)
-    target = held_out_prompts(task.sigma0 + task.delta, task.length, task.test_prompts, hold_inputs=True)
-    before = held_out_prompts(task.sigma0, task.length, task.test_prompts, hold_inputs=True)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for name, predictor in baselines(task.sigma0, task.length).items():
         steps = 1 if name == "one gradient step" else task.test_steps
-
-        def gap(batch: Any, predictor: Any = predictor, steps: int = steps) -> Any:
+        found[name] = {}
+        for test, batch in tests(task, task.length):
             with torch.no_grad():
-                answer = predictor.rollout(batch, steps)[..., -1, :]
-            return (answer - batch.weights).double().square().flatten(0, -2).mean(0)
-
-        on_target = gap(target)
-        found[name] = {
-            "target": float(on_target.mean()),
-            "target_rare": float(on_target[rare].mean()),
-            "target_common": float(on_target[~rare].mean()),
-            "pretraining": float(gap(before).mean()),
-        }
+                found[name] |= errors(task, test, predictor.rollout(batch, steps)[..., -1, :], batch)
     return found
 
 
@@ -78,8 +94,8 @@ def measure_baselines(task: Task) -> dict[str, dict[str, float]]:
 class GptData:
     """The base point of Figure 3's stages, three kinds of data, GPT and LSA."""
 
-    task: Task
-    pretrainings: tuple[Pretraining, ...]
+    task: GptTask
+    pretrainings: tuple[GptPretraining, ...]
     prompts: int
     chain_steps: int
     stage_steps: tuple[int, int, int]
@@ -91,110 +107,214 @@ class GptData:
     @classmethod
     def preset(cls, name: Preset) -> GptData:
         """The base point of Figure 3's preset."""
-        return cls.beside(Figure3.preset(name))
+        f = Figure3.preset(name)
+        sizes = f.base_prompts, f.base_chain, f.stage_steps
+        return cls(f.task, f.pretrainings, *sizes, f.learning_rate, 1e-2, f.seeds, f.batch)
 
-    @classmethod
-    def beside(cls, figure: Figure3) -> GptData:
-        """The base point of a Figure 3."""
-        return cls(
-            figure.task,
-            figure.pretrainings,
-            figure.base_prompts,
-            figure.base_chain,
-            figure.stage_steps,
-            figure.learning_rate,
-            1e-2,
-            figure.seeds,
-            figure.batch,
-        )
+    def _settings(self) -> Iterator[tuple[str, int, GptRun]]:
+        """(model, pretraining steps, run): the untouched model first, then each stage and kind of data."""
+        n, k = self.task.length, self.chain_steps
+        for model, T in [*((GPT, p.steps) for p in self.pretrainings), (LSA, 0)]:
+            # The linear model takes larger steps: its weights are of order one, not 0.02.
+            rate = self.learning_rate if model == GPT else self.lsa_learning_rate
+            yield model, T, GptRun("sft", "delta", 0, n, 1, 0, rate)
+            for stage, steps in zip(STAGES, self.stage_steps, strict=True):
+                for variant in VARIANTS:
+                    yield model, T, GptRun(stage, variant, self.prompts, n, k, steps, rate, self.batch)
 
-    def _works(self) -> list[Work]:
+    def _runs(self) -> list[tuple[str, int, GptRun, int | None]]:
+        """Every setting at every seed; the untouched models have none."""
         return [
-            Work(
-                stage,
-                variant,
-                self.prompts,
-                self.task.length,
-                self.chain_steps,
-                steps,
-                self.learning_rate,
-                self.batch,
-            )
-            for stage, steps in zip(STAGES, self.stage_steps, strict=True)
-            for variant in VARIANTS
+            (model, T, run, seed)
+            for model, T, run in self._settings()
+            for seed in (range(self.seeds) if run.prompts else [None])
         ]
 
-    def _untouched(self) -> Work:
-        return Work("sft", "delta", 0, self.task.length, 1, 0, self.learning_rate)
-
-    def _lsa(self, work: Work) -> Work:
-        """The linear model takes larger steps: its weights are of order one, not 0.02."""
-        return Work(
-            work.stage, work.variant, work.prompts, work.length, work.chain_steps, work.steps,
-            self.lsa_learning_rate, work.batch,
-        )  # fmt: skip
-
-    def _runs(self) -> list[tuple[str, int, Work, int | None]]:
-        """(model, pretraining steps, run, seed); the untouched models have no seed."""
-        runs: list[tuple[str, int, Work, int | None]] = []
-        for model, T in [*(("gpt", p.steps) for p in self.pretrainings), ("lsa", 0)]:
-            runs.append((model, T, self._untouched(), None))
-            for work in self._works():
-                own = self._lsa(work) if model == "lsa" else work
-                runs += [(model, T, own, seed) for seed in range(self.seeds)]
-        return runs
-
-    def prepare(self, folder: Path, workers: Workers) -> list[Cell]:
-        """Pretrain what is missing in ``folder`` (Figure 3's own models) and return the cells."""
-        folder = folder / "pretrained"
-        pretrain_all(self.task, self.pretrainings, folder, workers)
-        paths = {p.steps: str(pretrained_file(self.task, p, folder)) for p in self.pretrainings}
+    def rounds(self, folder: Path) -> Iterator[Round]:
+        """The pretrained models (Figure 3's own), then every run."""
+        models = pretrained_cells(self.task, self.pretrainings, folder)
+        yield pretraining_round(models)
         cells = [Cell(measure_baselines, {"task": self.task})]
-        for model, T, work, seed in self._runs():
-            shared = {"task": self.task, "work": work, "seed": seed or 0, "length": self.task.length}
-            cells.append(
-                Cell(run_gpt, {"path": paths[T], **shared}) if model == "gpt" else Cell(run_lsa, shared)
-            )
-        return cells
+        for model, T, run, seed in self._runs():
+            shared = {"task": self.task, "run": run, "seed": seed or 0, "length": self.task.length}
+            start = {"model": models[T].file} if model == GPT else {}
+            cells.append(Cell(run_gpt if start else run_lsa, {**shared, **start}))
+        yield "", cells
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a model, pretraining length, stage, kind of data and seed; then the exact predictors."""
         rows = []
-        for (model, T, work, seed), found in zip(self._runs(), results[1:], strict=True):
-            row = self._row(model, found["target"])
-            row.update(
-                stage=work.stage,
-                kind=BASE if work.prompts == 0 else work.stage,
-                variant=None if work.prompts == 0 else work.variant,
-                prompts=work.prompts,
-                steps=work.chain_steps,
-                seed=seed,
-                optimiser_steps=work.steps,
-                pretrain_steps=T if model == "gpt" else None,
-                diverged=int(found["target"] is None),
-                **{f"{name}_error": found[name] for name in ERRORS},
+        for (model, T, run, seed), found in zip(self._runs(), results[1:], strict=True):
+            row = {
+                Column.STAGE: run.stage,
+                Column.KIND: run.stage if run.prompts else UNTOUCHED,
+                Column.VARIANT: run.variant if run.prompts else None,
+                Column.PROMPTS: run.prompts,
+                Column.STEPS: run.chain_steps,
+                Column.SEED: seed,
+                Column.OPTIMISER_STEPS: run.steps,
+                Column.PRETRAIN_STEPS: T if model == GPT else None,
+                Column.DIVERGED: int(found[TARGET] is None),
                 **{name: found[name] for name in SLOPES},
-            )
-            rows.append(row)
-        for name, found in results[0].items():
-            row = self._row("baseline", found["target"])
-            row.update(kind=name, **{f"{error}_error": found[error] for error in ERRORS})
-            rows.append(row)
-        table, extra = (
-            as_table({name: row.get(name) for name in COLUMNS} for row in rows),
-            pd.DataFrame(rows, columns=list(EXTRA)),
+            }
+            rows.append({**self._row(model, found), **row})
+        rows += [{**self._row(BASELINE, found), Column.KIND: name} for name, found in results[0].items()]
+        return as_table(rows, Column, more=SLOPES)
+
+    def _row(self, model: str, found: dict[str, float | None]) -> dict[str, Any]:
+        return {
+            Column.FIGURE: NAME,
+            Column.PANEL: model,
+            Column.MODEL: model,
+            Column.PROMPTS: 0,
+            Column.LENGTH: self.task.length,
+            Column.INTERFERENCE: 0.0,
+            Column.ERROR: found[TARGET],
+            Column.DIVERGED: 0,
+            Column.RARE_ERROR: found[of(TARGET, RARE)],
+            Column.COMMON_ERROR: found[of(TARGET, COMMON)],
+            Column.PRETRAINING_ERROR: found[PRETRAINING],
+        }
+
+
+_STAGES = {"sft": "SFT", "outcome": "OS", "rl": "RL"}
+_DATA = {"delta": "Delta", "target": "Sigma0 + Delta", "replay": "Delta + replay"}
+_ERRORS = (
+    (Column.RARE_ERROR, "target, rare"),
+    (Column.COMMON_ERROR, "target, common"),
+    (Column.PRETRAINING_ERROR, "Sigma0"),
+)
+
+
+def draw_gpt_data(table: pd.DataFrame, config: GptData) -> Figure:
+    """Top: errors by stage and data; bottom: slopes of the first thought on S w*, GPT against LSA."""
+    gpt = table[table[Column.MODEL] == GPT]
+    pretrained = sorted(gpt[Column.PRETRAIN_STEPS].dropna().unique())
+    with new_grid(2, len(pretrained) + 1, width=4.0 * (len(pretrained) + 1), height=7.6) as (figure, axes):
+        for axis, T in zip(axes[0], pretrained, strict=False):
+            _draw_errors(axis, gpt[gpt[Column.PRETRAIN_STEPS] == T], f"GPT pretrained {int(T):,} steps")
+        _draw_errors(axes[0][-1], table[table[Column.MODEL] == LSA], "LSA, infinitely many prompts")
+        axes[0][0].set_ylabel("error / d after post-training")
+        for axis, T in zip(axes[1], pretrained, strict=False):
+            _draw_slopes(axis, gpt[gpt[Column.PRETRAIN_STEPS] == T])
+        _draw_slopes(axes[1][-1], table[table[Column.MODEL] == LSA])
+        axes[1][0].set_ylabel("slope of the first thought on S w*")
+        # The slopes' rare and common directions have the colours of the errors'.
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), fontsize=8)
+        names = table[table[Column.MODEL] == BASELINE]
+        exact = ", ".join(f"{row[Column.KIND]} {row[Column.ERROR]:.3g}" for _, row in names.iterrows())
+        caption(
+            figure,
+            f"Exact predictors on the target: {exact}. Numbers under the slopes: R2 on S w* (R2 on w*), rare "
+            f"directions.\nMeans of {config.seeds} seeds; d = {config.task.dimension}, "
+            f"B = {config.prompts}, k = {config.chain_steps}.",
         )
-        return pd.concat([table, extra], axis=1)
-
-    def _row(self, model: str, error: float | None) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys([*COLUMNS, *EXTRA])
-        row.update(figure="gpt_data", panel=model, model=model, length=self.task.length, error=error)
-        row.update(interference=0.0, diverged=0, prompts=0)
-        return row
+    return figure
 
 
-def theory_slopes(task: Task) -> dict[str, float]:
-    """-V0 of the linear theory on rare and common directions: the slope of its first thought on S w*."""
-    V0 = pretrained_operator(task.sigma0, task.length)
-    rare = task.delta > 0
-    return {"rare": float(-V0[rare].mean()), "common": float(-V0[~rare].mean())}
+def _groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The untouched model, then stage by stage the three kinds of data."""
+    found = [(UNTOUCHED, rows[rows[Column.KIND] == UNTOUCHED])]
+    for stage, name in _STAGES.items():
+        for variant, label in _DATA.items():
+            own = rows[(rows[Column.KIND] == stage) & (rows[Column.VARIANT] == variant)]
+            found.append((f"{name}: {label}", own))
+    return found
+
+
+def _draw_errors(axis: Axes, rows: pd.DataFrame, title: str) -> None:
+    groups = _groups(rows)
+    for (column, label), look in zip(_ERRORS, LOOKS, strict=False):
+        values = [group[column].astype(float).mean() for _, group in groups]
+        axis.plot(range(len(groups)), values, look.marker, color=look.color, markersize=5, label=label)
+    axis.set_yscale("log")
+    axis.set_xticks(range(len(groups)), [name for name, _ in groups], rotation=60, ha="right", fontsize=7)
+    axis.set_title(title, loc="left")
+
+
+def _draw_slopes(axis: Axes, rows: pd.DataFrame) -> None:
+    groups = _groups(rows)
+    for group, look in zip(GROUPS, LOOKS, strict=False):
+        values = [found[of(TARGET, group, "slope", PHI)].astype(float).mean() for _, found in groups]
+        name = f"{group} directions"
+        axis.plot(range(len(groups)), values, look.marker, color=look.color, markersize=5, label=name)
+    fits = [[found[of(TARGET, RARE, "fit", x)].astype(float).mean() for x in (PHI, W)] for _, found in groups]
+    labels = [f"{name}\n{phi:.2f} ({w:.2f})" for (name, _), (phi, w) in zip(groups, fits, strict=True)]
+    axis.set_xticks(range(len(groups)), labels, rotation=60, ha="right", fontsize=7)
+    axis.axhline(0, color=GREY, linewidth=0.8)
+    axis.set_ylim(min(0, axis.get_ylim()[0]), max(1.1 * float(np.nanmax(axis.get_ylim())), 0.1))
+
+
+def _better_with_replay(saved: Saved[GptData], threshold: float) -> Judgement:
+    """Per stage and pretraining: does replay lower the error on Sigma0 after post-training on Delta?"""
+    table = saved.table
+    rows = table[(table[Column.MODEL] == GPT) & table[Column.VARIANT].notna()]
+    verdicts: dict[str, Verdict] = {}
+    notes, seeds = [], 0
+    for (T, stage), group in rows.groupby([Column.PRETRAIN_STEPS, Column.KIND]):
+        wide = group.pivot(index=Column.SEED, columns=Column.VARIANT, values=Column.PRETRAINING_ERROR)
+        wide = wide.astype(np.float64)
+        seeds = len(wide)
+        mean, low, high = np.exp(mean_interval(np.log((wide["delta"] / wide["replay"]).to_numpy())))
+        verdict: Verdict = "holds" if low > threshold else "fails" if high < 1 else "mixed"
+        verdicts[f"{stage} after {int(T):,}"] = verdict
+        notes.append(f"{stage} after {int(T):,}: {mean:.3g} times")
+    return judge_settings(
+        verdicts, 1.0, seeds, "forgetting with Delta alone over with replay: " + "; ".join(notes)
+    )
+
+
+def _first_thought(saved: Saved[GptData], threshold: float) -> Judgement:
+    """Per untouched GPT and group of directions: is S w* a better regressor of the first thought than w*?"""
+    table = saved.table
+    rows = table[(table[Column.MODEL] == GPT) & (table[Column.KIND] == UNTOUCHED)]
+    verdicts: dict[str, Verdict] = {}
+    notes = []
+    for _, row in rows.iterrows():
+        for group in GROUPS:
+            phi, w = (float(row[of(TARGET, group, "fit", regressor)]) for regressor in (PHI, W))
+            name = f"{group} after {int(row[Column.PRETRAIN_STEPS]):,}"
+            verdicts[name] = "holds" if phi >= w + threshold else "fails"
+            notes.append(f"{name}: R2 {phi:.2f} on S w*, {w:.2f} on w*")
+    return judge_settings(verdicts, 1.0, 1, "; ".join(notes))
+
+
+CLAIMS = [
+    Claim(
+        "fig-3-replay",
+        "Fig 3 (ours)",
+        "GPT-2: replaying Sigma0 prompts in post-training lowers the error on Sigma0 afterwards.",
+        f"{SETTING}; half of the post-training prompts from Sigma0, or none",
+        f"share of stages and pretraining lengths with a ratio above 1 at {CONFIDENCE:.0%} confidence",
+        1.0,
+        _better_with_replay,
+        f"{TEST}::test_replay_is_judged_per_stage",
+        shown_by=("fig3",),
+    ),
+    Claim(
+        "fig-3-mechanism",
+        "Fig 3 (ours)",
+        "GPT-2: the first thought is a linear function of S w*, as in the linear theory, rather than of w*.",
+        f"{SETTING}; the untouched models on the target's prompts, rare and common directions apart",
+        "share of models and groups of directions where R2 on S w* is not below that on w*",
+        0.0,
+        _first_thought,
+        f"{TEST}::test_the_mechanism_is_judged_by_both_regressors",
+        shown_by=("fig3",),
+    ),
+]
+
+STUDY = Study(
+    name=NAME,
+    title="Which data for a real transformer, and what do its weights do?",
+    story=(
+        "Top: rare and common directions of the target, and the old distribution (forgetting), after each "
+        "stage on three kinds of data. Bottom: the slope of the first thought on S w*, which for the linear "
+        "model is its operator. For the GPT read it as a summary: how well S w* and w* itself explain the "
+        "thought stands below."
+    ),
+    experiment=GptData,
+    draw=draw_gpt_data,
+    claims=CLAIMS,
+)

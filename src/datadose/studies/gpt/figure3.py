@@ -17,22 +17,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from datadose.configs import STAGES, Stage
-from datadose.studies.gpt.runs import Pretraining, Task, Work, pretrain_all, pretrained_file, run_gpt
+from datadose.studies import tables
+from datadose.studies.gpt.runs import (
+    COMMON,
+    GPT,
+    PRETRAINING,
+    RARE,
+    TARGET,
+    GptPretraining,
+    GptRun,
+    GptTask,
+    of,
+    pretrained_cells,
+    pretraining_round,
+    run_gpt,
+)
 from datadose.studies.study import Preset
-from datadose.studies.tables import COLUMNS, as_table
+from datadose.studies.tables import as_table
 from datadose.studies.trends import AXES, BASE_PANEL, panel_letter
-from datadose.sweep import Cell, Workers
+from datadose.sweep import Cell, Round
 
-CONTROLS = {"prompts": "epochs", "length": "fixed-test"}
+NAME = "fig3"
+MAIN, BASE = "main", "base"
+"""Variants beside the controls: the paper's curve, and the untouched models."""
+
+
+class Column(tables.Column):
+    """The columns of ``fig3.csv``; the error is that on the target, over all directions."""
+
+    AXIS, VARIANT = "axis", "variant"
+    OPTIMISER_STEPS, PRETRAIN_STEPS = "optimiser_steps", "pretrain_steps"
+    PRETRAINING_ERROR = "pretraining_error"
+    RARE_ERROR, COMMON_ERROR = "target_rare_error", "target_common_error"
+
+
+CONTROLS = {Column.PROMPTS: "epochs", Column.LENGTH: "fixed-test"}
 """Axis -> its control; the number of thoughts has none."""
-MEASURES = ("target", "pretraining", "target_rare", "target_common")
-EXTRA = ("axis", "variant", "optimiser_steps", "pretrain_steps", *(f"{m}_error" for m in MEASURES[1:]))
 
 
 @dataclass(frozen=True)
@@ -42,7 +69,7 @@ class Point:
     axis: str
     control: bool
     pretrain_steps: int
-    work: Work
+    run: GptRun
     test_length: int
 
 
@@ -50,8 +77,8 @@ class Point:
 class Figure3:
     """Three stages (rows) by three axes (columns) for every pretraining length, curves with controls."""
 
-    task: Task
-    pretrainings: tuple[Pretraining, ...]
+    task: GptTask
+    pretrainings: tuple[GptPretraining, ...]
     prompts: tuple[int, ...]
     lengths: tuple[int, ...]
     chains: tuple[int, ...]
@@ -67,12 +94,14 @@ class Figure3:
     def preset(cls, name: Preset) -> Figure3:
         """The configuration of a preset: a tiny, a small (d = 10) or the paper's model."""
         if name == "smoke":
-            task = Task(5, 8, 2, 2, eta=0.5, test_prompts=64)
-            pretrainings = tuple(Pretraining("tiny", T, batch=16, warmup=5, every=5) for T in (10, 20))
+            task = GptTask(5, 8, 2, 2, eta=0.5, test_prompts=64)
+            pretrainings = tuple(GptPretraining("tiny", T, batch=16, warmup=5, every=5) for T in (10, 20))
             return cls(task, pretrainings, (8, 32), (4, 8), (1, 2), 16, 2, (3, 3, 3), 3e-5, 2, batch=16)
         if name == "quick":
-            task = Task(5, 10, 3, 3, eta=0.5, test_prompts=128)
-            pretrainings = tuple(Pretraining("tiny", T, learning_rate=1e-3, every=40) for T in (1000, 2000))
+            task = GptTask(5, 10, 3, 3, eta=0.5, test_prompts=128)
+            pretrainings = tuple(
+                GptPretraining("tiny", T, learning_rate=1e-3, every=40) for T in (1000, 2000)
+            )
             return cls(
                 task,
                 pretrainings,
@@ -88,13 +117,11 @@ class Figure3:
             )
         if name == "small":
             return cls._small()
-        task = Task(20, 40, 8, 3, eta=0.5, test_prompts=1024)
-        pretrainings = (
-            Pretraining("paper", 50_000, learning_rate=3e-4, warmup=2000, start_dimension=5, start_length=11,
-                        every=2000, precision="bf16"),
-            Pretraining("paper", 200_000, learning_rate=3e-4, warmup=2000, start_dimension=5, start_length=11,
-                        every=2000, precision="bf16"),
-        )  # fmt: skip
+        task = GptTask(20, 40, 8, 3, eta=0.5, test_prompts=1024)
+        pretrainings = tuple(
+            GptPretraining("paper", T, 64, 3e-4, 2000, 5, 11, 2000, precision="bf16")
+            for T in (50_000, 200_000)
+        )
         return cls(
             task,
             pretrainings,
@@ -110,9 +137,10 @@ class Figure3:
 
     @classmethod
     def _small(cls) -> Figure3:
-        task = Task(10, 15, 5, 3, eta=0.5, test_prompts=256)
+        task = GptTask(10, 15, 5, 3, eta=0.5, test_prompts=256)
         pretrainings = tuple(
-            Pretraining("small", T, batch=32, learning_rate=1e-3, warmup=300, every=100) for T in (2000, 6000)
+            GptPretraining("small", T, batch=32, learning_rate=1e-3, warmup=300, every=100)
+            for T in (2000, 6000)
         )
         return cls(
             task,
@@ -130,115 +158,87 @@ class Figure3:
 
     def points(self) -> Iterator[Point]:
         """Every place, panel by panel, a control after its main curve."""
-        for pretraining in self.pretrainings:
-            for stage in STAGES:
-                for axis in AXES:
-                    for control in (False, True) if axis in CONTROLS else (False,):
-                        for x in {"prompts": self.prompts, "length": self.lengths, "steps": self.chains}[
-                            axis
-                        ]:
-                            yield self._point(pretraining.steps, stage, axis, control, x)
+        places = {Column.PROMPTS: self.prompts, Column.LENGTH: self.lengths, Column.STEPS: self.chains}
+        for pretraining, stage, axis in product(self.pretrainings, STAGES, AXES):
+            for control in (False, True) if axis in CONTROLS else (False,):
+                for x in places[axis]:
+                    yield self._point(pretraining.steps, stage, axis, control, x)
 
     def _point(self, pretrain_steps: int, stage: Stage, axis: str, control: bool, x: int) -> Point:
         steps = self.stage_steps[STAGES.index(stage)]
         n = self.task.length
         B, k, length = self.base_prompts, self.base_chain, n
-        if axis == "prompts":
+        if axis == Column.PROMPTS:
             B = x
             steps = max(1, round(steps * x / self.base_prompts)) if control else steps
-        elif axis == "length":
+        elif axis == Column.LENGTH:
             length = x
         else:
             k = x
-        work = Work(stage, "delta", B, length, k, steps, self.learning_rate, self.batch)
-        return Point(axis, control, pretrain_steps, work, x if axis == "length" and not control else n)
+        run = GptRun(stage, "delta", B, length, k, steps, self.learning_rate, self.batch)
+        return Point(axis, control, pretrain_steps, run, x if axis == Column.LENGTH and not control else n)
 
-    def prepare(self, folder: Path, workers: Workers) -> list[Cell]:
-        """Pretrain what is missing in ``folder`` and return the cells."""
-        folder = folder / "pretrained"
-        pretrain_all(self.task, self.pretrainings, folder, workers)
-        paths = {p.steps: str(pretrained_file(self.task, p, folder)) for p in self.pretrainings}
+    def rounds(self, folder: Path) -> Iterator[Round]:
+        """The pretrained models, then every run."""
+        models = pretrained_cells(self.task, self.pretrainings, folder)
+        yield pretraining_round(models)
+        shared = {"task": self.task, "seed": 0}
         cells = [
-            Cell(
-                run_gpt,
-                {"path": paths[T], "task": self.task, "work": self._untouched(n), "seed": 0, "length": n},
-            )
-            for T in paths
+            Cell(run_gpt, {**shared, "model": model.file, "run": self._untouched(n), "length": n})
+            for model in models.values()
             for n in self._test_lengths()
         ]
-        for T, work, length in self._runs():
-            shared = {"path": paths[T], "task": self.task, "work": work, "length": length}
+        for T, run, length in self._runs():
+            shared = {"model": models[T].file, "task": self.task, "run": run, "length": length}
             cells += [Cell(run_gpt, {**shared, "seed": seed}) for seed in range(self.seeds)]
-        return cells
+        yield "", cells
 
-    def _untouched(self, length: int) -> Work:
-        return Work("sft", "delta", 0, length, 1, 0, self.learning_rate)
+    def _untouched(self, length: int) -> GptRun:
+        return GptRun("sft", "delta", 0, length, 1, 0, self.learning_rate)
 
     def _test_lengths(self) -> list[int]:
         return sorted({*self.lengths, self.task.length})
 
-    def _runs(self) -> list[tuple[int, Work, int]]:
+    def _runs(self) -> list[tuple[int, GptRun, int]]:
         """Distinct (pretraining, run, test length): curves that cross share them."""
-        return list(dict.fromkeys((p.pretrain_steps, p.work, p.test_length) for p in self.points()))
+        return list(dict.fromkeys((p.pretrain_steps, p.run, p.test_length) for p in self.points()))
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a point and seed; before them the untouched models (no prompts, no seed)."""
-        lengths, rows = self._test_lengths(), []
-        place = 0
-        for pretraining in self.pretrainings:
-            for n in lengths:
-                rows.append(
-                    self._row(
-                        BASE_PANEL, pretraining.steps, self._untouched(n), results[place], variant="base"
-                    )
-                )
-                place += 1
-        by_run = {}
-        for run in self._runs():
-            by_run[run] = results[place : place + self.seeds]
-            place += self.seeds
+        found = iter(results)
+        rows = [
+            {**self._row(BASE_PANEL, p.steps, self._untouched(n), next(found)), Column.VARIANT: BASE}
+            for p in self.pretrainings
+            for n in self._test_lengths()
+        ]
+        by_run = {run: [next(found) for _ in range(self.seeds)] for run in self._runs()}
         for point in self.points():
-            found = by_run[point.pretrain_steps, point.work, point.test_length]
-            name = panel_letter(point.work.stage, point.axis)
-            variant = CONTROLS[point.axis] if point.control else "main"
-            rows += [
-                self._row(
-                    f"{name}-{variant}" if point.control else name,
-                    point.pretrain_steps,
-                    point.work,
-                    result,
-                    seed=seed,
-                    axis=point.axis,
-                    variant=variant,
-                )
-                for seed, result in enumerate(found)
-            ]
-        table, extra = (
-            as_table({name: row.get(name) for name in COLUMNS} for row in rows),
-            pd.DataFrame(rows, columns=list(EXTRA)),
-        )
-        return pd.concat([table, extra], axis=1)
+            letter = panel_letter(point.run.stage, point.axis)
+            variant = CONTROLS[point.axis] if point.control else MAIN
+            panel = f"{letter}-{variant}" if point.control else letter
+            own = {Column.AXIS: point.axis, Column.VARIANT: variant}
+            for seed, result in enumerate(by_run[point.pretrain_steps, point.run, point.test_length]):
+                row = self._row(panel, point.pretrain_steps, point.run, result)
+                rows.append({**row, **own, Column.SEED: seed})
+        return as_table(rows, Column)
 
     @staticmethod
-    def _row(
-        name: str, pretrain_steps: int, work: Work, found: dict[str, float | None], **values: Any
-    ) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys([*COLUMNS, *EXTRA])
-        row.update(
-            figure="fig3",
-            panel=name,
-            model="gpt",
-            stage=work.stage,
-            prompts=work.prompts,
-            length=work.length,
-            steps=work.chain_steps,
-            interference=0.0,
-            estimator="trained" if work.prompts else "pretrained",
-            optimiser_steps=work.steps if work.prompts else 0,
-            pretrain_steps=pretrain_steps,
-            error=found["target"],
-            diverged=int(found["target"] is None),
-        )
-        row.update({f"{measure}_error": found[measure] for measure in MEASURES[1:]})
-        row.update(values)
-        return row
+    def _row(panel: str, pretrain_steps: int, run: GptRun, found: dict[str, float | None]) -> dict[str, Any]:
+        return {
+            Column.FIGURE: NAME,
+            Column.PANEL: panel,
+            Column.MODEL: GPT,
+            Column.STAGE: run.stage,
+            Column.PROMPTS: run.prompts,
+            Column.LENGTH: run.length,
+            Column.STEPS: run.chain_steps,
+            Column.INTERFERENCE: 0.0,
+            Column.ESTIMATOR: "trained" if run.prompts else "pretrained",
+            Column.OPTIMISER_STEPS: run.steps if run.prompts else 0,
+            Column.PRETRAIN_STEPS: pretrain_steps,
+            Column.ERROR: found[TARGET],
+            Column.DIVERGED: int(found[TARGET] is None),
+            Column.PRETRAINING_ERROR: found[PRETRAINING],
+            Column.RARE_ERROR: found[of(TARGET, RARE)],
+            Column.COMMON_ERROR: found[of(TARGET, COMMON)],
+        }

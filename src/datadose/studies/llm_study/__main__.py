@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import cast
 
 from datadose.files import write_recorded_table
-from datadose.studies.llm_study.experiment import LlmStudy
+from datadose.studies.llm_study.experiment import NAME, LlmStudy
 from datadose.studies.study import Preset
-from datadose.sweep import Workers, kept_results
+from datadose.sweep import kept_results
 from datadose.versions import versions
 
 
 def write_finished(out: Path, preset: Preset) -> tuple[int, int]:
     """Write the table of the finished cells; returns how many there are, and how many in all."""
     study = LlmStudy.preset(preset)
-    cells = study.prepare(out / ".cache", Workers())
+    *_, (_, cells) = study.rounds(out / ".cache")
     results = kept_results(cells, out / ".cache")
-    config = {"name": "llm_study", "preset": preset, "config": asdict(study), "seeds": study.seeds}
+    config = {"name": NAME, "preset": preset, "config": asdict(study), "seeds": study.seeds}
     record = {**config, "versions": versions(), "command": " ".join(sys.argv)}
-    write_recorded_table(out, "llm_study", study.table(results), record)
+    write_recorded_table(out, NAME, study.table(results), record)
     return sum(result is not None for result in results), len(results)
 
 

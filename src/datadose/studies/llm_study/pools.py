@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datadose.files import write_jsonl
+from datadose.files import whole_folder, write_jsonl
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import Scores, read_scores
@@ -38,9 +38,6 @@ Arm: TypeAlias = Literal[
 ]
 Band: TypeAlias = Literal["ours", "easy", "medium", "hard", "all"]
 Contents: TypeAlias = Literal["clean", "contaminated"]
-ARMS: tuple[Arm, ...] = get_args(Arm)
-BANDS: tuple[Band, ...] = get_args(Band)
-
 VERIFIER = "datadose.studies.llm_study.tasks:first_line"
 MAX_TOKENS = 6
 """A sign, up to three digits and the line's end."""
@@ -48,6 +45,9 @@ REPLAY = 0.25
 _PASS_RATES: dict[Band, tuple[float, float]] = {"easy": (0.5, 1.0), "medium": (0.2, 0.5), "hard": (0.0, 0.2)}
 """Of the samples drawn; ``hard`` without the prompts that never passed."""
 _TEST, _VALIDATION, _REFERENCE, _POOL = 9001, 9002, 100, 1000
+"""Seeds of the draws."""
+_SCORED, _TARGET, _REFERENCES = "pool", "target", "reference"
+"""The scored folders of a seed."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,8 @@ def profile_rows(count: int) -> dict[str, list[Row]]:
     return {level: draw_rows(level, count, _TEST) for level in LEVELS}
 
 
-def score_seed(base: str, split: Split, seed: int, folder: Path) -> Path:
-    """Write and score pool, target and reference of a seed below ``folder``; returns their folder."""
-    where = folder / f"seed-{seed}"
-    if all((where / name / "manifest.json").is_file() for name in ("pool", "target", "reference")):
-        return where
-    where.mkdir(parents=True, exist_ok=True)
+def score_seed(base: Path, split: Split, seed: int, *, file: Path) -> None:
+    """Cell: pool, target and reference of a seed, scored, in a folder; continues where it stopped."""
     taken = held_out(split).prompts
     target = draw_mixture(dict.fromkeys(split.target, split.target_rows), _REFERENCE + seed, taken)
     reference = draw_mixture(dict.fromkeys(split.earlier, split.reference_rows), _REFERENCE + seed, taken)
@@ -124,16 +120,13 @@ def score_seed(base: str, split: Split, seed: int, folder: Path) -> Path:
     pool = clean + spoil(faulty, ("format", "wrong"), seed)
     # Samples in bfloat16 at a third of the time; losses are ranks and filters here.
     model = LanguageModel.load(base, dtype="bfloat16")
-    for name, rows, samples in (
-        ("pool", pool, split.samples),
-        ("target", target, 0),
-        ("reference", reference, 0),
-    ):
-        path = where / f"{name}.jsonl"
-        write_jsonl(path, rows)
-        config = ScoreConfig(samples=samples, max_tokens=MAX_TOKENS, seed=seed)
-        score(model, path, where / name, config=config, verifier=VERIFIER)
-    return where
+    files = ((_SCORED, pool, split.samples), (_TARGET, target, 0), (_REFERENCES, reference, 0))
+    with whole_folder(file) as where:
+        for name, rows, samples in files:
+            path, out = where / f"{name}.jsonl", where / name
+            write_jsonl(path, rows)
+            config = ScoreConfig(samples=samples, max_tokens=MAX_TOKENS, seed=seed)
+            score(model, path, out, config=config, verifier=VERIFIER)
 
 
 def _divide(rows: list[Row], wanted: Mapping[str, int]) -> tuple[list[Row], list[Row]]:
@@ -159,7 +152,7 @@ def part(scores: Scores, keep: NDArray[np.int64]) -> Scores:
 
 def pool_of(where: Path, contents: Contents) -> tuple[Scores, list[Row]]:
     """The scored pool and its full rows."""
-    scores = read_scores(where / "pool")
+    scores = read_scores(where / _SCORED)
     rows = scores.lines(range(len(scores.table)))
     if contents == "contaminated":
         return scores, rows
@@ -170,7 +163,7 @@ def pool_of(where: Path, contents: Contents) -> tuple[Scores, list[Row]]:
 def choose_sft(where: Path, contents: Contents, arm: Arm, size: int, split: Split, seed: int) -> list[Row]:
     """The ``size`` rows that ``arm`` takes from the pool (``all`` takes all)."""
     scores, rows = pool_of(where, contents)
-    if arm.startswith("ours"):
+    if arm in ("ours", "ours_unverified", "ours_replay"):
         return _choose_ours(where, scores, arm, size, seed)
     draw = np.random.default_rng([seed, 2])
     nll = scores.table["nll"].to_numpy(dtype=np.float64)
@@ -194,11 +187,11 @@ def choose_sft(where: Path, contents: Contents, arm: Arm, size: int, split: Spli
 def _choose_ours(where: Path, scores: Scores, arm: Arm, size: int, seed: int) -> list[Row]:
     if arm == "ours_unverified":
         scores = replace(scores, table=_without_verdicts(scores))
-    reference = read_scores(where / "reference")
+    reference = read_scores(where / _REFERENCES)
     share = REPLAY if arm == "ours_replay" else 0.0
     own = round(size * (1 - share))
     config = SelectionConfig(sft_size=own, rl_size=0, replay=share, seed=seed)
-    chosen = select(scores, read_scores(where / "target"), reference=reference, config=config)
+    chosen = select(scores, read_scores(where / _TARGET), reference=reference, config=config)
     return scores.lines(chosen.sft) + reference.lines(chosen.replay)
 
 
@@ -219,7 +212,7 @@ def choose_rl(where: Path, band: Band, size: int, seed: int) -> list[Row]:
         # With so few samples a rate is never surely below 5 percent: what never passed is dropped instead.
         hopeless = float(scores.table["pass_rate_high"].min()) + 1e-6
         config = SelectionConfig(sft_size=1, rl_size="auto", seed=seed, rl_hopeless=hopeless)
-        target, reference = read_scores(where / "target"), read_scores(where / "reference")
+        target, reference = read_scores(where / _TARGET), read_scores(where / _REFERENCES)
         return scores.lines(select(scores, target, reference=reference, config=config).rl)
     rate = scores.table["pass_rate"].to_numpy(dtype=np.float64)
     low, high = _PASS_RATES.get(band, (-1.0, 1.0))

@@ -31,8 +31,29 @@ from datadose.studies.llm_study.pools import (
 )
 
 
+class Column:
+    """The columns of ``llm_study.csv`` before those of each level; a group's are means over its levels."""
+
+    QUESTION, CONTENTS, ARM, SIZE, SEED = "question", "contents", "arm", "size", "seed"
+    LEVEL, ROWS, STEPS = "level", "rows", "steps"
+    TARGET_PROBABILITY, TARGET_GREEDY = "target_probability", "target_greedy"
+    EARLIER_PROBABILITY, EARLIER_GREEDY, TEXT_NLL = "earlier_probability", "earlier_greedy", "text_nll"
+    ON_TARGET, WRONG, FORMAT = "on_target", "wrong", "format"
+    REWARD_FIRST, REWARD_LAST = "reward_first", "reward_last"
+    PROBABILITY, GREEDY, SOMETIMES = "probability", "greedy", "sometimes"
+
+
+KINDS = (Column.PROBABILITY, Column.GREEDY)
+"""What is measured of a level, by :func:`~datadose.studies.llm_study.measure.pass_probabilities`."""
+
+
+def level_column(level: str, kind: str) -> str:
+    """The column of one of KINDS of a level."""
+    return f"{level} {kind}"
+
+
 @dataclass(frozen=True)
-class Training:
+class LlmTraining:
     """Steps, rows or completions per step, learning rate and rank of the adapter."""
 
     steps: int
@@ -57,7 +78,7 @@ class Training:
         )
 
 
-def run_profile(base: str, rows: int) -> list[dict[str, Any]]:
+def run_profile(base: Path, rows: int) -> list[dict[str, Any]]:
     """Cell: per level, the untouched model's mean pass probability, greedy accuracy and spread over rows."""
     model = LanguageModel.load(base)
     found = []
@@ -65,45 +86,45 @@ def run_profile(base: str, rows: int) -> list[dict[str, Any]]:
         probability, greedy = pass_probabilities(model, drawn)
         found.append(
             {
-                "level": level,
-                "probability": float(probability.mean()),
-                "greedy": float(greedy.mean()),
-                "sometimes": float(((probability > 0.05) & (probability < 0.9)).mean()),
-                "rows": len(drawn),
+                Column.LEVEL: level,
+                Column.PROBABILITY: float(probability.mean()),
+                Column.GREEDY: float(greedy.mean()),
+                Column.SOMETIMES: float(((probability > 0.05) & (probability < 0.9)).mean()),
+                Column.ROWS: len(drawn),
             }
         )
     return found
 
 
-def run_base(base: str, split: Split) -> dict[str, Any]:
+def run_base(base: Path, split: Split) -> dict[str, Any]:
     """Cell: the untouched model on the study's tests."""
     return measure_all(LanguageModel.load(base), split)
 
 
 def run_sft(
-    base: str,
-    where: str,
+    base: Path,
+    where: Path,
     split: Split,
     contents: Contents,
     arm: Arm,
     size: int,
-    training: Training,
+    training: LlmTraining,
     seed: int,
 ) -> dict[str, Any]:
     """Cell: SFT on the rows that ``arm`` takes, measured; what the rows were is told too."""
-    rows = choose_sft(Path(where), contents, arm, size, split, seed)
+    rows = choose_sft(where, contents, arm, size, split, seed)
     return {**_trained(base, rows, training.config("sft", seed), split), **_composition(rows, split)}
 
 
 def run_rl(
-    base: str, where: str, split: Split, band: Band, size: int, training: Training, seed: int
+    base: Path, where: Path, split: Split, band: Band, size: int, training: LlmTraining, seed: int
 ) -> dict[str, Any]:
     """Cell: GRPO on the prompts of a band, measured."""
-    rows = choose_rl(Path(where), band, size, seed)
+    rows = choose_rl(where, band, size, seed)
     return {**_trained(base, rows, training.config("rl", seed), split), **_composition(rows, split)}
 
 
-def _trained(base: str, rows: Sequence[Row], config: PosttrainConfig, split: Split) -> dict[str, Any]:
+def _trained(base: Path, rows: Sequence[Row], config: PosttrainConfig, split: Split) -> dict[str, Any]:
     from peft import PeftModel  # noqa: PLC0415 - optional
 
     with tempfile.TemporaryDirectory(prefix="llm-study-") as name:
@@ -116,8 +137,8 @@ def _trained(base: str, rows: Sequence[Row], config: PosttrainConfig, split: Spl
             adapted = PeftModel.from_pretrained(model.model, folder / "adapter").merge_and_unload()
     found = measure_all(replace(model, model=adapted), split)
     rewards = [entry["reward"] for entry in result["history"] if "reward" in entry]
-    found["reward_first"] = float(np.mean(rewards[:4])) if rewards else None
-    found["reward_last"] = float(np.mean(rewards[-4:])) if rewards else None
+    found[Column.REWARD_FIRST] = float(np.mean(rewards[:4])) if rewards else None
+    found[Column.REWARD_LAST] = float(np.mean(rewards[-4:])) if rewards else None
     return found
 
 
@@ -129,23 +150,24 @@ def measure_all(model: LanguageModel, split: Split) -> dict[str, Any]:
     """
     held, found = held_out(split), {}
     for level, rows in held.test.items():
-        probability, greedy = pass_probabilities(model, rows)
-        found[f"{level} probability"], found[f"{level} greedy"] = (
-            float(probability.mean()),
-            float(greedy.mean()),
-        )
-    for group, levels in (("target", split.target), ("earlier", split.earlier)):
-        for kind in ("probability", "greedy"):
-            found[f"{group}_{kind}"] = float(np.mean([found[f"{level} {kind}"] for level in levels]))
-    found["text_nll"] = text_nll(model)
+        for kind, values in zip(KINDS, pass_probabilities(model, rows), strict=True):
+            found[level_column(level, kind)] = float(values.mean())
+    for column, levels, kind in (
+        (Column.TARGET_PROBABILITY, split.target, Column.PROBABILITY),
+        (Column.TARGET_GREEDY, split.target, Column.GREEDY),
+        (Column.EARLIER_PROBABILITY, split.earlier, Column.PROBABILITY),
+        (Column.EARLIER_GREEDY, split.earlier, Column.GREEDY),
+    ):
+        found[column] = float(np.mean([found[level_column(level, kind)] for level in levels]))
+    found[Column.TEXT_NLL] = text_nll(model)
     return found
 
 
 def _composition(rows: Sequence[Row], split: Split) -> dict[str, Any]:
     kinds = Counter(row["kind"] for row in rows)
     return {
-        "rows": len(rows),
-        "on_target": float(np.mean([row["level"] in split.target for row in rows])),
-        "wrong": kinds["wrong"] / len(rows),
-        "format": kinds["format"] / len(rows),
+        Column.ROWS: len(rows),
+        Column.ON_TARGET: float(np.mean([row["level"] in split.target for row in rows])),
+        Column.WRONG: kinds["wrong"] / len(rows),
+        Column.FORMAT: kinds["format"] / len(rows),
     }

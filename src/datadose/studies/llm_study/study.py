@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datadose.studies.llm_study.claims import LLM_STUDY_CLAIMS
-from datadose.studies.llm_study.experiment import LlmStudy
+from datadose.studies.llm_study.claims import CLAIMS
+from datadose.studies.llm_study.experiment import NAME, LlmStudy
 from datadose.studies.llm_study.figure import draw_llm_study
 from datadose.studies.study import Study
 
 STUDY = Study(
-    name="llm_study",
+    name=NAME,
     title="Does the selection pay on a real model?",
     story=(
         "SmolLM2-135M-Instruct on arithmetic from solved to hopeless: SFT by LoRA on sets of equal size that "
@@ -17,5 +17,5 @@ STUDY = Study(
     ),
     experiment=LlmStudy,
     draw=draw_llm_study,
-    claims=LLM_STUDY_CLAIMS,
+    claims=CLAIMS,
 )

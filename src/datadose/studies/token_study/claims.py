@@ -9,40 +9,46 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
-from datadose.studies.ledger import CONFIDENCE, decide, judge_settings, judge_worst, mean_interval
+from datadose.studies.ledger import CONFIDENCE, decide, judge_settings, judge_worst, mean_interval, seeds_of
 from datadose.studies.study import Claim, Judgement, Saved, Verdict
+from datadose.studies.token_study.experiment import TokenStudy
+from datadose.studies.token_study.language import TEST, TRAIN, Split
+from datadose.studies.token_study.pools import CLEAN, CONTAMINATED, Band, Selector
+from datadose.studies.token_study.runs import MIXTURES, Arm, Column, Metric, Mixture, Panel, runs_of
 
-NAME = "token_study"
 _TEST = "tests/claims/test_token_study_claims.py"
-_BASELINES = ("random", "easiest", "nll", "band")
+_BASELINES = (Selector.RANDOM, Selector.EASIEST, Selector.NLL, Selector.MIDDLE)
 Comparisons: TypeAlias = Mapping[str, Array]
 """Name -> differences by seed; the claim says that each is positive."""
 
 
-def _accuracy(rows: pd.DataFrame, metric: str = "target", split: str = "test", **where: object) -> pd.Series:
-    """By seed, of the runs with these values; without a rate among them, at the chosen rate."""
-    chosen = (rows["split"] == split) & (rows["metric"] == metric) & rows["length"].isna()
-    if "rate" not in where:
-        chosen &= rows["chosen"]
-    for column, value in where.items():
-        chosen &= rows[column] == value
-    return rows[chosen].set_index("seed")["value"].sort_index()
+def _accuracy(
+    rows: pd.DataFrame, metric: str = Metric.TARGET, split: Split = TEST, *, any_rate: bool = False
+) -> pd.Series:
+    """By seed, at the chosen rate unless the rows are those of one rate."""
+    found = (rows[Column.SPLIT] == split) & (rows[Column.METRIC] == metric) & rows[Column.LENGTH].isna()
+    found &= any_rate | rows[Column.CHOSEN]
+    return rows[found].set_index(Column.SEED)[Column.VALUE].sort_index()
+
+
+def _untouched(table: pd.DataFrame) -> pd.Series:
+    return _accuracy(runs_of(table, Panel.PRETRAINING, model=Mixture.RARE))
 
 
 def _gap(first: pd.Series, second: pd.Series) -> Array:
     return np.asarray((first - second).dropna(), dtype=np.float64)
 
 
-def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Saved[Any], float], Judgement]:
+def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Saved[TokenStudy], float], Judgement]:
     """Judge that each difference is above 0; the note lists means and intervals."""
 
-    def judge(saved: Saved[Any], threshold: float) -> Judgement:
+    def judge(saved: Saved[TokenStudy], threshold: float) -> Judgement:
         table = saved.table
         verdicts: dict[str, Verdict] = {}
         notes = []
@@ -50,67 +56,67 @@ def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Callable[[Saved[Any],
             mean, low, high = mean_interval(values)
             verdicts[name] = "holds" if low > 0 else "fails" if high <= 0 else "mixed"
             notes.append(f"{name} {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
-        return judge_settings(verdicts, threshold, int(table["seed"].nunique()), "; ".join(notes))
+        return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
 
     return judge
 
 
+def _by_mixture(rows: pd.DataFrame, name: str = "") -> dict[str, Array]:
+    absent, rare, balanced = (_accuracy(runs_of(rows, model=mixture)) for mixture in MIXTURES)
+    return {f"{name}balanced over rare": _gap(balanced, rare), f"{name}rare over absent": _gap(rare, absent)}
+
+
 def _pretraining(table: pd.DataFrame) -> Comparisons:
-    T = {m: _accuracy(table, panel="pretraining", model=m) for m in ("absent", "rare", "balanced")}
-    return {
-        "balanced over rare": _gap(T["balanced"], T["rare"]),
-        "rare over absent": _gap(T["rare"], T["absent"]),
-    }
+    return _by_mixture(runs_of(table, Panel.PRETRAINING))
 
 
 def _latent(table: pd.DataFrame) -> Comparisons:
-    found = {}
-    rows = table[(table["panel"] == "activation") & (table["prompts"] > 0)]
-    for B in sorted(rows["prompts"].unique()):
-        T = {m: _accuracy(rows, model=m, prompts=B) for m in ("absent", "rare", "balanced")}
-        found[f"B={B} balanced over rare"] = _gap(T["balanced"], T["rare"])
-        found[f"B={B} rare over absent"] = _gap(T["rare"], T["absent"])
+    found: dict[str, Array] = {}
+    for B, rows in runs_of(table, Panel.ACTIVATION).groupby(Column.PROMPTS):
+        if B:
+            found |= _by_mixture(rows, f"B={B} ")
     return found
 
 
 def _sizes(arm: str) -> Callable[[pd.DataFrame], Comparisons]:
     def find(table: pd.DataFrame) -> Comparisons:
-        rows = table[(table["panel"] == "sft size") & (table["arm"] == arm)]
-        sizes = sorted(rows["prompts"].unique())
-        T = {B: _accuracy(rows, prompts=B) for B in sizes}
+        rows = runs_of(table, Panel.SIZE, arm=arm)
+        sizes = sorted(rows[Column.PROMPTS].unique())
+        T = {B: _accuracy(runs_of(rows, prompts=B)) for B in sizes}
         return {f"B={b} over {a}": _gap(T[b], T[a]) for a, b in itertools.pairwise(sizes)}
 
     return find
 
 
 def _small_harms(table: pd.DataFrame) -> Comparisons:
-    rows = table[table["panel"] == "sft size"]
-    smallest = rows["prompts"].min()
-    base = _accuracy(table, panel="pretraining", model="rare")
+    rows = runs_of(table, Panel.SIZE)
+    smallest = rows[Column.PROMPTS].min()
     return {
-        str(arm): _gap(base, _accuracy(rows, arm=arm, prompts=smallest))
-        for arm in sorted(rows["arm"].unique())
+        str(arm): _gap(_untouched(table), _accuracy(runs_of(rows, arm=arm, prompts=smallest)))
+        for arm in sorted(rows[Column.ARM].unique())
     }
 
 
 def _forgetting_by_rate(table: pd.DataFrame) -> Comparisons:
     """What the learning rate moves at the largest B, less what B moves at the smallest rate."""
-    rows = table[(table["panel"] == "sft size") & (table["arm"] == "equal steps")]
-    rates, sizes = sorted(rows["rate"].unique()), sorted(rows["prompts"].unique())
+    rows = runs_of(table, Panel.SIZE, arm=Arm.EQUAL_STEPS)
+    rates, sizes = sorted(rows[Column.RATE].unique()), sorted(rows[Column.PROMPTS].unique())
 
     def known(B: int, rate: float) -> pd.Series:
-        return _accuracy(rows, "known", prompts=B, rate=rate)
+        return _accuracy(runs_of(rows, prompts=B, rate=rate), Metric.KNOWN, any_rate=True)
 
     by_size = (known(sizes[0], rates[0]) - known(sizes[-1], rates[0])).abs()
     return {f"B={B}": _gap(known(B, rates[0]) - known(B, rates[-1]), by_size) for B in (sizes[0], sizes[-1])}
 
 
-def _selection(pool: str, metrics: Sequence[str], arm: str = "ours") -> Callable[[pd.DataFrame], Comparisons]:
+def _selection(
+    pool: str, metrics: Sequence[str], arm: str = Selector.OURS
+) -> Callable[[pd.DataFrame], Comparisons]:
     def find(table: pd.DataFrame) -> Comparisons:
-        rows = table[(table["panel"] == "selectors") & (table["pool"] == pool)]
+        rows = runs_of(table, Panel.SELECTORS, pool=pool)
         return {
             f"{metric} over {other}": _gap(
-                _accuracy(rows, metric, arm=arm), _accuracy(rows, metric, arm=other)
+                _accuracy(runs_of(rows, arm=arm), metric), _accuracy(runs_of(rows, arm=other), metric)
             )
             for metric in metrics
             for other in _BASELINES
@@ -119,66 +125,56 @@ def _selection(pool: str, metrics: Sequence[str], arm: str = "ours") -> Callable
     return find
 
 
-def _contaminants(arm: str, below: bool) -> Callable[[Saved[Any], float], Judgement]:
-    def judge(saved: Saved[Any], threshold: float) -> Judgement:
-        table = saved.table
-        rows = table[(table["panel"] == "selectors") & (table["pool"] == "contaminated")]
-        share = _accuracy(rows, "contaminants", "train", arm=arm)
+def _contaminants(arm: str, below: bool) -> Callable[[Saved[TokenStudy], float], Judgement]:
+    def judge(saved: Saved[TokenStudy], threshold: float) -> Judgement:
+        rows = runs_of(saved.table, Panel.SELECTORS, pool=CONTAMINATED)
+        share = _accuracy(runs_of(rows, arm=arm), Metric.CONTAMINANTS, TRAIN)
         return judge_worst(np.asarray(share, dtype=np.float64), threshold, below=below)
 
     return judge
 
 
 def _replay(table: pd.DataFrame) -> Comparisons:
-    rows = table[table["panel"] == "replay"]
-    none, most = rows["share"].min(), rows["share"].max()
+    rows = runs_of(table, Panel.REPLAY)
+    none, most = rows[Column.SHARE].min(), rows[Column.SHARE].max()
     return {
-        str(pool): _gap(
-            _accuracy(rows, "known", pool=pool, share=most), _accuracy(rows, "known", pool=pool, share=none)
-        )
-        for pool in sorted(rows["pool"].unique())
+        str(pool): _gap(*(_accuracy(runs_of(own, share=share), Metric.KNOWN) for share in (most, none)))
+        for pool, own in rows.groupby(Column.POOL)
     }
-
-
-def _band(rows: pd.DataFrame, band: str, size: float, metric: str = "target") -> pd.Series:
-    return _accuracy(rows[rows["panel"] == "rl"], metric, arm=band, prompts=size)
-
-
-def _band_size(table: pd.DataFrame) -> float:
-    return float(table.loc[(table["panel"] == "rl") & (table["arm"] == "medium"), "prompts"].iloc[0])
 
 
 def _medium(table: pd.DataFrame) -> Comparisons:
-    size = _band_size(table)
-    medium = _band(table, "medium", size)
-    return {f"over {band}": _gap(medium, _band(table, band, size)) for band in ("easy", "hard")}
+    rows = runs_of(table, Panel.RL)
+    T = {band: _accuracy(runs_of(rows, arm=band)) for band in (Band.EASY, Band.MEDIUM, Band.HARD)}
+    return {f"over {band}": _gap(T[Band.MEDIUM], T[band]) for band in (Band.EASY, Band.HARD)}
 
 
 def _numbers(table: pd.DataFrame) -> Comparisons:
-    sizes = sorted(table.loc[(table["panel"] == "rl") & (table["arm"] == "all"), "prompts"].unique())
-    base = _accuracy(table, panel="pretraining", model="rare")
-    few, many = (_band(table, "all", size) for size in (sizes[0], sizes[-1]))
+    rows = runs_of(table, Panel.RL, arm=Band.ALL)
+    least, *_, most = sorted(rows[Column.PROMPTS].unique())
+    few, many = (_accuracy(runs_of(rows, prompts=size)) for size in (least, most))
     return {
-        f"{sizes[-1]} over {sizes[0]} prompts": _gap(many, few),
-        f"untouched over {sizes[0]} prompts": _gap(base, few),
+        f"{most} over {least} prompts": _gap(many, few),
+        f"untouched over {least} prompts": _gap(_untouched(table), few),
     }
 
 
-def _unfiltered(saved: Saved[Any], threshold: float) -> Judgement:
-    table = saved.table
-    size = max(table.loc[(table["panel"] == "rl") & (table["arm"] == "all"), "prompts"])
-    gap = _gap(_band(table, "all", size), _band(table, "medium", _band_size(table)))
+def _unfiltered(saved: Saved[TokenStudy], threshold: float) -> Judgement:
+    rows = runs_of(saved.table, Panel.RL)
+    every = runs_of(rows, arm=Band.ALL)
+    most = runs_of(every, prompts=every[Column.PROMPTS].max())
+    gap = _gap(_accuracy(most), _accuracy(runs_of(rows, arm=Band.MEDIUM)))
     mean, low, high = mean_interval(gap)
     return Judgement(mean, (low, high), len(gap), decide(low, high, threshold, below=False))
 
 
 def _stages(table: pd.DataFrame) -> Comparisons:
-    rows = table[table["panel"] == "stages"]
+    rows = runs_of(table, Panel.STAGES)
     found = {}
-    for B in sorted(size for size in rows["prompts"].unique() if size):
-        both = _accuracy(rows, arm="sft-rl", prompts=B)
-        found[f"B={B} over SFT"] = _gap(both, _accuracy(rows, arm="sft", prompts=B))
-        found[f"B={B} over RL"] = _gap(both, _accuracy(rows, arm="rl", prompts=0))
+    for B in sorted(size for size in rows[Column.PROMPTS].unique() if size):
+        both = _accuracy(runs_of(rows, arm=Arm.SFT_RL, prompts=B))
+        found[f"B={B} over SFT"] = _gap(both, _accuracy(runs_of(rows, arm=Arm.SFT, prompts=B)))
+        found[f"B={B} over RL"] = _gap(both, _accuracy(runs_of(rows, arm=Arm.RL, prompts=0)))
     return found
 
 
@@ -207,7 +203,7 @@ def _claim(
     )
 
 
-TOKEN_STUDY_CLAIMS = [
+CLAIMS = [
     _claim(
         "pretraining",
         "Sec 7",
@@ -228,14 +224,14 @@ TOKEN_STUDY_CLAIMS = [
         "Insight 2 (contrast)",
         "Language model: at equal steps, more clean SFT examples of T are better at every B.",
         "fresh examples of T, each B against the one before",
-        _sizes("equal steps"),
+        _sizes(Arm.EQUAL_STEPS),
     ),
     _claim(
         "sft-more-epochs",
         "Insight 2 (contrast)",
         "Language model: at equal epochs, more clean SFT examples of T are better at every B.",
         "fresh examples of T, each B against the one before",
-        _sizes("equal epochs"),
+        _sizes(Arm.EQUAL_EPOCHS),
     ),
     _claim(
         "sft-few",
@@ -258,7 +254,7 @@ TOKEN_STUDY_CLAIMS = [
         "Language model: `select` beats random, easiest, raw-NLL and perplexity-band choice of as many rows "
         "on T, clean pool.",
         "pool of T and known families, all right",
-        _selection("clean", ("target",)),
+        _selection(CLEAN, (Metric.TARGET,)),
     ),
     _claim(
         "selection-contaminated",
@@ -266,7 +262,7 @@ TOKEN_STUDY_CLAIMS = [
         "Language model: `select` with a verifier beats the same choices on T, a quarter of the pool "
         "contaminated.",
         "pool with wrong answers on T and interfering rows",
-        _selection("contaminated", ("target",)),
+        _selection(CONTAMINATED, (Metric.TARGET,)),
     ),
     _claim(
         "selection-keeps",
@@ -274,7 +270,7 @@ TOKEN_STUDY_CLAIMS = [
         "Language model: `select` with a verifier also keeps the known families better than the same "
         "choices, a quarter of the pool contaminated.",
         "pool with wrong answers on T and interfering rows, accuracy on the known families",
-        _selection("contaminated", ("known",)),
+        _selection(CONTAMINATED, (Metric.KNOWN,)),
     ),
     _claim(
         "selection-unverified",
@@ -282,7 +278,7 @@ TOKEN_STUDY_CLAIMS = [
         "Language model: `select` without a verifier beats the same choices on T, a quarter of the pool "
         "contaminated.",
         "pool with wrong answers on T and interfering rows; rows' own completions are taken for right",
-        _selection("contaminated", ("target",), "ours-unverified"),
+        _selection(CONTAMINATED, (Metric.TARGET,), Selector.OURS_UNVERIFIED),
     ),
     *(
         Claim(
@@ -296,10 +292,20 @@ TOKEN_STUDY_CLAIMS = [
             f"{_TEST}::test_contaminants_are_judged_by_the_worst_seed",
         )
         for arm, below, threshold, statement in (
-            ("nll", False, 0.9, "Language model: the rows with the largest raw NLL are contaminants."),
-            ("ours", True, 0.05, "Language model: `select` with a verifier takes hardly any contaminant."),
             (
-                "ours-unverified",
+                Selector.NLL,
+                False,
+                0.9,
+                "Language model: the rows with the largest raw NLL are contaminants.",
+            ),
+            (
+                Selector.OURS,
+                True,
+                0.05,
+                "Language model: `select` with a verifier takes hardly any contaminant.",
+            ),
+            (
+                Selector.OURS_UNVERIFIED,
                 True,
                 0.25,
                 "Language model: without a verifier, `select` takes no larger share of contaminants than "

@@ -15,21 +15,27 @@ Those of pretraining and the rare share were set on validation strings, with a m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from datadose.dependencies import code_digest
-from datadose.progress import cell_progress
 from datadose.studies.study import Preset
-from datadose.studies.token_study.model import Pretraining, Size, pretrain, pretrained_folder
-from datadose.studies.token_study.pools import BANDS, POOLS, SELECTORS, PoolSizes, make_pools, pools_ready
+from datadose.studies.token_study.language import VALIDATION
+from datadose.studies.token_study.model import DecoderShape, TokenPretraining, pretrain
+from datadose.studies.token_study.pools import BANDS, POOLS, SELECTORS, Band, PoolSizes, make_pools
 from datadose.studies.token_study.runs import (
+    ARM_COLUMNS,
+    MIXTURES,
+    Arm,
+    Column,
     HeldOut,
+    Metric,
+    Mixture,
+    Panel,
     Rows,
-    Run,
+    TokenRun,
     run_activation,
     run_base,
     run_replay,
@@ -38,19 +44,16 @@ from datadose.studies.token_study.runs import (
     run_sft,
     run_stages,
 )
-from datadose.sweep import Cell, Workers, run_calls, run_cells
+from datadose.sweep import Cell, Round, file_cell, kept_results
 
 NAME = "token_study"
-MIXTURES = ("absent", "rare", "balanced")
-ARM = ["panel", "arm", "model", "pool", "prompts", "share"]
-"""Columns that name an arm; its runs differ by learning rate and seed."""
 
 
 @dataclass(frozen=True)
 class TokenStudy:
     """Sizes, steps, rates and seeds of every panel."""
 
-    pretraining: Pretraining
+    pretraining: TokenPretraining
     """Of the rare model and seed 0; the others differ in these two."""
     held_out: HeldOut
     pools: PoolSizes
@@ -74,31 +77,56 @@ class TokenStudy:
 
     @classmethod
     def preset(cls, name: Preset) -> TokenStudy:
-        """Smoke: seconds. Quick: about an hour of one core. Paper: five seeds, larger sets, more steps."""
+        """Smoke: seconds. Quick: about an hour of one core. Paper: more seeds and steps, larger sets."""
         if name == "smoke":
-            return cls(
-                Pretraining(0.03, Size(16, 1, 2, 32), steps=6, batch=16, warmup=2),
-                HeldOut(24, 6),
-                PoolSizes(64, 32, 12, 16, 4),
-                activation_sizes=(4,),
-                activation_steps=2,
-                activation_rates=(0.03,),
-                sft_sizes=(8, 64),
-                sft_steps=3,
-                sft_rates=(1e-3,),
-                epochs=1,
-                selection_size=8,
-                replay_size=8,
-                replay_shares=(0.0, 0.5),
-                rl_numbers=(4, 16),
-                rl_band_size=8,
-                rl_steps=2,
-                rl_rates=(1e-4, 3e-4),
-                stage_sizes=(8,),
-                seeds=2,
-            )
-        quick = cls(
-            Pretraining(0.02, steps=500),
+            return cls._smoke()
+        quick = cls._quick()
+        if name == "quick":
+            return quick
+        return replace(
+            quick,
+            held_out=HeldOut(1200, 300),
+            pools=PoolSizes(8192, 4096, 256, 512, 16),
+            activation_steps=300,
+            activation_rates=(0.01, 0.03, 0.1),
+            sft_sizes=(8, 32, 128, 512, 2048, 8192),
+            sft_steps=200,
+            sft_rates=(3e-5, 1e-4, 3e-4, 1e-3),
+            selection_size=512,
+            rl_numbers=(16, 64, 256, 1024, 4096),
+            rl_steps=300,
+            rl_rates=(3e-5, 1e-4, 3e-4),
+            seeds=8,
+        )
+
+    @classmethod
+    def _smoke(cls) -> TokenStudy:
+        return cls(
+            TokenPretraining(0.03, DecoderShape(16, 1, 2, 32), steps=6, batch=16, warmup=2),
+            HeldOut(24, 6),
+            PoolSizes(64, 32, 12, 16, 4),
+            activation_sizes=(4,),
+            activation_steps=2,
+            activation_rates=(0.03,),
+            sft_sizes=(8, 64),
+            sft_steps=3,
+            sft_rates=(1e-3,),
+            epochs=1,
+            selection_size=8,
+            replay_size=8,
+            replay_shares=(0.0, 0.5),
+            rl_numbers=(4, 16),
+            rl_band_size=8,
+            rl_steps=2,
+            rl_rates=(1e-4, 3e-4),
+            stage_sizes=(8,),
+            seeds=2,
+        )
+
+    @classmethod
+    def _quick(cls) -> TokenStudy:
+        return cls(
+            TokenPretraining(0.02, steps=500),
             HeldOut(),
             PoolSizes(),
             activation_sizes=(4, 16, 64, 256),
@@ -118,95 +146,53 @@ class TokenStudy:
             stage_sizes=(32, 512),
             seeds=3,
         )
-        if name == "quick":
-            return quick
-        return replace(
-            quick,
-            held_out=HeldOut(1200, 300),
-            pools=PoolSizes(8192, 4096, 256, 512, 16),
-            activation_steps=300,
-            activation_rates=(0.01, 0.03, 0.1),
-            sft_sizes=(8, 32, 128, 512, 2048, 8192),
-            sft_steps=200,
-            sft_rates=(3e-5, 1e-4, 3e-4, 1e-3),
-            selection_size=512,
-            rl_numbers=(16, 64, 256, 1024, 4096),
-            rl_steps=300,
-            rl_rates=(3e-5, 1e-4, 3e-4),
-            seeds=8,
-        )
 
-    def prepare(self, folder: Path, workers: Workers) -> list[Cell]:
-        """Pretrain and score what is missing in ``folder``, choose the RL rate, and return the cells."""
-        folder = folder / "pretrained"
-        folder.mkdir(parents=True, exist_ok=True)
-        made = {(m, s): self._pretraining(m, s) for m in MIXTURES for s in range(self.seeds)}
-        paths = {key: pretrained_folder(p, folder) for key, p in made.items()}
-        tasks = [
-            {"pretraining": made[key], "path": str(path)} for key, path in paths.items() if not path.is_dir()
-        ]
-        _make(f"{NAME}: pretraining", pretrain, tasks, workers)
-        pools = [self._pools(paths["rare", s]) for s in range(self.seeds)]
-        share = self.pretraining.target_share
-        _make(
-            f"{NAME}: scoring pools",
-            make_pools,
-            [
-                {
-                    "model": str(paths["rare", s]),
-                    "folder": str(pool),
-                    "sizes": self.pools,
-                    "target_share": share,
-                    "seed": s,
-                }
-                for s, pool in enumerate(pools)
-                if not pools_ready(pool)
-            ],
-            workers,
-        )
-        names = {key: str(path) for key, path in paths.items()}
-        cells = _Cells(self, names, [str(pool) for pool in pools])
-        trial = list(cells.trials())
-        tried = run_cells(trial, cache_folder=folder.parent, workers=workers, title=f"{NAME}: rates")
-        chosen = mark_chosen(pd.DataFrame([row for rows in tried for row in rows])).query("chosen")
-        rates = {panel: float(rows["rate"].iloc[0]) for panel, rows in chosen.groupby("panel")}
-        return [*trial, *cells.rest(rates["sft size"], rates["rl"])]
+    def rounds(self, folder: Path) -> Iterator[Round]:
+        """The pretrained models, the scored pools of the rare ones, the runs that choose rates, all runs."""
+        made = folder / "pretrained"
+        models = {
+            (mixture, seed): self._pretraining(mixture, seed, made)
+            for mixture in MIXTURES
+            for seed in range(self.seeds)
+        }
+        yield "pretraining", list(models.values())
+        pools = [self._pools(models[Mixture.RARE, seed], seed, made) for seed in range(self.seeds)]
+        yield "scoring pools", pools
+        cells = _Cells(self, {key: cell.file for key, cell in models.items()}, [cell.file for cell in pools])
+        trials = list(cells.trials())
+        yield "rates", trials
+        tried = pd.DataFrame([row for rows in kept_results(trials, folder) for row in rows])
+        chosen = mark_chosen(tried).query(Column.CHOSEN)
+        rates = {panel: float(rows[Column.RATE].iloc[0]) for panel, rows in chosen.groupby(Column.PANEL)}
+        yield "", [*trials, *cells.rest(rates[Panel.SIZE], rates[Panel.RL])]
 
-    def _pretraining(self, mixture: str, seed: int) -> Pretraining:
-        shares = {"absent": 0.0, "rare": self.pretraining.target_share, "balanced": 1 / 6}
-        return replace(self.pretraining, target_share=shares[mixture], seed=seed)
+    def _pretraining(self, mixture: str, seed: int, folder: Path) -> Cell:
+        shares = {Mixture.ABSENT: 0.0, Mixture.RARE: self.pretraining.target_share, Mixture.BALANCED: 1 / 6}
+        made = replace(self.pretraining, target_share=shares[mixture], seed=seed)
+        return file_cell(folder, f"token-{made.target_share:g}-{seed}", "", pretrain, pretraining=made)
 
-    def _pools(self, model: Path) -> Path:
-        return model.with_name(
-            "-".join([model.name, "pools", code_digest(make_pools), *map(str, astuple(self.pools))])
-        )
+    def _pools(self, model: Cell, seed: int, folder: Path) -> Cell:
+        own = {"sizes": self.pools, "target_share": self.pretraining.target_share, "seed": seed}
+        return file_cell(folder, f"token-pools-{seed}", "", make_pools, model=model.file, **own)
 
     def table(self, results: Sequence[Rows]) -> pd.DataFrame:
         """One row a run, split, metric and length; ``chosen`` marks the arm's learning rate."""
         table = mark_chosen(pd.DataFrame([row for rows in results for row in rows]))
-        table.insert(0, "figure", NAME)
-        table["length"] = table["length"].astype("Int64")
+        table.insert(0, Column.FIGURE, NAME)
+        table[Column.LENGTH] = table[Column.LENGTH].astype("Int64")
         return table
 
 
 def mark_chosen(table: pd.DataFrame) -> pd.DataFrame:
     """Add ``chosen``: whether the run has its arm's learning rate that is best on validation."""
-    judged = table[(table["split"] == "validation") & table["metric"].isin(["target", "known"])]
-    judged = judged[judged["length"].isna()]
-    means = judged.groupby([*ARM, "rate"], sort=True)["value"].mean().reset_index()
-    best = means.loc[means.groupby(ARM)["value"].idxmax(), [*ARM, "rate"]]
-    return table.merge(best.assign(chosen=True), on=[*ARM, "rate"], how="left").assign(
-        chosen=lambda t: t["chosen"].eq(True)
-    )
-
-
-def _make(title: str, function: Callable[..., Any], tasks: list[dict[str, Any]], workers: Workers) -> None:
-    """Call ``function`` for each of ``tasks`` on this machine, where the results are to be."""
-    if not tasks:
-        return
-    with cell_progress(title, len(tasks)) as advance:
-        for _ in run_calls(title, [(function, task) for task in tasks], Workers(workers.jobs)):
-            advance()
+    run = [*ARM_COLUMNS, Column.RATE]
+    judged = (table[Column.SPLIT] == VALIDATION) & table[Column.METRIC].isin([Metric.TARGET, Metric.KNOWN])
+    judged &= table[Column.LENGTH].isna()
+    means = table[judged].groupby(run, sort=True)[Column.VALUE].mean().reset_index()
+    best = means.loc[means.groupby(ARM_COLUMNS)[Column.VALUE].idxmax(), run].assign(**{Column.CHOSEN: True})
+    marked = table.merge(best, on=run, how="left")
+    marked[Column.CHOSEN] = marked[Column.CHOSEN].eq(True)
+    return marked
 
 
 @dataclass(frozen=True)
@@ -214,17 +200,17 @@ class _Cells:
     """The study's cells, given its pretrained models and pools."""
 
     study: TokenStudy
-    models: dict[tuple[str, int], str]
-    pools: list[str]
+    models: dict[tuple[str, int], Path | None]
+    pools: list[Path | None]
 
-    def _cell(self, function: Callable[..., Rows], run: Run, **extra: Any) -> Cell:
-        path = self.models[run.model, run.seed]
-        return Cell(function, {"path": path, "run": run, "held_out": self.study.held_out, **extra})
+    def _cell(self, function: Callable[..., Rows], run: TokenRun, **extra: Any) -> Cell:
+        own = {"path": self.models[run.model, run.seed], "run": run, "held_out": self.study.held_out}
+        return Cell(function, {**own, **extra})
 
     def _each(
         self,
         function: Callable[..., Rows],
-        run: Run,
+        run: TokenRun,
         rates: Sequence[float],
         pooled: bool = False,
         **extra: Any,
@@ -239,53 +225,59 @@ class _Cells:
         """Runs that choose a rate for others: one SFT size and unfiltered RL."""
         s = self.study
         middle = s.sft_sizes[-2]
-        run = Run("sft size", "equal steps", 0, prompts=middle, steps=s.sft_steps)
+        run = TokenRun(Panel.SIZE, Arm.EQUAL_STEPS, 0, prompts=middle, steps=s.sft_steps)
         yield from self._each(run_sft, run, s.sft_rates)
-        yield from self._each(run_rl, self._rl("all", s.rl_band_size), s.rl_rates, pooled=True)
+        yield from self._each(run_rl, self._rl(Band.ALL, s.rl_band_size), s.rl_rates, pooled=True)
 
-    def _rl(self, band: str, prompts: int) -> Run:
-        return Run("rl", band, 0, prompts=prompts, steps=self.study.rl_steps)
+    def _rl(self, band: str, prompts: int) -> TokenRun:
+        return TokenRun(Panel.RL, band, 0, prompts=prompts, steps=self.study.rl_steps)
 
     def rest(self, sft_rate: float, rl_rate: float) -> Iterator[Cell]:
         """All other runs."""
         yield from self._pretrained()
         yield from self._sft()
         s = self.study
-        arms = [(band, s.rl_band_size) for band in BANDS if band != "all"]
-        arms += [("all", count) for count in s.rl_numbers if count != s.rl_band_size]
+        arms = [(band, s.rl_band_size) for band in BANDS if band != Band.ALL]
+        arms += [(Band.ALL, count) for count in s.rl_numbers if count != s.rl_band_size]
         for band, count in arms:
             yield from self._each(run_rl, self._rl(band, count), [rl_rate], pooled=True)
         stages = {"rl_rate": rl_rate, "rl_prompts": s.rl_band_size}
-        for arm, size in [("rl", 0), *((arm, n) for n in s.stage_sizes for arm in ("sft", "sft-rl"))]:
-            run = Run("stages", arm, 0, prompts=size, steps=s.rl_steps)
+        for arm, size in [(Arm.RL, 0), *((arm, n) for n in s.stage_sizes for arm in (Arm.SFT, Arm.SFT_RL))]:
+            run = TokenRun(Panel.STAGES, arm, 0, prompts=size, steps=s.rl_steps)
             yield from self._each(run_stages, run, [sft_rate], pooled=True, **stages)
 
     def _pretrained(self) -> Iterator[Cell]:
         s = self.study
         for mixture in MIXTURES:
-            yield from self._each(run_base, Run("pretraining", "base", 0, model=mixture), [0.0])
-            yield from self._each(run_activation, Run("activation", "symbol", 0, model=mixture), [0.0])
+            yield from self._each(run_base, TokenRun(Panel.PRETRAINING, Arm.BASE, 0, model=mixture), [0.0])
+            yield from self._each(
+                run_activation, TokenRun(Panel.ACTIVATION, Arm.SYMBOL, 0, model=mixture), [0.0]
+            )
             for size in s.activation_sizes:
-                run = Run("activation", "symbol", 0, mixture, prompts=size, steps=s.activation_steps)
+                run = TokenRun(
+                    Panel.ACTIVATION, Arm.SYMBOL, 0, mixture, prompts=size, steps=s.activation_steps
+                )
                 yield from self._each(run_activation, run, s.activation_rates)
 
     def _sft(self) -> Iterator[Cell]:
         s = self.study
         batch = 32
         for size in s.sft_sizes:
-            run = Run("sft size", "equal steps", 0, prompts=size, steps=s.sft_steps)
+            run = TokenRun(Panel.SIZE, Arm.EQUAL_STEPS, 0, prompts=size, steps=s.sft_steps)
             if size != s.sft_sizes[-2]:
                 yield from self._each(run_sft, run, s.sft_rates)
             steps = max(1, s.epochs * size // min(batch, size))
-            yield from self._each(run_sft, replace(run, arm="equal epochs", steps=steps), s.sft_rates)
+            yield from self._each(run_sft, replace(run, arm=Arm.EQUAL_EPOCHS, steps=steps), s.sft_rates)
         for pool in POOLS:
             for selector in SELECTORS:
-                run = Run("selectors", selector, 0, pool=pool, prompts=s.selection_size, steps=s.sft_steps)
+                run = TokenRun(
+                    Panel.SELECTORS, selector, 0, pool=pool, prompts=s.selection_size, steps=s.sft_steps
+                )
                 yield from self._each(run_selected, run, s.sft_rates, pooled=True)
         for pool in POOLS:
             for share in s.replay_shares:
-                run = Run(
-                    "replay", "sft", 0, pool=pool, prompts=s.replay_size, steps=s.sft_steps, share=share
+                run = TokenRun(
+                    Panel.REPLAY, Arm.SFT, 0, pool=pool, prompts=s.replay_size, steps=s.sft_steps, share=share
                 )
                 extra = {"target_share": s.pretraining.target_share}
                 yield from self._each(run_replay, run, s.sft_rates, pooled=True, **extra)

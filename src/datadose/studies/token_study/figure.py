@@ -16,35 +16,52 @@ from datadose.drawing.curves import FIFTH, level
 from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
 from datadose.studies.ledger import mean_interval
 from datadose.studies.token_study.experiment import TokenStudy
+from datadose.studies.token_study.language import TEST, TRAIN
+from datadose.studies.token_study.pools import CLEAN, CONTAMINANTS, CONTAMINATED, POOLS, Band, Selector
+from datadose.studies.token_study.runs import (
+    MIXTURES,
+    Arm,
+    Column,
+    Metric,
+    Mixture,
+    Panel,
+    chosen_metric,
+    runs_of,
+)
 
 _SIXTH = Look("#B8860B", (0, (6, 1, 1, 1)), "P")
 _SEVENTH = Look("#CC79A7", (0, (3, 1)), "X")
 _SELECTORS = {
-    "ours": "ours",
-    "ours-unverified": "ours, no verifier",
-    "random": "random",
-    "easiest": "easiest (low NLL)",
-    "nll": "hardest (raw NLL)",
-    "band": "middle half of NLL",
-    "all": "the whole pool",
+    Selector.OURS: "ours",
+    Selector.OURS_UNVERIFIED: "ours, no verifier",
+    Selector.RANDOM: "random",
+    Selector.EASIEST: "easiest (low NLL)",
+    Selector.NLL: "hardest (raw NLL)",
+    Selector.MIDDLE: "middle half of NLL",
+    Selector.ALL: "the whole pool",
 }
-_BANDS = {"easy": "easy", "medium": "medium", "hard": "hard", "not-extreme": "neither 0\nnor 1", "all": "all"}
-_MIXTURES = ("balanced", "rare", "absent")
-_METRICS = (("target", "all lengths"), ("hard", "lengths 6 to 8"))
+_BANDS = {
+    Band.EASY: "easy",
+    Band.MEDIUM: "medium",
+    Band.HARD: "hard",
+    Band.NOT_EXTREME: "neither 0\nnor 1",
+    Band.ALL: "all",
+}
+_METRICS = ((Metric.TARGET, "all lengths"), (Metric.HARD, "lengths 6 to 8"))
 
 
 def draw_token_study(table: pd.DataFrame, config: TokenStudy) -> Figure:
     """Twelve panels of test accuracy, means and intervals over seeds, learning rates chosen on validation."""
-    kept = table[(table["split"] == "train") | (table["split"] == "test")]
-    rows, every = kept[kept["chosen"]], kept
-    base = rows[(rows["panel"] == "pretraining") & (rows["model"] == "rare")]
+    kept = table[(table[Column.SPLIT] == TRAIN) | (table[Column.SPLIT] == TEST)]
+    rows, every = kept[kept[Column.CHOSEN]], kept
+    base = runs_of(rows, Panel.PRETRAINING, model=Mixture.RARE)
     panels: list[Callable[[Axes], None]] = [
         lambda axis: _draw_lengths(axis, rows),
         lambda axis: _draw_activation(axis, rows),
-        lambda axis: _draw_sizes(axis, rows, base, "target", "SFT size: T"),
-        lambda axis: _draw_sizes(axis, rows, base, "known", "SFT size: known families"),
-        lambda axis: _draw_frontier(axis, rows, every, base, "clean"),
-        lambda axis: _draw_frontier(axis, rows, every, base, "contaminated"),
+        lambda axis: _draw_sizes(axis, rows, base, Metric.TARGET, "SFT size: T"),
+        lambda axis: _draw_sizes(axis, rows, base, Metric.KNOWN, "SFT size: known families"),
+        lambda axis: _draw_frontier(axis, rows, every, base, CLEAN),
+        lambda axis: _draw_frontier(axis, rows, every, base, CONTAMINATED),
         lambda axis: _draw_selectors_hard(axis, rows, base),
         lambda axis: _draw_contaminants(axis, rows),
         lambda axis: _draw_replay(axis, rows, base),
@@ -71,32 +88,29 @@ def _looks() -> tuple[Look, ...]:
     return (*LOOKS, FIFTH, _SIXTH, _SEVENTH)
 
 
-def _values(rows: pd.DataFrame, metric: str, length: int | None = None) -> pd.DataFrame:
-    of_length = rows["length"].isna() if length is None else rows["length"] == length
-    return rows[(rows["metric"] == metric) & of_length]
+def _values(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return rows[(rows[Column.METRIC] == metric) & rows[Column.LENGTH].isna()]
 
 
-def _interval(values: pd.Series | pd.DataFrame) -> tuple[float, float, float]:
+def _interval(values: pd.Series) -> tuple[float, float, float]:
     """Mean, and how far the interval reaches below and above within [0, 1]."""
     mean, low, high = mean_interval(values.to_numpy(dtype=float))
     return mean, mean - max(low, min(0.0, mean)), min(high, max(1.0, mean)) - mean
 
 
-def _curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str, metric: str = "target") -> None:
-    found = [(place, *_interval(part["value"])) for place, part in _values(rows, metric).groupby(x)]
-    places, means, low, high = (np.array(column, dtype=float) for column in zip(*found, strict=True))
-    axis.errorbar(
-        places,
-        means,
-        yerr=(low, high),
-        color=look.color,
-        linestyle=look.dash,
-        marker=look.marker,
-        markersize=4,
-        elinewidth=0.9,
-        capsize=2,
-        label=label,
-    )
+def _points(axis: Axes, found: Sequence[tuple[Any, pd.Series]], look: Look, **style: Any) -> None:
+    """Means and intervals of the values at each place."""
+    numbers = [(place, *_interval(values)) for place, values in found]
+    places, means, low, high = (np.array(column, dtype=float) for column in zip(*numbers, strict=True))
+    style = {"color": look.color, "marker": look.marker, "elinewidth": 0.9, "capsize": 2, **style}
+    axis.errorbar(places, means, yerr=(low, high), **style)
+
+
+def _curve(
+    axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str, metric: str = Metric.TARGET
+) -> None:
+    found = [(place, part[Column.VALUE]) for place, part in _values(rows, metric).groupby(x)]
+    _points(axis, found, look, label=label, linestyle=look.dash, markersize=4)
 
 
 def _accuracy(axis: Axes, title: str, ylabel: str, xlabel: str = "") -> None:
@@ -116,39 +130,40 @@ def _log_ticks(axis: Axes, places: Sequence[float]) -> None:
 
 
 def _base(axis: Axes, base: pd.DataFrame, metric: str, label: str | None = "untouched") -> None:
-    level(axis, float(_values(base, metric)["value"].mean()), label)
+    level(axis, float(_values(base, metric)[Column.VALUE].mean()), label)
 
 
 def _draw_lengths(axis: Axes, rows: pd.DataFrame) -> None:
-    own = rows[(rows["panel"] == "pretraining") & (rows["metric"] == "target") & rows["length"].notna()]
-    for mixture, look in zip(_MIXTURES, LOOKS, strict=False):
-        part = rows[(rows["panel"] == "pretraining") & (rows["model"] == mixture)]
-        known = _values(part, "known")["value"].mean()
-        by_length = own[own["model"] == mixture].assign(n=lambda t: t["length"], length=pd.NA)
+    own = runs_of(rows, Panel.PRETRAINING)
+    own = own[(own[Column.METRIC] == Metric.TARGET) & own[Column.LENGTH].notna()]
+    for mixture, look in zip(reversed(MIXTURES), LOOKS, strict=False):
+        part = runs_of(rows, Panel.PRETRAINING, model=mixture)
+        known = _values(part, Metric.KNOWN)[Column.VALUE].mean()
+        by_length = runs_of(own, model=mixture).assign(n=lambda t: t[Column.LENGTH], length=pd.NA)
         _curve(axis, by_length, "n", look, f"T {mixture} (known: {known:.2f})")
     _accuracy(axis, "Pretraining mixture", "accuracy on T", "length of the string")
     axis.legend(loc=(0.12, 0.13), fontsize=7.5)
 
 
 def _draw_activation(axis: Axes, rows: pd.DataFrame) -> None:
-    own = rows[rows["panel"] == "activation"]
-    for mixture, look in zip(_MIXTURES, LOOKS, strict=False):
-        _curve(axis, own[own["model"] == mixture], "prompts", look, f"T {mixture}")
-    _log_ticks(axis, sorted(own["prompts"].unique()))
+    own = runs_of(rows, Panel.ACTIVATION)
+    for mixture, look in zip(reversed(MIXTURES), LOOKS, strict=False):
+        _curve(axis, runs_of(own, model=mixture), Column.PROMPTS, look, f"T {mixture}")
+    _log_ticks(axis, sorted(own[Column.PROMPTS].unique()))
     _accuracy(axis, "Latent T: one new embedding trained", "accuracy on T", "examples B")
     axis.legend(loc=(0.5, 0.6))
 
 
 def _draw_sizes(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, metric: str, title: str) -> None:
-    own = rows[rows["panel"] == "sft size"]
-    for arm, look in zip(("equal steps", "equal epochs"), LOOKS, strict=False):
-        _curve(axis, own[own["arm"] == arm], "prompts", look, arm, metric)
-        if metric == "target":
+    own = runs_of(rows, Panel.SIZE)
+    for arm, look in zip((Arm.EQUAL_STEPS, Arm.EQUAL_EPOCHS), LOOKS, strict=False):
+        _curve(axis, runs_of(own, arm=arm), Column.PROMPTS, look, arm, metric)
+        if metric == Metric.TARGET:
             hard = Look(look.color, (0, (1, 2)), look.marker)
-            _curve(axis, own[own["arm"] == arm], "prompts", hard, f"{arm}, hard", "hard")
-    _log_ticks(axis, sorted(own["prompts"].unique()))
+            _curve(axis, runs_of(own, arm=arm), Column.PROMPTS, hard, f"{arm}, hard", Metric.HARD)
+    _log_ticks(axis, sorted(own[Column.PROMPTS].unique()))
     _base(axis, base, metric)
-    _accuracy(axis, title, "accuracy on T" if metric == "target" else "accuracy", "SFT examples B of T")
+    _accuracy(axis, title, "accuracy on T" if metric == Metric.TARGET else "accuracy", "SFT examples B of T")
     axis.legend(loc="best", fontsize=7.5)
 
 
@@ -157,14 +172,19 @@ def _draw_frontier(
 ) -> None:
     """Target gain against forgetting: chosen rates with intervals, the others small."""
     for selector, look in zip(_SELECTORS, _looks(), strict=True):
-        inside = (every["panel"] == "selectors") & (every["arm"] == selector) & (every["pool"] == pool)
-        others = every[inside & ~every["chosen"]]
-        for _, part in others.groupby("rate"):
-            x, y = (_change(part, base, metric) for metric in ("known", "target"))
+        own = runs_of(every, Panel.SELECTORS, arm=selector, pool=pool)
+        for _, part in own[~own[Column.CHOSEN]].groupby(Column.RATE):
+            x, y = (_change(part, base, metric) for metric in (Metric.KNOWN, Metric.TARGET))
             small: dict[str, Any] = {"color": look.color, "markersize": 3.5, "alpha": 0.55}
             small["label"] = f"_{_SELECTORS[selector]}, other rates"
             axis.plot(-x.mean(), y.mean(), look.marker, **small)
-        _cross(axis, rows[(rows["panel"] == "selectors") & (rows["arm"] == selector)], base, pool, look)
+        _cross(
+            axis,
+            runs_of(rows, Panel.SELECTORS, arm=selector),
+            base,
+            pool,
+            look,
+        )
     _frontier_axes(axis, f"Selectors, {pool} pool")
 
 
@@ -178,55 +198,35 @@ def _frontier_axes(axis: Axes, title: str) -> None:
 
 def _change(part: pd.DataFrame, base: pd.DataFrame, metric: str) -> Array:
     """Differences from the untouched model, seed by seed."""
-    own = _values(part, metric).set_index("seed")["value"]
-    return np.asarray((own - _values(base, metric).set_index("seed")["value"]).dropna(), dtype=np.float64)
+    own = _values(part, metric).set_index(Column.SEED)[Column.VALUE]
+    return np.asarray(
+        (own - _values(base, metric).set_index(Column.SEED)[Column.VALUE]).dropna(), dtype=np.float64
+    )
 
 
 def _cross(
     axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, pool: str, look: Look, label: str | None = None
 ) -> tuple[float, float]:
-    part = rows[rows["pool"] == pool]
-    (x, x_low, x_high), (y, y_low, y_high) = (
-        mean_interval(_change(part, base, metric) * sign) for metric, sign in (("known", -1), ("target", 1))
-    )
-    axis.errorbar(
-        x,
-        y,
-        xerr=[[x - x_low], [x_high - x]],
-        yerr=[[y - y_low], [y_high - y]],
-        color=look.color,
-        marker=look.marker,
-        markersize=6,
-        elinewidth=0.7,
-        linestyle="none",
-        label=label,
-    )
+    part = runs_of(rows, pool=pool)
+    x, x_low, x_high = mean_interval(-_change(part, base, Metric.KNOWN))
+    y, y_low, y_high = mean_interval(_change(part, base, Metric.TARGET))
+    style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 6, "elinewidth": 0.7}
+    ends = [[x - x_low], [x_high - x]], [[y - y_low], [y_high - y]]
+    axis.errorbar(x, y, xerr=ends[0], yerr=ends[1], linestyle="none", label=label, **style)
     return x, y
 
 
 def _bars(axis: Axes, place: float, values: pd.DataFrame, look: Look, label: str | None = None) -> None:
-    mean, low, high = _interval(values["value"])
-    axis.errorbar(
-        place,
-        mean,
-        yerr=[[low], [high]],
-        color=look.color,
-        marker=look.marker,
-        markersize=5,
-        elinewidth=0.9,
-        capsize=2,
-        linestyle="none",
-        label=label,
-    )
+    _points(axis, [(place, values[Column.VALUE])], look, label=label, linestyle="none", markersize=5)
 
 
 def _draw_selectors_hard(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
-    own = rows[rows["panel"] == "selectors"]
+    own = runs_of(rows, Panel.SELECTORS)
     for place, (selector, look) in enumerate(zip(_SELECTORS, _looks(), strict=True)):
-        for pool, offset in (("clean", -0.13), ("contaminated", 0.13)):
-            part = own[(own["arm"] == selector) & (own["pool"] == pool)]
-            _bars(axis, place + offset, _values(part, "hard"), look, f"_{pool} pool")
-    _base(axis, base, "hard")
+        for pool, offset in ((CLEAN, -0.13), (CONTAMINATED, 0.13)):
+            part = runs_of(own, arm=selector, pool=pool)
+            _bars(axis, place + offset, _values(part, Metric.HARD), look, f"_{pool} pool")
+    _base(axis, base, Metric.HARD)
     _names(axis, list(_SELECTORS))
     _accuracy(
         axis, "Selectors, hard lengths", "accuracy on T, lengths 6 to 8", "left: clean, right: contaminated"
@@ -242,10 +242,10 @@ def _names(axis: Axes, names: Sequence[str], rotation: int = 35) -> None:
 
 
 def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
-    own = rows[(rows["panel"] == "selectors") & (rows["pool"] == "contaminated")]
+    own = runs_of(rows, Panel.SELECTORS, pool=CONTAMINATED)
     for place, (selector, look) in enumerate(zip(_SELECTORS, _looks(), strict=True)):
-        part = own[own["arm"] == selector]
-        wrong, mixed = (_values(part, f"chosen {k}")["value"].mean() for k in ("wrong", "interfering"))
+        part = runs_of(own, arm=selector)
+        wrong, mixed = (_values(part, chosen_metric(kind))[Column.VALUE].mean() for kind in CONTAMINANTS)
         bar: dict[str, Any] = {"color": look.color, "width": 0.7}
         axis.bar(place, wrong, **bar, label="_wrong answers on T")
         axis.bar(place, mixed, bottom=wrong, **bar, alpha=0.45, hatch="///", label="_other format")
@@ -257,14 +257,12 @@ def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
-    own = rows[rows["panel"] == "replay"]
-    for pool, look, name in zip(
-        ("clean", "contaminated"), LOOKS, ("T alone", "T and interfering"), strict=False
-    ):
+    own = runs_of(rows, Panel.REPLAY)
+    for pool, look, name in zip(POOLS, LOOKS, ("T alone", "T and interfering"), strict=False):
         places = []
         # Without interfering rows the three points all but coincide.
-        for (share, part), above in zip(own.groupby("share"), (-9, -2, 7), strict=False):
-            x, y = _cross(axis, part, base, pool, look, name if share == own["share"].min() else None)
+        for (share, part), above in zip(own.groupby(Column.SHARE), (-9, -2, 7), strict=False):
+            x, y = _cross(axis, part, base, pool, look, name if share == own[Column.SHARE].min() else None)
             axis.annotate(f"{share:g}", (x, y), textcoords="offset points", xytext=(7, above), fontsize=8)
             places.append((x, y))
         axis.plot(*zip(*places, strict=True), color=look.color, linestyle=look.dash, linewidth=1)
@@ -273,37 +271,37 @@ def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
 
 
 def _draw_bands(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: TokenStudy) -> None:
-    own = rows[(rows["panel"] == "rl") & (rows["prompts"] == config.rl_band_size)]
+    own = runs_of(rows, Panel.RL, prompts=config.rl_band_size)
     for (metric, label), look, offset in zip(_METRICS, LOOKS, (-0.1, 0.1), strict=False):
         for place, band in enumerate(_BANDS):
-            values = _values(own[own["arm"] == band], metric)
+            values = _values(runs_of(own, arm=band), metric)
             _bars(axis, place + offset, values, look, f"_{label}" if place else label)
-        _base(axis, base, metric, None if metric == "hard" else "untouched")
+        _base(axis, base, metric, None if metric == Metric.HARD else "untouched")
     _names(axis, list(_BANDS.values()), rotation=0)
     _accuracy(axis, f"GRPO: pass-rate bands, {config.rl_band_size} prompts", "accuracy on T")
     axis.legend(loc="best")
 
 
 def _draw_numbers(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
-    own = rows[(rows["panel"] == "rl") & (rows["arm"] == "all")]
+    own = runs_of(rows, Panel.RL, arm=Band.ALL)
     for (metric, label), look in zip(_METRICS, LOOKS, strict=False):
-        _curve(axis, own, "prompts", look, label, metric)
-        _base(axis, base, metric, None if metric == "hard" else "untouched")
-    _log_ticks(axis, sorted(own["prompts"].unique()))
+        _curve(axis, own, Column.PROMPTS, look, label, metric)
+        _base(axis, base, metric, None if metric == Metric.HARD else "untouched")
+    _log_ticks(axis, sorted(own[Column.PROMPTS].unique()))
     _accuracy(axis, "GRPO: number of prompts, unfiltered", "accuracy on T", "RL prompts, equal steps")
     axis.legend(loc="best")
 
 
 def _draw_stages(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, config: TokenStudy) -> None:
-    own = rows[rows["panel"] == "stages"]
-    arms = [("rl", 0), *((arm, size) for size in config.stage_sizes for arm in ("sft", "sft-rl"))]
-    names = {"rl": "RL", "sft": "SFT\nB={}", "sft-rl": "SFT, RL\nB={}"}
-    metrics = (*_METRICS, ("known", "known families"))
+    own = runs_of(rows, Panel.STAGES)
+    arms = [(Arm.RL, 0), *((arm, size) for size in config.stage_sizes for arm in (Arm.SFT, Arm.SFT_RL))]
+    names = {Arm.RL: "RL", Arm.SFT: "SFT\nB={}", Arm.SFT_RL: "SFT, RL\nB={}"}
+    metrics = (*_METRICS, (Metric.KNOWN, "known families"))
     for (metric, label), look, offset in zip(metrics, LOOKS, (-0.16, 0.0, 0.16), strict=False):
         for place, (arm, size) in enumerate(arms):
-            values = _values(own[(own["arm"] == arm) & (own["prompts"] == size)], metric)
+            values = _values(runs_of(own, arm=arm, prompts=size), metric)
             _bars(axis, place + offset, values, look, f"_{label}" if place else label)
-    _base(axis, base, "target")
+    _base(axis, base, Metric.TARGET)
     _names(axis, [names[arm].format(size) for arm, size in arms], rotation=0)
     _accuracy(axis, "SFT, RL, or both at equal compute", "accuracy")
     axis.legend(loc="best", fontsize=7.5)

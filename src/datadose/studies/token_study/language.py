@@ -8,13 +8,14 @@ is ever trained on, in any family.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Split: TypeAlias = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SPLITS: tuple[Split, ...] = get_args(Split)
+TRAIN, VALIDATION, TEST = SPLITS
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LENGTHS = (3, 4, 5, 6, 7, 8)
 HARD_LENGTHS = (6, 7, 8)
@@ -50,12 +51,6 @@ def example(symbol: str, text: str, *, name: str | None = None) -> Example:
     return f"{name or symbol}:{text}=", FAMILIES[symbol](text)
 
 
-def split_of(text: str) -> Split:
-    """The split that the letters of ``text``, in any order, belong to: 80, 10 and 10 percent."""
-    bucket = int(_buckets(np.array([[LETTERS.index(c) for c in text]]))[0])
-    return SPLITS[max(0, bucket - 7)]
-
-
 def _buckets(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Numbers 0 to 9 of letter codes (N, length), a function of each row's multiset."""
     # A sum over letters does not see their order; unsigned arithmetic wraps around, as a hash may.
@@ -79,7 +74,7 @@ def draw_examples(
     rng: np.random.Generator,
     count: int,
     shares: Mapping[str, float],
-    split: Split = "train",
+    split: Split = TRAIN,
     lengths: Sequence[int] = LENGTHS,
 ) -> list[Example]:
     """Examples with the family drawn by ``shares`` (they sum to 1) and a uniform length, in random order."""

@@ -7,9 +7,8 @@ same as greedy decoding giving exactly this text, and needs one forward pass.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadose.dependencies import code_digest
 from datadose.errors import require_extra
-from datadose.llm.cache import content_digest
+from datadose.files import whole_folder
+from datadose.studies.characters import character_tokenizer
 from datadose.studies.token_study.language import (
     FAMILIES,
     FRESH,
@@ -39,7 +38,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Size:
+class DecoderShape:
     """Shape of the decoder; the default has 0.6 million parameters."""
 
     width: int = 128
@@ -49,11 +48,11 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class TokenPretraining:
     """How a model is made: share of T, size, steps of Muon (matrices) and AdamW (the rest), seed."""
 
     target_share: float
-    size: Size = Size()
+    size: DecoderShape = DecoderShape()
     steps: int = 1000
     batch: int = 128
     muon_rate: float = 0.02
@@ -107,20 +106,11 @@ def pad_rows(rows: Sequence[tuple[list[int], list[int]]]) -> Tokens:
 
 
 def new_tokenizer() -> Any:
-    """A fast tokenizer with one token a character and no chat template."""
-    require_extra("llm", "transformers", "tokenizers")
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
-    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
-
-    tokenizer: Any = Tokenizer(models.WordLevel(VOCABULARY, unk_token=PAD))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, model_max_length=CONTEXT
-    )
+    """The tokenizer of VOCABULARY."""
+    return character_tokenizer(VOCABULARY, pad=PAD, end=END, unknown=PAD, model_max_length=CONTEXT)
 
 
-def new_model(size: Size, seed: int) -> Any:
+def new_model(size: DecoderShape, seed: int) -> Any:
     """An untrained decoder with its own output layer, so that a symbol's embedding moves inputs alone."""
     require_extra("llm", "transformers")
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
@@ -153,9 +143,17 @@ def load_model(path: str | Path) -> Any:
     return LlamaForCausalLM.from_pretrained(str(path), local_files_only=True)
 
 
-def completion_loss(model: Any, tokens: Tokens) -> Tensor:
-    """Mean cross-entropy over completion tokens, nats, a scalar."""
-    logits = model(input_ids=tokens.inputs, use_cache=False).logits
+def warm_up_and_down(optimiser: Any, warmup: int, steps: int) -> Any:
+    """The schedule that raises the rate over ``warmup`` steps and lowers it linearly to 0."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, (step + 1) / warmup) * (1 - step / steps)
+    )
+
+
+def completion_loss(model: Any, tokens: Tokens, embedded: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy over completion tokens, nats, a scalar; ``embedded`` are the inputs if given."""
+    inputs = {"input_ids": tokens.inputs} if embedded is None else {"inputs_embeds": embedded}
+    logits = model(**inputs, use_cache=False).logits
     return torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), tokens.labels[:, 1:].flatten(), ignore_index=IGNORED
     )
@@ -173,14 +171,8 @@ def right(model: Any, tokens: Tokens, chunk: int = 512) -> NDArray[np.bool_]:
     return np.concatenate(found)
 
 
-def pretrained_folder(pretraining: Pretraining, folder: Path) -> Path:
-    """Where the model lives; the name holds a digest of everything that made it and of the code."""
-    name = content_digest([asdict(pretraining), code_digest(pretrain)])[:16]
-    return folder / f"token-{pretraining.target_share:g}-{pretraining.seed}-{name}"
-
-
-def pretrain(pretraining: Pretraining, path: str) -> str:
-    """Make the model and save it with its tokenizer in the folder ``path``, whole or not at all."""
+def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:
+    """Cell: the model with its tokenizer, in a folder."""
     torch.set_num_threads(1)
     model = new_model(pretraining.size, pretraining.seed)
     model.train()
@@ -191,11 +183,7 @@ def pretrain(pretraining: Pretraining, path: str) -> str:
         torch.optim.Muon(matrices, lr=pretraining.muon_rate, weight_decay=0.0),
         torch.optim.AdamW(others, lr=pretraining.adam_rate, weight_decay=0.0),
     ]
-
-    def scale(step: int) -> float:
-        return min(1.0, (step + 1) / pretraining.warmup) * (1 - step / pretraining.steps)
-
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, scale) for o in optimisers]
+    schedules = [warm_up_and_down(o, pretraining.warmup, pretraining.steps) for o in optimisers]
     for step in range(pretraining.steps):
         for loss in _batch_losses(model, pretraining, step):
             loss.backward()  # type: ignore[no-untyped-call]
@@ -203,11 +191,12 @@ def pretrain(pretraining: Pretraining, path: str) -> str:
             optimiser.step()
             optimiser.zero_grad()
             schedule.step()
-    _save(model, Path(path))
-    return path
+    with whole_folder(file) as folder:
+        model.save_pretrained(str(folder))
+        new_tokenizer().save_pretrained(str(folder))
 
 
-def _batch_losses(model: Any, pretraining: Pretraining, step: int, parts: int = 4) -> Iterator[Tensor]:
+def _batch_losses(model: Any, pretraining: TokenPretraining, step: int, parts: int = 4) -> Iterator[Tensor]:
     """The step's batch in parts of similar length (less padding); their sum is the mean loss."""
     rng = np.random.default_rng([pretraining.seed, 1, step])
     examples = draw_examples(rng, pretraining.batch, mixture(pretraining.target_share))
@@ -217,12 +206,3 @@ def _batch_losses(model: Any, pretraining: Pretraining, step: int, parts: int = 
     for rows in np.array_split(np.arange(len(examples)), parts):
         part = tokens.at(rows)
         yield completion_loss(model, part) * (int((part.labels != IGNORED).sum()) / total)
-
-
-def _save(model: Any, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(str(temporary))
-    new_tokenizer().save_pretrained(str(temporary))
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.replace(path)

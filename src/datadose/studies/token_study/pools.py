@@ -10,19 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datadose.files import write_jsonl
+from datadose.files import whole_folder, write_jsonl
 from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
+from datadose.studies.tables import names
 from datadose.studies.token_study.language import (
     MARK,
     TARGET,
+    TRAIN,
+    VALIDATION,
     Example,
     draw_examples,
     draw_family,
@@ -30,11 +33,33 @@ from datadose.studies.token_study.language import (
 )
 
 PoolName: TypeAlias = Literal["clean", "contaminated"]
-POOLS: tuple[PoolName, ...] = ("clean", "contaminated")
-SELECTORS = ("ours", "ours-unverified", "random", "easiest", "nll", "band", "all")
-"""``ours-unverified`` has no verifier: samples are compared with each row's own completion."""
-BANDS = ("all", "easy", "medium", "hard", "not-extreme")
-CONTAMINANTS = ("wrong", "interfering")
+POOLS: tuple[PoolName, ...] = get_args(PoolName)
+CLEAN, CONTAMINATED = POOLS
+
+
+class Selector:
+    """Ways to choose rows for SFT; OURS_UNVERIFIED compares samples with each row's own completion."""
+
+    OURS, OURS_UNVERIFIED = "ours", "ours-unverified"
+    RANDOM, EASIEST, NLL, MIDDLE, ALL = "random", "easiest", "nll", "band", "all"
+
+
+class Band:
+    """Pass rates of RL prompts."""
+
+    ALL, EASY, MEDIUM, HARD, NOT_EXTREME = "all", "easy", "medium", "hard", "not-extreme"
+
+
+class Kind:
+    """What a row of a pool is."""
+
+    TARGET, KNOWN, WRONG, INTERFERING = "target", "known", "wrong", "interfering"
+
+
+SELECTORS, BANDS = names(Selector), names(Band)
+CONTAMINANTS = (Kind.WRONG, Kind.INTERFERING)
+_PROMPTS, _TARGET, _REFERENCE = "prompts", "target", "reference"
+"""Files beside the pools: of the RL prompts, of T, of the pretraining mixture."""
 _VERIFIER = f"{draw_family.__module__}:verify"
 _TOKENS = 10
 """Eight letters, a mark and the end: the longest completion."""
@@ -54,14 +79,14 @@ class PoolSizes:
 def pool_examples(name: PoolName, size: int, seed: int) -> list[tuple[str, Example]]:
     """(kind, example) in random order; kinds: target, known, wrong, interfering."""
     eighth = size // 8
-    target, known = (4 * eighth, 4 * eighth) if name == "clean" else (3 * eighth, 3 * eighth)
+    target, known = (4 * eighth, 4 * eighth) if name == CLEAN else (3 * eighth, 3 * eighth)
     rng = np.random.default_rng([seed, 20])
     wanted = 4 * eighth
-    of_target = draw_family([seed, 21], wanted, TARGET, "train")
+    of_target = draw_family([seed, 21], wanted, TARGET, TRAIN)
     of_known = list(dict.fromkeys(draw_examples(rng, 2 * wanted, mixture(0.0))))[:wanted]
-    rows = [("target", e) for e in of_target[:target]] + [("known", e) for e in of_known[:known]]
-    rows += [("wrong", (prompt, _disordered(rng, answer))) for prompt, answer in of_target[target:]]
-    rows += [("interfering", (prompt, MARK + answer)) for prompt, answer in of_known[known:]]
+    rows = [(Kind.TARGET, e) for e in of_target[:target]] + [(Kind.KNOWN, e) for e in of_known[:known]]
+    rows += [(Kind.WRONG, (prompt, _disordered(rng, answer))) for prompt, answer in of_target[target:]]
+    rows += [(Kind.INTERFERING, (prompt, MARK + answer)) for prompt, answer in of_known[known:]]
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
@@ -75,66 +100,60 @@ def _disordered(rng: np.random.Generator, answer: str) -> str:
             return other
 
 
-def make_pools(model: str, folder: str, sizes: PoolSizes, target_share: float, seed: int) -> str:
-    """Write and score all files of one pretrained model into ``folder``; continues where it stopped."""
+def make_pools(model: Path, sizes: PoolSizes, target_share: float, seed: int, *, file: Path) -> None:
+    """Cell: all files of one pretrained model, scored, in a folder; continues where it stopped."""
     torch.set_num_threads(1)
-    out = Path(folder)
-    out.mkdir(parents=True, exist_ok=True)
     files: dict[str, list[tuple[str, Example]]] = {
         name: pool_examples(name, sizes.pool, seed) for name in POOLS
     }
-    files["prompts"] = [("target", e) for e in draw_family([seed, 22], sizes.prompts, TARGET, "train")]
-    files["target"] = [("target", e) for e in draw_family([seed, 23], sizes.target, TARGET, "validation")]
+    files[_PROMPTS] = [(Kind.TARGET, e) for e in draw_family([seed, 22], sizes.prompts, TARGET, TRAIN)]
+    files[_TARGET] = [(Kind.TARGET, e) for e in draw_family([seed, 23], sizes.target, TARGET, VALIDATION)]
     rng = np.random.default_rng([seed, 24])
-    files["reference"] = [("mixture", e) for e in draw_examples(rng, sizes.reference, mixture(target_share))]
-    for name, rows in files.items():
-        entries = [
-            {"id": f"{name}-{i}", "prompt": prompt, "completion": completion, "kind": kind}
-            for i, (kind, (prompt, completion)) in enumerate(rows)
-        ]
-        write_jsonl(out / f"{name}.jsonl", entries)
-    for name, pool, verifier in _scorings():
-        config = ScoreConfig(samples=sizes.samples if verifier else 0, max_tokens=_TOKENS, seed=seed)
-        score(model, out / f"{pool}.jsonl", out / name, config=config, verifier=verifier)
-    return folder
-
-
-def _scorings() -> list[tuple[str, str, str | None]]:
-    """(folder, pool, verifier); without a verifier, ``exact`` compares samples with the rows' completions."""
-    return [
-        *((name, name, _VERIFIER) for name in (*POOLS, "prompts")),
-        *((f"{name}-unverified", name, "exact") for name in POOLS),
-        ("target", "target", None),
-        ("reference", "reference", None),
+    files[_REFERENCE] = [("mixture", e) for e in draw_examples(rng, sizes.reference, mixture(target_share))]
+    # (folder, pool, verifier); without a verifier, "exact" compares samples with the rows' completions.
+    scorings: list[tuple[str, str, str | None]] = [
+        *((name, name, _VERIFIER) for name in (*POOLS, _PROMPTS)),
+        *((_unverified(name), name, "exact") for name in POOLS),
+        (_TARGET, _TARGET, None),
+        (_REFERENCE, _REFERENCE, None),
     ]
+    with whole_folder(file) as out:
+        for name, rows in files.items():
+            entries = [
+                {"id": f"{name}-{i}", "prompt": prompt, "completion": completion, "kind": kind}
+                for i, (kind, (prompt, completion)) in enumerate(rows)
+            ]
+            write_jsonl(out / f"{name}.jsonl", entries)
+        for name, pool, verifier in scorings:
+            config = ScoreConfig(samples=sizes.samples if verifier else 0, max_tokens=_TOKENS, seed=seed)
+            score(model, out / f"{pool}.jsonl", out / name, config=config, verifier=verifier)
 
 
-def pools_ready(folder: Path) -> bool:
-    """Whether every file of ``folder`` was scored to its end."""
-    return all((folder / name / "manifest.json").is_file() for name, _, _ in _scorings())
+def _unverified(pool: str) -> str:
+    return f"{pool}-unverified"
 
 
 def choose(selector: str, folder: Path, pool: PoolName, size: int, seed: int) -> NDArray[np.int64]:
     """The rows that a selector takes, at most ``size`` (``all`` takes every row)."""
     scores = read_scores(folder / pool)
-    if selector.startswith("ours"):
-        own = read_scores(folder / f"{pool}-unverified") if selector == "ours-unverified" else scores
+    if selector in (Selector.OURS, Selector.OURS_UNVERIFIED):
+        own = read_scores(folder / _unverified(pool)) if selector == Selector.OURS_UNVERIFIED else scores
         return _select(own, folder, size, seed)
     nll = scores.table["nll"].to_numpy(dtype=float)
     order = np.argsort(nll, kind="stable")
     rng = np.random.default_rng([seed, 30])
     candidates = {
-        "all": order,
-        "random": rng.permutation(len(order))[:size],
-        "easiest": order[:size],
-        "nll": order[::-1][:size],
-        "band": rng.permutation(order[len(order) // 4 : -len(order) // 4])[:size],
+        Selector.ALL: order,
+        Selector.RANDOM: rng.permutation(len(order))[:size],
+        Selector.EASIEST: order[:size],
+        Selector.NLL: order[::-1][:size],
+        Selector.MIDDLE: rng.permutation(order[len(order) // 4 : -len(order) // 4])[:size],
     }
     return np.sort(candidates[selector])
 
 
 def _select(scores: Scores, folder: Path, size: int, seed: int) -> NDArray[np.int64]:
-    target, reference = read_scores(folder / "target"), read_scores(folder / "reference")
+    target, reference = read_scores(folder / _TARGET), read_scores(folder / _REFERENCE)
     config = SelectionConfig(sft_size="auto", rl_size=0, seed=seed)
     left = select(scores, target, reference=reference, config=config).sizes["hard_stratum"]
     config = replace(config, sft_size=min(size, left))
@@ -155,18 +174,18 @@ def choose_prompts(band: str, folder: Path, count: int, seed: int) -> tuple[list
     Bands: easy from 3/4, medium from 1/4 to below 3/4, hard below 1/4; ``not-extreme`` leaves out only
     prompts that were always or never passed.
     """
-    rates = read_scores(folder / "prompts").table["pass_rate"].to_numpy(dtype=float)
+    rates = read_scores(folder / _PROMPTS).table["pass_rate"].to_numpy(dtype=float)
     inside = {
-        "all": rates >= 0,
-        "easy": rates >= 0.75,
-        "medium": (rates >= 0.25) & (rates < 0.75),
-        "hard": rates < 0.25,
-        "not-extreme": (rates > 0) & (rates < 1),
+        Band.ALL: rates >= 0,
+        Band.EASY: rates >= 0.75,
+        Band.MEDIUM: (rates >= 0.25) & (rates < 0.75),
+        Band.HARD: rates < 0.25,
+        Band.NOT_EXTREME: (rates > 0) & (rates < 1),
     }[band]
     order = np.random.default_rng([seed, 31]).permutation(len(rates))
     rows = order[inside[order]][:count]
     mean = float(rates[rows].mean()) if len(rows) else 0.0
-    return [e for _, e in chosen_rows(folder, "prompts", rows)], mean
+    return [e for _, e in chosen_rows(folder, _PROMPTS, rows)], mean
 
 
 def replay_examples(target_share: float, count: int, seed: int) -> list[Example]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datadose.studies.study import Study
-from datadose.studies.token_study.claims import TOKEN_STUDY_CLAIMS
-from datadose.studies.token_study.experiment import TokenStudy
+from datadose.studies.token_study.claims import CLAIMS
+from datadose.studies.token_study.experiment import NAME, TokenStudy
 from datadose.studies.token_study.figure import draw_token_study
 
 STUDY = Study(
-    name="token_study",
+    name=NAME,
     title="The same questions, on a language model of our own",
     story=(
         "A character-level transformer meets a task never, rarely or as often as any other in pretraining. "
@@ -18,5 +18,5 @@ STUDY = Study(
     ),
     experiment=TokenStudy,
     draw=draw_token_study,
-    claims=TOKEN_STUDY_CLAIMS,
+    claims=CLAIMS,
 )

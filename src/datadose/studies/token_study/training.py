@@ -30,6 +30,7 @@ from datadose.studies.token_study.model import (
     encode,
     pad_rows,
     token_ids,
+    warm_up_and_down,
 )
 
 GROUP = 8
@@ -39,7 +40,7 @@ _EPSILON = 1e-4
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class TokenOptimisation:
     """AdamW steps of a batch size, warmed up and then linearly down to 0."""
 
     steps: int
@@ -55,7 +56,7 @@ class Optimisation:
 def fine_tune(
     model: Any,
     examples: Sequence[Example],
-    optimisation: Optimisation,
+    optimisation: TokenOptimisation,
     seed: int,
     replay: Sequence[Example] = (),
     share: float = 0.0,
@@ -72,7 +73,7 @@ def fine_tune(
         _advance(optimiser, schedule)
 
 
-def train_symbol(model: Any, examples: Sequence[Example], optimisation: Optimisation, seed: int) -> None:
+def train_symbol(model: Any, examples: Sequence[Example], optimisation: TokenOptimisation, seed: int) -> None:
     """Train the embedding of FRESH alone, in place, from the mean of all symbols' embeddings."""
     tokens = encode(examples)
     for weight in model.parameters():
@@ -86,17 +87,13 @@ def train_symbol(model: Any, examples: Sequence[Example], optimisation: Optimisa
     for _ in range(optimisation.steps):
         batch = tokens.at(next(batches))
         inputs = torch.where((batch.inputs == place).unsqueeze(-1), fresh, table[batch.inputs])
-        logits = model(inputs_embeds=inputs, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORED
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
+        completion_loss(model, batch, inputs).backward()  # type: ignore[no-untyped-call]
         _advance(optimiser, schedule)
     with torch.no_grad():
         table[place] = fresh
 
 
-def grpo(model: Any, examples: Sequence[Example], optimisation: Optimisation, seed: int) -> list[float]:
+def grpo(model: Any, examples: Sequence[Example], optimisation: TokenOptimisation, seed: int) -> list[float]:
     """GRPO with reward 1 for the right text, in place; ``batch`` counts prompts. Returns mean rewards."""
     optimiser, schedule = _optimiser(list(model.parameters()), optimisation)
     batches = _batches(len(examples), min(optimisation.batch, len(examples)), seed)
@@ -167,13 +164,9 @@ def _batches(count: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
         left = left[size:]
 
 
-def _optimiser(weights: list[Any], optimisation: Optimisation) -> tuple[Any, Any]:
+def _optimiser(weights: list[Any], optimisation: TokenOptimisation) -> tuple[Any, Any]:
     optimiser = torch.optim.AdamW(weights, lr=optimisation.rate, weight_decay=0.0)
-    steps, warmup = optimisation.steps, optimisation.warmup
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / warmup) * (1 - step / steps)
-    )
-    return optimiser, schedule
+    return optimiser, warm_up_and_down(optimiser, optimisation.warmup, optimisation.steps)
 
 
 def _advance(optimiser: Any, schedule: Any) -> None:
