@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from datadose.studies.registry import CLAIMS
+from datadose.studies.sft_curves.experiment import Figure1, Figure2
+from datadose.studies.sft_curves.figure import draw_figure1, draw_figure2, draw_figure5
 
 from datadose.files import write_json
 from datadose.studies.ledger import Tables, judge_all
 from datadose.studies.report import write_report
 from datadose.studies.reproduce import Target, reproduce
-from datadose.studies.sft_curves.experiment import Figure1, Figure2
-from datadose.studies.sft_curves.figure import draw_figure1, draw_figure2, draw_figure5
 from datadose.studies.sft_curves.figure5 import Figure5
 from datadose.studies.tables import TwoBlock, grid
 

@@ -18,7 +18,7 @@ import pytest
 import datadose
 from datadose import dependencies
 from datadose.dependencies import code_digest
-from datadose.studies.sft_curves.experiment import Figure1
+from datadose.studies.sft_curves.figure1 import Figure1
 from datadose.studies.sft_curves.figure5 import Figure5
 from datadose.sweep import Cell, Workers, run_cells
 from datadose.versions import library_versions
@@ -367,7 +367,7 @@ def test_a_sweep_computes_the_cells_again_whose_code_changed(house: Path, tmp_pa
 def test_of_a_copy_of_this_package_unused_modules_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Figure 1 is drawn from the theory and judged, in other modules than those that simulate it."""
+    """Figure 5 is simulated, drawn and judged in one module, of which its cells reach their own part."""
     shutil.copytree(
         Path(datadose.__file__).parent, tmp_path / "house", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -376,10 +376,10 @@ def test_of_a_copy_of_this_package_unused_modules_do_not_count(
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def digest() -> str:
-        return _digest("simulate_curve", "house.studies.tables")
+        return _digest("simulate_both", "house.studies.sft_curves.figure5")
 
     before = digest()
-    for path in ("llm/score.py", "studies/sft_curves/figure.py", "planner/plan.py", "theory/peaks.py"):
+    for path in ("llm/score.py", "studies/sft_curves/figure5.py", "planner/plan.py", "theory/peaks.py"):
         with (tmp_path / "house" / path).open("a") as file:
             file.write("\nADDED = 1\n")
     assert digest() == before

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +10,21 @@ import pandas as pd
 import pytest
 
 from datadose.configs import STAGES
+from datadose.studies.figure4 import map as figure4_map
 from datadose.studies.figure4.experiment import (
-    EXTRA_COLUMNS,
+    CONTROLS,
     Figure4,
     base_error,
     data_covariance,
+    panel,
     post_trained_errors,
 )
-from datadose.studies.figure4.figure import draw_figure4, draw_figure4_map
-from datadose.studies.figure4.map import MAP_COLUMNS, Figure4Map
+from datadose.studies.figure4.figure import draw
+from datadose.studies.figure4.map import Figure4Map, MapRow
 from datadose.studies.study import PRESETS
 from datadose.studies.tables import COLUMNS
 from datadose.studies.training import shift_covariances
-from datadose.studies.trends import CONTROLS, PAPER_CLAIMS, panel
+from datadose.studies.trends import PAPER_CLAIMS
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 
@@ -54,7 +55,8 @@ def map_table() -> pd.DataFrame:
 
 
 def test_table_has_the_shared_columns_then_its_own(table: pd.DataFrame) -> None:
-    assert list(table.columns) == [*COLUMNS, *EXTRA_COLUMNS]
+    own = ["axis", "variant", "optimiser_steps", "diverged_step", "divergence_radius"]
+    assert list(table.columns) == [*COLUMNS, *own]
     for column in ("figure", "panel", "stage", "model", "prompts", "length", "steps", "error", "diverged"):
         assert table[column].notna().all(), column
     assert np.isfinite(table["error"]).all()
@@ -125,7 +127,7 @@ def test_divergence_is_reported_and_its_error_is_empty() -> None:
     assert lost["error"].isna().all()
     assert lost["diverged_step"].notna().all()
     assert made[made["diverged"] == 0]["error"].notna().all()
-    draw_figure4(made, json.loads(json.dumps(asdict(config))))
+    draw(made, config)
 
 
 def test_allocated_data_carry_interference() -> None:
@@ -146,7 +148,7 @@ def test_presets_share_the_protocol() -> None:
 
 def test_map_judges_every_claim_in_every_setting(map_table: pd.DataFrame) -> None:
     config = Figure4Map.preset("smoke")
-    assert list(map_table.columns) == MAP_COLUMNS
+    assert list(map_table.columns) == [field.name for field in fields(MapRow)]
     assert len(map_table) == len(config.settings()) * len(PAPER_CLAIMS)
     assert map_table.notna().all(axis=None)
     assert set(map_table["verdict"]) <= {"holds", "fails", "mixed"}
@@ -162,13 +164,10 @@ def test_outcome_supervision_on_delta_shares_its_work_over_eta() -> None:
     assert {w.eta for w in outcome} == {0.2}
 
 
-def test_figures_draw_from_table_and_saved_configuration(
-    table: pd.DataFrame, map_table: pd.DataFrame
-) -> None:
-    saved = json.loads(json.dumps(asdict(Figure4.preset("smoke"))))
-    figure = draw_figure4(table, saved)
+def test_figures_draw_from_table_and_configuration(table: pd.DataFrame, map_table: pd.DataFrame) -> None:
+    figure = draw(table, Figure4.preset("smoke"))
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert [title[:3] for title in titles] == [f"({letter})" for letter in "abcdefghi"]
     assert "d = 20 (scaled down" in figure.get_supxlabel()
-    drawn = draw_figure4_map(map_table, json.loads(json.dumps(asdict(Figure4Map.preset("smoke")))))
+    drawn = figure4_map.draw(map_table, Figure4Map.preset("smoke"))
     assert len(drawn.axes[0].texts) == 2 * len(map_table)

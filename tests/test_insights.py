@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from datadose.studies.insights import balance, bands, overthinking, selection, size, stability
-from datadose.studies.insights import sft_then_rl as synergy
-from datadose.studies.insights.balance import Balance
-from datadose.studies.insights.bands import Bands
+from datadose.studies.insights import (
+    balance,
+    bands,
+    overthinking,
+    selection,
+    sft_then_rl,
+    size,
+    stability,
+)
 from datadose.studies.insights.overthinking import Overthinking
-from datadose.studies.insights.selection import Selection
-from datadose.studies.insights.sft_then_rl import SftThenRl
-from datadose.studies.insights.size import Size
-from datadose.studies.insights.stability import Stability
-from datadose.studies.tables import COLUMNS
-from datadose.studies.training import Recipe, Task, passing
+from datadose.studies.insights.selection import HardnessSelection
+from datadose.studies.insights.stability import Descent
+from datadose.studies.tables import names
+from datadose.studies.training import Recipe, ScaledShift, pass_probabilities
 from datadose.theory.outcome import adaptation_radius, rollout_error
 
-EXPERIMENTS: dict[str, tuple[Any, tuple[str, ...], Callable[..., matplotlib.figure.Figure]]] = {
-    "insight1_selection": (Selection, selection.EXTRA, selection.draw_selection),
-    "insight2_size": (Size, (), size.draw_size),
-    "insight3_stability": (Stability, stability.EXTRA, stability.draw_stability),
-    "insight4_balance": (Balance, balance.EXTRA, balance.draw_balance),
-    "rl_bands": (Bands, bands.EXTRA, bands.draw_bands),
-    "sft_then_rl": (SftThenRl, synergy.EXTRA, synergy.draw_synergy),
-    "overthinking": (Overthinking, overthinking.EXTRA, overthinking.draw_overthinking),
+MODULES: dict[str, Any] = {
+    module.NAME: module for module in (selection, size, stability, balance, bands, sft_then_rl, overthinking)
 }
+
+
+def preset(name: str, which: str = "smoke") -> Any:
+    return MODULES[name].STUDY.experiment.preset(which)
 
 
 @cache
 def smoke(name: str, seeds: int | None = None) -> pd.DataFrame:
-    config = EXPERIMENTS[name][0].preset("smoke")
+    config = preset(name)
     if seeds is not None:
         config = replace(config, seeds=seeds)
     return config.table([cell.function(**cell.arguments) for cell in config.cells()])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", MODULES)
 def test_tables_have_the_columns_and_say_what_diverged(name: str) -> None:
     table = smoke(name)
-    assert list(table.columns) == [*COLUMNS, *EXPERIMENTS[name][1]]
+    assert list(table.columns) == names(MODULES[name].Column)
     assert set(table["figure"]) == {name}
     measured = table[table["model"] == "lsa"]
     assert measured["seed"].notna().all()
@@ -59,7 +57,7 @@ def test_tables_have_the_columns_and_say_what_diverged(name: str) -> None:
     assert measured.loc[measured["diverged"] == 1, "error"].isna().all()
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", MODULES)
 def test_a_seed_does_not_depend_on_those_beside_it(name: str) -> None:
     fewer, more = smoke(name, 2), smoke(name, 3)
     more = more[more["seed"].isna() | (more["seed"] < 2)]
@@ -68,28 +66,27 @@ def test_a_seed_does_not_depend_on_those_beside_it(name: str) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, err_msg=column)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_figures_draw_from_the_table_and_the_saved_configuration(name: str) -> None:
-    experiment, _, draw = EXPERIMENTS[name]
-    config = json.loads(json.dumps(asdict(experiment.preset("smoke"))))
-    assert all(axis.has_data() for axis in draw(smoke(name), config).axes)
+@pytest.mark.parametrize("name", MODULES)
+def test_figures_draw_from_the_table_and_the_configuration(name: str) -> None:
+    figure = MODULES[name].STUDY.draw(smoke(name), preset(name))
+    assert all(axis.has_data() for axis in figure.axes)
 
 
-@pytest.mark.parametrize("preset", ["quick", "paper"])
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_larger_presets_are_configured(name: str, preset: str) -> None:
-    config = EXPERIMENTS[name][0].preset(preset)
-    assert len(config.cells()) > len(EXPERIMENTS[name][0].preset("smoke").cells())
-    assert config.seeds >= (10 if preset == "paper" else 6)
+@pytest.mark.parametrize("which", ["quick", "paper"])
+@pytest.mark.parametrize("name", MODULES)
+def test_larger_presets_are_configured(name: str, which: str) -> None:
+    config = preset(name, which)
+    assert len(config.cells()) > len(preset(name).cells())
+    assert config.seeds >= (10 if which == "paper" else 6)
 
 
 def test_the_shift_has_the_wanted_radius() -> None:
-    task = Task(12, 3, 50)
+    task = ScaledShift(12, 3, 50)
     assert adaptation_radius(task.sigma0, task.delta(1.7), 50) == pytest.approx(1.7)
 
 
 def test_measured_hardness_ranks_the_shift_above_what_was_pretrained() -> None:
-    block = Selection.preset("smoke").block
+    block = HardnessSelection.preset("smoke").block
     pool = selection.draw_pool(block, 40, 400, 0.0, seed=0)
     V0 = selection.pretrained_operator(block.shift(0.0).sigma0, 40)
     score = selection.measured_hardness(pool, V0, block.eta)
@@ -119,7 +116,7 @@ def test_bands_are_what_they_say() -> None:
 
 
 def test_candidates_ask_only_for_what_they_show() -> None:
-    task = Task(10, 4, 200)
+    task = ScaledShift(10, 4, 200)
     pool = bands.draw_candidates(task, bands.graded_target(task, (0.5, 3.0)), 64, [0, 1])
     assert pool.covariances is not None
     shown = pool.covariances.diagonal(dim1=-2, dim2=-1) > 0
@@ -140,14 +137,15 @@ def test_passing_agrees_with_sampling() -> None:
         draws = np.random.default_rng(0).standard_normal((20_000, 4)) * recipe.noise
         draws[:, 0] += norm
         sampled = float((np.linalg.norm(draws, axis=1) <= recipe.radius(4)).mean())
-        exact = float(passing(torch.tensor(norm**2), recipe, 4))
+        gaps = torch.tensor([norm**2, 0.0, 0.0, 0.0, 9.0], dtype=torch.float64)
+        exact = float(pass_probabilities(gaps, recipe, np.arange(5) < 4))
         # 5 standard errors of a share over 20,000 draws: a false alarm in fewer than one run in a million.
         assert sampled == pytest.approx(exact, abs=5 * (0.25 / 20_000) ** 0.5)
-    assert float(passing(torch.tensor(float("inf")), recipe, 4)) == 0
+    assert float(pass_probabilities(torch.full((4,), torch.inf), recipe, np.ones(4, bool))) == 0
 
 
 def test_the_pretrained_model_thinks_as_the_theory_says() -> None:
-    config = replace(Overthinking.preset("smoke"), task=Task(10, 2, 200))
+    config = replace(Overthinking.preset("smoke"), task=ScaledShift(10, 2, 200))
     found = overthinking.think(config.task, 0.5, "base", config.recipe, [1, 2, 4], 2000, [0])
     _, tested, predicted, far = found[0]
     np.testing.assert_allclose(np.array(tested, float), np.array(predicted, float), rtol=0.25)
@@ -157,10 +155,10 @@ def test_the_pretrained_model_thinks_as_the_theory_says() -> None:
 
 
 def test_a_lost_run_has_no_error_and_spares_the_others() -> None:
-    task = Task(8, 2, 800, rho=1.0)
-    found = stability.descend(task, [0.5, 2.0], 2, 0.3, 1.0, 32, 60, [0, 1])
+    task = ScaledShift(8, 2, 800, rho=1.0)
+    found = stability.descend(Descent(task, (0.5, 2.0), 2, 0.3, 1.0, 32, 60, 2))
     assert [after is None for _, after, _ in found] == [False, False, True, True]
-    alone = stability.descend(task, [0.5], 2, 0.3, 1.0, 32, 60, [0, 1])
+    alone = stability.descend(Descent(task, (0.5,), 2, 0.3, 1.0, 32, 60, 2))
     np.testing.assert_allclose(
         np.array([after for _, after, _ in found[:2]], float),
         np.array([after for _, after, _ in alone], float),

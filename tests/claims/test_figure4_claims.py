@@ -10,29 +10,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.files import write_table
-from datadose.studies.figure4.claims import FIGURE4_CLAIMS
-from datadose.studies.ledger import Tables, judge_all
-from datadose.studies.trends import CONTROLS, curve, falls_then_rises, fill_diverged, panel
+from datadose.configs import Stage
+from datadose.studies.figure4.experiment import CONTROLS, Column, panel
+from datadose.studies.figure4.study import STUDY
+from datadose.studies.study import Saved
+from datadose.studies.trends import BASE_PANEL, MAIN, curve, falls_then_rises, fill_diverged
+from studies_helpers import entry, write_result
 
 PLACES = (1, 2, 4, 8)
 SEEDS = 6
-CLAIMS = {claim.id: claim for claim in FIGURE4_CLAIMS}
-WHERE = {
-    "fig-4a": ("sft", "prompts", False),
-    "fig-4b": ("sft", "length", False),
-    "fig-4c": ("sft", "steps", False),
-    "fig-4d": ("outcome", "prompts", False),
-    "fig-4e": ("outcome", "length", False),
-    "fig-4f": ("outcome", "steps", False),
-    "fig-4a-equal-steps": ("sft", "prompts", True),
-    "fig-4d-equal-steps": ("outcome", "prompts", True),
-    "fig-4b-fixed-lengths": ("sft", "length", True),
-    "fig-4e-fixed-lengths": ("outcome", "length", True),
-    "fig-4f-short-prompts": ("outcome", "steps", True),
-    "fig-4d-rl": ("rl", "prompts", False),
-    "fig-4e-rl": ("rl", "length", False),
-    "fig-4f-rl": ("rl", "steps", False),
+CLAIMS = {claim.id: claim for claim in STUDY.claims}
+WHERE: dict[str, tuple[Stage, str, bool]] = {
+    "fig-4a": ("sft", Column.PROMPTS, False),
+    "fig-4b": ("sft", Column.LENGTH, False),
+    "fig-4c": ("sft", Column.STEPS, False),
+    "fig-4d": ("outcome", Column.PROMPTS, False),
+    "fig-4e": ("outcome", Column.LENGTH, False),
+    "fig-4f": ("outcome", Column.STEPS, False),
+    "fig-4a-equal-steps": ("sft", Column.PROMPTS, True),
+    "fig-4d-equal-steps": ("outcome", Column.PROMPTS, True),
+    "fig-4b-fixed-lengths": ("sft", Column.LENGTH, True),
+    "fig-4e-fixed-lengths": ("outcome", Column.LENGTH, True),
+    "fig-4f-short-prompts": ("outcome", Column.STEPS, True),
+    "fig-4d-rl": ("rl", Column.PROMPTS, False),
+    "fig-4e-rl": ("rl", Column.LENGTH, False),
+    "fig-4f-rl": ("rl", Column.STEPS, False),
 }
 
 U_SHAPE = (0.9, 0.5, 0.6, 0.8)
@@ -60,23 +62,23 @@ def _judge(
     errors = _errors(means, scale)
     for seed, place in lost:
         errors[seed, place] = np.nan
-    other = {"prompts": 128, "length": 20, "steps": 1}
-    rows = [
+    other = {Column.PROMPTS: 128, Column.LENGTH: 20, Column.STEPS: 1}
+    rows: list[dict[str, Any]] = [
         {
-            "panel": panel(stage, axis, control),  # type: ignore[arg-type]
-            "stage": stage,
+            Column.PANEL: panel(stage, axis, control),
+            Column.STAGE: stage,
             **{**other, axis: x},
-            "seed": seed,
-            "error": errors[seed, j],
-            "axis": axis,
-            "variant": CONTROLS[axis] if control else "main",
+            Column.SEED: seed,
+            Column.ERROR: errors[seed, j],
+            Column.AXIS: axis,
+            Column.VARIANT: CONTROLS[axis] if control else MAIN,
         }
         for seed in range(SEEDS)
         for j, x in enumerate(PLACES)
     ]
-    rows.append({"panel": "base", "stage": "sft", **other, "prompts": 0, "error": base, "variant": "base"})
-    write_table(folder / "fig4.csv", pd.DataFrame(rows))
-    return judge_all([CLAIMS[claim_id]], Tables(folder))[0]
+    untouched = {Column.PANEL: BASE_PANEL, Column.STAGE: "sft", Column.VARIANT: BASE_PANEL}
+    rows.append({**untouched, **other, Column.PROMPTS: 0, Column.ERROR: base})
+    return entry(STUDY, claim_id, write_result(folder, STUDY, pd.DataFrame(rows)))
 
 
 def _with(*words: str) -> list[str]:
@@ -87,7 +89,7 @@ def test_every_claim_is_tried_here_and_names_its_test() -> None:
     assert set(CLAIMS) == set(WHERE)
     tried = [*_with("falls, then"), *_with("falls with"), *_with("rises with"), *_with("insensitive")]
     assert set(tried) == set(CLAIMS)
-    for claim in FIGURE4_CLAIMS:
+    for claim in STUDY.claims:
         file, name = claim.test.split("::")
         assert file.endswith("test_figure4_claims.py")
         assert name in globals()
@@ -165,7 +167,7 @@ def test_diverged_runs_count_as_large_errors(tmp_path: Path) -> None:
 
 def test_a_curve_keeps_places_where_every_run_diverged(tmp_path: Path) -> None:
     _judge("fig-4f", FLAT, tmp_path, lost=[(seed, 0) for seed in range(SEEDS)])
-    x, errors, lost = curve(Tables(tmp_path).get("fig4"), "f", "steps")
+    x, errors, lost = curve(Saved(STUDY, tmp_path).table, "f", Column.STEPS)
     assert list(x) == list(PLACES)
     assert errors.shape == (SEEDS, len(PLACES))
     assert lost == SEEDS

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from datadose.files import write_json, write_table
-from datadose.studies.ledger import Tables, judge_all
-from datadose.studies.sft_curves.claims import FIGURE_CLAIMS
-from datadose.studies.sft_curves.figure5_claims import FIGURE5_CLAIMS
-from datadose.studies.tables import as_table, sft_row
+from datadose.studies.index import study
+from datadose.studies.ledger import judge_all
+from datadose.studies.sft_curves.figure5 import Figure5
+from datadose.studies.tables import TwoBlock, as_table, sft_row
+from studies_helpers import entry, write_result
 
 D, M = 40, 20
 COUNTS = (0, 5, 10, 15, 19, 20, 21, 30, 38, 40, 42, 60, 100, 200)
@@ -21,14 +22,15 @@ COUNTS = (0, 5, 10, 15, 19, 20, 21, 30, 38, 40, 42, 60, 100, 200)
 LENGTHS = (40, 80, 120)
 INTERFERENCES = (0.0, 0.01, 0.1)
 SEEDS = 6
-CLAIMS = {claim.id: claim for claim in (*FIGURE_CLAIMS, *FIGURE5_CLAIMS)}
+STUDIES = [study(name) for name in ("fig1", "fig2", "fig5", "insight1")]
+HOMES = {claim.id: one for one in STUDIES for claim in one.claims}
 
 Curve = Callable[[float, int, float], float]
 """Error at (interference, length, prompts)."""
 
 
 def _judge(claim_id: str, folder: Path) -> dict[str, Any]:
-    return judge_all([CLAIMS[claim_id]], Tables(folder))[0]
+    return entry(HOMES[claim_id], claim_id, folder)
 
 
 def _verdict(claim_id: str, folder: Path) -> str:
@@ -83,9 +85,7 @@ def _write_figure1(
         for seed in (*range(SEEDS), None)
         for noise in [1.0 if seed is None else _noise(seed, r, n, B, scale=scale)]
     ]
-    write_table(folder / "fig1.csv", as_table(rows))
-    write_json(folder / "fig1.json", {"config": {"block": {"dimension": D, "shifted": M}}})
-    return folder
+    return write_result(folder, study("fig1"), as_table(rows))
 
 
 def _write_figure2(folder: Path, curve: Curve) -> Path:
@@ -104,8 +104,7 @@ def _write_figure2(folder: Path, curve: Curve) -> Path:
         for B in (5, 15, 30, 50)
         for seed in range(SEEDS)
     ]
-    write_table(folder / "fig2.csv", as_table(rows))
-    return folder
+    return write_result(folder, study("fig2"), as_table(rows))
 
 
 def _write_figure5(
@@ -138,8 +137,8 @@ def _write_figure5(
                 value = None if B == D else error * scale * (1 + form_error(form, B))
                 row = {"model": "theory", "form": form, "predicted": value}
                 rows.append(sft_row("fig5", f"n={n}", **base, **row))
-    write_table(folder / "fig5.csv", as_table(rows))
-    return folder
+    config = replace(Figure5.preset("smoke"), block=TwoBlock(D, M))
+    return write_result(folder, study("fig5"), as_table(rows), config)
 
 
 def _write_insight1(folder: Path, curve: Callable[[str, int], float]) -> Path:
@@ -157,10 +156,7 @@ def _write_insight1(folder: Path, curve: Callable[[str, int], float]) -> Path:
         for B in (5, 10)
         for seed in range(SEEDS)
     ]
-    write_table(folder / "insight1.csv", as_table(rows))
-    block = {"dimension": D, "shifted": M, "rho": 0.1, "eta": 0.2}
-    write_json(folder / "insight1.json", {"config": {"block": block, "length": 80}})
-    return folder
+    return write_result(folder, study("insight1"), as_table(rows))
 
 
 # --- Insight 1 ------------------------------------------------------------------------------------------
@@ -168,20 +164,20 @@ def _write_insight1(folder: Path, curve: Callable[[str, int], float]) -> Path:
 
 def test_insight_1_is_judged_per_comparison(tmp_path: Path) -> None:
     """Hard data must win against each kind at each B; one loss is *mixed* and named, all lost *fails*."""
-    entry = _judge("insight-1", _write_insight1(tmp_path, lambda kind, B: 0.5 if kind == "hard" else 1.0))
-    assert (entry["verdict"], entry["value"], entry["seeds"]) == ("holds", 1.0, SEEDS)
+    found = _judge("insight-1", _write_insight1(tmp_path, lambda kind, B: 0.5 if kind == "hard" else 1.0))
+    assert (found["verdict"], found["value"], found["seeds"]) == ("holds", 1.0, SEEDS)
 
     def lost_once(kind: str, B: int) -> float:
         return 0.4 if (kind, B) == ("test", 5) else 0.5 if kind == "hard" else 1.0
 
-    entry = _judge("insight-1", _write_insight1(tmp_path, lost_once))
-    assert entry["verdict"] == "mixed"
-    assert entry["value"] == pytest.approx(5 / 6, abs=1e-5)
-    assert "test B=5 fails" in entry["note"]
-    assert "easy B=5 fails" not in entry["note"]
+    found = _judge("insight-1", _write_insight1(tmp_path, lost_once))
+    assert found["verdict"] == "mixed"
+    assert found["value"] == pytest.approx(5 / 6, abs=1e-5)
+    assert "test B=5 fails" in found["note"]
+    assert "easy B=5 fails" not in found["note"]
 
-    entry = _judge("insight-1", _write_insight1(tmp_path, lambda kind, B: 2.0 if kind == "hard" else 1.0))
-    assert (entry["verdict"], entry["value"]) == ("fails", 0.0)
+    found = _judge("insight-1", _write_insight1(tmp_path, lambda kind, B: 2.0 if kind == "hard" else 1.0))
+    assert (found["verdict"], found["value"]) == ("fails", 0.0)
 
 
 def test_equal_data_are_no_win(tmp_path: Path) -> None:
@@ -202,9 +198,9 @@ def test_dilution_depends_on_interference(tmp_path: Path) -> None:
     assert _verdict("fig-1-strong-interference", everywhere) == "holds"
 
     weak_only = _write_figure1(tmp_path, dilution({0.0: 0.1, 0.01: 0.8, 0.1: 0.2}))
-    entry = _judge("insight-2", weak_only)
-    assert (entry["verdict"], entry["value"]) == ("mixed", 0.5)
-    assert "r=0.1 n=40 fails" in entry["note"]
+    found = _judge("insight-2", weak_only)
+    assert (found["verdict"], found["value"]) == ("mixed", 0.5)
+    assert "r=0.1 n=40 fails" in found["note"]
     assert _verdict("fig-1-strong-interference", weak_only) == "holds"
 
     strong_only = _write_figure1(tmp_path, dilution({0.0: 0.8, 0.01: 0.2, 0.1: 0.8}))
@@ -227,17 +223,17 @@ def test_peaks_are_found_where_the_curve_has_them(tmp_path: Path) -> None:
     assert _verdict("fig-1-peak-interference", swapped) == "fails"
 
     one_off = _write_figure1(tmp_path, lambda r, n, B: _peaked()(r if n > 40 else 0.1 - r, n, B))
-    entry = _judge("fig-1-peak-clean", one_off)
-    assert entry["verdict"] == "mixed"
-    assert entry["value"] == pytest.approx(2 / 3, abs=1e-5)
+    found = _judge("fig-1-peak-clean", one_off)
+    assert found["verdict"] == "mixed"
+    assert found["value"] == pytest.approx(2 / 3, abs=1e-5)
 
     def turning(places: dict[int, float]) -> Curve:
         return lambda r, n, B: _peaked(early=places[n])(r, n, B)
 
     right_moving = _write_figure1(tmp_path, turning({40: 0.125, 80: 0.25, 120: 0.375}))
-    entry = _judge("fig-1-crossover", right_moving)
-    assert entry["verdict"] == "holds"
-    assert "r=0.1 n=80: B=10" in entry["note"]
+    found = _judge("fig-1-crossover", right_moving)
+    assert found["verdict"] == "holds"
+    assert "r=0.1 n=80: B=10" in found["note"]
     for still in ({40: 0.25, 80: 0.25, 120: 0.375}, {40: 0.375, 80: 0.25, 120: 0.125}):
         assert _verdict("fig-1-crossover", _write_figure1(tmp_path, turning(still))) == "fails"
 
@@ -258,27 +254,27 @@ def test_monotone_curves_do_not_fall_then_rise(tmp_path: Path) -> None:
     def falls_only_with_interference(r: float, n: int, B: float) -> float:
         return _peaked()(r, n, B) if r > 0 else rising(r, n, B)
 
-    entry = _judge("fig-1-falls-then-rises", _write_figure1(tmp_path, falls_only_with_interference))
-    assert entry["verdict"] == "mixed"
-    assert "r=0 n=40 fails" in entry["note"]
+    found = _judge("fig-1-falls-then-rises", _write_figure1(tmp_path, falls_only_with_interference))
+    assert found["verdict"] == "mixed"
+    assert "r=0 n=40 fails" in found["note"]
 
 
 def test_falling_up_to_the_peak_is_no_rise(tmp_path: Path) -> None:
     """The grid of Figure 1 has a B between 0.95 d and d (390 of 400); a curve still falling there fails."""
     counts = tuple(sorted({*COUNTS, 39}))
-    entry = _judge(
+    found = _judge(
         "fig-1-falls-then-rises",
         _write_figure1(tmp_path, lambda r, n, B: float(np.exp(-B / 30)), counts=counts),
     )
-    assert entry["verdict"] == "fails", entry["note"]
+    assert found["verdict"] == "fails", found["note"]
 
 
 def test_flat_curves_do_not_fall_then_rise(tmp_path: Path) -> None:
     """Choosing the best of many B by its own noise must not make a flat curve fall and rise."""
     counts = (*range(21), *range(22, 40, 2), 40, 60, 200)
     flat = _write_figure1(tmp_path, lambda r, n, B: 1.0, counts=counts, scale=0.05)
-    entry = _judge("fig-1-falls-then-rises", flat)
-    assert entry["value"] <= 1 / 3, entry["note"]
+    found = _judge("fig-1-falls-then-rises", flat)
+    assert found["value"] <= 1 / 3, found["note"]
 
 
 def test_exact_asymptotics_is_judged_away_from_the_peak(tmp_path: Path) -> None:
@@ -318,9 +314,9 @@ def test_u_shape_needs_both_sides(tmp_path: Path) -> None:
     def only_weak(r: float, n: int, B: float) -> float:
         return curve(3.0, 2.0 if r == 0.01 else 0.5)(r, n, B)
 
-    entry = _judge("fig-2-u-shape", _write_figure2(tmp_path, only_weak))
-    assert (entry["verdict"], entry["value"]) == ("mixed", 0.5)
-    assert "r=0.1 B=15 fails" in entry["note"]
+    found = _judge("fig-2-u-shape", _write_figure2(tmp_path, only_weak))
+    assert (found["verdict"], found["value"]) == ("mixed", 0.5)
+    assert "r=0.1 B=15 fails" in found["note"]
 
 
 # --- Figure 5 -------------------------------------------------------------------------------------------
@@ -343,9 +339,9 @@ def test_theorem_b1_is_judged_on_each_side_of_the_peak(tmp_path: Path) -> None:
 def test_first_order_error_is_compared_at_every_b_and_length(tmp_path: Path) -> None:
     assert _verdict("fig-5-first-order", _write_figure5(tmp_path, first_order=lambda B: 1.05)) == "holds"
     twice_once = _write_figure5(tmp_path, first_order=lambda B: 2.0 if B == 15 else 1.0)
-    entry = _judge("fig-5-first-order", twice_once)
-    assert (entry["verdict"], entry["value"]) == ("fails", pytest.approx(2.0))
-    assert "at B=15" in entry["note"]
+    found = _judge("fig-5-first-order", twice_once)
+    assert (found["verdict"], found["value"]) == ("fails", pytest.approx(2.0))
+    assert "at B=15" in found["note"]
     short_only = _write_figure5(tmp_path, ratio=lambda n, B: 2.0 if n == 100 else 1.0)
     assert _verdict("fig-5-first-order", short_only) == "mixed"
     assert _verdict("fig-5-tighter", short_only) == "holds"
@@ -392,5 +388,5 @@ def test_no_figure_claim_is_decided_in_advance(
 ) -> None:
     """Also guards new claims: a judge whose table is not made here is *not run* and shows up."""
     write(tmp_path)
-    verdicts = {entry["id"]: entry["verdict"] for entry in judge_all(list(CLAIMS.values()), Tables(tmp_path))}
-    assert verdicts == dict.fromkeys(CLAIMS, verdict)
+    verdicts = {found["id"]: found["verdict"] for found in judge_all(STUDIES, tmp_path)}
+    assert verdicts == dict.fromkeys(HOMES, verdict)

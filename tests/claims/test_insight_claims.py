@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from datadose.studies.insights.claims import INSIGHT_CLAIMS
 
-from datadose.files import write_json, write_table
-from datadose.studies.insights import balance, bands, overthinking, selection, stability
-from datadose.studies.insights import sft_then_rl as synergy
-from datadose.studies.ledger import Tables, beats, judge_all
-from datadose.studies.training import insight_row, insight_table
+from datadose.studies.insights import (
+    balance,
+    bands,
+    overthinking,
+    selection,
+    sft_then_rl,
+    size,
+    stability,
+)
+from datadose.studies.insights.balance import OUTCOME_GD, Balance, TraceBudget
+from datadose.studies.insights.bands import HARDEST, TOO_HARD
+from datadose.studies.insights.selection import CLEAN, EASY, HARD, RANDOM, SHIFT
+from datadose.studies.insights.sft_then_rl import RL_THEN_SFT, SFT_THEN_RL
+from datadose.studies.insights.size import SetSize
+from datadose.studies.insights.stability import MAP, PROTOCOLS, Stability
+from datadose.studies.ledger import beats
+from datadose.studies.tables import THEORY, Column, TwoBlock, as_table
+from datadose.studies.training import BASE, OUTCOME, RL, SFT
+from studies_helpers import entry, write_result
 
 SEEDS = 6
-CLAIMS = {claim.id: claim for claim in INSIGHT_CLAIMS}
+HOMES = {
+    claim.id: module.STUDY
+    for module in (selection, size, stability, balance, bands, sft_then_rl, overthinking)
+    for claim in module.STUDY.claims
+}
 
 
 def verdict(claim_id: str, folder: Path) -> str:
-    return str(judge_all([CLAIMS[claim_id]], Tables(folder))[0]["verdict"])
+    return str(entry(HOMES[claim_id], claim_id, folder)["verdict"])
 
 
 def noise(seed: int, *setting: object, scale: float = 0.01) -> float:
@@ -31,12 +49,10 @@ def noise(seed: int, *setting: object, scale: float = 0.01) -> float:
     return float(np.exp(scale * rng.standard_normal()))
 
 
-def write(
-    folder: Path, name: str, rows: Sequence[dict[str, Any]], extra: Sequence[str], config: dict[str, Any]
-) -> Path:
-    write_table(folder / f"{name}.csv", insight_table(rows, extra))
-    write_json(folder / f"{name}.json", {"config": config})
-    return folder
+def write(folder: Path, module: Any, rows: Sequence[dict[str, Any]], config: Any = None) -> Path:
+    """Write the rows as the table of the study in ``module``, in its columns."""
+    table = as_table([{module.Column.FIGURE: module.NAME, **row} for row in rows], module.Column)
+    return write_result(folder, module.STUDY, table, config)
 
 
 def seeded(*values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
@@ -63,33 +79,32 @@ def test_a_diverged_run_loses_its_comparison() -> None:
 
 def write_selection(folder: Path, clean: dict[str, float], wrong: dict[str, float]) -> Path:
     rows = [
-        insight_row(
-            selection.NAME,
-            pool,
-            prompts=B,
-            seed=seed,
-            estimator=estimator,
-            kind=kind,
-            error=errors[kind] * noise(seed, pool, kind, B),
-            share_wrong=0.1,
-        )
+        {
+            selection.Column.PANEL: pool,
+            selection.Column.PROMPTS: B,
+            selection.Column.SEED: seed,
+            selection.Column.ESTIMATOR: estimator,
+            selection.Column.KIND: kind,
+            selection.Column.ERROR: errors[kind] * noise(seed, pool, kind, B),
+            selection.Column.SHARE_WRONG: 0.1,
+        }
         for (pool, errors), kind, B, estimator, seed in seeded(
-            (("clean", clean), ("10% wrong", wrong)), clean, (5, 80), selection.ESTIMATORS
+            ((CLEAN, clean), ("10% wrong", wrong)), clean, (5, 80), selection.ESTIMATORS
         )
     ]
-    return write(folder, selection.NAME, rows, selection.EXTRA, {})
+    return write(folder, selection, rows)
 
 
 def test_hard_selection_is_judged_per_pool(tmp_path: Path) -> None:
-    good = {"hard": 1.0, "random": 2.0, "easy": 4.0, "shift": 1.0}
-    bad = {"hard": 3.0, "random": 2.0, "easy": 2.5, "shift": 1.0}
+    good = {HARD: 1.0, RANDOM: 2.0, EASY: 4.0, SHIFT: 1.0}
+    bad = {HARD: 3.0, RANDOM: 2.0, EASY: 2.5, SHIFT: 1.0}
     write_selection(tmp_path, good, bad)
     assert verdict("insight-1-measured", tmp_path) == "holds"
     assert verdict("insight-1-wrong-demonstrations", tmp_path) == "fails"
     write_selection(tmp_path, bad, good)
     assert verdict("insight-1-measured", tmp_path) == "fails"
     assert verdict("insight-1-wrong-demonstrations", tmp_path) == "holds"
-    write_selection(tmp_path, {**bad, "easy": 9.0}, good)
+    write_selection(tmp_path, {**bad, EASY: 9.0}, good)
     assert verdict("insight-1-measured", tmp_path) == "mixed"
 
 
@@ -97,17 +112,27 @@ def write_size(folder: Path, at_largest: Callable[[float], float]) -> Path:
     def error(r: float, B: int) -> float:
         return {0: 4.0, 10: 2.0, 18: 9.0, 100: at_largest(r)}[B]
 
-    rows = [
-        insight_row(
-            "insight2_size", "s", prompts=B, interference=r, seed=seed, error=error(r, B) * noise(seed, r, B)
-        )
+    rows: list[dict[str, Any]] = [
+        {
+            Column.PANEL: "s",
+            Column.PROMPTS: B,
+            Column.INTERFERENCE: r,
+            Column.SEED: seed,
+            Column.ERROR: error(r, B) * noise(seed, r, B),
+        }
         for r, B, seed in seeded((0.01, 0.1), (0, 10, 18, 100))
     ]
     rows += [
-        insight_row("insight2_size", "t", model="theory", prompts=B, interference=r, predicted=error(r, B))
+        {
+            Column.PANEL: "t",
+            Column.MODEL: THEORY,
+            Column.PROMPTS: B,
+            Column.INTERFERENCE: r,
+            Column.PREDICTED: error(r, B),
+        }
         for r, B in product((0.01, 0.1), (0, 10, 18, 100))
     ]
-    return write(folder, "insight2_size", rows, (), {"block": {"dimension": 20}})
+    return write(folder, size, rows, replace(SetSize.preset("smoke"), block=TwoBlock(20, 10)))
 
 
 @pytest.mark.parametrize(
@@ -128,38 +153,34 @@ def write_stability(
 ) -> Path:
     """Error 0.1 at many prompts and steps; spread and gains in proportion to ``sensitivity``."""
     rows = [
-        insight_row(
-            stability.NAME,
-            f"k={k}",
-            steps=k,
-            seed=seed,
-            kind="map",
-            spectral_radius=r,
-            learning_rate=rate,
-            error=1.0 if rate <= safe(r) else None,
-        )
+        {
+            stability.Column.PANEL: f"k={k}",
+            stability.Column.STEPS: k,
+            stability.Column.SEED: seed,
+            stability.Column.KIND: MAP,
+            stability.Column.SPECTRAL_RADIUS: r,
+            stability.Column.LEARNING_RATE: rate,
+            stability.Column.ERROR: 1.0 if rate <= safe(r) else None,
+        }
         for k, r, rate, seed in seeded((1, 2), (0.5, 1.0, 2.0), (0.01, 0.1, 1.0))
     ]
-    for kind, r, (B, T), seed in seeded(
-        ("own step", "one step"), (0.5, 1.0, 2.0), ((32, 200), (512, 50), (512, 200))
-    ):
+    for kind, r, (B, T), seed in seeded(PROTOCOLS, (0.5, 1.0, 2.0), ((32, 200), (512, 50), (512, 200))):
         gain = 0.0 if (B, T) == (512, 200) else sensitivity(r)
         spread = gain * (seed - (SEEDS - 1) / 2) / 10
         rows.append(
-            insight_row(
-                stability.NAME,
-                "k=2",
-                steps=2,
-                prompts=B,
-                seed=seed,
-                kind=kind,
-                spectral_radius=r,
-                training_steps=T,
-                error=0.1 * float(np.exp(gain + spread)),
-            )
+            {
+                stability.Column.PANEL: "k=2",
+                stability.Column.STEPS: 2,
+                stability.Column.PROMPTS: B,
+                stability.Column.SEED: seed,
+                stability.Column.KIND: kind,
+                stability.Column.SPECTRAL_RADIUS: r,
+                stability.Column.TRAINING_STEPS: T,
+                stability.Column.ERROR: 0.1 * float(np.exp(gain + spread)),
+            }
         )
-    config = {"probes": [[32, 200], [512, 50], [512, 200]], "seeds": SEEDS}
-    return write(folder, stability.NAME, rows, stability.EXTRA, config)
+    probes = ((32, 200), (512, 50), (512, 200))
+    return write(folder, stability, rows, replace(Stability.preset("smoke"), probes=probes, seeds=SEEDS))
 
 
 def test_sensitivity_is_judged_against_both_sides(tmp_path: Path) -> None:
@@ -186,31 +207,30 @@ def write_balance(folder: Path, error: Errors) -> Path:
         value = error(share, arm)
         measured = None if value is None else value * noise(seed, share, arm)
         rows.append(
-            insight_row(
-                balance.NAME,
-                f"share={share:g}",
-                seed=seed,
-                error=measured,
-                shift_error=measured,
-                kind=arm,
-                share=share,
-                spectral_radius=RADII[share],
-            )
+            {
+                balance.Column.PANEL: f"share={share:g}",
+                balance.Column.SEED: seed,
+                balance.Column.ERROR: measured,
+                balance.Column.SHIFT_ERROR: measured,
+                balance.Column.KIND: arm,
+                balance.Column.SHARE: share,
+                balance.Column.SPECTRAL_RADIUS: RADII[share],
+            }
         )
-    return write(folder, balance.NAME, rows, balance.EXTRA, {"budget": {"shifted": 2, "dimension": 10}})
+    return write(folder, balance, rows, replace(Balance.preset("smoke"), budget=TraceBudget(10, 2, 40)))
 
 
 def test_incremental_and_novel_shifts_are_told_apart(tmp_path: Path) -> None:
     def as_the_paper_says(share: float, arm: str) -> float | None:
-        if arm == "outcome-gd":
+        if arm == OUTCOME_GD:
             return None if share < 0.1 else 0.1
         start = 10.0 if share < 0.1 else 1.0
-        return start if arm == "base" else start / 5
+        return start if arm == BASE else start / 5
 
     def the_reverse(share: float, arm: str) -> float | None:
-        if arm == "outcome-gd":
+        if arm == OUTCOME_GD:
             return 0.1 if share < 0.1 else None
-        if arm == "base":
+        if arm == BASE:
             return 1.0
         return 0.1 if share < 0.1 else 2.0
 
@@ -219,16 +239,16 @@ def test_incremental_and_novel_shifts_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_balance_is_judged_per_stage(tmp_path: Path) -> None:
-    starved = {"sft": 0.5, "outcome": 3.0, "rl": 9.0}
+    starved = {SFT: 0.5, OUTCOME: 3.0, RL: 9.0}
 
     def as_the_paper_says(share: float, arm: str) -> float:
         return 0.1 if share == 0.2 else starved.get(arm, 10.0) if share < 0.1 else 0.4
 
     def the_reverse(share: float, arm: str) -> float:
-        return 0.5 if share == 0.2 else 0.2 if arm == "sft" else 0.1
+        return 0.5 if share == 0.2 else 0.2 if arm == SFT else 0.1
 
     def one_stage_gains(share: float, arm: str) -> float:
-        return 0.05 if (share, arm) == (0.8, "rl") else as_the_paper_says(share, arm)
+        return 0.05 if (share, arm) == (0.8, RL) else as_the_paper_says(share, arm)
 
     assert verdict("sec-7", write_balance(tmp_path, as_the_paper_says)) == "holds"
     assert verdict("sec-7", write_balance(tmp_path, the_reverse)) == "fails"
@@ -240,85 +260,90 @@ def test_balance_is_judged_per_stage(tmp_path: Path) -> None:
 
 def write_bands(folder: Path, missed: Callable[[str, int], float]) -> Path:
     rows = [
-        insight_row(
-            bands.NAME,
-            "pool",
-            prompts=B,
-            seed=seed,
-            kind=kind,
-            error=1.0,
-            pass_rate=1 - missed(kind, B) * noise(seed, kind, B),
-        )
+        {
+            bands.Column.PANEL: "pool",
+            bands.Column.PROMPTS: B,
+            bands.Column.SEED: seed,
+            bands.Column.KIND: kind,
+            bands.Column.ERROR: 1.0,
+            bands.Column.PASS_RATE: 1 - missed(kind, B) * noise(seed, kind, B),
+        }
         for kind, B, seed in seeded(bands.BANDS, (16, 256))
     ]
     rows += [
-        insight_row(bands.NAME, "pool", prompts=0, seed=seed, kind="base", error=1.0, pass_rate=0.2)
+        {
+            bands.Column.PANEL: "pool",
+            bands.Column.PROMPTS: 0,
+            bands.Column.SEED: seed,
+            bands.Column.KIND: BASE,
+            bands.Column.ERROR: 1.0,
+            bands.Column.PASS_RATE: 0.2,
+        }
         for seed in range(SEEDS)
     ]
-    return write(folder, bands.NAME, rows, bands.EXTRA, {})
+    return write(folder, bands, rows)
 
 
 def test_bands_are_judged_per_pool(tmp_path: Path) -> None:
     size = {16: 0.6, 256: 0.3}
-    write_bands(tmp_path, lambda kind, B: 0.8 if kind in {"too hard", "hardest"} else size[B])
+    write_bands(tmp_path, lambda kind, B: 0.8 if kind in {TOO_HARD, HARDEST} else size[B])
     assert verdict("finding-3-bands", tmp_path) == "holds"
-    write_bands(tmp_path, lambda kind, B: 0.1 if kind in {"too hard", "hardest"} else 0.9 - size[B])
+    write_bands(tmp_path, lambda kind, B: 0.1 if kind in {TOO_HARD, HARDEST} else 0.9 - size[B])
     assert verdict("finding-3-bands", tmp_path) == "fails"
-    write_bands(tmp_path, lambda kind, B: 0.1 if kind == "too hard" else size[B] + (kind == "hardest") * 0.3)
+    write_bands(tmp_path, lambda kind, B: 0.1 if kind == TOO_HARD else size[B] + (kind == HARDEST) * 0.3)
     assert verdict("finding-3-bands", tmp_path) == "mixed"
 
 
-def write_synergy(folder: Path, errors: Callable[[float, str], float]) -> Path:
+def write_sft_then_rl(folder: Path, errors: Callable[[float, str], float]) -> Path:
     rows = [
-        insight_row(
-            synergy.NAME,
-            f"radius={radius:g}",
-            seed=seed,
-            error=errors(radius, arm) * noise(seed, radius, arm),
-            kind=arm,
-            training_steps=100,
-            demonstrations=16 if "sft" in synergy.ARMS[arm] else 0,
-        )
-        for radius, arm, seed in seeded((0.5, 3.0), [arm for arm in synergy.ARMS if arm != "base"])
+        {
+            sft_then_rl.Column.PANEL: f"radius={radius:g}",
+            sft_then_rl.Column.SEED: seed,
+            sft_then_rl.Column.ERROR: errors(radius, arm) * noise(seed, radius, arm),
+            sft_then_rl.Column.KIND: arm,
+            sft_then_rl.Column.TRAINING_STEPS: 100,
+            sft_then_rl.Column.DEMONSTRATIONS: 16 if SFT in sft_then_rl.ARMS[arm] else 0,
+        }
+        for radius, arm, seed in seeded((0.5, 3.0), [arm for arm in sft_then_rl.ARMS if arm != BASE])
     ]
-    return write(folder, synergy.NAME, rows, synergy.EXTRA, {})
+    return write(folder, sft_then_rl, rows)
 
 
 def test_composition_has_to_beat_both(tmp_path: Path) -> None:
-    wins = {"sft": 1.0, "rl": 2.0, "sft then rl": 0.5, "rl then sft": 1.0}
-    between = {**wins, "sft then rl": 1.5}
-    assert verdict("sft-then-rl", write_synergy(tmp_path, lambda _, arm: wins[arm])) == "holds"
-    assert verdict("sft-then-rl", write_synergy(tmp_path, lambda _, arm: between[arm])) == "fails"
-    write_synergy(tmp_path, lambda radius, arm: (wins if radius > 1 else between)[arm])
+    wins = {SFT: 1.0, RL: 2.0, SFT_THEN_RL: 0.5, RL_THEN_SFT: 1.0}
+    between = {**wins, SFT_THEN_RL: 1.5}
+    assert verdict("sft-then-rl", write_sft_then_rl(tmp_path, lambda _, arm: wins[arm])) == "holds"
+    assert verdict("sft-then-rl", write_sft_then_rl(tmp_path, lambda _, arm: between[arm])) == "fails"
+    write_sft_then_rl(tmp_path, lambda radius, arm: (wins if radius > 1 else between)[arm])
     assert verdict("sft-then-rl", tmp_path) == "mixed"
 
 
 def write_overthinking(folder: Path, factor: Callable[[str], float]) -> Path:
     rows = [
-        insight_row(
-            overthinking.NAME,
-            "radius=1",
-            steps=2,
-            seed=seed,
-            kind=arm,
-            thinking_steps=k,
-            error=factor(arm) ** k * noise(seed, arm, k),
-            rollout_radius=1.0,
-        )
+        {
+            overthinking.Column.PANEL: "radius=1",
+            overthinking.Column.STEPS: 2,
+            overthinking.Column.SEED: seed,
+            overthinking.Column.KIND: arm,
+            overthinking.Column.THINKING_STEPS: k,
+            overthinking.Column.ERROR: factor(arm) ** k * noise(seed, arm, k),
+            overthinking.Column.ROLLOUT_RADIUS: 1.0,
+        }
         for arm, k, seed in seeded(overthinking.ARMS, (1, 2, 4, 8))
     ]
-    return write(folder, overthinking.NAME, rows, overthinking.EXTRA, {})
+    return write(folder, overthinking, rows)
 
 
 def test_overthinking_is_judged_per_stage(tmp_path: Path) -> None:
     assert verdict("overthinking", write_overthinking(tmp_path, lambda _: 1.5)) == "holds"
     assert verdict("overthinking", write_overthinking(tmp_path, lambda _: 0.5)) == "fails"
     assert (
-        verdict("overthinking", write_overthinking(tmp_path, lambda arm: 1.5 if arm == "rl" else 0.5))
+        verdict("overthinking", write_overthinking(tmp_path, lambda arm: 1.5 if arm == RL else 0.5))
         == "mixed"
     )
 
 
 def test_every_claim_names_a_test_of_this_file() -> None:
-    for claim in INSIGHT_CLAIMS:
-        assert claim.test.split("::")[1] in globals(), claim.id
+    for study in HOMES.values():
+        for claim in study.claims:
+            assert claim.test.split("::")[1] in globals(), claim.id

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from datadose.files import write_json, write_table
-from datadose.studies.ledger import Tables, judge_all
-from datadose.studies.planner.claims import PLANNER_CLAIMS
-from datadose.studies.planner.dose import EXTRA, NAME
-from datadose.studies.planner.stages import EXTRA as STAGE_EXTRA
-from datadose.studies.training import insight_row, insight_table
+from datadose.studies.planner import dose_study, stages_study
+from datadose.studies.planner.dose import Column, PlannerRegret
+from datadose.studies.planner.stages import DENSE, NO_STAGE, RL, SFT, SFT_THEN_RL
+from datadose.studies.planner.stages import Column as StageColumn
+from datadose.studies.tables import as_table
+from studies_helpers import entry, write_result
 
-CLAIMS = {claim.id: claim for claim in PLANNER_CLAIMS}
-QUIET = {"held_out_sem": 1e-4, "max_prompts": 100, "prompts": 10}
+QUIET = {Column.HELD_OUT_SEM: 1e-4, Column.MAX_PROMPTS: 100, Column.PROMPTS: 10}
 
 
 def judged(claim_id: str, rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
-    table = insight_table(
-        [insight_row(NAME, f"shift={i}", error=1.0, **row) for i, row in enumerate(rows)], EXTRA
-    )
-    write_table(folder / f"{NAME}.csv", table)
-    write_json(folder / f"{NAME}.json", {"config": {"seeds": 16}})
-    return judge_all([CLAIMS[claim_id]], Tables(folder))[0]
+    shared = {Column.FIGURE: "planner", Column.ERROR: 1.0}
+    table = as_table([{**shared, Column.PANEL: f"shift={i}", **row} for i, row in enumerate(rows)], Column)
+    config = replace(PlannerRegret.preset("smoke"), seeds=16)
+    return entry(dose_study.STUDY, claim_id, write_result(folder, dose_study.STUDY, table, config))
 
 
 def doses(*regrets: tuple[float, float], **changes: float) -> list[dict[str, Any]]:
@@ -47,11 +45,11 @@ def doses(*regrets: tuple[float, float], **changes: float) -> list[dict[str, Any
     ],
 )
 def test_dose_is_judged_on_both_regrets(rows: list[dict[str, Any]], verdict: str, tmp_path: Path) -> None:
-    entry = judged("planner-dose", rows, tmp_path)
-    assert entry["verdict"] == verdict
-    assert entry["value"] == max(row["regret"] for row in rows)
-    assert entry["seeds"] == 16
-    assert "median" in entry["note"]
+    found = judged("planner-dose", rows, tmp_path)
+    assert found["verdict"] == verdict
+    assert found["value"] == max(row["regret"] for row in rows)
+    assert found["seeds"] == 16
+    assert "median" in found["note"]
 
 
 def test_the_note_tells_inner_doses_from_the_ends(tmp_path: Path) -> None:
@@ -78,36 +76,37 @@ def gains(*settings: tuple[float, float, float]) -> list[dict[str, Any]]:
 def test_allocation_is_judged_where_a_gain_is_predicted(
     rows: list[dict[str, Any]], verdict: str, value: float | None, tmp_path: Path
 ) -> None:
-    entry = judged("planner-allocation", rows, tmp_path)
-    assert (entry["verdict"], entry["value"]) == (verdict, value)
-    assert "largest" in entry["note"]
+    found = judged("planner-allocation", rows, tmp_path)
+    assert (found["verdict"], found["value"]) == (verdict, value)
+    assert "largest" in found["note"]
 
 
 def stages(*cases: tuple[str, dict[str, float]]) -> pd.DataFrame:
     """Dense cases: the recommended arm and the four arms' errors, two seeds alike."""
     rows = [
-        insight_row(
-            "planner_stages",
-            f"case {i}",
-            error=error,
-            seed=seed,
-            kind=arm,
-            reward="dense",
-            recommended=recommended,
-            pass_rate=0.0,
-            spectral_radius=2.0,
-        )
+        {
+            StageColumn.FIGURE: "planner_stages",
+            StageColumn.PANEL: f"case {i}",
+            StageColumn.ERROR: error,
+            StageColumn.SEED: seed,
+            StageColumn.KIND: arm,
+            StageColumn.OPTIMISER: "gd",
+            StageColumn.REWARD: DENSE,
+            StageColumn.RECOMMENDED: recommended,
+            StageColumn.PASS_RATE: 0.0,
+            StageColumn.SPECTRAL_RADIUS: 2.0,
+        }
         for i, (recommended, errors) in enumerate(cases)
         for arm, error in errors.items()
         for seed in (0, 1)
     ]
-    return insight_table(rows, STAGE_EXTRA)
+    return as_table(rows, StageColumn)
 
 
-RL_WINS = {"none": 2.0, "sft": 2.0, "rl": 1.0, "sft then rl": 2.0}
-SFT_WINS = {"none": 2.0, "sft": 1.0, "rl": 2.0, "sft then rl": 2.0}
-BOTH_WIN = {"none": 2.0, "sft": 2.0, "rl": 2.0, "sft then rl": 1.0}
-VARIED = [("rl", RL_WINS), ("sft", SFT_WINS), ("sft then rl", BOTH_WIN)] * 4
+RL_WINS = {NO_STAGE: 2.0, SFT: 2.0, RL: 1.0, SFT_THEN_RL: 2.0}
+SFT_WINS = {NO_STAGE: 2.0, SFT: 1.0, RL: 2.0, SFT_THEN_RL: 2.0}
+SFT_THEN_RL_WINS = {NO_STAGE: 2.0, SFT: 2.0, RL: 2.0, SFT_THEN_RL: 1.0}
+VARIED = [(RL, RL_WINS), (SFT, SFT_WINS), (SFT_THEN_RL, SFT_THEN_RL_WINS)] * 4
 
 
 @pytest.mark.parametrize(
@@ -115,14 +114,13 @@ VARIED = [("rl", RL_WINS), ("sft", SFT_WINS), ("sft then rl", BOTH_WIN)] * 4
     [
         (VARIED, "holds"),
         # Always SFT does as well: nothing to decide against that rule.
-        ([("sft", SFT_WINS)] * 8, "mixed"),
+        ([(SFT, SFT_WINS)] * 8, "mixed"),
         # The planner is always wrong and every rule sometimes right.
-        ([("none", errors) for _, errors in VARIED], "fails"),
+        ([(NO_STAGE, errors) for _, errors in VARIED], "fails"),
     ],
 )
 def test_stages_are_judged_against_fixed_rules(cases: Any, verdict: str, tmp_path: Path) -> None:
-    write_table(tmp_path / "planner_stages.csv", stages(*cases))
-    write_json(tmp_path / "planner_stages.json", {"config": {"seeds": 2}})
-    entry = judge_all([CLAIMS["planner-stage"]], Tables(tmp_path))[0]
-    assert entry["verdict"] == verdict
-    assert "as good as the best: planner" in entry["note"]
+    folder = write_result(tmp_path, stages_study.STUDY, stages(*cases))
+    found = entry(stages_study.STUDY, "planner-stage", folder)
+    assert found["verdict"] == verdict
+    assert "as good as the best: planner" in found["note"]

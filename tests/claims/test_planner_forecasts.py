@@ -7,39 +7,47 @@ from typing import Any
 
 import pytest
 
-from datadose.files import write_json, write_table
-from datadose.studies.ledger import Tables, judge_all
-from datadose.studies.planner.forecasts import FORECAST_CLAIMS
-from datadose.studies.planner.rules import ARMS
-from datadose.studies.planner.stages import EXTRA
-from datadose.studies.training import insight_row, insight_table
+from datadose.studies.planner.stages import ARMS, NO_STAGE, RL, Column
+from datadose.studies.planner.stages_study import STUDY
+from datadose.studies.tables import as_table
+from studies_helpers import entry, write_result
 
 
 def rows(index: int, off: float, *, panel: str = "forecast", withheld: bool = False) -> list[dict[str, Any]]:
     """A case whose three stages are forecast ``off`` times what is measured; pass rates are right."""
     common: dict[str, Any] = {
-        "error": 1.0, "reward": "dense", "recommended": "rl", "predicted_pass_rate": 0.0, "pass_rate": 0.0,
-        "steps": 1, "length": 100, "spectral_radius": 1.0, "demonstrations": 5, "prompts": 10,
-        "optimiser": "gd", "dimension": 20, "error_withheld": withheld, "pass_rate_withheld": withheld,
-    }  # fmt: skip
+        Column.FIGURE: STUDY.name,
+        Column.ERROR: 1.0,
+        Column.REWARD: "dense",
+        Column.RECOMMENDED: RL,
+        Column.PREDICTED_PASS_RATE: 0.0,
+        Column.PASS_RATE: 0.0,
+        Column.STEPS: 1,
+        Column.LENGTH: 100,
+        Column.SPECTRAL_RADIUS: 1.0,
+        Column.DEMONSTRATIONS: 5,
+        Column.PROMPTS: 10,
+        Column.OPTIMISER: "gd",
+        Column.DIMENSION: 20,
+        Column.ERROR_WITHHELD: withheld,
+        Column.PASS_RATE_WITHHELD: withheld,
+    }
     return [
-        insight_row(
-            "planner_stages",
-            f"{panel} {index}",
+        {
             **common,
-            seed=seed,
-            kind=arm,
-            predicted=1.0 if arm == "none" else off,
-        )
+            Column.PANEL: f"{panel} {index}",
+            Column.SEED: seed,
+            Column.KIND: arm,
+            Column.PREDICTED: 1.0 if arm == NO_STAGE else off,
+        }
         for arm in ARMS
         for seed in (0, 1)
     ]
 
 
 def judged(folder: Path, *cases: list[dict[str, Any]]) -> dict[str, Any]:
-    write_table(folder / "planner_stages.csv", insight_table([row for case in cases for row in case], EXTRA))
-    write_json(folder / "planner_stages.json", {"config": {"seeds": 2}})
-    return judge_all(FORECAST_CLAIMS, Tables(folder))[0]
+    table = as_table([row for case in cases for row in case], Column)
+    return entry(STUDY, "planner-forecasts", write_result(folder, STUDY, table))
 
 
 @pytest.mark.parametrize(
@@ -48,17 +56,17 @@ def judged(folder: Path, *cases: list[dict[str, Any]]) -> dict[str, Any]:
 )
 def test_told_forecasts_are_judged(off: list[float], verdict: str, tmp_path: Path) -> None:
     """Half of a case's numbers are errors: one that is off weighs a half."""
-    entry = judged(tmp_path, *(rows(i, value) for i, value in enumerate(off)))
-    assert entry["verdict"] == verdict
-    assert entry["value"] == pytest.approx(sum(value > 1.2 for value in off) / 2 / len(off))
-    assert f"of {len(off)} cases" in entry["note"]
+    found = judged(tmp_path, *(rows(i, value) for i, value in enumerate(off)))
+    assert found["verdict"] == verdict
+    assert found["value"] == pytest.approx(sum(value > 1.2 for value in off) / 2 / len(off))
+    assert f"of {len(off)} cases" in found["note"]
 
 
 def test_what_is_withheld_counts_neither_way(tmp_path: Path) -> None:
     told, kept = [rows(i, 1.0) for i in range(4)], [rows(i, 9.0, withheld=True) for i in range(4, 8)]
-    entry = judged(tmp_path, *told, *kept)
-    assert (entry["verdict"], entry["value"]) == ("holds", 0.0)
-    assert "withheld error off in 100% of 12" in entry["note"]
+    found = judged(tmp_path, *told, *kept)
+    assert (found["verdict"], found["value"]) == ("holds", 0.0)
+    assert "withheld error off in 100% of 12" in found["note"]
     assert judged(tmp_path, *kept)["verdict"] == "mixed"
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,10 +12,11 @@ import pytest
 from datadose.covariance import is_spectrum
 from datadose.planner import plan
 from datadose.simulation.curves import sft_error_curve
-from datadose.studies.planner.dose import EXTRA, NAME, UNTOUCHED, PlannerRegret, _held_out, random_shift
-from datadose.studies.planner.dose_figure import draw_planner
-from datadose.studies.reproduce import INSIGHTS, TARGETS
-from datadose.studies.tables import COLUMNS
+from datadose.studies.index import CLAIMS, GROUPS, NAMES
+from datadose.studies.planner.cases import random_shift
+from datadose.studies.planner.dose import NAME, UNTOUCHED, Column, PlannerRegret, _held_out
+from datadose.studies.planner.dose_study import draw_planner
+from datadose.studies.tables import names
 
 
 @cache
@@ -44,7 +44,7 @@ def test_a_shift_is_a_function_of_its_index(index: int) -> None:
 
 def test_the_table_has_a_row_a_shift() -> None:
     table, config = smoke(), PlannerRegret.preset("smoke")
-    assert list(table.columns) == [*COLUMNS, *EXTRA]
+    assert list(table.columns) == names(Column)
     assert len(table) == 2 * config.shifts
     assert (table["figure"] == NAME).all()
     table = table[: config.shifts]
@@ -117,14 +117,13 @@ def test_held_out_regret_of_the_best_choice_is_not_biased_high() -> None:
 
 
 def test_the_figure_draws_from_the_table_and_the_configuration() -> None:
-    config = json.loads(json.dumps(asdict(PlannerRegret.preset("smoke"))))
-    assert all(axis.has_data() for axis in draw_planner(smoke(), config).axes)
+    assert all(axis.has_data() for axis in draw_planner(smoke(), PlannerRegret.preset("smoke")).axes)
 
 
 def test_the_target_is_no_insight_and_the_claims_stay_last() -> None:
-    assert NAME in TARGETS
-    assert NAME not in INSIGHTS
-    assert list(TARGETS)[-1] == "claims"
+    assert NAME in NAMES
+    assert NAME not in GROUPS["insights"]
+    assert NAMES[-len(CLAIMS) :] == CLAIMS
 
 
 @pytest.mark.parametrize(("preset", "shifts", "seeds"), [("quick", 56, 16), ("paper", 200, 40)])

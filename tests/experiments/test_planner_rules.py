@@ -6,16 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.studies.planner.cases import forecast_case, random_case
+from datadose.studies.planner.cases import COMBINATIONS, forecast_case, random_case
 from datadose.studies.planner.rules import (
-    ARMS,
-    COMBINATIONS,
     RULES,
     compare_forecasts,
     compare_rules,
     summarise_forecasts,
 )
-from datadose.studies.planner.stages import PlannerStages
+from datadose.studies.planner.stages import ARMS, PlannerStages
 
 
 def table(reward: str, recommended: str, radius: float, **means: float) -> pd.DataFrame:

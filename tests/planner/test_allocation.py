@@ -14,7 +14,7 @@ from datadose.planner import AllocationProblem, ErrorModel, optimise_allocation,
 from datadose.planner.allocation import BUDGETS, Budget, spent
 from datadose.planner.dose import COARSE, dose_of
 from datadose.shift import Shift
-from datadose.studies.planner.dose import random_shift
+from datadose.studies.planner.cases import random_shift
 from datadose.theory.fixed_point import NoFixedPointError
 from datadose.theory.pretraining import pretrained_operator
 

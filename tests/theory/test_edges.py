@@ -256,36 +256,3 @@ def test_pools_whose_ranges_overlap_and_labels_are_noisy() -> None:
                 continue
     assert len(found) > 40
     assert all(0 < error < np.inf for error in found)
-
-
-def random_pool(rng: np.random.Generator) -> tuple[int, int, float, list[Source]]:
-    """Up to five sources of any ranks, eigenvalues and scales over ten decades, noisy or not."""
-    d, steps = int(rng.integers(3, 30)), int(rng.integers(0, 4))
-    sources = []
-    for _ in range(rng.integers(1, 6)):
-        values = np.exp(rng.uniform(0.1, 4) * rng.standard_normal(d)) * 10 ** rng.uniform(-4, 4)
-        values[rng.permutation(d)[rng.integers(1, d + 1) :]] = 0
-        values[values < 1e-9 * values.max()] = 0
-        B = float(rng.choice([0.3, 1, 2, 3, 5, 8, 13, d / 2, d - 1, d, 2 * d, 10 * d]))
-        noise = float(rng.choice([0, 0.1, 10.0])), float(rng.choice([0, 0.1]))
-        sources.append(Source(values, int(rng.integers(1, 3 * d)), B, *noise))
-    return d, steps, float(1.9 * 10 ** rng.uniform(-5, 0)), sources
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_every_pool_is_solved(seed: int) -> None:
-    """40 pools a seed: q = B G(theta) and theta = tr(C R) hold on either side, and errors are positive."""
-    rng = np.random.default_rng([11, seed])
-    for _ in range(40):
-        d, steps, eta, sources = random_pool(rng)
-        try:
-            solved = mixture_equivalent(-np.ones(d), eta, sources, chain_steps=steps)
-        except PeakError:
-            continue
-        assert 0 < solved.error(np.ones(d), (1 + 2 / d) * np.ones(d)) < np.inf
-        roots, above, q = np.stack(solved.features.roots), solved.above, solved.weights
-        theta = (roots * np.stack(solved.reach)).sum(axis=1)
-        np.testing.assert_allclose(q, solved.features.counts * solved.gain.diagonal(), rtol=1e-12)
-        expected = solved.features.gain(theta)
-        np.testing.assert_allclose(solved.gain[above][:, above], expected[above][:, above], rtol=1e-6, atol=0)
-        np.testing.assert_allclose((q * theta)[~above], solved.features.counts[~above], rtol=1e-7)

@@ -10,7 +10,7 @@ import pytest
 from datadose.covariance import wishart_second_moment
 from datadose.errors import InputError
 from datadose.shift import Shift
-from datadose.theory.asymptotics import Source, predict_curve, predict_error
+from datadose.theory.asymptotics import Source, predict_curve
 from datadose.theory.equivalent import PeakError, deterministic_equivalent
 from datadose.theory.one_source import OneSource
 
@@ -75,28 +75,6 @@ def test_matrices_and_second_conditions_are_refused() -> None:
     ):
         with pytest.raises(InputError, match="columns"):
             OneSource(-ones, 0.2, columns, ones, ones)
-
-
-def rotated_shift(seed: int) -> Shift:
-    """Dense covariances that do not commute."""
-    rng = np.random.default_rng(seed)
-    return Shift(psd(rng, 30), psd(rng, 30), psd(rng, 30), 0.3)
-
-
-@pytest.mark.parametrize(
-    "shift",
-    [Shift.two_block(60, 20, 0.1, 0.2, 0.0), Shift.two_block(60, 20, 0.1, 0.2, 0.05), rotated_shift(0)],
-)
-def test_a_predicted_curve_is_the_predicted_error_point_by_point(shift: Shift) -> None:
-    counts = [0, 3, 0.5, 19, 20, 21, 29, 30, 31, 59, 60, 61, 200]
-    found = predict_curve(shift, counts, 40, pretrain_length=50, test_length=70)
-    for B, error in zip(counts, found, strict=True):
-        try:
-            point = predict_error(shift, B, 40, pretrain_length=50, test_length=70)
-        except PeakError:
-            assert np.isinf(error)
-        else:
-            assert error == pytest.approx(point, rel=1e-9)
 
 
 @pytest.mark.parametrize("prompts", [[1, -1], [np.nan], [np.inf], 3])

@@ -87,10 +87,15 @@ class Ridge:
         return answer.expand(*batch.weights.shape[:-1], require_integer("steps", steps, 1), -1)
 
 
-def pretrained_lsa(sigma0: Array, length: int) -> BlockLinearAttention:
+def lsa(operator: Array, runs: int | None = None) -> BlockLinearAttention:
+    """The linear transformer with V~ = ``operator`` and W~ = I, of which V~ trains; ``runs`` copies of it."""
+    V = torch.from_numpy(dense(operator).copy()).float()
+    return BlockLinearAttention(V if runs is None else V.expand(runs, -1, -1).clone(), train_attention=False)
+
+
+def pretrained_lsa(sigma0: Array, length: int, runs: int | None = None) -> BlockLinearAttention:
     """The linear transformer after pretraining on infinitely many prompts (V~ = -Gamma0^{-1})."""
-    V0 = torch.from_numpy(dense(pretrained_operator(sigma0, length)).copy()).float()
-    return BlockLinearAttention(V0, train_attention=False)
+    return lsa(pretrained_operator(sigma0, length), runs)
 
 
 def baselines(sigma0: Array, length: int) -> dict[str, Predictor]:

@@ -6,7 +6,7 @@ from datadose.deprecation import renamed
 from datadose.stages.checkpoint import Training
 from datadose.stages.data import FixedData, FreshData
 from datadose.stages.engine import train
-from datadose.stages.evaluate import held_out_prompts, post_test
+from datadose.stages.evaluate import held_out_prompts, post_test, squared_gaps
 from datadose.stages.objectives import stage_objective
 from datadose.stages.optimisation import Optimisation
 from datadose.stages.outcome import Outcome
@@ -28,6 +28,7 @@ __all__ = [
     "held_out_prompts",
     "negative_squared_error",
     "post_test",
+    "squared_gaps",
     "stage_objective",
     "train",
     "within_tolerance",

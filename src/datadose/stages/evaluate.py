@@ -10,6 +10,7 @@ from torch import Tensor
 from datadose.covariance import Array
 from datadose.errors import require_integer
 from datadose.models import ChainModel, PromptBatch
+from datadose.models.baselines import Predictor
 
 TEST_SEED = 1_000_003
 """Seed of the test prompts: the same for every run and stage, so that comparisons share their noise."""
@@ -30,6 +31,12 @@ def held_out_prompts(
     """
     one = PromptBatch.draw(target, length, prompts, seeds=[TEST_SEED], dtype=dtype, hold_inputs=hold_inputs)
     return one.expand(runs)
+
+
+@torch.no_grad()
+def squared_gaps(model: Predictor, batch: PromptBatch, thinking_steps: int) -> Tensor:
+    """(what_k - w*)^2 after ``thinking_steps`` = k steps, in float64, shape (..., B, d)."""
+    return (model.rollout(batch, thinking_steps)[..., -1, :] - batch.weights).double().square()
 
 
 @torch.no_grad()

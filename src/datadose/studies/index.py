@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from datadose.studies.study import Study
 
 _HOMES = {
-    "fig1": "sft_curves.study:FIGURE1",
-    "fig2": "sft_curves.study:FIGURE2",
+    "fig1": "sft_curves.figure1:STUDY",
+    "fig2": "sft_curves.figure2:STUDY",
     "fig3": "gpt.figure3_study:STUDY",
     "gpt_data": "gpt.data:STUDY",
-    "fig4": "figure4.study:FIGURE4",
-    "fig4map": "figure4.study:FIGURE4_MAP",
-    "fig5": "sft_curves.study:FIGURE5",
+    "fig4": "figure4.study:STUDY",
+    "fig4map": "figure4.map:STUDY",
+    "fig5": "sft_curves.figure5:STUDY",
     "insight1_selection": "insights.selection:STUDY",
     "insight2_size": "insights.size:STUDY",
     "insight3_stability": "insights.stability:STUDY",
@@ -27,13 +27,13 @@ _HOMES = {
     "rl_bands": "insights.bands:STUDY",
     "sft_then_rl": "insights.sft_then_rl:STUDY",
     "overthinking": "insights.overthinking:STUDY",
-    "planner": "planner.study:DOSE",
-    "planner_stages": "planner.study:STAGES",
+    "planner": "planner.dose_study:STUDY",
+    "planner_stages": "planner.stages_study:STUDY",
     "token_study": "token_study.study:STUDY",
     "llm_study": "llm_study.study:STUDY",
-    "theorems": "theorems.study:THEOREMS",
+    "theorems": "theorems.measured:STUDY",
     "insight1": "insights.kinds_of_data:STUDY",
-    "theory": "theorems.study:THEORY",
+    "theory": "theorems.formulas:STUDY",
 }
 NAMES = tuple(_HOMES)
 """All studies, in the order in which they run and stand in the report; the last three have no picture."""

@@ -18,6 +18,7 @@ from scipy import stats
 
 from datadose.covariance import Array
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
+from datadose.studies.tables import Column
 
 CONFIDENCE = 0.95
 PAIRED_SHARE = f"share of settings where it holds, each at {CONFIDENCE:.0%} confidence over paired seeds"
@@ -124,7 +125,8 @@ def judge_deviation(deviation: Array, sem: Array, seeds: int, threshold: float, 
 
 
 def seeds_of(table: pd.DataFrame) -> int:
-    return int(table["seed"].nunique())
+    """The number of seeds among the rows."""
+    return int(table[Column.SEED].nunique())
 
 
 def paired(first: Array, second: Array) -> Verdict:
@@ -151,6 +153,12 @@ def beats(first: Array, second: Array) -> Verdict:
     kept = ~(lost | other)
     verdict: Verdict = paired(first[kept], second[kept]) if kept.sum() > 1 else "mixed"
     return "mixed" if verdict == "holds" and lost.any() else verdict
+
+
+def paired_errors(rows: pd.DataFrame, column: str) -> tuple[Array, Array]:
+    """Places (X,) along ``column`` in order and errors (seeds, X) there, NaN where a run diverged."""
+    wide = rows.pivot(index=Column.SEED, columns=column, values=Column.ERROR).sort_index(axis=1)
+    return wide.columns.to_numpy(dtype=np.float64), wide.to_numpy(dtype=np.float64)
 
 
 def by_seed(rows: pd.DataFrame, column: str = "error") -> Array:

@@ -1,8 +1,8 @@
-"""What every experiment shares: the tidy table's columns, presets, and cells that simulate V*."""
+"""What every experiment shares: the tidy table's columns, the two-block shift, and cells that simulate V*."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -35,14 +35,24 @@ class Column:
     FORM = "form"
 
 
-def names_in(kind: type) -> list[str]:
-    """The names that a class like Column itself defines, in their order, without those that it inherits."""
-    return [value for name, value in vars(kind).items() if name.isupper()]
+def names(columns: type) -> list[str]:
+    """The names that a class like Column defines, in their order: those that all tables share come first."""
+    return [
+        value for kind in reversed(columns.__mro__) for name, value in vars(kind).items() if name.isupper()
+    ]
 
 
-COLUMNS = names_in(Column)
-"""The columns of every experiment's table, then ``estimator`` (minimiser | first-order) and the ``form`` of
-`predicted`."""
+COLUMNS = names(Column)
+"""The columns of every experiment's table, in their order."""
+_INTEGERS = (Column.LENGTH, Column.STEPS, Column.SEED, Column.DIVERGED)
+_FLOATS = (Column.PROMPTS, Column.INTERFERENCE, Column.ERROR, Column.PREDICTED)
+
+LSA, THEORY = "lsa", "theory"
+"""Values of ``model``: measured on the linear transformer (which V* is, too), or the theory alone."""
+MINIMISER, FIRST_ORDER = "minimiser", "first-order"
+"""Values of ``estimator``: V*, and its first-order approximation V~."""
+TRAINED, PRETRAINED = "trained", "pretrained"
+"""Values of ``estimator``: a model after gradient steps, and the one that they start from."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,10 @@ class TwoBlock:
     def shift(self, interference: float) -> Shift:
         """The shift with this interference r."""
         return Shift.two_block(self.dimension, self.shifted, self.rho, self.eta, interference)
+
+    def peak(self, interference: float) -> int:
+        """The number of prompts at which the mean error is infinite, rank(A): m, or d under interference."""
+        return self.dimension if interference > 0 else self.shifted
 
 
 def simulate_curve(
@@ -88,28 +102,61 @@ def predictions(
     return {B: found.get(B) for B in counts}
 
 
-def sft_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:
-    """A row for the SFT minimiser; ``values`` fill the remaining columns."""
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row.update(
-        figure=figure, panel=panel, stage="sft", diverged=0, estimator="minimiser", form="exact", model="lsa"
-    )
-    unknown = values.keys() - row.keys()
+def sft_row(
+    figure: str,
+    panel: str,
+    *,
+    prompts: int,
+    length: int,
+    interference: float,
+    predicted: float | None = None,
+    seed: int | None = None,
+    error: float | None = None,
+    model: str = LSA,
+    estimator: str = MINIMISER,
+    form: Form = "exact",
+) -> dict[str, Any]:
+    """A row for SFT to convergence: what was simulated with ``seed``, or the theory alone."""
+    return {
+        Column.FIGURE: figure,
+        Column.PANEL: panel,
+        Column.STAGE: "sft",
+        Column.MODEL: model,
+        Column.PROMPTS: prompts,
+        Column.LENGTH: length,
+        Column.INTERFERENCE: interference,
+        Column.SEED: seed,
+        Column.ERROR: error,
+        Column.PREDICTED: predicted,
+        Column.DIVERGED: 0,
+        Column.ESTIMATOR: estimator,
+        Column.FORM: form,
+    }
+
+
+def as_table(
+    rows: Iterable[Mapping[str, Any]], columns: type[Column] = Column, integers: Collection[str] = ()
+) -> pd.DataFrame:
+    """The table with a column each of ``columns``, in their order.
+
+    Args:
+        rows: values by column; those left out are missing. A row is one of linear self-attention unless it
+            names another model, and has then diverged if it has no error.
+        columns: names of the columns.
+        integers: those of the study's own columns that hold whole numbers or nothing.
+
+    Raises:
+        KeyError: a value for what is no column.
+    """
+    full = [{Column.MODEL: LSA, **row} for row in rows]
+    for row in full:
+        row.setdefault(Column.DIVERGED, int(row[Column.MODEL] == LSA and row.get(Column.ERROR) is None))
+    unknown = {key for row in full for key in row} - {*names(columns)}
     if unknown:
         msg = f"not a column: {sorted(unknown)}"
         raise KeyError(msg)
-    row.update(values)
-    return row
-
-
-def as_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a table with the columns in the order of ``COLUMNS`` and integer counts."""
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    for column in ("length", "steps", "seed", "diverged"):
-        table[column] = table[column].astype("Int64")
-    for column in ("prompts", "interference", "error", "predicted"):
-        table[column] = table[column].astype("float64")
-    return table
+    kinds = {**dict.fromkeys((*_INTEGERS, *integers), "Int64"), **dict.fromkeys(_FLOATS, "float64")}
+    return pd.DataFrame(full, columns=names(columns)).astype(kinds)
 
 
 def grid(*pieces: Sequence[int] | range) -> tuple[int, ...]:

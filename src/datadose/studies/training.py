@@ -13,25 +13,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from datadose.configs import Stage
-from datadose.covariance import Array, dense
+from datadose.configs import STAGES, Stage
+from datadose.covariance import Array
 from datadose.models import BlockLinearAttention, PromptBatch
-from datadose.stages import FixedData, Optimisation, stage_objective, train, within_tolerance
+from datadose.stages import (
+    FixedData,
+    Optimisation,
+    squared_gaps,
+    stage_objective,
+    train,
+    within_tolerance,
+)
 from datadose.stages.optimisation import Optimiser
-from datadose.studies.tables import COLUMNS, as_table
 from datadose.theory.outcome import pass_probability
 from datadose.theory.pretraining import gamma0, pretrained_operator
 
 BASE = "base"
-"""The stage column of the untouched pretrained model."""
+"""The stage of the untouched pretrained model in a table."""
+SFT, OUTCOME, RL = STAGES
 
 
 @dataclass(frozen=True)
-class Task:
+class ScaledShift:
     """The two-block shift without its size, and the prompt length that all stages share."""
 
     dimension: int
@@ -71,7 +77,8 @@ class Recipe:
     prompts: int
     steps: int
     learning_rate: float = 1e-2
-    batch: int = 32
+    batch: int | None = 32
+    """Prompts of a step (at most all), None for all; ``gd`` takes all."""
     chain_steps: int = 2
     optimiser: Optimiser = "adam"
     group: int = 8
@@ -83,25 +90,12 @@ class Recipe:
         """The largest error norm over ``directions`` directions that passes."""
         return float(self.tolerance * directions**0.5)
 
-    def optimisation(self, steps: int | None = None) -> Optimisation:
-        """The optimiser for ``steps`` steps (the recipe's own if None)."""
-        batch = None if self.optimiser == "gd" else self.batch
-        return Optimisation(
-            self.optimiser, self.learning_rate, steps=self.steps if steps is None else steps, batch=batch
-        )
-
-
-def pretrained(operator: Array, runs: int) -> BlockLinearAttention:
-    """``runs`` copies of the pretrained model, of which V~ trains."""
-    V0 = torch.from_numpy(dense(operator).copy()).float()
-    return BlockLinearAttention(V0.expand(runs, -1, -1).clone(), train_attention=False)
-
 
 def stage_prompts(
     stage: Stage, data: Array, length: int, eta: float, prompts: int, seeds: Sequence[int]
 ) -> PromptBatch:
     """Training prompts of ``stage``: covariance ``data``, scaled by eta for SFT."""
-    return PromptBatch.draw(eta * data if stage == "sft" else data, length, prompts, seeds=seeds)
+    return PromptBatch.draw(eta * data if stage == SFT else data, length, prompts, seeds=seeds)
 
 
 def post_train(
@@ -115,7 +109,7 @@ def post_train(
     seeds: Sequence[int],
     steps: int | None = None,
 ) -> set[int]:
-    """Train ``model`` in place and return the runs that diverged."""
+    """Train ``model`` in place, ``steps`` None: for the recipe's, and return the runs that diverged."""
     torch.set_num_threads(1)
     mask = torch.from_numpy(np.asarray(inside, dtype=np.float32))
     objective = stage_objective(
@@ -127,12 +121,13 @@ def post_train(
         group=recipe.group,
         noise=recipe.noise,
     )
-    size = None if recipe.optimiser == "gd" else min(recipe.batch, prompts.prompts)
-    done = train(model, objective, FixedData(prompts, size), recipe.optimisation(steps))
+    batch = None if recipe.optimiser == "gd" else recipe.batch
+    size = None if batch is None else min(batch, prompts.prompts)
+    how = Optimisation(recipe.optimiser, recipe.learning_rate, steps=recipe.steps if steps is None else steps)
+    done = train(model, objective, FixedData(prompts, size), how)
     return {entry.run for entry in done.diverged}
 
 
-@torch.no_grad()
 def measure(
     model: BlockLinearAttention,
     batch: PromptBatch,
@@ -142,21 +137,25 @@ def measure(
 ) -> list[list[float | None]]:
     """Per run: error / d, error / m on the shift's directions, and pass rate there; None for a lost run."""
     torch.set_num_threads(1)
-    gap = (model.rollout(batch, recipe.chain_steps)[..., -1, :] - batch.weights).double().square()
-    chosen = torch.from_numpy(np.asarray(inside))
-    on_shift = gap[..., chosen]
-    passed = passing(on_shift.sum(-1), recipe, int(chosen.sum()))
-    values = torch.stack([gap.mean((-1, -2)), on_shift.mean((-1, -2)), passed.mean(-1)], dim=-1)
+    gaps = squared_gaps(model, batch, recipe.chain_steps)
+    on_shift = gaps[..., torch.from_numpy(np.asarray(inside))].mean((-1, -2))
+    passed = pass_probabilities(gaps, recipe, inside).mean(-1)
+    values = torch.stack([gaps.mean((-1, -2)), on_shift, passed], dim=-1)
     return [[None] * 3 if run in lost else finite(entry) for run, entry in enumerate(values)]
 
 
-def passing(squared_distance: Tensor, recipe: Recipe, directions: int) -> Tensor:
-    """The exact pass rate of the noisy policy given the squared distance of its mean from w*."""
-    distance = squared_distance.double().sqrt().nan_to_num(1e6, posinf=1e6).clamp_max(1e6)
-    limit = recipe.radius(directions)
+def pass_probabilities(gaps: Tensor, recipe: Recipe, inside: Any) -> Tensor:
+    """The exact pass rate of the noisy policy on each prompt, judged on the directions ``inside``.
+
+    ``gaps``: squared gaps between the policy's mean and w*, shape (..., d); the result has shape (...).
+    """
+    m = int(np.sum(inside))
+    distance = gaps[..., torch.from_numpy(np.asarray(inside))].sum(-1).double().sqrt()
+    distance = distance.nan_to_num(1e6, posinf=1e6).clamp_max(1e6)
+    limit = recipe.radius(m)
     # Far out the chi-square is zero, and its series slow.
     close = torch.minimum(distance, torch.tensor(limit + 40 * recipe.noise, dtype=torch.float64))
-    return torch.from_numpy(pass_probability(close.numpy(), recipe.noise, limit, directions))
+    return torch.from_numpy(pass_probability(close.numpy(), recipe.noise, limit, m))
 
 
 def finite(values: Tensor) -> list[float | None]:
@@ -166,31 +165,9 @@ def finite(values: Tensor) -> list[float | None]:
     return [float(v) for v in values]
 
 
-def insight_row(figure: str, panel: str, **values: Any) -> dict[str, Any]:
-    """A row of an insight's table; a lost run (no error) is marked as diverged."""
-    row = {
-        **dict.fromkeys(COLUMNS),
-        "figure": figure,
-        "panel": panel,
-        "model": "lsa",
-        "diverged": 0,
-        **values,
-    }
-    if row["model"] == "lsa" and row["error"] is None:
-        row["diverged"] = 1
-    return row
-
-
-def insight_table(rows: Sequence[dict[str, Any]], extra: Sequence[str]) -> pd.DataFrame:
-    """The columns that all tables share, then ``extra``; refuses a column that is in neither."""
-    unknown = {key for row in rows for key in row} - {*COLUMNS, *extra}
-    if unknown:
-        msg = f"not a column: {sorted(unknown)}"
-        raise KeyError(msg)
-    table = as_table(rows)
-    for column in extra:
-        table[column] = [row.get(column) for row in rows]
-    return table
+def radius_panel(radius: float) -> str:
+    """The panel of a shift with this rho(Gamma0^{-1} Delta)."""
+    return f"radius={radius:g}"
 
 
 def shift_covariances(dimension: int) -> tuple[Array, Array]:

@@ -1,27 +1,77 @@
-"""How the error moves along B, n and k: the panels and trends that Figures 3, 4 and the map share."""
+"""How the error moves along B, n and k: the panels, trends and curves that Figures 3, 4 and the map share.
+
+Statistics are ratios of errors, averaged over paired seeds (geometric means, Student intervals). Where a
+curve's best place is chosen from the same seeds, it is chosen for each seed by the others, so that the choice
+does not flatter the ratio. A run that diverged counts as ten times the largest finite error of its panel. The
+constants below were fixed before looking at results.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
-from datadose.studies.ledger import both, decide, judge_deviation, mean_interval
+from datadose.drawing.style import Look, draw_simulation
+from datadose.studies import tables
+from datadose.studies.ledger import both, decide, judge_deviation, mean_interval, paired_errors
 from datadose.studies.study import Judgement
 
-AXES = ("prompts", "length", "steps")
-"""What moves along a panel, named like its column: B, n, k."""
+
+class Column(tables.Column):
+    """Of a row: which axis moves, on the paper's curve or a control, trained for how many steps."""
+
+    AXIS = "axis"
+    VARIANT = "variant"
+    OPTIMISER_STEPS = "optimiser_steps"
 
 
-CONTROLS = {"prompts": "steps", "length": "fixed-lengths", "steps": "short-prompts"}
-
-
+AXES = (Column.PROMPTS, Column.LENGTH, Column.STEPS)
+"""What moves along a panel: B, n, k."""
+MAIN = "main"
+"""The variant of the paper's own curves; a control has its name."""
 BASE_PANEL = "base"
+"""Panel and variant of the untouched pretrained model."""
+
+FALLS_THEN_RISES, FALLS, RISES, INSENSITIVE = "falls-then-rises", "falls", "rises", "insensitive"
+STATISTICS = {
+    FALLS_THEN_RISES: "the smaller of start / best and last / best: errors at the first, best, last place",
+    FALLS: "error at the first place / error at the last; mixed if it turns and rises again",
+    RISES: "error at the last place / error at the first; mixed if it turns and falls again",
+    INSENSITIVE: "largest change of the log error between two places, Bonferroni over pairs",
+}
+"""Each trend and its statistic."""
+PAPER_CLAIMS: tuple[tuple[str, Stage, str, str], ...] = (
+    ("a", "sft", Column.PROMPTS, FALLS_THEN_RISES),
+    ("b", "sft", Column.LENGTH, FALLS_THEN_RISES),
+    ("c", "sft", Column.STEPS, INSENSITIVE),
+    ("d", "outcome", Column.PROMPTS, FALLS),
+    ("e", "outcome", Column.LENGTH, FALLS),
+    ("f", "outcome", Column.STEPS, RISES),
+)
+"""Letter, stage, axis and trend of the paper's six claims."""
+CHANGE = 1.02
+"""A ratio of errors that counts as a change. All runs share their test prompts, whose sampling error (about
+0.5 percent; it does not cancel across n) is not in the interval."""
+NO_CHANGE = 0.1
+"""Largest relative change that counts as none."""
+DIVERGED = 10.0
+
+ROW_NAMES: dict[Stage, str] = {"sft": "SFT", "outcome": "OS", "rl": "RL, dense reward"}
+COLUMN_NAMES = {
+    Column.PROMPTS: "post-training prompts B",
+    Column.LENGTH: "prompt length n",
+    Column.STEPS: "training chain length k",
+}
+_STAGE_NAMES = {**ROW_NAMES, "rl": "RL (dense reward, GRPO)"}
+_AXIS_SYMBOLS = dict(zip(AXES, ("B", "n", "k"), strict=True))
 
 
 def panel_letter(stage: Stage, axis: str) -> str:
@@ -29,25 +79,32 @@ def panel_letter(stage: Stage, axis: str) -> str:
     return "abcdefghi"[3 * STAGES.index(stage) + AXES.index(axis)]
 
 
-def panel(stage: Stage, axis: str, control: bool = False) -> str:
-    """The letter of a panel; a control has its name appended."""
-    letter = panel_letter(stage, axis)
-    return f"{letter}-{CONTROLS[axis]}" if control else letter
+def threshold_of(trend: str) -> float:
+    """The threshold of a trend's statistic."""
+    return NO_CHANGE if trend == INSENSITIVE else CHANGE
 
 
-CHANGE = 1.02
-"""A ratio of errors that counts as a change."""
+def trend_sentence(stage: Stage, axis: str, trend: str) -> str:
+    """What the claim says, without the model."""
+    words = {FALLS_THEN_RISES: "falls, then rises", INSENSITIVE: "is insensitive"}.get(trend, trend)
+    link = "to" if trend == INSENSITIVE else "with"
+    return f"{_STAGE_NAMES[stage]} error {words} {link} {_AXIS_SYMBOLS[axis]}."
 
 
-INSENSITIVE = 0.1
-"""Largest relative change that counts as none."""
+def judge_trend(
+    trend: str, x: Array, errors: Array, threshold: float, base: Array | None = None
+) -> Judgement:
+    """Judge one of the trends of ``STATISTICS``.
 
-
-DIVERGED = 10.0
-
-
-Trend: TypeAlias = Callable[[Array, Array, float], Judgement]
-"""Judges errors (seeds, X) at places x (X,) against a threshold."""
+    Args:
+        x: places (X,); ``errors`` (seeds, X) are those there.
+        base: errors (seeds,) at B = 0, where a fall starts; None where B does not move.
+    """
+    if trend == FALLS_THEN_RISES:
+        return falls_then_rises(x, errors, threshold, base)
+    if trend == INSENSITIVE:
+        return _insensitive(errors, threshold)
+    return _one_way(x, 1 / errors if trend == RISES else errors, threshold)
 
 
 def _other_seeds_choice(errors: Array) -> Array:
@@ -78,17 +135,8 @@ def falls_then_rises(x: Array, errors: Array, threshold: float, start: Array | N
     return Judgement(value, (low, high), len(errors), verdict, note)
 
 
-def falls(x: Array, errors: Array, threshold: float) -> Judgement:
-    """Whether the error falls from the first place to the last; mixed if it has turned and rises again."""
-    return _one_way(x, errors, threshold)
-
-
-def rises(x: Array, errors: Array, threshold: float) -> Judgement:
-    """The mirror image of :func:`falls`."""
-    return _one_way(x, 1 / errors, threshold)
-
-
 def _one_way(x: Array, errors: Array, threshold: float) -> Judgement:
+    """Whether the error falls from the first place to the last; mixed if it has turned and rises again."""
     value, low, high = _ratio(errors[:, 0], errors[:, -1])
     verdict = decide(low, high, threshold, below=False)
     back, back_low, back_high = _ratio(errors[:, -1], _other_seeds_choice(errors))
@@ -99,10 +147,10 @@ def _one_way(x: Array, errors: Array, threshold: float) -> Judgement:
     return Judgement(value, (low, high), len(errors), verdict, note)
 
 
-def insensitive(x: Array, errors: Array, threshold: float) -> Judgement:
+def _insensitive(errors: Array, threshold: float) -> Judgement:
     """Whether no two places differ by more than ``threshold``, as a relative change (log ratio)."""
     logs = np.log(errors)
-    changes = np.stack([logs[:, j] - logs[:, i] for i, j in combinations(range(len(x)), 2)])
+    changes = np.stack([logs[:, j] - logs[:, i] for i, j in combinations(range(errors.shape[1]), 2)])
     sem = changes.std(axis=1, ddof=1) / len(errors) ** 0.5
     return judge_deviation(changes.mean(axis=1), sem, len(errors), threshold)
 
@@ -116,16 +164,8 @@ def fill_diverged(errors: Array) -> tuple[Array, int]:
 
 def curve(table: pd.DataFrame, name: str, axis: str) -> tuple[Array, Array, int]:
     """Places (X,), errors (seeds, X) of a panel with diverged runs filled in, and the number of those."""
-    rows = table[table["panel"] == name]
-    wide = rows.pivot(index="seed", columns=axis, values="error").sort_index(axis=1)
-    errors, lost = fill_diverged(wide.to_numpy(dtype=np.float64))
-    return wide.columns.to_numpy(dtype=np.float64), errors, lost
-
-
-def untouched(table: pd.DataFrame, length: int) -> float:
-    """Error of the pretrained model on prompts of this length."""
-    rows = table[(table["panel"] == BASE_PANEL) & (table["length"] == length)]
-    return float(rows["error"].iloc[0])
+    places, errors = paired_errors(table[table[Column.PANEL] == name], axis)
+    return places, *fill_diverged(errors)
 
 
 def listed(values: Array) -> str:
@@ -133,48 +173,54 @@ def listed(values: Array) -> str:
     return ", ".join(f"{v:.4g}" for v in values)
 
 
-def judge_trend(
-    trend: str, x: Array, errors: Array, threshold: float, base: Array | None = None
-) -> Judgement:
-    """Judge ``trend`` (falls-then-rises | falls | rises | insensitive); ``base``: errors at B = 0, if any."""
-    if trend == "falls-then-rises":
-        return falls_then_rises(x, errors, threshold, base)
-    one_way: dict[str, Trend] = {"falls": falls, "rises": rises, "insensitive": insensitive}
-    return one_way[trend](x, errors, threshold)
+def draw_panels(table: pd.DataFrame, axes: Any, draw: Callable[[Axes, pd.DataFrame, str], None]) -> None:
+    """A row of panels per stage, a column per axis that moves; ``draw(axis, rows, moved)`` fills each."""
+    for row, stage in zip(axes, ROW_NAMES, strict=True):
+        for axis, moved in zip(row, COLUMN_NAMES, strict=True):
+            rows = table[(table[Column.STAGE] == stage) & (table[Column.AXIS] == moved)]
+            draw(axis, rows, moved)
+            axis.set_title(f"({rows['panel'].min()}) {ROW_NAMES[stage]}", loc="left")
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            _plain_ticks(axis, sorted(rows[moved].unique()))
+        row[0].set_ylabel("post-test error / d")
+    for axis, moved in zip(axes[-1], COLUMN_NAMES, strict=True):
+        axis.set_xlabel(COLUMN_NAMES[moved])
 
 
-STATISTICS = {
-    "falls-then-rises": "the smaller of start / best and last / best: errors at the first, best, last place",
-    "falls": "error at the first place / error at the last; mixed if it turns and rises again",
-    "rises": "error at the last place / error at the first; mixed if it turns and falls again",
-    "insensitive": "largest change of the log error between two places, Bonferroni over pairs",
-}
+def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float, name: str) -> None:
+    """Mean and standard error over the runs that did not diverge; crosses at the top where some did.
+
+    ``name`` is what the hover record calls the curve.
+    """
+    kept = rows[rows[Column.DIVERGED] == 0]
+    if len(kept):
+        mean = kept.groupby(x)[Column.ERROR].mean()
+        line: dict[str, Any] = {"color": look.color, "linestyle": look.dash, "label": f"_{name}"}
+        axis.plot(mean.index.to_numpy(dtype=float), mean.to_numpy(), **line)
+        draw_simulation(axis, kept, x, look, f"_{name}")
+    for place, number in rows.groupby(x)[Column.DIVERGED].sum().items():
+        if number:
+            axis.annotate(
+                f"\N{MULTIPLICATION SIGN}{number}",
+                (float(str(place)), height),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="top",
+                fontsize=7.5,
+                color=look.color,
+            )
 
 
-PAPER_CLAIMS: tuple[tuple[str, Stage, str, str], ...] = (
-    ("a", "sft", "prompts", "falls-then-rises"),
-    ("b", "sft", "length", "falls-then-rises"),
-    ("c", "sft", "steps", "insensitive"),
-    ("d", "outcome", "prompts", "falls"),
-    ("e", "outcome", "length", "falls"),
-    ("f", "outcome", "steps", "rises"),
-)
-"""Letter, stage, axis and trend of the paper's six claims."""
+_TICKS_BELOW_ONE = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+_ERROR_TICKS = (*_TICKS_BELOW_ONE, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 
 
-_STAGE_NAMES = {"sft": "SFT", "outcome": "OS", "rl": "RL (dense reward, GRPO)"}
-
-
-_AXIS_SYMBOLS = dict(zip(AXES, ("B", "n", "k"), strict=True))
-
-
-def threshold_of(trend: str) -> float:
-    """The threshold of a trend's statistic."""
-    return INSENSITIVE if trend == "insensitive" else CHANGE
-
-
-def trend_sentence(stage: Stage, axis: str, trend: str) -> str:
-    """What the claim says, without the model."""
-    words = {"falls-then-rises": "falls, then rises", "insensitive": "is insensitive"}.get(trend, trend)
-    link = "to" if trend == "insensitive" else "with"
-    return f"{_STAGE_NAMES[stage]} error {words} {link} {_AXIS_SYMBOLS[axis]}."
+def _plain_ticks(axis: Axes, places: Sequence[float]) -> None:
+    """Ticks at the places of the curve, and plain decimals on the error axis."""
+    axis.xaxis.set_major_locator(FixedLocator([float(x) for x in places]))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.yaxis.set_major_locator(FixedLocator(_ERROR_TICKS))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))

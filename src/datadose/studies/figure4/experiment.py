@@ -30,14 +30,27 @@ from datadose.covariance import Array
 from datadose.models import LinearAttention, PromptBatch
 from datadose.stages import FixedData, Optimisation, held_out_prompts, post_test, stage_objective, train
 from datadose.stages.checkpoint import Divergence
+from datadose.studies import trends
 from datadose.studies.study import Preset
-from datadose.studies.tables import COLUMNS, as_table
+from datadose.studies.tables import PRETRAINED, TRAINED, as_table
 from datadose.studies.training import shift_covariances
-from datadose.studies.trends import BASE_PANEL, CONTROLS, panel
+from datadose.studies.trends import BASE_PANEL, MAIN, panel_letter
 from datadose.sweep import Cell
 from datadose.theory.pretraining import pretrained_operator
 
-EXTRA_COLUMNS = ["axis", "variant", "optimiser_steps", "diverged_step", "divergence_radius"]
+NAME = "fig4"
+
+
+class Column(trends.Column):
+    """The columns of ``fig4.csv``: of a run that diverged, also the step and what the radius was there."""
+
+    DIVERGED_STEP = "diverged_step"
+    DIVERGENCE_RADIUS = "divergence_radius"
+
+
+CONTROLS = {Column.PROMPTS: "steps", Column.LENGTH: "fixed-lengths", Column.STEPS: "short-prompts"}
+"""Axis -> the variant that is its control."""
+ERRORS = "errors"
 SIDE_BY_SIDE = 5
 
 
@@ -75,7 +88,7 @@ def post_trained_errors(
     Returns:
         errors (None where diverged), diverged_step and divergence_radius (None where not).
     """
-    found: dict[str, Any] = {"errors": [], "diverged_step": [], "divergence_radius": []}
+    found: dict[str, Any] = {ERRORS: [], Column.DIVERGED_STEP: [], Column.DIVERGENCE_RADIUS: []}
     sigma0, delta = shift_covariances(dimension)
     start = _spread(pretrained_operator(sigma0, base_length))
     A = data_covariance(dimension, eta, interference)
@@ -109,9 +122,9 @@ def _collect(found: dict[str, Any], errors: Tensor, diverged: list[Divergence], 
         if not np.isfinite(error):
             lost.setdefault(run, (steps, None))
         step, radius = lost.get(run, (None, None))
-        found["errors"].append(None if run in lost else error)
-        found["diverged_step"].append(step)
-        found["divergence_radius"].append(radius)
+        found[ERRORS].append(None if run in lost else error)
+        found[Column.DIVERGED_STEP].append(step)
+        found[Column.DIVERGENCE_RADIUS].append(radius)
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,27 @@ class Point:
     axis: str
     control: bool
     work: Work
+
+    def columns(self) -> dict[str, Any]:
+        """What the table says of the place."""
+        work = self.work
+        return {
+            Column.PANEL: panel(work.stage, self.axis, self.control),
+            Column.STAGE: work.stage,
+            Column.PROMPTS: work.prompts,
+            Column.LENGTH: work.length,
+            Column.STEPS: work.chain_steps,
+            Column.ESTIMATOR: TRAINED,
+            Column.AXIS: self.axis,
+            Column.VARIANT: CONTROLS[self.axis] if self.control else MAIN,
+            Column.OPTIMISER_STEPS: work.steps,
+        }
+
+
+def panel(stage: Stage, axis: str, control: bool = False) -> str:
+    """The letter of a panel; a control has its name appended."""
+    letter = panel_letter(stage, axis)
+    return f"{letter}-{CONTROLS[axis]}" if control else letter
 
 
 @dataclass(frozen=True)
@@ -215,15 +249,15 @@ class Figure4:
             for control in (False, True):
                 for x in self.prompts:
                     steps = self.equal_steps if control else self._epochs(x)
-                    yield Point("prompts", control, Work(stage, x, n, n, k, steps))
+                    yield Point(Column.PROMPTS, control, Work(stage, x, n, n, k, steps))
             for control in (False, True):
                 for x in self.lengths:
                     work = Work(stage, B, x, n if control else x, k, self._epochs(B))
-                    yield Point("length", control, work)
+                    yield Point(Column.LENGTH, control, work)
             for control in (False, True):
                 for x in self.chains:
                     where = self.short_length if control else n
-                    yield Point("steps", control, Work(stage, B, where, where, x, self._epochs(B)))
+                    yield Point(Column.STEPS, control, Work(stage, B, where, where, x, self._epochs(B)))
 
     def _epochs(self, prompts: int) -> int:
         return self.epochs * -(-prompts // self.batch)
@@ -255,45 +289,28 @@ class Figure4:
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a point and seed; before them the untouched model (stage sft, no prompts, no seed)."""
         lengths = self._base_lengths()
+        shared = {Column.FIGURE: NAME, Column.INTERFERENCE: 0.0}
+        untouched = {
+            Column.PANEL: BASE_PANEL,
+            Column.STAGE: "sft",
+            Column.PROMPTS: 0,
+            Column.STEPS: 1,
+            Column.ESTIMATOR: PRETRAINED,
+            Column.VARIANT: BASE_PANEL,
+            Column.OPTIMISER_STEPS: 0,
+        }
         rows = [
-            self._row(BASE_PANEL, stage="sft", prompts=0, length=n, steps=1, error=error, variant="base")
+            shared | untouched | {Column.LENGTH: n, Column.ERROR: error}
             for n, error in zip(lengths, results[: len(lengths)], strict=True)
         ]
         by_work = dict(zip(self._works(), results[len(lengths) :], strict=True))
         for point in self.points():
-            work, found = point.work, by_work[point.work]
+            found = by_work[point.work]
             rows += [
-                self._row(
-                    panel(work.stage, point.axis, point.control),
-                    stage=work.stage,
-                    prompts=work.prompts,
-                    length=work.length,
-                    steps=work.chain_steps,
-                    seed=seed,
-                    error=error,
-                    diverged=int(error is None),
-                    estimator="trained",
-                    axis=point.axis,
-                    variant=CONTROLS[point.axis] if point.control else "main",
-                    optimiser_steps=work.steps,
-                    diverged_step=found["diverged_step"][seed],
-                    divergence_radius=found["divergence_radius"][seed],
-                )
-                for seed, error in enumerate(found["errors"])
+                shared
+                | point.columns()
+                | {Column.SEED: seed, Column.ERROR: error}
+                | {name: found[name][seed] for name in (Column.DIVERGED_STEP, Column.DIVERGENCE_RADIUS)}
+                for seed, error in enumerate(found[ERRORS])
             ]
-        return _as_wide_table(rows)
-
-    def _row(self, name: str, **values: Any) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys([*COLUMNS, *EXTRA_COLUMNS])
-        row.update(figure="fig4", panel=name, model="lsa", interference=0.0, diverged=0)
-        row.update(estimator="pretrained", optimiser_steps=0)
-        row.update(values)
-        return row
-
-
-def _as_wide_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    table, extra = as_table(rows), pd.DataFrame(rows, columns=EXTRA_COLUMNS)
-    for column in ("optimiser_steps", "diverged_step"):
-        extra[column] = extra[column].astype("Int64")
-    extra["divergence_radius"] = extra["divergence_radius"].astype("float64")
-    return pd.concat([table, extra], axis=1)
+        return as_table(rows, Column, (Column.OPTIMISER_STEPS, Column.DIVERGED_STEP))

@@ -15,32 +15,55 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from datadose.configs import Stage
-from datadose.studies.figure4.experiment import Work, base_error, post_trained_errors
-from datadose.studies.study import Preset
-from datadose.studies.trends import PAPER_CLAIMS, fill_diverged, judge_trend, threshold_of
+from datadose.drawing.hover import Cells, record_cells
+from datadose.drawing.style import caption, new_figure
+from datadose.studies.figure4.experiment import ERRORS, Work, base_error, post_trained_errors
+from datadose.studies.study import Preset, Study, Verdict
+from datadose.studies.trends import AXES, PAPER_CLAIMS, Column, fill_diverged, judge_trend, threshold_of
 from datadose.sweep import Cell
 
-MAP_COLUMNS = [
-    "figure",
-    "claim",
-    "stage",
-    "axis",
-    "trend",
-    "eta",
-    "data",
-    "interference",
-    "batch",
-    "schedule",
-    "seeds",
-    "diverged",
-    "threshold",
-    "value",
-    "low",
-    "high",
-    "verdict",
-]
+NAME = "fig4map"
+DELTA, ALLOCATION = "delta", "allocation"
+"""What the post-training data are: A = Delta, or the allocation."""
+EPOCHS, STEPS = "epochs", "steps"
+"""Schedules."""
+FULL = "full"
+"""The batch of all prompts, in the table."""
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """A row of ``fig4map.csv``: a claim judged in a setting; the fields are the columns."""
+
+    figure: str
+    claim: str
+    stage: Stage
+    axis: str
+    trend: str
+    eta: float
+    data: str
+    interference: float
+    batch: str
+    schedule: str
+    seeds: int
+    diverged: int
+    threshold: float
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+    @property
+    def setting(self) -> str:
+        """The setting in words."""
+        A = "A = Delta" if self.data == DELTA else f"allocated, r = {self.interference:g}"
+        size = "full batch" if self.batch == FULL else f"batch {self.batch}"
+        length = "epochs" if self.schedule == EPOCHS else "equal steps"
+        return f"{A}, eta = {self.eta:g}, {size}, {length}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +73,7 @@ class MapSetting:
     eta: float = 0.2
     interference: float | None = None
     batch: int | None = 32
-    schedule: str = "epochs"
+    schedule: str = EPOCHS
 
 
 @dataclass(frozen=True)
@@ -91,7 +114,7 @@ class Figure4Map:
             "etas": (0.05, 0.2, 0.5),
             "interferences": (None, 0.01, 0.1),
             "batches": (32, None),
-            "schedules": ("epochs", "steps"),
+            "schedules": (EPOCHS, STEPS),
         }
         if name == "smoke":
             return cls(
@@ -99,7 +122,7 @@ class Figure4Map:
                 etas=(0.2, 0.5),
                 interferences=(None, 0.1),
                 batches=(32, None),
-                schedules=("epochs", "steps"),
+                schedules=(EPOCHS, STEPS),
                 one_at_a_time=True,
                 prompts=(16, 32, 64),
                 lengths=(10, 20, 40),
@@ -137,14 +160,14 @@ class Figure4Map:
 
     def _curve(self, setting: MapSetting, stage: Stage, axis: str) -> Iterator[tuple[int, MapWork]]:
         """(place, work) along one axis."""
-        places = {"prompts": self.prompts, "length": self.lengths, "steps": self.chains}[axis]
+        places = dict(zip(AXES, (self.prompts, self.lengths, self.chains), strict=True))[axis]
         for x in places:
-            B = x if axis == "prompts" else self.base_prompts
-            n = x if axis == "length" else self.base_length
-            k = x if axis == "steps" else 1
+            B = x if axis == Column.PROMPTS else self.base_prompts
+            n = x if axis == Column.LENGTH else self.base_length
+            k = x if axis == Column.STEPS else 1
             batch = None if setting.batch is None else min(setting.batch, B)
             steps = self.equal_steps
-            if setting.schedule == "epochs":
+            if setting.schedule == EPOCHS:
                 steps = self.epochs * -(-B // (batch or B))
             work = Work(stage, B, n, n, k, steps)
             # eta reaches outcome supervision through the data alone: its settings share this work.
@@ -172,31 +195,144 @@ class Figure4Map:
         rows = []
         for setting in self.settings():
             for letter, stage, axis, trend in PAPER_CLAIMS:
-                curve = list(self._curve(setting, stage, axis))
-                columns = [by_work[work]["errors"] for _, work in curve]
+                places, works = zip(*self._curve(setting, stage, axis), strict=True)
+                columns = [by_work[work][ERRORS] for work in works]
                 errors, lost = fill_diverged(np.array(columns, dtype=np.float64).T)
-                x = np.array([place for place, _ in curve], dtype=np.float64)
-                found = judge_trend(
-                    trend, x, errors, threshold_of(trend), base if axis == "prompts" else None
-                )
+                x, threshold = np.array(places, dtype=np.float64), threshold_of(trend)
+                start = base if axis == Column.PROMPTS else None
+                found = judge_trend(trend, x, errors, threshold, start)
                 low, high = found.interval or (None, None)
-                row: dict[str, Any] = {
-                    "figure": "fig4map",
-                    "claim": f"fig-4{letter}",
-                    "stage": stage,
-                    "axis": axis,
-                }
-                row |= {"trend": trend, "seeds": found.seeds, "diverged": lost}
-                row |= {"threshold": threshold_of(trend), "value": found.value, "low": low, "high": high}
-                rows.append(row | _described(setting) | {"verdict": found.verdict})
-        return pd.DataFrame(rows, columns=MAP_COLUMNS)
+                rows.append(
+                    MapRow(
+                        figure=NAME,
+                        claim=f"fig-4{letter}",
+                        stage=stage,
+                        axis=axis,
+                        trend=trend,
+                        eta=setting.eta,
+                        data=DELTA if setting.interference is None else ALLOCATION,
+                        interference=setting.interference or 0.0,
+                        batch=FULL if setting.batch is None else str(setting.batch),
+                        schedule=setting.schedule,
+                        seeds=found.seeds,
+                        diverged=lost,
+                        threshold=threshold,
+                        value=found.value,
+                        low=low,
+                        high=high,
+                        verdict=found.verdict,
+                    )
+                )
+        return pd.DataFrame(rows)
 
 
-def _described(setting: MapSetting) -> dict[str, Any]:
-    return {
-        "eta": setting.eta,
-        "data": "delta" if setting.interference is None else "allocation",
-        "interference": setting.interference or 0.0,
-        "batch": "full" if setting.batch is None else str(setting.batch),
-        "schedule": setting.schedule,
+_ERRORS = [
+    0.01,
+    0.02,
+    0.03,
+    0.05,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.8,
+    1,
+    1.5,
+    2,
+    3,
+    4,
+    6,
+    8,
+    12,
+    16,
+    24,
+    32,
+    64,
+]
+_SHADES = {"holds": "#7fb2d6", "mixed": "#dbe7f0", "fails": "#ffffff"}
+_SYMBOLS = {"holds": "+", "mixed": "~", "fails": "\N{MINUS SIGN}"}
+
+
+def draw(table: pd.DataFrame, config: Figure4Map) -> Figure:
+    """One row a setting, one column a claim: + holds, ~ mixed, - fails, with the statistic."""
+    rows = [MapRow(**values) for values in table.astype({"batch": "string"}).to_dict("records")]
+    claims = list(dict.fromkeys(row.claim for row in rows))
+    settings = [row.setting for row in rows[:: len(claims)]]
+    titles = [_claim_title(claim) for claim in claims]
+    with new_figure(1, width=7.6, height=1.7 + 0.27 * len(settings)) as (figure, (axis,)):
+        for number, row in enumerate(rows):
+            y, x = divmod(number, len(claims))
+            _draw_tile(axis, x, y, row)
+        axis.set_xlim(0, len(claims))
+        axis.set_ylim(len(settings), 0)
+        axis.set_xticks(np.arange(len(claims)) + 0.5, titles)
+        axis.set_yticks(np.arange(len(settings)) + 0.5, settings)
+        told = [f"{row.verdict}, statistic {row.value:.4g}" for row in rows]
+        values = [told[k : k + len(claims)] for k in range(0, len(told), len(claims))]
+        edges = range(len(claims) + 1), range(len(settings) + 1)
+        record_cells(
+            axis, Cells(*edges, [title.replace("\n", " ") for title in titles], settings, values, "")
+        )
+        axis.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
+        axis.grid(visible=False)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+        caption(figure, _caption(config))
+    return figure
+
+
+def _draw_tile(axis: Axes, x: int, y: int, row: MapRow) -> None:
+    axis.fill_between(
+        [x, x + 1],
+        y,
+        y + 1,
+        facecolor=_SHADES[row.verdict],
+        edgecolor="#c4c8cc",
+        linewidth=0.7,
+        clip_on=False,
+    )
+    text: dict[str, Any] = {"ha": "center", "va": "center", "color": "#202124"}
+    axis.text(x + 0.27, y + 0.5, _SYMBOLS[row.verdict], fontsize=11, fontweight="bold", **text)
+    axis.text(x + 0.64, y + 0.5, f"{row.value:.2f}", fontsize=7.5, **text)
+
+
+def _claim_title(claim: str) -> str:
+    titles = {
+        "a": "SFT falls,\nrises with B",
+        "b": "SFT falls,\nrises with n",
+        "c": "SFT flat\nin k",
+        "d": "OS falls\nwith B",
+        "e": "OS falls\nwith n",
+        "f": "OS rises\nwith k",
     }
+    letter = claim[-1]
+    return f"({letter}) {titles[letter]}"
+
+
+def _caption(config: Figure4Map) -> str:
+    return (
+        f"+ holds, ~ mixed, \N{MINUS SIGN} fails at 95 percent; number: the claim's statistic, a ratio of "
+        f"errors (c: largest log change).\nLSA, d = {config.dimension}, B {_range(config.prompts)}, "
+        f"n {_range(config.lengths)} (tied), k {_range(config.chains)}; {config.seeds} seeds; "
+        f"{config.epochs} epochs or {config.equal_steps} steps of Adam {config.learning_rate:g}."
+    )
+
+
+def _range(values: Sequence[int]) -> str:
+    return f"{min(values)} to {max(values)}"
+
+
+STUDY = Study(
+    name=NAME,
+    title="Where do Figure 4's claims hold?",
+    story=(
+        "Each row changes one choice that the paper leaves open, each column is one of its six claims. The "
+        "claims about SFT and B hang on the schedule, and those about outcome supervision on the data being "
+        "the shift's own."
+    ),
+    experiment=Figure4Map,
+    draw=draw,
+)

@@ -30,7 +30,6 @@ from datadose.studies.gpt.figure3_study import SETTING, TEST
 from datadose.studies.gpt.runs import (
     COMMON,
     GPT,
-    LSA,
     PHI,
     PRETRAINING,
     RARE,
@@ -50,8 +49,7 @@ from datadose.studies.gpt.runs import (
 )
 from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import names_in
-from datadose.studies.training import insight_table
+from datadose.studies.tables import LSA, as_table
 from datadose.sweep import Cell, Round
 
 NAME = "gpt_data"
@@ -156,11 +154,12 @@ class GptData:
                 Column.OPTIMISER_STEPS: run.steps,
                 Column.PRETRAIN_STEPS: T if model == GPT else None,
                 Column.DIVERGED: int(found[TARGET] is None),
-                **{name: found[name] for name in SLOPES},
             }
             rows.append({**self._row(model, found), **row})
-        rows += [{**self._row(BASELINE, found), Column.KIND: name} for name, found in results[0].items()]
-        return insight_table(rows, [*names_in(Column), *SLOPES])
+        exact = results[0]
+        rows += [{**self._row(BASELINE, found), Column.KIND: name} for name, found in exact.items()]
+        slopes = pd.DataFrame([*results[1:], *exact.values()], columns=SLOPES)
+        return pd.concat([as_table(rows, Column), slopes], axis=1)
 
     def _row(self, model: str, found: dict[str, float | None]) -> dict[str, Any]:
         return {

@@ -26,7 +26,9 @@ from datadose.drawing.style import (
     caption,
     new_grid,
 )
+from datadose.models.baselines import pretrained_lsa
 from datadose.stages import held_out_prompts
+from datadose.studies import tables
 from datadose.studies.insights.stability import ABOVE
 from datadose.studies.ledger import (
     PAIRED_SHARE,
@@ -38,14 +40,15 @@ from datadose.studies.ledger import (
     seeds_of,
 )
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
+from datadose.studies.tables import as_table
 from datadose.studies.training import (
     BASE,
+    OUTCOME,
+    RL,
+    SFT,
     Recipe,
-    insight_row,
-    insight_table,
     measure,
     post_train,
-    pretrained,
     stage_prompts,
 )
 from datadose.sweep import Cell
@@ -53,12 +56,24 @@ from datadose.theory.outcome import adaptation_radius, population_curvature
 from datadose.theory.pretraining import pretrained_operator
 
 NAME = "insight4_balance"
-ARMS = (BASE, *STAGES, "outcome-gd")
-EXTRA = ("kind", "share", "spectral_radius", "learning_rate", "shift_error", "pass_rate")
+OUTCOME_GD = "outcome-gd"
+"""Outcome supervision by plain gradient descent."""
+ARMS = (BASE, *STAGES, OUTCOME_GD)
+
+
+class Column(tables.Column):
+    """The columns of this study; ``kind`` is the arm."""
+
+    KIND = "kind"
+    SHARE = "share"
+    SPECTRAL_RADIUS = "spectral_radius"
+    LEARNING_RATE = "learning_rate"
+    SHIFT_ERROR = "shift_error"
+    PASS_RATE = "pass_rate"
 
 
 @dataclass(frozen=True)
-class Budget:
+class TraceBudget:
     """tr Sigma0 = d, of which a share lies on the first m directions; Delta = ``strength`` there."""
 
     dimension: int
@@ -88,15 +103,15 @@ class Budget:
 
 
 def post_train_share(
-    budget: Budget, share: float, arm: str, recipe: Recipe, seeds: list[int]
+    budget: TraceBudget, share: float, arm: str, recipe: Recipe, seeds: list[int]
 ) -> list[list[float | None]]:
     """Cell: [error / d, error on the shift / m, pass rate] per seed after one arm."""
     sigma0 = budget.sigma0(share)
     target = sigma0 + budget.delta
-    model = pretrained(pretrained_operator(sigma0, budget.length), len(seeds))
+    model = pretrained_lsa(sigma0, budget.length, len(seeds))
     lost: set[int] = set()
     if arm != BASE:
-        stage = cast("Stage", "outcome" if arm == "outcome-gd" else arm)
+        stage = cast("Stage", OUTCOME if arm == OUTCOME_GD else arm)
         data = np.where(budget.inside, target, 0.0)
         prompts = stage_prompts(stage, data, budget.length, budget.eta, recipe.prompts, seeds)
         lost = post_train(model, stage, prompts, recipe, eta=budget.eta, inside=budget.inside, seeds=seeds)
@@ -109,7 +124,7 @@ def post_train_share(
 class Balance:
     """Shares of the trace budget, five arms: base, SFT, OS, RL, and OS by plain gradient descent."""
 
-    budget: Budget
+    budget: TraceBudget
     recipe: Recipe
     shares: tuple[float, ...]
     seeds: int
@@ -118,11 +133,11 @@ class Balance:
     def preset(cls, name: Preset) -> Balance:
         """The configuration of a preset; the share m/d is the isotropic Sigma0."""
         if name == "smoke":
-            return cls(Budget(10, 2, 40), Recipe(32, 20, batch=16), (0.02, 0.2, 0.7), 3)
+            return cls(TraceBudget(10, 2, 40), Recipe(32, 20, batch=16), (0.02, 0.2, 0.7), 3)
         shares = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
         if name == "quick":
-            return cls(Budget(30, 6, 120), Recipe(256, 500, learning_rate=5e-3), shares, 8)
-        return cls(Budget(100, 20, 400), Recipe(1024, 1000, learning_rate=5e-3), shares, 10)
+            return cls(TraceBudget(30, 6, 120), Recipe(256, 500, learning_rate=5e-3), shares, 8)
+        return cls(TraceBudget(100, 20, 400), Recipe(1024, 1000, learning_rate=5e-3), shares, 10)
 
     def _gd(self) -> Recipe:
         even = self.budget.sigma0(self.budget.shifted / self.budget.dimension)
@@ -132,7 +147,7 @@ class Balance:
         return replace(self.recipe, optimiser="gd", learning_rate=float(rate))
 
     def _recipe(self, arm: str) -> Recipe:
-        return self._gd() if arm == "outcome-gd" else self.recipe
+        return self._gd() if arm == OUTCOME_GD else self.recipe
 
     def _settings(self) -> list[tuple[float, str]]:
         return [(share, arm) for share in self.shares for arm in ARMS]
@@ -159,42 +174,43 @@ class Balance:
         for (share, arm), found in zip(self._settings(), results, strict=True):
             recipe = self._recipe(arm)
             rows += [
-                insight_row(
-                    NAME,
-                    f"share={share:g}",
-                    stage="outcome" if arm == "outcome-gd" else arm,
-                    prompts=0 if arm == BASE else recipe.prompts,
-                    length=self.budget.length,
-                    steps=recipe.chain_steps,
-                    seed=seed,
-                    error=error,
-                    kind=arm,
-                    share=share,
-                    spectral_radius=self.budget.radius(share),
-                    learning_rate=None if arm == BASE else recipe.learning_rate,
-                    shift_error=on_shift,
-                    pass_rate=passed,
-                )
+                {
+                    Column.FIGURE: NAME,
+                    Column.PANEL: f"share={share:g}",
+                    Column.STAGE: OUTCOME if arm == OUTCOME_GD else arm,
+                    Column.PROMPTS: 0 if arm == BASE else recipe.prompts,
+                    Column.LENGTH: self.budget.length,
+                    Column.STEPS: recipe.chain_steps,
+                    Column.SEED: seed,
+                    Column.ERROR: error,
+                    Column.KIND: arm,
+                    Column.SHARE: share,
+                    Column.SPECTRAL_RADIUS: self.budget.radius(share),
+                    Column.LEARNING_RATE: None if arm == BASE else recipe.learning_rate,
+                    Column.SHIFT_ERROR: on_shift,
+                    Column.PASS_RATE: passed,
+                }
                 for seed, (error, on_shift, passed) in enumerate(found)
             ]
-        return insight_table(rows, EXTRA)
+        return as_table(rows, Column)
 
 
 def draw_balance(table: pd.DataFrame, config: Balance) -> Figure:
     """Insight 4 and section 7: error and pass rate after each stage against the share of the shift."""
     budget, recipe = config.budget, config.recipe
-    arms = (("sft", "SFT"), ("outcome", "OS"), ("rl", "RL, 0/1 reward"), ("outcome-gd", "OS, plain descent"))
-    radius = table.groupby("share")["spectral_radius"].first()
-    panels = (("error", "post-test error / d"), ("pass_rate", "pass rate on the shift"))
+    arms = ((SFT, "SFT"), (OUTCOME, "OS"), (RL, "RL, 0/1 reward"), (OUTCOME_GD, "OS, plain descent"))
+    radius = table.groupby(Column.SHARE)[Column.SPECTRAL_RADIUS].first()
+    panels = ((Column.ERROR, "post-test error / d"), (Column.PASS_RATE, "pass rate on the shift"))
     with new_grid(1, 2, width=10.5, height=4.5) as (figure, grid):
         axes = grid[0]
         for axis, (column, label) in zip(axes, panels, strict=True):
-            draw_curve(axis, table[table["kind"] == "base"], "share", column, FIFTH, "pretrained model")
+            base = table[table[Column.KIND] == BASE]
+            draw_curve(axis, base, Column.SHARE, column, FIFTH, "pretrained model")
             for look, (kind, name) in zip(LOOKS, arms, strict=True):
-                rows = table[table["kind"] == kind]
-                draw_curve(axis, rows, "share", column, look, name)
-                if column == "error":
-                    lost = rows.groupby("share")["diverged"].mean()
+                rows = table[table[Column.KIND] == kind]
+                draw_curve(axis, rows, Column.SHARE, column, look, name)
+                if column == Column.ERROR:
+                    lost = rows.groupby(Column.SHARE)[Column.DIVERGED].mean()
                     places = lost[lost > 0.5].index
                     lost_style = {"color": look.color, "label": f"_{name}: most runs diverged"}
                     where = axis.get_xaxis_transform()
@@ -222,13 +238,13 @@ _CONCENTRATED = 0.7
 
 
 def _arms(table: pd.DataFrame) -> dict[tuple[float, str], pd.DataFrame]:
-    return {(float(s), str(kind)): rows for (s, kind), rows in table.groupby(["share", "kind"])}
+    return {(float(s), str(kind)): rows for (s, kind), rows in table.groupby([Column.SHARE, Column.KIND])}
 
 
 def _balanced(saved: Saved[Balance], table: pd.DataFrame) -> float:
     """The share nearest to the isotropic Sigma0."""
     budget = saved.config.budget
-    shares = table["share"].unique()
+    shares = table[Column.SHARE].unique()
     return float(shares[np.abs(shares - budget.shifted / budget.dimension).argmin()])
 
 
@@ -237,22 +253,22 @@ def incremental_or_novel(saved: Saved[Balance], threshold: float) -> Judgement:
     arms, even = _arms(table), _balanced(saved, table)
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
-    for share, radius in table.groupby("share")["spectral_radius"].first().items():
+    for share, radius in table.groupby(Column.SHARE)[Column.SPECTRAL_RADIUS].first().items():
         where = f"radius {radius:.2g}"
-        after = by_seed(arms[share, "outcome"], "shift_error")
-        before = by_seed(arms[share, "base"], "shift_error")
-        lost = float(arms[share, "outcome-gd"]["diverged"].mean())
+        after = by_seed(arms[share, OUTCOME], Column.SHIFT_ERROR)
+        before = by_seed(arms[share, BASE], Column.SHIFT_ERROR)
+        lost = float(arms[share, OUTCOME_GD][Column.DIVERGED].mean())
         if radius < 1:
             verdicts[f"{where}: OS improves"] = beats(after, before)
             verdicts[f"{where}: descent is stable"] = (
                 "holds" if lost == 0 else "fails" if lost == 1 else "mixed"
             )
-        elif radius >= ABOVE:
+        elif radius >= ABOVE[0]:
             verdicts[f"{where}: descent is unstable"] = (
                 "holds" if lost == 1 else "fails" if lost == 0 else "mixed"
             )
             verdicts[f"{where}: OS learns slowly"] = beats(
-                by_seed(arms[even, "outcome"], "shift_error"), after
+                by_seed(arms[even, OUTCOME], Column.SHIFT_ERROR), after
             )
         notes.append(
             f"{where}: {finite_mean(before):.3g} -> {finite_mean(after):.3g}, descent lost {lost:.0%}"
@@ -264,19 +280,19 @@ def incremental_or_novel(saved: Saved[Balance], threshold: float) -> Judgement:
 def balance_helps(saved: Saved[Balance], threshold: float) -> Judgement:
     table = saved.table
     arms, even = _arms(table), _balanced(saved, table)
-    radius = table.groupby("share")["spectral_radius"].first()
-    starved = [s for s in radius.index if radius[s] >= ABOVE]
+    radius = table.groupby(Column.SHARE)[Column.SPECTRAL_RADIUS].first()
+    starved = [s for s in radius.index if radius[s] >= ABOVE[0]]
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
-    for arm in ("sft", "outcome", "rl"):
+    for arm in STAGES:
         balanced = by_seed(arms[even, arm])
         for share in [*starved, *(s for s in radius.index if s >= _CONCENTRATED)]:
             verdicts[f"{arm}, share {share:g}"] = beats(balanced, by_seed(arms[share, arm]))
         errors = ", ".join(f"{s:g} {finite_mean(by_seed(arms[s, arm])):.3g}" for s in radius.index)
         notes.append(f"{arm} by share: {errors}")
     for share in starved:
-        for arm in ("outcome", "rl"):
-            penalty = [np.log(by_seed(arms[share, a]) / by_seed(arms[even, a])) for a in (arm, "sft")]
+        for arm in (OUTCOME, RL):
+            penalty = [np.log(by_seed(arms[share, a]) / by_seed(arms[even, a])) for a in (arm, SFT)]
             verdicts[f"share {share:g}: {arm} suffers more than sft"] = is_more(penalty[0] - penalty[1])
     return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
 
@@ -308,7 +324,7 @@ CLAIMS = (
     ),
 )
 STUDY = Study(
-    name="insight4_balance",
+    name=NAME,
     title="What should pretraining hold? (Insight 4, section 7)",
     story=(
         "With a fixed budget, pretraining that gives the shift's directions their share makes every stage "

@@ -26,38 +26,49 @@ from datadose.covariance import Array
 from datadose.drawing.curves import FIFTH, draw_curve, level, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, new_figure
 from datadose.models import PromptBatch
-from datadose.stages import held_out_prompts
+from datadose.models.baselines import lsa, pretrained_lsa
+from datadose.stages import held_out_prompts, squared_gaps
 from datadose.stages.evaluate import TEST_SEED
+from datadose.studies import tables
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
+from datadose.studies.tables import as_table
 from datadose.studies.training import (
     BASE,
+    RL,
     Recipe,
-    Task,
-    insight_row,
-    insight_table,
+    ScaledShift,
     measure,
-    passing,
+    pass_probabilities,
     post_train,
-    pretrained,
 )
 from datadose.sweep import Cell
 from datadose.theory.pretraining import gamma0
 
 NAME = "rl_bands"
+TOO_EASY, MEDIUM, TOO_HARD, HARDEST, ALL = "too easy", "medium", "too hard", "hardest", "all"
 BANDS = {
-    "too easy": (0.9, 1.0),
-    "medium": (0.1, 0.9),
-    "too hard": (0.0, 0.1),
-    "hardest": (0.0, 0.0),
-    "all": (0.0, 1.0),
+    TOO_EASY: (0.9, 1.0),
+    MEDIUM: (0.1, 0.9),
+    TOO_HARD: (0.0, 0.1),
+    HARDEST: (0.0, 0.0),
+    ALL: (0.0, 1.0),
 }
+"""The pass rates of a band."""
 SAMPLES = 16
 POOLS = ((0.3, 2.0), (0.3, 4.0))
-EXTRA = ("kind", "pass_rate", "pass_rate_before", "share_of_pool")
 
 
-def graded_target(task: Task, radii: tuple[float, float]) -> Array:
+class Column(tables.Column):
+    """The columns of this study; ``kind`` is the band."""
+
+    KIND = "kind"
+    PASS_RATE = "pass_rate"
+    PASS_RATE_BEFORE = "pass_rate_before"
+    SHARE_OF_POOL = "share_of_pool"
+
+
+def graded_target(task: ScaledShift, radii: tuple[float, float]) -> Array:
     """Sigma with radii from ``radii[0]`` to ``radii[1]`` over the shift's directions, evenly in log."""
     sizes = np.geomspace(*radii, task.shifted)
     target = task.sigma0.copy()
@@ -65,7 +76,7 @@ def graded_target(task: Task, radii: tuple[float, float]) -> Array:
     return target
 
 
-def draw_candidates(task: Task, target: Array, prompts: int, seeds: Sequence[int]) -> PromptBatch:
+def draw_candidates(task: ScaledShift, target: Array, prompts: int, seeds: Sequence[int]) -> PromptBatch:
     """Prompts that show, and ask for, a random half of the shift's directions (at least one).
 
     They have the shift's m dimensions alone, see :func:`embed`.
@@ -91,18 +102,17 @@ def embed(batch: PromptBatch, dimension: int) -> PromptBatch:
     return batch.map(lambda x, axis: pad(x, (0, extra) * (-axis - 1)))
 
 
-@torch.no_grad()
-def score(pool: PromptBatch, recipe: Recipe, task: Task) -> tuple[Array, Array]:
+def score(pool: PromptBatch, recipe: Recipe, task: ScaledShift) -> tuple[Array, Array]:
     """The pretrained model's pass probability and squared error on each prompt, both of shape (runs, N)."""
-    model = pretrained(task.operator[: task.shifted], len(pool.weights))
-    gap = model.rollout(pool, recipe.chain_steps)[..., -1, :] - pool.weights
-    squared = gap.square().sum(-1)
-    return passing(squared, recipe, task.shifted).clamp(0, 1).numpy(), squared.double().numpy()
+    model = lsa(task.operator[: task.shifted], len(pool.weights))
+    gaps = squared_gaps(model, pool, recipe.chain_steps)
+    passed = pass_probabilities(gaps, recipe, np.ones(task.shifted, dtype=bool))
+    return passed.clamp(0, 1).numpy(), gaps.sum(-1).numpy()
 
 
 def choose(rates: Array, squared: Array, band: str, prompts: int, seed: int) -> Any:
     """B random candidates of a band, filled up with those whose pass rate is next to it."""
-    if band == "hardest":
+    if band == HARDEST:
         return np.argsort(-squared)[:prompts]
     low, high = BANDS[band]
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(102,)))
@@ -111,7 +121,7 @@ def choose(rates: Array, squared: Array, band: str, prompts: int, seed: int) -> 
 
 
 def train_on_band(
-    task: Task,
+    task: ScaledShift,
     radii: tuple[float, float],
     candidates: int,
     band: str,
@@ -122,7 +132,7 @@ def train_on_band(
     """Cell: [error / d, pass rate on fresh pool prompts, mean pass rate of the chosen, share of pool]."""
     torch.set_num_threads(1)
     target = graded_target(task, radii)
-    model = pretrained(task.operator, len(seeds))
+    model = pretrained_lsa(task.sigma0, task.length, len(seeds))
     lost: set[int] = set()
     before, share = [0.0] * len(seeds), [0.0] * len(seeds)
     if band != BASE:
@@ -139,7 +149,7 @@ def train_on_band(
         index = torch.from_numpy(np.stack(chosen))
         rows = torch.arange(len(seeds)).unsqueeze(-1)
         picked = embed(pool.map(lambda x, _: x[rows, index]), task.dimension)
-        lost = post_train(model, "rl", picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
+        lost = post_train(model, RL, picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
     fresh = embed(draw_candidates(task, target, 512, [TEST_SEED]), task.dimension).expand(len(seeds))
     on_pool = measure(model, fresh, recipe, task.inside, lost)
     on_target = measure(
@@ -155,7 +165,7 @@ def train_on_band(
 class Bands:
     """Pools (panels), bands (kind) at several B, and the untouched model."""
 
-    task: Task
+    task: ScaledShift
     pools: tuple[tuple[float, float], ...]
     """Smallest and largest rho(Gamma0^{-1} Delta) of each pool's directions."""
     candidates: int
@@ -168,14 +178,29 @@ class Bands:
         """The configuration of a preset."""
         if name == "smoke":
             return cls(
-                Task(10, 4, 200), POOLS, 256, Recipe(0, 20, batch=16, noise=0.3, tolerance=0.7), (16, 32), 3
+                ScaledShift(10, 4, 200),
+                POOLS,
+                256,
+                Recipe(0, 20, batch=16, noise=0.3, tolerance=0.7),
+                (16, 32),
+                3,
             )
         if name == "quick":
             return cls(
-                Task(20, 8, 400), POOLS, 4096, Recipe(0, 300, noise=0.3, tolerance=0.7), (16, 64, 256), 8
+                ScaledShift(20, 8, 400),
+                POOLS,
+                4096,
+                Recipe(0, 300, noise=0.3, tolerance=0.7),
+                (16, 64, 256),
+                8,
             )
         return cls(
-            Task(100, 20, 2000), POOLS, 4096, Recipe(0, 600, noise=0.3, tolerance=0.7), (32, 128, 512), 10
+            ScaledShift(100, 20, 2000),
+            POOLS,
+            4096,
+            Recipe(0, 600, noise=0.3, tolerance=0.7),
+            (32, 128, 512),
+            10,
         )
 
     def _settings(self) -> list[tuple[tuple[float, float], str, int]]:
@@ -198,24 +223,24 @@ class Bands:
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a pool (panel), band (kind), B and seed."""
         rows = [
-            insight_row(
-                NAME,
-                pool_name(radii),
-                stage=BASE if band == BASE else "rl",
-                prompts=B,
-                length=self.task.length,
-                steps=self.recipe.chain_steps,
-                seed=seed,
-                error=error,
-                kind=band,
-                pass_rate=passed,
-                pass_rate_before=None if band == BASE else before,
-                share_of_pool=None if band == BASE else share,
-            )
+            {
+                Column.FIGURE: NAME,
+                Column.PANEL: pool_name(radii),
+                Column.STAGE: BASE if band == BASE else RL,
+                Column.PROMPTS: B,
+                Column.LENGTH: self.task.length,
+                Column.STEPS: self.recipe.chain_steps,
+                Column.SEED: seed,
+                Column.ERROR: error,
+                Column.KIND: band,
+                Column.PASS_RATE: passed,
+                Column.PASS_RATE_BEFORE: None if band == BASE else before,
+                Column.SHARE_OF_POOL: None if band == BASE else share,
+            }
             for (radii, band, B), found in zip(self._settings(), results, strict=True)
             for seed, (error, passed, before, share) in enumerate(found)
         ]
-        return insight_table(rows, EXTRA)
+        return as_table(rows, Column)
 
 
 def pool_name(radii: Sequence[float]) -> str:
@@ -226,25 +251,27 @@ def pool_name(radii: Sequence[float]) -> str:
 def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
     """Finding 3: pass rate after RL against B, one panel a pool, one curve a band."""
     bands = {
-        "medium": "medium",
-        "too hard": "too hard (passes at most 10%)",
-        "too easy": "too easy (at least 90%)",
-        "all": "all, unfiltered",
-        "hardest": "hardest (largest error)",
+        MEDIUM: "medium",
+        TOO_HARD: "too hard (passes at most 10%)",
+        TOO_EASY: "too easy (at least 90%)",
+        ALL: "all, unfiltered",
+        HARDEST: "hardest (largest error)",
     }
-    panels = list(dict.fromkeys(table["panel"]))
+    panels = list(dict.fromkeys(table[Column.PANEL]))
     with new_figure(len(panels), width=4.3 * len(panels) + 0.6) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
-            rows = table[(table["panel"] == panel) & (table["prompts"] > 0)]
+            rows = table[(table[Column.PANEL] == panel) & (table[Column.PROMPTS] > 0)]
             for look, (band, label) in zip((*LOOKS, FIFTH), bands.items(), strict=True):
-                draw_curve(axis, rows[rows["kind"] == band], "prompts", "pass_rate", look, label)
-            base = table[(table["panel"] == panel) & (table["kind"] == "base")]
-            level(axis, float(base["pass_rate"].mean()), "before RL")
+                draw_curve(
+                    axis, rows[rows[Column.KIND] == band], Column.PROMPTS, Column.PASS_RATE, look, label
+                )
+            base = table[(table[Column.PANEL] == panel) & (table[Column.KIND] == BASE)]
+            level(axis, float(base[Column.PASS_RATE].mean()), "before RL")
             plain_log_ticks(axis, config.prompts)
-            shares = rows.groupby("kind")["share_of_pool"].mean()
+            shares = rows.groupby(Column.KIND)[Column.SHARE_OF_POOL].mean()
             axis.set_title(
-                f"shift directions of {panel}\n(too easy {shares['too easy']:.0%}, medium "
-                f"{shares['medium']:.0%}, too hard {shares['too hard']:.0%} of the pool)"
+                f"shift directions of {panel}\n(too easy {shares[TOO_EASY]:.0%}, medium "
+                f"{shares[MEDIUM]:.0%}, too hard {shares[TOO_HARD]:.0%} of the pool)"
             )
             axis.set_xlabel("RL prompts B, equal steps")
         axes[0].set_ylabel("pass rate on fresh prompts of the pool")
@@ -255,7 +282,7 @@ def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
             figure,
             f"d = {task.dimension}, m = {task.shifted}, n = {task.length}; GRPO, "
             f"{recipe.steps} steps of {recipe.batch} prompts, {recipe.group} samples, 0/1 reward; "
-            f"bands by 16 samples of the pretrained model; {config.seeds} seeds, standard errors",
+            f"bands by {SAMPLES} samples of the pretrained model; {config.seeds} seeds, standard errors",
         )
     return figure
 
@@ -264,23 +291,23 @@ def not_too_hard(saved: Saved[Bands], threshold: float) -> Judgement:
     table = saved.table
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
-    for pool, rows in table[table["prompts"] > 0].groupby("panel"):
+    for pool, rows in table[table[Column.PROMPTS] > 0].groupby(Column.PANEL):
         missed = {
-            (str(kind), float(B)): np.maximum(1 - by_seed(part, "pass_rate"), 1e-9)
-            for (kind, B), part in rows.groupby(["kind", "prompts"])
+            (str(kind), float(B)): np.maximum(1 - by_seed(part, Column.PASS_RATE), 1e-9)
+            for (kind, B), part in rows.groupby([Column.KIND, Column.PROMPTS])
         }
         counts = sorted({B for _, B in missed})
         for B in counts:
-            for other in ("too hard", "hardest"):
+            for other in (TOO_HARD, HARDEST):
                 verdicts[f"{pool}: medium beats {other}, B={B:.0f}"] = beats(
-                    missed["medium", B], missed[other, B]
+                    missed[MEDIUM, B], missed[other, B]
                 )
-        for band in ("medium", "all"):
+        for band in (MEDIUM, ALL):
             verdicts[f"{pool}: {band}, large B beats small"] = beats(
                 missed[band, counts[-1]], missed[band, counts[0]]
             )
         kinds = dict.fromkeys(kind for kind, _ in missed)
-        base = table[(table["panel"] == pool) & (table["prompts"] == 0)]["pass_rate"].mean()
+        base = table[(table[Column.PANEL] == pool) & (table[Column.PROMPTS] == 0)][Column.PASS_RATE].mean()
         rates = ", ".join(f"{kind} {1 - missed[kind, counts[-1]].mean():.3f}" for kind in kinds)
         notes.append(f"{pool}: pass rate before {base:.3f}, at B={counts[-1]:.0f} {rates}")
     return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
@@ -301,7 +328,7 @@ CLAIMS = (
     ),
 )
 STUDY = Study(
-    name="rl_bands",
+    name=NAME,
     title="Which prompts for RL? (Finding 3)",
     story=(
         "Prompts that the model passes rarely, but not never, teach more than medium ones once there are "

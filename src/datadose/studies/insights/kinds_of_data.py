@@ -23,27 +23,30 @@ import pandas as pd
 from datadose.covariance import Array
 from datadose.shift import Shift
 from datadose.simulation.curves import sft_error_curve
-from datadose.studies.ledger import CONFIDENCE, judge_settings, paired, seeds_of
+from datadose.studies.ledger import CONFIDENCE, judge_settings, paired, paired_errors, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import TwoBlock, as_table, grid, predictions, sft_row
+from datadose.studies.tables import Column, TwoBlock, as_table, grid, predictions, sft_row
 from datadose.sweep import Cell
 from datadose.theory.post_test import hardness
 from datadose.theory.pretraining import pretrained_operator
 
-KINDS = ("hard", "easy", "pretraining", "test")
+NAME = "insight1"
+HARD = "hard"
+KINDS = (HARD, "easy", "pretraining", "test")
+"""The panels; every other kind is compared with HARD."""
 
 
 def shift_with_data(block: TwoBlock, kind: str) -> Shift:
     """The two-block shift with one of the four kinds of data."""
     base = block.shift(0.0)
     inside = base.delta > 0
-    data: dict[str, Array] = {
-        "hard": np.where(inside, base.target, 0.0),
-        "easy": np.where(inside, 0.0, base.target),
-        "pretraining": base.sigma0,
-        "test": base.target,
-    }
-    return Shift(base.sigma0, base.delta, base.eta * data[kind], base.eta)
+    data: tuple[Array, ...] = (  # In the order of KINDS.
+        np.where(inside, base.target, 0.0),
+        np.where(inside, 0.0, base.target),
+        base.sigma0,
+        base.target,
+    )
+    return Shift(base.sigma0, base.delta, base.eta * data[KINDS.index(kind)], base.eta)
 
 
 def kind_hardness(block: TwoBlock, kind: str, length: int) -> float:
@@ -79,25 +82,18 @@ class Insight1:
 
     def cells(self) -> list[Cell]:
         """One cell a kind and seed."""
-        counts = list(self.prompts)
-        return [
-            Cell(
-                simulate_kind,
-                {"block": self.block, "kind": kind, "length": self.length, "counts": counts, "seed": seed},
-            )
-            for kind, seed in self._pairs()
-        ]
+        shared = {"block": self.block, "length": self.length, "counts": list(self.prompts)}
+        return [Cell(simulate_kind, {**shared, "kind": kind, "seed": seed}) for kind, seed in self._pairs()]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a kind, B and seed; ``panel`` is the kind and its measured hardness is in ``claims``."""
+        """One row a kind, B and seed; ``panel`` is the kind."""
         predicted = {
-            kind: predictions(shift_with_data(self.block, kind), self.prompts, self.length)
-            for kind in {kind for kind, _ in self._pairs()}
+            kind: predictions(shift_with_data(self.block, kind), self.prompts, self.length) for kind in KINDS
         }
         return as_table(
             [
                 sft_row(
-                    "insight1",
+                    NAME,
                     kind,
                     prompts=B,
                     length=self.length,
@@ -112,40 +108,35 @@ class Insight1:
         )
 
 
-def aligned_data_win(saved: Saved[Insight1], threshold: float) -> Judgement:
+def _aligned_data_win(saved: Saved[Insight1], threshold: float) -> Judgement:
     table, config = saved.table, saved.config
     verdicts: dict[str, Verdict] = {}
     ratios: list[str] = []
-    wide = table.pivot_table(index=["panel", "prompts"], columns="seed", values="error")
-    for kind in ("easy", "pretraining", "test"):
-        for B in sorted(table["prompts"].unique()):
-            hard, other = wide.loc[("hard", B)].to_numpy(), wide.loc[(kind, B)].to_numpy()
-            verdicts[f"{kind} B={B:.0f}"] = paired(hard, other)
-        ratios.append(f"{kind} {hard.mean() / other.mean():.2f}")
+    errors = {kind: paired_errors(rows, Column.PROMPTS)[1] for kind, rows in table.groupby(Column.PANEL)}
+    for kind in KINDS[1:]:
+        for place, B in enumerate(config.prompts):
+            verdicts[f"{kind} B={B}"] = paired(errors[HARD][:, place], errors[kind][:, place])
+        ratios.append(f"{kind} {errors[HARD][:, -1].mean() / errors[kind][:, -1].mean():.2f}")
     hardness = [f"{kind} {kind_hardness(config.block, kind, config.length):.2f}" for kind in KINDS]
     note = (
-        f"error ratio hard/other at B={B:.0f}: {', '.join(ratios)}; hardness (error / d of the pretrained "
-        f"model on such prompts): {', '.join(hardness)}"
+        f"error ratio hard/other at B={config.prompts[-1]}: {', '.join(ratios)}; hardness (error / d of the "
+        f"pretrained model on such prompts): {', '.join(hardness)}"
     )
     return judge_settings(verdicts, threshold, seeds_of(table), note)
 
 
 CLAIMS = (
     Claim(
-        "insight-1",
-        "Insight 1",
-        "For SFT, choose examples aligned with the shift (hard for the pretrained model): at equal B they "
-        "beat easy, pretraining and unselected test examples.",
-        "d=400, m=200, rho=0.1, eta=0.2, r=0, n=800, B in {25, 50, 75, 100} (sizes of the preset)",
-        f"share of comparisons won, each at {CONFIDENCE:.0%} confidence over paired seeds",
-        1.0,
-        aligned_data_win,
-        "tests/claims/test_figure_claims.py::test_insight_1_is_judged_per_comparison",
+        id="insight-1",
+        paper="Insight 1",
+        statement="For SFT, choose examples aligned with the shift (hard for the pretrained model): at equal "
+        "B they beat easy, pretraining and unselected test examples.",
+        setting="d=400, m=200, rho=0.1, eta=0.2, r=0, n=800, B in {25, 50, 75, 100} (sizes of the preset)",
+        statistic=f"share of comparisons won, each at {CONFIDENCE:.0%} confidence over paired seeds",
+        threshold=1.0,
+        judge=_aligned_data_win,
+        test="tests/claims/test_figure_claims.py::test_insight_1_is_judged_per_comparison",
         shown_by=("insight1_selection",),
     ),
 )
-STUDY = Study(
-    name="insight1",
-    experiment=Insight1,
-    claims=CLAIMS,
-)
+STUDY = Study(name=NAME, experiment=Insight1, claims=CLAIMS)

@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from datadose.configs import STAGES, Stage
 from datadose.drawing.curves import level, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, draw_simulation, draw_theory, new_figure
+from datadose.models.baselines import pretrained_lsa
 from datadose.stages import held_out_prompts, post_test
+from datadose.studies import tables
 from datadose.studies.ledger import (
     PAIRED_SHARE,
     beats,
@@ -29,15 +31,17 @@ from datadose.studies.ledger import (
     seeds_of,
 )
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
+from datadose.studies.tables import as_table
 from datadose.studies.training import (
     BASE,
+    OUTCOME,
+    RL,
+    SFT,
     Recipe,
-    Task,
+    ScaledShift,
     finite,
-    insight_row,
-    insight_table,
     post_train,
-    pretrained,
+    radius_panel,
     stage_prompts,
 )
 from datadose.sweep import Cell
@@ -45,17 +49,31 @@ from datadose.theory.outcome import rollout_error, rollout_radius
 
 NAME = "overthinking"
 ARMS = (BASE, *STAGES)
-EXTRA = ("kind", "spectral_radius", "rollout_radius", "thinking_steps", "predicted_long")
-"""``steps`` is the chain length of training, ``thinking_steps`` that of the post-test."""
+
+
+class Column(tables.Column):
+    """The columns of this study; ``steps`` are those of training's chains, ``thinking_steps`` the test's."""
+
+    KIND = "kind"
+    SPECTRAL_RADIUS = "spectral_radius"
+    ROLLOUT_RADIUS = "rollout_radius"
+    THINKING_STEPS = "thinking_steps"
+    PREDICTED_LONG = "predicted_long"
 
 
 def think(
-    task: Task, radius: float, arm: str, recipe: Recipe, thinking: list[int], draws: int, seeds: list[int]
+    task: ScaledShift,
+    radius: float,
+    arm: str,
+    recipe: Recipe,
+    thinking: list[int],
+    draws: int,
+    seeds: list[int],
 ) -> list[list[list[float | None]]]:
     """Cell: per seed [rho(I + V Sigma)] and errors / d at each step count: test, theory, long prompts."""
     torch.set_num_threads(1)
     target = task.target(radius)
-    model = pretrained(task.operator, len(seeds))
+    model = pretrained_lsa(task.sigma0, task.length, len(seeds))
     lost: set[int] = set()
     if arm != BASE:
         stage = cast("Stage", arm)
@@ -80,7 +98,7 @@ def think(
 class Overthinking:
     """Radii (panels), stages, thinking steps."""
 
-    task: Task
+    task: ScaledShift
     recipe: Recipe
     radii: tuple[float, ...]
     thinking: tuple[int, ...]
@@ -92,11 +110,11 @@ class Overthinking:
     def preset(cls, name: Preset) -> Overthinking:
         """The configuration of a preset."""
         if name == "smoke":
-            return cls(Task(10, 2, 60), Recipe(32, 20, batch=16), (0.5, 2.0), (1, 2, 4, 8), 50, 2)
+            return cls(ScaledShift(10, 2, 60), Recipe(32, 20, batch=16), (0.5, 2.0), (1, 2, 4, 8), 50, 2)
         thinking = (1, 2, 3, 4, 6, 8, 12, 16)
         if name == "quick":
-            return cls(Task(20, 5, 120), Recipe(256, 300), (0.5, 1.2, 2.0), thinking, 400, 6)
-        return cls(Task(100, 20, 600), Recipe(1024, 400), (0.5, 1.2, 2.0), thinking, 400, 10)
+            return cls(ScaledShift(20, 5, 120), Recipe(256, 300), (0.5, 1.2, 2.0), thinking, 400, 6)
+        return cls(ScaledShift(100, 20, 600), Recipe(1024, 400), (0.5, 1.2, 2.0), thinking, 400, 10)
 
     def _settings(self) -> list[tuple[float, str]]:
         return [(radius, arm) for radius in self.radii for arm in ARMS]
@@ -118,42 +136,42 @@ class Overthinking:
         for (radius, arm), found in zip(self._settings(), results, strict=True):
             for seed, ((rolled,), tested, exact, long) in enumerate(found):
                 rows += [
-                    insight_row(
-                        NAME,
-                        f"radius={radius:g}",
-                        stage=arm,
-                        prompts=0 if arm == BASE else self.recipe.prompts,
-                        length=self.task.length,
-                        steps=self.recipe.chain_steps,
-                        seed=seed,
-                        error=error,
-                        predicted=predicted,
-                        kind=arm,
-                        spectral_radius=radius,
-                        rollout_radius=rolled,
-                        thinking_steps=k,
-                        predicted_long=far,
-                    )
+                    {
+                        Column.FIGURE: NAME,
+                        Column.PANEL: radius_panel(radius),
+                        Column.STAGE: arm,
+                        Column.PROMPTS: 0 if arm == BASE else self.recipe.prompts,
+                        Column.LENGTH: self.task.length,
+                        Column.STEPS: self.recipe.chain_steps,
+                        Column.SEED: seed,
+                        Column.ERROR: error,
+                        Column.PREDICTED: predicted,
+                        Column.KIND: arm,
+                        Column.SPECTRAL_RADIUS: radius,
+                        Column.ROLLOUT_RADIUS: rolled,
+                        Column.THINKING_STEPS: k,
+                        Column.PREDICTED_LONG: far,
+                    }
                     for k, error, predicted, far in zip(self.thinking, tested, exact, long, strict=True)
                 ]
-        return insight_table(rows, EXTRA)
+        return as_table(rows, Column)
 
 
 def draw_overthinking(table: pd.DataFrame, config: Overthinking) -> Figure:
     """Overthinking: error against thinking steps, one panel a shift, one curve a stage, with its theory."""
-    arms = (("base", "pretrained"), ("sft", "after SFT"), ("outcome", "after OS"), ("rl", "after RL"))
+    arms = ((BASE, "pretrained"), (SFT, "after SFT"), (OUTCOME, "after OS"), (RL, "after RL"))
     radii = config.radii
     with new_figure(len(radii), width=3.6 * len(radii) + 0.4) as (figure, axes):
         for axis, radius in zip(axes, radii, strict=True):
-            rows = table[table["panel"] == f"radius={radius:g}"]
+            rows = table[table[Column.PANEL] == radius_panel(radius)]
             for look, (arm, label) in zip(LOOKS, arms, strict=True):
-                chosen = rows[rows["kind"] == arm]
-                theory = chosen.groupby("thinking_steps")["predicted"].mean()
+                chosen = rows[rows[Column.KIND] == arm]
+                theory = chosen.groupby(Column.THINKING_STEPS)[Column.PREDICTED].mean()
                 draw_theory(axis, theory.index, theory.to_numpy(), look, label)
-                far = chosen.groupby("thinking_steps")["predicted_long"].mean()
+                far = chosen.groupby(Column.THINKING_STEPS)[Column.PREDICTED_LONG].mean()
                 named = f"_{label}, theory of long prompts"
                 draw_theory(axis, far.index, far.to_numpy(), look, named, linewidth=0.7, alpha=0.75)
-                draw_simulation(axis, chosen, "thinking_steps", look, f"_{label}, simulated")
+                draw_simulation(axis, chosen, Column.THINKING_STEPS, look, f"_{label}, simulated")
             axis.axvline(config.recipe.chain_steps, color="#5f6368", linewidth=0.9, linestyle=":")
             level(axis, 1.0)
             plain_log_ticks(axis, config.thinking)
@@ -175,15 +193,15 @@ def draw_overthinking(table: pd.DataFrame, config: Overthinking) -> Figure:
 
 def thinking_hurts(saved: Saved[Overthinking], threshold: float) -> Judgement:
     table = saved.table
-    longest = table["thinking_steps"].max()
+    longest = table[Column.THINKING_STEPS].max()
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
-    for (panel, kind), rows in table.groupby(["panel", "kind"], sort=False):
-        trained = by_seed(rows[rows["thinking_steps"] == rows["steps"]])
-        last = by_seed(rows[rows["thinking_steps"] == longest])
+    for (panel, kind), rows in table.groupby([Column.PANEL, Column.KIND], sort=False):
+        trained = by_seed(rows[rows[Column.THINKING_STEPS] == rows[Column.STEPS]])
+        last = by_seed(rows[rows[Column.THINKING_STEPS] == longest])
         name = f"{panel} {kind}"
         verdicts[name] = beats(trained, last)
-        means = rows.groupby("thinking_steps")["error"].mean()
+        means = rows.groupby(Column.THINKING_STEPS)[Column.ERROR].mean()
         notes.append(
             f"{name} (rho(I + V Sigma) {rows['rollout_radius'].mean():.2f}): {finite_mean(trained):.3g} -> "
             f"{finite_mean(last):.3g}, best at {means.idxmin():.0f}"
@@ -207,7 +225,7 @@ CLAIMS = (
     ),
 )
 STUDY = Study(
-    name="overthinking",
+    name=NAME,
     title="How long should the model think?",
     story=(
         "On prompts of finite length, errors may explode with further thinking even where the long-prompt "

@@ -28,19 +28,30 @@ from datadose.drawing.style import (
     new_figure,
 )
 from datadose.prompts import Moments, draw_moments
+from datadose.studies import tables
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import TwoBlock
-from datadose.studies.training import insight_row, insight_table
+from datadose.studies.tables import MINIMISER, TRAINED, TwoBlock, as_table
+from datadose.studies.training import BASE, SFT
 from datadose.sweep import Cell
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.sft import GradientDescent, sft_minimiser
 
 NAME = "insight1_selection"
-SELECTIONS = ("hard", "easy", "random", "shift")
-ESTIMATORS = ("minimiser", "trained")
-EXTRA = ("kind", "hardness", "share_shift", "share_wrong")
+SELECTIONS = HARD, EASY, RANDOM, SHIFT = ("hard", "easy", "random", "shift")
+ESTIMATORS = (MINIMISER, TRAINED)
+CLEAN = "clean"
+"""The panel of the pool whose demonstrations are all right."""
+
+
+class Column(tables.Column):
+    """The columns of this study; ``kind`` is the selection."""
+
+    KIND = "kind"
+    HARDNESS = "hardness"
+    SHARE_SHIFT = "share_shift"
+    SHARE_WRONG = "share_wrong"
 
 
 @dataclass(frozen=True)
@@ -81,13 +92,13 @@ def measured_hardness(pool: Pool, V0: Array, eta: float) -> Array:
 
 def choose(selection: str, hardness: Array, pool: Pool, prompts: int, seed: int) -> Any:
     """Indices of the B chosen candidates."""
-    if selection == "hard":
+    if selection == HARD:
         return np.argsort(-hardness)[:prompts]
-    if selection == "easy":
+    if selection == EASY:
         return np.argsort(hardness)[:prompts]
     rng = np.random.default_rng(np.random.SeedSequence((seed, 2), spawn_key=(100,)))
     order = rng.permutation(len(hardness))
-    return (order if selection == "random" else order[pool.kind[order] == 0])[:prompts]
+    return (order if selection == RANDOM else order[pool.kind[order] == 0])[:prompts]
 
 
 def select_and_tune(
@@ -117,7 +128,7 @@ def select_and_tune(
 
 
 @dataclass(frozen=True)
-class Selection:
+class HardnessSelection:
     """Pools (panels), four selections, error against B."""
 
     block: TwoBlock
@@ -131,7 +142,7 @@ class Selection:
     seeds: int
 
     @classmethod
-    def preset(cls, name: Preset) -> Selection:
+    def preset(cls, name: Preset) -> HardnessSelection:
         """The configuration of a preset."""
         if name == "smoke":
             return cls(TwoBlock(20, 10), 40, 240, (0.0, 0.3), (3, 5, 40), 100, 3)
@@ -160,69 +171,70 @@ class Selection:
         """One row a pool (panel), selection (kind), B, estimator and seed, and the untouched model."""
         shift = self.block.shift(0.0)
         base = post_test_error(pretrained_operator(shift.sigma0, self.length), shift.target, self.length)
-        rows = [
-            insight_row(
-                NAME,
-                _pool(wrong),
-                stage="base",
-                kind="base",
-                prompts=0,
-                length=self.length,
-                seed=seed,
-                error=base,
-            )
+        rows: list[dict[str, Any]] = [
+            {
+                Column.FIGURE: NAME,
+                Column.PANEL: _pool(wrong),
+                Column.STAGE: BASE,
+                Column.KIND: BASE,
+                Column.PROMPTS: 0,
+                Column.LENGTH: self.length,
+                Column.SEED: seed,
+                Column.ERROR: base,
+            }
             for wrong, seed in self._settings()
         ]
         for (wrong, seed), found in zip(self._settings(), results, strict=True):
             settings = [(kind, B) for kind in SELECTIONS for B in self.prompts]
             for (kind, B), (*errors, hardness, shifted, mistaken) in zip(settings, found, strict=True):
                 rows += [
-                    insight_row(
-                        NAME,
-                        _pool(wrong),
-                        stage="sft",
-                        prompts=B,
-                        length=self.length,
-                        interference=0.0,
-                        seed=seed,
-                        error=error,
-                        estimator=estimator,
-                        kind=kind,
-                        hardness=hardness,
-                        share_shift=shifted,
-                        share_wrong=mistaken,
-                    )
+                    {
+                        Column.FIGURE: NAME,
+                        Column.PANEL: _pool(wrong),
+                        Column.STAGE: SFT,
+                        Column.PROMPTS: B,
+                        Column.LENGTH: self.length,
+                        Column.INTERFERENCE: 0.0,
+                        Column.SEED: seed,
+                        Column.ERROR: error,
+                        Column.ESTIMATOR: estimator,
+                        Column.KIND: kind,
+                        Column.HARDNESS: hardness,
+                        Column.SHARE_SHIFT: shifted,
+                        Column.SHARE_WRONG: mistaken,
+                    }
                     for estimator, error in zip(ESTIMATORS, errors, strict=True)
                 ]
-        return insight_table(rows, EXTRA)
+        return as_table(rows, Column)
 
 
 def _pool(wrong: float) -> str:
-    return "clean" if wrong == 0 else f"{wrong:.0%} wrong"
+    return CLEAN if wrong == 0 else f"{wrong:.0%} wrong"
 
 
-def draw_selection(table: pd.DataFrame, config: Selection) -> Figure:
+def draw_selection(table: pd.DataFrame, config: HardnessSelection) -> Figure:
     """Insight 1: error against B per pool, one curve a selection (gradient descent)."""
     block = config.block
     kinds = (
-        ("hard", "hardest for the model"),
-        ("random", "random"),
-        ("easy", "easiest for the model"),
-        ("shift", "shift only (needs labels)"),
+        (HARD, "hardest for the model"),
+        (RANDOM, "random"),
+        (EASY, "easiest for the model"),
+        (SHIFT, "shift only (needs labels)"),
     )
-    panels = list(dict.fromkeys(table["panel"]))
+    panels = list(dict.fromkeys(table[Column.PANEL]))
     with new_figure(len(panels), width=3.6 * len(panels) + 0.4) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
-            rows = table[(table["panel"] == panel) & (table["prompts"] > 0)]
+            rows = table[(table[Column.PANEL] == panel) & (table[Column.PROMPTS] > 0)]
             for look, (kind, label) in zip(LOOKS, kinds, strict=True):
-                chosen = rows[(rows["kind"] == kind) & (rows["estimator"] == "trained")]
-                draw_curve(axis, chosen, "prompts", "error", look, label)
-            level(axis, float(table.loc[table["kind"] == "base", "error"].iloc[0]), "before SFT")
+                chosen = rows[(rows[Column.KIND] == kind) & (rows[Column.ESTIMATOR] == TRAINED)]
+                draw_curve(axis, chosen, Column.PROMPTS, Column.ERROR, look, label)
+            before = table.loc[table[Column.KIND] == BASE, Column.ERROR].iloc[0]
+            level(axis, float(before), "before SFT")
             plain_log_ticks(axis, config.prompts)
             log_y(axis)
             title = (
                 "all demonstrations right"
-                if panel == "clean"
+                if panel == CLEAN
                 else f"{panel.split()[0]} of demonstrations wrong"
             )
             axis.set_title(title)
@@ -238,23 +250,23 @@ def draw_selection(table: pd.DataFrame, config: Selection) -> Figure:
     return figure
 
 
-def hard_wins(clean: bool) -> Callable[[Saved[Selection], float], Judgement]:
+def hard_wins(clean: bool) -> Callable[[Saved[HardnessSelection], float], Judgement]:
     """Hardest against random (and, on the clean pool, easiest) at every B and for both estimators."""
 
-    def judge(saved: Saved[Selection], threshold: float) -> Judgement:
+    def judge(saved: Saved[HardnessSelection], threshold: float) -> Judgement:
         table = saved.table
-        table = table[((table["panel"] == "clean") == clean) & (table["prompts"] > 0)]
+        table = table[((table[Column.PANEL] == CLEAN) == clean) & (table[Column.PROMPTS] > 0)]
         verdicts: dict[str, Verdict] = {}
         notes: list[str] = []
-        for (pool, estimator, B), rows in table.groupby(["panel", "estimator", "prompts"]):
-            kinds = {str(kind): by_seed(part) for kind, part in rows.groupby("kind")}
-            for other in ("random", "easy") if clean else ("random",):
-                verdicts[f"{pool} {estimator} B={B:.0f} {other}"] = beats(kinds["hard"], kinds[other])
-            if estimator == "trained":
-                wrong = rows[rows["kind"] == "hard"]["share_wrong"].mean()
+        for (pool, estimator, B), rows in table.groupby([Column.PANEL, Column.ESTIMATOR, Column.PROMPTS]):
+            kinds = {str(kind): by_seed(part) for kind, part in rows.groupby(Column.KIND)}
+            for other in (RANDOM, EASY) if clean else (RANDOM,):
+                verdicts[f"{pool} {estimator} B={B:.0f} {other}"] = beats(kinds[HARD], kinds[other])
+            if estimator == TRAINED:
+                wrong = rows[rows[Column.KIND] == HARD][Column.SHARE_WRONG].mean()
                 notes.append(
-                    f"{pool} B={B:.0f}: hard/random {kinds['hard'].mean() / kinds['random'].mean():.2f}, "
-                    f"hard/shift {kinds['hard'].mean() / kinds['shift'].mean():.2f}, "
+                    f"{pool} B={B:.0f}: hard/random {kinds[HARD].mean() / kinds[RANDOM].mean():.2f}, "
+                    f"hard/shift {kinds[HARD].mean() / kinds[SHIFT].mean():.2f}, "
                     f"wrong among hard {wrong:.0%}"
                 )
         return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
@@ -288,7 +300,7 @@ CLAIMS = (
     ),
 )
 STUDY = Study(
-    name="insight1_selection",
+    name=NAME,
     title="Which SFT examples? (Insight 1)",
     story=(
         "Scoring candidates by the model's own error and training on the hardest beats random and easy "
@@ -296,7 +308,7 @@ STUDY = Study(
         "demonstrations first, so with 30 percent of them wrong it loses to random choice for large sets: "
         "verify answers before you rank by loss."
     ),
-    experiment=Selection,
+    experiment=HardnessSelection,
     draw=draw_selection,
     claims=CLAIMS,
 )

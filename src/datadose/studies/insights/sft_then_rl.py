@@ -17,7 +17,9 @@ from matplotlib.figure import Figure
 from datadose.configs import Stage
 from datadose.drawing.curves import draw_curve, level, log_y, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, new_grid
+from datadose.models.baselines import pretrained_lsa
 from datadose.stages import held_out_prompts
+from datadose.studies import tables
 from datadose.studies.ledger import (
     PAIRED_SHARE,
     beats,
@@ -28,40 +30,58 @@ from datadose.studies.ledger import (
     seeds_of,
 )
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
+from datadose.studies.tables import as_table
 from datadose.studies.training import (
     BASE,
+    RL,
+    SFT,
     Recipe,
-    Task,
-    insight_row,
-    insight_table,
+    ScaledShift,
     measure,
     post_train,
-    pretrained,
+    radius_panel,
     stage_prompts,
 )
 from datadose.sweep import Cell
 
 NAME = "sft_then_rl"
+SFT_THEN_RL, RL_THEN_SFT = "sft then rl", "rl then sft"
 ARMS: dict[str, tuple[Stage, ...]] = {
     BASE: (),
-    "sft": ("sft",),
-    "rl": ("rl",),
-    "sft then rl": ("sft", "rl"),
-    "rl then sft": ("rl", "sft"),
+    SFT: (SFT,),
+    RL: (RL,),
+    SFT_THEN_RL: (SFT, RL),
+    RL_THEN_SFT: (RL, SFT),
 }
-EXTRA = ("kind", "spectral_radius", "training_steps", "demonstrations", "shift_error", "pass_rate")
+
+
+class Column(tables.Column):
+    """The columns of this study; ``kind`` is the arm."""
+
+    KIND = "kind"
+    SPECTRAL_RADIUS = "spectral_radius"
+    TRAINING_STEPS = "training_steps"
+    DEMONSTRATIONS = "demonstrations"
+    SHIFT_ERROR = "shift_error"
+    PASS_RATE = "pass_rate"
 
 
 def train_arm(
-    task: Task, radius: float, arm: str, recipe: Recipe, demonstrations: int, steps: int, seeds: list[int]
+    task: ScaledShift,
+    radius: float,
+    arm: str,
+    recipe: Recipe,
+    demonstrations: int,
+    steps: int,
+    seeds: list[int],
 ) -> list[list[float | None]]:
     """Cell: [error / d, error on the shift / m, pass rate] per seed after ``steps`` steps in all."""
     target = task.target(radius)
     data = np.where(task.inside, target, 0.0)
-    model = pretrained(task.operator, len(seeds))
+    model = pretrained_lsa(task.sigma0, task.length, len(seeds))
     lost: set[int] = set()
     for stage in ARMS[arm]:
-        B = demonstrations if stage == "sft" else recipe.prompts
+        B = demonstrations if stage == SFT else recipe.prompts
         prompts = stage_prompts(stage, data, task.length, task.eta, B, seeds)
         lost |= post_train(
             model,
@@ -80,7 +100,7 @@ def train_arm(
 class SftThenRl:
     """Radii (panels), arms (kind), numbers of demonstrations and total steps."""
 
-    task: Task
+    task: ScaledShift
     recipe: Recipe
     radii: tuple[float, ...]
     demonstrations: tuple[int, ...]
@@ -91,10 +111,14 @@ class SftThenRl:
     def preset(cls, name: Preset) -> SftThenRl:
         """The configuration of a preset."""
         if name == "smoke":
-            return cls(Task(10, 2, 100), Recipe(32, 0, batch=16), (0.5, 3.0), (8, 32), (10, 20), 3)
+            return cls(ScaledShift(10, 2, 100), Recipe(32, 0, batch=16), (0.5, 3.0), (8, 32), (10, 20), 3)
         if name == "quick":
-            return cls(Task(20, 5, 200), Recipe(256, 0), (0.7, 1.5, 3.0), (16, 256), (100, 300, 900), 6)
-        return cls(Task(100, 20, 1000), Recipe(1024, 0), (0.7, 1.5, 3.0), (64, 1024), (200, 600, 1800), 10)
+            return cls(
+                ScaledShift(20, 5, 200), Recipe(256, 0), (0.7, 1.5, 3.0), (16, 256), (100, 300, 900), 6
+            )
+        return cls(
+            ScaledShift(100, 20, 1000), Recipe(1024, 0), (0.7, 1.5, 3.0), (64, 1024), (200, 600, 1800), 10
+        )
 
     def _settings(self) -> list[tuple[float, str, int, int]]:
         """(radius, arm, demonstrations, steps); arms without SFT have no demonstrations."""
@@ -102,7 +126,7 @@ class SftThenRl:
             (radius, arm, count, steps)
             for radius in self.radii
             for arm, stages in ARMS.items()
-            for count in (self.demonstrations if "sft" in stages else (0,))
+            for count in (self.demonstrations if SFT in stages else (0,))
             for steps in (self.training_steps if stages else (0,))
         ]
 
@@ -117,29 +141,29 @@ class SftThenRl:
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a radius (panel), arm, number of steps and seed."""
         rows = [
-            insight_row(
-                NAME,
-                f"radius={radius:g}",
-                stage=arm,
-                prompts=self.recipe.prompts if "rl" in ARMS[arm] else 0,
-                demonstrations=count,
-                length=self.task.length,
-                steps=self.recipe.chain_steps,
-                seed=seed,
-                error=error,
-                kind=arm,
-                spectral_radius=radius,
-                training_steps=steps,
-                shift_error=on_shift,
-                pass_rate=passed,
-            )
+            {
+                Column.FIGURE: NAME,
+                Column.PANEL: radius_panel(radius),
+                Column.STAGE: arm,
+                Column.PROMPTS: self.recipe.prompts if RL in ARMS[arm] else 0,
+                Column.DEMONSTRATIONS: count,
+                Column.LENGTH: self.task.length,
+                Column.STEPS: self.recipe.chain_steps,
+                Column.SEED: seed,
+                Column.ERROR: error,
+                Column.KIND: arm,
+                Column.SPECTRAL_RADIUS: radius,
+                Column.TRAINING_STEPS: steps,
+                Column.SHIFT_ERROR: on_shift,
+                Column.PASS_RATE: passed,
+            }
             for (radius, arm, count, steps), found in zip(self._settings(), results, strict=True)
             for seed, (error, on_shift, passed) in enumerate(found)
         ]
-        return insight_table(rows, EXTRA)
+        return as_table(rows, Column)
 
 
-def draw_synergy(table: pd.DataFrame, config: SftThenRl) -> Figure:
+def draw_sft_then_rl(table: pd.DataFrame, config: SftThenRl) -> Figure:
     """SFT then RL: error against the total steps; columns are shifts, rows numbers of demonstrations."""
     arms = (
         ("rl", "RL alone"),
@@ -152,11 +176,11 @@ def draw_synergy(table: pd.DataFrame, config: SftThenRl) -> Figure:
     with new_grid(len(counts), len(radii), **size, sharex=True, sharey="col") as (figure, grid):
         for axes, count in zip(grid, counts, strict=True):
             for axis, radius in zip(axes, radii, strict=True):
-                rows = table[table["panel"] == f"radius={radius:g}"]
+                rows = table[table[Column.PANEL] == radius_panel(radius)]
                 for look, (arm, label) in zip(LOOKS, arms, strict=True):
-                    chosen = rows[(rows["kind"] == arm) & rows["demonstrations"].isin([0, count])]
-                    draw_curve(axis, chosen, "training_steps", "error", look, label)
-                level(axis, float(rows.loc[rows["kind"] == "base", "error"].mean()), "before")
+                    chosen = rows[(rows[Column.KIND] == arm) & rows[Column.DEMONSTRATIONS].isin([0, count])]
+                    draw_curve(axis, chosen, Column.TRAINING_STEPS, Column.ERROR, look, label)
+                level(axis, float(rows.loc[rows[Column.KIND] == BASE, Column.ERROR].mean()), "before")
                 plain_log_ticks(axis, config.training_steps)
                 log_y(axis)
             axes[0].set_ylabel(f"{count} demonstrations\npost-test error / d")
@@ -175,21 +199,23 @@ def draw_synergy(table: pd.DataFrame, config: SftThenRl) -> Figure:
     return figure
 
 
-def both_beat_either(saved: Saved[SftThenRl], threshold: float) -> Judgement:
+def sft_then_rl_wins(saved: Saved[SftThenRl], threshold: float) -> Judgement:
     table = saved.table
     verdicts: dict[str, Verdict] = {}
     notes: list[str] = []
-    for (panel, steps), rows in table[table["training_steps"] > 0].groupby(["panel", "training_steps"]):
-        alone = by_seed(rows[rows["kind"] == "rl"])
-        for count in sorted(set(rows["demonstrations"]) - {0}):
-            part = rows[rows["demonstrations"] == count]
-            errors = {str(kind): by_seed(arm) for kind, arm in part.groupby("kind")}
-            joint = errors["sft then rl"]
+    for (panel, steps), rows in table[table[Column.TRAINING_STEPS] > 0].groupby(
+        [Column.PANEL, Column.TRAINING_STEPS]
+    ):
+        alone = by_seed(rows[rows[Column.KIND] == RL])
+        for count in sorted(set(rows[Column.DEMONSTRATIONS]) - {0}):
+            part = rows[rows[Column.DEMONSTRATIONS] == count]
+            errors = {str(kind): by_seed(arm) for kind, arm in part.groupby(Column.KIND)}
+            joint = errors[SFT_THEN_RL]
             name = f"{panel} T={steps} demonstrations={count:.0f}"
-            verdicts[name] = both(beats(joint, alone), beats(joint, errors["sft"]))
+            verdicts[name] = both(beats(joint, alone), beats(joint, errors[SFT]))
             notes.append(
-                f"{name}: rl {finite_mean(alone):.3g}, sft {finite_mean(errors['sft']):.3g}, "
-                f"both {finite_mean(joint):.3g}, reversed {finite_mean(errors['rl then sft']):.3g}"
+                f"{name}: rl {finite_mean(alone):.3g}, sft {finite_mean(errors[SFT]):.3g}, "
+                f"both {finite_mean(joint):.3g}, reversed {finite_mean(errors[RL_THEN_SFT]):.3g}"
             )
     return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
 
@@ -203,12 +229,12 @@ CLAIMS = (
         "prompts with 0/1 reward, 100 to 900 steps (sizes of the preset)",
         PAIRED_SHARE,
         1.0,
-        both_beat_either,
+        sft_then_rl_wins,
         "tests/claims/test_insight_claims.py::test_composition_has_to_beat_both",
     ),
 )
 STUDY = Study(
-    name="sft_then_rl",
+    name=NAME,
     title="SFT, then RL?",
     story=(
         "At the same number of optimiser steps, SFT followed by RL almost never beats the better of the two "
@@ -216,6 +242,6 @@ STUDY = Study(
         "only SFT moves the model."
     ),
     experiment=SftThenRl,
-    draw=draw_synergy,
+    draw=draw_sft_then_rl,
     claims=CLAIMS,
 )

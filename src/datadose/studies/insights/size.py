@@ -28,15 +28,25 @@ from datadose.drawing.style import (
 )
 from datadose.studies.ledger import CONFIDENCE, beats, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import TwoBlock, curve_cell, grid, predictions
-from datadose.studies.training import insight_row, insight_table
+from datadose.studies.tables import (
+    LSA,
+    MINIMISER,
+    THEORY,
+    Column,
+    TwoBlock,
+    as_table,
+    curve_cell,
+    grid,
+    predictions,
+)
+from datadose.studies.training import SFT
 from datadose.sweep import Cell
 
 NAME = "insight2_size"
 
 
 @dataclass(frozen=True)
-class Size:
+class SetSize:
     """Theory on ``theory_interferences`` x ``theory_prompts``, simulation on the shorter lists."""
 
     block: TwoBlock
@@ -48,7 +58,7 @@ class Size:
     seeds: int
 
     @classmethod
-    def preset(cls, name: Preset) -> Size:
+    def preset(cls, name: Preset) -> SetSize:
         """The configuration of a preset; B up to 5 d, as in Figure 1."""
         if name == "smoke":
             return cls._of(TwoBlock(20, 10), 4, 6, 16, 2)
@@ -57,7 +67,7 @@ class Size:
         return cls._of(TwoBlock(400, 200), 12, 45, 100, 20)
 
     @classmethod
-    def _of(cls, block: TwoBlock, simulated: int, theory: int, counts: int, seeds: int) -> Size:
+    def _of(cls, block: TwoBlock, simulated: int, theory: int, counts: int, seeds: int) -> SetSize:
         d = block.dimension
         places = grid(
             [0], np.unique(np.geomspace(max(1, d // 40), 5 * d, counts).round().astype(int)).tolist()
@@ -85,18 +95,18 @@ class Size:
         """Simulated rows (model lsa) with their prediction, then the theory on its grid."""
 
         def row(r: float, B: int, **values: Any) -> dict[str, Any]:
-            return insight_row(
-                NAME,
-                "simulated" if "seed" in values else "theory",
-                stage="sft",
-                prompts=B,
-                length=self.length,
-                interference=r,
-                predicted=predicted[r][B],
-                estimator="minimiser",
-                form="exact",
+            return {
+                Column.FIGURE: NAME,
+                Column.PANEL: "simulated" if Column.SEED in values else "theory",
+                Column.STAGE: SFT,
+                Column.PROMPTS: B,
+                Column.LENGTH: self.length,
+                Column.INTERFERENCE: r,
+                Column.PREDICTED: predicted[r][B],
+                Column.ESTIMATOR: MINIMISER,
+                Column.FORM: "exact",
                 **values,
-            )
+            }
 
         counts = {*self.prompts, *self.theory_prompts}
         predicted = {
@@ -108,8 +118,8 @@ class Size:
             for (r, seed), errors in zip(self._curves(), results, strict=True)
             for B, error in zip(self.prompts, errors, strict=True)
         ]
-        rows += [row(r, B, model="theory") for r in self.theory_interferences for B in self.theory_prompts]
-        return insight_table(rows, ())
+        rows += [row(r, B, model=THEORY) for r in self.theory_interferences for B in self.theory_prompts]
+        return as_table(rows)
 
 
 def _log_steps(count: int) -> tuple[float, ...]:
@@ -117,15 +127,15 @@ def _log_steps(count: int) -> tuple[float, ...]:
     return tuple(float(f"{r:.3g}") for r in np.geomspace(1e-3, 1.0, count))
 
 
-def draw_size(table: pd.DataFrame, config: Size) -> Figure:
+def draw_size(table: pd.DataFrame, config: SetSize) -> Figure:
     """Insight 2: a map of the error over (r, B) with the best B, and best small set against the largest."""
     d = config.block.dimension
-    theory = table[table["model"] == "theory"]
-    simulated = table[table["model"] == "lsa"]
+    theory = table[table[Column.MODEL] == THEORY]
+    simulated = table[table[Column.MODEL] == LSA]
     with new_grid(1, 2, width=10.5, height=4.3, width_ratios=[1.25, 1]) as (figure, axes):
         heat, right = axes[0]
-        shown = theory[theory["prompts"] > 0]
-        grid = shown.pivot_table(index="prompts", columns="interference", values="predicted")
+        shown = theory[theory[Column.PROMPTS] > 0]
+        grid = shown.pivot_table(index=Column.PROMPTS, columns=Column.INTERFERENCE, values=Column.PREDICTED)
         low = float(grid.min().min())
         mesh = heat.pcolormesh(
             grid.columns.to_numpy(),
@@ -138,14 +148,14 @@ def draw_size(table: pd.DataFrame, config: Size) -> Figure:
         )
         bar = figure.colorbar(mesh, ax=heat, extend="max")
         bar.set_label("predicted error / d")
-        best = theory.loc[theory.groupby("interference")["predicted"].idxmin()]
-        early = theory[theory["prompts"] < d]
-        small = early.loc[early.groupby("interference")["predicted"].idxmin()]
+        best = theory.loc[theory.groupby(Column.INTERFERENCE)[Column.PREDICTED].idxmin()]
+        early = theory[theory[Column.PROMPTS] < d]
+        small = early.loc[early.groupby(Column.INTERFERENCE)[Column.PREDICTED].idxmin()]
         record_cells(heat, _map_cells(grid, d))
         lowest: dict[str, Any] = {"linestyle": (0, (4, 2)), "label": "_best B below the peak"}
-        heat.plot(small["interference"], small["prompts"] / d, color="white", **lowest)
+        heat.plot(small[Column.INTERFERENCE], small[Column.PROMPTS] / d, color="white", **lowest)
         lowest = {"linestyle": "-", "marker": "o", "markersize": 3, "label": "_best B"}
-        heat.plot(best["interference"], best["prompts"] / d, color="white", **lowest)
+        heat.plot(best[Column.INTERFERENCE], best[Column.PROMPTS] / d, color="white", **lowest)
         heat.axhline(1, color="black", linewidth=0.8)
         heat.text(1.1e-3, 1.06, "peak: B = d", color="black", fontsize=8.5)
         heat.set_yscale("log")
@@ -185,16 +195,17 @@ def _draw_ratio(axis: Axes, theory: pd.DataFrame, simulated: pd.DataFrame, d: in
         LOOKS, (("largest", "over the largest set (B = 5d)"), ("none", "over no SFT (B = 0)")), strict=False
     ):
         line = [
-            (r, _small_over(rows, "predicted", reference, d)) for r, rows in theory.groupby("interference")
+            (r, _small_over(rows, Column.PREDICTED, reference, d))
+            for r, rows in theory.groupby(Column.INTERFERENCE)
         ]
         draw_theory(axis, [r for r, _ in line], [ratio for _, ratio in line], look, label)
-        for r, rows in simulated.groupby("interference"):
-            means = rows.groupby("prompts")["error"].mean()
+        for r, rows in simulated.groupby(Column.INTERFERENCE):
+            means = rows.groupby(Column.PROMPTS)[Column.ERROR].mean()
             inside = means[(means.index > 0) & (means.index < d)]
-            wide = rows.pivot_table(index="seed", columns="prompts", values="error")
+            wide = rows.pivot_table(index=Column.SEED, columns=Column.PROMPTS, values=Column.ERROR)
             place = wide.columns.max() if reference == "largest" else 0
             ratio = (wide[inside.idxmin()] / wide[place]).to_numpy()
-            points = pd.DataFrame({"r": r, "error": ratio})
+            points = pd.DataFrame({"r": r, Column.ERROR: ratio})
             draw_simulation(axis, points, "r", look, f"_{label}, simulated")
     level(axis, 1.0)
     axis.set_xscale("log")
@@ -206,24 +217,24 @@ def _draw_ratio(axis: Axes, theory: pd.DataFrame, simulated: pd.DataFrame, d: in
 
 
 def _small_over(rows: pd.DataFrame, column: str, reference: str, d: int) -> float:
-    values = rows.set_index("prompts")[column]
+    values = rows.set_index(Column.PROMPTS)[column]
     small = values[(values.index > 0) & (values.index < d)].min()
     return float(small / values[values.index.max() if reference == "largest" else 0])
 
 
-def small_sets(saved: Saved[Size], threshold: float) -> Judgement:
+def small_sets(saved: Saved[SetSize], threshold: float) -> Judgement:
     table = saved.table
     d = saved.config.block.dimension
-    simulated = table[table["model"] == "lsa"]
+    simulated = table[table[Column.MODEL] == LSA]
     verdicts: dict[str, Verdict] = {}
-    for r, rows in simulated.groupby("interference"):
-        wide = rows.pivot_table(index="seed", columns="prompts", values="error")
+    for r, rows in simulated.groupby(Column.INTERFERENCE):
+        wide = rows.pivot_table(index=Column.SEED, columns=Column.PROMPTS, values=Column.ERROR)
         means = wide.mean()
         best = means[(means.index > 0) & (means.index < d)].idxmin()
         verdicts[f"r={r:g}"] = beats(wide[best].to_numpy(), wide[wide.columns.max()].to_numpy())
     ratios, best_at = [], []
-    for r, rows in table[table["model"] == "theory"].groupby("interference"):
-        curve = rows.set_index("prompts")["predicted"].dropna()
+    for r, rows in table[table[Column.MODEL] == THEORY].groupby(Column.INTERFERENCE):
+        curve = rows.set_index(Column.PROMPTS)[Column.PREDICTED].dropna()
         small = curve[(curve.index > 0) & (curve.index < d)]
         ratios.append((float(r), float(small.min() / curve[curve.index.max()])))
         best_at.append(f"{curve.idxmin() / d:.2f}")
@@ -252,14 +263,14 @@ CLAIMS = (
     ),
 )
 STUDY = Study(
-    name="insight2_size",
+    name=NAME,
     title="How much SFT data under interference? (Insight 2)",
     story=(
         "While the data vary little off the shift (a small r > 0, strong interference for the paper), a set "
         "well below the peak at B = d beats even the largest one. Past a certain r the examples teach the "
         "other directions at nearly the right scale, and more data win: keep sets small only if r is small."
     ),
-    experiment=Size,
+    experiment=SetSize,
     draw=draw_size,
     claims=CLAIMS,
 )

@@ -29,86 +29,99 @@ from matplotlib.patches import Patch
 from datadose.covariance import Array
 from datadose.drawing.curves import draw_curve, log_y, plain_log_ticks
 from datadose.drawing.hover import Cells, record_cells
-from datadose.drawing.style import (
-    GREY,
-    LOOKS,
-    caption,
-    new_grid,
-)
+from datadose.drawing.style import GREY, LOOKS, caption, new_grid
 from datadose.models import PromptBatch
+from datadose.models.baselines import pretrained_lsa
 from datadose.prompts import draw_wishart, random_stream
 from datadose.stages import FixedData, Optimisation, Outcome, held_out_prompts, post_test, train
+from datadose.studies import tables
 from datadose.studies.ledger import PAIRED_SHARE, is_more, judge_settings
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.training import (
-    Task,
-    finite,
-    insight_row,
-    insight_table,
-    pretrained,
-)
+from datadose.studies.tables import as_table
+from datadose.studies.training import OUTCOME, ScaledShift, finite
 from datadose.sweep import Cell
 from datadose.theory.outcome import largest_stable_step, population_curvature, rollout_radius
 
 NAME = "insight3_stability"
-EXTRA = (
-    "kind",
-    "spectral_radius",
-    "rollout_radius",
-    "learning_rate",
-    "training_steps",
-    "stable_step",
-    "error_before",
-    "outcome",
-)
+
+
+class Column(tables.Column):
+    """The columns of this study; ``kind`` is the map or one of PROTOCOLS."""
+
+    KIND = "kind"
+    SPECTRAL_RADIUS = "spectral_radius"
+    ROLLOUT_RADIUS = "rollout_radius"
+    LEARNING_RATE = "learning_rate"
+    TRAINING_STEPS = "training_steps"
+    STABLE_STEP = "stable_step"
+    ERROR_BEFORE = "error_before"
+    OUTCOME = "outcome"
+
+
 CAUTION = 0.3
 """The sensitivity runs use this share of a reference sample's stable step: other samples are sharper."""
-PROTOCOLS = ("own step", "one step")
+MAP = "map"
+PROTOCOLS = OWN_STEP, ONE_STEP = ("own step", "one step")
+OUTCOMES = STABLE, SLOW, DIVERGED = ("stable", "slow", "diverged")
 REFERENCE = 999_983
 """Seed of the reference sample."""
 
 
-def stable_step(task: Task, radius: float, steps: int) -> float:
+def stable_step(task: ScaledShift, radius: float, steps: int) -> float:
     """2 / the largest curvature of the population's L_OS at the pretrained model."""
     return 2 / population_curvature(task.operator, task.target(radius), steps)[1]
 
 
-def cautious_step(task: Task, radius: float, steps: int, prompts: int) -> float:
+def cautious_step(task: ScaledShift, radius: float, steps: int, prompts: int) -> float:
     """A share of the stable step of gradient descent on a reference sample of this many prompts."""
     w = random_stream(REFERENCE, "weights").standard_normal((task.dimension, prompts))
     S = draw_wishart(task.target(radius), task.length, prompts, seed=REFERENCE)
     return CAUTION * largest_stable_step(np.diag(task.operator), w, S, steps)
 
 
-def descend(
-    task: Task,
-    radii: list[float],
-    steps: int,
-    learning_rate: float | None,
-    step_radius: float,
-    prompts: int,
-    descent: int,
-    seeds: list[int],
-) -> list[list[float | None]]:
-    """Cell: [error before, after, step size] per radius and seed, side by side.
+@dataclass(frozen=True)
+class Descent:
+    """Gradient descent on OS at several radii and seeds, side by side; ``descent`` training steps.
 
     Without ``learning_rate`` it is the cautious step at ``step_radius``.
     """
+
+    task: ScaledShift
+    radii: tuple[float, ...]
+    chain_steps: int
+    learning_rate: float | None
+    step_radius: float
+    prompts: int
+    descent: int
+    seeds: int
+
+    @property
+    def runs(self) -> list[tuple[float, int]]:
+        """(radius, seed) of each run."""
+        return [(r, seed) for r in self.radii for seed in range(self.seeds)]
+
+
+def descend(run: Descent) -> list[list[float | None]]:
+    """Cell: [error before, after, step size] of each of the runs."""
     torch.set_num_threads(1)
-    if learning_rate is None:
-        learning_rate = cautious_step(task, step_radius, steps, 8 * task.dimension)
-    batches = [PromptBatch.draw(task.target(r), task.length, prompts, seeds=seeds) for r in radii]
-    data = PromptBatch.join(batches, dim=0)
-    tests = [held_out_prompts(task.target(r), task.length, 256, runs=len(seeds)) for r in radii]
-    test = PromptBatch.join(tests, dim=0)
-    model = pretrained(task.operator, len(radii) * len(seeds))
-    before = post_test(model, test, steps)[:, 0]
-    done = train(model, Outcome(steps), FixedData(data), Optimisation("gd", learning_rate, steps=descent))
+    task, k, rate = run.task, run.chain_steps, run.learning_rate
+    if rate is None:
+        rate = cautious_step(task, run.step_radius, k, 8 * task.dimension)
+    targets, seeds = [task.target(r) for r in run.radii], range(run.seeds)
+    data = PromptBatch.join(
+        [PromptBatch.draw(Sigma, task.length, run.prompts, seeds=seeds) for Sigma in targets], dim=0
+    )
+    test = PromptBatch.join(
+        [held_out_prompts(Sigma, task.length, 256, runs=run.seeds) for Sigma in targets], dim=0
+    )
+    model = pretrained_lsa(task.sigma0, task.length, len(run.runs))
+    before = post_test(model, test, k)[:, 0]
+    done = train(model, Outcome(k), FixedData(data), Optimisation("gd", rate, steps=run.descent))
     lost = {entry.run for entry in done.diverged}
-    after = post_test(model, test, steps)[:, 0]
+    after = post_test(model, test, k)[:, 0]
     return [
-        [float(before[run]), None if run in lost else finite(after[run : run + 1])[0], learning_rate]
-        for run in range(len(before))
+        [float(before[i]), None if i in lost else finite(after[i : i + 1])[0], rate]
+        for i in range(len(before))
     ]
 
 
@@ -116,13 +129,13 @@ def descend(
 class Stability:
     """The map (``radii`` x ``chain_steps`` x ``learning_rates``) and the sensitivity at ``probe_steps``."""
 
-    task: Task
+    task: ScaledShift
     radii: tuple[float, ...]
     chain_steps: tuple[int, ...]
     learning_rates: tuple[float, ...]
     prompts: int
     descent: int
-    probe: Task
+    probe: ScaledShift
     probe_radii: tuple[float, ...]
     probe_steps: int
     probes: tuple[tuple[int, int], ...]
@@ -135,121 +148,101 @@ class Stability:
         """The configuration of a preset."""
         if name == "smoke":
             return cls(
-                Task(8, 2, 800, rho=1.0), (0.5, 1.0, 2.0), (1, 2), (0.01, 0.3, 10.0), 32, 30,
-                Task(8, 2, 32, rho=1.0), (0.5, 1.0, 2.0), 2, ((16, 30), (64, 8), (64, 30)), 2, 3,
+                ScaledShift(8, 2, 800, rho=1.0), (0.5, 1.0, 2.0), (1, 2), (0.01, 0.3, 10.0), 32, 30,
+                ScaledShift(8, 2, 32, rho=1.0), (0.5, 1.0, 2.0), 2, ((16, 30), (64, 8), (64, 30)), 2, 3,
             )  # fmt: skip
         radii = tuple(float(f"{r:.3g}") for r in np.geomspace(0.25, 4.0, 9))
         rates = tuple(float(f"{x:.3g}") for x in np.geomspace(1e-5, 10.0, 11))
         if name == "quick":
             return cls(
-                Task(20, 4, 2000, rho=1.0), radii, (1, 2, 4), rates, 64, 100,
-                Task(20, 4, 80, rho=1.0), radii, 2,
+                ScaledShift(20, 4, 2000, rho=1.0), radii, (1, 2, 4), rates, 64, 100,
+                ScaledShift(20, 4, 80, rho=1.0), radii, 2,
                 ((32, 200), (512, 50), (512, 200)), 2, 8,
             )  # fmt: skip
         return cls(
-            Task(100, 20, 10_000, rho=1.0), radii, (1, 2, 4, 8), rates, 256, 300,
-            Task(100, 20, 400, rho=1.0), radii, 2,
+            ScaledShift(100, 20, 10_000, rho=1.0), radii, (1, 2, 4, 8), rates, 256, 300,
+            ScaledShift(100, 20, 400, rho=1.0), radii, 2,
             ((128, 300), (2048, 75), (2048, 300)), 3, 10,
         )  # fmt: skip
 
-    def _maps(self) -> list[tuple[int, float]]:
-        return [(k, rate) for k in self.chain_steps for rate in self.learning_rates]
-
-    def _probes(self) -> list[tuple[str, float, int, int]]:
-        return [(p, r, B, T) for p in PROTOCOLS for r in self.probe_radii for B, T in self.probes]
-
-    def _middle(self) -> float:
-        return min(self.probe_radii, key=lambda r: abs(r - 1))
+    def _settings(self) -> list[tuple[str, Descent]]:
+        """(kind, descent): a chain length and step size (all radii inside), then a radius and (B, T)."""
+        middle = min(self.probe_radii, key=lambda r: abs(r - 1))
+        maps = [
+            (MAP, Descent(self.task, self.radii, k, rate, 1.0, self.prompts, self.descent, self.map_seeds))
+            for k in self.chain_steps
+            for rate in self.learning_rates
+        ]
+        probes = [
+            (kind, Descent(self.probe, (r,), self.probe_steps, None, own, B, T, self.seeds))
+            for kind in PROTOCOLS
+            for r in self.probe_radii
+            for own in [r if kind == OWN_STEP else middle]
+            for B, T in self.probes
+        ]
+        return [*maps, *probes]
 
     def cells(self) -> list[Cell]:
-        """A cell a chain length and step size (all radii inside), then one a radius and (B, T)."""
-        maps: list[dict[str, Any]] = [
-            {"task": self.task, "radii": list(self.radii), "steps": k, "learning_rate": rate,
-             "step_radius": 1.0, "prompts": self.prompts, "descent": self.descent,
-             "seeds": list(range(self.map_seeds))}
-            for k, rate in self._maps()
-        ]  # fmt: skip
-        probes: list[dict[str, Any]] = [
-            {"task": self.probe, "radii": [r], "steps": self.probe_steps, "learning_rate": None,
-             "step_radius": r if protocol == "own step" else self._middle(),
-             "prompts": B, "descent": T, "seeds": list(range(self.seeds))}
-            for protocol, r, B, T in self._probes()
-        ]  # fmt: skip
-        return [Cell(descend, arguments) for arguments in (*maps, *probes)]
+        """One cell a descent."""
+        return [Cell(descend, {"run": run}) for _, run in self._settings()]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """Rows of kind `map` (panel k), `own step`, `one step`; ``outcome`` is stable, slow or diverged."""
-        maps = self._maps()
-        rows: list[dict[str, Any]] = []
-        for (k, _), found in zip(maps, results[: len(maps)], strict=True):
-            runs = [(r, seed) for r in self.radii for seed in range(self.map_seeds)]
-            for (r, seed), errors in zip(runs, found, strict=True):
-                rows.append(_row("map", self.task, r, k, self.prompts, self.descent, seed, errors))
-        for (protocol, r, B, T), found in zip(self._probes(), results[len(maps) :], strict=True):
-            rows += [
-                _row(protocol, self.probe, r, self.probe_steps, B, T, seed, errors)
-                for seed, errors in enumerate(found)
-            ]
-        return insight_table(rows, EXTRA)
+        rows = [
+            _row(kind, run, radius, seed, errors)
+            for (kind, run), found in zip(self._settings(), results, strict=True)
+            for (radius, seed), errors in zip(run.runs, found, strict=True)
+        ]
+        return as_table(rows, Column)
 
 
-def _row(
-    kind: str,
-    task: Task,
-    radius: float,
-    steps: int,
-    prompts: int,
-    descent: int,
-    seed: int,
-    errors: list[Any],
-) -> dict[str, Any]:
+def _row(kind: str, run: Descent, radius: float, seed: int, errors: list[Any]) -> dict[str, Any]:
+    task, k = run.task, run.chain_steps
     before, after, rate = errors
-    return insight_row(
-        NAME,
-        f"k={steps}",
-        stage="outcome",
-        prompts=prompts,
-        length=task.length,
-        steps=steps,
-        seed=seed,
-        error=after,
-        kind=kind,
-        spectral_radius=radius,
-        rollout_radius=rollout_radius(task.operator, task.target(radius)),
-        learning_rate=rate,
-        training_steps=descent,
-        stable_step=stable_step(task, radius, steps),
-        error_before=before,
-        outcome="diverged" if after is None else "stable" if after <= before / 2 else "slow",
-    )
+    return {
+        Column.FIGURE: NAME,
+        Column.PANEL: f"k={k}",
+        Column.STAGE: OUTCOME,
+        Column.PROMPTS: run.prompts,
+        Column.LENGTH: task.length,
+        Column.STEPS: k,
+        Column.SEED: seed,
+        Column.ERROR: after,
+        Column.KIND: kind,
+        Column.SPECTRAL_RADIUS: radius,
+        Column.ROLLOUT_RADIUS: rollout_radius(task.operator, task.target(radius)),
+        Column.LEARNING_RATE: rate,
+        Column.TRAINING_STEPS: run.descent,
+        Column.STABLE_STEP: stable_step(task, radius, k),
+        Column.ERROR_BEFORE: before,
+        Column.OUTCOME: DIVERGED if after is None else STABLE if after <= before / 2 else SLOW,
+    }
 
 
-_OUTCOMES = ("slow", "stable", "diverged")
-
-
-_MAP_COLORS = ("#f1f3f4", "#8ab8d8", "#a63603")
-
-
-_MAP_NAMES = ("slow: error not halved", "learns", "diverges (any seed)")
+_MAP_LOOKS = {
+    SLOW: ("#f1f3f4", "slow: error not halved"),
+    STABLE: ("#8ab8d8", "learns"),
+    DIVERGED: ("#a63603", "diverges (any seed)"),
+}
 
 
 def draw_stability(table: pd.DataFrame, config: Stability) -> Figure:
     """Insight 3: where gradient descent on OS is stable, one panel a k; then its sensitivity."""
     chains = config.chain_steps
-    maps = table[table["kind"] == "map"]
+    maps = table[table[Column.KIND] == MAP]
     with new_grid(1, len(chains) + 1, width=3.3 * (len(chains) + 1) + 0.6, height=4.3) as (figure, grid):
         axes = grid[0]
         for axis, k in zip(axes, chains, strict=False):
-            _draw_map(axis, maps[maps["steps"] == k], k)
+            _draw_map(axis, maps[maps[Column.STEPS] == k], k)
             axis.sharey(axes[0])
         axes[0].set_ylabel("step size of gradient descent")
         handles: list[Any] = [
             Patch(facecolor=color, edgecolor=GREY, linewidth=0.5, label=name)
-            for color, name in zip(_MAP_COLORS, _MAP_NAMES, strict=True)
+            for color, name in _MAP_LOOKS.values()
         ]
         handles.append(Line2D([], [], color="black", linewidth=1.8, label="theory: 2 / curvature"))
         axes[0].legend(handles=handles, loc="lower left", frameon=True, framealpha=0.9, fontsize=8)
-        _draw_sensitivity(axes[-1], table[table["kind"] != "map"], config)
+        _draw_sensitivity(axes[-1], table[table[Column.KIND] != MAP], config)
         task, probe = config.task, config.probe
         caption(
             figure,
@@ -261,27 +254,19 @@ def draw_stability(table: pd.DataFrame, config: Stability) -> Figure:
 
 
 def _draw_map(axis: Axes, rows: pd.DataFrame, k: int) -> None:
-    codes = rows["outcome"].map({name: code for code, name in enumerate(_OUTCOMES)})
     # A cell is as bad as its worst seed: diverged, else slow, else stable.
-    badness = rows.assign(code=codes.map({0: 1, 1: 0, 2: 2}))
+    badness = rows.assign(badness=rows[Column.OUTCOME].map(OUTCOMES.index))
     worst = badness.pivot_table(
-        index="learning_rate", columns="spectral_radius", values="code", aggfunc="max"
+        index=Column.LEARNING_RATE, columns=Column.SPECTRAL_RADIUS, values="badness", aggfunc="max"
     )
-    picture = worst.replace({0: 1, 1: 0, 2: 2}).to_numpy()
     x, y = worst.columns.to_numpy(dtype=float), worst.index.to_numpy(dtype=float)
-    axis.pcolormesh(
-        _edges(x),
-        _edges(y),
-        picture,
-        cmap=ListedColormap(_MAP_COLORS),
-        vmin=0,
-        vmax=2,
-        edgecolor="white",
-        linewidth=0.4,
-    )
-    names = [[_MAP_NAMES[int(code)] for code in row] for row in picture]
-    record_cells(axis, Cells(_edges(x), _edges(y), list(x), list(y), names, ""))
-    line = rows.groupby("spectral_radius")["stable_step"].first()
+    edges, cells = (_edges(x), _edges(y)), worst.to_numpy()
+    colors, words = zip(*(_MAP_LOOKS[outcome] for outcome in OUTCOMES), strict=True)
+    white: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
+    axis.pcolormesh(*edges, cells, cmap=ListedColormap(colors), vmin=0, vmax=2, **white)
+    names = [[words[int(code)] for code in row] for row in cells]
+    record_cells(axis, Cells(*edges, list(x), list(y), names, ""))
+    line = rows.groupby(Column.SPECTRAL_RADIUS)[Column.STABLE_STEP].first()
     axis.plot(line.index, line.to_numpy(), color="white", linewidth=3.4)
     axis.plot(line.index, line.to_numpy(), color="black", linewidth=1.8)
     axis.set_yscale("log")
@@ -301,13 +286,15 @@ def _edges(centres: Any) -> Any:
 
 def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None:
     few, many = (min(config.probes), max(config.probes))
-    settings = [("own step", few), ("own step", many), ("one step", few), ("one step", many)]
+    settings = [(kind, probe) for kind in PROTOCOLS for probe in (few, many)]
     for look, (kind, (B, T)) in zip(LOOKS, settings, strict=True):
-        chosen = rows[(rows["kind"] == kind) & (rows["prompts"] == B) & (rows["training_steps"] == T)]
-        lost = chosen[chosen["diverged"] == 1]["spectral_radius"].unique()
+        chosen = rows[
+            (rows[Column.KIND] == kind) & (rows[Column.PROMPTS] == B) & (rows[Column.TRAINING_STEPS] == T)
+        ]
+        lost = chosen[chosen[Column.DIVERGED] == 1][Column.SPECTRAL_RADIUS].unique()
         # A mean over the survivors would flatter a step size that loses runs.
-        whole = chosen[~chosen["spectral_radius"].isin(lost)]
-        draw_curve(axis, whole, "spectral_radius", "error", look, f"{kind}, B = {B}")
+        whole = chosen[~chosen[Column.SPECTRAL_RADIUS].isin(lost)]
+        draw_curve(axis, whole, Column.SPECTRAL_RADIUS, Column.ERROR, look, f"{kind}, B = {B}")
         lost_style: dict[str, Any] = {"color": look.color, "label": f"_{kind}, B = {B}: runs lost"}
         axis.plot(lost, [0.97] * len(lost), "x", transform=axis.get_xaxis_transform(), **lost_style)
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4))
@@ -315,50 +302,46 @@ def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None
     axis.set_title("sample size (crosses: runs lost)")
     axis.set_xlabel("rho(inv(Gamma0) Delta)")
     axis.set_ylabel("post-test error / d")
-    low, high = rows["error"].min(), rows["error"].max()
+    low, high = rows[Column.ERROR].min(), rows[Column.ERROR].max()
     axis.set_ylim(0.85 * low, 2.2 * high)
     axis.legend(loc="upper left", bbox_to_anchor=(0, 0.94), fontsize=8)
 
 
-NEAR = (0.7, 1.5)
-"""Radii that count as near rho(M) = 1; below 0.6 is far below, from 1.9 on far above (and novel)."""
-
-
-BELOW, ABOVE = 0.6, 1.9
+BELOW, NEAR, ABOVE = (0.0, 0.6), (0.7, 1.5), (1.9, np.inf)
+"""Radii that count as far below, near, and far above rho(M) = 1 (and novel)."""
 
 
 def sensitive_near_one(saved: Saved[Stability], threshold: float) -> Judgement:
-    table = saved.table
-    config = saved.config
+    table, config = saved.table, saved.config
     few, many = min(config.probes), max(config.probes)
     short = min((B, T) for B, T in config.probes if B == many[0])
-    verdicts = _curvature_grows(table[table["kind"] == "map"])
+    verdicts = _curvature_grows(table[table[Column.KIND] == MAP])
     notes: list[str] = []
-    for kind in ("own step", "one step"):
-        rows = table[table["kind"] == kind]
+    for kind in PROTOCOLS:
+        rows = table[table[Column.KIND] == kind]
         for name, measured in _sensitivities(rows, few, many, short).items():
-            near, below, above = (_group(measured, *ends) for ends in (NEAR, (0, BELOW), (ABOVE, np.inf)))
+            near, below, above = (_group(measured, *ends) for ends in (NEAR, BELOW, ABOVE))
             for where, other in (("below", below), ("above", above)):
                 label = f"{kind}: {name} than {where}"
                 verdicts[label] = "fails" if np.isnan(other).any() else is_more(near - other)
             notes.append(f"{kind} {name} {below.mean():.3f} / {near.mean():.3f} / {above.mean():.3f}")
-        lost = rows[rows["spectral_radius"] >= ABOVE]["diverged"].mean()
+        lost = rows[rows[Column.SPECTRAL_RADIUS] >= ABOVE[0]][Column.DIVERGED].mean()
         notes.append(f"{kind} diverged above {lost:.0%}")
     note = "below / near / above rho(M) = 1: " + "; ".join(notes)
-    return judge_settings(verdicts, threshold, int(config.seeds), note)
+    return judge_settings(verdicts, threshold, config.seeds, note)
 
 
 def _curvature_grows(rows: pd.DataFrame) -> dict[str, Verdict]:
     """Per k > 1: the largest step size that no seed lost falls from far below to near, and again to above."""
     verdicts: dict[str, Verdict] = {}
-    for k, part in rows.groupby("steps"):
-        safe = part.groupby(["spectral_radius", "learning_rate"])["diverged"].max().reset_index()
-        largest = safe[safe["diverged"] == 0].groupby("spectral_radius")["learning_rate"].max()
-        largest = largest.reindex(safe["spectral_radius"].unique()).fillna(0.0)
-        ends = [largest[(largest.index >= low) & (largest.index <= high)] for low, high in
-                ((0, BELOW), NEAR, (ABOVE, np.inf))]  # fmt: skip
-        if k > 1 and all(len(e) for e in ends):
-            falls = ends[0].max() > ends[1].max() > ends[2].max()
+    for k, part in rows.groupby(Column.STEPS):
+        worst = part.groupby([Column.LEARNING_RATE, Column.SPECTRAL_RADIUS])[Column.DIVERGED].max().unstack()
+        largest = {r: max(lost.index[lost == 0], default=0.0) for r, lost in worst.items()}
+        groups = [
+            [rate for r, rate in largest.items() if low <= r <= high] for low, high in (BELOW, NEAR, ABOVE)
+        ]
+        if k > 1 and all(groups):
+            falls = max(groups[0]) > max(groups[1]) > max(groups[2])
             verdicts[f"largest safe step falls, k={k}"] = "holds" if falls else "fails"
     return verdicts
 
@@ -369,8 +352,8 @@ def _sensitivities(
     """(seed x radius) tables: spread of log error at few prompts, gain from data, gain from steps."""
 
     def log_error(setting: tuple[int, int]) -> pd.DataFrame:
-        chosen = rows[(rows["prompts"] == setting[0]) & (rows["training_steps"] == setting[1])]
-        wide = chosen.pivot(index="seed", columns="spectral_radius", values="error")
+        chosen = rows[(rows[Column.PROMPTS] == setting[0]) & (rows[Column.TRAINING_STEPS] == setting[1])]
+        wide = chosen.pivot(index=Column.SEED, columns=Column.SPECTRAL_RADIUS, values=Column.ERROR)
         return np.log(wide)
 
     low, high = log_error(few), log_error(many)
@@ -403,7 +386,7 @@ CLAIMS = (
     ),
 )
 STUDY = Study(
-    name="insight3_stability",
+    name=NAME,
     title="When is outcome supervision stable? (Insight 3)",
     story=(
         "The step size that gradient descent bears falls steeply with the size of the shift and with the "

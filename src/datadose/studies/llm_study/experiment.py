@@ -32,7 +32,7 @@ from datadose.studies.llm_study.runs import (
     run_sft,
 )
 from datadose.studies.study import Preset
-from datadose.studies.tables import names_in
+from datadose.studies.tables import names
 from datadose.sweep import Cell, Round, file_cell
 
 NAME = "llm_study"
@@ -167,4 +167,4 @@ class LlmStudy:
                 rows.append({**asdict(run), Column.STEPS: steps, **found})
         levels = (*self.split.target, *self.split.earlier)
         each = [level_column(level, kind) for level in levels for kind in KINDS]
-        return pd.DataFrame(rows, columns=[*names_in(Column), *each])
+        return pd.DataFrame(rows, columns=[*names(Column), *each])

@@ -17,84 +17,46 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.linalg import expm
 
 from datadose.covariance import Array
 from datadose.planner import Plan, plan
 from datadose.shift import Shift
 from datadose.simulation.curves import sft_error_curve
+from datadose.studies import tables
+from datadose.studies.planner.cases import DoseProblem, random_shift
 from datadose.studies.study import Preset
-from datadose.studies.training import insight_row, insight_table
+from datadose.studies.tables import MINIMISER, as_table
+from datadose.studies.training import SFT
 from datadose.sweep import Cell
 
 NAME = "planner"
-EXTRA = (
-    "dimension",
-    "data_rank",
-    "dense",
-    "eta",
-    "max_prompts",
-    "sem",
-    "best_prompts",
-    "best_error",
-    "regret",
-    "held_out_regret",
-    "held_out_sem",
-    "better_prompts",
-    "better_predicted",
-    "better_error",
-    "predicted_gain",
-    "gain",
-    "gain_sem",
-)
-_STREAM = 7001
-"""The stream of the shifts: apart from those of prompts under the same seed."""
+
+
+class Column(tables.Column):
+    """The columns of this study."""
+
+    DIMENSION = "dimension"
+    DATA_RANK = "data_rank"
+    DENSE = "dense"
+    ETA = "eta"
+    MAX_PROMPTS = "max_prompts"
+    SEM = "sem"
+    BEST_PROMPTS = "best_prompts"
+    BEST_ERROR = "best_error"
+    REGRET = "regret"
+    HELD_OUT_REGRET = "held_out_regret"
+    HELD_OUT_SEM = "held_out_sem"
+    BETTER_PROMPTS = "better_prompts"
+    BETTER_PREDICTED = "better_predicted"
+    BETTER_ERROR = "better_error"
+    PREDICTED_GAIN = "predicted_gain"
+    GAIN = "gain"
+    GAIN_SEM = "gain_sem"
+
+
 _GAIN = 1e-9
 UNTOUCHED = 56
 """The first shift that had no part in choosing the planner's rule of refusal."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A shift with the paper's allocation, the prompt length and the largest B."""
-
-    shift: Shift
-    length: int
-    max_prompts: int
-    interference: float
-    is_dense: bool
-
-
-def random_shift(index: int, dimensions: tuple[int, int] = (60, 120)) -> Problem:
-    """The random shift of this index, a pure function of it.
-
-    Log-normal spectra of Sigma0 (rarer by a factor of .03 to .5 on the shift) and of Delta, which has rank
-    .1 d to .6 d; every fourth shift is dense, with Delta turned against Sigma0 by a random rotation of
-    random size.
-    """
-    rng = np.random.default_rng(np.random.SeedSequence(index, spawn_key=(_STREAM,)))
-
-    def log_uniform(low: float, high: float) -> float:
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-    d = int(rng.integers(dimensions[0], dimensions[1] + 1))
-    inside = np.arange(d) < max(1, round(rng.uniform(0.1, 0.6) * d))
-    sigma0: Array = np.exp(0.5 * rng.standard_normal(d)) * np.where(inside, log_uniform(0.03, 0.5), 1.0)
-    delta: Array = np.where(inside, log_uniform(0.3, 2.0) * np.exp(0.5 * rng.standard_normal(d)), 0.0)
-    interference = 0.0 if rng.random() < 0.3 else log_uniform(0.003, 0.3)
-    eta, length = rng.uniform(0.1, 0.5), max(1, round(log_uniform(0.5, 6.0) * d))
-    is_dense = index % 4 == 3
-    if is_dense:
-        common = np.linalg.qr(rng.standard_normal((d, d)))[0]
-        G = rng.standard_normal((d, d))
-        turned = common @ expm(rng.uniform(0.1, 1.5) * (G - G.T) / np.linalg.norm(G - G.T, 2))
-        sigma0, delta = _rotated(sigma0, common), _rotated(delta, turned)
-    return Problem(Shift.aligned(sigma0, delta, eta, interference), length, 4 * d, interference, is_dense)
-
-
-def _rotated(spectrum: Array, basis: Array) -> Array:
-    matrix = (basis * spectrum) @ basis.T
-    return np.asarray((matrix + matrix.T) / 2)
 
 
 def measure_dose(index: int, dimensions: tuple[int, int], seeds: list[int]) -> dict[str, Any]:
@@ -106,11 +68,11 @@ def measure_dose(index: int, dimensions: tuple[int, int], seeds: list[int]) -> d
     best, held_out = int(mean.argmin()), _held_out(curves)
     return {
         **_described(problem, found, chosen),
-        "best_prompts": best,
-        "best_error": float(mean[best]),
-        "regret": float(chosen.mean() / mean[best] - 1),
-        "held_out_regret": float(chosen.mean() / held_out.mean() - 1),
-        "held_out_sem": _ratio_sem(chosen, held_out),
+        Column.BEST_PROMPTS: best,
+        Column.BEST_ERROR: float(mean[best]),
+        Column.REGRET: float(chosen.mean() / mean[best] - 1),
+        Column.HELD_OUT_REGRET: float(chosen.mean() / held_out.mean() - 1),
+        Column.HELD_OUT_SEM: _ratio_sem(chosen, held_out),
     }
 
 
@@ -124,46 +86,46 @@ def measure_allocation(index: int, dimensions: tuple[int, int], seeds: list[int]
     if better is None or better.gain < _GAIN:
         return {
             **row,
-            "better_prompts": found.prompts,
-            "better_predicted": found.predicted_error,
-            "better_error": float(chosen.mean()),
-            "predicted_gain": 0.0,
-            "gain": 0.0,
-            "gain_sem": 0.0,
+            Column.BETTER_PROMPTS: found.prompts,
+            Column.BETTER_PREDICTED: found.predicted_error,
+            Column.BETTER_ERROR: float(chosen.mean()),
+            Column.PREDICTED_GAIN: 0.0,
+            Column.GAIN: 0.0,
+            Column.GAIN_SEM: 0.0,
         }
     shift = Shift(base.sigma0, base.delta, better.allocation, base.eta)
     errors = _simulated(shift, better.prompts, problem, index, seeds)[:, -1]
     return {
         **row,
-        "better_prompts": better.prompts,
-        "better_predicted": better.predicted_error,
-        "better_error": float(errors.mean()),
-        "predicted_gain": better.gain,
-        "gain": float(1 - errors.mean() / chosen.mean()),
-        "gain_sem": _ratio_sem(errors, chosen),
+        Column.BETTER_PROMPTS: better.prompts,
+        Column.BETTER_PREDICTED: better.predicted_error,
+        Column.BETTER_ERROR: float(errors.mean()),
+        Column.PREDICTED_GAIN: better.gain,
+        Column.GAIN: float(1 - errors.mean() / chosen.mean()),
+        Column.GAIN_SEM: _ratio_sem(errors, chosen),
     }
 
 
-def _simulated(shift: Shift, prompts: int, problem: Problem, index: int, seeds: list[int]) -> Array:
+def _simulated(shift: Shift, prompts: int, problem: DoseProblem, index: int, seeds: list[int]) -> Array:
     """Simulated errors / d at every B up to ``prompts``, shape (seeds, prompts + 1)."""
     streams = [1000 * index + seed for seed in seeds]
     return np.array([sft_error_curve(shift, prompts, problem.length, seed=s) for s in streams])
 
 
-def _described(problem: Problem, found: Plan, chosen: Array) -> dict[str, Any]:
+def _described(problem: DoseProblem, found: Plan, chosen: Array) -> dict[str, Any]:
     """The columns of either study: the shift, its planned dose, and the errors simulated there."""
     return {
-        "prompts": found.prompts,
-        "length": problem.length,
-        "interference": problem.interference,
-        "error": float(chosen.mean()),
-        "predicted": found.predicted_error,
-        "dimension": problem.shift.dimension,
-        "data_rank": problem.shift.data_rank,
-        "dense": int(problem.is_dense),
-        "eta": problem.shift.eta,
-        "max_prompts": problem.max_prompts,
-        "sem": _sem(chosen),
+        Column.PROMPTS: found.prompts,
+        Column.LENGTH: problem.length,
+        Column.INTERFERENCE: problem.interference,
+        Column.ERROR: float(chosen.mean()),
+        Column.PREDICTED: found.predicted_error,
+        Column.DIMENSION: problem.shift.dimension,
+        Column.DATA_RANK: problem.shift.data_rank,
+        Column.DENSE: int(problem.is_dense),
+        Column.ETA: problem.shift.eta,
+        Column.MAX_PROMPTS: problem.max_prompts,
+        Column.SEM: _sem(chosen),
     }
 
 
@@ -218,7 +180,14 @@ class PlannerRegret:
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a shift: means over seeds at B*, ``sem`` beside, and the regrets or the gain."""
         rows = [
-            insight_row(NAME, f"shift={i}", stage="sft", estimator="minimiser", form="exact", **row)
+            {
+                Column.FIGURE: NAME,
+                Column.PANEL: f"shift={i}",
+                Column.STAGE: SFT,
+                Column.ESTIMATOR: MINIMISER,
+                Column.FORM: "exact",
+                **row,
+            }
             for i, row in zip(self.indices, results, strict=True)
         ]
-        return insight_table(rows, EXTRA)
+        return as_table(rows, Column)

@@ -6,24 +6,53 @@ rates are compared with the measured ones.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 import pandas as pd
 
-Arm: TypeAlias = Literal["none", "sft", "rl", "sft then rl"]
-ARMS: tuple[Arm, ...] = ("none", "sft", "rl", "sft then rl")
-RULES = ("planner", "paper", "always sft", "always rl", "always sft then rl")
-FORECAST = "forecast "
-"""How the panels begin that judge forecasts; the others judge the choice of stage."""
-COMBINATIONS = 16
-"""Rewards (2) times thinking steps (1 to 4) times lengths (short, long) that these panels go through."""
+from datadose.studies.planner.stages import ARMS, DENSE, FORECAST, RL, SFT, SFT_THEN_RL, Column
+
+PLANNER = "planner"
+RULES = (PLANNER, "paper", *(f"always {arm}" for arm in ARMS[1:]))
+ALWAYS_RL, ALWAYS_SFT_THEN_RL = f"always {RL}", f"always {SFT_THEN_RL}"
 _SHORT = 4
 """Prompts count as short up to this many times the dimension (none is between 2 and 8 times)."""
 CLOSE_ERROR, CLOSE_PASS_RATE = 0.05, 0.05
 """An arm is as good as the best if its error is within 5 percent, or its pass rate within 0.05, of it."""
 OFF = 0.2
 """A forecast is off if it is further than a fifth of the measured value from it; a pass rate also by 0.05."""
+
+
+class RuleColumn:
+    """The columns of :func:`compare_rules`."""
+
+    CASE = "case"
+    REWARD = "reward"
+    RADIUS = "radius"
+    RULE = "rule"
+    ARM = "arm"
+    BEST = "best"
+    LOSS = "loss"
+    GOOD = "good"
+
+
+class ForecastColumn:
+    """The columns of :func:`compare_forecasts`; ``measure`` is ERROR or PASS_RATE."""
+
+    CASE = "case"
+    REWARD = "reward"
+    THINKING_STEPS = "thinking_steps"
+    PROMPTS = "prompts"
+    OPTIMISER = "optimiser"
+    STAGE = "stage"
+    MEASURE = "measure"
+    FORECAST = "forecast"
+    MEASURED = "measured"
+    RATIO = "ratio"
+    OFF = "off"
+    WITHHELD = "withheld"
+
+
+ERROR, PASS_RATE = "error", "pass rate"
 
 
 def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFrame:
@@ -36,34 +65,34 @@ def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFra
     """
     rows = []
     table = table[forecast_panels(table) == forecasts]
-    if "optimiser" in table:
-        table = table[table["optimiser"] != "adam"]
-    for panel, case in table.groupby("panel", sort=False):
-        reward, radius = case["reward"].iloc[0], float(case["spectral_radius"].iloc[0])
-        means = case.groupby("kind")[["error", "pass_rate"]].mean()
-        dense = reward == "dense"
-        best = means["error"].idxmin() if dense else means["pass_rate"].idxmax()
+    if Column.OPTIMISER in table:
+        table = table[table[Column.OPTIMISER] != "adam"]
+    for panel, case in table.groupby(Column.PANEL, sort=False):
+        reward, radius = case[Column.REWARD].iloc[0], float(case[Column.SPECTRAL_RADIUS].iloc[0])
+        means = case.groupby(Column.KIND)[[Column.ERROR, Column.PASS_RATE]].mean()
+        dense = reward == DENSE
+        best = means[Column.ERROR].idxmin() if dense else means[Column.PASS_RATE].idxmax()
         picks = {
-            "planner": case["recommended"].iloc[0],
-            "paper": "rl" if radius < 1 else "sft then rl",
+            PLANNER: case[Column.RECOMMENDED].iloc[0],
+            "paper": RL if radius < 1 else SFT_THEN_RL,
             **{f"always {arm}": arm for arm in ARMS[1:]},
         }
         for rule, arm in picks.items():
             if dense:
-                loss = float(means["error"][arm] / means["error"][best] - 1)
+                loss = float(means[Column.ERROR][arm] / means[Column.ERROR][best] - 1)
             else:
-                loss = float(means["pass_rate"][best] - means["pass_rate"][arm])
+                loss = float(means[Column.PASS_RATE][best] - means[Column.PASS_RATE][arm])
             good = loss <= (CLOSE_ERROR if dense else CLOSE_PASS_RATE)
             rows.append(
                 {
-                    "case": panel,
-                    "reward": reward,
-                    "radius": radius,
-                    "rule": rule,
-                    "arm": arm,
-                    "best": best,
-                    "loss": loss,
-                    "good": good,
+                    RuleColumn.CASE: panel,
+                    RuleColumn.REWARD: reward,
+                    RuleColumn.RADIUS: radius,
+                    RuleColumn.RULE: rule,
+                    RuleColumn.ARM: arm,
+                    RuleColumn.BEST: best,
+                    RuleColumn.LOSS: loss,
+                    RuleColumn.GOOD: good,
                 }
             )
     return pd.DataFrame(rows)
@@ -71,7 +100,7 @@ def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFra
 
 def forecast_panels(table: pd.DataFrame) -> pd.Series[bool]:
     """Which rows belong to the cases of the forecasts."""
-    return table["panel"].str.startswith(FORECAST)
+    return table[Column.PANEL].str.startswith(FORECAST)
 
 
 def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
@@ -82,35 +111,39 @@ def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     chosen = table[forecast_panels(table)]
-    chosen = chosen[(chosen["kind"] != "sft") | (chosen["demonstrations"] > 0)]
-    for keys, arm in chosen.groupby(["panel", "optimiser", "kind"], sort=False):
+    chosen = chosen[(chosen[Column.KIND] != SFT) | (chosen[Column.DEMONSTRATIONS] > 0)]
+    for keys, arm in chosen.groupby([Column.PANEL, Column.OPTIMISER, Column.KIND], sort=False):
         panel, optimiser, kind = (str(key) for key in keys)
         first = arm.iloc[0]
         about = {
-            "case": panel,
-            "reward": first["reward"],
-            "thinking_steps": int(first["steps"]),
-            "prompts": "short" if first["length"] < _SHORT * first["dimension"] else "long",
-            "optimiser": optimiser,
-            "stage": kind,
+            ForecastColumn.CASE: panel,
+            ForecastColumn.REWARD: first[Column.REWARD],
+            ForecastColumn.THINKING_STEPS: int(first[Column.STEPS]),
+            ForecastColumn.PROMPTS: "short"
+            if first[Column.LENGTH] < _SHORT * first[Column.DIMENSION]
+            else "long",
+            ForecastColumn.OPTIMISER: optimiser,
+            ForecastColumn.STAGE: kind,
         }
-        error = np.inf if arm["error"].isna().any() else float(arm["error"].mean())
-        rate = float(arm["pass_rate"].mean())
-        found = float(first["predicted"]), float(first["predicted_pass_rate"])
+        error = np.inf if arm[Column.ERROR].isna().any() else float(arm[Column.ERROR].mean())
+        rate = float(arm[Column.PASS_RATE].mean())
+        found = float(first[Column.PREDICTED]), float(first[Column.PREDICTED_PASS_RATE])
         off = (
             not np.isfinite(error) or abs(found[0] - error) > OFF * error,
             abs(found[1] - rate) > max(OFF * rate, CLOSE_PASS_RATE),
         )
-        for place, (measure, measured) in enumerate((("error", error), ("pass rate", rate))):
+        for place, (measure, measured) in enumerate(((ERROR, error), (PASS_RATE, rate))):
             rows.append(
                 {
                     **about,
-                    "measure": measure,
-                    "forecast": found[place],
-                    "measured": measured,
-                    "ratio": found[place] / measured if measured > 0 else np.nan,
-                    "off": off[place],
-                    "withheld": bool(first[("error_withheld", "pass_rate_withheld")[place]]),
+                    ForecastColumn.MEASURE: measure,
+                    ForecastColumn.FORECAST: found[place],
+                    ForecastColumn.MEASURED: measured,
+                    ForecastColumn.RATIO: found[place] / measured if measured > 0 else np.nan,
+                    ForecastColumn.OFF: off[place],
+                    ForecastColumn.WITHHELD: bool(
+                        first[(Column.ERROR_WITHHELD, Column.PASS_RATE_WITHHELD)[place]]
+                    ),
                 }
             )
     return pd.DataFrame(rows)
@@ -123,13 +156,22 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
     optimiser. Columns: ``shifts``, the ratio's ``median``, ``low`` (10 percent) and ``high`` (90 percent),
     the share ``off``, and how many the plan withholds and the share ``off`` of those that it tells.
     """
-    found = found.assign(chain=np.where(found["thinking_steps"] == 1, "1", "2 to 4"))
-    keys = ["measure", "optimiser", "reward", "stage", "chain", "prompts"]
+    found = found.assign(chain=np.where(found[ForecastColumn.THINKING_STEPS] == 1, "1", "2 to 4"))
+    keys = [
+        ForecastColumn.MEASURE,
+        ForecastColumn.OPTIMISER,
+        ForecastColumn.REWARD,
+        ForecastColumn.STAGE,
+        "chain",
+        ForecastColumn.PROMPTS,
+    ]
     rows = []
     for names, part in found.groupby(keys, sort=True):
         # A ratio of two pass rates that are next to nothing says nothing.
-        ratio = part["ratio"][np.isfinite(part["ratio"]) & (part["measured"] > CLOSE_PASS_RATE)]
-        told = part[~part["withheld"]]
+        ratio = part[ForecastColumn.RATIO][
+            np.isfinite(part[ForecastColumn.RATIO]) & (part[ForecastColumn.MEASURED] > CLOSE_PASS_RATE)
+        ]
+        told = part[~part[ForecastColumn.WITHHELD]]
         rows.append(
             {
                 **dict(zip(keys, names, strict=True)),
@@ -137,9 +179,9 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
                 "median": ratio.median(),
                 "low": ratio.quantile(0.1),
                 "high": ratio.quantile(0.9),
-                "off": float(part["off"].mean()),
-                "withheld": int(part["withheld"].sum()),
-                "told_off": float(told["off"].mean()) if len(told) else np.nan,
+                "off": float(part[ForecastColumn.OFF].mean()),
+                "withheld": int(part[ForecastColumn.WITHHELD].sum()),
+                "told_off": float(told[ForecastColumn.OFF].mean()) if len(told) else np.nan,
             }
         )
     return pd.DataFrame(rows)

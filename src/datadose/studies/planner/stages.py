@@ -12,121 +12,120 @@ Adam, which the forecasts are not made for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from datadose.configs import Stage as TrainingStage
 from datadose.covariance import Array
 from datadose.models import BlockLinearAttention, PromptBatch
-from datadose.planner.stage_choice import Forecast, Outlook
-from datadose.stages import (
-    FixedData,
-    Optimisation,
-    Outcome,
-    PolicyGradient,
-    Sft,
-    held_out_prompts,
-    train,
-    within_tolerance,
-)
+from datadose.models.baselines import pretrained_lsa
+from datadose.planner.stage_choice import Forecast, Outlook, Stage
+from datadose.stages import held_out_prompts, squared_gaps
 from datadose.stages.optimisation import Optimiser
-from datadose.studies.planner.cases import Case, forecast_case, random_case
-from datadose.studies.planner.rules import ARMS, COMBINATIONS, FORECAST
+from datadose.studies import tables
+from datadose.studies.planner.cases import COMBINATIONS, Case, forecast_case, random_case
 from datadose.studies.study import Preset
-from datadose.studies.training import (
-    Recipe,
-    insight_row,
-    insight_table,
-    passing,
-    pretrained,
-)
+from datadose.studies.tables import as_table
+from datadose.studies.training import OUTCOME, Recipe, pass_probabilities, post_train
 from datadose.sweep import Cell
 from datadose.theory.outcome import largest_curvature
-from datadose.theory.pretraining import pretrained_operator
 
 NAME = "planner_stages"
+ARMS: tuple[Stage, ...] = ("none", "sft", "rl", "sft then rl")
+NO_STAGE, SFT, RL, SFT_THEN_RL = ARMS
+DENSE, VERIFIABLE = "dense", "verifiable"
+"""The rewards of the cases."""
+FORECAST = "forecast "
+"""How the panels begin that judge forecasts; the others judge the choice of stage."""
 LEARNING_RATES = (3e-3, 1e-2)
 ADAM_RATE = 1e-2
 """The learning rate of Adam where a stage with a dense reward is also run with it."""
-GROUP = 8
-EXTRA = (
-    "kind",
-    "reward",
-    "recommended",
-    "predicted_pass_rate",
-    "pass_rate",
-    "spectral_radius",
-    "training_steps",
-    "demonstrations",
-    "optimiser",
-    "dimension",
-    "dense",
-    "error_withheld",
-    "pass_rate_withheld",
-)
 _VALIDATION_SEED = 987_654
 _TEST_PROMPTS = {"choice": 512, "forecast": 2048}
 _FIRST_CASE = 200
 
 
+class Column(tables.Column):
+    """The columns of this study; ``kind`` is the arm."""
+
+    KIND = "kind"
+    REWARD = "reward"
+    RECOMMENDED = "recommended"
+    PREDICTED_PASS_RATE = "predicted_pass_rate"
+    PASS_RATE = "pass_rate"
+    SPECTRAL_RADIUS = "spectral_radius"
+    TRAINING_STEPS = "training_steps"
+    DEMONSTRATIONS = "demonstrations"
+    OPTIMISER = "optimiser"
+    DIMENSION = "dimension"
+    DENSE = "dense"
+    ERROR_WITHHELD = "error_withheld"
+    PASS_RATE_WITHHELD = "pass_rate_withheld"
+
+
 def train_arm(
-    case: Case, arm: str, demonstrations: int, seeds: Sequence[int], optimiser: Optimiser = "gd"
+    case: Case, arm: Stage, demonstrations: int, seeds: Sequence[int], optimiser: Optimiser = "gd"
 ) -> BlockLinearAttention:
     """The model after one arm, runs side by side; Adam takes full batches at :data:`ADAM_RATE`."""
     torch.set_num_threads(1)
     T = case.training.steps
-    model = pretrained(pretrained_operator(case.shift.sigma0, case.length), len(seeds))
-    if arm in ("sft", "sft then rl") and demonstrations > 0:
+    model = pretrained_lsa(case.shift.sigma0, case.length, len(seeds))
+    if arm in (SFT, SFT_THEN_RL) and demonstrations > 0:
         prompts = PromptBatch.draw(case.shift.data, case.length, demonstrations, seeds=seeds)
         rate = min(1 / _sft_curvature(prompts, run) for run in range(len(seeds)))
-        steps = T if arm == "sft" else T // 2
-        objective = Sft(case.shift.eta, 0)
-        train(model, objective, FixedData(prompts), _full_batch(optimiser, rate, steps))
-    if arm in ("rl", "sft then rl"):
-        model = _reinforce(case, model, T if arm == "rl" else T - T // 2, seeds, optimiser)
+        recipe = replace(_full_batch(case, optimiser, rate), chain_steps=0)
+        _train(case, model, "sft", prompts, recipe, seeds, T if arm == SFT else T // 2)
+    if arm in (RL, SFT_THEN_RL):
+        _reinforce(case, model, T if arm == RL else T - T // 2, seeds, optimiser)
     return model
 
 
-def _full_batch(optimiser: Optimiser, rate: float, steps: int) -> Optimisation:
+def _train(
+    case: Case,
+    model: BlockLinearAttention,
+    stage: TrainingStage,
+    prompts: PromptBatch,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    steps: int,
+) -> None:
+    eta, inside = case.shift.eta, case.inside
+    post_train(model, stage, prompts, recipe, eta=eta, inside=inside, seeds=seeds, steps=steps)
+
+
+def _full_batch(case: Case, optimiser: Optimiser, rate: float) -> Recipe:
     """Gradient descent at ``rate``, or Adam at its own, on all prompts at every step."""
-    return Optimisation(optimiser, rate if optimiser == "gd" else ADAM_RATE, steps=steps)
+    rate = rate if optimiser == "gd" else ADAM_RATE
+    return replace(_recipe(case), optimiser=optimiser, learning_rate=rate, batch=None)
 
 
 def _reinforce(
     case: Case, model: BlockLinearAttention, steps: int, seeds: Sequence[int], optimiser: Optimiser
-) -> BlockLinearAttention:
+) -> None:
     """Outcome supervision, or GRPO at the learning rate that passes most often on held-out prompts."""
     prompts = PromptBatch.draw(case.shift.target, case.length, case.max_prompts, seeds=seeds)
-    k = case.training.chain_steps
-    if case.training.reward == "dense":
-        first, *_ = model.parameters()
-        operators = first.detach().double().numpy()
+    if case.training.reward == DENSE:
+        k = case.training.chain_steps
+        operators = model.V.detach().double().numpy()
         rate = min(
             1 / largest_curvature(operators[run], *_weights_and_covariances(prompts, run), k)
             for run in range(len(seeds))
         )
-        train(model, Outcome(k), FixedData(prompts), _full_batch(optimiser, rate, steps))
-        return model
-    mask = torch.from_numpy(case.inside.astype(np.float32))
-    recipe = _recipe(case)
-    reward = within_tolerance(recipe.radius(int(mask.sum())), mask)
+        _train(case, model, OUTCOME, prompts, _full_batch(case, optimiser, rate), seeds, steps)
+        return
     start = {name: value.clone() for name, value in model.state_dict().items()}
     held_out = PromptBatch.draw(case.shift.target, case.length, 256, seeds=[_VALIDATION_SEED] * len(seeds))
-    best: tuple[float, dict[str, Any]] | None = None
+    found: list[tuple[float, dict[str, Any]]] = []
     for rate in LEARNING_RATES:
         model.load_state_dict(start)
-        size = min(32, case.max_prompts)
-        objective = PolicyGradient(k, seeds, reward=reward, group=GROUP, noise=case.training.noise)
-        train(model, objective, FixedData(prompts, size), Optimisation("adam", rate, steps=steps, batch=size))
+        _train(case, model, "rl", prompts, replace(_recipe(case), learning_rate=rate), seeds, steps)
         passed = float(np.mean(_pass_rates(case, model, held_out)))
-        if best is None or passed > best[0]:
-            best = passed, {name: value.clone() for name, value in model.state_dict().items()}
-    if best is not None:
-        model.load_state_dict(best[1])
-    return model
+        found.append((passed, {name: value.clone() for name, value in model.state_dict().items()}))
+    model.load_state_dict(max(found, key=lambda one: one[0])[1])
 
 
 def _recipe(case: Case) -> Recipe:
@@ -149,20 +148,10 @@ def _sft_curvature(prompts: PromptBatch, run: int) -> float:
     return float(np.linalg.norm(phi, 2) ** 2 / phi.shape[1])
 
 
-@torch.no_grad()
 def _pass_rates(case: Case, model: BlockLinearAttention, batch: PromptBatch) -> Array:
     """Pass rate of k thinking steps on ``batch``, a run."""
-    inside = torch.from_numpy(case.inside)
-    gap = (model.rollout(batch, case.training.chain_steps)[..., -1, :] - batch.weights).double().square()
-    passed = passing(gap[..., inside].sum(-1), _recipe(case), int(inside.sum()))
-    return np.asarray(passed.mean(-1).numpy())
-
-
-@torch.no_grad()
-def _errors(model: BlockLinearAttention, batch: PromptBatch) -> Array:
-    """One-step error / d, a run."""
-    gap = (model.rollout(batch, 1)[..., -1, :] - batch.weights).double().square()
-    return np.asarray(gap.mean((-1, -2)).numpy())
+    gaps = squared_gaps(model, batch, case.training.chain_steps)
+    return np.asarray(pass_probabilities(gaps, _recipe(case), case.inside).mean(-1).numpy())
 
 
 def run_case(dimension: int, index: int, seeds: list[int]) -> dict[str, Any]:
@@ -173,7 +162,7 @@ def run_case(dimension: int, index: int, seeds: list[int]) -> dict[str, Any]:
 def run_forecast(index: int, seeds: list[int]) -> dict[str, Any]:
     """Cell: the same on a case of the forecasts, dense rewards also with Adam."""
     case = forecast_case(index)
-    optimisers: tuple[Optimiser, ...] = ("gd", "adam") if case.training.reward == "dense" else ("gd",)
+    optimisers: tuple[Optimiser, ...] = ("gd", "adam") if case.training.reward == DENSE else ("gd",)
     return _run(case, seeds, _TEST_PROMPTS["forecast"], optimisers)
 
 
@@ -202,17 +191,21 @@ def _arm(
 ) -> dict[str, Any]:
     """What is forecast of an arm, whether the plan says so, and what came out."""
     model = train_arm(case, outlook.stage, outlook.demonstrations, seeds, optimiser)
+    errors = squared_gaps(model, test, 1).mean((-1, -2)).tolist()
     return {
-        "kind": outlook.stage,
-        "optimiser": optimiser,
-        "errors": [float(e) if np.isfinite(e) else None for e in _errors(model, test)],
+        "errors": [e if np.isfinite(e) else None for e in errors],
         "pass_rates": [float(p) for p in _pass_rates(case, model, test)],
-        "predicted": forecast.error,
-        "predicted_pass_rate": forecast.pass_rate,
-        "error_withheld": outlook.error is None,
-        "pass_rate_withheld": outlook.pass_rate is None,
-        "demonstrations": outlook.demonstrations,
-        "prompts": outlook.outcome_prompts,
+        "columns": {
+            Column.STAGE: outlook.stage,
+            Column.KIND: outlook.stage,
+            Column.OPTIMISER: optimiser,
+            Column.PROMPTS: outlook.outcome_prompts,
+            Column.DEMONSTRATIONS: outlook.demonstrations,
+            Column.PREDICTED: forecast.error,
+            Column.PREDICTED_PASS_RATE: forecast.pass_rate,
+            Column.ERROR_WITHHELD: outlook.error is None,
+            Column.PASS_RATE_WITHHELD: outlook.pass_rate is None,
+        },
     }
 
 
@@ -260,35 +253,25 @@ class PlannerStages:
             for entry in found["arms"]
             for row in _rows(panel, case, found, entry)
         ]
-        return insight_table(rows, EXTRA)
+        return as_table(rows, Column)
 
 
-def _rows(panel: str, case: Case, found: dict[str, Any], entry: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(panel: str, case: Case, found: dict[str, Any], arm: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of one arm, one a seed."""
+    shared = {
+        Column.FIGURE: NAME,
+        Column.PANEL: panel,
+        Column.LENGTH: case.length,
+        Column.STEPS: case.training.chain_steps,
+        Column.REWARD: case.training.reward,
+        Column.RECOMMENDED: found["recommended"],
+        Column.SPECTRAL_RADIUS: found["radius"],
+        Column.TRAINING_STEPS: case.training.steps,
+        Column.DIMENSION: case.shift.dimension,
+        Column.DENSE: not case.shift.is_spectral,
+        **arm["columns"],
+    }
     return [
-        insight_row(
-            NAME,
-            panel,
-            stage=entry["kind"],
-            prompts=entry["prompts"],
-            length=case.length,
-            steps=case.training.chain_steps,
-            seed=seed,
-            error=error,
-            predicted=entry["predicted"],
-            kind=entry["kind"],
-            reward=case.training.reward,
-            recommended=found["recommended"],
-            predicted_pass_rate=entry["predicted_pass_rate"],
-            pass_rate=passed,
-            spectral_radius=found["radius"],
-            training_steps=case.training.steps,
-            demonstrations=entry["demonstrations"],
-            optimiser=entry["optimiser"],
-            dimension=case.shift.dimension,
-            dense=not case.shift.is_spectral,
-            error_withheld=entry["error_withheld"],
-            pass_rate_withheld=entry["pass_rate_withheld"],
-        )
-        for seed, (error, passed) in enumerate(zip(entry["errors"], entry["pass_rates"], strict=True))
+        {**shared, Column.SEED: seed, Column.ERROR: error, Column.PASS_RATE: passed}
+        for seed, (error, passed) in enumerate(zip(arm["errors"], arm["pass_rates"], strict=True))
     ]

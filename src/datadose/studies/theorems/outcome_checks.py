@@ -13,7 +13,7 @@ from datadose.covariance import Array
 from datadose.models import BlockLinearAttention, LinearAttention, PromptBatch
 from datadose.prompts import draw_prompts
 from datadose.stages.outcome import Outcome
-from datadose.studies.theorems.sft_checks import random_shift
+from datadose.studies.theorems.sft_checks import Statistic, random_shift
 from datadose.theory.outcome import (
     curvature_bound,
     curvature_range,
@@ -31,7 +31,7 @@ def _batch(weights: Array, S: Array, length: int) -> PromptBatch:
     return PromptBatch(w, length, covariances=torch.from_numpy(np.ascontiguousarray(S)))
 
 
-def check_rollout(seed: int) -> dict[str, float]:
+def check_rollout(seed: int) -> dict[Statistic, float]:
     """Prop 6.1 for random W~: the operator formula against the transformer's own chain, and the loss."""
     d, n, B, k = 6, 15, 8, 4
     shift = random_shift(d, seed)
@@ -48,7 +48,7 @@ def check_rollout(seed: int) -> dict[str, float]:
     return {"operator_gap": float(gap), "loss_gap": abs(outcome_loss(V, weights, S, k, W) / loss - 1)}
 
 
-def check_outcome_gradient(seed: int) -> dict[str, float]:
+def check_outcome_gradient(seed: int) -> dict[Statistic, float]:
     """The gradient formula of section 6.1 against autograd through the chain, k = 1..4."""
     d, n, B = 6, 15, 8
     shift = random_shift(d, seed)
@@ -64,7 +64,7 @@ def check_outcome_gradient(seed: int) -> dict[str, float]:
     return {"gradient_gap": float(max(gaps))}
 
 
-def check_curvature(seed: int) -> dict[str, float]:
+def check_curvature(seed: int) -> dict[Statistic, float]:
     """App. E at two points: the printed bound over the curvature, and the curvature over the proven bound.
 
     ``scaled``: M = u I and S = s I, u in (0.3, 0.95), s in (0.5, 3), k = 2..4. ``zero_loss``: k = 2, S = s I,
@@ -99,7 +99,7 @@ def _curvature_and_bounds(V: Array, weights: Array, S: Array, k: int) -> tuple[f
     return max(abs(low), abs(high)), printed, proven
 
 
-def check_dynamics(seed: int) -> dict[str, float]:
+def check_dynamics(seed: int) -> dict[Statistic, float]:
     """Large-n dynamics: small-step gradient descent on the population loss against the closed form.
 
     Population: S = Sigma for every prompt and E[w w^T] = I, exactly (B = d prompts with w = sqrt(d) e_i).

@@ -1,11 +1,14 @@
 """Numerical checks of the theorems and propositions on SFT, one function a check.
 
 Each check draws its own instance from its seed, measures with a method independent of the formula under
-test (minimisation, gradient descent, Monte Carlo), and returns named numbers; the claims beside it turns
-them into verdicts. Sizes are small because the statements are exact at any size.
+test (minimisation, gradient descent, Monte Carlo), and returns named numbers, which the claims turn into
+verdicts. Sizes are small because the statements are exact at any size.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import numpy as np
 from scipy.optimize import least_squares, minimize
@@ -23,6 +26,22 @@ from datadose.theory.sft import (
     sft_gradient,
     sft_minimiser,
 )
+
+Statistic: TypeAlias = (
+    Literal["extrapolated_gap", "gap", "gap_ratio"]
+    | Literal["attention_gradient", "loss_decrease", "error_change"]
+    | Literal["iterate_gap_balanced", "iterate_gap_large", "rate_excess_balanced", "rate_excess_large"]
+    | Literal["simplified_rate_gap", "growth_past_largest_step"]
+    | Literal["limit_gap", "speed_up", "speed_up_predicted", "slow_down", "slow_down_predicted"]
+    | Literal["slope", "relative_gap", "ratio", "ratio_last_line", "excess_moderate", "excess_long"]
+    | Literal["operator_gap", "loss_gap", "gradient_gap", "factor_gap", "moved", "zero_loss"]
+    | Literal["scaled_printed_over_curvature", "scaled_printed_over_curvature_predicted"]
+    | Literal["scaled_curvature_over_proven"]
+    | Literal["zero_loss_printed_over_curvature", "zero_loss_curvature_over_proven"]
+)
+"""What the checks measure."""
+Check: TypeAlias = Callable[[int], dict[Statistic, float]]
+"""Measures what it is named for on the instance of a seed."""
 
 
 def random_shift(dimension: int, seed: int, eta: float = 0.3) -> Shift:
@@ -54,7 +73,7 @@ def _joint_minimum(
     return V, W, loss
 
 
-def check_interpolation(seed: int) -> dict[str, float]:
+def check_interpolation(seed: int) -> dict[Statistic, float]:
     """Thm 4.1, B <= rank: distance of the regularised joint minimum from (V*, I) as the pull vanishes."""
     d, n, B, k = 6, 15, 4, 3
     shift = random_shift(d, seed)
@@ -78,7 +97,7 @@ def check_interpolation(seed: int) -> dict[str, float]:
     }
 
 
-def check_overdetermined(seed: int) -> dict[str, float]:
+def check_overdetermined(seed: int) -> dict[Statistic, float]:
     """Thm 4.1, B > rank: W~-gradient at (V*, I) and what joint minimisation gains there."""
     d, n, B, k = 6, 15, 24, 3
     shift = random_shift(d, seed)
@@ -99,7 +118,7 @@ def check_overdetermined(seed: int) -> dict[str, float]:
     }
 
 
-def check_gradient_descent(seed: int) -> dict[str, float]:
+def check_gradient_descent(seed: int) -> dict[Statistic, float]:
     """Thm 4.2: plain gradient descent against the closed-form iterates, the rate and the largest step."""
     d, n, k = 12, 30, 4
     B = (8, 30)[seed % 2]
@@ -107,8 +126,12 @@ def check_gradient_descent(seed: int) -> dict[str, float]:
     moments = draw_moments(shift.data, n, B, seed=seed)
     V0 = pretrained_operator(shift.sigma0, n)
     theory = GradientDescent.of(moments, shift.eta, V0, k)
-    out = {}
-    for name, step in (("balanced", theory.balanced_step), ("large", 0.98 * theory.largest_step)):
+    steps: tuple[tuple[Statistic, Statistic, float], ...] = (
+        ("iterate_gap_balanced", "rate_excess_balanced", theory.balanced_step),
+        ("iterate_gap_large", "rate_excess_large", 0.98 * theory.largest_step),
+    )
+    out: dict[Statistic, float] = {}
+    for iterate_gap, rate_excess, step in steps:
         V, gap, worst = V0.copy(), [], 0.0
         for t in range(1, 301):
             V = V - step * sft_gradient(V, moments, shift.eta, k)
@@ -116,10 +139,10 @@ def check_gradient_descent(seed: int) -> dict[str, float]:
             if t in (1, 10, 300):
                 exact = theory.iterate(step, t)
                 worst = max(worst, float(np.linalg.norm(V - exact) / np.linalg.norm(exact)))
-        out[f"iterate_gap_{name}"] = worst
+        out[iterate_gap] = worst
         # Ratios of gaps are rounding noise once the gap is.
         usable = np.array(gap)[np.array(gap) > 1e-9 * gap[0]]
-        out[f"rate_excess_{name}"] = float((usable[1:] / usable[:-1]).max() - theory.rate(step))
+        out[rate_excess] = float((usable[1:] / usable[:-1]).max() - theory.rate(step))
     gain = 1 - theory.eigenvalues.min() / theory.eigenvalues.max()
     out["simplified_rate_gap"] = abs(theory.rate(theory.balanced_step) - gain)
     V = V0.copy()
@@ -129,7 +152,7 @@ def check_gradient_descent(seed: int) -> dict[str, float]:
     return out
 
 
-def check_chain_length(seed: int) -> dict[str, float]:
+def check_chain_length(seed: int) -> dict[Statistic, float]:
     """Remark 4.1: the limit for k = 0 and k = 8, and how many fewer iterations k = 8 needs at equal step.
 
     The step is that at which k = 8 is balanced; :func:`check_chain_length_at_large_step` has a larger one.
@@ -153,7 +176,7 @@ def check_chain_length(seed: int) -> dict[str, float]:
     }
 
 
-def check_chain_length_at_large_step(seed: int) -> dict[str, float]:
+def check_chain_length_at_large_step(seed: int) -> dict[Statistic, float]:
     """Remark 4.1 near its own largest step: iterations of k = 8 over those of k = 0, and the rates' word.
 
     One prompt, so that M has one non-zero eigenvalue and no direction is slow for want of data; the step is
@@ -174,7 +197,7 @@ def check_chain_length_at_large_step(seed: int) -> dict[str, float]:
     return {"slow_down": iterations[1] / iterations[0], "slow_down_predicted": float(logs[0] / logs[1])}
 
 
-def check_population(seed: int) -> dict[str, float]:
+def check_population(seed: int) -> dict[Statistic, float]:
     """Prop 4.3: ||V*_B - V_inf|| against B; the slope of its logarithm should be -1/2."""
     shift = random_shift(10, seed)
     V0 = pretrained_operator(shift.sigma0, 20)
@@ -186,7 +209,7 @@ def check_population(seed: int) -> dict[str, float]:
     return {"slope": float(slope), "relative_gap": float(gaps[-1] / np.linalg.norm(limit - V0))}
 
 
-def check_post_test(seed: int) -> dict[str, float]:
+def check_post_test(seed: int) -> dict[Statistic, float]:
     """Prop 5.1 against Monte Carlo over test prompts, and what the proof of Lemma A.1 ends with instead.
 
     Its last line doubles tr(A Sigma A^T) tr(Sigma) alone; the other half of the 1/n term stays as it is.
@@ -201,7 +224,7 @@ def check_post_test(seed: int) -> dict[str, float]:
     return {"ratio": float(sample.mean() / exact), "ratio_last_line": float(sample.mean() / last_line)}
 
 
-def check_allocation(seed: int) -> dict[str, float]:
+def check_allocation(seed: int) -> dict[Statistic, float]:
     """Section 5.1: excess error of A = eta (P Sigma0 P + Delta) over the best A on range(Delta), B infinite.
 
     A random spectrum on a random half of the directions; the best A is found by Nelder-Mead over a common
@@ -213,8 +236,9 @@ def check_allocation(seed: int) -> dict[str, float]:
     delta = np.where(np.arange(d) < d // 2, rng.uniform(0.5, 2.0, d), 0.0)
     shift = Shift.aligned(sigma0, delta, 0.2)
     inside = shift.data > 0
-    excess = {}
-    for name, n in (("moderate", 10 * d), ("long", 1000 * d)):
+    lengths: tuple[tuple[Statistic, int], ...] = (("excess_moderate", 10 * d), ("excess_long", 1000 * d))
+    excess: dict[Statistic, float] = {}
+    for name, n in lengths:
         V0 = pretrained_operator(sigma0, n)
 
         def error(log_scale: Array, n: int = n, V0: Array = V0) -> float:
@@ -225,5 +249,5 @@ def check_allocation(seed: int) -> dict[str, float]:
         start = np.zeros(inside.sum())
         best = minimize(error, start, method="L-BFGS-B", bounds=[(-3, 3)] * len(start))
         floor = post_test_error(np.where(inside, 0.0, V0), shift.target, n) - inside.sum() / d
-        excess[f"excess_{name}"] = (error(start) - best.fun) / max(best.fun - floor, 1e-300)
+        excess[name] = (error(start) - best.fun) / max(best.fun - floor, 1e-300)
     return excess

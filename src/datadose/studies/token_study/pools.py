@@ -20,7 +20,7 @@ from datadose.files import whole_folder, write_jsonl
 from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
-from datadose.studies.tables import names_in
+from datadose.studies.tables import names
 from datadose.studies.token_study.language import (
     MARK,
     TARGET,
@@ -56,7 +56,7 @@ class Kind:
     TARGET, KNOWN, WRONG, INTERFERING = "target", "known", "wrong", "interfering"
 
 
-SELECTORS, BANDS = names_in(Selector), names_in(Band)
+SELECTORS, BANDS = names(Selector), names(Band)
 CONTAMINANTS = (Kind.WRONG, Kind.INTERFERING)
 _PROMPTS, _TARGET, _REFERENCE = "prompts", "target", "reference"
 """Files beside the pools: of the RL prompts, of T, of the pretraining mixture."""

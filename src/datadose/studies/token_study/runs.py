@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from datadose.studies.tables import names_in
+from datadose.studies.tables import names
 from datadose.studies.token_study.language import (
     FRESH,
     HARD_LENGTHS,
@@ -85,7 +85,7 @@ class Arm:
     SFT, RL, SFT_RL = "sft", "rl", "sft-rl"
 
 
-MIXTURES = names_in(Mixture)
+MIXTURES = names(Mixture)
 ARM_COLUMNS = [Column.PANEL, Column.ARM, Column.MODEL, Column.POOL, Column.PROMPTS, Column.SHARE]
 """Columns that name an arm; its runs differ by learning rate and seed."""
 _COMPUTE = 16 / 3
