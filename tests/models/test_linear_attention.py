@@ -228,6 +228,7 @@ def test_ground_truth_chain() -> None:
     assert chain_decay(1.0, 0) == [0, 1]
 
 
+@pytest.mark.usefixtures("any_shape")
 def test_bad_operators_and_steps_are_named() -> None:
     for kind in (LinearAttention, BlockLinearAttention):
         for shape in ((3,), (2, 3)):

@@ -11,24 +11,25 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from datadose.covariance import Array, dense
+from datadose.covariance import dense
 from datadose.errors import require_integer, require_number
 from datadose.models.linear_attention import BlockLinearAttention
-from datadose.models.prompt_batch import PromptBatch
+from datadose.models.prompt_batch import PromptBatch, Thoughts
+from datadose.shapes import Operator
 from datadose.theory.pretraining import pretrained_operator
 
 
 class Predictor(Protocol):
     """What the post-test asks of a model or a baseline."""
 
-    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+    def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """Thoughts w_1 .. w_k, shape (..., B, k, d)."""
 
 
 class Zero:
     """The answer 0: error 1 per dimension."""
 
-    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+    def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """Zeros."""
         del noise
         zeros = torch.zeros_like(batch.weights).unsqueeze(-2)
@@ -44,7 +45,7 @@ class GradientDescent:
     def __init__(self, step: float | None = None) -> None:
         self.step = None if step is None else require_number("step", step, 0, float("inf"), open_ends=True)
 
-    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+    def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """See :class:`Predictor`."""
         del noise
         step = self.step
@@ -70,7 +71,7 @@ class Ridge:
     def __init__(self, penalty: float = 0.0) -> None:
         self.penalty = require_number("penalty", penalty, 0, float("inf"))
 
-    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+    def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """The same answer at every step."""
         del noise
         X = batch.held_inputs()
@@ -87,18 +88,18 @@ class Ridge:
         return answer.expand(*batch.weights.shape[:-1], require_integer("steps", steps, 1), -1)
 
 
-def lsa(operator: Array, runs: int | None = None) -> BlockLinearAttention:
+def lsa(operator: Operator, runs: int | None = None) -> BlockLinearAttention:
     """The linear transformer with V~ = ``operator`` and W~ = I, of which V~ trains; ``runs`` copies of it."""
     V = torch.from_numpy(dense(operator).copy()).float()
     return BlockLinearAttention(V if runs is None else V.expand(runs, -1, -1).clone(), train_attention=False)
 
 
-def pretrained_lsa(sigma0: Array, length: int, runs: int | None = None) -> BlockLinearAttention:
+def pretrained_lsa(sigma0: Operator, length: int, runs: int | None = None) -> BlockLinearAttention:
     """The linear transformer after pretraining on infinitely many prompts (V~ = -Gamma0^{-1})."""
     return lsa(pretrained_operator(sigma0, length), runs)
 
 
-def baselines(sigma0: Array, length: int) -> dict[str, Predictor]:
+def baselines(sigma0: Operator, length: int) -> dict[str, Predictor]:
     """The predictors that stand beside a learned model, by name."""
     return {
         "zero": Zero(),

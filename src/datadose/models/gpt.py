@@ -27,7 +27,8 @@ from torch.nn import functional
 
 from datadose.errors import InputError, reject, require_integer
 from datadose.models.linear_attention import ChainModel, chain_decay
-from datadose.models.prompt_batch import PromptBatch
+from datadose.models.prompt_batch import PromptBatch, Thoughts
+from datadose.shapes import Float
 from datadose.tensor_files import read_tensors, write_tensors
 
 PRESETS: dict[str, tuple[int, int, int]] = {
@@ -237,21 +238,21 @@ class GptModel(ChainModel):
         """None: a thought is no linear function of S w*."""
         return
 
-    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Tensor:
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Float[Tensor, "*runs"]:
         """See :class:`ChainModel`: one pass over the prompt and w_0 .. w_k, whose outputs are k+1 targets."""
         c = batch.weights.new_tensor(chain_decay(eta, require_integer("steps", steps, 0)))
         chain = batch.weights.unsqueeze(-2) * c.unsqueeze(-1)
         residual = self._means(batch, chain[..., :-1, :]) - chain[..., 1:, :]
         return residual.square().sum(dim=(-1, -2, -3)) / (2 * batch.prompts)
 
-    def next_means(self, batch: PromptBatch, thoughts: Tensor) -> Tensor:
+    def next_means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
         """See :class:`ChainModel`; one pass."""
         if thoughts.shape[-2] == 0:
             reject("thoughts", tuple(thoughts.shape), "one or more thoughts, (..., B, k, d)")
         start = torch.zeros_like(thoughts[..., :1, :])
         return self._means(batch, torch.cat([start, thoughts[..., :-1, :]], dim=-2))
 
-    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+    def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """See :class:`ChainModel`: prompt and w_0 in one pass, then one token a thought; differentiable."""
         k = require_integer("steps", steps, 1)
         wanted = (*batch.weights.shape[:-1], k, batch.weights.shape[-1])

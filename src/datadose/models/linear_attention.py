@@ -23,10 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from datadose.errors import reject, require_integer
-from datadose.models.prompt_batch import PromptBatch
+from datadose.models.prompt_batch import PromptBatch, Thoughts
+from datadose.shapes import Float
 
 
-def embed_prompts(inputs: Tensor, labels: Tensor) -> Tensor:
+def embed_prompts(
+    inputs: Float[Tensor, "B n d"], labels: Float[Tensor, "B n"]
+) -> Float[Tensor, "B rows columns"]:
     """Z_0 of eq. (3.2), shape (B, 2d+2, n+1), from inputs (B, n, d) and labels (B, n)."""
     B, n, d = inputs.shape
     Z = inputs.new_zeros(B, 2 * d + 2, n + 1)
@@ -44,19 +47,19 @@ def chain_decay(eta: float, steps: int) -> list[float]:
 class ChainModel(nn.Module):
     """What a stage asks of a model; runs are the leading dimensions of its parameters."""
 
-    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Tensor:
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Float[Tensor, "*runs"]:
         """L_SFT of section 1: 1/(2B) sum over prompts and i = 0..k of the squared step residual; (...,)."""
         raise NotImplementedError
 
-    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+    def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """The model's own thoughts w_1 .. w_k, shape (..., B, k, d), ``noise`` (same shape) added to each."""
         raise NotImplementedError
 
-    def next_means(self, batch: PromptBatch, thoughts: Tensor) -> Tensor:
+    def next_means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
         """The mean of each thought given the earlier ones of ``thoughts`` (..., B, k, d); same shape."""
         raise NotImplementedError
 
-    def effective_operator(self) -> Tensor | None:
+    def effective_operator(self) -> Float[Tensor, "*runs d d"] | None:
         """V with which one thinking step from w_0 = 0 moves by -V S w*, (..., d, d), or None."""
         raise NotImplementedError
 
@@ -75,7 +78,9 @@ class LinearAttention(ChainModel):
         attention: W~, the same shape; the identity unless given.
     """
 
-    def __init__(self, operator: Tensor, attention: Tensor | None = None) -> None:
+    def __init__(
+        self, operator: Float[Tensor, "*runs d d"], attention: Float[Tensor, "*runs d d"] | None = None
+    ) -> None:
         super().__init__()
         d = self.dimension = _square(operator)
         V = operator.new_zeros(*operator.shape[:-2], 2 * d + 2, 2 * d + 2)
@@ -87,20 +92,22 @@ class LinearAttention(ChainModel):
         self.W = nn.Parameter(W)
 
     @property
-    def operator(self) -> Tensor:
+    def operator(self) -> Float[Tensor, "*runs d d"]:
         """The block V~ of V, shape (..., d, d)."""
         d = self.dimension
         return self.V[..., d + 1 : 2 * d + 1, :d]
 
-    def effective_operator(self) -> Tensor:
+    def effective_operator(self) -> Float[Tensor, "*runs d d"]:
         """-V~ W[y, one]: what multiplies S w* (to leading order) in the first thought."""
         return -self.operator * self.W[..., self.dimension : self.dimension + 1, -1:]
 
-    def literal(self, Z: Tensor, examples: int) -> Tensor:
+    def literal(self, Z: Float[Tensor, "B rows columns"], examples: int) -> Float[Tensor, "B rows columns"]:
         """f(Z) of eq. (3.1), all columns; Z of shape (B, 2d+2, n + thoughts), ``examples`` is n."""
         return Z + self.V @ Z @ (Z.transpose(1, 2) @ self.W @ Z) / examples
 
-    def append(self, Z: Tensor, column: Tensor) -> Tensor:
+    def append(
+        self, Z: Float[Tensor, "B rows columns"], column: Float[Tensor, "B rows"]
+    ) -> Float[Tensor, "B rows columns+1"]:
         """Z with ``column`` (B, 2d+2) as its next thought, x and y rows blanked (3.3)."""
         blank = torch.zeros_like(column[:, : self.dimension + 1])
         kept = torch.cat([blank, column[:, self.dimension + 1 :]], dim=1)
@@ -119,13 +126,13 @@ class LinearAttention(ChainModel):
         column = torch.cat([seen, label, past], dim=-1) @ self.V.transpose(-1, -2)
         return torch.cat([column[..., : d + 1], column[..., d + 1 :] + z], dim=-1)
 
-    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+    def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """See :class:`ChainModel`. The 'one' row of a thought is the model's own output too."""
         k = require_integer("steps", steps, 1)
         sampled = [] if noise is None else [noise[..., i, :] for i in range(k)]
         return torch.stack([w for w, _ in self._think(batch, k, sampled, None)], dim=-2)
 
-    def next_means(self, batch: PromptBatch, thoughts: Tensor) -> Tensor:
+    def next_means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
         """See :class:`ChainModel`."""
         k = thoughts.shape[-2]
         return torch.stack([mean for _, mean in self._think(batch, k, [], thoughts)], dim=-2)
@@ -146,7 +153,7 @@ class LinearAttention(ChainModel):
             thoughts.append(torch.cat([thought, one], dim=-1))
             yield thought, mean
 
-    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Tensor:
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Float[Tensor, "*runs"]:
         """See :class:`ChainModel`. The k+1 forced steps cost two products with S, whatever k.
 
         Along the ground-truth chain z_i = (c_i w*, 1), so every attention score is affine in c_i and every
@@ -200,7 +207,7 @@ class BlockLinearAttention(ChainModel):
         hook: Any = self.register_load_state_dict_post_hook
         hook(lambda *_: self._note_identity())
 
-    def effective_operator(self) -> Tensor:
+    def effective_operator(self) -> Float[Tensor, "*runs d d"]:
         """V~."""
         return self.V
 
@@ -213,7 +220,7 @@ class BlockLinearAttention(ChainModel):
         pulled = w if self.identity else w @ self.W.transpose(-1, -2)
         return w + batch.apply(pulled - batch.weights) @ self.V.transpose(-1, -2)
 
-    def rollout(self, batch: PromptBatch, steps: int, noise: Tensor | None = None) -> Tensor:
+    def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """See :class:`ChainModel`."""
         w, thoughts = torch.zeros_like(batch.weights), []
         for i in range(require_integer("steps", steps, 1)):
@@ -223,12 +230,12 @@ class BlockLinearAttention(ChainModel):
             thoughts.append(w)
         return torch.stack(thoughts, dim=-2)
 
-    def next_means(self, batch: PromptBatch, thoughts: Tensor) -> Tensor:
+    def next_means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
         """See :class:`ChainModel`."""
         earlier = [torch.zeros_like(batch.weights), *thoughts[..., :-1, :].unbind(-2)]
         return torch.stack([self._step(batch, w) for w in earlier], dim=-2)
 
-    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Tensor:
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Float[Tensor, "*runs"]:
         """See :class:`ChainModel`; two products with S whatever k, one if W~ is fixed to I."""
         w, c = batch.weights, chain_decay(eta, steps)
         label = batch.apply(w) @ self.V.transpose(-1, -2)

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
-from datadose.covariance import Array, right_multiply, square_root
+from datadose.covariance import right_multiply, square_root
 from datadose.errors import reject
 from datadose.prompts import Seed, check_request, draw_wishart, random_stream
+from datadose.shapes import Float, Int, Operator
+
+Thoughts: TypeAlias = Float[Tensor, "*runs B k d"]
+"""k thoughts of every prompt."""
 
 
 class _SymmetricProduct(torch.autograd.Function):
@@ -39,10 +43,10 @@ class _SymmetricProduct(torch.autograd.Function):
 class PromptBatch:
     """B prompts of length n: weights (..., B, d), and covariances (..., B, d, d) or inputs (..., B, n, d)."""
 
-    weights: Tensor
+    weights: Float[Tensor, "*runs B d"]
     length: int
-    covariances: Tensor | None = None
-    inputs: Tensor | None = None
+    covariances: Float[Tensor, "*runs B d d"] | None = None
+    inputs: Float[Tensor, "*runs B n d"] | None = None
 
     def __post_init__(self) -> None:
         if self.covariances is None and self.inputs is None:
@@ -54,17 +58,17 @@ class PromptBatch:
         """B."""
         return self.weights.shape[-2]
 
-    def held_inputs(self) -> Tensor:
+    def held_inputs(self) -> Float[Tensor, "*runs B n d"]:
         """X, shape (..., B, n, d); InputError for a batch without inputs."""
         if self.inputs is None:
             reject("batch", "covariances alone", "inputs X (PromptBatch.draw with hold_inputs=True)")
         return self.inputs
 
-    def labels(self) -> Tensor:
+    def labels(self) -> Float[Tensor, "*runs B n"]:
         """y = X w*, shape (..., B, n); InputError for a batch without inputs."""
         return (self.held_inputs() * self.weights.unsqueeze(-2)).sum(-1)
 
-    def apply(self, u: Tensor) -> Tensor:
+    def apply(self, u: Float[Tensor, "*runs B d"]) -> Float[Tensor, "*runs B d"]:
         """S u for each prompt; u and the result have shape (..., B, d)."""
         product: Any = _SymmetricProduct
         return cast("Tensor", product.apply(u, self))
@@ -78,7 +82,7 @@ class PromptBatch:
         seen = (X * row).sum(-1)
         return (seen.unsqueeze(-2) @ X).squeeze(-2) / self.length
 
-    def mean_covariance(self) -> Tensor:
+    def mean_covariance(self) -> Float[Tensor, "*runs d d"]:
         """The mean of S over the batch, shape (..., d, d)."""
         if self.covariances is not None:
             return self.covariances.mean(-3)
@@ -90,7 +94,7 @@ class PromptBatch:
         S, X = (None if x is None else change(x, -3) for x in (self.covariances, self.inputs))
         return PromptBatch(change(self.weights, -2), self.length, S, X)
 
-    def take(self, index: Tensor) -> PromptBatch:
+    def take(self, index: Int[Tensor, " b"]) -> PromptBatch:
         """The prompts ``index``: shape (b,) for every run alike."""
         return self.map(lambda x, axis: x.index_select(axis, index))
 
@@ -109,7 +113,7 @@ class PromptBatch:
     @classmethod
     def draw(
         cls,
-        covariance: Array,
+        covariance: Operator,
         length: int,
         prompts: int,
         *,
@@ -148,7 +152,13 @@ class PromptBatch:
         return cls(weights, batches[0].length, covariances, inputs)
 
     @classmethod
-    def from_inputs(cls, inputs: Tensor, weights: Tensor, *, use_covariances: bool = True) -> PromptBatch:
+    def from_inputs(
+        cls,
+        inputs: Float[Tensor, "*runs B n d"],
+        weights: Float[Tensor, "*runs B d"],
+        *,
+        use_covariances: bool = True,
+    ) -> PromptBatch:
         """From explicit inputs (..., B, n, d) and weights (..., B, d)."""
         n = inputs.shape[-2]
         if use_covariances:

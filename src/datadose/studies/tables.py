@@ -36,7 +36,7 @@ class Column:
 
 
 def names(columns: type) -> list[str]:
-    """The names that a class like Column defines, in their order: those that all tables share come first."""
+    """The names that a class like Column holds, in their order: those of the class that it extends first."""
     return [
         value for kind in reversed(columns.__mro__) for name, value in vars(kind).items() if name.isupper()
     ]
@@ -135,14 +135,18 @@ def sft_row(
 
 
 def as_table(
-    rows: Iterable[Mapping[str, Any]], columns: type[Column] = Column, integers: Collection[str] = ()
+    rows: Iterable[Mapping[str, Any]],
+    columns: type[Column] = Column,
+    integers: Collection[str] = (),
+    more: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The table with a column each of ``columns``, in their order.
+    """The table with a column each of ``columns``, in their order, and those of ``more`` behind them.
 
     Args:
         rows: values by column; those left out are missing. A row is one of linear self-attention unless it
             names another model, and has then diverged if it has no error.
         columns: names of the columns.
+        more: names of further columns.
         integers: those of the study's own columns that hold whole numbers or nothing.
 
     Raises:
@@ -151,12 +155,13 @@ def as_table(
     full = [{Column.MODEL: LSA, **row} for row in rows]
     for row in full:
         row.setdefault(Column.DIVERGED, int(row[Column.MODEL] == LSA and row.get(Column.ERROR) is None))
-    unknown = {key for row in full for key in row} - {*names(columns)}
+    order = [*names(columns), *more]
+    unknown = {key for row in full for key in row} - {*order}
     if unknown:
         msg = f"not a column: {sorted(unknown)}"
         raise KeyError(msg)
     kinds = {**dict.fromkeys((*_INTEGERS, *integers), "Int64"), **dict.fromkeys(_FLOATS, "float64")}
-    return pd.DataFrame(full, columns=names(columns)).astype(kinds)
+    return pd.DataFrame(full, columns=order).astype(kinds)
 
 
 def grid(*pieces: Sequence[int] | range) -> tuple[int, ...]:

@@ -154,12 +154,11 @@ class GptData:
                 Column.OPTIMISER_STEPS: run.steps,
                 Column.PRETRAIN_STEPS: T if model == GPT else None,
                 Column.DIVERGED: int(found[TARGET] is None),
+                **{name: found[name] for name in SLOPES},
             }
             rows.append({**self._row(model, found), **row})
-        exact = results[0]
-        rows += [{**self._row(BASELINE, found), Column.KIND: name} for name, found in exact.items()]
-        slopes = pd.DataFrame([*results[1:], *exact.values()], columns=SLOPES)
-        return pd.concat([as_table(rows, Column), slopes], axis=1)
+        rows += [{**self._row(BASELINE, found), Column.KIND: name} for name, found in results[0].items()]
+        return as_table(rows, Column, more=SLOPES)
 
     def _row(self, model: str, found: dict[str, float | None]) -> dict[str, Any]:
         return {
