@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 from datadose.studies.ledger import judge_all
-from datadose.studies.llm_study.claims import Side, paired
 from datadose.studies.llm_study.experiment import LlmStudy
-from datadose.studies.llm_study.study import STUDY
+from datadose.studies.llm_study.study import STUDY, Side, paired
 from studies_helpers import write_result
 
 CONFIG = LlmStudy.preset("quick")

@@ -13,11 +13,12 @@ pytest.importorskip("trl")
 pytest.importorskip("reasoning_gym")
 
 from datadose.errors import InputError
-from datadose.files import read_table, write_table
+from datadose.files import read_table
 from datadose.llm.generation import Sampling
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.sampling import sample_batch
 from datadose.studies.llm_study import base_model as base_models
+from datadose.studies.llm_study.__main__ import write_finished
 from datadose.studies.llm_study.base_model import make_base
 from datadose.studies.llm_study.experiment import LlmStudy
 from datadose.studies.llm_study.figure import draw_llm_study
@@ -112,21 +113,23 @@ def test_arms_take_what_they_are_called(scored: Path) -> None:
     assert all(row["level"].startswith("sum") for row in choose_rl(scored, "all", 8, 0))
 
 
-def test_a_smoke_run_gives_a_table_and_a_figure(tmp_path: Path) -> None:
+def test_a_stopped_run_gives_a_table_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(SMOKE, clean=("ours", "random"), contaminated=("all",), seeds=2)
-    for _, cells in study.rounds(tmp_path):
+    cache = tmp_path / ".cache"
+    for _, cells in study.rounds(cache):
         if any(cell.file for cell in cells):
-            run_cells(cells, cache_folder=tmp_path, workers=Workers(), title="llm study")
+            run_cells(cells, cache_folder=cache, workers=Workers(), title="llm study")
     first = [*cells[:5], next(cell for cell in cells if "band" in cell.arguments)]
-    results = iter(run_cells(first, cache_folder=tmp_path, workers=Workers(), title="llm study"))
+    run_cells(first, cache_folder=cache, workers=Workers(), title="llm study")
     # The others are not finished.
-    table = study.table([next(results) if cell in first else None for cell in cells])
+    monkeypatch.setattr(LlmStudy, "preset", lambda _: study)
+    assert write_finished(tmp_path, "smoke") == (len(first), len(cells))
+    table = read_table(tmp_path / "llm_study.csv")
     assert set(table["question"]) == {"profile", "base", "arms", "bands"}
     runs = table[table["question"] == "arms"]
     assert (runs["target_probability"] != table["target_probability"].iloc[len(LEVELS)]).all()
     assert runs["text_nll"].between(0.5, 10).all()
-    write_table(tmp_path / "llm_study.csv", table)
-    figure = draw_llm_study(read_table(tmp_path / "llm_study.csv"), study)
+    figure = draw_llm_study(table, study)
     assert len(figure.axes) == 6
 
 
