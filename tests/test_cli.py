@@ -111,10 +111,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_target_beside_all_is_rejected(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datadose.studies.reproduce.TARGETS", {})
+def test_an_unknown_target_beside_all_is_rejected(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run_main(["reproduce", "all", "fig9", "--preset", "smoke", "--out", str(tmp_path)]) == 2
     _assert_one_line(capsys.readouterr().err, "target", "fig9")
 

@@ -7,23 +7,15 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
-from datadose.studies.registry import CLAIMS, STUDY_CLAIMS
 
-import datadose.simulation.curves
-import datadose.studies.insights.kinds_of_data
-import datadose.studies.sft_curves.figure5
-import datadose.studies.tables
-from command import PATIENCE
-from datadose.studies.report import _PART_OF_CLAIMS, STORIES, write_report
-from datadose.studies.reproduce import TARGETS, draw_saved
+from datadose.studies.index import CLAIMS, LANGUAGE_MODELS, LEDGER, study
+from datadose.studies.report import write_report
+from datadose.studies.reproduce import draw_saved
 from small_results import FIGURES, make_small_results
 
 ROOT = Path(__file__).parents[1]
@@ -115,23 +107,14 @@ def test_embedded_images_need_no_network(results: Path) -> None:
 
 def test_every_chip_leads_to_a_row(results: Path) -> None:
     page = _page(results)
-    assert page.rows == [claim.id for claim in CLAIMS]
+    assert page.rows == [
+        claim.id for name in LEDGER if name not in LANGUAGE_MODELS for claim in study(name).claims
+    ]
     assert page.chips
     assert not [chip for chip in page.chips if chip.removeprefix("#") not in page.rows]
     assert len(set(page.ids)) == len(page.ids)
     anchors = [link[1:] for link in page.links if link.startswith("#")]
     assert not set(anchors) - set(page.ids)
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_story_names_claims_that_exist(name: str) -> None:
-    """A prefix that matches nothing would silently drop a chip."""
-    unused = [
-        prefix
-        for prefix in STORIES[name].claims
-        if not any(claim.id == prefix or claim.id.startswith(prefix) for claim in CLAIMS)
-    ]
-    assert not unused
 
 
 def test_a_figure_carries_its_own_claims_only(results: Path) -> None:
@@ -158,29 +141,16 @@ def test_every_claim_leads_to_its_figure_setting_command_and_test(results: Path)
         assert claim["setting"] in row
         assert claim["statistic"] in row
         assert f"python -m pytest {claim['test']}" in row
-        shown = {name for name in FIGURES if claim["id"].startswith(STORIES[name].claims)}
-        assert set(re.findall(r'href="#(\w+)"', row)) == shown
         table = claim["experiment"]
+        [told] = [one for one in study(table).claims if one.id == claim["id"]]
+        assert set(re.findall(r'href="#(\w+)"', row)) == {table, *told.shown_by} & {*FIGURES}
         if table in saved:
             assert f"<code>{saved[table]}</code>" in row
             assert f'href="{table}.csv"' in row
-        elif table not in _PART_OF_CLAIMS:
+        elif table not in CLAIMS:
             assert f"<code>datadose reproduce {table} --preset quick</code>" in row
         else:
             assert "<code>datadose reproduce claims --preset quick</code>" in row
-
-
-def test_every_claim_names_a_test_and_a_table_that_can_be_made() -> None:
-    by_claims = {*TARGETS["claims"].experiments, "theory"}
-    assert set(_PART_OF_CLAIMS) == by_claims
-    for claim in (*CLAIMS, *STUDY_CLAIMS):
-        file, _, function = claim.test.partition("::")
-        assert f"def {function}(" in (ROOT / file).read_text(), claim.id
-        assert claim.experiment in by_claims or claim.experiment in TARGETS[claim.experiment].experiments
-
-
-def test_every_figure_that_is_drawn_has_a_story() -> None:
-    assert set(STORIES) == {name for name, target in TARGETS.items() if target.draw is not None}
 
 
 def test_the_report_of_an_older_folder_has_no_values_but_is_whole(folder: Path) -> None:
@@ -243,45 +213,13 @@ def test_report_is_the_same_when_written_again(folder: Path) -> None:
     assert (folder / "report.html").read_bytes() == before
 
 
-def _no_simulation(*_: object, **__: object) -> NoReturn:
-    pytest.fail("drawing a saved figure simulated something")
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_redrawn_from_table_and_configuration_alone(
-    name: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, results: Path, tmp_path: Path
 ) -> None:
-    """The same PNG and SVG bytes, with nothing else in the folder and every simulation disabled."""
-    for module in (
-        datadose.studies.tables,
-        datadose.studies.sft_curves.figure5,
-        datadose.studies.insights.kinds_of_data,
-    ):
-        monkeypatch.setattr(module, "sft_error_curve", _no_simulation)
-    for function in ("sft_error_curve", "error_curve", "simulate_error"):
-        monkeypatch.setattr(datadose.simulation.curves, function, _no_simulation)
-    monkeypatch.setattr("datadose.studies.reproduce.run_cells", _no_simulation)
+    """The same PNG and SVG bytes, with nothing else in the folder."""
     for kind in ("csv", "json"):
         shutil.copy(results / f"{name}.{kind}", tmp_path)
     draw_saved(name, tmp_path)
     for kind in ("png", "svg", "hover.json"):
         assert (tmp_path / f"{name}.{kind}").read_bytes() == (results / f"{name}.{kind}").read_bytes()
-
-
-def test_drawing_imports_neither_simulation_nor_models() -> None:
-    code = (
-        "import sys, datadose.studies.sft_curves.figure, datadose.drawing.style; "
-        "print(*sorted(m for m in sys.modules if m.startswith(('datadose', 'torch'))))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
-    )
-    loaded = done.stdout.split()
-    forbidden = (
-        "torch",
-        "datadose.simulation.curves",
-        "datadose.models",
-        "datadose.studies.training",
-        "datadose.sweep",
-    )
-    assert not [module for module in loaded if module.startswith(forbidden)]

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from datadose.studies.registry import CLAIMS
 
-from datadose.files import write_table
+from datadose.studies.index import LEDGER, study
 from datadose.studies.ledger import (
-    Tables,
     decide,
     judge_all,
     judge_deviation,
@@ -22,9 +20,13 @@ from datadose.studies.ledger import (
     judge_worst,
     mean_interval,
 )
-from datadose.studies.study import Claim, Judgement, Verdict
+from datadose.studies.study import Claim, Judgement, Study, Verdict
+from datadose.studies.theorems.measured import STUDY as THEOREMS
+from studies_helpers import entry, write_result
 
 ROOT = Path(__file__).parents[2]
+STUDIES = [study(name) for name in LEDGER]
+CLAIMS = [claim for one in STUDIES for claim in one.claims]
 PROMISED_KEYS = [
     "id",
     "paper",
@@ -244,8 +246,6 @@ def test_every_judged_claim_names_a_test_that_exists() -> None:
     """All missing files and functions in one message; parametrised ids aside."""
     missing = []
     for claim in CLAIMS:
-        if claim.judge is None:
-            continue
         file, _, function = claim.test.partition("::")
         path = ROOT / file
         if not file.endswith(".py") or not path.is_file():
@@ -257,27 +257,26 @@ def test_every_judged_claim_names_a_test_that_exists() -> None:
 
 def test_missing_tables_are_not_run(tmp_path: Path) -> None:
     """Claims on the theory alone need no table; all others wait for theirs."""
-    entries = judge_all(CLAIMS, Tables(tmp_path))
-    assert [entry["id"] for entry in entries] == [claim.id for claim in CLAIMS]
-    for claim, entry in zip(CLAIMS, entries, strict=True):
-        if claim.judge is not None and claim.experiment == "theory":
-            assert entry["verdict"] in {"holds", "fails", "mixed"}
-            assert entry["value"] is not None
+    entries = judge_all(STUDIES, tmp_path)
+    assert [found["id"] for found in entries] == [claim.id for claim in CLAIMS]
+    for found in entries:
+        if found["experiment"] == "theory":
+            assert found["verdict"] in {"holds", "fails", "mixed"}
+            assert found["value"] is not None
             continue
-        assert entry["verdict"] == "not run"
-        assert (entry["value"], entry["interval"], entry["seeds"]) == (None, None, 0)
-        if claim.judge is not None:
-            assert f"{claim.experiment}.csv" in entry["note"]
+        assert found["verdict"] == "not run"
+        assert (found["value"], found["interval"], found["seeds"]) == (None, None, 0)
+        assert f"{found['experiment']}.csv" in found["note"]
 
 
 def test_entries_have_the_promised_keys_and_are_json(tmp_path: Path) -> None:
-    def infinite(_: Tables, threshold: float) -> Judgement:
+    def infinite(_: object, threshold: float) -> Judgement:
         return judge_mean(np.array([0.2]), threshold)
 
-    extra = Claim("x", "Thm X", "one seed", "s", "t", 1.0, "theory", infinite, "tests/x.py::test_x")
-    entries = judge_all([*CLAIMS, extra], Tables(tmp_path))
-    for entry in entries:
-        assert list(entry)[: len(PROMISED_KEYS)] == PROMISED_KEYS
+    extra = Claim("x", "Thm X", "one seed", "s", "t", 1.0, infinite, "tests/x.py::test_x")
+    entries = judge_all([*STUDIES, Study("extra", claims=[extra])], tmp_path)
+    for found in entries:
+        assert list(found)[: len(PROMISED_KEYS)] == PROMISED_KEYS
     assert json.loads(json.dumps(entries, allow_nan=False)) == entries
     assert entries[-1]["interval"] == [None, None]
     assert (entries[-1]["verdict"], entries[-1]["value"], entries[-1]["seeds"]) == ("mixed", 0.2, 1)
@@ -289,9 +288,9 @@ def _theorem_values(claim_id: str, statistics: dict[tuple[str, str], float], fol
         for (check, name), value in statistics.items()
         for seed in range(4)
     ]
-    write_table(folder / "theorems.csv", pd.DataFrame(rows))
-    [claim] = [claim for claim in CLAIMS if claim.id == claim_id]
-    verdict: Verdict = judge_all([claim], Tables(folder))[0]["verdict"]
+    verdict: Verdict = entry(THEOREMS, claim_id, write_result(folder, THEOREMS, pd.DataFrame(rows)))[
+        "verdict"
+    ]
     return verdict
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datadose.studies.theorems import outcome_checks as outcome_theorems
-from datadose.studies.theorems.experiment import CHECKS, Theorems
+from datadose.studies.theorems.measured import CHECKS, Theorems
 
 
 def test_outcome_checks_measure_what_they_say() -> None:

@@ -55,7 +55,7 @@ class Simulation:
 
     def points(self) -> dict[str, Any]:
         """What a chart needs, of the seeds that are done; ``sem`` is None where there is one seed."""
-        found = SimulatedError(np.array(self.prompts), np.array(self.curves))
+        found = SimulatedError(np.array(self.prompts, dtype=np.float64), np.array(self.curves))
         sem = [None if np.isnan(value) else float(value) for value in found.sem]
         return {"prompts": self.prompts, "mean": found.mean.tolist(), "sem": sem, "seeds": len(self.curves)}
 

@@ -192,16 +192,16 @@ def choose_stage(
     if training.chain_steps > 1:
         reason += f" (with more than one thinking step such advice was right in {order:.0%} of test cases)"
     return StageChoice(
-        chosen.stage,
-        reason,
-        spectral_radius,
-        regime,
-        step,
-        needed,
-        training.chain_steps == 1,
-        training.reward,
-        outlooks,
-        order,
+        stage=chosen.stage,
+        reason=reason,
+        spectral_radius=spectral_radius,
+        regime=regime,
+        stable_step=step,
+        steps_needed=needed,
+        is_exact=training.chain_steps == 1,
+        reward=training.reward,
+        outlooks=outlooks,
+        order_right=order,
     )
 
 

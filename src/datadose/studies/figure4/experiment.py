@@ -147,21 +147,6 @@ class Point:
     control: bool
     work: Work
 
-    def columns(self) -> dict[str, Any]:
-        """What the table says of the place."""
-        work = self.work
-        return {
-            Column.PANEL: panel(work.stage, self.axis, self.control),
-            Column.STAGE: work.stage,
-            Column.PROMPTS: work.prompts,
-            Column.LENGTH: work.length,
-            Column.STEPS: work.chain_steps,
-            Column.ESTIMATOR: TRAINED,
-            Column.AXIS: self.axis,
-            Column.VARIANT: CONTROLS[self.axis] if self.control else MAIN,
-            Column.OPTIMISER_STEPS: work.steps,
-        }
-
 
 def panel(stage: Stage, axis: str, control: bool = False) -> str:
     """The letter of a panel; a control has its name appended."""
@@ -289,28 +274,35 @@ class Figure4:
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a point and seed; before them the untouched model (stage sft, no prompts, no seed)."""
         lengths = self._base_lengths()
-        shared = {Column.FIGURE: NAME, Column.INTERFERENCE: 0.0}
-        untouched = {
-            Column.PANEL: BASE_PANEL,
-            Column.STAGE: "sft",
-            Column.PROMPTS: 0,
-            Column.STEPS: 1,
-            Column.ESTIMATOR: PRETRAINED,
-            Column.VARIANT: BASE_PANEL,
-            Column.OPTIMISER_STEPS: 0,
-        }
         rows = [
-            shared | untouched | {Column.LENGTH: n, Column.ERROR: error}
+            _row(BASE_PANEL, BASE_PANEL, Work("sft", 0, n, n, 1, 0)) | {Column.ERROR: error}
             for n, error in zip(lengths, results[: len(lengths)], strict=True)
         ]
         by_work = dict(zip(self._works(), results[len(lengths) :], strict=True))
         for point in self.points():
-            found = by_work[point.work]
+            work, found = point.work, by_work[point.work]
+            variant = CONTROLS[point.axis] if point.control else MAIN
+            row = _row(panel(work.stage, point.axis, point.control), variant, work)
             rows += [
-                shared
-                | point.columns()
-                | {Column.SEED: seed, Column.ERROR: error}
+                row
+                | {Column.AXIS: point.axis, Column.SEED: seed, Column.ERROR: error}
                 | {name: found[name][seed] for name in (Column.DIVERGED_STEP, Column.DIVERGENCE_RADIUS)}
                 for seed, error in enumerate(found[ERRORS])
             ]
         return as_table(rows, Column, (Column.OPTIMISER_STEPS, Column.DIVERGED_STEP))
+
+
+def _row(name: str, variant: str, work: Work) -> dict[str, Any]:
+    """What the table says of all seeds of a place."""
+    return {
+        Column.FIGURE: NAME,
+        Column.PANEL: name,
+        Column.STAGE: work.stage,
+        Column.PROMPTS: work.prompts,
+        Column.LENGTH: work.length,
+        Column.STEPS: work.chain_steps,
+        Column.INTERFERENCE: 0.0,
+        Column.ESTIMATOR: TRAINED if work.prompts else PRETRAINED,
+        Column.VARIANT: variant,
+        Column.OPTIMISER_STEPS: work.steps,
+    }

@@ -82,19 +82,9 @@ class Figure5:
 
     def cells(self) -> list[Cell]:
         """One cell a length and seed, V* and V~ on the same prompts."""
-        return [
-            Cell(
-                simulate_both,
-                {
-                    "block": self.block,
-                    "interference": self.interference,
-                    "length": n,
-                    "counts": list(self.simulated_prompts),
-                    "seed": seed,
-                },
-            )
-            for n, seed in self._pairs()
-        ]
+        counts = list(self.simulated_prompts)
+        shared = {"block": self.block, "interference": self.interference, "counts": counts}
+        return [Cell(simulate_both, {**shared, "length": n, "seed": seed}) for n, seed in self._pairs()]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """V* rows predicted by the exact form, V~ rows by the first-order form, then all three forms."""
