@@ -134,7 +134,7 @@ def _size(config: Figure3) -> str:
     return f"{preset} GPT, d={config.task.dimension}, n={config.task.length}"
 
 
-TEST = "tests/claims/test_figure3_claims.py"
+TEST = "tests/studies/gpt/test_claims.py"
 SETTING = (
     "GPT-2 pretrained on Sigma0=diag(0.1 on d/5, 1) with Garg's curriculum, two pretraining lengths; Delta=1 "
     "on d/5, post-training on Delta, batch 64, fixed steps, eta=0.5, test k=3 (sizes of the preset)"

@@ -21,7 +21,7 @@ from datadose.studies.llm_study.runs import Column
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 
 Judge: TypeAlias = Callable[[Saved[LlmStudy], float], Judgement]
-_TEST = "tests/claims/test_llm_study_claims.py"
+_TEST = "tests/studies/llm_study/test_claims.py"
 _MARGIN = -0.02
 """A loss of pass rate that still counts as no loss."""
 

@@ -23,7 +23,7 @@ from datadose.studies.token_study.language import TEST, TRAIN, Split
 from datadose.studies.token_study.pools import CLEAN, CONTAMINATED, Band, Selector
 from datadose.studies.token_study.runs import MIXTURES, Arm, Column, Metric, Mixture, Panel, runs_of
 
-_TEST = "tests/claims/test_token_study_claims.py"
+_TEST = "tests/studies/token_study/test_claims.py"
 _BASELINES = (Selector.RANDOM, Selector.EASIEST, Selector.NLL, Selector.MIDDLE)
 Comparisons: TypeAlias = Mapping[str, Array]
 """Name -> differences by seed; the claim says that each is positive."""
