@@ -80,7 +80,7 @@ def _compute_nothing(one: Study[Any], patch: pytest.MonkeyPatch) -> None:
     config = one.experiment.preset("smoke") if one.experiment is not None else None
     cells = config.cells() if hasattr(config, "cells") else []
     functions: list[Callable[..., Any]] = [cell.function for cell in cells]
-    functions += [sweep.run_cells, sweep.run_calls, sft_error_curve, train]
+    functions += [sweep.run_cells, sft_error_curve, train]
     functions += [prompts.draw_moments, prompts.draw_prompts, prompts.draw_wishart]
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "datadose":
