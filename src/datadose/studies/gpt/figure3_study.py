@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from datadose.configs import Stage
-from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_theory, new_grid
 from datadose.studies.gpt.figure3 import CONTROLS, NAME, Column, Figure3
 from datadose.studies.ledger import CONFIDENCE, judge_settings
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
@@ -28,8 +28,8 @@ from datadose.studies.trends import (
     ROW_NAMES,
     STATISTICS,
     curve,
-    draw_curve,
     draw_panels,
+    draw_runs,
     judge_trend,
     listed,
     panel_letter,
@@ -54,8 +54,8 @@ def draw_figure3(table: pd.DataFrame, config: Figure3) -> Figure:
                 dashed, solid = Look(look.color, (0, (4, 2)), "x"), Look(look.color, "-", look.marker)
                 name = f"pretrained {int(T):,} steps"
                 control = f"{name}, {_CONTROL_NAMES.get(moved, 'control')}"
-                draw_curve(axis, own[own[Column.VARIANT] != MAIN], moved, dashed, 0.93, control)
-                draw_curve(axis, own[own[Column.VARIANT] == MAIN], moved, solid, 0.98, name)
+                draw_runs(axis, own[own[Column.VARIANT] != MAIN], moved, dashed, 0.93, control)
+                draw_runs(axis, own[own[Column.VARIANT] == MAIN], moved, solid, 0.98, name)
 
         draw_panels(table, axes, draw)
         for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
@@ -66,13 +66,13 @@ def draw_figure3(table: pd.DataFrame, config: Figure3) -> Figure:
 
 def _draw_untouched(axis: Axes, table: pd.DataFrame, moved: str, look: Look, config: Figure3) -> None:
     base = table[table[Column.VARIANT] == BASE_PANEL].set_index(Column.LENGTH)[Column.ERROR].sort_index()
-    style: dict[str, Any] = {"color": look.color, "linewidth": 0.8, "alpha": 0.7, "zorder": 1}
+    style: dict[str, Any] = {"linestyle": ":", "linewidth": 0.8, "alpha": 0.7, "zorder": 1}
     if moved == Column.LENGTH:
         steps = int(table[Column.PRETRAIN_STEPS].iloc[0])
-        style["label"] = f"_untouched model, pretrained {steps:,} steps"
-        axis.plot(base.index.to_numpy(dtype=float), base.to_numpy(), linestyle=":", **style)
+        name = f"_untouched model, pretrained {steps:,} steps"
+        draw_theory(axis, base.index.to_numpy(dtype=float), base, look, name, **style)
     else:
-        axis.axhline(float(base.loc[config.task.length]), linestyle=":", **style)
+        axis.axhline(float(base.loc[config.task.length]), color=look.color, **style)
 
 
 def _handles(looks: dict[Any, Look], moved: str) -> list[Line2D]:

@@ -24,6 +24,8 @@ from datadose.drawing.style import (
     GREY,
     LOOKS,
     caption,
+    draw_lost,
+    name_ticks,
     new_grid,
 )
 from datadose.models.baselines import pretrained_lsa
@@ -212,12 +214,12 @@ def draw_balance(table: pd.DataFrame, config: Balance) -> Figure:
                 if column == Column.ERROR:
                     lost = rows.groupby(Column.SHARE)[Column.DIVERGED].mean()
                     places = lost[lost > 0.5].index
-                    lost_style = {"color": look.color, "label": f"_{name}: most runs diverged"}
-                    where = axis.get_xaxis_transform()
-                    axis.plot(places, [0.97] * len(places), "x", transform=where, **lost_style)
-            plain_log_ticks(axis, radius.index, [f"{s:g}\n({r:.2g})" for s, r in radius.items()])
+                    draw_lost(axis, places, look, f"_{name}: most runs diverged")
+            plain_log_ticks(axis, radius.index)
+            shares = [f"{s:g}\n({r:.2g})" for s, r in radius.items()]
+            title = "share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))"
+            name_ticks(axis.xaxis, shares, radius.index, title)
             axis.axvline(budget.shifted / budget.dimension, color=GREY, linewidth=0.9, linestyle=":")
-            axis.set_xlabel("share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))")
             axis.set_ylabel(label)
         log_y(axes[0])
         axes[0].set_title("crosses: most runs diverged; dotted: Sigma0 = I")

@@ -21,6 +21,7 @@ from datadose.drawing.curves import level, log_y
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import (
     LOOKS,
+    Look,
     caption,
     draw_simulation,
     draw_theory,
@@ -152,10 +153,12 @@ def draw_size(table: pd.DataFrame, config: SetSize) -> Figure:
         early = theory[theory[Column.PROMPTS] < d]
         small = early.loc[early.groupby(Column.INTERFERENCE)[Column.PREDICTED].idxmin()]
         record_cells(heat, _map_cells(grid, d))
-        lowest: dict[str, Any] = {"linestyle": (0, (4, 2)), "label": "_best B below the peak"}
-        heat.plot(small[Column.INTERFERENCE], small[Column.PROMPTS] / d, color="white", **lowest)
-        lowest = {"linestyle": "-", "marker": "o", "markersize": 3, "label": "_best B"}
-        heat.plot(best[Column.INTERFERENCE], best[Column.PROMPTS] / d, color="white", **lowest)
+        for rows, dash, name, marks in (
+            (small, (0, (4, 2)), "_best B below the peak", {}),
+            (best, "-", "_best B", {"marker": "o", "markersize": 3}),
+        ):
+            x, y = rows[Column.INTERFERENCE], rows[Column.PROMPTS] / d
+            draw_theory(heat, x, y, Look("white", dash, ""), name, **marks)
         heat.axhline(1, color="black", linewidth=0.8)
         heat.text(1.1e-3, 1.06, "peak: B = d", color="black", fontsize=8.5)
         heat.set_yscale("log")

@@ -29,7 +29,7 @@ from matplotlib.patches import Patch
 from datadose.covariance import Array
 from datadose.drawing.curves import draw_curve, log_y, plain_log_ticks
 from datadose.drawing.hover import Cells, record_cells
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_lost, draw_theory, new_grid
 from datadose.models import PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.prompts import draw_wishart, random_stream
@@ -224,6 +224,7 @@ _MAP_LOOKS = {
     STABLE: ("#8ab8d8", "learns"),
     DIVERGED: ("#a63603", "diverges (any seed)"),
 }
+_THEORY = "theory: 2 / curvature"
 
 
 def draw_stability(table: pd.DataFrame, config: Stability) -> Figure:
@@ -240,7 +241,7 @@ def draw_stability(table: pd.DataFrame, config: Stability) -> Figure:
             Patch(facecolor=color, edgecolor=GREY, linewidth=0.5, label=name)
             for color, name in _MAP_LOOKS.values()
         ]
-        handles.append(Line2D([], [], color="black", linewidth=1.8, label="theory: 2 / curvature"))
+        handles.append(Line2D([], [], color="black", linewidth=1.8, label=_THEORY))
         axes[0].legend(handles=handles, loc="lower left", frameon=True, framealpha=0.9, fontsize=8)
         _draw_sensitivity(axes[-1], table[table[Column.KIND] != MAP], config)
         task, probe = config.task, config.probe
@@ -268,7 +269,7 @@ def _draw_map(axis: Axes, rows: pd.DataFrame, k: int) -> None:
     record_cells(axis, Cells(*edges, list(x), list(y), names, ""))
     line = rows.groupby(Column.SPECTRAL_RADIUS)[Column.STABLE_STEP].first()
     axis.plot(line.index, line.to_numpy(), color="white", linewidth=3.4)
-    axis.plot(line.index, line.to_numpy(), color="black", linewidth=1.8)
+    draw_theory(axis, line.index, line, Look("black", "-", ""), f"_{_THEORY}", linewidth=1.8)
     axis.set_yscale("log")
     axis.set_ylim(_edges(y)[0], _edges(y)[-1])
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4) if len(x) > 4 else [float(v) for v in x])
@@ -295,8 +296,7 @@ def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None
         # A mean over the survivors would flatter a step size that loses runs.
         whole = chosen[~chosen[Column.SPECTRAL_RADIUS].isin(lost)]
         draw_curve(axis, whole, Column.SPECTRAL_RADIUS, Column.ERROR, look, f"{kind}, B = {B}")
-        lost_style: dict[str, Any] = {"color": look.color, "label": f"_{kind}, B = {B}: runs lost"}
-        axis.plot(lost, [0.97] * len(lost), "x", transform=axis.get_xaxis_transform(), **lost_style)
+        draw_lost(axis, lost, look, f"_{kind}, B = {B}: runs lost")
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4))
     log_y(axis)
     axis.set_title("sample size (crosses: runs lost)")
