@@ -1,6 +1,6 @@
 """Exact predictors of w*, called like the models: pretrained LSA, gradient descent, ridge, least squares.
 
-Each sees a prompt's inputs X (n, d) and labels y = X w* alone. `rollout` gives (..., B, k, d) like a model's:
+Each sees a prompt's inputs X (n, d) and labels y = X w* alone. `rollout` gives thoughts like a model's:
 the thoughts of an iterative predictor, or the same answer at every step of a closed form.
 """
 

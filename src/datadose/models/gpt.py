@@ -10,7 +10,7 @@ is thought with cached keys and values, through which gradients flow; the last b
 which nothing after it needs the prompt for; GELU and its derivative are made together, in cache-sized pieces.
 
 Runs are not leading dimensions of the parameters, as they are in linear attention: one model serves all
-leading dimensions ``...`` of a batch, and results keep them.
+leading dimensions ``*runs`` of a batch, and results keep them.
 """
 
 from __future__ import annotations
@@ -274,8 +274,8 @@ class GptModel(ChainModel):
             thoughts.append(w)
         return torch.cat(thoughts, dim=1).view(wanted)
 
-    def _means(self, batch: PromptBatch, thoughts: Tensor) -> Tensor:
-        """The model's output at each of the thoughts w_0, w_1, .. (..., B, m, d); the same shape."""
+    def _means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
+        """The model's output at each of the thoughts w_0, w_1, .."""
         d, m = self.config.dimension, thoughts.shape[-2]
         tokens = self._prompt_tokens(batch, m)
         if thoughts.shape[:-2] != batch.weights.shape[:-1] or thoughts.shape[-1] != d:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from datadose.covariance import dense
 from datadose.errors import reject, require_integer
-from datadose.models.prompt_batch import Matrices, PerRun, PromptBatch, Thoughts
+from datadose.models.prompt_batch import Matrices, PerRun, PromptBatch, Thoughts, Vectors
 from datadose.shapes import Float, Operator
 
 
@@ -182,8 +182,8 @@ class LinearAttention(ChainModel):
             total = total + residual.square().sum(dim=(-1, -2))
         return total / (2 * batch.prompts)
 
-    def _from_examples(self, batch: PromptBatch, u: Tensor) -> Tensor:
-        """The examples' part of the output column for the query u = W z, shape (..., B, 2d+2)."""
+    def _from_examples(self, batch: PromptBatch, u: Vectors) -> Vectors:
+        """The examples' part of the output column for the query u = W z, of 2d+2 entries like it."""
         d = self.dimension
         seen = batch.apply(u[..., :d] + batch.weights * u[..., d : d + 1])
         label = (batch.weights * seen).sum(-1, keepdim=True)
@@ -217,7 +217,7 @@ class BlockLinearAttention(ChainModel):
         eye = torch.eye(self.dimension, dtype=self.W.dtype, device=self.W.device)
         self.identity = not self.W.requires_grad and bool((self.W == eye).all())
 
-    def _step(self, batch: PromptBatch, w: Tensor) -> Tensor:
+    def _step(self, batch: PromptBatch, w: Vectors) -> Vectors:
         pulled = w if self.identity else w @ self.W.transpose(-1, -2)
         return w + batch.apply(pulled - batch.weights) @ self.V.transpose(-1, -2)
 
