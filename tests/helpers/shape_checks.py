@@ -8,7 +8,14 @@ from typing import Any, get_args
 from beartype import beartype
 from jaxtyping import AbstractArray
 
-CHECKED = ["datadose.theory", "datadose.simulation", "datadose.models", "datadose.prompts", "datadose.shift"]
+CHECKED = [
+    "datadose.theory",
+    "datadose.simulation",
+    "datadose.models",
+    "datadose.stages",
+    "datadose.prompts",
+    "datadose.shift",
+]
 """The rooms whose annotations are enforced under the tests."""
 
 
