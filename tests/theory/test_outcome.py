@@ -32,8 +32,8 @@ from datadose.theory.outcome import (
     stable_step,
 )
 from datadose.theory.pretraining import gamma0, pretrained_operator
-from literal import random_psd
-from theory.outcome_twins import population, setting, torch_loss, z_matrix_rollout
+from helpers.literal import random_psd
+from helpers.outcome_twins import population, setting, torch_loss, z_matrix_rollout
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])

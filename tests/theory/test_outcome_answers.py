@@ -25,8 +25,8 @@ from datadose.theory.outcome import (
 )
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import gamma0, pretrained_operator
-from literal import random_psd
-from theory.outcome_twins import LEVEL, rollout_error_expansion, setting
+from helpers.literal import random_psd
+from helpers.outcome_twins import LEVEL, rollout_error_expansion, setting
 
 
 def test_rollout_error_closed_forms_and_monte_carlo() -> None:

@@ -1,6 +1,6 @@
 """Exact predictors of w*, called like the models: pretrained LSA, gradient descent, ridge, least squares.
 
-Each sees a prompt's inputs X (n, d) and labels y = X w* alone. `rollout` gives (..., B, k, d) like a model's:
+Each sees a prompt's inputs X (n, d) and labels y = X w* alone. `rollout` gives thoughts like a model's:
 the thoughts of an iterative predictor, or the same answer at every step of a closed form.
 """
 
@@ -11,9 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from datadose.covariance import dense
 from datadose.errors import require_integer, require_number
-from datadose.models.linear_attention import BlockLinearAttention
+from datadose.models.linear_attention import BlockLinearAttention, starting_operator
 from datadose.models.prompt_batch import PromptBatch, Thoughts
 from datadose.shapes import Operator
 from datadose.theory.pretraining import pretrained_operator
@@ -23,7 +22,7 @@ class Predictor(Protocol):
     """What the post-test asks of a model or a baseline."""
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
-        """Thoughts w_1 .. w_k, shape (..., B, k, d)."""
+        """Thoughts w_1 .. w_k."""
 
 
 class Zero:
@@ -86,8 +85,7 @@ def _at_every_step(answer: Tensor, steps: int) -> Tensor:
 
 def lsa(operator: Operator, runs: int | None = None) -> BlockLinearAttention:
     """The linear transformer with V~ = ``operator`` and W~ = I, of which V~ trains; ``runs`` copies of it."""
-    V = torch.from_numpy(dense(operator).copy()).float()
-    return BlockLinearAttention(V if runs is None else V.expand(runs, -1, -1).clone(), train_attention=False)
+    return BlockLinearAttention(starting_operator(operator, runs), train_attention=False)
 
 
 def pretrained_lsa(sigma0: Operator, length: int, runs: int | None = None) -> BlockLinearAttention:

@@ -30,7 +30,6 @@ from datadose.studies.gpt.figure3_study import SETTING, TEST
 from datadose.studies.gpt.runs import (
     COMMON,
     GPT,
-    LSA,
     PHI,
     PRETRAINING,
     RARE,
@@ -50,7 +49,7 @@ from datadose.studies.gpt.runs import (
 )
 from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
+from datadose.studies.tables import LSA, as_table
 from datadose.sweep import Cell, Round
 
 NAME = "gpt_data"

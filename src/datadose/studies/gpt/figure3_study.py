@@ -17,12 +17,13 @@ from matplotlib.lines import Line2D
 
 from datadose.configs import Stage
 from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_theory, new_grid
-from datadose.studies.gpt.figure3 import BASE, CONTROLS, MAIN, NAME, Column, Figure3
+from datadose.studies.gpt.figure3 import CONTROLS, NAME, Column, Figure3
 from datadose.studies.ledger import CONFIDENCE, judge_settings
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 from datadose.studies.trends import (
     BASE_PANEL,
     COLUMN_NAMES,
+    MAIN,
     PAPER_CLAIMS,
     ROW_NAMES,
     STATISTICS,
@@ -64,7 +65,7 @@ def draw_figure3(table: pd.DataFrame, config: Figure3) -> Figure:
 
 
 def _draw_untouched(axis: Axes, table: pd.DataFrame, moved: str, look: Look, config: Figure3) -> None:
-    base = table[table[Column.VARIANT] == BASE].set_index(Column.LENGTH)[Column.ERROR].sort_index()
+    base = table[table[Column.VARIANT] == BASE_PANEL].set_index(Column.LENGTH)[Column.ERROR].sort_index()
     style: dict[str, Any] = {"linestyle": ":", "linewidth": 0.8, "alpha": 0.7, "zorder": 1}
     if moved == Column.LENGTH:
         steps = int(table[Column.PRETRAIN_STEPS].iloc[0])
@@ -133,7 +134,7 @@ def _size(config: Figure3) -> str:
     return f"{preset} GPT, d={config.task.dimension}, n={config.task.length}"
 
 
-TEST = "tests/claims/test_figure3_claims.py"
+TEST = "tests/studies/gpt/test_claims.py"
 SETTING = (
     "GPT-2 pretrained on Sigma0=diag(0.1 on d/5, 1) with Garg's curriculum, two pretraining lengths; Delta=1 "
     "on d/5, post-training on Delta, batch 64, fixed steps, eta=0.5, test k=3 (sizes of the preset)"

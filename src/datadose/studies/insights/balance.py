@@ -310,7 +310,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         incremental_or_novel,
-        "tests/claims/test_insight_claims.py::test_incremental_and_novel_shifts_are_told_apart",
+        "tests/studies/insights/test_claims.py::test_incremental_and_novel_shifts_are_told_apart",
     ),
     Claim(
         "sec-7",
@@ -322,7 +322,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         balance_helps,
-        "tests/claims/test_insight_claims.py::test_balance_is_judged_per_stage",
+        "tests/studies/insights/test_claims.py::test_balance_is_judged_per_stage",
     ),
 )
 STUDY = Study(

@@ -261,7 +261,7 @@ CLAIMS = (
         f"share of r where it holds, each at {CONFIDENCE:.0%} confidence over paired seeds",
         1.0,
         small_sets,
-        "tests/claims/test_insight_claims.py::test_size_is_judged_per_interference",
+        "tests/studies/insights/test_claims.py::test_size_is_judged_per_interference",
         shown_by=("fig1",),
     ),
 )

@@ -382,7 +382,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         sensitive_near_one,
-        "tests/claims/test_insight_claims.py::test_sensitivity_is_judged_against_both_sides",
+        "tests/studies/insights/test_claims.py::test_sensitivity_is_judged_against_both_sides",
     ),
 )
 STUDY = Study(

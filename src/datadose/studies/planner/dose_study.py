@@ -209,7 +209,7 @@ CLAIMS = (
         "end: the best B chosen on the other half of the seeds, less its Bonferroni error",
         0.05,
         dose_is_best,
-        "tests/claims/test_planner_claims.py::test_dose_is_judged_on_both_regrets",
+        "tests/studies/planner/test_claims.py::test_dose_is_judged_on_both_regrets",
     ),
     Claim(
         "planner-allocation",
@@ -221,7 +221,7 @@ CLAIMS = (
         "share of the predicted gains above 2 percent that are measured above two standard errors",
         1.0,
         allocation_gains,
-        "tests/claims/test_planner_claims.py::test_allocation_is_judged_where_a_gain_is_predicted",
+        "tests/studies/planner/test_claims.py::test_allocation_is_judged_where_a_gain_is_predicted",
     ),
 )
 STUDY = Study(

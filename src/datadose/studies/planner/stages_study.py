@@ -193,7 +193,7 @@ CLAIMS = (
         "best: error within 5 percent, or pass rate within 0.05",
         1.0,
         stage_beats_fixed_rules,
-        "tests/claims/test_planner_claims.py::test_stages_are_judged_against_fixed_rules",
+        "tests/studies/planner/test_claims.py::test_stages_are_judged_against_fixed_rules",
     ),
     Claim(
         "planner-forecasts",
@@ -206,7 +206,7 @@ CLAIMS = (
         "mean over the cases of the share of told forecasts of SFT, RL and both that are off",
         0.1,
         told_forecasts_come_true,
-        "tests/claims/test_planner_forecasts.py::test_told_forecasts_are_judged",
+        "tests/studies/planner/test_forecasts.py::test_told_forecasts_are_judged",
     ),
 )
 STUDY = Study(

@@ -204,7 +204,7 @@ def _exact_matches(saved: Saved[Figure1], threshold: float) -> Judgement:
 
 
 _SIZES = "d=400, m=200, rho=0.1, eta=0.2, n in {400, 800, 1200}, B up to 2000 (sizes of the preset)"
-_JUDGES = "tests/claims/test_figure_claims.py"
+_JUDGES = "tests/studies/sft_curves/test_claims.py"
 
 CLAIMS = (
     Claim(
