@@ -104,14 +104,14 @@ class _Split:
     weights: Array
     root: Array
     """A^{1/2}."""
-    norm: Array
-    """||u||."""
     direction: Array
     """u / ||u||."""
     chi_square: Array
     """c = ||g||^2 ~ chi^2_n, where g = Z^T u / ||u||."""
     across: Array
     """sum_j z_j g_j / sqrt(c) without its part along u: N(0, I) across u."""
+    phi: Array
+    """S w* = A^{1/2} (||u||/n) (c u/||u|| + sqrt(c) xi)."""
 
     @classmethod
     def draw(cls, A: Array, n: int, B: int, seed: Seed) -> _Split:
@@ -122,12 +122,9 @@ class _Split:
         u = product(w, root)
         norm = np.linalg.norm(u, axis=1)
         direction = np.divide(u, norm[:, None], out=np.zeros_like(u), where=norm[:, None] > 0)
-        return cls(w, root, norm, direction, c, _across(xi, direction))
-
-    def phi(self, n: int) -> Array:
-        """S w* = A^{1/2} (||u||/n) (c u/||u|| + sqrt(c) xi), (B, d)."""
-        summed = self.direction * self.chi_square[:, None] + self.across * np.sqrt(self.chi_square)[:, None]
-        return product(summed * (self.norm / n)[:, None], self.root)
+        across = _across(xi, direction)
+        summed = direction * c[:, None] + across * np.sqrt(c)[:, None]
+        return cls(w, root, direction, c, across, product(summed * (norm / n)[:, None], root))
 
 
 def _across(xi: Array, direction: Array) -> Array:
@@ -144,7 +141,7 @@ def draw_moments(covariance: Operator, length: int, prompts: int, *, seed: Seed)
     """
     A, n, B = check_request(covariance, length, prompts)
     drawn = _Split.draw(A, n, B, seed)
-    return Moments(np.ascontiguousarray(drawn.weights.T), np.ascontiguousarray(drawn.phi(n).T))
+    return Moments(np.ascontiguousarray(drawn.weights.T), np.ascontiguousarray(drawn.phi.T))
 
 
 def draw_noisy_moments(
@@ -166,7 +163,7 @@ def draw_noisy_moments(
     summed = along * (drawn.direction * np.sqrt(drawn.chi_square)[:, None] + drawn.across)
     summed += rest[:, None] * _across(other, drawn.direction)
     h = product(summed / n, drawn.root)
-    return NoisyMoments(*(np.ascontiguousarray(rows.T) for rows in (drawn.weights, drawn.phi(n), h)))
+    return NoisyMoments(*(np.ascontiguousarray(rows.T) for rows in (drawn.weights, drawn.phi, h)))
 
 
 def draw_wishart(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> PerPromptMatrix:

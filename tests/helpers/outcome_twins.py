@@ -5,6 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from datadose.covariance import (
+    frobenius_squared,
+    identity_like,
+    product,
+    same_form,
+    trace_product,
+    transpose,
+)
 from datadose.prompts import Prompts, draw_prompts
 from helpers.literal import random_psd
 
@@ -48,3 +56,29 @@ def population(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """d prompts that stand for infinitely many: S = diag(s) and (1/B) sum w w^T = I."""
     d = len(s)
     return np.sqrt(d) * np.eye(d), np.broadcast_to(np.diag(s), (d, d, d))
+
+
+def rollout_error_expansion(V: np.ndarray, target: np.ndarray, steps: int, length: int) -> float:
+    """``rollout_error`` to order 1/n at fixed d; exact for k = 1, else the rest is O(1/n^2).
+
+    With M = I + V Sigma, X = S - Sigma and n E[X A X] = Sigma A^T Sigma + tr(A Sigma) Sigma, d times it is
+    ||M^k||^2 + E ||sum_i M^i V X M^{k-1-i}||^2 + 2 sum_{i+j+l=k-2} E tr((M^k)^T M^i V X M^j V X M^l).
+    """
+    k, n = steps, length
+    V, sigma = same_form(V, target)
+    powers = [identity_like(V)]
+    for _ in range(k):
+        powers.append(powers[-1] + product(powers[-1], V, sigma))
+
+    def second(A: np.ndarray) -> np.ndarray:
+        return product(sigma, transpose(A), sigma) + trace_product(A, sigma) * sigma
+
+    total = 0.0
+    for i, j in np.ndindex(k, k):
+        outer = product(transpose(product(powers[j], V)), powers[i], V)
+        total += trace_product(outer, second(product(powers[k - 1 - i], transpose(powers[k - 1 - j]))))
+    for i, j in np.ndindex(k - 1, k - 1):
+        if i + j <= k - 2:
+            around = product(powers[k - 2 - i - j], transpose(powers[k]), powers[i], V)
+            total += 2 * trace_product(around, second(product(powers[j], V)))
+    return (frobenius_squared(powers[k]) + total / n) / len(V)

@@ -30,9 +30,7 @@ class Zero:
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """Zeros."""
-        del noise
-        zeros = torch.zeros_like(batch.weights).unsqueeze(-2)
-        return zeros.expand(*batch.weights.shape[:-1], require_integer("steps", steps, 1), -1)
+        return _at_every_step(torch.zeros_like(batch.weights), steps)
 
 
 class GradientDescent:
@@ -46,14 +44,10 @@ class GradientDescent:
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """See :class:`Predictor`."""
-        del noise
-        step = self.step
-        rate: Tensor | float
-        if step is None:
+        rate: Tensor | float | None = self.step
+        if rate is None:
             X = batch.held_inputs()
             rate = batch.length / torch.linalg.matrix_norm(X, ord=2).square().unsqueeze(-1)
-        else:
-            rate = step
         w, thoughts = torch.zeros_like(batch.weights), []
         for _ in range(require_integer("steps", steps, 1)):
             w = w - rate * batch.apply(w - batch.weights)
@@ -72,7 +66,6 @@ class Ridge:
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """The same answer at every step."""
-        del noise
         X = batch.held_inputs()
         labels = (X @ batch.weights.unsqueeze(-1)).double()
         X = X.double()
@@ -83,8 +76,11 @@ class Ridge:
                 X.shape[-1], dtype=X.dtype, device=X.device
             )
             w = torch.linalg.solve(gram, X.transpose(-1, -2) @ labels)
-        answer: Tensor = w.squeeze(-1).to(batch.weights.dtype).unsqueeze(-2)
-        return answer.expand(*batch.weights.shape[:-1], require_integer("steps", steps, 1), -1)
+        return _at_every_step(w.squeeze(-1).to(batch.weights.dtype), steps)
+
+
+def _at_every_step(answer: Tensor, steps: int) -> Tensor:
+    return answer.unsqueeze(-2).expand(*answer.shape[:-1], require_integer("steps", steps, 1), -1)
 
 
 def lsa(operator: Operator, runs: int | None = None) -> BlockLinearAttention:

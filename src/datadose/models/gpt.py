@@ -151,21 +151,19 @@ class _Cache:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As :func:`attend`, of all tokens first, then of one new token at a time."""
-        flat = [x.flatten(0, 1) for x in (q, k, v)]
+        new = k.flatten(0, 1), v.flatten(0, 1)
         if self.prompt is None:
-            self.prompt = (flat[1], flat[2])
+            self.prompt = new
             return attend(q, k, v)
-        self.later = (flat[1], flat[2]) if self.later is None else self._longer(self.later, flat[1:])
-        (K, V), (k, v) = self.prompt, self.later
-        scaled = flat[0] / math.sqrt(q.shape[-1])
+        if self.later is not None:
+            new = torch.cat([self.later[0], new[0]], dim=1), torch.cat([self.later[1], new[1]], dim=1)
+        self.later = k, v = new
+        K, V = self.prompt
+        scaled = q.flatten(0, 1) / math.sqrt(q.shape[-1])
         scores = [torch.bmm(scaled, keys.transpose(1, 2)) for keys in (K, k)]
         weights = _weighted(torch.cat(scores, dim=-1), V)
         seen = torch.bmm(weights[..., : K.shape[1]], V) + torch.bmm(weights[..., K.shape[1] :], v)
         return seen.view(q.shape)
-
-    @staticmethod
-    def _longer(past: tuple[Tensor, Tensor], new: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return torch.cat([past[0], new[0]], dim=1), torch.cat([past[1], new[1]], dim=1)
 
 
 class Block(nn.Module):

@@ -118,13 +118,11 @@ class LinearAttention(ChainModel):
         """Last column of f(Z); thoughts are (w, one) rows."""
         d, z = self.dimension, thoughts[-1]
         u = z @ self.W[..., :, d + 1 :].transpose(-1, -2)
-        seen = batch.apply(u[..., :d] + batch.weights * u[..., d : d + 1])
-        label = (batch.weights * seen).sum(-1, keepdim=True)
         own = u[..., d + 1 :]
         past = torch.zeros_like(own)
         for t in thoughts:
             past = past + t * (t * own).sum(-1, keepdim=True) / batch.length
-        column = torch.cat([seen, label, past], dim=-1) @ self.V.transpose(-1, -2)
+        column = torch.cat([self._seen(batch, u), past], dim=-1) @ self.V.transpose(-1, -2)
         return torch.cat([column[..., : d + 1], column[..., d + 1 :] + z], dim=-1)
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
@@ -163,7 +161,7 @@ class LinearAttention(ChainModel):
         d, w, n = self.dimension, batch.weights, batch.length
         p = w @ self.W[..., :, d + 1 : 2 * d + 1].transpose(-1, -2)
         q = self.W[..., :, -1].unsqueeze(-2).expand_as(p)
-        moved = [self._from_examples(batch, u) for u in (p, q)]
+        moved = [self._seen(batch, u) @ self.V[..., :, : d + 1].transpose(-1, -2) for u in (p, q)]
         own = [(w * u[..., d + 1 : 2 * d + 1]).sum(-1, keepdim=True) for u in (p, q)]
         ones = [u[..., -1:] for u in (p, q)]
         from_w = w @ self.V[..., :, d + 1 : 2 * d + 1].transpose(-1, -2)
@@ -182,12 +180,11 @@ class LinearAttention(ChainModel):
             total = total + residual.square().sum(dim=(-1, -2))
         return total / (2 * batch.prompts)
 
-    def _from_examples(self, batch: PromptBatch, u: Vectors) -> Vectors:
-        """The examples' part of the output column for the query u = W z, of 2d+2 entries like it."""
+    def _seen(self, batch: PromptBatch, u: Vectors) -> Vectors:
+        """The x and y rows of the examples' part of Z Z^T u / n for the query u = W z, of d+1 entries."""
         d = self.dimension
         seen = batch.apply(u[..., :d] + batch.weights * u[..., d : d + 1])
-        label = (batch.weights * seen).sum(-1, keepdim=True)
-        return torch.cat([seen, label], dim=-1) @ self.V[..., :, : d + 1].transpose(-1, -2)
+        return torch.cat([seen, (batch.weights * seen).sum(-1, keepdim=True)], dim=-1)
 
 
 class BlockLinearAttention(ChainModel):

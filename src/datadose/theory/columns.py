@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,16 +76,10 @@ class Modes:
 
     vectors: Float[Array, "d r"]
     """(d, r), orthonormal."""
-    second_moment: Float[Array, " r"]
-    """Of C_c, shape (r,)."""
     cross: Float[Array, " r"]
     """Of A_c, shape (r,)."""
-    echo: Float[Array, " r"]
-    """Of C_h, shape (r,); zero without a pair."""
-
-    def values(self, pair: Pair | None) -> tuple[Array, ...]:
-        """Of A_c and C_c, and of C_h of a pair."""
-        return (self.cross, self.second_moment, *(() if pair is None else (self.echo,)))
+    moments: tuple[Float[Array, " r"], ...]
+    """Of C_c, and of C_h of a pair, shape (r,)."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +121,12 @@ class Columns:
     @cached_property
     def shared(self) -> Modes | None:
         """``modes`` if they are those of the matrices: a vector that misses no direction decides."""
-        if self.modes is None or is_spectrum(self.second_moment):
+        if self.modes is None or is_spectrum(self.cross) or len(self.modes.moments) != len(self.moments):
             return None
         probe = np.cos(np.arange(len(self.cross)))
         inside = self.modes.vectors.T @ probe
-        for M, values in zip((self.cross, *self.moments), self.modes.values(self.pair), strict=True):
+        eigenvalues = (self.modes.cross, *self.modes.moments)
+        for M, values in zip((self.cross, *self.moments), eigenvalues, strict=True):
             if np.abs(M @ probe - self.modes.vectors @ (values * inside)).max() > _SAME * np.abs(M).max():
                 return None
         return self.modes
@@ -151,19 +147,14 @@ class Columns:
         if is_spectrum(self.second_moment):
             return tuple(np.sqrt(self.span * C) for C in self.moments)
         if self.shared is not None:
-            return tuple(
-                self.shared.vectors * np.sqrt(values) for values in self.shared.values(self.pair)[1:]
-            )
+            return tuple(self.shared.vectors * np.sqrt(values) for values in self.shared.moments)
         return tuple(_root(C, self.span) for C in self.moments)
 
     def scaled(self, unit: float) -> Columns:
         """The same columns with covariances in the given unit: A_c / unit, C_c / unit^2."""
-        modes = self.modes and Modes(
-            self.modes.vectors,
-            self.modes.second_moment / unit**2,
-            self.modes.cross / unit,
-            self.modes.echo / unit**2,
-        )
+        modes = self.modes
+        if modes is not None:
+            modes = Modes(modes.vectors, modes.cross / unit, tuple(C / unit**2 for C in modes.moments))
         return self.changed(lambda C: C / unit**2, lambda A: A / unit, modes)
 
     def dense(self) -> Columns:
@@ -171,8 +162,7 @@ class Columns:
         if not is_spectrum(self.cross):
             return self
         inside, vectors = self.span > 0, np.eye(len(self.cross))
-        echo = np.zeros_like(self.cross) if self.pair is None else self.pair.second_moment
-        modes = Modes(vectors[:, inside], self.second_moment[inside], self.cross[inside], echo[inside])
+        modes = Modes(vectors[:, inside], self.cross[inside], tuple(C[inside] for C in self.moments))
         return self.changed(dense, dense, modes)
 
     def rotated(self, basis: Float[Array, "d d"]) -> Columns:
@@ -240,14 +230,10 @@ class Features:
     def subset(self, chosen: NDArray[np.bool_]) -> Features:
         """The chosen features; pairs stay whole."""
         place = np.cumsum(chosen) - 1
-
-        def keep(values: tuple[Array, ...]) -> tuple[Array, ...]:
-            return tuple(value for value, kept in zip(values, chosen, strict=True) if kept)
-
         return Features(
             self.counts[chosen],
-            keep(self.moments),
-            keep(self.roots),
+            tuple(compress(self.moments, chosen)),
+            tuple(compress(self.roots, chosen)),
             place[self.first[chosen[self.first]]],
             {int(place[at]): pair for at, pair in self.pairs.items() if chosen[at]},
         )

@@ -312,7 +312,7 @@ def _all_small(columns: Sequence[Columns]) -> bool:
 
 def _away(columns: Sequence[Columns]) -> str:
     """Which counts are allowed: a peak is the total's, or one of some sources beside what others span."""
-    rank = rank_of(joint_basis([c.span for c in columns]))
+    rank = rank_of(joint_basis([c.span for c in columns])[0])
     near = abs(sum(c.count for c in columns) - rank) <= FINITE_MEAN
     return f"any number more than 1 away from rank(A) = {rank}" if near else "other counts of some sources"
 

@@ -81,8 +81,10 @@ class SpectralFrame:
 
     def traces(self, q: Array) -> tuple[Array, Array]:
         """tr(C_a R) (F,) and tr(C_a R C_b R) (F, F) at weights q."""
-        seen = self.moments * self._resolvent(q)
-        return seen.sum(axis=1), seen @ seen.T
+        R = self._resolvent(q)
+        seen = self.moments * R
+        # A product with seen.T itself has other last digits.
+        return seen.sum(axis=1), seen @ (self.moments * R).T
 
     def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
         """R and R F_a."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from datadose.theory.fixed_point import (
     solve_fixed_point,
 )
 from datadose.theory.one_source import weights_below_peak
-from datadose.theory.peaks import basis_beside, joint_basis, rank_of
+from datadose.theory.peaks import joint_basis, rank_of
 
 _ROUNDING = 1e-12
 LOOSE, TIGHT = Regime(0.0, loose=True), Regime(1.0, loose=False)
@@ -51,15 +52,14 @@ def without_ridge(
     With Vbar come q, G and L^T F_a of all features, and R (R' of those below their peak where some are).
     """
     on_top = above[features.first]
-    top = [c for c, over in zip(sources, on_top, strict=True) if over]
-    rest = [c for c, over in zip(sources, on_top, strict=True) if not over]
+    top, rest = list(compress(sources, on_top)), list(compress(sources, ~on_top))
     if not top:
         solved = _solve(features, TIGHT, None)
         return plus(product(V0, solved.resolvent), -eta * _crossed(rest, features, solved)), solved
-    spans = [c.span for c in top]
+    spanned, beside = joint_basis([c.span for c in top])
     high = features.subset(above)
-    over = _solve(high, LOOSE, joint_basis(spans))
-    fitted, beside = -eta * _crossed(top, high, over), basis_beside(spans)
+    over = _solve(high, LOOSE, spanned)
+    fitted = -eta * _crossed(top, high, over)
     if not rest:
         return plus(fitted, product(V0, beside if is_spectrum(beside) else beside @ beside.T)), over
     low = features.subset(~above)
@@ -91,7 +91,7 @@ def crossed(source: Columns, resolvent: Array, reach: Array) -> Array:
     """A_c R; where A_c is known by its modes, through ``reach`` = R F_c, which keeps small digits."""
     if source.shared is None:
         return product(source.cross, resolvent)
-    left = source.shared.vectors * (source.shared.cross / np.sqrt(source.shared.second_moment))
+    left = source.shared.vectors * (source.shared.cross / np.sqrt(source.shared.moments[0]))
     return np.asarray(left @ reach.T)
 
 
