@@ -18,7 +18,7 @@ from datadose.planner.dynamics import (
     after_outcome,
     after_sft,
     descent_ridge,
-    long_prompt_path,
+    long_prompt_operator,
     sample_edge,
     start_curvature,
 )
@@ -189,7 +189,7 @@ def test_the_flow_of_three_steps_dense_is_its_closed_form() -> None:
     for w in (where, rotated):
         curvature = start_curvature(w.model.V0, w.model.target, 3)
         counts: Any = [time * curvature for time in (0.01, 0.1, 1.0, 10.0)]
-        paths.append(long_prompt_path(w, w.model.V0, counts))
+        paths.append([long_prompt_operator(w, w.model.V0, T) for T in counts])
     for flat, found in zip(*paths, strict=True):
         np.testing.assert_allclose(basis.T @ found @ basis, np.diag(flat), atol=2e-2 * np.abs(flat).max())
 

@@ -128,16 +128,15 @@ class LinearAttention(ChainModel):
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """See :class:`ChainModel`. The 'one' row of a thought is the model's own output too."""
         k = require_integer("steps", steps, 1)
-        sampled = [] if noise is None else [noise[..., i, :] for i in range(k)]
-        return torch.stack([w for w, _ in self._think(batch, k, sampled, None)], dim=-2)
+        return torch.stack([w for w, _ in self._think(batch, k, noise, None)], dim=-2)
 
     def next_means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
         """See :class:`ChainModel`."""
         k = thoughts.shape[-2]
-        return torch.stack([mean for _, mean in self._think(batch, k, [], thoughts)], dim=-2)
+        return torch.stack([mean for _, mean in self._think(batch, k, None, thoughts)], dim=-2)
 
     def _think(
-        self, batch: PromptBatch, steps: int, noise: list[Tensor], forced: Tensor | None
+        self, batch: PromptBatch, steps: int, noise: Tensor | None, forced: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (thought, its mean) per step, with noise added or the thought forced."""
         d = self.dimension
@@ -146,7 +145,7 @@ class LinearAttention(ChainModel):
         for i in range(steps):
             column = self.last_column(batch, thoughts)[..., d + 1 :]
             mean, one = column[..., :d], column[..., d:]
-            thought = mean + noise[i] if noise else mean
+            thought = mean if noise is None else mean + noise[..., i, :]
             if forced is not None:
                 thought = forced[..., i, :]
             thoughts.append(torch.cat([thought, one], dim=-1))

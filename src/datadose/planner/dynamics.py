@@ -211,13 +211,11 @@ def after_sft(ground: Ground, columns: Sequence[Columns], steps: int) -> State:
     return State(found.mean, found)
 
 
-def after_outcome(
-    ground: Ground, start: State, prompts: int, steps: int, moved: Array | None = None
-) -> tuple[State, float]:
+def after_outcome(ground: Ground, start: State, prompts: int, steps: int) -> tuple[State, float]:
     """The state after ``steps`` steps of outcome supervision on target prompts, and its predicted error / d.
 
     What ``start`` is uncertain about decays as its mean does (for one thinking step; for more it is left
-    out). ``moved`` is :func:`long_prompt_path` at this number of steps, if it is known.
+    out).
     """
     model = ground.model
     columns = Columns(prompts, model.test_second_moment, model.target)
@@ -226,8 +224,7 @@ def after_outcome(
     state = State(found.mean, found, start, ridge)
     error = ground.error(state)
     if ground.training.chain_steps > 1:
-        if moved is None:
-            moved = long_prompt_path(ground, start.operator, [steps])[0]
+        moved = long_prompt_operator(ground, start.operator, steps)
         many = Columns(1e9 * prompts, columns.second_moment, columns.cross)
         unlimited = deterministic_equivalent(start.operator, 1.0, [many], ridge=1e9 * ridge)
         error += ground.error(State(moved)) - ground.error(State(unlimited.mean))
@@ -247,18 +244,18 @@ def start_curvature(V0: Array, sigma: Array, k: int) -> float:
     return float(k * (2 * k - 1) * max(norm, 1e-3) ** (2 * k - 2) * largest**2)
 
 
-def long_prompt_path(ground: Ground, V0: Array, counts: Sequence[int]) -> list[Array]:
-    """V after each number of steps (increasing) of descent on the k-step outcome loss, B, n -> infinity.
+def long_prompt_operator(ground: Ground, V0: Array, steps: int) -> Array:
+    """V after ``steps`` steps of descent on the k-step outcome loss, B, n -> infinity.
 
     Gradient flow for the time steps / :func:`start_curvature`: in closed form with spectra, otherwise
-    dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated once.
+    dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated.
     """
     sigma, k = ground.model.target, ground.training.chain_steps
-    times = np.array(counts, dtype=np.float64) / start_curvature(V0, sigma, k)
+    time = steps / start_curvature(V0, sigma, k)
     if is_spectrum(V0) and is_spectrum(sigma):
         u0 = 1 + V0 * sigma
-        changes = [error_factor_path(u0, sigma, k, time) - u0 for time in times]
-        return [V0 + np.divide(c, sigma, out=np.zeros_like(c), where=sigma > 0) for c in changes]
+        change = error_factor_path(u0, sigma, k, time) - u0
+        return V0 + np.divide(change, sigma, out=np.zeros_like(change), where=sigma > 0)
     V0 = dense(V0)
     d, eye = len(V0), np.eye(len(V0))
 
@@ -274,5 +271,5 @@ def long_prompt_path(ground: Ground, V0: Array, counts: Sequence[int]) -> list[A
 
     # A trial step that is too long overflows; the solver then takes a shorter one.
     with np.errstate(over="ignore", invalid="ignore"):
-        found = solve_ivp(flow, (0, times[-1]), V0.ravel(), "RK23", t_eval=times, rtol=1e-2, atol=1e-3)
-    return [column.reshape(d, d) for column in found.y.T]
+        found = solve_ivp(flow, (0, time), V0.ravel(), "RK23", t_eval=[time], rtol=1e-2, atol=1e-3)
+    return np.asarray(found.y.reshape(d, d))

@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 from datadose.covariance import is_spectrum, plus, product, transpose
 from datadose.shapes import Array, Bool, Operator
 from datadose.theory.columns import Columns, Features
-from datadose.theory.fixed_point import (
-    Frame,
-    MatrixFrame,
-    Regime,
-    Solved,
-    SpectralFrame,
-    solve_fixed_point,
-)
+from datadose.theory.fixed_point import Frame, MatrixFrame, Regime, Solved, SpectralFrame, solve_fixed_point
 from datadose.theory.one_source import weights_below_peak
 from datadose.theory.peaks import joint_basis, rank_of
 
