@@ -75,8 +75,8 @@ class Plan(Decision):
 
     def to_json(self) -> dict[str, Any]:
         """The document that `datadose plan --json` prints."""
-        names = ("prompts", "predicted_error", "note", "error_before", "error_at_max_prompts")
-        document: dict[str, Any] = {name: getattr(self, name) for name in names}
+        numbers = ("prompts", "predicted_error", "note", "error_before", "error_at_max_prompts")
+        document: dict[str, Any] = {name: getattr(self, name) for name in numbers}
         document["allocation"] = self.allocation.tolist()
         for name in ("spectral_radius", "regime", "recommendation"):
             document[name] = getattr(self, name)
