@@ -213,7 +213,7 @@ class BlockLinearAttention(ChainModel):
         eye = torch.eye(self.dimension, dtype=self.W.dtype, device=self.W.device)
         self.identity = not self.W.requires_grad and bool((self.W == eye).all())
 
-    def _step(self, batch: PromptBatch, w: Vectors) -> Vectors:
+    def _step(self, batch: PromptBatch, w: Tensor) -> Tensor:
         pulled = w if self.identity else w @ self.W.transpose(-1, -2)
         return w + batch.apply(pulled - batch.weights) @ self.V.transpose(-1, -2)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datadose.errors import reject, require_number
 from datadose.models.prompt_batch import Vectors
-from datadose.shapes import Float
+from datadose.shapes import Bool, Float
 
 Answers: TypeAlias = Float[Tensor, "G *runs B d"]
 """A group of G answers for each prompt."""
@@ -24,7 +24,9 @@ def negative_squared_error(answers: Answers, weights: Vectors) -> PerAnswer:
     return -(answers - weights).square().sum(-1)
 
 
-def within_tolerance(tolerance: float, directions: Float[Tensor, " d"] | None = None) -> Reward:
+def within_tolerance(
+    tolerance: float, directions: Float[Tensor, " d"] | Bool[Tensor, " d"] | None = None
+) -> Reward:
     """A verifiable 0/1 reward: 1 where ||a - w*|| <= ``tolerance`` on ``directions``.
 
     ``directions`` is a 0/1 mask: an answer can only be judged on what its prompt can reveal (data of
