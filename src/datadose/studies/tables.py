@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -162,6 +162,21 @@ def as_table(
         raise KeyError(msg)
     kinds = {**dict.fromkeys((*_INTEGERS, *integers), "Int64"), **dict.fromkeys(_FLOATS, "float64")}
     return pd.DataFrame(full, columns=order).astype(kinds)
+
+
+Run: TypeAlias = tuple[Cell, dict[str, Any]]
+"""A cell, and the columns that all rows of its result share."""
+
+
+def rows_of_runs(
+    runs: Iterable[Run], results: Sequence[Any], measured: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The rows of cells whose results are lists of values, those of the columns ``measured``."""
+    return [
+        {**shared, **dict(zip(measured, values, strict=True))}
+        for (_, shared), found in zip(runs, results, strict=True)
+        for values in found
+    ]
 
 
 def grid(*pieces: Sequence[int] | range) -> tuple[int, ...]:

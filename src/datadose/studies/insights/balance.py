@@ -9,26 +9,21 @@ Sigma0. The spectral radius rho(Gamma0^{-1} Delta) stands beside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from datadose.configs import STAGES, Stage
+from datadose.configs import STAGES
 from datadose.covariance import Array
 from datadose.drawing.curves import FIFTH, draw_curve, log_y, plain_log_ticks
-from datadose.drawing.style import (
-    GREY,
-    LOOKS,
-    caption,
-    new_grid,
-)
-from datadose.models.baselines import pretrained_lsa
+from datadose.drawing.style import GREY, LOOKS, caption, new_grid
 from datadose.stages import held_out_prompts
-from datadose.studies import tables
+from datadose.studies import training
 from datadose.studies.insights.stability import ABOVE
 from datadose.studies.ledger import (
     PAIRED_SHARE,
@@ -40,17 +35,8 @@ from datadose.studies.ledger import (
     seeds_of,
 )
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
-from datadose.studies.training import (
-    BASE,
-    OUTCOME,
-    RL,
-    SFT,
-    Recipe,
-    measure,
-    post_train,
-    stage_prompts,
-)
+from datadose.studies.tables import Run, as_table, rows_of_runs
+from datadose.studies.training import BASE, OUTCOME, RL, SFT, Directions, Recipe, adapt, measure
 from datadose.sweep import Cell
 from datadose.theory.outcome import adaptation_radius, population_curvature
 from datadose.theory.pretraining import pretrained_operator
@@ -58,13 +44,12 @@ from datadose.theory.pretraining import pretrained_operator
 NAME = "insight4_balance"
 OUTCOME_GD = "outcome-gd"
 """Outcome supervision by plain gradient descent."""
-ARMS = (BASE, *STAGES, OUTCOME_GD)
+ARMS = {**training.ARMS, OUTCOME_GD: (OUTCOME,)}
 
 
-class Column(tables.Column):
-    """The columns of this study; ``kind`` is the arm."""
+class Column(training.Column):
+    """The columns of this study."""
 
-    KIND = "kind"
     SHARE = "share"
     SPECTRAL_RADIUS = "spectral_radius"
     LEARNING_RATE = "learning_rate"
@@ -72,20 +57,15 @@ class Column(tables.Column):
     PASS_RATE = "pass_rate"
 
 
+MEASURED = (Column.SEED, Column.ERROR, Column.SHIFT_ERROR, Column.PASS_RATE)
+
+
 @dataclass(frozen=True)
-class TraceBudget:
+class TraceBudget(Directions):
     """tr Sigma0 = d, of which a share lies on the first m directions; Delta = ``strength`` there."""
 
-    dimension: int
-    shifted: int
-    length: int
     strength: float = 1.0
     eta: float = 0.2
-
-    @property
-    def inside(self) -> Any:
-        """The shift's directions."""
-        return np.arange(self.dimension) < self.shifted
 
     @property
     def delta(self) -> Array:
@@ -105,16 +85,10 @@ class TraceBudget:
 def post_train_share(
     budget: TraceBudget, share: float, arm: str, recipe: Recipe, seeds: list[int]
 ) -> list[list[float | None]]:
-    """Cell: [error / d, error on the shift / m, pass rate] per seed after one arm."""
+    """Cell: MEASURED per seed after one arm."""
     sigma0 = budget.sigma0(share)
     target = sigma0 + budget.delta
-    model = pretrained_lsa(sigma0, budget.length, len(seeds))
-    lost: set[int] = set()
-    if arm != BASE:
-        stage = cast("Stage", OUTCOME if arm == OUTCOME_GD else arm)
-        data = np.where(budget.inside, target, 0.0)
-        prompts = stage_prompts(stage, data, budget.length, budget.eta, recipe.prompts, seeds)
-        lost = post_train(model, stage, prompts, recipe, eta=budget.eta, inside=budget.inside, seeds=seeds)
+    model, lost = adapt(budget, sigma0, target, ARMS[arm], recipe, eta=budget.eta, seeds=seeds)
     return measure(
         model, held_out_prompts(target, budget.length, runs=len(seeds)), recipe, budget.inside, lost
     )
@@ -146,34 +120,12 @@ class Balance:
         rate = 1 / population_curvature(V0, data, self.recipe.chain_steps)[1]
         return replace(self.recipe, optimiser="gd", learning_rate=float(rate))
 
-    def _recipe(self, arm: str) -> Recipe:
-        return self._gd() if arm == OUTCOME_GD else self.recipe
-
-    def _settings(self) -> list[tuple[float, str]]:
-        return [(share, arm) for share in self.shares for arm in ARMS]
-
-    def cells(self) -> list[Cell]:
-        """One cell a share and arm, its seeds side by side."""
-        return [
-            Cell(
-                post_train_share,
-                {
-                    "budget": self.budget,
-                    "share": share,
-                    "arm": arm,
-                    "recipe": self._recipe(arm),
-                    "seeds": list(range(self.seeds)),
-                },
-            )
-            for share, arm in self._settings()
-        ]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a share (panel), arm (kind) and seed."""
-        rows = []
-        for (share, arm), found in zip(self._settings(), results, strict=True):
-            recipe = self._recipe(arm)
-            rows += [
+    def _runs(self) -> Iterator[Run]:
+        for share, arm in product(self.shares, ARMS):
+            recipe = self._gd() if arm == OUTCOME_GD else self.recipe
+            arguments = {"budget": self.budget, "share": share, "arm": arm, "recipe": recipe}
+            yield (
+                Cell(post_train_share, {**arguments, "seeds": list(range(self.seeds))}),
                 {
                     Column.FIGURE: NAME,
                     Column.PANEL: f"share={share:g}",
@@ -181,18 +133,20 @@ class Balance:
                     Column.PROMPTS: 0 if arm == BASE else recipe.prompts,
                     Column.LENGTH: self.budget.length,
                     Column.STEPS: recipe.chain_steps,
-                    Column.SEED: seed,
-                    Column.ERROR: error,
                     Column.KIND: arm,
                     Column.SHARE: share,
                     Column.SPECTRAL_RADIUS: self.budget.radius(share),
                     Column.LEARNING_RATE: None if arm == BASE else recipe.learning_rate,
-                    Column.SHIFT_ERROR: on_shift,
-                    Column.PASS_RATE: passed,
-                }
-                for seed, (error, on_shift, passed) in enumerate(found)
-            ]
-        return as_table(rows, Column)
+                },
+            )
+
+    def cells(self) -> list[Cell]:
+        """One cell a share and arm, its seeds side by side."""
+        return [cell for cell, _ in self._runs()]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row a share (panel), arm (kind) and seed."""
+        return as_table(rows_of_runs(self._runs(), results, MEASURED), Column)
 
 
 def draw_balance(table: pd.DataFrame, config: Balance) -> Figure:

@@ -12,8 +12,9 @@ A mild pool ends at a shift that the pretrained model nearly masters, a harsh po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,21 +24,21 @@ from matplotlib.figure import Figure
 from torch.nn.functional import pad
 
 from datadose.covariance import Array
-from datadose.drawing.curves import FIFTH, draw_curve, level, plain_log_ticks
-from datadose.drawing.style import LOOKS, caption, new_figure
+from datadose.drawing.style import caption, new_figure
 from datadose.models import PromptBatch
 from datadose.models.baselines import lsa, pretrained_lsa
 from datadose.stages import held_out_prompts, squared_gaps
 from datadose.stages.evaluate import TEST_SEED
-from datadose.studies import tables
+from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
+from datadose.studies.tables import Run, as_table, rows_of_runs
 from datadose.studies.training import (
     BASE,
     RL,
     Recipe,
     ScaledShift,
+    draw_arms,
     measure,
     pass_probabilities,
     post_train,
@@ -59,13 +60,15 @@ SAMPLES = 16
 POOLS = ((0.3, 2.0), (0.3, 4.0))
 
 
-class Column(tables.Column):
+class Column(training.Column):
     """The columns of this study; ``kind`` is the band."""
 
-    KIND = "kind"
     PASS_RATE = "pass_rate"
     PASS_RATE_BEFORE = "pass_rate_before"
     SHARE_OF_POOL = "share_of_pool"
+
+
+MEASURED = (Column.SEED, Column.ERROR, Column.PASS_RATE, Column.PASS_RATE_BEFORE, Column.SHARE_OF_POOL)
 
 
 def graded_target(task: ScaledShift, radii: tuple[float, float]) -> Array:
@@ -129,23 +132,23 @@ def train_on_band(
     recipe: Recipe,
     seeds: list[int],
 ) -> list[list[float | None]]:
-    """Cell: [error / d, pass rate on fresh pool prompts, mean pass rate of the chosen, share of pool]."""
+    """Cell: MEASURED per seed; the pass rates: on fresh prompts of the pool, and of the chosen before."""
     torch.set_num_threads(1)
     target = graded_target(task, radii)
     model = pretrained_lsa(task.sigma0, task.length, len(seeds))
     lost: set[int] = set()
-    before, share = [0.0] * len(seeds), [0.0] * len(seeds)
+    chosen: list[Any] = []
+    about: list[list[float | None]] = [[None, None] for _ in seeds]
     if band != BASE:
         pool = draw_candidates(task, target, candidates, seeds)
         true, squared = score(pool, recipe, task)
-        chosen = []
         for place, seed in enumerate(seeds):
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(103,)))
             rates = rng.binomial(SAMPLES, true[place]) / SAMPLES
             low, high = BANDS[band]
             chosen.append(choose(rates, squared[place], band, prompts, seed))
-            before[place] = float(rates[chosen[-1]].mean())
-            share[place] = float(((rates >= low) & (rates <= high)).mean())
+            share = ((rates >= low) & (rates <= high)).mean()
+            about[place] = [float(rates[chosen[-1]].mean()), float(share)]
         index = torch.from_numpy(np.stack(chosen))
         rows = torch.arange(len(seeds)).unsqueeze(-1)
         picked = embed(pool.map(lambda x, _: x[rows, index]), task.dimension)
@@ -156,8 +159,8 @@ def train_on_band(
         model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost
     )
     return [
-        [whole[0], pool_entry[2], b, s]
-        for whole, pool_entry, b, s in zip(on_target, on_pool, before, share, strict=True)
+        [run, error, passed, *known]
+        for (run, error, *_), (*_, passed), known in zip(on_target, on_pool, about, strict=True)
     ]
 
 
@@ -203,49 +206,35 @@ class Bands:
             10,
         )
 
-    def _settings(self) -> list[tuple[tuple[float, float], str, int]]:
-        arms = [(BASE, 0), *((band, B) for band in BANDS for B in self.prompts)]
-        return [(radii, band, B) for radii in self.pools for band, B in arms]
-
-    def cells(self) -> list[Cell]:
-        """One cell a band and B, its seeds side by side."""
+    def _runs(self) -> Iterator[Run]:
+        arms = [(BASE, 0), *product(BANDS, self.prompts)]
         shared = {
             "task": self.task,
             "candidates": self.candidates,
             "recipe": self.recipe,
             "seeds": list(range(self.seeds)),
         }
-        return [
-            Cell(train_on_band, {**shared, "radii": radii, "band": band, "prompts": B})
-            for radii, band, B in self._settings()
-        ]
+        for radii, (band, B) in product(self.pools, arms):
+            yield (
+                Cell(train_on_band, {**shared, "radii": radii, "band": band, "prompts": B}),
+                {
+                    Column.FIGURE: NAME,
+                    Column.PANEL: f"radius {radii[0]:g} to {radii[1]:g}",
+                    Column.STAGE: BASE if band == BASE else RL,
+                    Column.PROMPTS: B,
+                    Column.LENGTH: self.task.length,
+                    Column.STEPS: self.recipe.chain_steps,
+                    Column.KIND: band,
+                },
+            )
+
+    def cells(self) -> list[Cell]:
+        """One cell a band and B, its seeds side by side."""
+        return [cell for cell, _ in self._runs()]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a pool (panel), band (kind), B and seed."""
-        rows = [
-            {
-                Column.FIGURE: NAME,
-                Column.PANEL: pool_name(radii),
-                Column.STAGE: BASE if band == BASE else RL,
-                Column.PROMPTS: B,
-                Column.LENGTH: self.task.length,
-                Column.STEPS: self.recipe.chain_steps,
-                Column.SEED: seed,
-                Column.ERROR: error,
-                Column.KIND: band,
-                Column.PASS_RATE: passed,
-                Column.PASS_RATE_BEFORE: None if band == BASE else before,
-                Column.SHARE_OF_POOL: None if band == BASE else share,
-            }
-            for (radii, band, B), found in zip(self._settings(), results, strict=True)
-            for seed, (error, passed, before, share) in enumerate(found)
-        ]
-        return as_table(rows, Column)
-
-
-def pool_name(radii: Sequence[float]) -> str:
-    """The panel of a pool."""
-    return f"radius {radii[0]:g} to {radii[1]:g}"
+        return as_table(rows_of_runs(self._runs(), results, MEASURED), Column)
 
 
 def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
@@ -260,14 +249,8 @@ def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
     panels = list(dict.fromkeys(table[Column.PANEL]))
     with new_figure(len(panels), width=4.3 * len(panels) + 0.6) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
-            rows = table[(table[Column.PANEL] == panel) & (table[Column.PROMPTS] > 0)]
-            for look, (band, label) in zip((*LOOKS, FIFTH), bands.items(), strict=True):
-                draw_curve(
-                    axis, rows[rows[Column.KIND] == band], Column.PROMPTS, Column.PASS_RATE, look, label
-                )
-            base = table[(table[Column.PANEL] == panel) & (table[Column.KIND] == BASE)]
-            level(axis, float(base[Column.PASS_RATE].mean()), "before RL")
-            plain_log_ticks(axis, config.prompts)
+            rows = table[table[Column.PANEL] == panel]
+            draw_arms(axis, rows, Column.PROMPTS, Column.PASS_RATE, bands, "before RL")
             shares = rows.groupby(Column.KIND)[Column.SHARE_OF_POOL].mean()
             axis.set_title(
                 f"shift directions of {panel}\n(too easy {shares[TOO_EASY]:.0%}, medium "

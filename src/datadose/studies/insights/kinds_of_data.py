@@ -36,17 +36,22 @@ KINDS = (HARD, "easy", "pretraining", "test")
 """The panels; every other kind is compared with HARD."""
 
 
-def shift_with_data(block: TwoBlock, kind: str) -> Shift:
-    """The two-block shift with one of the four kinds of data."""
+def kinds_of_data(block: TwoBlock) -> tuple[Array, ...]:
+    """Spectra of the four kinds of data at their natural scale, in the order of KINDS."""
     base = block.shift(0.0)
     inside = base.delta > 0
-    data: tuple[Array, ...] = (  # In the order of KINDS.
+    return (
         np.where(inside, base.target, 0.0),
         np.where(inside, 0.0, base.target),
         base.sigma0,
         base.target,
     )
-    return Shift(base.sigma0, base.delta, base.eta * data[KINDS.index(kind)], base.eta)
+
+
+def shift_with_data(block: TwoBlock, kind: str) -> Shift:
+    """The two-block shift with one of the four kinds of data."""
+    base = block.shift(0.0)
+    return Shift(base.sigma0, base.delta, base.eta * kinds_of_data(block)[KINDS.index(kind)], base.eta)
 
 
 def kind_hardness(block: TwoBlock, kind: str, length: int) -> float:

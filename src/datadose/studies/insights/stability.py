@@ -34,7 +34,7 @@ from datadose.models import PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.prompts import draw_wishart, random_stream
 from datadose.stages import FixedData, Optimisation, Outcome, held_out_prompts, post_test, train
-from datadose.studies import tables
+from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, is_more, judge_settings
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import as_table
@@ -45,10 +45,9 @@ from datadose.theory.outcome import largest_stable_step, population_curvature, r
 NAME = "insight3_stability"
 
 
-class Column(tables.Column):
+class Column(training.Column):
     """The columns of this study; ``kind`` is the map or one of PROTOCOLS."""
 
-    KIND = "kind"
     SPECTRAL_RADIUS = "spectral_radius"
     ROLLOUT_RADIUS = "rollout_radius"
     LEARNING_RATE = "learning_rate"
