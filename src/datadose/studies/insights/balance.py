@@ -9,10 +9,9 @@ Sigma0. The spectral radius rho(Gamma0^{-1} Delta) stands beside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +34,7 @@ from datadose.studies.ledger import (
     seeds_of,
 )
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import Run, as_table, rows_of_runs
+from datadose.studies.tables import Setting, SettingsExperiment
 from datadose.studies.training import BASE, OUTCOME, RL, SFT, Directions, Recipe, adapt, measure
 from datadose.sweep import Cell
 from datadose.theory.outcome import adaptation_radius, population_curvature
@@ -55,9 +54,6 @@ class Column(training.Column):
     LEARNING_RATE = "learning_rate"
     SHIFT_ERROR = "shift_error"
     PASS_RATE = "pass_rate"
-
-
-MEASURED = (Column.SEED, Column.ERROR, Column.SHIFT_ERROR, Column.PASS_RATE)
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class TraceBudget(Directions):
 def post_train_share(
     budget: TraceBudget, share: float, arm: str, recipe: Recipe, seeds: list[int]
 ) -> list[list[float | None]]:
-    """Cell: MEASURED per seed after one arm."""
+    """Cell: what is measured, per seed after one arm."""
     sigma0 = budget.sigma0(share)
     target = sigma0 + budget.delta
     model, lost = adapt(budget, sigma0, target, ARMS[arm], recipe, eta=budget.eta, seeds=seeds)
@@ -95,8 +91,11 @@ def post_train_share(
 
 
 @dataclass(frozen=True)
-class Balance:
+class Balance(SettingsExperiment):
     """Shares of the trace budget, five arms: base, SFT, OS, RL, and OS by plain gradient descent."""
+
+    figure, columns = NAME, Column
+    measured = (Column.SEED, Column.ERROR, Column.SHIFT_ERROR, Column.PASS_RATE)
 
     budget: TraceBudget
     recipe: Recipe
@@ -120,14 +119,14 @@ class Balance:
         rate = 1 / population_curvature(V0, data, self.recipe.chain_steps)[1]
         return replace(self.recipe, optimiser="gd", learning_rate=float(rate))
 
-    def _runs(self) -> Iterator[Run]:
+    def settings(self) -> Iterator[Setting]:
+        """One cell a share and arm, its seeds side by side; a row a seed."""
         for share, arm in product(self.shares, ARMS):
             recipe = self._gd() if arm == OUTCOME_GD else self.recipe
             arguments = {"budget": self.budget, "share": share, "arm": arm, "recipe": recipe}
             yield (
                 Cell(post_train_share, {**arguments, "seeds": list(range(self.seeds))}),
                 {
-                    Column.FIGURE: NAME,
                     Column.PANEL: f"share={share:g}",
                     Column.STAGE: OUTCOME if arm == OUTCOME_GD else arm,
                     Column.PROMPTS: 0 if arm == BASE else recipe.prompts,
@@ -139,14 +138,6 @@ class Balance:
                     Column.LEARNING_RATE: None if arm == BASE else recipe.learning_rate,
                 },
             )
-
-    def cells(self) -> list[Cell]:
-        """One cell a share and arm, its seeds side by side."""
-        return [cell for cell, _ in self._runs()]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a share (panel), arm (kind) and seed."""
-        return as_table(rows_of_runs(self._runs(), results, MEASURED), Column)
 
 
 def draw_balance(table: pd.DataFrame, config: Balance) -> Figure:

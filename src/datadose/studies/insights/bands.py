@@ -13,7 +13,7 @@ A mild pool ends at a shift that the pretrained model nearly masters, a harsh po
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -32,7 +32,7 @@ from datadose.stages.evaluate import TEST_SEED
 from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import Run, as_table, rows_of_runs
+from datadose.studies.tables import Setting, SettingsExperiment
 from datadose.studies.training import (
     BASE,
     RL,
@@ -66,9 +66,6 @@ class Column(training.Column):
     PASS_RATE = "pass_rate"
     PASS_RATE_BEFORE = "pass_rate_before"
     SHARE_OF_POOL = "share_of_pool"
-
-
-MEASURED = (Column.SEED, Column.ERROR, Column.PASS_RATE, Column.PASS_RATE_BEFORE, Column.SHARE_OF_POOL)
 
 
 def graded_target(task: ScaledShift, radii: tuple[float, float]) -> Array:
@@ -132,7 +129,7 @@ def train_on_band(
     recipe: Recipe,
     seeds: list[int],
 ) -> list[list[float | None]]:
-    """Cell: MEASURED per seed; the pass rates: on fresh prompts of the pool, and of the chosen before."""
+    """Cell: what is measured, per seed: pass rates on fresh prompts of the pool, and of the chosen before."""
     torch.set_num_threads(1)
     target = graded_target(task, radii)
     model = pretrained_lsa(task.sigma0, task.length, len(seeds))
@@ -165,8 +162,11 @@ def train_on_band(
 
 
 @dataclass(frozen=True)
-class Bands:
+class Bands(SettingsExperiment):
     """Pools (panels), bands (kind) at several B, and the untouched model."""
+
+    figure, columns = NAME, Column
+    measured = (Column.SEED, Column.ERROR, Column.PASS_RATE, Column.PASS_RATE_BEFORE, Column.SHARE_OF_POOL)
 
     task: ScaledShift
     pools: tuple[tuple[float, float], ...]
@@ -179,34 +179,15 @@ class Bands:
     @classmethod
     def preset(cls, name: Preset) -> Bands:
         """The configuration of a preset."""
+        recipe = Recipe(0, 300, noise=0.3, tolerance=0.7)
         if name == "smoke":
-            return cls(
-                ScaledShift(10, 4, 200),
-                POOLS,
-                256,
-                Recipe(0, 20, batch=16, noise=0.3, tolerance=0.7),
-                (16, 32),
-                3,
-            )
+            return cls(ScaledShift(10, 4, 200), POOLS, 256, replace(recipe, steps=20, batch=16), (16, 32), 3)
         if name == "quick":
-            return cls(
-                ScaledShift(20, 8, 400),
-                POOLS,
-                4096,
-                Recipe(0, 300, noise=0.3, tolerance=0.7),
-                (16, 64, 256),
-                8,
-            )
-        return cls(
-            ScaledShift(100, 20, 2000),
-            POOLS,
-            4096,
-            Recipe(0, 600, noise=0.3, tolerance=0.7),
-            (32, 128, 512),
-            10,
-        )
+            return cls(ScaledShift(20, 8, 400), POOLS, 4096, recipe, (16, 64, 256), 8)
+        return cls(ScaledShift(100, 20, 2000), POOLS, 4096, replace(recipe, steps=600), (32, 128, 512), 10)
 
-    def _runs(self) -> Iterator[Run]:
+    def settings(self) -> Iterator[Setting]:
+        """One cell a pool, band and B, its seeds side by side; a row a seed."""
         arms = [(BASE, 0), *product(BANDS, self.prompts)]
         shared = {
             "task": self.task,
@@ -218,7 +199,6 @@ class Bands:
             yield (
                 Cell(train_on_band, {**shared, "radii": radii, "band": band, "prompts": B}),
                 {
-                    Column.FIGURE: NAME,
                     Column.PANEL: f"radius {radii[0]:g} to {radii[1]:g}",
                     Column.STAGE: BASE if band == BASE else RL,
                     Column.PROMPTS: B,
@@ -227,14 +207,6 @@ class Bands:
                     Column.KIND: band,
                 },
             )
-
-    def cells(self) -> list[Cell]:
-        """One cell a band and B, its seeds side by side."""
-        return [cell for cell, _ in self._runs()]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a pool (panel), band (kind), B and seed."""
-        return as_table(rows_of_runs(self._runs(), results, MEASURED), Column)
 
 
 def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:

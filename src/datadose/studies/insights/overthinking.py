@@ -7,10 +7,9 @@ n S varies and its powers have heavy tails, so the exact expectation is estimate
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from datadose.stages import held_out_prompts, post_test
 from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, finite_mean, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import Run, as_table, rows_of_runs
+from datadose.studies.tables import Setting, SettingsExperiment
 from datadose.studies.training import (
     ARMS,
     BASE,
@@ -49,16 +48,6 @@ class Column(training.Column):
     PREDICTED_LONG = "predicted_long"
 
 
-MEASURED = (
-    Column.SEED,
-    Column.ROLLOUT_RADIUS,
-    Column.THINKING_STEPS,
-    Column.ERROR,
-    Column.PREDICTED,
-    Column.PREDICTED_LONG,
-)
-
-
 def think(
     task: ScaledShift,
     radius: float,
@@ -68,7 +57,7 @@ def think(
     draws: int,
     seeds: list[int],
 ) -> list[list[float | None]]:
-    """Cell: MEASURED per seed and number of thinking steps; a lost run has no numbers."""
+    """Cell: what is measured, per seed and number of thinking steps; a lost run has no numbers."""
     target = task.target(radius)
     model, lost = adapt(task, task.sigma0, target, ARMS[arm], recipe, eta=task.eta, seeds=seeds)
     tested = post_test(model, held_out_prompts(target, task.length, runs=len(seeds)), thinking)
@@ -85,8 +74,18 @@ def think(
 
 
 @dataclass(frozen=True)
-class Overthinking:
+class Overthinking(SettingsExperiment):
     """Radii (panels), stages, thinking steps."""
+
+    figure, columns = NAME, Column
+    measured = (
+        Column.SEED,
+        Column.ROLLOUT_RADIUS,
+        Column.THINKING_STEPS,
+        Column.ERROR,
+        Column.PREDICTED,
+        Column.PREDICTED_LONG,
+    )
 
     task: ScaledShift
     recipe: Recipe
@@ -106,7 +105,8 @@ class Overthinking:
             return cls(ScaledShift(20, 5, 120), Recipe(256, 300), (0.5, 1.2, 2.0), thinking, 400, 6)
         return cls(ScaledShift(100, 20, 600), Recipe(1024, 400), (0.5, 1.2, 2.0), thinking, 400, 10)
 
-    def _runs(self) -> Iterator[Run]:
+    def settings(self) -> Iterator[Setting]:
+        """One cell a radius and stage, its seeds side by side; a row a seed and number of thinking steps."""
         shared = {
             "task": self.task,
             "recipe": self.recipe,
@@ -118,7 +118,6 @@ class Overthinking:
             yield (
                 Cell(think, {**shared, "radius": radius, "arm": arm}),
                 {
-                    Column.FIGURE: NAME,
                     Column.PANEL: radius_panel(radius),
                     Column.STAGE: arm,
                     Column.PROMPTS: 0 if arm == BASE else self.recipe.prompts,
@@ -128,14 +127,6 @@ class Overthinking:
                     Column.SPECTRAL_RADIUS: radius,
                 },
             )
-
-    def cells(self) -> list[Cell]:
-        """One cell a radius and stage, its seeds side by side."""
-        return [cell for cell, _ in self._runs()]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a radius (panel), stage, seed and number of thinking steps."""
-        return as_table(rows_of_runs(self._runs(), results, MEASURED), Column)
 
 
 def draw_overthinking(table: pd.DataFrame, config: Overthinking) -> Figure:

@@ -29,7 +29,7 @@ from datadose.studies import training
 from datadose.studies.insights.kinds_of_data import kinds_of_data
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import MINIMISER, TRAINED, Run, TwoBlock, as_table, rows_of_runs
+from datadose.studies.tables import MINIMISER, TRAINED, Setting, SettingsExperiment, TwoBlock, as_table
 from datadose.studies.training import BASE, SFT, draw_arms
 from datadose.sweep import Cell
 from datadose.theory.post_test import post_test_error
@@ -48,17 +48,6 @@ class Column(training.Column):
     HARDNESS = "hardness"
     SHARE_SHIFT = "share_shift"
     SHARE_WRONG = "share_wrong"
-
-
-MEASURED = (
-    Column.KIND,
-    Column.PROMPTS,
-    Column.ESTIMATOR,
-    Column.ERROR,
-    Column.HARDNESS,
-    Column.SHARE_SHIFT,
-    Column.SHARE_WRONG,
-)
 
 
 @dataclass(frozen=True)
@@ -104,7 +93,7 @@ def choose(selection: str, hardness: Array, pool: Pool, prompts: int, seed: int)
 def select_and_tune(
     block: TwoBlock, length: int, size: int, wrong: float, counts: list[int], descent: int, seed: int
 ) -> list[list[Any]]:
-    """Cell: MEASURED per selection, B and estimator."""
+    """Cell: what is measured, per selection, B and estimator."""
     pool = draw_pool(block, length, size, wrong, seed)
     shift = block.shift(0.0)
     V0 = pretrained_operator(shift.sigma0, length)
@@ -127,8 +116,19 @@ def select_and_tune(
 
 
 @dataclass(frozen=True)
-class HardnessSelection:
+class HardnessSelection(SettingsExperiment):
     """Pools (panels), four selections, error against B."""
+
+    figure, columns = NAME, Column
+    measured = (
+        Column.KIND,
+        Column.PROMPTS,
+        Column.ESTIMATOR,
+        Column.ERROR,
+        Column.HARDNESS,
+        Column.SHARE_SHIFT,
+        Column.SHARE_WRONG,
+    )
 
     block: TwoBlock
     length: int
@@ -149,7 +149,8 @@ class HardnessSelection:
             return cls(TwoBlock(40, 20), 80, 1600, (0.0, 0.1, 0.3), (5, 10, 15, 80, 160, 320), 100, 20)
         return cls(TwoBlock(100, 50), 200, 4000, (0.0, 0.1, 0.3), (12, 25, 37, 200, 400, 800), 100, 10)
 
-    def _runs(self) -> Iterator[Run]:
+    def settings(self) -> Iterator[Setting]:
+        """One cell a pool and seed; a row a selection, B and estimator."""
         shared = {
             "block": self.block,
             "length": self.length,
@@ -161,7 +162,6 @@ class HardnessSelection:
             yield (
                 Cell(select_and_tune, {**shared, "wrong": wrong, "seed": seed}),
                 {
-                    Column.FIGURE: NAME,
                     Column.PANEL: CLEAN if wrong == 0 else f"{wrong:.0%} wrong",
                     Column.STAGE: SFT,
                     Column.LENGTH: self.length,
@@ -170,17 +170,20 @@ class HardnessSelection:
                 },
             )
 
-    def cells(self) -> list[Cell]:
-        """One cell a pool and seed."""
-        return [cell for cell, _ in self._runs()]
-
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a pool (panel), seed, selection (kind), B and estimator, behind the untouched model's."""
         shift = self.block.shift(0.0)
         base = post_test_error(pretrained_operator(shift.sigma0, self.length), shift.target, self.length)
-        untouched = {Column.STAGE: BASE, Column.KIND: BASE, Column.PROMPTS: 0, Column.ERROR: base}
-        rows = [{**shared, Column.INTERFERENCE: None, **untouched} for _, shared in self._runs()]
-        return as_table([*rows, *rows_of_runs(self._runs(), results, MEASURED)], Column)
+        untouched = {
+            Column.FIGURE: NAME,
+            Column.STAGE: BASE,
+            Column.KIND: BASE,
+            Column.PROMPTS: 0,
+            Column.ERROR: base,
+            Column.INTERFERENCE: None,
+        }
+        rows = [{**shared, **untouched} for _, shared in self.settings()]
+        return as_table([*rows, *self.rows(results)], Column)
 
 
 def draw_selection(table: pd.DataFrame, config: HardnessSelection) -> Figure:

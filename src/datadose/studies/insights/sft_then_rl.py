@@ -6,10 +6,9 @@ stage starts its own optimiser. RL always has ``recipe.prompts`` prompts; demons
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from datadose.stages import held_out_prompts
 from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, beats, both, by_seed, finite_mean, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import Run, as_table, rows_of_runs
+from datadose.studies.tables import Setting, SettingsExperiment
 from datadose.studies.training import (
     BASE,
     RL,
@@ -56,13 +55,10 @@ class Column(training.Column):
     PASS_RATE = "pass_rate"
 
 
-MEASURED = (Column.SEED, Column.ERROR, Column.SHIFT_ERROR, Column.PASS_RATE)
-
-
 def train_arm(
     task: ScaledShift, radius: float, arm: str, recipe: Recipe, demonstrations: int, seeds: list[int]
 ) -> list[list[float | None]]:
-    """Cell: MEASURED per seed after all stages of an arm, each with the recipe's steps."""
+    """Cell: what is measured, per seed after all stages of an arm, each with the recipe's steps."""
     target, stages = task.target(radius), ARMS[arm]
     model, lost = adapt(
         task, task.sigma0, target, stages, recipe, eta=task.eta, seeds=seeds, demonstrations=demonstrations
@@ -71,8 +67,11 @@ def train_arm(
 
 
 @dataclass(frozen=True)
-class SftThenRl:
+class SftThenRl(SettingsExperiment):
     """Radii (panels), arms (kind), numbers of demonstrations and total steps."""
+
+    figure, columns = NAME, Column
+    measured = (Column.SEED, Column.ERROR, Column.SHIFT_ERROR, Column.PASS_RATE)
 
     task: ScaledShift
     recipe: Recipe
@@ -94,8 +93,11 @@ class SftThenRl:
             ScaledShift(100, 20, 1000), Recipe(1024, 0), (0.7, 1.5, 3.0), (64, 1024), (200, 600, 1800), 10
         )
 
-    def _runs(self) -> Iterator[Run]:
-        """Arms without SFT have no demonstrations."""
+    def settings(self) -> Iterator[Setting]:
+        """One cell a radius, arm and number of steps, its seeds side by side, and a row a seed.
+
+        Arms without SFT have no demonstrations.
+        """
         for radius, (arm, stages) in product(self.radii, ARMS.items()):
             counts = self.demonstrations if SFT in stages else (0,)
             for count, steps in product(counts, self.training_steps if stages else (0,)):
@@ -110,7 +112,6 @@ class SftThenRl:
                 yield (
                     Cell(train_arm, arguments),
                     {
-                        Column.FIGURE: NAME,
                         Column.PANEL: radius_panel(radius),
                         Column.STAGE: arm,
                         Column.PROMPTS: self.recipe.prompts if RL in stages else 0,
@@ -122,14 +123,6 @@ class SftThenRl:
                         Column.TRAINING_STEPS: steps,
                     },
                 )
-
-    def cells(self) -> list[Cell]:
-        """One cell a radius, arm and number of steps, its seeds side by side."""
-        return [cell for cell, _ in self._runs()]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a radius (panel), arm, number of steps and seed."""
-        return as_table(rows_of_runs(self._runs(), results, MEASURED), Column)
 
 
 def draw_sft_then_rl(table: pd.DataFrame, config: SftThenRl) -> Figure:

@@ -13,8 +13,9 @@ of the radius nearest 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from datadose.stages import FixedData, Optimisation, Outcome, held_out_prompts, 
 from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, is_more, judge_settings
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
+from datadose.studies.tables import Setting, SettingsExperiment
 from datadose.studies.training import OUTCOME, ScaledShift, finite
 from datadose.sweep import Cell
 from datadose.theory.outcome import largest_stable_step, population_curvature, rollout_radius
@@ -64,11 +65,6 @@ PROTOCOLS = OWN_STEP, ONE_STEP = ("own step", "one step")
 OUTCOMES = STABLE, SLOW, DIVERGED = ("stable", "slow", "diverged")
 REFERENCE = 999_983
 """Seed of the reference sample."""
-
-
-def stable_step(task: ScaledShift, radius: float, steps: int) -> float:
-    """2 / the largest curvature of the population's L_OS at the pretrained model."""
-    return 2 / population_curvature(task.operator, task.target(radius), steps)[1]
 
 
 def cautious_step(task: ScaledShift, radius: float, steps: int, prompts: int) -> float:
@@ -100,8 +96,8 @@ class Descent:
         return [(r, seed) for r in self.radii for seed in range(self.seeds)]
 
 
-def descend(run: Descent) -> list[list[float | None]]:
-    """Cell: [error before, after, step size] of each of the runs."""
+def descend(run: Descent) -> list[list[Any]]:
+    """Cell: what is measured, for each of the runs."""
     torch.set_num_threads(1)
     task, k, rate = run.task, run.chain_steps, run.learning_rate
     if rate is None:
@@ -118,16 +114,33 @@ def descend(run: Descent) -> list[list[float | None]]:
     done = train(model, Outcome(k), FixedData(data), Optimisation("gd", rate, steps=run.descent))
     lost = {entry.run for entry in done.diverged}
     after = post_test(model, test, k)[:, 0]
-    return [
-        [float(before[i]), None if i in lost else finite(after[i : i + 1])[0], rate]
-        for i in range(len(before))
-    ]
+    rows = []
+    for i, (radius, seed) in enumerate(run.runs):
+        target = task.target(radius)
+        rolled = rollout_radius(task.operator, target)
+        # 2 over the largest curvature of the population's L_OS at the pretrained model.
+        stable = 2 / population_curvature(task.operator, target, k)[1]
+        start, end = float(before[i]), None if i in lost else finite(after[i : i + 1])[0]
+        outcome = DIVERGED if end is None else STABLE if end <= start / 2 else SLOW
+        rows.append([radius, seed, rolled, rate, stable, start, outcome, end])
+    return rows
 
 
 @dataclass(frozen=True)
-class Stability:
+class Stability(SettingsExperiment):
     """The map (``radii`` x ``chain_steps`` x ``learning_rates``) and the sensitivity at ``probe_steps``."""
 
+    figure, columns = NAME, Column
+    measured = (
+        Column.SPECTRAL_RADIUS,
+        Column.SEED,
+        Column.ROLLOUT_RADIUS,
+        Column.LEARNING_RATE,
+        Column.STABLE_STEP,
+        Column.ERROR_BEFORE,
+        Column.OUTCOME,
+        Column.ERROR,
+    )
     task: ScaledShift
     radii: tuple[float, ...]
     chain_steps: tuple[int, ...]
@@ -164,58 +177,32 @@ class Stability:
             ((128, 300), (2048, 75), (2048, 300)), 3, 10,
         )  # fmt: skip
 
-    def _settings(self) -> list[tuple[str, Descent]]:
-        """(kind, descent): a chain length and step size (all radii inside), then a radius and (B, T)."""
+    def settings(self) -> Iterator[Setting]:
+        """One cell a descent: a chain length and step size (all radii inside), or a radius and (B, T)."""
         middle = min(self.probe_radii, key=lambda r: abs(r - 1))
-        maps = [
+        runs = [
             (MAP, Descent(self.task, self.radii, k, rate, 1.0, self.prompts, self.descent, self.map_seeds))
-            for k in self.chain_steps
-            for rate in self.learning_rates
+            for k, rate in product(self.chain_steps, self.learning_rates)
         ]
-        probes = [
+        runs += [
             (kind, Descent(self.probe, (r,), self.probe_steps, None, own, B, T, self.seeds))
-            for kind in PROTOCOLS
-            for r in self.probe_radii
+            for kind, r in product(PROTOCOLS, self.probe_radii)
             for own in [r if kind == OWN_STEP else middle]
             for B, T in self.probes
         ]
-        return [*maps, *probes]
-
-    def cells(self) -> list[Cell]:
-        """One cell a descent."""
-        return [Cell(descend, {"run": run}) for _, run in self._settings()]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """Rows of kind `map` (panel k), `own step`, `one step`; ``outcome`` is stable, slow or diverged."""
-        rows = [
-            _row(kind, run, radius, seed, errors)
-            for (kind, run), found in zip(self._settings(), results, strict=True)
-            for (radius, seed), errors in zip(run.runs, found, strict=True)
-        ]
-        return as_table(rows, Column)
-
-
-def _row(kind: str, run: Descent, radius: float, seed: int, errors: list[Any]) -> dict[str, Any]:
-    task, k = run.task, run.chain_steps
-    before, after, rate = errors
-    return {
-        Column.FIGURE: NAME,
-        Column.PANEL: f"k={k}",
-        Column.STAGE: OUTCOME,
-        Column.PROMPTS: run.prompts,
-        Column.LENGTH: task.length,
-        Column.STEPS: k,
-        Column.SEED: seed,
-        Column.ERROR: after,
-        Column.KIND: kind,
-        Column.SPECTRAL_RADIUS: radius,
-        Column.ROLLOUT_RADIUS: rollout_radius(task.operator, task.target(radius)),
-        Column.LEARNING_RATE: rate,
-        Column.TRAINING_STEPS: run.descent,
-        Column.STABLE_STEP: stable_step(task, radius, k),
-        Column.ERROR_BEFORE: before,
-        Column.OUTCOME: DIVERGED if after is None else STABLE if after <= before / 2 else SLOW,
-    }
+        for kind, run in runs:
+            yield (
+                Cell(descend, {"run": run}),
+                {
+                    Column.PANEL: f"k={run.chain_steps}",
+                    Column.STAGE: OUTCOME,
+                    Column.PROMPTS: run.prompts,
+                    Column.LENGTH: run.task.length,
+                    Column.STEPS: run.chain_steps,
+                    Column.KIND: kind,
+                    Column.TRAINING_STEPS: run.descent,
+                },
+            )
 
 
 _MAP_LOOKS = {
