@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from datadose.drawing.style import (
-    GREY,
-    Look,
-    draw_simulation,
-    draw_theory,
-)
+from datadose.drawing.style import GREY, Look, draw_simulation, draw_theory
 
 FIFTH = Look("#3c4043", (0, (3, 2, 1, 2, 1, 2)), "v")
 """A fifth curve, dark grey."""
@@ -28,16 +25,8 @@ def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, label
     draw_theory(axis, mean.index.to_numpy(dtype=float), mean.to_numpy(), look, linewidth=1.3)
     draw_simulation(axis, known.assign(error=known[y]), x, look)
     if label is not None:
-        axis.plot(
-            [],
-            [],
-            color=look.color,
-            linestyle=look.dash,
-            marker=look.marker,
-            markersize=4,
-            markerfacecolor="white",
-            label=label,
-        )
+        marks: dict[str, Any] = {"marker": look.marker, "markersize": 4, "markerfacecolor": "white"}
+        axis.plot([], [], color=look.color, linestyle=look.dash, label=label, **marks)
 
 
 def level(axis: Axes, value: float, label: str | None = None) -> None:
@@ -50,6 +39,18 @@ def plain_log_ticks(axis: Axes, values: Sequence[float], labels: Sequence[str] |
     axis.set_xscale("log")
     axis.set_xticks(list(values), labels=[f"{v:g}" for v in values] if labels is None else list(labels))
     axis.set_xticks([], minor=True)
+
+
+def cell_edges(centres: Any) -> Any:
+    """The edges of cells with these centres (K,), midway between neighbours, shape (K + 1,)."""
+    first, last = 1.5 * centres[0] - 0.5 * centres[1], 1.5 * centres[-1] - 0.5 * centres[-2]
+    return np.array([first, *(centres[1:] + centres[:-1]) / 2, last])
+
+
+def mark_lost(axis: Axes, places: Sequence[float], look: Look, name: str) -> None:
+    """Crosses at the top over the ``places`` at which runs were lost; ``name`` is for the hover record."""
+    top = axis.get_xaxis_transform()
+    axis.plot(places, [0.97] * len(places), "x", transform=top, color=look.color, label=f"_{name}")
 
 
 def log_y(axis: Axes) -> None:

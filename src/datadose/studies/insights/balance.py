@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from datadose.configs import STAGES
 from datadose.covariance import Array
-from datadose.drawing.curves import FIFTH, draw_curve, log_y, plain_log_ticks
+from datadose.drawing.curves import FIFTH, draw_curve, log_y, mark_lost, plain_log_ticks
 from datadose.drawing.style import GREY, LOOKS, caption, new_grid
 from datadose.stages import held_out_prompts
 from datadose.studies import training
@@ -156,10 +156,7 @@ def draw_balance(table: pd.DataFrame, config: Balance) -> Figure:
                 draw_curve(axis, rows, Column.SHARE, column, look, name)
                 if column == Column.ERROR:
                     lost = rows.groupby(Column.SHARE)[Column.DIVERGED].mean()
-                    places = lost[lost > 0.5].index
-                    lost_style = {"color": look.color, "label": f"_{name}: most runs diverged"}
-                    where = axis.get_xaxis_transform()
-                    axis.plot(places, [0.97] * len(places), "x", transform=where, **lost_style)
+                    mark_lost(axis, lost[lost > 0.5].index, look, f"{name}: most runs diverged")
             plain_log_ticks(axis, radius.index, [f"{s:g}\n({r:.2g})" for s, r in radius.items()])
             axis.axvline(budget.shifted / budget.dimension, color=GREY, linewidth=0.9, linestyle=":")
             axis.set_xlabel("share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))")
@@ -193,6 +190,10 @@ def _balanced(saved: Saved[Balance], table: pd.DataFrame) -> float:
     return float(shares[np.abs(shares - budget.shifted / budget.dimension).argmin()])
 
 
+def _all_or_none(share: float) -> Verdict:
+    return "holds" if share == 1 else "fails" if share == 0 else "mixed"
+
+
 def incremental_or_novel(saved: Saved[Balance], threshold: float) -> Judgement:
     table = saved.table
     arms, even = _arms(table), _balanced(saved, table)
@@ -205,16 +206,11 @@ def incremental_or_novel(saved: Saved[Balance], threshold: float) -> Judgement:
         lost = float(arms[share, OUTCOME_GD][Column.DIVERGED].mean())
         if radius < 1:
             verdicts[f"{where}: OS improves"] = beats(after, before)
-            verdicts[f"{where}: descent is stable"] = (
-                "holds" if lost == 0 else "fails" if lost == 1 else "mixed"
-            )
+            verdicts[f"{where}: descent is stable"] = _all_or_none(1 - lost)
         elif radius >= ABOVE[0]:
-            verdicts[f"{where}: descent is unstable"] = (
-                "holds" if lost == 1 else "fails" if lost == 0 else "mixed"
-            )
-            verdicts[f"{where}: OS learns slowly"] = beats(
-                by_seed(arms[even, OUTCOME], Column.SHIFT_ERROR), after
-            )
+            verdicts[f"{where}: descent is unstable"] = _all_or_none(lost)
+            balanced = by_seed(arms[even, OUTCOME], Column.SHIFT_ERROR)
+            verdicts[f"{where}: OS learns slowly"] = beats(balanced, after)
         notes.append(
             f"{where}: {finite_mean(before):.3g} -> {finite_mean(after):.3g}, descent lost {lost:.0%}"
         )

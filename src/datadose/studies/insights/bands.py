@@ -82,17 +82,15 @@ def draw_candidates(task: ScaledShift, target: Array, prompts: int, seeds: Seque
     They have the shift's m dimensions alone, see :func:`embed`.
     """
     whole = PromptBatch.draw(target[: task.shifted], task.length, prompts, seeds=seeds)
-    if whole.covariances is None:
-        msg = "prompts of length n >= m / 2 hold covariances"
-        raise ValueError(msg)
     shown = torch.zeros_like(whole.weights)
     for place, seed in enumerate(seeds):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(101,)))
         order = rng.random((prompts, task.shifted)).argsort(axis=1)
         count = rng.binomial(task.shifted - 1, 0.5, size=(prompts, 1)) + 1
         shown[place] = torch.from_numpy((order < count).astype(np.float32))
-    seen = whole.covariances * shown.unsqueeze(-1) * shown.unsqueeze(-2)
-    return PromptBatch(whole.weights * shown, task.length, seen)
+    # Prompts of length n >= m / 2 hold w* and S.
+    pair = shown.unsqueeze(-1) * shown.unsqueeze(-2)
+    return whole.map(lambda x, axis: x * (shown if axis == -2 else pair))
 
 
 def embed(batch: PromptBatch, dimension: int) -> PromptBatch:

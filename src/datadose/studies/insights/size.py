@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from datadose.drawing.curves import level, log_y
+from datadose.drawing.curves import cell_edges, level, log_y
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import LOOKS, caption, draw_simulation, draw_theory, new_grid
 from datadose.studies.ledger import CONFIDENCE, beats, judge_settings, seeds_of
@@ -63,20 +63,11 @@ class SetSize:
     @classmethod
     def _of(cls, block: TwoBlock, simulated: int, theory: int, counts: int, seeds: int) -> SetSize:
         d = block.dimension
-        places = grid(
-            [0], np.unique(np.geomspace(max(1, d // 40), 5 * d, counts).round().astype(int)).tolist()
-        )
-        kept = [B for B in places if abs(B / d - 1) > 0.02]
+        places = grid([0], np.geomspace(max(1, d // 40), 5 * d, counts).round().astype(int).tolist())
+        kept = tuple(B for B in places if abs(B / d - 1) > 0.02)
         inside = [round(share * d) for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.5, 2, 3, 5)]
-        return cls(
-            block,
-            2 * d,
-            _log_steps(simulated),
-            grid([0], inside),
-            _log_steps(theory),
-            tuple(kept),
-            seeds,
-        )
+        few, many = _log_steps(simulated), _log_steps(theory)
+        return cls(block, 2 * d, few, grid([0], inside), many, kept, seeds)
 
     def _curves(self) -> list[tuple[float, int]]:
         return [(r, seed) for r in self.interferences for seed in range(self.seeds)]
@@ -137,19 +128,20 @@ def draw_size(table: pd.DataFrame, config: SetSize) -> Figure:
         best = theory.loc[theory.groupby(Column.INTERFERENCE)[Column.PREDICTED].idxmin()]
         early = theory[theory[Column.PROMPTS] < d]
         small = early.loc[early.groupby(Column.INTERFERENCE)[Column.PREDICTED].idxmin()]
-        record_cells(heat, _map_cells(grid, d))
+        x, y = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float) / d
+        edges = [cell_edges(centres).tolist() for centres in (x, y)]
+        values = grid.to_numpy().tolist()
+        record_cells(heat, Cells(*edges, x.tolist(), y.tolist(), values, "predicted error / d"))
         lowest: dict[str, Any] = {"linestyle": (0, (4, 2)), "label": "_best B below the peak"}
         heat.plot(small[Column.INTERFERENCE], small[Column.PROMPTS] / d, color="white", **lowest)
         lowest = {"linestyle": "-", "marker": "o", "markersize": 3, "label": "_best B"}
         heat.plot(best[Column.INTERFERENCE], best[Column.PROMPTS] / d, color="white", **lowest)
         heat.axhline(1, color="black", linewidth=0.8)
         heat.text(1.1e-3, 1.06, "peak: B = d", color="black", fontsize=8.5)
-        heat.set_yscale("log")
-        heat.set_xscale("log")
+        heat.set(yscale="log", xscale="log")
         heat.set_ylim(grid.index.min() / d, grid.index.max() / d)
         heat.set_yticks([0.05, 0.1, 0.2, 0.5, 1, 2, 5], labels=["0.05", "0.1", "0.2", "0.5", "1", "2", "5"])
-        heat.set_xlabel("interference r")
-        heat.set_ylabel("SFT prompts B / d")
+        heat.set(xlabel="interference r", ylabel="SFT prompts B / d")
         heat.set_title("dots: best B; dashes: best B below the peak")
         _draw_ratio(right, theory, simulated, d)
         block = config.block
@@ -160,19 +152,6 @@ def draw_size(table: pd.DataFrame, config: SetSize) -> Figure:
             f"{config.seeds} seeds with standard errors",
         )
     return figure
-
-
-def _map_cells(grid: pd.DataFrame, d: int) -> Cells:
-    """The cells of the map: edges midway between neighbours, as the mesh draws them."""
-    x, y = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float) / d
-    x_edges, y_edges = (
-        np.concatenate(
-            [[1.5 * v[0] - 0.5 * v[1]], (v[1:] + v[:-1]) / 2, [1.5 * v[-1] - 0.5 * v[-2]]]
-        ).tolist()
-        for v in (x, y)
-    )
-    values = grid.to_numpy().tolist()
-    return Cells(x_edges, y_edges, x.tolist(), y.tolist(), values, "predicted error / d")
 
 
 def _small(errors: pd.Series, d: int) -> pd.Series:
@@ -208,8 +187,7 @@ def _draw_ratio(axis: Axes, theory: pd.DataFrame, simulated: pd.DataFrame, d: in
     level(axis, 1.0)
     axis.set_xscale("log")
     log_y(axis)
-    axis.set_xlabel("interference r")
-    axis.set_ylabel("error of the best B < d, as a ratio")
+    axis.set(xlabel="interference r", ylabel="error of the best B < d, as a ratio")
     axis.set_title("below 1: the small set wins")
     axis.legend(loc="best")
 

@@ -28,7 +28,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from datadose.covariance import Array
-from datadose.drawing.curves import draw_curve, log_y, plain_log_ticks
+from datadose.drawing.curves import cell_edges, draw_curve, log_y, mark_lost, plain_log_ticks
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import GREY, LOOKS, caption, new_grid
 from datadose.models import PromptBatch
@@ -246,7 +246,7 @@ def _draw_map(axis: Axes, rows: pd.DataFrame, k: int) -> None:
         index=Column.LEARNING_RATE, columns=Column.SPECTRAL_RADIUS, values="badness", aggfunc="max"
     )
     x, y = worst.columns.to_numpy(dtype=float), worst.index.to_numpy(dtype=float)
-    edges, cells = (_edges(x), _edges(y)), worst.to_numpy()
+    edges, cells = [np.exp(cell_edges(np.log(centres))) for centres in (x, y)], worst.to_numpy()
     colors, words = zip(*(_MAP_LOOKS[outcome] for outcome in OUTCOMES), strict=True)
     white: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
     axis.pcolormesh(*edges, cells, cmap=ListedColormap(colors), vmin=0, vmax=2, **white)
@@ -256,18 +256,11 @@ def _draw_map(axis: Axes, rows: pd.DataFrame, k: int) -> None:
     axis.plot(line.index, line.to_numpy(), color="white", linewidth=3.4)
     axis.plot(line.index, line.to_numpy(), color="black", linewidth=1.8)
     axis.set_yscale("log")
-    axis.set_ylim(_edges(y)[0], _edges(y)[-1])
+    axis.set_ylim(edges[1][0], edges[1][-1])
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4) if len(x) > 4 else [float(v) for v in x])
-    axis.set_xlim(_edges(x)[0], _edges(x)[-1])
+    axis.set_xlim(edges[0][0], edges[0][-1])
     axis.grid(visible=False)
-    axis.set_title(f"k = {k} thinking step{'s' if k > 1 else ''}")
-    axis.set_xlabel("rho(inv(Gamma0) Delta)")
-
-
-def _edges(centres: Any) -> Any:
-    logs = np.log(centres)
-    middle = (logs[1:] + logs[:-1]) / 2
-    return np.exp([logs[0] - (middle[0] - logs[0]), *middle, logs[-1] + (logs[-1] - middle[-1])])
+    axis.set(title=f"k = {k} thinking step{'s' if k > 1 else ''}", xlabel="rho(inv(Gamma0) Delta)")
 
 
 def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None:
@@ -281,12 +274,10 @@ def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None
         # A mean over the survivors would flatter a step size that loses runs.
         whole = chosen[~chosen[Column.SPECTRAL_RADIUS].isin(lost)]
         draw_curve(axis, whole, Column.SPECTRAL_RADIUS, Column.ERROR, look, f"{kind}, B = {B}")
-        lost_style: dict[str, Any] = {"color": look.color, "label": f"_{kind}, B = {B}: runs lost"}
-        axis.plot(lost, [0.97] * len(lost), "x", transform=axis.get_xaxis_transform(), **lost_style)
+        mark_lost(axis, lost, look, f"{kind}, B = {B}: runs lost")
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4))
     log_y(axis)
-    axis.set_title("sample size (crosses: runs lost)")
-    axis.set_xlabel("rho(inv(Gamma0) Delta)")
+    axis.set(title="sample size (crosses: runs lost)", xlabel="rho(inv(Gamma0) Delta)")
     axis.set_ylabel("post-test error / d")
     low, high = rows[Column.ERROR].min(), rows[Column.ERROR].max()
     axis.set_ylim(0.85 * low, 2.2 * high)
