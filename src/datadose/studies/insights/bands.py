@@ -33,16 +33,7 @@ from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import Setting, SettingsExperiment
-from datadose.studies.training import (
-    BASE,
-    RL,
-    Recipe,
-    ScaledShift,
-    draw_arms,
-    measure,
-    pass_probabilities,
-    post_train,
-)
+from datadose.studies.training import BASE, RL, Recipe, ScaledShift
 from datadose.sweep import Cell
 from datadose.theory.pretraining import gamma0
 
@@ -104,7 +95,7 @@ def score(pool: PromptBatch, recipe: Recipe, task: ScaledShift) -> tuple[Array, 
     """The pretrained model's pass probability and squared error on each prompt, both of shape (runs, N)."""
     model = lsa(task.operator[: task.shifted], len(pool.weights))
     gaps = squared_gaps(model, pool, recipe.chain_steps)
-    passed = pass_probabilities(gaps, recipe, np.ones(task.shifted, dtype=bool))
+    passed = training.pass_probabilities(gaps, recipe, np.ones(task.shifted, dtype=bool))
     return passed.clamp(0, 1).numpy(), gaps.sum(-1).numpy()
 
 
@@ -147,10 +138,10 @@ def train_on_band(
         index = torch.from_numpy(np.stack(chosen))
         rows = torch.arange(len(seeds)).unsqueeze(-1)
         picked = embed(pool.map(lambda x, _: x[rows, index]), task.dimension)
-        lost = post_train(model, RL, picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
+        lost = training.post_train(model, RL, picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
     fresh = embed(draw_candidates(task, target, 512, [TEST_SEED]), task.dimension).expand(len(seeds))
-    on_pool = measure(model, fresh, recipe, task.inside, lost)
-    on_target = measure(
+    on_pool = training.measure(model, fresh, recipe, task.inside, lost)
+    on_target = training.measure(
         model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost
     )
     return [
@@ -220,7 +211,7 @@ def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
     with new_figure(len(panels), width=4.3 * len(panels) + 0.6) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
             rows = table[table[Column.PANEL] == panel]
-            draw_arms(axis, rows, Column.PROMPTS, Column.PASS_RATE, bands, "before RL")
+            training.draw_arms(axis, rows, Column.PROMPTS, Column.PASS_RATE, bands, "before RL")
             shares = rows.groupby(Column.KIND)[Column.SHARE_OF_POOL].mean()
             axis.set_title(
                 f"shift directions of {panel}\n(too easy {shares[TOO_EASY]:.0%}, medium "

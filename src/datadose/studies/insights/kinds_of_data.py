@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,13 @@ class Insight1:
             return cls(TwoBlock(40, 20), 80, (5, 10), 3)
         return cls(TwoBlock(400, 200), 800, grid([25, 50, 75, 100]), 50 if name == "paper" else 20)
 
-    def _pairs(self) -> list[tuple[str, int]]:
-        return [(kind, seed) for kind in KINDS for seed in range(self.seeds)]
-
     def cells(self) -> list[Cell]:
         """One cell a kind and seed."""
         shared = {"block": self.block, "length": self.length, "counts": list(self.prompts)}
-        return [Cell(simulate_kind, {**shared, "kind": kind, "seed": seed}) for kind, seed in self._pairs()]
+        return [
+            Cell(simulate_kind, {**shared, "kind": kind, "seed": seed})
+            for kind, seed in product(KINDS, range(self.seeds))
+        ]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a kind, B and seed; ``panel`` is the kind."""
@@ -107,7 +108,7 @@ class Insight1:
                     error=error,
                     predicted=predicted[kind][B],
                 )
-                for (kind, seed), errors in zip(self._pairs(), results, strict=True)
+                for (kind, seed), errors in zip(product(KINDS, range(self.seeds)), results, strict=True)
                 for B, error in zip(self.prompts, errors, strict=True)
             ]
         )

@@ -21,18 +21,7 @@ from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, finite_mean, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import Setting, SettingsExperiment
-from datadose.studies.training import (
-    ARMS,
-    BASE,
-    OUTCOME,
-    RL,
-    SFT,
-    Recipe,
-    ScaledShift,
-    adapt,
-    finite,
-    radius_panel,
-)
+from datadose.studies.training import ARMS, BASE, OUTCOME, RL, SFT, Recipe, ScaledShift
 from datadose.sweep import Cell
 from datadose.theory.outcome import rollout_error, rollout_radius
 
@@ -59,10 +48,10 @@ def think(
 ) -> list[list[float | None]]:
     """Cell: what is measured, per seed and number of thinking steps; a lost run has no numbers."""
     target = task.target(radius)
-    model, lost = adapt(task, task.sigma0, target, ARMS[arm], recipe, eta=task.eta, seeds=seeds)
+    model, lost = training.adapt(task, task.sigma0, target, ARMS[arm], recipe, eta=task.eta, seeds=seeds)
     tested = post_test(model, held_out_prompts(target, task.length, runs=len(seeds)), thinking)
     rows: list[list[float | None]] = []
-    for run, errors in enumerate(map(finite, tested)):
+    for run, errors in enumerate(map(training.finite, tested)):
         if run in lost or None in errors:
             rows += [[run, None, k, None, None, None] for k in thinking]
             continue
@@ -118,7 +107,7 @@ class Overthinking(SettingsExperiment):
             yield (
                 Cell(think, {**shared, "radius": radius, "arm": arm}),
                 {
-                    Column.PANEL: radius_panel(radius),
+                    Column.PANEL: training.radius_panel(radius),
                     Column.STAGE: arm,
                     Column.PROMPTS: 0 if arm == BASE else self.recipe.prompts,
                     Column.LENGTH: self.task.length,
@@ -135,7 +124,7 @@ def draw_overthinking(table: pd.DataFrame, config: Overthinking) -> Figure:
     radii = config.radii
     with new_figure(len(radii), width=3.6 * len(radii) + 0.4) as (figure, axes):
         for axis, radius in zip(axes, radii, strict=True):
-            rows = table[table[Column.PANEL] == radius_panel(radius)]
+            rows = table[table[Column.PANEL] == training.radius_panel(radius)]
             for look, (arm, label) in zip(LOOKS, arms, strict=True):
                 chosen = rows[rows[Column.KIND] == arm]
                 theory = chosen.groupby(Column.THINKING_STEPS)[Column.PREDICTED].mean()

@@ -21,17 +21,7 @@ from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, beats, both, by_seed, finite_mean, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import Setting, SettingsExperiment
-from datadose.studies.training import (
-    BASE,
-    RL,
-    SFT,
-    Recipe,
-    ScaledShift,
-    adapt,
-    draw_arms,
-    measure,
-    radius_panel,
-)
+from datadose.studies.training import BASE, RL, SFT, Recipe, ScaledShift
 from datadose.sweep import Cell
 
 NAME = "sft_then_rl"
@@ -60,10 +50,12 @@ def train_arm(
 ) -> list[list[float | None]]:
     """Cell: what is measured, per seed after all stages of an arm, each with the recipe's steps."""
     target, stages = task.target(radius), ARMS[arm]
-    model, lost = adapt(
+    model, lost = training.adapt(
         task, task.sigma0, target, stages, recipe, eta=task.eta, seeds=seeds, demonstrations=demonstrations
     )
-    return measure(model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost)
+    return training.measure(
+        model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost
+    )
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ class SftThenRl(SettingsExperiment):
                 yield (
                     Cell(train_arm, arguments),
                     {
-                        Column.PANEL: radius_panel(radius),
+                        Column.PANEL: training.radius_panel(radius),
                         Column.STAGE: arm,
                         Column.PROMPTS: self.recipe.prompts if RL in stages else 0,
                         Column.DEMONSTRATIONS: count,
@@ -133,9 +125,9 @@ def draw_sft_then_rl(table: pd.DataFrame, config: SftThenRl) -> Figure:
     with new_grid(len(counts), len(radii), **size, sharex=True, sharey="col") as (figure, grid):
         for axes, count in zip(grid, counts, strict=True):
             for axis, radius in zip(axes, radii, strict=True):
-                rows = table[table[Column.PANEL] == radius_panel(radius)]
+                rows = table[table[Column.PANEL] == training.radius_panel(radius)]
                 rows = rows[rows[Column.DEMONSTRATIONS].isin([0, count])]
-                draw_arms(axis, rows, Column.TRAINING_STEPS, Column.ERROR, arms, "before")
+                training.draw_arms(axis, rows, Column.TRAINING_STEPS, Column.ERROR, arms, "before")
                 log_y(axis)
             axes[0].set_ylabel(f"{count} demonstrations\npost-test error / d")
         for axis, radius in zip(grid[0], radii, strict=True):

@@ -21,19 +21,10 @@ from matplotlib.figure import Figure
 from datadose.drawing.curves import cell_edges, level, log_y
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import LOOKS, caption, draw_simulation, draw_theory, new_grid
+from datadose.studies import tables
 from datadose.studies.ledger import CONFIDENCE, beats, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import (
-    LSA,
-    THEORY,
-    Column,
-    TwoBlock,
-    as_table,
-    curve_cell,
-    grid,
-    predictions,
-    sft_row,
-)
+from datadose.studies.tables import LSA, THEORY, Column, TwoBlock
 from datadose.sweep import Cell
 
 NAME = "insight2_size"
@@ -63,38 +54,40 @@ class SetSize:
     @classmethod
     def _of(cls, block: TwoBlock, simulated: int, theory: int, counts: int, seeds: int) -> SetSize:
         d = block.dimension
-        places = grid([0], np.geomspace(max(1, d // 40), 5 * d, counts).round().astype(int).tolist())
+        places = tables.grid([0], np.geomspace(max(1, d // 40), 5 * d, counts).round().astype(int).tolist())
         kept = tuple(B for B in places if abs(B / d - 1) > 0.02)
         inside = [round(share * d) for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.5, 2, 3, 5)]
         few, many = _log_steps(simulated), _log_steps(theory)
-        return cls(block, 2 * d, few, grid([0], inside), many, kept, seeds)
-
-    def _curves(self) -> list[tuple[float, int]]:
-        return [(r, seed) for r in self.interferences for seed in range(self.seeds)]
+        return cls(block, 2 * d, few, tables.grid([0], inside), many, kept, seeds)
 
     def cells(self) -> list[Cell]:
         """One cell an interference and seed; it holds all B."""
-        return [curve_cell(self.block, r, self.length, self.prompts, seed) for r, seed in self._curves()]
+        return [
+            tables.curve_cell(self.block, r, self.length, self.prompts, seed)
+            for r, seed in product(self.interferences, range(self.seeds))
+        ]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """Simulated rows (model lsa) with their prediction, then the theory on its grid."""
 
         counts = {*self.prompts, *self.theory_prompts}
         predicted = {
-            r: predictions(self.block.shift(r), counts, self.length)
+            r: tables.predictions(self.block.shift(r), counts, self.length)
             for r in {*self.interferences, *self.theory_interferences}
         }
         simulated = [
             (r, B, {"panel": "simulated", "seed": seed, "error": error})
-            for (r, seed), errors in zip(self._curves(), results, strict=True)
+            for (r, seed), errors in zip(product(self.interferences, range(self.seeds)), results, strict=True)
             for B, error in zip(self.prompts, errors, strict=True)
         ]
         theory = [
             (r, B, {"panel": "theory", "model": THEORY})
             for r, B in product(self.theory_interferences, self.theory_prompts)
         ]
-        return as_table(
-            sft_row(NAME, prompts=B, length=self.length, interference=r, predicted=predicted[r][B], **values)
+        return tables.as_table(
+            tables.sft_row(
+                NAME, prompts=B, length=self.length, interference=r, predicted=predicted[r][B], **values
+            )
             for r, B, values in [*simulated, *theory]
         )
 
@@ -129,9 +122,9 @@ def draw_size(table: pd.DataFrame, config: SetSize) -> Figure:
         early = theory[theory[Column.PROMPTS] < d]
         small = early.loc[early.groupby(Column.INTERFERENCE)[Column.PREDICTED].idxmin()]
         x, y = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float) / d
-        edges = [cell_edges(centres).tolist() for centres in (x, y)]
+        x_edges, y_edges = (cell_edges(centres).tolist() for centres in (x, y))
         values = grid.to_numpy().tolist()
-        record_cells(heat, Cells(*edges, x.tolist(), y.tolist(), values, "predicted error / d"))
+        record_cells(heat, Cells(x_edges, y_edges, x.tolist(), y.tolist(), values, "predicted error / d"))
         lowest: dict[str, Any] = {"linestyle": (0, (4, 2)), "label": "_best B below the peak"}
         heat.plot(small[Column.INTERFERENCE], small[Column.PROMPTS] / d, color="white", **lowest)
         lowest = {"linestyle": "-", "marker": "o", "markersize": 3, "label": "_best B"}

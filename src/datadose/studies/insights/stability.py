@@ -67,18 +67,11 @@ REFERENCE = 999_983
 """Seed of the reference sample."""
 
 
-def cautious_step(task: ScaledShift, radius: float, steps: int, prompts: int) -> float:
-    """A share of the stable step of gradient descent on a reference sample of this many prompts."""
-    w = random_stream(REFERENCE, "weights").standard_normal((task.dimension, prompts))
-    S = draw_wishart(task.target(radius), task.length, prompts, seed=REFERENCE)
-    return CAUTION * largest_stable_step(np.diag(task.operator), w, S, steps)
-
-
 @dataclass(frozen=True)
 class Descent:
     """Gradient descent on OS at several radii and seeds, side by side; ``descent`` training steps.
 
-    Without ``learning_rate`` it is the cautious step at ``step_radius``.
+    Without ``learning_rate`` it is CAUTION of the stable step on a reference sample at ``step_radius``.
     """
 
     task: ScaledShift
@@ -90,18 +83,15 @@ class Descent:
     descent: int
     seeds: int
 
-    @property
-    def runs(self) -> list[tuple[float, int]]:
-        """(radius, seed) of each run."""
-        return [(r, seed) for r in self.radii for seed in range(self.seeds)]
-
 
 def descend(run: Descent) -> list[list[Any]]:
     """Cell: what is measured, for each of the runs."""
     torch.set_num_threads(1)
     task, k, rate = run.task, run.chain_steps, run.learning_rate
     if rate is None:
-        rate = cautious_step(task, run.step_radius, k, 8 * task.dimension)
+        w = random_stream(REFERENCE, "weights").standard_normal((task.dimension, 8 * task.dimension))
+        S = draw_wishart(task.target(run.step_radius), task.length, w.shape[1], seed=REFERENCE)
+        rate = CAUTION * largest_stable_step(np.diag(task.operator), w, S, k)
     targets, seeds = [task.target(r) for r in run.radii], range(run.seeds)
     data = PromptBatch.join(
         [PromptBatch.draw(Sigma, task.length, run.prompts, seeds=seeds) for Sigma in targets], dim=0
@@ -109,13 +99,13 @@ def descend(run: Descent) -> list[list[Any]]:
     test = PromptBatch.join(
         [held_out_prompts(Sigma, task.length, 256, runs=run.seeds) for Sigma in targets], dim=0
     )
-    model = pretrained_lsa(task.sigma0, task.length, len(run.runs))
+    model = pretrained_lsa(task.sigma0, task.length, len(targets) * run.seeds)
     before = post_test(model, test, k)[:, 0]
     done = train(model, Outcome(k), FixedData(data), Optimisation("gd", rate, steps=run.descent))
     lost = {entry.run for entry in done.diverged}
     after = post_test(model, test, k)[:, 0]
     rows = []
-    for i, (radius, seed) in enumerate(run.runs):
+    for i, (radius, seed) in enumerate(product(run.radii, seeds)):
         target = task.target(radius)
         rolled = rollout_radius(task.operator, target)
         # 2 over the largest curvature of the population's L_OS at the pretrained model.
@@ -246,19 +236,20 @@ def _draw_map(axis: Axes, rows: pd.DataFrame, k: int) -> None:
         index=Column.LEARNING_RATE, columns=Column.SPECTRAL_RADIUS, values="badness", aggfunc="max"
     )
     x, y = worst.columns.to_numpy(dtype=float), worst.index.to_numpy(dtype=float)
-    edges, cells = [np.exp(cell_edges(np.log(centres))) for centres in (x, y)], worst.to_numpy()
+    x_edges, y_edges = (np.exp(cell_edges(np.log(centres))) for centres in (x, y))
+    cells = worst.to_numpy()
     colors, words = zip(*(_MAP_LOOKS[outcome] for outcome in OUTCOMES), strict=True)
     white: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
-    axis.pcolormesh(*edges, cells, cmap=ListedColormap(colors), vmin=0, vmax=2, **white)
+    axis.pcolormesh(x_edges, y_edges, cells, cmap=ListedColormap(colors), vmin=0, vmax=2, **white)
     names = [[words[int(code)] for code in row] for row in cells]
-    record_cells(axis, Cells(*edges, list(x), list(y), names, ""))
+    record_cells(axis, Cells(x_edges, y_edges, list(x), list(y), names, ""))
     line = rows.groupby(Column.SPECTRAL_RADIUS)[Column.STABLE_STEP].first()
     axis.plot(line.index, line.to_numpy(), color="white", linewidth=3.4)
     axis.plot(line.index, line.to_numpy(), color="black", linewidth=1.8)
     axis.set_yscale("log")
-    axis.set_ylim(edges[1][0], edges[1][-1])
+    axis.set_ylim(y_edges[0], y_edges[-1])
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4) if len(x) > 4 else [float(v) for v in x])
-    axis.set_xlim(edges[0][0], edges[0][-1])
+    axis.set_xlim(x_edges[0], x_edges[-1])
     axis.grid(visible=False)
     axis.set(title=f"k = {k} thinking step{'s' if k > 1 else ''}", xlabel="rho(inv(Gamma0) Delta)")
 
