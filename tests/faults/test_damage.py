@@ -13,17 +13,18 @@ import pytest
 import torch
 
 import datadose
-from command import run_main
 from datadose.errors import InputError
 from datadose.files import read_table
 from datadose.models import LinearAttention, PromptBatch
 from datadose.stages import FixedData, Optimisation, Outcome, train
 from datadose.stages.checkpoint import load_weights, save_weights
-from datadose.studies.ledger import Tables
+from datadose.studies.index import study
+from datadose.studies.ledger import judge_all
 from datadose.studies.report import write_report
 from datadose.studies.reproduce import draw_saved
 from datadose.tensor_files import read_tensors, write_tensors
-from faults.processes import SMALL, TRAIN, kept
+from helpers.command import run_main
+from helpers.processes import SMALL, TRAIN, kept
 
 
 def _flip(path: Path, place: int) -> None:
@@ -53,7 +54,7 @@ def test_a_damaged_table_is_no_result(damage: Callable[[Path], None], results: P
         lambda: read_table(table),
         lambda: draw_saved("fig5", results),
         lambda: write_report(results),
-        lambda: Tables(results).get("fig5"),
+        lambda: judge_all([study("fig5")], results),
     ):
         with pytest.raises(InputError, match=r"fig5\.csv; allowed: .*`datadose reproduce fig5`"):
             read()

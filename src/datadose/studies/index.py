@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datadose.studies.study import Study
 
-_HOMES = {
+_FIGURES = {
     "fig1": "sft_curves.figure1:STUDY",
     "fig2": "sft_curves.figure2:STUDY",
     "fig3": "gpt.figure3_study:STUDY",
@@ -20,6 +20,8 @@ _HOMES = {
     "fig4": "figure4.study:STUDY",
     "fig4map": "figure4.map:STUDY",
     "fig5": "sft_curves.figure5:STUDY",
+}
+_INSIGHTS = {
     "insight1_selection": "insights.selection:STUDY",
     "insight2_size": "insights.size:STUDY",
     "insight3_stability": "insights.stability:STUDY",
@@ -27,29 +29,35 @@ _HOMES = {
     "rl_bands": "insights.bands:STUDY",
     "sft_then_rl": "insights.sft_then_rl:STUDY",
     "overthinking": "insights.overthinking:STUDY",
+}
+_PLANNER = {
     "planner": "planner.dose_study:STUDY",
     "planner_stages": "planner.stages_study:STUDY",
+}
+_LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",
     "llm_study": "llm_study.study:STUDY",
+}
+_CLAIMS = {
     "theorems": "theorems.measured:STUDY",
     "insight1": "insights.kinds_of_data:STUDY",
     "theory": "theorems.formulas:STUDY",
 }
+_HOMES = _FIGURES | _INSIGHTS | _PLANNER | _LANGUAGE_MODELS | _CLAIMS
 NAMES = tuple(_HOMES)
-"""All studies, in the order in which they run and stand in the report; the last three have no picture."""
-CLAIMS = NAMES[-3:]
-"""The studies that only decide claims; asking for them judges all that a results folder holds."""
-LEDGER = (*CLAIMS, *NAMES[:-3])
+"""All studies, in the order in which they run and stand in the report."""
+CLAIMS = tuple(_CLAIMS)
+"""The studies without a picture; asking for one of them judges all that a results folder holds."""
+LEDGER = tuple(_CLAIMS | _HOMES)
 """The order of the ledger, the paper's statements first."""
-LANGUAGE_MODELS = ("token_study", "llm_study")
+LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 """About an hour each, so not among ``all``."""
 GPT = ("fig3", "gpt_data")
 """Experiments on the nonlinear transformer, which also have a preset ``small``."""
-_PAPER = tuple(name for name in NAMES if name not in LANGUAGE_MODELS)
 GROUPS = {
     "claims": CLAIMS,
-    "insights": tuple(name for name in _PAPER[:-3] if not name.startswith(("fig", "planner", "gpt"))),
-    "all": _PAPER,
+    "insights": tuple(_INSIGHTS),
+    "all": tuple(name for name in NAMES if name not in LANGUAGE_MODELS),
 }
 """Names of several studies."""
 

@@ -129,15 +129,21 @@ def seeds_of(table: pd.DataFrame) -> int:
     return int(table[Column.SEED].nunique())
 
 
+def is_more(values: Array) -> Verdict:
+    """Whether the mean of paired differences is above zero."""
+    _, low, high = mean_interval(values)
+    if low > 0:
+        return "holds"
+    return "fails" if high <= 0 else "mixed"
+
+
 def paired(first: Array, second: Array) -> Verdict:
     """Whether ``first`` < ``second`` strictly, on average over paired seeds (a tie fails)."""
-    _, low, high = mean_interval(np.log(first / second))
-    if high < 0:
-        return "holds"
-    return "fails" if low >= 0 else "mixed"
+    return is_more(-np.log(first / second))
 
 
 def both(*verdicts: Verdict) -> Verdict:
+    """*holds* if all hold, *fails* if one fails."""
     if all(v == "holds" for v in verdicts):
         return "holds"
     return "fails" if "fails" in verdicts else "mixed"
@@ -161,17 +167,11 @@ def paired_errors(rows: pd.DataFrame, column: str) -> tuple[Array, Array]:
     return wide.columns.to_numpy(dtype=np.float64), wide.to_numpy(dtype=np.float64)
 
 
-def by_seed(rows: pd.DataFrame, column: str = "error") -> Array:
-    return np.asarray(rows.sort_values("seed")[column], dtype=np.float64)
+def by_seed(rows: pd.DataFrame, column: str = Column.ERROR) -> Array:
+    """The values of a column in the order of the seeds."""
+    return np.asarray(rows.sort_values(Column.SEED)[column], dtype=np.float64)
 
 
 def finite_mean(values: Array) -> float:
+    """The mean of what is not NaN; NaN if nothing is."""
     return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-
-
-def is_more(values: Array) -> Verdict:
-    """Whether the mean of paired differences is above zero."""
-    _, low, high = mean_interval(values)
-    if low > 0:
-        return "holds"
-    return "fails" if high <= 0 else "mixed"

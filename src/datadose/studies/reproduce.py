@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,21 @@ from datadose.files import prepare_folder, write_json, write_recorded_table
 from datadose.studies.index import CLAIMS, GPT, GROUPS, LANGUAGE_MODELS, LEDGER, NAMES, study
 from datadose.studies.ledger import judge_all
 from datadose.studies.report import write_report
-from datadose.studies.study import PRESETS, Experiment, Preset, Saved, Study
+from datadose.studies.study import PRESETS, Preset, Saved, Study
 from datadose.sweep import Workers, run_cells
 from datadose.versions import versions
+
+
+@dataclass(frozen=True)
+class Run:
+    """How studies are run: their sizes, where results go, on how many workers, and the command that asked."""
+
+    preset: Preset
+    out: Path
+    seeds: int | None
+    """Repetitions of every setting, None for those of the preset."""
+    workers: Workers
+    command: str
 
 
 def reproduce(
@@ -27,11 +39,11 @@ def reproduce(
     workers: Workers | None = None,
     command: str = "",
 ) -> Path:
-    """Run ``targets`` (names in TARGETS or GROUPS) into ``out`` and return it.
+    """Run ``targets`` (names of studies or groups of them) into ``out`` and return it.
 
-    Per experiment: a CSV and a JSON with the resolved configuration; per figure also PNG and SVG; then
-    ``claims.json`` (if "claims" or a study is among the targets) and ``report.html`` from all tables that
-    ``out`` holds.
+    Per study: a CSV and a JSON with the resolved configuration, and its picture as PNG and SVG; then
+    ``claims.json`` (if "claims" or a study of language models is among the targets) and ``report.html`` from
+    all tables that ``out`` holds.
     Finished cells are cached in ``out/.cache``: a killed run continues where it stopped.
 
     Raises InputError for an unknown target or preset, a seeds count below 2, or an ``out`` that is a file.
@@ -40,7 +52,6 @@ def reproduce(
         if name not in NAMES and name not in GROUPS:
             reject("target", name, ", ".join([*NAMES, *GROUPS]))
     wanted = {name for target in targets for name in GROUPS.get(target, (target,))}
-    chosen = [study(name) for name in NAMES if name in wanted]
     if preset not in PRESETS:
         reject("preset", preset, ", ".join(PRESETS))
     if preset == "small" and not wanted <= set(GPT):
@@ -48,10 +59,11 @@ def reproduce(
     if seeds is not None:
         require_integer("seeds", seeds, 2)
     prepare_folder("out", out)
-    for one in chosen:
-        if one.experiment is not None:
-            _run(one, one.experiment, preset, seeds, out, workers or Workers(), command)
-        draw_saved(one, out)
+    run = Run(preset, out, seeds, workers or Workers(), command)
+    for name in NAMES:
+        if name in wanted:
+            _run(study(name), run)
+            draw_saved(name, out)
     if wanted & {*CLAIMS, *LANGUAGE_MODELS}:
         write_json(out / "claims.json", judge_all(_judged(wanted, out), out))
     write_report(out)
@@ -68,39 +80,30 @@ def _judged(wanted: set[str], out: Path) -> list[Study[Any]]:
     ]
 
 
-def _run(
-    one: Study[Any],
-    experiment: type[Experiment],
-    preset: Preset,
-    seeds: int | None,
-    out: Path,
-    workers: Workers,
-    command: str,
-) -> None:
-    config: Any = experiment.preset(preset)
-    if seeds is not None:
-        config = replace(config, seeds=seeds)
-    cache, results = out / ".cache", []
+def _run(one: Study[Any], run: Run) -> None:
+    """Run the cells of a study and write its table, with the record of how it was made."""
+    if one.experiment is None:
+        return
+    config: Any = one.experiment.preset(run.preset)
+    if run.seeds is not None:
+        config = replace(config, seeds=run.seeds)
+    cache, results = run.out / ".cache", []
     for made, cells in config.rounds(cache) if hasattr(config, "rounds") else [("", config.cells())]:
         title = f"{one.name}: {made}" if made else one.name
-        results = run_cells(cells, cache_folder=cache, workers=workers, title=title)
-    write_recorded_table(
-        out,
-        one.name,
-        config.table(results),
-        {
-            "name": one.name,
-            "preset": preset,
-            "config": asdict(config),
-            "seeds": config.seeds,
-            "versions": versions(),
-            "command": command,
-        },
-    )
+        results = run_cells(cells, cache_folder=cache, workers=run.workers, title=title)
+    record = {
+        "name": one.name,
+        "preset": run.preset,
+        "config": asdict(config),
+        "seeds": config.seeds,
+        "versions": versions(),
+        "command": run.command,
+    }
+    write_recorded_table(run.out, one.name, config.table(results), record)
 
 
-def draw_saved(one: Study[Any], out: Path) -> None:
-    """Draw the figure of a study from the table and configuration saved in ``out``, if it has one."""
-    if one.draw is not None:
-        saved = Saved(one, out)
-        save(one.draw(saved.table, saved.config), out, one.name)
+def draw_saved(name: str, out: Path) -> None:
+    """Draw the picture of a study, if it has one, from the table and configuration saved in ``out``."""
+    saved: Saved[Any] = Saved(study(name), out)
+    if saved.study.draw is not None:
+        save(saved.study.draw(saved.table, saved.config), out, name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
@@ -113,14 +113,17 @@ class Saved(Generic[E]):
     @cached_property
     def config(self) -> E:
         """The configuration; InputError if it is not one of this version's."""
-        path = self.folder / f"{self.study.name}.json"
+        path, experiment = self.folder / f"{self.study.name}.json", cast("Any", self.study.experiment)
+        kind: TypeAdapter[E] = TypeAdapter(experiment)
         record = read_json(path)
-        kind: Any = self.study.experiment
+        saved = record.get("config") if isinstance(record, dict) else None
         try:
-            found: E = TypeAdapter(kind).validate_python(record["config"])
-        except (ValidationError, KeyError, TypeError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else None
-            place = ".".join(str(part) for part in first["loc"]) if first else "config"
-            name = self.study.name
-            reject(f"{path}, {place}", "another configuration", f"one that `datadose reproduce {name}` wrote")
+            found = kind.validate_python(saved)
+            # What is unknown, or left out where the field has a default, is seen only on the way back.
+            fault = "" if kind.dump_python(found, mode="json") == saved else "config"
+        except ValidationError as error:
+            fault = ".".join(str(part) for part in error.errors()[0]["loc"]) or "config"
+        if fault:
+            allowed = f"one that `datadose reproduce {self.study.name}` of this version wrote"
+            reject(f"{path}, {fault}", "another configuration", allowed)
         return found

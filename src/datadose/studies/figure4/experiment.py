@@ -22,12 +22,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
-from datadose.models import LinearAttention, PromptBatch
+from datadose.models import LinearAttention, PromptBatch, starting_operator
 from datadose.stages import FixedData, Optimisation, held_out_prompts, post_test, stage_objective, train
 from datadose.stages.checkpoint import Divergence
 from datadose.studies import trends
@@ -90,12 +89,12 @@ def post_trained_errors(
     """
     found: dict[str, Any] = {ERRORS: [], Column.DIVERGED_STEP: [], Column.DIVERGENCE_RADIUS: []}
     sigma0, delta = shift_covariances(dimension)
-    start = _spread(pretrained_operator(sigma0, base_length))
+    V0 = pretrained_operator(sigma0, base_length)
     A = data_covariance(dimension, eta, interference)
     optimisation = Optimisation(learning_rate=learning_rate, steps=steps, batch=batch)
     for first in range(0, len(seeds), SIDE_BY_SIDE):
         some = seeds[first : first + SIDE_BY_SIDE]
-        model = LinearAttention(start.expand(len(some), -1, -1).clone())
+        model = LinearAttention(starting_operator(V0, len(some)))
         data = FixedData(PromptBatch.draw(A, length, prompts, seeds=some), size=batch)
         objective = stage_objective(stage, chain_steps, eta=eta, seeds=some, advantage=advantage)
         training = train(model, objective, data, optimisation)
@@ -107,12 +106,8 @@ def post_trained_errors(
 def base_error(*, dimension: int, length: int, test_prompts: int) -> float:
     """Cell: error / d of the untouched pretrained model on the same test prompts."""
     sigma0, delta = shift_covariances(dimension)
-    model = LinearAttention(_spread(pretrained_operator(sigma0, length)).unsqueeze(0))
+    model = LinearAttention(starting_operator(pretrained_operator(sigma0, length), 1))
     return float(post_test(model, held_out_prompts(sigma0 + delta, length, test_prompts), 1)[0, 0])
-
-
-def _spread(spectrum: Array) -> Tensor:
-    return torch.from_numpy(np.diag(spectrum)).float()
 
 
 def _collect(found: dict[str, Any], errors: Tensor, diverged: list[Divergence], steps: int) -> None:
@@ -146,21 +141,6 @@ class Point:
     axis: str
     control: bool
     work: Work
-
-    def columns(self) -> dict[str, Any]:
-        """What the table says of the place."""
-        work = self.work
-        return {
-            Column.PANEL: panel(work.stage, self.axis, self.control),
-            Column.STAGE: work.stage,
-            Column.PROMPTS: work.prompts,
-            Column.LENGTH: work.length,
-            Column.STEPS: work.chain_steps,
-            Column.ESTIMATOR: TRAINED,
-            Column.AXIS: self.axis,
-            Column.VARIANT: CONTROLS[self.axis] if self.control else MAIN,
-            Column.OPTIMISER_STEPS: work.steps,
-        }
 
 
 def panel(stage: Stage, axis: str, control: bool = False) -> str:
@@ -289,28 +269,35 @@ class Figure4:
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a point and seed; before them the untouched model (stage sft, no prompts, no seed)."""
         lengths = self._base_lengths()
-        shared = {Column.FIGURE: NAME, Column.INTERFERENCE: 0.0}
-        untouched = {
-            Column.PANEL: BASE_PANEL,
-            Column.STAGE: "sft",
-            Column.PROMPTS: 0,
-            Column.STEPS: 1,
-            Column.ESTIMATOR: PRETRAINED,
-            Column.VARIANT: BASE_PANEL,
-            Column.OPTIMISER_STEPS: 0,
-        }
         rows = [
-            shared | untouched | {Column.LENGTH: n, Column.ERROR: error}
+            _row(BASE_PANEL, BASE_PANEL, Work("sft", 0, n, n, 1, 0)) | {Column.ERROR: error}
             for n, error in zip(lengths, results[: len(lengths)], strict=True)
         ]
         by_work = dict(zip(self._works(), results[len(lengths) :], strict=True))
         for point in self.points():
-            found = by_work[point.work]
+            work, found = point.work, by_work[point.work]
+            variant = CONTROLS[point.axis] if point.control else MAIN
+            row = _row(panel(work.stage, point.axis, point.control), variant, work)
             rows += [
-                shared
-                | point.columns()
-                | {Column.SEED: seed, Column.ERROR: error}
+                row
+                | {Column.AXIS: point.axis, Column.SEED: seed, Column.ERROR: error}
                 | {name: found[name][seed] for name in (Column.DIVERGED_STEP, Column.DIVERGENCE_RADIUS)}
                 for seed, error in enumerate(found[ERRORS])
             ]
         return as_table(rows, Column, (Column.OPTIMISER_STEPS, Column.DIVERGED_STEP))
+
+
+def _row(name: str, variant: str, work: Work) -> dict[str, Any]:
+    """What the table says of all seeds of a place."""
+    return {
+        Column.FIGURE: NAME,
+        Column.PANEL: name,
+        Column.STAGE: work.stage,
+        Column.PROMPTS: work.prompts,
+        Column.LENGTH: work.length,
+        Column.STEPS: work.chain_steps,
+        Column.INTERFERENCE: 0.0,
+        Column.ESTIMATOR: TRAINED if work.prompts else PRETRAINED,
+        Column.VARIANT: variant,
+        Column.OPTIMISER_STEPS: work.steps,
+    }

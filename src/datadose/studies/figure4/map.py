@@ -226,32 +226,6 @@ class Figure4Map:
         return pd.DataFrame(rows)
 
 
-_ERRORS = [
-    0.01,
-    0.02,
-    0.03,
-    0.05,
-    0.1,
-    0.15,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.8,
-    1,
-    1.5,
-    2,
-    3,
-    4,
-    6,
-    8,
-    12,
-    16,
-    24,
-    32,
-    64,
-]
 _SHADES = {"holds": "#7fb2d6", "mixed": "#dbe7f0", "fails": "#ffffff"}
 _SYMBOLS = {"holds": "+", "mixed": "~", "fails": "\N{MINUS SIGN}"}
 

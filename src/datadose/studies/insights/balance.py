@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 
 from datadose.configs import STAGES
 from datadose.covariance import Array
-from datadose.drawing.curves import FIFTH, draw_curve, log_y, mark_lost, plain_log_ticks
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.curves import FIFTH, draw_curve, log_y, plain_log_ticks
+from datadose.drawing.style import GREY, LOOKS, caption, draw_lost, name_ticks, new_grid
 from datadose.stages import held_out_prompts
 from datadose.studies import training
 from datadose.studies.insights.stability import ABOVE
@@ -156,10 +156,12 @@ def draw_balance(table: pd.DataFrame, config: Balance) -> Figure:
                 draw_curve(axis, rows, Column.SHARE, column, look, name)
                 if column == Column.ERROR:
                     lost = rows.groupby(Column.SHARE)[Column.DIVERGED].mean()
-                    mark_lost(axis, lost[lost > 0.5].index, look, f"{name}: most runs diverged")
-            plain_log_ticks(axis, radius.index, [f"{s:g}\n({r:.2g})" for s, r in radius.items()])
+                    draw_lost(axis, lost[lost > 0.5].index, look, f"_{name}: most runs diverged")
+            plain_log_ticks(axis, radius.index)
+            shares = [f"{s:g}\n({r:.2g})" for s, r in radius.items()]
+            title = "share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))"
+            name_ticks(axis.xaxis, shares, radius.index, title)
             axis.axvline(budget.shifted / budget.dimension, color=GREY, linewidth=0.9, linestyle=":")
-            axis.set_xlabel("share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))")
             axis.set_ylabel(label)
         log_y(axes[0])
         axes[0].set_title("crosses: most runs diverged; dotted: Sigma0 = I")
@@ -249,7 +251,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         incremental_or_novel,
-        "tests/claims/test_insight_claims.py::test_incremental_and_novel_shifts_are_told_apart",
+        "tests/studies/insights/test_claims.py::test_incremental_and_novel_shifts_are_told_apart",
     ),
     Claim(
         "sec-7",
@@ -261,7 +263,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         balance_helps,
-        "tests/claims/test_insight_claims.py::test_balance_is_judged_per_stage",
+        "tests/studies/insights/test_claims.py::test_balance_is_judged_per_stage",
     ),
 )
 STUDY = Study(

@@ -268,7 +268,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         not_too_hard,
-        "tests/claims/test_insight_claims.py::test_bands_are_judged_per_pool",
+        "tests/studies/insights/test_claims.py::test_bands_are_judged_per_pool",
     ),
 )
 STUDY = Study(

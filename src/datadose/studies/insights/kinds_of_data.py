@@ -141,7 +141,7 @@ CLAIMS = (
         statistic=f"share of comparisons won, each at {CONFIDENCE:.0%} confidence over paired seeds",
         threshold=1.0,
         judge=_aligned_data_win,
-        test="tests/claims/test_figure_claims.py::test_insight_1_is_judged_per_comparison",
+        test="tests/studies/sft_curves/test_claims.py::test_insight_1_is_judged_per_comparison",
         shown_by=("insight1_selection",),
     ),
 )

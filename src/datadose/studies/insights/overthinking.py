@@ -181,7 +181,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         thinking_hurts,
-        "tests/claims/test_insight_claims.py::test_overthinking_is_judged_per_stage",
+        "tests/studies/insights/test_claims.py::test_overthinking_is_judged_per_stage",
     ),
 )
 STUDY = Study(

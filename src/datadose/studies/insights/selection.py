@@ -250,7 +250,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         hard_wins(clean=True),
-        "tests/claims/test_insight_claims.py::test_hard_selection_is_judged_per_pool",
+        "tests/studies/insights/test_claims.py::test_hard_selection_is_judged_per_pool",
     ),
     Claim(
         "insight-1-wrong-demonstrations",
@@ -261,7 +261,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         hard_wins(clean=False),
-        "tests/claims/test_insight_claims.py::test_hard_selection_is_judged_per_pool",
+        "tests/studies/insights/test_claims.py::test_hard_selection_is_judged_per_pool",
     ),
 )
 STUDY = Study(

@@ -176,7 +176,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         sft_then_rl_wins,
-        "tests/claims/test_insight_claims.py::test_composition_has_to_beat_both",
+        "tests/studies/insights/test_claims.py::test_composition_has_to_beat_both",
     ),
 )
 STUDY = Study(

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from datadose.drawing.curves import cell_edges, level, log_y
 from datadose.drawing.hover import Cells, record_cells
-from datadose.drawing.style import LOOKS, caption, draw_simulation, draw_theory, new_grid
+from datadose.drawing.style import LOOKS, Look, caption, draw_simulation, draw_theory, new_grid
 from datadose.studies import tables
 from datadose.studies.ledger import CONFIDENCE, beats, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
@@ -125,10 +125,12 @@ def draw_size(table: pd.DataFrame, config: SetSize) -> Figure:
         x_edges, y_edges = (cell_edges(centres).tolist() for centres in (x, y))
         values = grid.to_numpy().tolist()
         record_cells(heat, Cells(x_edges, y_edges, x.tolist(), y.tolist(), values, "predicted error / d"))
-        lowest: dict[str, Any] = {"linestyle": (0, (4, 2)), "label": "_best B below the peak"}
-        heat.plot(small[Column.INTERFERENCE], small[Column.PROMPTS] / d, color="white", **lowest)
-        lowest = {"linestyle": "-", "marker": "o", "markersize": 3, "label": "_best B"}
-        heat.plot(best[Column.INTERFERENCE], best[Column.PROMPTS] / d, color="white", **lowest)
+        for rows, dash, name, marks in (
+            (small, (0, (4, 2)), "_best B below the peak", {}),
+            (best, "-", "_best B", {"marker": "o", "markersize": 3}),
+        ):
+            places = rows[Column.PROMPTS] / d
+            draw_theory(heat, rows[Column.INTERFERENCE], places, Look("white", dash, ""), name, **marks)
         heat.axhline(1, color="black", linewidth=0.8)
         heat.text(1.1e-3, 1.06, "peak: B = d", color="black", fontsize=8.5)
         heat.set(yscale="log", xscale="log")
@@ -217,7 +219,7 @@ CLAIMS = (
         f"share of r where it holds, each at {CONFIDENCE:.0%} confidence over paired seeds",
         1.0,
         small_sets,
-        "tests/claims/test_insight_claims.py::test_size_is_judged_per_interference",
+        "tests/studies/insights/test_claims.py::test_size_is_judged_per_interference",
         shown_by=("fig1",),
     ),
 )

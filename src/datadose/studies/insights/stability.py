@@ -28,9 +28,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from datadose.covariance import Array
-from datadose.drawing.curves import cell_edges, draw_curve, log_y, mark_lost, plain_log_ticks
+from datadose.drawing.curves import cell_edges, draw_curve, log_y, plain_log_ticks
 from datadose.drawing.hover import Cells, record_cells
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_lost, draw_theory, new_grid
 from datadose.models import PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.prompts import draw_wishart, random_stream
@@ -200,6 +200,7 @@ _MAP_LOOKS = {
     STABLE: ("#8ab8d8", "learns"),
     DIVERGED: ("#a63603", "diverges (any seed)"),
 }
+_THEORY = "theory: 2 / curvature"
 
 
 def draw_stability(table: pd.DataFrame, config: Stability) -> Figure:
@@ -216,7 +217,7 @@ def draw_stability(table: pd.DataFrame, config: Stability) -> Figure:
             Patch(facecolor=color, edgecolor=GREY, linewidth=0.5, label=name)
             for color, name in _MAP_LOOKS.values()
         ]
-        handles.append(Line2D([], [], color="black", linewidth=1.8, label="theory: 2 / curvature"))
+        handles.append(Line2D([], [], color="black", linewidth=1.8, label=_THEORY))
         axes[0].legend(handles=handles, loc="lower left", frameon=True, framealpha=0.9, fontsize=8)
         _draw_sensitivity(axes[-1], table[table[Column.KIND] != MAP], config)
         task, probe = config.task, config.probe
@@ -245,7 +246,7 @@ def _draw_map(axis: Axes, rows: pd.DataFrame, k: int) -> None:
     record_cells(axis, Cells(x_edges, y_edges, list(x), list(y), names, ""))
     line = rows.groupby(Column.SPECTRAL_RADIUS)[Column.STABLE_STEP].first()
     axis.plot(line.index, line.to_numpy(), color="white", linewidth=3.4)
-    axis.plot(line.index, line.to_numpy(), color="black", linewidth=1.8)
+    draw_theory(axis, line.index, line, Look("black", "-", ""), f"_{_THEORY}", linewidth=1.8)
     axis.set_yscale("log")
     axis.set_ylim(y_edges[0], y_edges[-1])
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4) if len(x) > 4 else [float(v) for v in x])
@@ -265,7 +266,7 @@ def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None
         # A mean over the survivors would flatter a step size that loses runs.
         whole = chosen[~chosen[Column.SPECTRAL_RADIUS].isin(lost)]
         draw_curve(axis, whole, Column.SPECTRAL_RADIUS, Column.ERROR, look, f"{kind}, B = {B}")
-        mark_lost(axis, lost, look, f"{kind}, B = {B}: runs lost")
+        draw_lost(axis, lost, look, f"_{kind}, B = {B}: runs lost")
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4))
     log_y(axis)
     axis.set(title="sample size (crosses: runs lost)", xlabel="rho(inv(Gamma0) Delta)")
@@ -350,7 +351,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         sensitive_near_one,
-        "tests/claims/test_insight_claims.py::test_sensitivity_is_judged_against_both_sides",
+        "tests/studies/insights/test_claims.py::test_sensitivity_is_judged_against_both_sides",
     ),
 )
 STUDY = Study(

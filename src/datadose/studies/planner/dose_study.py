@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter, PercentFormatter
 from scipy import stats
 
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.style import GREY, LOOKS, caption, draw_points, draw_theory, new_grid
 from datadose.studies.ledger import CONFIDENCE, judge_settings
 from datadose.studies.planner.dose import NAME, Column, PlannerRegret
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
@@ -46,7 +46,7 @@ def _draw_regret(axis: Axes, table: pd.DataFrame) -> None:
     )
     for look, (column, label) in zip(LOOKS, curves, strict=False):
         values = np.sort(table[column].to_numpy(dtype=float))
-        axis.plot(place, values, color=look.color, linestyle=look.dash, label=label)
+        draw_theory(axis, place, values, look, label)
     for level in (0.01, 0.05):
         axis.axhline(level, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
     axis.set_yscale("symlog", linthresh=_LINEAR)
@@ -75,18 +75,8 @@ def _by_kind(table: pd.DataFrame) -> list[tuple[Any, str, pd.DataFrame]]:
 def _points(axis: Axes, table: pd.DataFrame, x: str, y: str, sem: str) -> None:
     """Spectra and dense shifts as points with bars of two standard errors."""
     for look, name, rows in _by_kind(table):
-        axis.errorbar(
-            rows[x],
-            rows[y],
-            yerr=2 * rows[sem],
-            fmt=look.marker,
-            markersize=3.6,
-            markerfacecolor="white",
-            color=look.color,
-            elinewidth=0.9,
-            linestyle="none",
-            label=name,
-        )
+        style = {"markersize": 3.6, "markerfacecolor": "white", "elinewidth": 0.9}
+        draw_points(axis, rows[x], rows[y], look, name, yerr=2 * rows[sem], **style)
 
 
 def _draw_errors(axis: Axes, table: pd.DataFrame) -> None:
@@ -106,15 +96,8 @@ def _draw_errors(axis: Axes, table: pd.DataFrame) -> None:
 
 def _draw_doses(axis: Axes, table: pd.DataFrame) -> None:
     for look, name, rows in _by_kind(table):
-        axis.plot(
-            rows[Column.BEST_PROMPTS],
-            rows[Column.PROMPTS],
-            look.marker,
-            markersize=4,
-            markerfacecolor="none",
-            color=look.color,
-            label=name,
-        )
+        x, y = rows[Column.BEST_PROMPTS], rows[Column.PROMPTS]
+        draw_points(axis, x, y, look, name, markersize=4, markerfacecolor="none")
     largest = float(max(table[Column.PROMPTS].max(), table[Column.BEST_PROMPTS].max(), 1))
     axis.plot([0, largest], [0, largest], color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
     for scale in (axis.set_xscale, axis.set_yscale):
@@ -214,7 +197,7 @@ CLAIMS = (
         "end: the best B chosen on the other half of the seeds, less its Bonferroni error",
         0.05,
         dose_is_best,
-        "tests/claims/test_planner_claims.py::test_dose_is_judged_on_both_regrets",
+        "tests/studies/planner/test_claims.py::test_dose_is_judged_on_both_regrets",
     ),
     Claim(
         "planner-allocation",
@@ -226,7 +209,7 @@ CLAIMS = (
         "share of the predicted gains above 2 percent that are measured above two standard errors",
         1.0,
         allocation_gains,
-        "tests/claims/test_planner_claims.py::test_allocation_is_judged_where_a_gain_is_predicted",
+        "tests/studies/planner/test_claims.py::test_allocation_is_judged_where_a_gain_is_predicted",
     ),
 )
 STUDY = Study(

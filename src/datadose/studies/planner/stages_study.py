@@ -7,7 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.curves import FIFTH
+from datadose.drawing.hover import record_points
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, name_ticks, new_grid
 from datadose.studies.ledger import decide, judge_settings, mean_interval
 from datadose.studies.planner import rules
 from datadose.studies.planner.rules import PLANNER, RULES, ForecastColumn, RuleColumn
@@ -47,33 +49,17 @@ def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
 
 def _draw_cases(axis: Axes, table: pd.DataFrame, column: str, title: str) -> None:
     cases = table.groupby(Column.PANEL)[Column.SPECTRAL_RADIUS].first().sort_values()
-    place = {panel: i for i, panel in enumerate(cases.index)}
     means = table.groupby([Column.PANEL, Column.KIND])[column].mean()
     chosen = table.groupby(Column.PANEL)[Column.RECOMMENDED].first()
     for arm, look in zip(ARMS, LOOKS, strict=True):
         values = [means.get((panel, arm), np.nan) for panel in cases.index]
-        axis.plot(
-            range(len(values)),
-            values,
-            look.marker,
-            color=look.color,
-            markersize=4.5,
-            linestyle="none",
-            label="no stage" if arm == NO_STAGE else arm,
-        )
-    axis.plot(
-        [place[panel] for panel in cases.index],
-        [means[(panel, chosen[panel])] for panel in cases.index],
-        "o",
-        markersize=11,
-        markerfacecolor="none",
-        markeredgecolor="#202124",
-        markeredgewidth=1.1,
-        linestyle="none",
-        label="recommended",
-    )
-    axis.set_xticks(range(len(cases)), [f"{radius:.1f}" for radius in cases], rotation=90, fontsize=7)
-    axis.set_xlabel("case, by its radius")
+        label = "no stage" if arm == NO_STAGE else arm
+        draw_points(axis, range(len(values)), values, look, label, markersize=4.5)
+    best = [means[(panel, chosen[panel])] for panel in cases.index]
+    ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.1}
+    draw_points(axis, range(len(best)), best, Look("#202124", "none", "o"), "recommended", **ring)
+    radii = [f"{radius:.1f}" for radius in cases]
+    name_ticks(axis.xaxis, radii, label="case, by its radius", rotation=90, fontsize=7)
     axis.set_title(title, loc="left")
 
 
@@ -81,10 +67,11 @@ def _draw_rules(axis: Axes, compared: pd.DataFrame) -> None:
     share = compared.groupby(RuleColumn.RULE)[RuleColumn.GOOD].mean()[list(RULES)]
     place = np.arange(len(share))
     colors = [LOOKS[1].color, *[LOOKS[0].color] * (len(share) - 1)]
-    axis.barh(place, share, color=colors, height=0.6, label="_rule")
+    axis.barh(place, share, color=colors, height=0.6)
+    record_points(axis, "rule", FIFTH.color, share, place)
     for i, value in enumerate(share):
         axis.text(value, i, f" {value:.0%}", va="center", fontsize=8.5)
-    axis.set_yticks(place, list(share.index))
+    name_ticks(axis.yaxis, list(share.index))
     axis.invert_yaxis()
     axis.set_xlim(0, 1.15)
     axis.axvline(1, color=GREY, linewidth=0.8)
@@ -110,19 +97,12 @@ def _draw_forecasts(axis: Axes, found: pd.DataFrame) -> None:
     for place, chosen in enumerate(groups.values()):
         for withheld, face in ((False, LOOKS[0].color), (True, "none")):
             ratio = found.loc[chosen & (found[ForecastColumn.WITHHELD] == withheld), ForecastColumn.RATIO]
-            axis.plot(
-                place + rng.uniform(-0.25, 0.25, len(ratio)),
-                ratio,
-                "o",
-                markersize=4,
-                markerfacecolor=face,
-                markeredgecolor=LOOKS[0].color if not withheld else GREY,
-                linestyle="none",
-                label="_withheld" if withheld else "_told",
-            )
+            look = Look(GREY if withheld else LOOKS[0].color, "none", "o")
+            x, name = place + rng.uniform(-0.25, 0.25, len(ratio)), "_withheld" if withheld else "_told"
+            draw_points(axis, x, ratio, look, name, markersize=4, markerfacecolor=face)
     axis.axhspan(1 - rules.OFF, 1 + rules.OFF, color=LOOKS[2].color, alpha=0.15, lw=0)
     axis.set_yscale("log")
-    axis.set_xticks(range(len(groups)), list(groups), fontsize=8)
+    name_ticks(axis.xaxis, list(groups), fontsize=8)
     axis.set_title("Forecast / measured error", loc="left")
     axis.set_xlabel("full: told; hollow: withheld")
 
@@ -201,7 +181,7 @@ CLAIMS = (
         "best: error within 5 percent, or pass rate within 0.05",
         1.0,
         stage_beats_fixed_rules,
-        "tests/claims/test_planner_claims.py::test_stages_are_judged_against_fixed_rules",
+        "tests/studies/planner/test_claims.py::test_stages_are_judged_against_fixed_rules",
     ),
     Claim(
         "planner-forecasts",
@@ -214,7 +194,7 @@ CLAIMS = (
         "mean over the cases of the share of told forecasts of SFT, RL and both that are off",
         0.1,
         told_forecasts_come_true,
-        "tests/claims/test_planner_forecasts.py::test_told_forecasts_are_judged",
+        "tests/studies/planner/test_forecasts.py::test_told_forecasts_are_judged",
     ),
 )
 STUDY = Study(

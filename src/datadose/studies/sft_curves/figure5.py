@@ -82,19 +82,9 @@ class Figure5:
 
     def cells(self) -> list[Cell]:
         """One cell a length and seed, V* and V~ on the same prompts."""
-        return [
-            Cell(
-                simulate_both,
-                {
-                    "block": self.block,
-                    "interference": self.interference,
-                    "length": n,
-                    "counts": list(self.simulated_prompts),
-                    "seed": seed,
-                },
-            )
-            for n, seed in self._pairs()
-        ]
+        counts = list(self.simulated_prompts)
+        shared = {"block": self.block, "interference": self.interference, "counts": counts}
+        return [Cell(simulate_both, {**shared, "length": n, "seed": seed}) for n, seed in self._pairs()]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """V* rows predicted by the exact form, V~ rows by the first-order form, then all three forms."""
@@ -279,7 +269,7 @@ CLAIMS = (
         statistic="share of B > 0 at which |log Err(V~)/Err(V*)| is smaller at n = 5000 than at n = 1000",
         threshold=1.0,
         judge=_tighter_with_length,
-        test="tests/claims/test_figure_claims.py::test_first_order_error_is_compared_at_every_b_and_length",
+        test="tests/studies/sft_curves/test_claims.py::test_first_order_error_is_compared_at_every_b_and_length",
     ),
 )
 STUDY = Study(

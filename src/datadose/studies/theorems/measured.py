@@ -91,7 +91,7 @@ class Theorems:
         )
 
 
-def _values(saved: Saved[Theorems], check: Check, statistic: Statistic) -> Array:
+def values_of(saved: Saved[Theorems], check: Check, statistic: Statistic) -> Array:
     """The values of one statistic of one check, one per seed."""
     table = saved.table
     chosen = table[(table[Column.CHECK] == name_of(check)) & (table[Column.STATISTIC] == statistic)]
@@ -102,13 +102,13 @@ def _worst(
     saved: Saved[Theorems], threshold: float, *, check: Check, statistics: Sequence[Statistic]
 ) -> Judgement:
     """Judge identities: the largest of several statistics of a check, over all seeds."""
-    return judge_worst(np.max([_values(saved, check, name) for name in statistics], axis=0), threshold)
+    return judge_worst(np.max([values_of(saved, check, name) for name in statistics], axis=0), threshold)
 
 
 def _overdetermined(saved: Saved[Theorems], threshold: float) -> Judgement:
-    gain = _values(saved, sft.check_overdetermined, "loss_decrease")
-    gradient = _values(saved, sft.check_overdetermined, "attention_gradient")
-    change = _values(saved, sft.check_overdetermined, "error_change")
+    gain = values_of(saved, sft.check_overdetermined, "loss_decrease")
+    gradient = values_of(saved, sft.check_overdetermined, "attention_gradient")
+    change = values_of(saved, sft.check_overdetermined, "error_change")
     note = (
         f"the W~-gradient at (V*, I) has norm {gradient.min():.2g} to {gradient.max():.2g}; joint "
         f"minimisation changes the test error by {change.min():+.1%} to {change.max():+.1%}"
@@ -117,10 +117,10 @@ def _overdetermined(saved: Saved[Theorems], threshold: float) -> Judgement:
 
 
 def _remark_41(saved: Saved[Theorems], threshold: float) -> Judgement:
-    gained = _values(saved, sft.check_chain_length, "speed_up")
-    predicted = _values(saved, sft.check_chain_length, "speed_up_predicted")
+    gained = values_of(saved, sft.check_chain_length, "speed_up")
+    predicted = values_of(saved, sft.check_chain_length, "speed_up_predicted")
     values = np.maximum(
-        _values(saved, sft.check_chain_length, "limit_gap"), np.abs(gained / predicted - 1) / 100
+        values_of(saved, sft.check_chain_length, "limit_gap"), np.abs(gained / predicted - 1) / 100
     )
     note = (
         f"k = 8 needs {gained.mean():.3f} times fewer iterations than k = 0; c_8/c_0 = {predicted.mean():.3f}"
@@ -129,8 +129,8 @@ def _remark_41(saved: Saved[Theorems], threshold: float) -> Judgement:
 
 
 def _large_step(saved: Saved[Theorems], threshold: float) -> Judgement:
-    slower = _values(saved, sft.check_chain_length_at_large_step, "slow_down")
-    predicted = _values(saved, sft.check_chain_length_at_large_step, "slow_down_predicted")
+    slower = values_of(saved, sft.check_chain_length_at_large_step, "slow_down")
+    predicted = values_of(saved, sft.check_chain_length_at_large_step, "slow_down_predicted")
     note = (
         f"k = 8 needs {slower.min():.0f} to {slower.max():.0f} times the iterations of k = 0 (Thm 4.2's own "
         f"rates: {predicted.min():.0f} to {predicted.max():.0f} times); the remark needs a step at which no "
@@ -140,29 +140,29 @@ def _large_step(saved: Saved[Theorems], threshold: float) -> Judgement:
 
 
 def _population_slope(saved: Saved[Theorems], threshold: float) -> Judgement:
-    gap = _values(saved, sft.check_population, "relative_gap")
+    gap = values_of(saved, sft.check_population, "relative_gap")
     note = f"relative distance at B = 64000: {gap.mean():.2g}"
-    slope = _values(saved, sft.check_population, "slope")
+    slope = values_of(saved, sft.check_population, "slope")
     return judge_mean(np.abs(slope + 0.5), threshold, note=note)
 
 
 def _post_test(saved: Saved[Theorems], threshold: float, *, statistic: Statistic) -> Judgement:
-    return judge_mean(np.abs(_values(saved, sft.check_post_test, statistic) - 1), threshold)
+    return judge_mean(np.abs(values_of(saved, sft.check_post_test, statistic) - 1), threshold)
 
 
 def _allocation(saved: Saved[Theorems], threshold: float) -> Judgement:
-    moderate = _values(saved, sft.check_allocation, "excess_moderate")
+    moderate = values_of(saved, sft.check_allocation, "excess_moderate")
     note = (
         f"at n = 10 d it is {moderate.mean():.2g} above the best allocation: optimal in the limit of long "
         "prompts only"
     )
-    return judge_worst(_values(saved, sft.check_allocation, "excess_long"), threshold, note=note)
+    return judge_worst(values_of(saved, sft.check_allocation, "excess_long"), threshold, note=note)
 
 
 def _printed_bound(saved: Saved[Theorems], threshold: float) -> Judgement:
-    scaled = _values(saved, outcome.check_curvature, "scaled_printed_over_curvature")
-    predicted = _values(saved, outcome.check_curvature, "scaled_printed_over_curvature_predicted")
-    flat = _values(saved, outcome.check_curvature, "zero_loss_printed_over_curvature")
+    scaled = values_of(saved, outcome.check_curvature, "scaled_printed_over_curvature")
+    predicted = values_of(saved, outcome.check_curvature, "scaled_printed_over_curvature_predicted")
+    flat = values_of(saved, outcome.check_curvature, "zero_loss_printed_over_curvature")
     flat = np.where(flat < 1e-12, 0.0, flat)  # rho(M) is zero, but for the rounding of its eigenvalues.
     off = np.abs(scaled / predicted - 1).max()
     note = (
@@ -174,7 +174,7 @@ def _printed_bound(saved: Saved[Theorems], threshold: float) -> Judgement:
 
 
 _TESTS = "tests/theory_vs_simulation/test_sft_theorems.py"
-_OUTCOME_TEST = "tests/experiments/test_checks.py::test_outcome_checks_measure_what_they_say"
+_OUTCOME_TEST = "tests/studies/theorems/test_checks.py::test_outcome_checks_measure_what_they_say"
 
 CLAIMS = (
     Claim(

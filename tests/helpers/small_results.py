@@ -1,0 +1,39 @@
+"""A results folder with tiny figures 1, 2 and 5 and the ledger judged from them: what a report needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datadose.files import write_json
+from datadose.studies.index import LANGUAGE_MODELS, LEDGER, study
+from datadose.studies.ledger import judge_all
+from datadose.studies.report import write_report
+from datadose.studies.reproduce import reproduce
+from datadose.studies.sft_curves.figure1 import Figure1
+from datadose.studies.sft_curves.figure2 import Figure2
+from datadose.studies.sft_curves.figure5 import Figure5
+from datadose.studies.tables import TwoBlock, grid
+
+FIGURES = ("fig1", "fig2", "fig5")
+COMMAND = "datadose reproduce --out '<b>&'"
+"""Needs escaping, so that a page that forgets to is caught."""
+
+_RS = (0.0, 0.01, 0.1)
+_SMALL = (
+    Figure1(TwoBlock(10, 5), _RS, (10, 20, 30), grid(range(0, 30, 2)), (10, 20, 30), grid(range(30)), 2),
+    Figure2(TwoBlock(10, 5), _RS, (4, 10, 25), (2, 4, 8, 14), grid(range(2, 26, 4)), (2, 4, 8, 14), 2),
+    Figure5(TwoBlock(10, 5), 0.1, (20, 100), grid([2, 5, 15, 30]), grid(range(31)), 2),
+)
+
+
+def make_small_results(out: Path) -> Path:
+    """Tables, pictures, hover records, ``claims.json`` and ``report.html`` in ``out``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for config in _SMALL:
+            patch.setattr(type(config), "preset", lambda _, config=config: config)
+        reproduce(FIGURES, preset="smoke", out=out, command=COMMAND)
+    write_json(out / "claims.json", judge_all([study(n) for n in LEDGER if n not in LANGUAGE_MODELS], out))
+    write_report(out)
+    return out
