@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -40,6 +41,12 @@ def plain_log_ticks(axis: Axes, values: Sequence[float]) -> None:
     axis.set_xscale("log")
     axis.set_xticks(list(values), labels=[f"{v:g}" for v in values])
     axis.set_xticks([], minor=True)
+
+
+def cell_edges(centres: Any) -> Any:
+    """The edges of cells with these centres (K,), midway between neighbours, shape (K + 1,)."""
+    first, last = 1.5 * centres[0] - 0.5 * centres[1], 1.5 * centres[-1] - 0.5 * centres[-2]
+    return np.array([first, *(centres[1:] + centres[:-1]) / 2, last])
 
 
 def log_y(axis: Axes) -> None:

@@ -27,7 +27,7 @@ from datadose.studies.insights.sft_then_rl import RL_THEN_SFT, SFT_THEN_RL
 from datadose.studies.insights.size import SetSize
 from datadose.studies.insights.stability import MAP, PROTOCOLS, Stability
 from datadose.studies.ledger import beats
-from datadose.studies.tables import THEORY, Column, TwoBlock, as_table
+from datadose.studies.tables import MINIMISER, THEORY, TRAINED, Column, TwoBlock, as_table
 from datadose.studies.training import BASE, OUTCOME, RL, SFT
 from helpers.studies import entry, write_result
 
@@ -89,7 +89,7 @@ def write_selection(folder: Path, clean: dict[str, float], wrong: dict[str, floa
             selection.Column.SHARE_WRONG: 0.1,
         }
         for (pool, errors), kind, B, estimator, seed in seeded(
-            ((CLEAN, clean), ("10% wrong", wrong)), clean, (5, 80), selection.ESTIMATORS
+            ((CLEAN, clean), ("10% wrong", wrong)), clean, (5, 80), (MINIMISER, TRAINED)
         )
     ]
     return write(folder, selection, rows)

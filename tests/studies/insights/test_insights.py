@@ -147,8 +147,9 @@ def test_passing_agrees_with_sampling() -> None:
 def test_the_pretrained_model_thinks_as_the_theory_says() -> None:
     config = replace(Overthinking.preset("smoke"), task=ScaledShift(10, 2, 200))
     found = overthinking.think(config.task, 0.5, "base", config.recipe, [1, 2, 4], 2000, [0])
-    _, tested, predicted, far = found[0]
-    np.testing.assert_allclose(np.array(tested, float), np.array(predicted, float), rtol=0.25)
+    _, _, thinking, tested, predicted, far = np.array(found, float).T
+    assert list(thinking) == [1, 2, 4]
+    np.testing.assert_allclose(tested, predicted, rtol=0.25)
     assert far[0] == pytest.approx(
         rollout_error(config.task.operator, config.task.target(0.5), 1).value, rel=1e-5
     )
@@ -157,10 +158,10 @@ def test_the_pretrained_model_thinks_as_the_theory_says() -> None:
 def test_a_lost_run_has_no_error_and_spares_the_others() -> None:
     task = ScaledShift(8, 2, 800, rho=1.0)
     found = stability.descend(Descent(task, (0.5, 2.0), 2, 0.3, 1.0, 32, 60, 2))
-    assert [after is None for _, after, _ in found] == [False, False, True, True]
+    assert [after is None for *_, after in found] == [False, False, True, True]
     alone = stability.descend(Descent(task, (0.5,), 2, 0.3, 1.0, 32, 60, 2))
     np.testing.assert_allclose(
-        np.array([after for _, after, _ in found[:2]], float),
-        np.array([after for _, after, _ in alone], float),
+        np.array([after for *_, after in found[:2]], float),
+        np.array([after for *_, after in alone], float),
         rtol=1e-4,
     )
