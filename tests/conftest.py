@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Before the first import of the package: its annotations become types that can be enforced.
 import jaxtyping  # noqa: E402
 
-from shape_checks import CHECKED  # noqa: E402
+from helpers.shape_checks import CHECKED  # noqa: E402
 
-jaxtyping.install_import_hook(CHECKED, "shape_checks.shapes_only")
+jaxtyping.install_import_hook(CHECKED, "helpers.shape_checks.shapes_only")
 if os.name == "posix":
     # A run in the background may ignore these, and so would every process that a test starts and stops.
     signal.signal(signal.SIGINT, signal.default_int_handler)

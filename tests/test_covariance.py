@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from datadose import covariance as cov
 from datadose.errors import InputError
-from literal import random_psd
+from helpers.literal import random_psd
 
 spectra = arrays(
     np.float64, st.integers(1, 8), elements=st.floats(0, 10).map(lambda x: 0.0 if x < 1e-3 else x)

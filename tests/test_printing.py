@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 import datadose.progress
-from command import PREDICT, argv, environment, run_main
 from datadose.cli.common import print_table
 from datadose.printing import printable
 from datadose.progress import cell_progress, step_progress
+from helpers.command import PREDICT, argv, environment, run_main
 
 NAMES = ["[crowd]", "[/red]x", "[bold]a[/bold]", "a[/b]", ":smile:", "$\\frac{", "<b>x</b>", "{0}%s", "\\[x]"]
 CLAIM = {"id": "a", "statement": "b", "value": 1.0, "threshold": 2.0, "verdict": "holds"}

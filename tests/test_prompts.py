@@ -16,7 +16,7 @@ from datadose.prompts import (
     draw_prompts,
     draw_wishart,
 )
-from literal import random_psd
+from helpers.literal import random_psd
 
 DRAWS = 20_000
 CASES = {

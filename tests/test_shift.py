@@ -7,7 +7,7 @@ import pytest
 
 from datadose import Shift
 from datadose.errors import InputError
-from literal import random_psd
+from helpers.literal import random_psd
 
 
 def test_two_block_is_the_shift_of_figures_1_2_and_5() -> None:

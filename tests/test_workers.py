@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from command import argv, environment
 from datadose.errors import InputError, RunError
 from datadose.sweep import Cell, Workers
-from faults.processes import LONG, end, kept, wait_until
+from helpers.command import argv, environment
+from helpers.processes import LONG, end, kept, wait_until
 from test_sweep import _curves, _run, killed_once, refuses, slow_when_small
 
 

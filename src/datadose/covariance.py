@@ -167,7 +167,7 @@ def identity_like(M: Array) -> Array:
 
 
 def product(*matrices: Array) -> Array:
-    """The matrix product; spectra and dense matrices may be mixed (the result is dense if any operand is)."""
+    """The matrix product; spectra and matrices, also rectangular ones, may be mixed (dense if any is)."""
     return reduce(_product_of_two, matrices)
 
 
@@ -211,7 +211,7 @@ def trace_between(columns: Array, M: Array) -> float:
     """tr(X^T M X) for ``columns`` X, a spectrum or a matrix (d, r)."""
     if is_spectrum(columns):
         return float(diagonal(M) @ columns**2)
-    return float((columns * left_multiply(M, columns)).sum())
+    return float((columns * product(M, columns)).sum())
 
 
 def diagonal(M: Array) -> Array:
@@ -222,16 +222,6 @@ def diagonal(M: Array) -> Array:
 def frobenius_squared(M: Array) -> float:
     """||M||_F^2."""
     return float((M * M).sum())
-
-
-def left_multiply(M: Array, columns: Array) -> Array:
-    """M @ columns for ``columns`` of shape (d, B)."""
-    return M[:, None] * columns if is_spectrum(M) else M @ columns
-
-
-def right_multiply(rows: Array, M: Array) -> Array:
-    """rows @ M for ``rows`` of shape (any, d)."""
-    return rows * M if is_spectrum(M) else rows @ M
 
 
 def square_root(M: Array) -> Array:
@@ -247,18 +237,8 @@ def square_root(M: Array) -> Array:
 
 def range_basis(M: Array) -> Array:
     """An orthonormal basis of range(M), shape (d, rank)."""
-    if is_spectrum(M):
-        return np.eye(len(M))[:, M > RELATIVE_ZERO * M.max()]
-    values, vectors = np.linalg.eigh(M)
-    return np.asarray(vectors[:, values > RELATIVE_ZERO * values[-1]])
-
-
-def null_basis(M: Array) -> Array:
-    """What a PSD ``M`` misses: a 0/1 spectrum, or an orthonormal basis (d, d - rank)."""
-    if is_spectrum(M):
-        return np.where(M > RELATIVE_ZERO * M.max(), 0.0, 1.0)
-    values, vectors = np.linalg.eigh(M)
-    return np.asarray(vectors[:, values <= RELATIVE_ZERO * values[-1]])
+    values, vectors = spectral_basis(M)
+    return np.asarray((np.eye(len(M)) if vectors is None else vectors)[:, values > 0])
 
 
 def rank(M: Array) -> int:

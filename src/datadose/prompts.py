@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 
-from datadose.covariance import right_multiply, square_root, validate_covariance
+from datadose.covariance import product, square_root, validate_covariance
 from datadose.errors import require_integer, require_number
 from datadose.shapes import Array, Float, Operator, PerPrompt, PerPromptMatrix
 
@@ -75,9 +75,9 @@ class Moments:
     weights: PerPrompt
     phi: PerPrompt
 
-    def first(self, prompts: int) -> Moments:
+    def first(self, prompts: int) -> Self:
         """The first ``prompts`` prompts of the same stream."""
-        return Moments(self.weights[:, :prompts], self.phi[:, :prompts])
+        return type(self)(*(columns[:, :prompts] for columns in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,13 @@ class NoisyMoments(Moments):
     echo: PerPrompt
     """h = (1/n) X eps of every prompt, (d, B): the labels give phi + h in place of phi."""
 
-    def first(self, prompts: int) -> NoisyMoments:
-        """The first ``prompts`` prompts of the same stream."""
-        clean = super().first(prompts)
-        return NoisyMoments(clean.weights, clean.phi, self.echo[:, :prompts])
-
 
 def draw_prompts(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> Prompts:
     """Explicit prompts: the literal, O(B n d) definition of the task, kept as the reference."""
     A, n, B = check_request(covariance, length, prompts)
     weights = random_stream(seed, "weights").standard_normal((B, len(A)))
     z = random_stream(seed, "inputs").standard_normal((B, n, len(A)))
-    inputs = right_multiply(z, square_root(A))
+    inputs = product(z, square_root(A))
     return Prompts(weights, inputs, np.einsum("bni,bi->bn", inputs, weights))
 
 
@@ -109,14 +104,14 @@ class _Split:
     weights: Array
     root: Array
     """A^{1/2}."""
-    norm: Array
-    """||u||."""
     direction: Array
     """u / ||u||."""
     chi_square: Array
     """c = ||g||^2 ~ chi^2_n, where g = Z^T u / ||u||."""
     across: Array
     """sum_j z_j g_j / sqrt(c) without its part along u: N(0, I) across u."""
+    phi: Array
+    """S w* = A^{1/2} (||u||/n) (c u/||u|| + sqrt(c) xi)."""
 
     @classmethod
     def draw(cls, A: Array, n: int, B: int, seed: Seed) -> _Split:
@@ -124,15 +119,12 @@ class _Split:
         w = random_stream(seed, "weights").standard_normal((B, len(A)))
         xi = random_stream(seed, "noise").standard_normal((B, len(A)))
         c = random_stream(seed, "chi_square").chisquare(n, size=B)
-        u = right_multiply(w, root)
+        u = product(w, root)
         norm = np.linalg.norm(u, axis=1)
         direction = np.divide(u, norm[:, None], out=np.zeros_like(u), where=norm[:, None] > 0)
-        return cls(w, root, norm, direction, c, _across(xi, direction))
-
-    def phi(self, n: int) -> Array:
-        """S w* = A^{1/2} (||u||/n) (c u/||u|| + sqrt(c) xi), (B, d)."""
-        summed = self.direction * self.chi_square[:, None] + self.across * np.sqrt(self.chi_square)[:, None]
-        return right_multiply(summed * (self.norm / n)[:, None], self.root)
+        across = _across(xi, direction)
+        summed = direction * c[:, None] + across * np.sqrt(c)[:, None]
+        return cls(w, root, direction, c, across, product(summed * (norm / n)[:, None], root))
 
 
 def _across(xi: Array, direction: Array) -> Array:
@@ -149,7 +141,7 @@ def draw_moments(covariance: Operator, length: int, prompts: int, *, seed: Seed)
     """
     A, n, B = check_request(covariance, length, prompts)
     drawn = _Split.draw(A, n, B, seed)
-    return Moments(np.ascontiguousarray(drawn.weights.T), np.ascontiguousarray(drawn.phi(n).T))
+    return Moments(np.ascontiguousarray(drawn.weights.T), np.ascontiguousarray(drawn.phi.T))
 
 
 def draw_noisy_moments(
@@ -170,8 +162,8 @@ def draw_noisy_moments(
     other = random_stream(seed, "label_noise_direction").standard_normal((B, len(A)))
     summed = along * (drawn.direction * np.sqrt(drawn.chi_square)[:, None] + drawn.across)
     summed += rest[:, None] * _across(other, drawn.direction)
-    h = right_multiply(summed / n, drawn.root)
-    return NoisyMoments(*(np.ascontiguousarray(rows.T) for rows in (drawn.weights, drawn.phi(n), h)))
+    h = product(summed / n, drawn.root)
+    return NoisyMoments(*(np.ascontiguousarray(rows.T) for rows in (drawn.weights, drawn.phi, h)))
 
 
 def draw_wishart(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> PerPromptMatrix:
@@ -192,7 +184,7 @@ def draw_wishart(covariance: Operator, length: int, prompts: int, *, seed: Seed)
         factor[:, np.arange(d), np.arange(d)] = np.sqrt(
             random_stream(seed, "diagonal").chisquare(degrees, size=(B, d))
         )
-    factor = square_root(A) @ factor if A.ndim == 2 else square_root(A)[:, None] * factor
+    factor = product(square_root(A), factor)
     return np.asarray(factor @ factor.transpose(0, 2, 1)) / n
 
 
@@ -203,16 +195,3 @@ def check_request(covariance: Operator, length: int, prompts: int) -> tuple[Oper
         require_integer("length", length, 1),
         require_integer("prompts", prompts, 1),
     )
-
-
-__all__ = [
-    "Moments",
-    "NoisyMoments",
-    "Prompts",
-    "Seed",
-    "check_request",
-    "draw_moments",
-    "draw_noisy_moments",
-    "draw_prompts",
-    "draw_wishart",
-]

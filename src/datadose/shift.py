@@ -14,6 +14,7 @@ import numpy as np
 
 from datadose.covariance import (
     LARGEST_DIMENSION,
+    identity_like,
     is_spectrum,
     product,
     range_projector,
@@ -82,11 +83,10 @@ class Shift:
         delta = validate_covariance("delta", delta, len(sigma0))
         sigma0, delta = same_form(sigma0, delta)
         P = range_projector(delta)
-        identity = np.ones(len(P)) if is_spectrum(P) else np.eye(len(P))
-        A = eta * (product(P, sigma0, P) + delta) + interference * (identity - P)
+        A = eta * (product(P, sigma0, P) + delta) + interference * (identity_like(P) - P)
         if not A.any():
             reject("delta", "a zero matrix", "a non-zero shift, or interference > 0 (the data is empty)")
-        return cls(sigma0, delta, A if is_spectrum(A) else (A + A.T) / 2, eta)
+        return cls(sigma0, delta, (A + A.T) / 2, eta)
 
     @property
     def dimension(self) -> int:

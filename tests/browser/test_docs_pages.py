@@ -9,8 +9,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.browser.conftest import WIDTHS, OpenPage
-from tests.site_builder import built_site
+
+from browser.conftest import WIDTHS, OpenPage
+from helpers.site_builder import built_site
 
 pytest.importorskip("sphinx", reason="needs the extra datadose[docs]")
 

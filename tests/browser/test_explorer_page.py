@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.browser.conftest import WIDTHS, OpenPage
-from tests.browser.explorer_page import (
+
+from browser.conftest import WIDTHS, OpenPage
+from datadose import Shift, plan, predict_error
+from datadose.explore.page import as_sentence
+from datadose.explore.setting import Setting, read_query
+from helpers.explorer_page import (
     GOOD,
     SMALL,
     TIMEOUT,
@@ -23,10 +27,6 @@ from tests.browser.explorer_page import (
     settled,
     thumb,
 )
-
-from datadose import Shift, plan, predict_error
-from datadose.explore.page import as_sentence
-from datadose.explore.setting import Setting, read_query
 
 
 def test_the_page_shows_the_planners_own_numbers(explorer: str, open_page: OpenPage) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browser.conftest import OpenPage
-from tests.browser.explorer_page import GOOD, SMALL, TIMEOUT, choose, sentence, settled, thumb
 
+from browser.conftest import OpenPage
 from datadose.explore import simulations, uploads
 from datadose.explore.setting import read_query
+from helpers.explorer_page import GOOD, SMALL, TIMEOUT, choose, sentence, settled, thumb
 
 POINTS = "document.querySelector('#dose-chart .js-plotly-plot').data"
 

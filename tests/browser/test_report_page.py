@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from datadose.studies.report import write_report
-from small_results import FIGURES, make_small_results
+from helpers.small_results import FIGURES, make_small_results
 
 CENTRE = """(element) => { const b = element.getBoundingClientRect();
     return [b.left + b.width / 2, b.top + b.height / 2]; }"""

@@ -12,10 +12,17 @@ import pytest
 from datadose import plan, predict_error, simulate_error
 from datadose.errors import InputError
 from datadose.explore import answers, simulations
-from datadose.explore.charts import counts_axis, curves_chart, dose_chart, palette
+from datadose.explore.charts import (
+    counts_axis,
+    curves_chart,
+    dose_chart,
+    learning_chart,
+    map_chart,
+    outlook_chart,
+    palette,
+)
 from datadose.explore.setting import Setting
 from datadose.explore.simulations import SEEDS, Simulation, Simulations, simulated_counts
-from datadose.explore.stage_charts import learning_chart, map_chart, outlook_chart
 from datadose.explore.views.which import (
     allocation_chart,
     allocations,
@@ -100,15 +107,15 @@ def test_what_a_function_ignores_does_not_make_it_work_again(monkeypatch: pytest
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_charts_are_finite_json(setting: Setting, scheme: str) -> None:
     colors, choice, dose = palette(scheme), answers.stages(setting), answers.dose(setting)
-    entries = allocations(setting, planner=True)
+    entries = allocations(setting, colors, planner=True)
     simulated = {"prompts": [1, 5], "mean": [1.0, 2.0], "sem": [None, 0.1], "seeds": 2}
     charts: list[dict[str, Any]] = [
-        dose_chart(dose, setting.shift().data_rank, setting.max_prompts, colors, simulated),
-        curves_chart([("one", dose, colors.blue, "solid")], setting.max_prompts, colors),
+        dose_chart(dose, setting.shift().data_rank, colors, simulated),
+        curves_chart([("one", dose, colors.blue, "solid")], colors),
         allocation_chart(setting, entries, colors),
         spectra_chart(setting, colors),
         hardness_chart(setting, entries, colors),
-        map_chart(answers.stability_map(setting), setting.chain_steps, colors, dark=scheme == "dark"),
+        map_chart(answers.stability_map(setting), setting.chain_steps, colors),
         outlook_chart(choice, "error", colors),
         outlook_chart(choice, "pass_rate", colors),
         learning_chart(answers.learning_curves(setting), choice.of("none").error, colors),
@@ -127,7 +134,7 @@ def test_bars_of_simulated_points_are_95_percent_intervals(seeds: int) -> None:
     values = np.random.default_rng(0).standard_normal((seeds, 2000))
     sem = (values.std(axis=0, ddof=1) / np.sqrt(seeds)).tolist()
     points = {"prompts": list(range(2000)), "mean": values.mean(axis=0).tolist(), "sem": sem, "seeds": seeds}
-    chart = dose_chart(answers.dose(setting), 10, 150, palette("light"), points)
+    chart = dose_chart(answers.dose(setting), 10, palette("light"), points)
     bars = next(trace for trace in chart["data"] if trace["name"].startswith("simulated"))["error_y"]["array"]
     covered = np.abs(values.mean(axis=0)) <= np.array(bars)
     assert abs(covered.mean() - 0.95) < 0.02
@@ -139,7 +146,7 @@ def test_a_count_beside_the_peak_does_not_set_the_range_of_errors() -> None:
     )
     dose = answers.dose(setting)
     beside = replace(dose, error_at_max=1e5)
-    chart = dose_chart(beside, 50, 50, palette("light"))
+    chart = dose_chart(beside, 50, palette("light"))
     assert chart["layout"]["yaxis"]["range"][1] < np.log10(20 * dose.error_before)
 
 

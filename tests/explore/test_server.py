@@ -16,13 +16,13 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from tests.command import PATIENCE, argv, environment, run_datadose
 
 from datadose import plan
 from datadose.explore import create_app, create_server
 from datadose.explore.server import create_local_server
 from datadose.explore.setting import Setting
 from datadose.explore.uploads import LARGEST_REQUEST
+from helpers.command import PATIENCE, argv, environment, run_datadose
 
 
 def test_it_serves_on_this_machine_until_interrupted() -> None:

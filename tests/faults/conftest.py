@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from command import run_datadose
-from faults.processes import SMALL
+from helpers.command import run_datadose
+from helpers.processes import SMALL
 
 
 @pytest.fixture(scope="package")

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from command import COMMANDS, run_datadose, run_main
-from faults.corpus import BASE, CASES, Case, command_line, write_inputs
-from tiny_llama import make_model
+from helpers.command import COMMANDS, run_datadose, run_main
+from helpers.corpus import BASE, CASES, Case, command_line, write_inputs
+from helpers.tiny_llama import make_model
 
 PATIENCE = 120
 """Seconds after which a command that should have refused its input counts as hanging."""

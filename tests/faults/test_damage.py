@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import datadose
-from command import run_main
 from datadose.errors import InputError
 from datadose.files import read_table
 from datadose.models import LinearAttention, PromptBatch
@@ -24,7 +23,8 @@ from datadose.studies.ledger import judge_all
 from datadose.studies.report import write_report
 from datadose.studies.reproduce import draw_saved
 from datadose.tensor_files import read_tensors, write_tensors
-from faults.processes import SMALL, TRAIN, kept
+from helpers.command import run_main
+from helpers.processes import SMALL, TRAIN, kept
 
 
 def _flip(path: Path, place: int) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from command import PATIENCE, PREDICT, argv, environment, run_datadose
 from datadose import files
 from datadose.errors import InputError, RunError
 from datadose.files import prepare_folder, write_atomic
 from datadose.reading import read_json
-from faults.processes import SMALL, TRAIN, leftovers
+from helpers.command import PATIENCE, PREDICT, argv, environment, run_datadose
+from helpers.processes import SMALL, TRAIN, leftovers
 
 full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 

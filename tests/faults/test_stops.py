@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from command import run_datadose, run_main
 from datadose.cli.common import AGAIN, stop_signals
 from datadose.errors import Stopped
-from faults.processes import (
+from helpers.command import run_datadose, run_main
+from helpers.processes import (
     LONG,
     SMALL,
     TRAIN,

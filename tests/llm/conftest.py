@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tiny_llama import make_model
+from helpers.tiny_llama import make_model
 
 if TYPE_CHECKING:
     from datadose.llm.language_model import LanguageModel

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from command import run_main
 from datadose.cli.llm import _THRESHOLDS
 from datadose.llm.selection import SelectionConfig
+from helpers.command import run_main
 
 
 def addition(a: int, b: int) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.llm.scored_pool import ROWS, SAMPLED, SETTINGS, Write, chat, killed_after
 
 from datadose.errors import InputError
 from datadose.llm import score as module
@@ -19,6 +18,7 @@ from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import MEASURED, Scores
 from datadose.llm.sketch import TensorSketch
+from helpers.scored_pool import ROWS, SAMPLED, SETTINGS, Write, chat, killed_after
 
 
 def test_rows_keep_their_columns_and_gain_the_measured_ones(

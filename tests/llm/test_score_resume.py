@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.llm.scored_pool import ROWS, SAMPLED, SETTINGS, KilledError, Write, bytes_of, killed_after
 
 from datadose.errors import RunError
 from datadose.llm import score as module
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import score
 from datadose.llm.scores import FILES
+from helpers.scored_pool import ROWS, SAMPLED, SETTINGS, KilledError, Write, bytes_of, killed_after
 
 
 @pytest.mark.parametrize(

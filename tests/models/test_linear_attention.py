@@ -18,7 +18,7 @@ from datadose.models.linear_attention import chain_decay
 from datadose.prompts import Prompts, draw_prompts, draw_wishart, random_stream
 from datadose.stages import FixedData, Optimisation, Outcome, Sft, train
 from datadose.stages.checkpoint import load_weights, save_weights
-from literal import literal_sft_loss, random_psd
+from helpers.literal import literal_sft_loss, random_psd
 
 EXACT = 1e-10
 """Allowed difference, relative to the largest entry."""

@@ -18,11 +18,10 @@ from datadose.planner.dynamics import (
     after_outcome,
     after_sft,
     descent_ridge,
-    long_prompt_path,
+    long_prompt_operator,
     sample_edge,
     start_curvature,
 )
-from datadose.planner.error_model import rotated_columns
 from datadose.prompts import draw_moments
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
@@ -170,7 +169,7 @@ def test_dense_is_spectral() -> None:
     basis = random_basis(D)
     rotated = turned(where, basis)
     columns = sft_columns(where, 40)
-    columns_in = [rotated_columns(c, basis.T) for c in columns]
+    columns_in = [c.rotated(basis.T) for c in columns]
     states = [after_sft(where, columns, 50), after_sft(rotated, columns_in, 50)]
     for measure in (
         Ground.error,
@@ -190,7 +189,7 @@ def test_the_flow_of_three_steps_dense_is_its_closed_form() -> None:
     for w in (where, rotated):
         curvature = start_curvature(w.model.V0, w.model.target, 3)
         counts: Any = [time * curvature for time in (0.01, 0.1, 1.0, 10.0)]
-        paths.append(long_prompt_path(w, w.model.V0, counts))
+        paths.append([long_prompt_operator(w, w.model.V0, T) for T in counts])
     for flat, found in zip(*paths, strict=True):
         np.testing.assert_allclose(basis.T @ found @ basis, np.diag(flat), atol=2e-2 * np.abs(flat).max())
 

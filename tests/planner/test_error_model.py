@@ -8,7 +8,6 @@ import pytest
 from datadose.covariance import rotated, spectral_basis
 from datadose.errors import InputError
 from datadose.planner import ErrorModel
-from datadose.planner.error_model import rotated_columns
 from datadose.theory.asymptotics import Source, mixture_error
 from datadose.theory.pretraining import pretrained_operator
 
@@ -41,7 +40,7 @@ def test_rotation_changes_no_error() -> None:
     model = ErrorModel(V0, 0.2, target, n)
     column = model.columns(Source(psd(d, 5), n, 1, label_noise=0.5))
     basis = np.linalg.qr(np.random.default_rng(6).standard_normal((d, d)))[0]
-    turned = model.rotated(basis).error([rotated_columns(column, basis)], [3])
+    turned = model.rotated(basis).error([column.rotated(basis)], [3])
     assert turned == pytest.approx(model.error([column], [3]), rel=1e-9)
     np.testing.assert_allclose(rotated(target, basis), basis.T @ target @ basis, atol=1e-12)
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command import run_datadose, run_main
 from datadose import sft_error_curve
 from datadose.cli import main
 from datadose.errors import InputError
@@ -17,7 +16,8 @@ from datadose.planner import PoolSource, plan, plan_file
 from datadose.shift import Shift
 from datadose.theory import predict_error
 from datadose.theory.asymptotics import Source
-from planner.plans import BASE, POOL, SHIFT, document_of, sourced, write
+from helpers.command import run_datadose, run_main
+from helpers.plans import BASE, POOL, SHIFT, document_of, sourced, write
 
 
 def test_the_fields_that_are_promised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

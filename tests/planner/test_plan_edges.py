@@ -14,7 +14,7 @@ from datadose.planner import PostTraining, plan
 from datadose.planner.search import SearchRecord
 from datadose.shift import Shift
 from datadose.theory import predict_error
-from planner.plans import BASE, SHIFT, document_of, sourced, write
+from helpers.plans import BASE, SHIFT, document_of, sourced, write
 
 
 def test_one_prompt_at_most() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from datadose.theory import Source, mixture_error, post_test_error
-from properties.problems import FACTOR, Problem, lead_and_short, random_basis
+from helpers.problems import FACTOR, Problem, lead_and_short, random_basis
 
 LEVEL = 4.9
 """Standard errors: two-sided probability 1e-6."""

@@ -18,7 +18,7 @@ from datadose.planner import AllocationProblem, ErrorModel
 from datadose.theory import Source, mixture_equivalent, pretrained_operator
 from datadose.theory.equivalent import Columns, deterministic_equivalent
 from datadose.theory.sensitivity import sensitivity
-from properties.problems import (
+from helpers.problems import (
     Problem,
     examples,
     finite_problem,

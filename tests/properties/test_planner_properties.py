@@ -16,7 +16,7 @@ from datadose.planner import ErrorModel, Plan, PoolSource, PostTraining, plan, p
 from datadose.planner.dose import dose_of
 from datadose.shift import Shift
 from datadose.theory import Source, mixture_error, predict_curve, predict_error, pretrained_operator
-from properties.problems import (
+from helpers.problems import (
     Problem,
     examples,
     finite_problem,

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from datadose.theory import pass_probability, pass_rate
-from properties.problems import examples, log_integer, log_uniform, random_basis, spectrum
+from helpers.problems import examples, log_integer, log_uniform, random_basis, spectrum
 
 TAIL = 5.1
 """Standard errors: a normal variable leaves them with probability below 1e-6 (3.4e-7)."""

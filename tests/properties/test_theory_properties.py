@@ -27,7 +27,7 @@ from datadose.theory import (
     predict_error,
     pretrained_operator,
 )
-from properties.problems import (
+from helpers.problems import (
     Problem,
     any_problem,
     examples,
@@ -43,7 +43,7 @@ from properties.problems import (
     tolerance,
     turned_shift,
 )
-from properties.reference import exact_error
+from helpers.reference import exact_error
 
 LARGEST_SCALE = 75.0
 CONDITION_LIMIT = 1e-4

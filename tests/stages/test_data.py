@@ -24,7 +24,7 @@ from datadose.stages import (
 )
 from datadose.stages.engine import Objective, StageLoss
 from datadose.theory import pretrained_on_mixture, pretrained_operator
-from stages.examples import (
+from helpers.stage_examples import (
     RUNS,
     B,
     D,

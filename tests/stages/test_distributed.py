@@ -18,7 +18,7 @@ from datadose.stages import FixedData, Optimisation, Outcome, Sft, Training, eng
 from datadose.stages.checkpoint import load_weights, save_checkpoint, save_weights
 from datadose.stages.distributed import Processes, joined
 from datadose.stages.engine import Objective
-from stages.examples import D, TinyChain, tiny_gpt, with_inputs
+from helpers.stage_examples import D, TinyChain, tiny_gpt, with_inputs
 
 STEPS = 5
 PLAIN = Optimisation("sgd", 0.01, steps=STEPS)

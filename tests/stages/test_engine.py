@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from command import PATIENCE
 from datadose.errors import InputError
 from datadose.models import BlockLinearAttention, ChainModel, LinearAttention, PromptBatch
 from datadose.prompts import draw_prompts
@@ -29,7 +28,8 @@ from datadose.stages import (
 from datadose.stages.checkpoint import save_checkpoint, save_weights
 from datadose.studies.theorems.sft_checks import random_shift
 from datadose.theory import GradientDescent, pretrained_operator
-from stages.examples import (
+from helpers.command import PATIENCE
+from helpers.stage_examples import (
     CASES,
     RUNS,
     B,

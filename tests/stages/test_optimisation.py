@@ -16,7 +16,19 @@ from datadose.models import ChainModel, PromptBatch
 from datadose.stages import FixedData, FreshData, Optimisation, Outcome, PolicyGradient, Sft, train
 from datadose.stages.data import split
 from datadose.stages.engine import Objective, StageLoss
-from stages.examples import CASES, B, D, N, TinyChain, dense_model, fixed, same, start, tiny_gpt, with_inputs
+from helpers.stage_examples import (
+    CASES,
+    B,
+    D,
+    N,
+    TinyChain,
+    dense_model,
+    fixed,
+    same,
+    start,
+    tiny_gpt,
+    with_inputs,
+)
 
 
 def held(size: int | None = None) -> FixedData:

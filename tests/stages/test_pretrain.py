@@ -14,7 +14,7 @@ import torch
 from datadose.errors import InputError
 from datadose.models import BlockLinearAttention, ChainModel
 from datadose.stages import Curriculum, CurriculumData, FreshData, Optimisation, Outcome, Sft, train
-from stages.examples import D, TinyChain, interrupt_at, same, tiny_gpt
+from helpers.stage_examples import D, TinyChain, interrupt_at, same, tiny_gpt
 
 GROWING = Curriculum(D, 9, start_dimension=2, start_length=4, length_increment=3, every=3)
 COVARIANCE = np.array([2.0, 1.0, 0.5, 0.3])

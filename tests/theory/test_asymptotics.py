@@ -22,7 +22,7 @@ from datadose.theory import (
 )
 from datadose.theory.asymptotics import mixture_equivalent
 from datadose.theory.printed import Blocks, printed_error
-from literal import random_psd
+from helpers.literal import random_psd
 
 BLOCK = {"dimension": 60, "shifted": 30, "rho": 0.1, "eta": 0.2}
 

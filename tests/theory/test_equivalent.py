@@ -17,7 +17,7 @@ from datadose.errors import InputError
 from datadose.theory import PeakError, Source, chain_weight, mixture_error, post_test_error
 from datadose.theory.asymptotics import mixture_equivalent
 from datadose.theory.equivalent import Columns, deterministic_equivalent
-from literal import random_psd
+from helpers.literal import random_psd
 
 D, ETA, N_TEST = 24, 0.3, 40
 RNG = np.random.default_rng(3)

@@ -18,7 +18,7 @@ from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.printed import Blocks, printed_error
 from datadose.theory.sft import first_order_minimiser, population_minimiser, sft_minimiser
-from literal import random_psd
+from helpers.literal import random_psd
 
 ETA = 0.2
 

@@ -21,7 +21,6 @@ from datadose.theory.outcome import (
     error_factor_path,
     largest_curvature,
     largest_stable_step,
-    outcome_error_path,
     outcome_gradient,
     outcome_hessian_vector,
     outcome_loss,
@@ -33,8 +32,8 @@ from datadose.theory.outcome import (
     stable_step,
 )
 from datadose.theory.pretraining import gamma0, pretrained_operator
-from literal import random_psd
-from theory.outcome_twins import population, setting, torch_loss, z_matrix_rollout
+from helpers.literal import random_psd
+from helpers.outcome_twins import population, setting, torch_loss, z_matrix_rollout
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -218,8 +217,12 @@ def test_outcome_error_path_is_the_matrix_gradient_flow(steps: int) -> None:
         atol=1e-12,
     )
     expected = [rollout_error(v.reshape(3, 3), np.diag(sigma), 2).value for v in flow.y.T]
-    assert_allclose(outcome_error_path(V0, s, sigma, steps, times, 2), expected, rtol=1e-7)
-    assert outcome_error_path(V0, s, sigma, steps, 0.0, 2) == pytest.approx(rollout_error(V0, sigma, 2).value)
+    u0 = 1 + V0 * s
+    change = error_factor_path(u0, s, steps, times[:, None]) - u0
+    paths = V0 + np.divide(change, s, out=np.zeros_like(change), where=s > 0)
+    found = [rollout_error(V, sigma, 2).value for V in paths]
+    assert_allclose(found, expected, rtol=1e-7)
+    assert found[0] == pytest.approx(rollout_error(V0, sigma, 2).value)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

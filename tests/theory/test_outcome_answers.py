@@ -15,19 +15,18 @@ from datadose.covariance import range_basis
 from datadose.errors import InputError
 from datadose.theory.outcome import (
     adaptation_radius,
-    outcome_error_path,
     outcome_gradient,
     outcome_loss,
     pass_probability,
     pass_rate,
+    population_curvature,
     rollout_error,
-    rollout_error_expansion,
     rollout_error_operator,
 )
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import gamma0, pretrained_operator
-from literal import random_psd
-from theory.outcome_twins import LEVEL, setting
+from helpers.literal import random_psd
+from helpers.outcome_twins import LEVEL, rollout_error_expansion, setting
 
 
 def test_rollout_error_closed_forms_and_monte_carlo() -> None:
@@ -206,7 +205,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="covariances"):
         outcome_gradient(V, prompts.weights.T, prompts.covariances[:2], 1)
     with pytest.raises(InputError, match="spectra"):
-        outcome_error_path(V, np.ones(3), np.ones(3), 1, 1.0, 1)
+        population_curvature(V, np.ones(3), 1)
     with pytest.raises(InputError, match="delta"):
         adaptation_radius(np.ones(3), np.ones(4), 5)
     with pytest.raises(InputError, match="noise"):

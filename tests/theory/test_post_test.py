@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datadose.theory import hardness, post_test_error, pretrained_operator
-from literal import random_psd
+from helpers.literal import random_psd
 
 
 def test_formula_of_proposition_5_1_word_for_word() -> None:

@@ -9,7 +9,7 @@ from datadose.covariance import wishart_second_moment
 from datadose.errors import InputError
 from datadose.theory import gamma0, post_test_error, pretrained_operator
 from datadose.theory.pretraining import pretrained_on_mixture
-from literal import random_psd
+from helpers.literal import random_psd
 
 
 @pytest.mark.parametrize("sigma0", [np.array([0.1, 1.0, 2.0]), random_psd(3, seed=0)])

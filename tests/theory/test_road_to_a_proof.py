@@ -7,7 +7,7 @@ import pytest
 
 from datadose.covariance import Array, wishart_second_moment
 from datadose.prompts import draw_moments
-from literal import random_psd
+from helpers.literal import random_psd
 
 ETA = 0.3
 SHAPES = ((0.4, 1.0), (0.9, 2.0))

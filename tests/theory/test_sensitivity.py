@@ -14,7 +14,7 @@ from datadose.theory import Source
 from datadose.theory.asymptotics import mixture_equivalent
 from datadose.theory.equivalent import Columns, deterministic_equivalent
 from datadose.theory.sensitivity import Sensitivity, sensitivity
-from literal import random_psd
+from helpers.literal import random_psd
 
 D, ETA, N_TEST = 12, 0.3, 30
 STEP = 1e-5

@@ -20,7 +20,7 @@ from datadose.theory import (
     sft_minimiser,
 )
 from datadose.theory.sft import chain_residuals, first_order_minimiser
-from literal import literal_sft_minimiser, random_psd
+from helpers.literal import literal_sft_minimiser, random_psd
 
 
 @given(st.floats(0.01, 1.99), st.integers(0, 60))

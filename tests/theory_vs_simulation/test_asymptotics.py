@@ -13,7 +13,7 @@ from datadose import Shift, predict_error, simulate_error
 from datadose.prompts import Moments, draw_moments
 from datadose.theory import Source, mixture_error, post_test_error, pretrained_operator, sft_minimiser
 from datadose.theory.sft import first_order_minimiser
-from literal import random_psd
+from helpers.literal import random_psd
 
 SIDES = (0.2, 0.5, 0.75, 1.4, 2.0, 4.0)
 """B / rank(A) at which forms are compared."""

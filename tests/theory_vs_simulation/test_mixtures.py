@@ -16,7 +16,7 @@ import pytest
 from datadose.covariance import dense
 from datadose.simulation.mixtures import MixtureErrors, simulate_mixture_error
 from datadose.theory import Source, mixture_equivalent, mixture_error
-from literal import random_psd
+from helpers.literal import random_psd
 
 D, ETA, N_TEST, SEEDS = 100, 0.3, 120, 40
 RNG = np.random.default_rng(2)

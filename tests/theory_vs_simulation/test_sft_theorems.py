@@ -21,7 +21,7 @@ from datadose.studies.theorems.sft_checks import (
 )
 from datadose.theory import GradientDescent, pretrained_operator, sft_loss, sft_minimiser
 from datadose.theory.sft import attention_gradient_at_minimiser, chain_residuals, sft_gradient
-from literal import literal_sft_loss
+from helpers.literal import literal_sft_loss
 
 
 def instance(B: int, seed: int = 0) -> tuple:

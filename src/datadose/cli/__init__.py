@@ -16,11 +16,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datadose._version import __version__
-from datadose.cli import experiments, explore, llm, theory
+from datadose.cli import experiments, llm, theory
 from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, Parser, drop_output, stop_signals
 from datadose.printing import note
 
 __all__ = ["main"]
+
+_COMMANDS = (
+    *(experiments.reproduce, experiments.claims, experiments.train),
+    *(theory.predict, theory.plan),
+    *(llm.score, llm.select, llm.posttrain),
+    theory.explore,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,6 +92,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"datadose {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for group in (experiments, theory, llm, explore):
-        group.add_commands(commands)
+    for add in _COMMANDS:
+        add(commands)
     return parser

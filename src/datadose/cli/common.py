@@ -1,24 +1,27 @@
-"""What the commands share: the parser, its one-line errors, and tables on a terminal."""
+"""What the commands share: how they are declared, one-line errors, and what they print."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from datadose.printing import printable, say
 
-EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 AGAIN = "run the same command again"
 """What to do after an interrupt or a full disk, where nothing is kept."""
+Run: TypeAlias = Callable[[argparse.Namespace, str], None]
+Option: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]
 _NARROW = 12
 """A table is printed only where each of its columns has so many characters."""
 
@@ -87,36 +90,62 @@ def drop_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def add_command(
-    commands: Any, name: str, help_: str, example: str, run: Any, *, again: str = AGAIN
-) -> argparse.ArgumentParser:
-    """A command's parser; ``run(arguments, command line)`` is what it does.
+def option(*names: str, **settings: Any) -> Option:
+    """An option or a positional argument of a command, as argparse takes it; the help states its default."""
+    if "default" in settings:
+        settings["help"] += " (default: %(default)s)"
+    return names, settings
 
-    ``again`` says what is kept of a run that was stopped, and how to continue it.
+
+def command(
+    help_: str,
+    example: str,
+    *options: Option,
+    groups: Mapping[str, Sequence[Option]] | None = None,
+    again: str = AGAIN,
+) -> Callable[[Run], Callable[[Any], None]]:
+    """Turn a function of (arguments, command line) into one that adds its command to argparse's subparsers.
+
+    The command has the function's name. ``again`` says what is kept of a run that was stopped, and how to
+    continue it. Options in ``groups`` are listed apart, under the group's name.
     """
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=help_,
-        description=help_,
-        epilog=f"example: {example}",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.set_defaults(run=run, again=again)
-    return parser
+
+    def decorate(run: Run) -> Callable[[Any], None]:
+        def add(commands: Any) -> None:
+            parser: argparse.ArgumentParser = commands.add_parser(
+                run.__name__, help=help_, description=help_, epilog=f"example: {example}", allow_abbrev=False
+            )
+            parser.set_defaults(run=run, again=again)
+            for title, members in {"": options, **(groups or {})}.items():
+                place = parser.add_argument_group(title) if title else parser
+                for names, settings in members:
+                    place.add_argument(*names, **settings)
+
+        return add
+
+    return decorate
 
 
-def show_number(value: float | None) -> str:
-    """Five digits; a dash for None."""
-    return "-" if value is None else f"{value:.5g}"
+JSON = option("--json", action="store_true", help="one JSON document on stdout")
 
 
-def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+def print_json(document: Any) -> None:
+    """Print a JSON document on stdout."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _shown(cell: object) -> str:
+    """Five digits of a number that is not whole; a dash for None."""
+    return "-" if cell is None else f"{cell:.5g}" if isinstance(cell, float) else str(cell)
+
+
+def print_table(title: str, header: list[str], cells: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout, numbers to the right; on a narrow terminal each row is a block of lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[_shown(cell) for cell in row] for row in cells]
     console = Console(width=None if sys.stdout.isatty() else 120)
     if console.width < _NARROW * len(header):
         say(_blocks(title, header, rows, console.width))

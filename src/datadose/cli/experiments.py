@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-from datadose.cli.common import AGAIN, add_command, cores, integer, print_table, show_number
+from datadose.cli.common import AGAIN, JSON, command, cores, integer, option, print_json, print_table
 from datadose.printing import note
+from datadose.studies.index import GROUPS, NAMES
+
+_RESULTS = option("--out", type=Path, default=Path("results"), help="results folder")
 
 
-def add_commands(commands: Any) -> None:
-    """Add this module's commands to the subparsers ``commands``."""
-    _add_reproduce(commands)
-    _add_claims(commands)
-    _add_train(commands)
-
-
-def _add_reproduce(commands: Any) -> None:
-    from datadose.studies.index import GROUPS, NAMES
-
-    parser = add_command(
-        commands,
-        "reproduce",
-        "Run the experiments behind the paper's figures and claims.",
-        "datadose reproduce fig1 fig5 --preset quick --out results",
-        _reproduce,
-        again=f"finished cells are kept, {AGAIN} to continue",
-    )
-    parser.add_argument(
+@command(
+    "Run the experiments behind the paper's figures and claims.",
+    "datadose reproduce fig1 fig5 --preset quick --out results",
+    option(
         "targets",
         nargs="*",
         default=["all"],
         help=f"{', '.join(NAMES)}; or several of them: {', '.join(GROUPS)}",
-    )
-    parser.add_argument("--preset", default="quick", help="smoke, quick, small (GPT only) or paper")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
-    parser.add_argument("--seeds", type=integer, help="seeds per setting, instead of the preset's")
-    parser.add_argument("--jobs", type=integer, default=cores(), help="parallel processes")
-    parser.add_argument("--backend", default="loky", help="loky, dask or ray")
-    parser.add_argument("--address", help="address of a running Dask or Ray cluster")
-
-
-def _reproduce(arguments: argparse.Namespace, command: str) -> None:
+    ),
+    option("--preset", default="quick", help="smoke, quick, small (GPT only) or paper"),
+    _RESULTS,
+    option("--seeds", type=integer, help="seeds per setting, instead of the preset's"),
+    option("--jobs", type=integer, default=cores(), help="parallel processes"),
+    option("--backend", default="loky", help="loky, dask or ray"),
+    option("--address", help="address of a running Dask or Ray cluster"),
+    again=f"finished cells are kept, {AGAIN} to continue",
+)
+def reproduce(arguments: argparse.Namespace, command_line: str) -> None:
+    """Run the experiments and write their report."""
     from datadose.studies.reproduce import reproduce
     from datadose.sweep import Workers
 
@@ -53,56 +40,42 @@ def _reproduce(arguments: argparse.Namespace, command: str) -> None:
         out=arguments.out,
         seeds=arguments.seeds,
         workers=Workers(arguments.jobs, arguments.backend, arguments.address),
-        command=command,
+        command=command_line,
     )
     note(f"wrote {out / 'report.html'}")
 
 
-def _add_claims(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "claims",
-        "Print the ledger of claims and verdicts of a results folder.",
-        "datadose claims --out results",
-        _claims,
-    )
-    parser.add_argument("--out", type=Path, default=Path("results"), help="results folder")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-
-def _claims(arguments: argparse.Namespace, _: str) -> None:
+@command(
+    "Print the ledger of claims and verdicts of a results folder.",
+    "datadose claims --out results",
+    _RESULTS,
+    JSON,
+)
+def claims(arguments: argparse.Namespace, _: str) -> None:
+    """Print the ledger."""
     from datadose.studies.report import read_ledger
 
     path = arguments.out / "claims.json"
-    claims = read_ledger(path)
+    found = read_ledger(path)
     if arguments.json:
-        print(json.dumps(claims, indent=2, allow_nan=False))
+        print_json(found)
         return
+    header = ["id", "statement", "value", "threshold", "verdict"]
     print_table(
-        f"{len(claims)} claims in {path}",
-        ["id", "statement", "value", "threshold", "verdict"],
-        [
-            [c["id"], c["statement"], show_number(c["value"]), show_number(c["threshold"]), c["verdict"]]
-            for c in claims
-        ],
+        f"{len(found)} claims in {path}", header, [[claim[name] for name in header] for claim in found]
     )
 
 
-def _add_train(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "train",
-        "Run one pipeline: pretrain, post-train (sft, outcome, rl, in order), post-test.",
-        "datadose train configs/sft.yaml --out runs/sft",
-        _train,
-        again=f"its checkpoints are kept, {AGAIN} with --resume to continue",
-    )
-    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the pipeline, see configs/")
-    parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the config)")
-    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
-
-
-def _train(arguments: argparse.Namespace, _: str) -> None:
+@command(
+    "Run one pipeline: pretrain, post-train (sft, outcome, rl, in order), post-test.",
+    "datadose train configs/sft.yaml --out runs/sft",
+    option("config", type=Path, metavar="CONFIG.yaml", help="the pipeline, see configs/"),
+    option("--out", type=Path, help="run folder (default: runs/NAME of the config)"),
+    option("--resume", action="store_true", help="continue a run that was stopped"),
+    again=f"its checkpoints are kept, {AGAIN} with --resume to continue",
+)
+def train(arguments: argparse.Namespace, _: str) -> None:
+    """Run the pipeline and print its errors."""
     from datadose.configs import load_config
     from datadose.progress import step_progress
     from datadose.stages.config import TrainConfig
@@ -121,7 +94,7 @@ def _train(arguments: argparse.Namespace, _: str) -> None:
     for report in result["stages"]:
         for i, k in enumerate(report["thinking_steps"]):
             means = [report[f"{test}_mean"] for test in ("target", "pretraining")]
-            shown = [show_number(None if mean is None else mean[i]) for mean in means]
-            rows.append([report["stage"], str(k), *shown, str(len(report["diverged"]))])
+            errors = [None if mean is None else mean[i] for mean in means]
+            rows.append([report["stage"], k, *errors, len(report["diverged"])])
     header = ["stage", "thinking steps", "error on target", "error on pretraining", "diverged"]
     print_table(f"error / d, mean of {len(result['seeds'])} runs; {out / 'result.json'}", header, rows)

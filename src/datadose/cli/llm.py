@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import AGAIN, add_command, integer, number
+from datadose.cli.common import AGAIN, command, integer, number, option, print_json
 from datadose.printing import note, say
 
-
-def add_commands(commands: Any) -> None:
-    """Add this module's commands to the subparsers ``commands``."""
-    _add_score(commands)
-    _add_select(commands)
-    _add_posttrain(commands)
-
-
-def _add_pickles(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--allow-pickle-weights",
-        action="store_true",
-        help="read weights from .bin files, which can run code: only for models that you trust",
-    )
+_MODEL = option("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
+_PICKLES = option(
+    "--allow-pickle-weights",
+    action="store_true",
+    help="read weights from .bin files, which can run code: only for models that you trust",
+)
+_MANIFEST = option("--json", action="store_true", help="the manifest as one JSON document on stdout")
+_THRESHOLDS = {
+    "hard": "share of each length stratum, hardest first, that the SFT set is drawn from (0.5)",
+    "extreme": "share of each stratum with the largest loss, taken for unlearnable (0.02)",
+    "conflict": "the model's confidence from which its own, different answer makes a label suspect (0.7)",
+    "unaligned": "quantile of the target's own alignment that a row must reach (0.1)",
+    "interfering": "share of each stratum set apart as most opposed to the reference (0.1)",
+    "sft_solved": "pass rates surely above this are left out of the SFT set (0.5)",
+    "rl_solved": "pass rates surely above this are left out of the RL set (0.9)",
+    "rl_hopeless": "pass rates surely below this are left out of the RL set (0.05)",
+}
+"""Fields of SelectionConfig, with their defaults in brackets (a test compares them)."""
 
 
 def _config(kind: Any, arguments: argparse.Namespace) -> Any:
@@ -33,37 +36,28 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     return kind(**{name: value for name, value in given.items() if value is not None})
 
 
-def _add_score(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "score",
-        "Measure a pool of examples under a base model: loss, pass rate, representations.",
-        "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier last-number",
-        _score,
-        again=f"finished batches are kept, {AGAIN} to continue",
-    )
-    parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
-    parser.add_argument("--pool", type=Path, required=True, help=".jsonl or .parquet")
-    parser.add_argument("--out", type=Path, required=True, help="scores folder; continues what is in it")
-    parser.add_argument(
-        "--samples", type=integer, default=0, metavar="K", help="completions sampled per prompt"
-    )
-    parser.add_argument(
+@command(
+    "Measure a pool of examples under a base model: loss, pass rate, representations.",
+    "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier last-number",
+    _MODEL,
+    option("--pool", type=Path, required=True, help=".jsonl or .parquet"),
+    option("--out", type=Path, required=True, help="scores folder; continues what is in it"),
+    option("--samples", type=integer, default=0, metavar="K", help="completions sampled per prompt"),
+    option(
         "--verifier", help="exact, last-number, reasoning-gym, or module:function(completion, row) -> [0, 1]"
-    )
-    parser.add_argument(
-        "--completions", type=Path, help="JSONL of completions made elsewhere, not sampled here"
-    )
-    parser.add_argument("--temperature", type=number, default=1.0, help="of the samples")
-    parser.add_argument("--max-tokens", type=integer, default=256, help="largest length of a sample")
-    parser.add_argument("--seed", type=integer, default=0, help="of the samples")
-    parser.add_argument("--batch-tokens", type=integer, default=4096, help="padded tokens per batch")
-    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
-    _add_pickles(parser)
-    parser.add_argument("--json", action="store_true", help="the manifest as one JSON document on stdout")
-
-
-def _score(arguments: argparse.Namespace, _: str) -> None:
+    ),
+    option("--completions", type=Path, help="JSONL of completions made elsewhere, not sampled here"),
+    option("--temperature", type=number, default=1.0, help="of the samples"),
+    option("--max-tokens", type=integer, default=256, help="largest length of a sample"),
+    option("--seed", type=integer, default=0, help="of the samples"),
+    option("--batch-tokens", type=integer, default=4096, help="padded tokens per batch"),
+    option("--dtype", default="float32", help="float32 or bfloat16"),
+    _PICKLES,
+    _MANIFEST,
+    again=f"finished batches are kept, {AGAIN} to continue",
+)
+def score(arguments: argparse.Namespace, _: str) -> None:
+    """Measure a pool and say what was marked."""
     from datadose.llm.score import ScoreConfig, score
     from datadose.progress import step_progress
 
@@ -79,7 +73,7 @@ def _score(arguments: argparse.Namespace, _: str) -> None:
             progress=progress,
         )
     if arguments.json:
-        print(json.dumps(scores.manifest, indent=2, allow_nan=False))
+        print_json(scores.manifest)
         return
     counts = scores.manifest
     note(f"{counts['scored']} of {counts['rows']} rows scored in {arguments.out}")
@@ -87,50 +81,31 @@ def _score(arguments: argparse.Namespace, _: str) -> None:
         note(f"  {count} marked: {issue} (the column issue says more)")
 
 
-_THRESHOLDS = {
-    "hard": "share of each length stratum, hardest first, that the SFT set is drawn from (0.5)",
-    "extreme": "share of each stratum with the largest loss, taken for unlearnable (0.02)",
-    "conflict": "the model's confidence from which its own, different answer makes a label suspect (0.7)",
-    "unaligned": "quantile of the target's own alignment that a row must reach (0.1)",
-    "interfering": "share of each stratum set apart as most opposed to the reference (0.1)",
-    "sft_solved": "pass rates surely above this are left out of the SFT set (0.5)",
-    "rl_solved": "pass rates surely above this are left out of the RL set (0.9)",
-    "rl_hopeless": "pass rates surely below this are left out of the RL set (0.05)",
-}
-"""Fields of SelectionConfig, with their defaults in brackets (a test compares them)."""
-
-
-def _add_select(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "select",
-        "Choose an SFT set and an RL set, and equal-size random controls, from a scored pool.",
-        "datadose select --scores scores --target target.jsonl --out selected",
-        _select,
-    )
-    parser.add_argument("--scores", type=Path, required=True, help="folder that `datadose score` wrote")
-    parser.add_argument(
+@command(
+    "Choose an SFT set and an RL set, and equal-size random controls, from a scored pool.",
+    "datadose select --scores scores --target target.jsonl --out selected",
+    option("--scores", type=Path, required=True, help="folder that `datadose score` wrote"),
+    option(
         "--target", type=Path, required=True, help="examples of the target: a pool file, or its scores folder"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the sets, manifest and report")
-    parser.add_argument(
-        "--reference", type=Path, help="what must be kept: a pool file or its scores (default: the pool)"
-    )
-    parser.add_argument("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set")
-    parser.add_argument("--rl-size", default="auto", metavar="auto|N", help="rows of the RL set; 0: none")
-    parser.add_argument("--replay", type=number, default=0.0, help="share of reference rows in the SFT set")
-    parser.add_argument("--representation", default="sketch", help="sketch or embedding")
-    parser.add_argument("--seed", type=integer, default=0, help="of everything that is drawn")
-    _add_pickles(parser)
-    thresholds = parser.add_argument_group("thresholds", "see docs/llm_selection.md")
-    for name, help_ in _THRESHOLDS.items():
-        thresholds.add_argument(
-            f"--{name.replace('_', '-')}", type=number, default=argparse.SUPPRESS, metavar="X", help=help_
-        )
-    parser.add_argument("--json", action="store_true", help="the manifest as one JSON document on stdout")
-
-
-def _select(arguments: argparse.Namespace, _: str) -> None:
+    ),
+    option("--out", type=Path, required=True, help="folder for the sets, manifest and report"),
+    option("--reference", type=Path, help="what must be kept: a pool file or its scores (default: the pool)"),
+    option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set"),
+    option("--rl-size", default="auto", metavar="auto|N", help="rows of the RL set; 0: none"),
+    option("--replay", type=number, default=0.0, help="share of reference rows in the SFT set"),
+    option("--representation", default="sketch", help="sketch or embedding"),
+    option("--seed", type=integer, default=0, help="of everything that is drawn"),
+    _PICKLES,
+    _MANIFEST,
+    groups={
+        "thresholds (see docs/llm_selection.md)": [
+            option(f"--{name.replace('_', '-')}", type=number, metavar="X", help=help_)
+            for name, help_ in _THRESHOLDS.items()
+        ]
+    },
+)
+def select(arguments: argparse.Namespace, _: str) -> None:
+    """Choose and write the sets, and describe them."""
     from datadose.files import prepare_folder
     from datadose.llm.represent import scores_of
     from datadose.llm.scores import read_scores
@@ -150,7 +125,7 @@ def _select(arguments: argparse.Namespace, _: str) -> None:
     selection = select(pool, target, reference=reference, config=config)
     write_selection(selection, pool, reference, arguments.out)
     if arguments.json:
-        print(json.dumps(read_json(arguments.out / "manifest.json"), indent=2, allow_nan=False))
+        print_json(read_json(arguments.out / "manifest.json"))
         return
     say(describe(selection))
     note(f"wrote {arguments.out / 'report.html'}")
@@ -166,33 +141,28 @@ def _size(field: str, value: str) -> Any:
     return int(value)
 
 
-def _add_posttrain(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "posttrain",
-        "Train a model on a selected set with TRL: SFT, or GRPO with a verifier as the reward.",
-        "datadose posttrain --model MODEL --data selected/sft.jsonl --stage sft --out runs/sft",
-        _posttrain,
-        again=f"checkpoints are kept, {AGAIN} to continue",
-    )
-    parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
-    parser.add_argument("--data", type=Path, required=True, help="sft.jsonl or rl.jsonl of `datadose select`")
-    parser.add_argument("--stage", required=True, help="sft or rl")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; continues what is in it")
-    parser.add_argument("--verifier", help="the reward of stage rl, as in `datadose score`")
-    parser.add_argument("--steps", type=integer, help="optimiser steps")
-    parser.add_argument("--batch", type=integer, help="examples (sft) or completions (rl) per step")
-    parser.add_argument("--learning-rate", type=number, help="peak learning rate")
-    parser.add_argument("--lora-rank", type=integer, help="rank of the adapter; 0 trains all weights")
-    parser.add_argument("--samples", type=integer, metavar="G", help="rl: completions per prompt")
-    parser.add_argument("--temperature", type=number, help="rl: of the samples")
-    parser.add_argument("--max-tokens", type=integer, help="rl: largest length of a sample")
-    parser.add_argument("--seed", type=integer, help="of order, initialisation and samples")
-    _add_pickles(parser)
-    parser.add_argument("--json", action="store_true", help="the result as one JSON document on stdout")
-
-
-def _posttrain(arguments: argparse.Namespace, _: str) -> None:
+@command(
+    "Train a model on a selected set with TRL: SFT, or GRPO with a verifier as the reward.",
+    "datadose posttrain --model MODEL --data selected/sft.jsonl --stage sft --out runs/sft",
+    _MODEL,
+    option("--data", type=Path, required=True, help="sft.jsonl or rl.jsonl of `datadose select`"),
+    option("--stage", required=True, help="sft or rl"),
+    option("--out", type=Path, required=True, help="run folder; continues what is in it"),
+    option("--verifier", help="the reward of stage rl, as in `datadose score`"),
+    option("--steps", type=integer, help="optimiser steps"),
+    option("--batch", type=integer, help="examples (sft) or completions (rl) per step"),
+    option("--learning-rate", type=number, help="peak learning rate"),
+    option("--lora-rank", type=integer, help="rank of the adapter; 0 trains all weights"),
+    option("--samples", type=integer, metavar="G", help="rl: completions per prompt"),
+    option("--temperature", type=number, help="rl: of the samples"),
+    option("--max-tokens", type=integer, help="rl: largest length of a sample"),
+    option("--seed", type=integer, help="of order, initialisation and samples"),
+    _PICKLES,
+    option("--json", action="store_true", help="the result as one JSON document on stdout"),
+    again=f"checkpoints are kept, {AGAIN} to continue",
+)
+def posttrain(arguments: argparse.Namespace, _: str) -> None:
+    """Train and say where the result is."""
     from datadose.llm.posttrain import PosttrainConfig, posttrain
     from datadose.progress import step_progress
 
@@ -207,6 +177,6 @@ def _posttrain(arguments: argparse.Namespace, _: str) -> None:
             progress=progress,
         )
     if arguments.json:
-        print(json.dumps(result, indent=2, allow_nan=False))
+        print_json(result)
         return
     note(f"wrote {arguments.out / 'result.json'}")

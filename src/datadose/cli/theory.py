@@ -1,128 +1,100 @@
-"""Commands that answer from formulas: predict and plan."""
+"""Commands that answer from formulas: predict, plan, explore."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import signal
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import add_command, integer, number, print_table, show_number
+from datadose.cli.common import JSON, command, integer, number, option, print_json, print_table
 from datadose.printing import say
 
 
-def add_commands(commands: Any) -> None:
-    """Add this module's commands to the subparsers ``commands``."""
-    _add_predict(commands)
-    _add_plan(commands)
-
-
-def _add_predict(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "predict",
-        "Predict the post-test error after SFT on the paper's two-block shift.",
-        "datadose predict --dimension 400 --shifted 200 --rho 0.1 --eta 0.2 --interference 0.1 --length 400 "
-        "--prompts 100 700 --simulate 5",
-        _predict,
-    )
-    parser.add_argument("--dimension", type=integer, required=True, metavar="D", help="dimension d")
-    parser.add_argument(
-        "--shifted", type=integer, required=True, metavar="M", help="shifted directions m <= d"
-    )
-    parser.add_argument("--rho", type=number, required=True, metavar="R", help="pretraining variance there")
-    parser.add_argument("--eta", type=number, required=True, metavar="E", help="chain step, in (0, 2)")
-    parser.add_argument("--interference", type=number, required=True, metavar="r", help="r >= 0")
-    parser.add_argument("--length", type=integer, required=True, metavar="n", help="prompt length")
-    parser.add_argument("--prompts", type=integer, required=True, nargs="+", metavar="B", help="SFT prompts")
-    parser.add_argument("--form", default="exact", help="exact, first-order or as-printed")
-    parser.add_argument("--finite-size", action="store_true", help="add the O(1/d) correction (form exact)")
-    parser.add_argument(
-        "--simulate", type=integer, metavar="SEEDS", help="also simulate V* with this many seeds"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-
-def _predict(arguments: argparse.Namespace, _: str) -> None:
+@command(
+    "Predict the post-test error after SFT on the paper's two-block shift.",
+    "datadose predict --dimension 400 --shifted 200 --rho 0.1 --eta 0.2 --interference 0.1 --length 400 "
+    "--prompts 100 700 --simulate 5",
+    option("--dimension", type=integer, required=True, metavar="D", help="dimension d"),
+    option("--shifted", type=integer, required=True, metavar="M", help="shifted directions m <= d"),
+    option("--rho", type=number, required=True, metavar="R", help="pretraining variance there"),
+    option("--eta", type=number, required=True, metavar="E", help="chain step, in (0, 2)"),
+    option("--interference", type=number, required=True, metavar="r", help="r >= 0"),
+    option("--length", type=integer, required=True, metavar="n", help="prompt length"),
+    option("--prompts", type=integer, required=True, nargs="+", metavar="B", help="SFT prompts"),
+    option("--form", default="exact", help="exact, first-order or as-printed"),
+    option("--finite-size", action="store_true", help="add the O(1/d) correction (form exact)"),
+    option("--simulate", type=integer, metavar="SEEDS", help="also simulate V* with this many seeds"),
+    JSON,
+)
+def predict(arguments: argparse.Namespace, _: str) -> None:
+    """Print predicted and simulated errors."""
     from datadose.errors import LARGEST_COUNT, require_integer
     from datadose.shift import Shift
-    from datadose.theory.asymptotics import FORMS, PeakError, predict_error
+    from datadose.theory.asymptotics import PeakError, predict_error
 
+    length, form = arguments.length, arguments.form
     for B in arguments.prompts:
         require_integer("prompts", B, 1, LARGEST_COUNT)
-    require_integer("length", arguments.length, 1, LARGEST_COUNT)
+    require_integer("length", length, 1, LARGEST_COUNT)
     if arguments.simulate is not None:
         require_integer("simulate", arguments.simulate, 1, LARGEST_COUNT)
     shift = Shift.two_block(
         arguments.dimension, arguments.shifted, arguments.rho, arguments.eta, arguments.interference
     )
-    if arguments.form not in FORMS or (arguments.finite_size and arguments.form != "exact"):
-        predict_error(shift, 1, arguments.length, form=arguments.form, finite_size=arguments.finite_size)
-    simulated = None
-    if arguments.simulate is not None:
+    rows: list[dict[str, Any]] = []
+    for B in arguments.prompts:
+        rows.append({"prompts": B, "length": length, "form": form, "predicted": None})
+        try:
+            predicted = predict_error(shift, B, length, form=form, finite_size=arguments.finite_size)
+            rows[-1]["predicted"] = predicted
+        except PeakError as error:
+            rows[-1]["reason"] = error.reason
+    seeds = arguments.simulate or 0
+    if seeds:
         from datadose.simulation.curves import simulate_error
 
-        simulated = simulate_error(shift, arguments.prompts, arguments.length, seeds=arguments.simulate)
-    rows = []
-    for index, B in enumerate(arguments.prompts):
-        row: dict[str, Any] = {"prompts": B, "length": arguments.length, "form": arguments.form}
-        try:
-            row["predicted"] = predict_error(
-                shift, B, arguments.length, form=arguments.form, finite_size=arguments.finite_size
-            )
-        except PeakError as error:
-            row.update(predicted=None, reason=error.reason)
-        row["simulated_mean"] = None if simulated is None else float(simulated.mean[index])
-        sem = None if simulated is None or arguments.simulate < 2 else float(simulated.sem[index])
-        row.update(simulated_sem=sem, seeds=arguments.simulate or 0)
-        rows.append(row)
+        simulated = simulate_error(shift, arguments.prompts, length, seeds=seeds)
+    for i, row in enumerate(rows):
+        row["simulated_mean"] = float(simulated.mean[i]) if seeds else None
+        row["simulated_sem"] = float(simulated.sem[i]) if seeds > 1 else None
+        row["seeds"] = seeds
     if arguments.json:
-        print(json.dumps(rows, indent=2, allow_nan=False))
+        print_json(rows)
         return
+    names = ("prompts", "predicted", "simulated_mean", "simulated_sem")
     print_table(
-        f"post-test error / d, {arguments.form} form, n = {arguments.length}",
+        f"post-test error / d, {form} form, n = {length}",
         ["prompts", "predicted", "simulated", "s.e."],
-        [
-            [
-                str(r["prompts"]),
-                *(show_number(r[key]) for key in ("predicted", "simulated_mean", "simulated_sem")),
-            ]
-            for r in rows
-        ],
+        [[row[name] for name in names] for row in rows],
     )
 
 
-def _add_plan(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "plan",
-        "Decide from a shift how many prompts to take, of which kind, from which source, at which stage.",
-        "datadose plan configs/plan.yaml --plot plan.png",
-        _plan,
-    )
-    parser.add_argument("shift", type=Path, metavar="SHIFT.yaml", help="the shift and the pool, see configs/")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the plan")
-
-
-def _plan(arguments: argparse.Namespace, _: str) -> None:
+@command(
+    "Decide from a shift how many prompts to take, of which kind, from which source, at which stage.",
+    "datadose plan configs/plan.yaml --plot plan.png",
+    option("shift", type=Path, metavar="SHIFT.yaml", help="the shift and the pool, see configs/"),
+    JSON,
+    option("--plot", type=Path, metavar="FILE.png", help="also draw the plan"),
+)
+def plan(arguments: argparse.Namespace, _: str) -> None:
+    """Print the plan, and draw it."""
     from datadose.errors import reject
     from datadose.files import prepare_folder
     from datadose.planner import plan_file
 
-    if arguments.plot is not None and arguments.plot.suffix != ".png":
-        reject("plot", str(arguments.plot), "a file name that ends in .png")
     if arguments.plot is not None:
+        if arguments.plot.suffix != ".png":
+            reject("plot", str(arguments.plot), "a file name that ends in .png")
         prepare_folder("plot", arguments.plot.parent)
-    found = plan_file(arguments.shift)
-    document = found.to_json()
+    document = plan_file(arguments.shift).to_json()
     if arguments.plot is not None:
         from datadose.drawing.plan import draw_plan
         from datadose.drawing.style import save
 
         save(draw_plan(document), arguments.plot.parent, arguments.plot.stem, kinds=("png",))
     if arguments.json:
-        print(json.dumps(document, indent=2, allow_nan=False))
+        print_json(document)
         return
     _print_plan(document)
 
@@ -134,49 +106,42 @@ def _print_plan(document: dict[str, Any]) -> None:
 
     say(f"recommendation: {document['recommendation']}")
     near = document["near_optimal"]
-    rows = [
-        ["no prompts", "0", show_number(document["error_before"])],
-        ["the best number", str(document["prompts"]), show_number(document["predicted_error"])],
+    rows: list[list[object]] = [
+        ["no prompts", 0, document["error_before"]],
+        ["the best number", document["prompts"], document["predicted_error"]],
     ]
     if near is not None:
         rows.append(["within 5 percent of it", f"{near[0]} to {near[1]}", ""])
-    for name in ("best_below_peak", "best_above_peak"):
-        if document.get(name):
-            side = document[name]
-            rows.append([name.replace("_", " "), str(side["prompts"]), show_number(side["predicted"])])
-    rows.append(["all that is allowed", "", show_number(document["error_at_max_prompts"])])
+    sides = {side: document.get(side.replace(" ", "_")) for side in ("best below peak", "best above peak")}
+    rows += [[side, best["prompts"], best["predicted"]] for side, best in sides.items() if best]
+    rows.append(["all that is allowed", "", document["error_at_max_prompts"]])
     better = document.get("better_allocation")
     if better and better["gain"] > WORTHWHILE:
-        rows.append(
-            ["the planner's allocation", str(better["prompts"]), show_number(better["predicted_error"])]
-        )
+        rows.append(["the planner's allocation", better["prompts"], better["predicted_error"]])
     print_table("SFT: predicted post-test error / d", ["choice", "prompts", "error"], rows)
     _print_cautions(document)
     if "sources" in document:
-        header = ["source", "size", "take", "worth of one more", "worth at all", "noisy per clean"]
-        names = ("marginal_value", "marginal_value_at_all", "noisy_per_clean")
-        rows = [
-            [s["name"], str(s["size"]), str(s["prompts"]), *(show_number(s[name]) for name in names)]
-            for s in document["sources"]
-        ]
-        print_table("sources", header, rows)
+        columns = {
+            "source": "name",
+            "size": "size",
+            "take": "prompts",
+            "worth of one more": "marginal_value",
+            "worth at all": "marginal_value_at_all",
+            "noisy per clean": "noisy_per_clean",
+        }
+        rows = [[source[name] for name in columns.values()] for source in document["sources"]]
+        print_table("sources", list(columns), rows)
     if "stages" in document:
+        outlooks = document["stages"]["outlooks"]
         header = ["stage", "demonstrations", "RL prompts", "error", "pass rate"]
-        rows = [
-            [
-                o["stage"],
-                str(o["demonstrations"]),
-                str(o["outcome_prompts"]),
-                show_number(o["error"]),
-                "-" if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]),
-            ]
-            for o in document["stages"]["outlooks"]
-        ]
+        names = ("stage", "demonstrations", "outcome_prompts", "error")
+        rates = [None if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]) for o in outlooks]
+        rows = [[*(o[name] for name in names), rate] for o, rate in zip(outlooks, rates, strict=True)]
         print_table(f"stages (regime: {document['regime']}; by gradient descent)", header, rows)
         notes: dict[str, list[str]] = {}
-        for o in document["stages"]["outlooks"]:
-            if o["note"] is not None:
-                notes.setdefault(o["note"], []).append(o["stage"])
+        for outlook in outlooks:
+            if outlook["note"] is not None:
+                notes.setdefault(outlook["note"], []).append(outlook["stage"])
         for note, stages in notes.items():
             print(f"note on {', '.join(stages)}: {note}")
 
@@ -193,3 +158,16 @@ def _print_cautions(document: dict[str, Any]) -> None:
         remark = SearchRecord(**counted).remark if counted else None
         if remark is not None:
             print(f"note on the search for {name}: {remark}")
+
+
+@command(
+    "Serve a page on 127.0.0.1 where sliders set the shift and the exact curves move.",
+    "datadose explore --port 8050",
+    option("--port", type=integer, default=8050, metavar="P", help="the port; 0 takes a free one"),
+)
+def explore(arguments: argparse.Namespace, _: str) -> None:
+    """Serve the page. It only stops when it is interrupted."""
+    from datadose.explore import serve
+
+    serve(arguments.port)
+    raise SystemExit(128 + signal.SIGINT)

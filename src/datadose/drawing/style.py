@@ -13,9 +13,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-from datadose.drawing.hover import hover_json
+from datadose.drawing.hover import EDGE, hover_json, record_names, record_points
 from datadose.files import write_atomic
 
 
@@ -92,34 +93,52 @@ def caption(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=8, color=GREY, x=0.01, ha="left")
 
 
-def draw_theory(axis: Axes, x: Any, y: Any, look: Look, label: str | None = None, **style: Any) -> None:
-    """A theory curve; gaps where the theory has no finite value."""
-    axis.plot(x, y, color=look.color, linestyle=style.pop("linestyle", look.dash), label=label, **style)
-
-
-def draw_simulation(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str | None = None) -> None:
-    """Means over seeds with standard errors at each value of the column ``x``.
+def draw_points(
+    axis: Axes, x: Any, y: Any, look: Look, label: str, *, xerr: Any = None, yerr: Any = None, **style: Any
+) -> None:
+    """Markers, with error bars where ``xerr`` or ``yerr`` say how far they reach; recorded under ``label``.
 
     Here as elsewhere a label that starts with "_" is for the hover record and in no legend.
     """
-    grouped = rows.groupby(x)["error"]
+    style = {"color": look.color, "marker": look.marker, "linestyle": "none", "label": label} | style
+    if xerr is None and yerr is None:
+        axis.plot(x, y, **style)
+    else:
+        axis.errorbar(x, y, xerr=xerr, yerr=yerr, **style)
+    record_points(axis, label, look.color, x, y, (xerr, yerr))
+
+
+def draw_theory(axis: Axes, x: Any, y: Any, look: Look, label: str, **style: Any) -> None:
+    """A theory curve; gaps where the theory has no finite value."""
+    draw_points(axis, x, y, look, label, **({"marker": "", "linestyle": look.dash} | style))
+
+
+def draw_simulation(axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str, y: str = "error") -> None:
+    """Means over seeds of the column ``y`` with standard errors at each value of the column ``x``."""
+    grouped = rows.groupby(x)[y]
     mean, sem = grouped.mean(), grouped.sem().fillna(0.0)
     # On a log axis a bar that reaches zero would run off the page.
-    low = sem.clip(upper=0.9 * mean)
-    axis.errorbar(
-        mean.index.to_numpy(dtype=float),
-        mean.to_numpy(),
-        yerr=np.stack([low.to_numpy(), sem.to_numpy()]),
-        fmt=look.marker,
-        markersize=3.4,
-        markerfacecolor="white",
-        markeredgecolor=look.color,
-        ecolor=look.color,
-        elinewidth=0.9,
-        markeredgewidth=1.0,
-        linestyle="none",
-        label=label,
-    )
+    bars = np.stack([sem.clip(upper=0.9 * mean), sem])
+    style = {"markersize": 3.4, "markerfacecolor": "white", "elinewidth": 0.9, "markeredgewidth": 1.0}
+    draw_points(axis, mean.index.to_numpy(dtype=float), mean.to_numpy(), look, label, yerr=bars, **style)
+
+
+def draw_lost(axis: Axes, x: Any, look: Look, label: str) -> None:
+    """Crosses along the top of the panel where runs were lost."""
+    axis.plot(x, [EDGE] * len(x), "x", color=look.color, transform=axis.get_xaxis_transform())
+    record_points(axis, label, look.color, x, None)
+
+
+def name_ticks(side: Axis, names: Sequence[str], places: Any = None, label: str = "", **style: Any) -> None:
+    """Ticks at ``places`` (0, 1, ... unless given) with ``names``, which the values there are told by.
+
+    ``label`` says what the names are of; a label that only explains how to read the panel is set apart.
+    """
+    places = range(len(names)) if places is None else list(places)
+    side.set_ticks(places, labels=list(names), **style)
+    if label:
+        side.set_label_text(label)
+    record_names(side, places, names, label)
 
 
 def save(figure: Figure, folder: Path, name: str, kinds: Sequence[str] = ("png", "svg")) -> None:

@@ -55,7 +55,6 @@ def _remembered(*ignored: str) -> Callable[[Callable[[Setting], T]], Callable[[S
     Requests that come at once share one computation: the second waits for the first. (A function asks only
     for those above it, so that waiting never goes in a circle.)
     """
-    neutral = {name: Setting.model_fields[name].default for name in ignored}
 
     def decorate(function: Callable[[Setting], T]) -> Callable[[Setting], T]:
         kept, busy = lru_cache(maxsize=128)(function), Lock()
@@ -63,7 +62,7 @@ def _remembered(*ignored: str) -> Callable[[Callable[[Setting], T]], Callable[[S
         @wraps(function)
         def look_up(setting: Setting) -> T:
             with busy:
-                return kept(setting.model_copy(update=neutral))
+                return kept(setting.without(*ignored))
 
         return look_up
 

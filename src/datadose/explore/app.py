@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from importlib.resources import files
-from types import ModuleType
 from typing import Any
 
 from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, html, no_update, set_props
@@ -21,12 +20,7 @@ from datadose.explore.simulations import Simulations
 from datadose.explore.uploads import LARGEST_REQUEST
 from datadose.explore.views import how_much, which, which_stage, your_spectra
 
-_LAYOUTS: dict[str, ModuleType] = {
-    "how-much": how_much,
-    "which": which,
-    "which-stage": which_stage,
-    "your-spectra": your_spectra,
-}
+_MODULES = dict(zip(VIEWS, (how_much, which, which_stage, your_spectra), strict=True))
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>{%metas%}<title>{%title%}</title>{%favicon%}<style>LOOK</style>{%css%}</head>
@@ -80,7 +74,7 @@ def _register_address(app: Dash) -> None:
             known = ", ".join(f"/{view}" for view in VIEWS)
             return html.P(f"view: got /{name}; allowed: {known}", className="complaint", role="alert")
         setting, complaint = read_query(search or "")
-        shown: html.Div = _LAYOUTS[name].layout(setting)
+        shown: html.Div = _MODULES[name].layout(setting)
         return [html.P(complaint, className="complaint", role="alert"), shown] if complaint else shown
 
     @app.callback(Output("query", "data"), Output("complaint", "children"), inputs={"shown": SETTING})

@@ -14,9 +14,16 @@ import numpy as np
 from scipy.special import stdtrit
 
 from datadose.covariance import Array
-from datadose.planner import Dose
+from datadose.explore.answers import LearningCurve, StabilityMap
+from datadose.explore.setting import Setting
+from datadose.planner import Dose, StageChoice
 
 Chart = dict[str, Any]
+
+
+_COUNTS = (0, *(int(m * 10**p) for p in range(7) for m in (1, 3)))
+_NAMED_ERROR = "error %{y:.3g}<extra>%{fullData.name}</extra>"
+_CHOICES = {"none": "no stage", "sft": "SFT", "rl": "RL", "sft then rl": "SFT then RL"}
 
 
 @dataclass(frozen=True)
@@ -32,19 +39,21 @@ class Palette:
     green: str
     purple: str
     band: str
+    middling: str
+    stable: str
+    """The stability map's colours of a step of 1 and of a large one; purple is a small one's."""
 
 
 PALETTES = {
     "light": Palette(
         "#1f2328", "#59636e", "#d8dde3", "#ffffff", "#0072B2", "#D55E00", "#009E73", "#7A3E8E",
-        "rgba(0,158,115,.16)",
+        "rgba(0,158,115,.16)", "#f3eef6", "#0b6b4f",
     ),
     "dark": Palette(
         "#e6edf3", "#9aa4af", "#353c44", "#14181d", "#58a6e0", "#f08a3c", "#3fc79a", "#c08ad0",
-        "rgba(63,199,154,.20)",
+        "rgba(63,199,154,.20)", "#2b323a", "#3fc79a",
     ),
 }  # fmt: skip
-_COUNTS = (0, *(int(m * 10**p) for p in range(7) for m in (1, 3)))
 
 
 def palette(scheme: str | None) -> Palette:
@@ -52,8 +61,8 @@ def palette(scheme: str | None) -> Palette:
     return PALETTES.get(scheme or "light", PALETTES["light"])
 
 
-def layout(colors: Palette, x: str, y: str, **more: Any) -> dict[str, Any]:
-    """What all charts share; ``more`` overrides."""
+def _chart(colors: Palette, traces: list[Any], x: str, y: str, **more: Any) -> Chart:
+    """A chart of ``traces``; ``more`` overrides what the layouts of all charts share."""
     axis = {
         "gridcolor": colors.line,
         "linecolor": colors.soft,
@@ -63,7 +72,7 @@ def layout(colors: Palette, x: str, y: str, **more: Any) -> dict[str, Any]:
         "automargin": True,
         "fixedrange": True,
     }
-    base: dict[str, Any] = {
+    shared: dict[str, Any] = {
         "font": {
             "color": colors.ink,
             "size": 13,
@@ -79,7 +88,38 @@ def layout(colors: Palette, x: str, y: str, **more: Any) -> dict[str, Any]:
         "hovermode": "closest",
         "dragmode": False,
     }
-    return {**base, **more}
+    return {"data": traces, "layout": {**shared, **more}}
+
+
+def _line(name: str, x: Any, y: Any, hover: str, color: str, dash: str, **look: Any) -> dict[str, Any]:
+    line = {"color": color, "width": 2.4, "dash": dash, **look}
+    trace = {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": y, "line": line}
+    return {**trace, "hovertemplate": hover}
+
+
+def _unchanged(name: str, x: list[float], error: float, colors: Palette) -> dict[str, Any]:
+    """A horizontal line: the error of a model that is left as it is."""
+    hover = f"{name}: error %{{y:.3g}}<extra></extra>"
+    return _line(name, x, [error, error], hover, colors.soft, "dot", width=1.6)
+
+
+def _points(name: str, x: Any, y: Any, marker: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "marker": marker, **more}
+
+
+def _star(color: str, colors: Palette, size: int) -> dict[str, Any]:
+    return {"symbol": "star", "size": size, "color": color, "line": {"color": colors.paper, "width": 1}}
+
+
+def _vertical(at: float, color: str, **more: Any) -> dict[str, Any]:
+    line = {"color": color, "width": 1.4, "dash": "dash"}
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line, **more}
+
+
+def _note(at: float, text: str, colors: Palette, **more: Any) -> dict[str, Any]:
+    """Words at the upper edge of a chart."""
+    font = {"color": colors.soft, "size": 12}
+    return {"x": at, "y": 1, "yref": "paper", "text": text, "showarrow": False, "font": font, **more}
 
 
 def place(prompts: Any) -> Any:
@@ -91,182 +131,208 @@ def counts_axis(largest: int) -> dict[str, Any]:
     """The axis of numbers of prompts up to ``largest``."""
     shown = [B for B in _COUNTS if B <= largest]
     return {
-        "tickvals": [float(place(B)) for B in shown],
+        "tickvals": place(shown).tolist(),
         "ticktext": [f"{B:,}" for B in shown],
         "range": [-0.06, float(place(largest)) + 0.06],
     }
 
 
 def _curve(dose: Dose, name: str, color: str, dash: str = "solid") -> dict[str, Any]:
-    B = [B for B, _ in dose.curve]
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "x": place(B).tolist(),
-        "y": [error for _, error in dose.curve],
-        "customdata": B,
-        "line": {"color": color, "width": 2.4, "dash": dash, "shape": "spline", "smoothing": 0.6},
-        "hovertemplate": "B = %{customdata:,}<br>error %{y:.3g}<extra>%{fullData.name}</extra>",
-    }
+    counts, errors = zip(*dose.curve, strict=True)
+    hover = f"B = %{{customdata:,}}<br>{_NAMED_ERROR}"
+    curve = _line(name, place(counts).tolist(), errors, hover, color, dash, shape="spline", smoothing=0.6)
+    return {**curve, "customdata": counts}
 
 
-def _star(dose: Dose, name: str, color: str, edge: str, *, legend: bool = True) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "showlegend": legend,
-        "x": [float(place(dose.prompts))],
-        "y": [dose.error],
-        "customdata": [dose.prompts],
-        "marker": {"symbol": "star", "size": 15, "color": color, "line": {"color": edge, "width": 1}},
-        "cliponaxis": False,
-        "hovertemplate": "B* = %{customdata:,}<br>error %{y:.3g}<extra>%{fullData.name}</extra>",
-    }
+def _best(dose: Dose, name: str, color: str, colors: Palette, *, legend: bool = True) -> dict[str, Any]:
+    return _points(
+        name,
+        [float(place(dose.prompts))],
+        [dose.error],
+        _star(color, colors, 15),
+        customdata=[dose.prompts],
+        showlegend=legend,
+        cliponaxis=False,
+        hovertemplate=f"B* = %{{customdata:,}}<br>{_NAMED_ERROR}",
+    )
 
 
-def _error_range(doses: Sequence[Dose]) -> list[float]:
-    """A range that shows the curves but for their peak, in log10; the last point may be beside the peak."""
-    lowest = min(dose.error for dose in doses)
+def _by_prompts(traces: list[Any], doses: Sequence[Dose], colors: Palette, **more: Any) -> Chart:
+    """A chart of errors against prompts whose range shows the curves but for their peak.
+
+    The last point may be beside the peak.
+    """
     before = min(dose.error_before for dose in doses)
     highest = max(dose.error_at_max or 0.0 for dose in doses)
-    return [float(np.log10(0.8 * lowest)), float(np.log10(1.5 * max(3 * before, min(highest, 10 * before))))]
+    ends = (0.8 * min(dose.error for dose in doses), 1.5 * max(3 * before, min(highest, 10 * before)))
+    errors = {"type": "log", "range": np.log10(ends).tolist(), "dtick": "D2"}
+    axes = {"xaxis": counts_axis(doses[0].curve[-1][0]), "yaxis": errors}
+    return _chart(colors, traces, "prompts of SFT, B", "post-test error / d", **axes, **more)
 
 
 def dose_chart(
-    dose: Dose,
-    peak: int,
-    max_prompts: int,
-    colors: Palette,
-    simulated: dict[str, Any] | None = None,
-    *,
-    band: bool = True,
+    dose: Dose, peak: int, colors: Palette, simulated: dict[str, Any] | None = None, *, band: bool = True
 ) -> Chart:
     """Error against the number of prompts: exact theory, B = 0, optimum and band, peak, simulated points."""
     traces = [
         _curve(dose, "exact theory", colors.blue),
-        _star(dose, "the best", colors.orange, colors.paper),
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "no SFT",
-            "x": [0.0, float(place(max_prompts))],
-            "y": [dose.error_before] * 2,
-            "line": {"color": colors.soft, "width": 1.6, "dash": "dot"},
-            "hovertemplate": "no SFT: error %{y:.3g}<extra></extra>",
-        },
+        _best(dose, "the best", colors.orange, colors),
+        _unchanged("no SFT", [0.0, float(place(dose.curve[-1][0]))], dose.error_before, colors),
     ]
     if simulated:
         traces.append(_simulated(simulated, colors))
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
     if band:
-        traces.append(_band_in_legend(colors))
-        shapes.append(_band([float(place(B)) for B in dose.near_optimal], colors))
-    if peak <= max_prompts:
-        at = float(place(peak))
+        # Its entry in the legend.
+        square = {"symbol": "square", "size": 12, "color": colors.band}
+        traces.append(_points("within 5%", [None], [None], square))
+        # A band of one number would be invisible.
+        low, high = np.add(place(dose.near_optimal), (-0.008, 0.008))
         shapes.append(
             {
-                "type": "line", "xref": "x", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1,
-                "line": {"color": colors.soft, "width": 1.4, "dash": "dash"}, "layer": "below",
+                "type": "rect", "yref": "paper", "x0": float(low), "x1": float(high), "y0": 0, "y1": 1,
+                "fillcolor": colors.band, "line": {"width": 0}, "layer": "below",
             }
         )  # fmt: skip
-        notes.append(
-            {
-                "x": at, "y": 1, "xref": "x", "yref": "paper", "text": f"peak: B = {peak:,}",
-                "showarrow": False, "xanchor": "center", "yanchor": "top", "bgcolor": colors.paper,
-                "font": {"color": colors.soft, "size": 12},
-            }
-        )  # fmt: skip
-    return {
-        "data": traces,
-        "layout": layout(
-            colors,
-            "prompts of SFT, B",
-            "post-test error / d",
-            xaxis=counts_axis(max_prompts),
-            yaxis={"type": "log", "range": _error_range([dose]), "dtick": "D2"},
-            shapes=shapes,
-            annotations=notes,
-        ),
-    }
-
-
-def _band_in_legend(colors: Palette) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "within 5%",
-        "x": [None],
-        "y": [None],
-        "marker": {"symbol": "square", "size": 12, "color": colors.band},
-    }
-
-
-def _band(near: Sequence[float], colors: Palette) -> dict[str, Any]:
-    # A band of one number would be invisible.
-    return {
-        "type": "rect", "xref": "x", "yref": "paper", "x0": near[0] - 0.008, "x1": near[1] + 0.008, "y0": 0,
-        "y1": 1, "fillcolor": colors.band, "line": {"width": 0}, "layer": "below",
-    }  # fmt: skip
+    if peak <= dose.curve[-1][0]:
+        at, said = float(place(peak)), f"peak: B = {peak:,}"
+        shapes.append(_vertical(at, colors.soft, layer="below"))
+        notes.append(_note(at, said, colors, xanchor="center", yanchor="top", bgcolor=colors.paper))
+    return _by_prompts(traces, [dose], colors, shapes=shapes, annotations=notes)
 
 
 def _simulated(found: dict[str, Any], colors: Palette) -> dict[str, Any]:
     quantile = float(stdtrit(max(found["seeds"] - 1, 1), 0.975))
-    bars = [None if sem is None else quantile * sem for sem in found["sem"]]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": f"simulated, {found['seeds']} seeds",
-        "x": place(found["prompts"]).tolist(),
-        "y": found["mean"],
-        "customdata": [[B, bar or 0] for B, bar in zip(found["prompts"], bars, strict=True)],
-        "error_y": {"array": [bar or 0 for bar in bars], "color": colors.ink, "thickness": 1.2, "width": 3},
-        "marker": {"size": 7, "color": colors.paper, "line": {"color": colors.ink, "width": 1.5}},
-        "hovertemplate": "B = %{customdata[0]:,}<br>simulated %{y:.3g} ± %{customdata[1]:.2g}<extra></extra>",
-    }
+    bars = [quantile * (sem or 0) for sem in found["sem"]]
+    return _points(
+        f"simulated, {found['seeds']} seeds",
+        place(found["prompts"]).tolist(),
+        found["mean"],
+        {"size": 7, "color": colors.paper, "line": {"color": colors.ink, "width": 1.5}},
+        customdata=list(zip(found["prompts"], bars, strict=True)),
+        error_y={"array": bars, "color": colors.ink, "thickness": 1.2, "width": 3},
+        hovertemplate="B = %{customdata[0]:,}<br>simulated %{y:.3g} ± %{customdata[1]:.2g}<extra></extra>",
+    )
 
 
-def curves_chart(entries: Sequence[tuple[str, Dose, str, str]], max_prompts: int, colors: Palette) -> Chart:
+def curves_chart(entries: Sequence[tuple[str, Dose, str, str]], colors: Palette) -> Chart:
     """Error against prompts for several allocations: (name, dose, colour, dash) each, with its optimum."""
     traces = []
     for name, dose, color, dash in entries:
-        traces += [
-            _curve(dose, name, color, dash),
-            _star(dose, name, color, colors.paper, legend=False),
-        ]
-    return {
-        "data": traces,
-        "layout": layout(
-            colors,
-            "prompts of SFT, B",
-            "post-test error / d",
-            xaxis=counts_axis(max_prompts),
-            yaxis={"type": "log", "range": _error_range([e[1] for e in entries]), "dtick": "D2"},
-        ),
-    }
+        traces += [_curve(dose, name, color, dash), _best(dose, name, color, colors, legend=False)]
+    return _by_prompts(traces, [dose for _, dose, *_ in entries], colors)
 
 
 def steps_chart(
-    edges: Sequence[int],
-    entries: Sequence[tuple[str, Array, str, str]],
-    y: str,
-    colors: Palette,
-    **more: Any,
+    setting: Setting, entries: Sequence[tuple[str, Array, str, str]], y: str, colors: Palette, **more: Any
 ) -> Chart:
-    """Values that are constant over levels of directions; ``edges`` (levels + 1,) are where levels begin."""
-    x = [float(edge) + 0.5 for edge in edges]
+    """Values that are constant over the setting's levels of directions: (name, values, colour, dash) each."""
+    x, hover = [edge + 0.5 for edge in setting.level_edges()], "%{y:.3g}<extra>%{fullData.name}</extra>"
     traces = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": name,
-            "x": x,
-            "y": [*values.tolist(), float(values[-1])],
-            "line": {"color": color, "width": 2.4, "dash": dash, "shape": "hv"},
-            "hovertemplate": "%{y:.3g}<extra>%{fullData.name}</extra>",
-        }
+        _line(name, x, np.append(values, values[-1]).tolist(), hover, color, dash, shape="hv")
         for name, values, color, dash in entries
     ]
-    return {"data": traces, "layout": layout(colors, "direction", y, hovermode="closest", **more)}
+    return _chart(colors, traces, "direction", y, **more)
+
+
+def map_chart(found: StabilityMap, chain_steps: int, colors: Palette) -> Chart:
+    """log10 of the stable step over the shift's radius and k; the line of radius 1; the current shift."""
+    here = _points(
+        "this shift",
+        [float(np.log10(np.clip(found.radius, found.radii[0], found.radii[-1])))],
+        [chain_steps],
+        _star(colors.orange, colors, 17),
+        customdata=[[found.radius, found.here]],
+        hovertemplate="this shift: radius %{customdata[0]:.2f}, k = %{y}"
+        "<br>stable step %{customdata[1]:.2g}<extra></extra>",
+        showlegend=False,
+    )
+    ticks = (0.1, 0.3, 1, 3, 10)
+    return _chart(
+        colors,
+        [_heat(found, colors), here],
+        "spectral radius of the shift",
+        "thinking steps k",
+        xaxis={"tickvals": np.log10(ticks).tolist(), "ticktext": [f"{R:g}" for R in ticks]},
+        yaxis={"dtick": 1, "showgrid": False},
+        shapes=[_vertical(0, colors.ink)],
+        annotations=[
+            _note(-0.02, "incremental", colors, xanchor="right", yanchor="bottom"),
+            _note(0.02, "novel", colors, xanchor="left", yanchor="bottom"),
+        ],
+        margin={"l": 8, "r": 8, "t": 26, "b": 8},
+    )
+
+
+def _heat(found: StabilityMap, colors: Palette) -> dict[str, Any]:
+    radii, growth = found.radii.tolist(), found.growth.tolist()
+    powers = range(-3, 4)
+    return {
+        "type": "heatmap",
+        "x": np.log10(found.radii).tolist(),
+        "y": found.chain_steps.tolist(),
+        "z": np.clip(np.log10(found.stable_step), powers[0], powers[-1]).tolist(),
+        "zmin": powers[0],
+        "zmax": powers[-1],
+        "colorscale": [[0, colors.purple], [0.5, colors.middling], [1, colors.stable]],
+        "customdata": [list(zip(radii, row, growth, strict=True)) for row in found.stable_step.tolist()],
+        "hovertemplate": "radius %{customdata[0]:.2f}, k = %{y}<br>stable step %{customdata[1]:.2g}"
+        "<br>a thought multiplies the error by up to %{customdata[2]:.2f}<extra></extra>",
+        "colorbar": {
+            "title": {"text": "largest stable step", "side": "right"},
+            "tickvals": list(powers),
+            "ticktext": ["≤ 0.001", "0.01", "0.1", "1", "10", "100", "≥ 1000"],
+            "thickness": 12,
+            "outlinewidth": 0,
+        },
+    }
+
+
+def outlook_chart(choice: StageChoice, measure: str, colors: Palette) -> Chart:
+    """``measure`` ("error" or "pass_rate") of the four choices of stage; the recommended one stands out."""
+    rates = measure == "pass_rate"
+    values: list[float | None] = [getattr(outlook, measure) for outlook in choice.outlooks]
+    known = [value or 0.0 for value in values]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": known,
+        "y": [_CHOICES[outlook.stage] for outlook in choice.outlooks],
+        "text": ["not forecast" if v is None else f"{v:.0%}" if rates else f"{v:.3g}" for v in values],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "marker": {
+            "color": [colors.orange if o.stage == choice.stage else colors.blue for o in choice.outlooks]
+        },
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+    }
+    return _chart(
+        colors,
+        [bars],
+        "predicted pass rate" if rates else "predicted post-test error / d",
+        "",
+        xaxis={"range": [0, 1.18 * (1.0 if rates else max(known))], "nticks": 5},
+        yaxis={"autorange": "reversed", "showgrid": False},
+        bargap=0.35,
+    )
+
+
+def learning_chart(curves: Sequence[LearningCurve], before: float, colors: Palette) -> Chart:
+    """Predicted error after each number of optimiser steps, by stage."""
+    looks = ((colors.blue, "solid"), (colors.orange, "dash"))
+    hover = f"%{{x:,}} steps: {_NAMED_ERROR}"
+    traces = [
+        _line(curve.label, curve.steps, curve.errors, hover, *look, shape="spline")
+        for curve, look in zip(curves, looks, strict=False)
+    ]
+    last = curves[0].steps[-1]
+    shown = [10**p for p in range(6) if 10**p <= last]
+    return _chart(
+        colors,
+        [*traces, _unchanged("no stage", [1, last], before, colors)],
+        "optimiser steps",
+        "predicted post-test error / d",
+        xaxis={"type": "log", "tickvals": shown, "ticktext": [f"{T:,}" for T in shown]},
+        yaxis={"type": "log", "dtick": "D2"},
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from annotated_types import Ge, Le
-from dash import Input, dcc, html
+from dash import Dash, Input, Output, dcc, html
 
-from datadose.explore.setting import Setting
+from datadose.explore.charts import palette
+from datadose.explore.setting import Setting, make_setting
 
 VIEWS = {
     "how-much": "How much?",
@@ -42,6 +43,17 @@ assets/explore.js fills it from the sliders, as fast as answers come back and no
 """
 
 
+def answering(app: Dash, *outputs: Output, **more: Input) -> Callable[[Callable[..., Any]], None]:
+    """Register a function of (setting, colors, the inputs ``more``) whose answers go to ``outputs``."""
+
+    def register(function: Callable[..., Any]) -> None:
+        @app.callback(*outputs, inputs={"shown": SETTING, "scheme": Input("scheme", "data"), **more})
+        def answer(shown: Any, scheme: str | None, **others: Any) -> Any:
+            return function(make_setting(shown), palette(scheme), **others)
+
+    return register
+
+
 def aria(**attributes: str) -> dict[str, Any]:
     """Attributes for those who hear the page: ``label`` stands for ``aria-label``."""
     return {f"aria-{name}": value for name, value in attributes.items()}
@@ -57,28 +69,16 @@ def limits(name: str) -> tuple[float, float]:
 
 def sliders(setting: Setting, names: Sequence[str]) -> html.Div:
     """Labelled sliders; each also takes a typed number."""
-    return html.Div([_slider(name, getattr(setting, name)) for name in names], className="sliders")
-
-
-def _slider(name: str, value: float) -> html.Div:
-    label, step, meaning = _LABELS[name]
-    return slider(
-        {"type": "control", "name": name}, f"label-{name}", label, meaning, value, *limits(name), step
-    )
+    values = [(name, getattr(setting, name), *limits(name), *_LABELS[name]) for name in names]
+    return html.Div([slider("control", *each) for each in values], className="sliders")
 
 
 def slider(
-    identity: dict[str, str],
-    label_id: str,
-    label: str,
-    meaning: str,
-    value: float,
-    low: float,
-    high: float,
-    step: float,
+    kind: str, name: str, value: float, low: float, high: float, label: str, step: float, meaning: str = ""
 ) -> html.Div:
     """A slider and a number to type, kept in step by assets/explore.js; both carry the label's name."""
-    typed = {**identity, "type": f"{identity['type']}-typed"}
+    label_id = f"label-{name}"
+    identity, typed = ({"type": part, "name": name} for part in (kind, f"{kind}-typed"))
     return html.Div(
         [
             html.Label(label, id=label_id),

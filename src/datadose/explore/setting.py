@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import groupby
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -89,6 +90,10 @@ class Setting(Strict):
         """How post-training is run; a pass is judged at ``tolerance``."""
         return PostTraining(self.chain_steps, self.steps, self.reward, self.tolerance)
 
+    def without(self, *names: str) -> Setting:
+        """The setting with the fields ``names`` at their defaults."""
+        return self.model_copy(update={name: Setting.model_fields[name].default for name in names})
+
     def planned(self) -> dict[str, Any]:
         """What a SHIFT.yaml says besides its covariances."""
         names = (
@@ -131,13 +136,7 @@ EXPONENTS = (-4.0, 2.0)
 
 def _merged(blocks: list[list[Any]]) -> list[list[Any]]:
     """Neighbouring blocks of one value as one block."""
-    merged = [list(blocks[0])]
-    for value, size in blocks[1:]:
-        if value == merged[-1][0]:
-            merged[-1][1] += size
-        else:
-            merged.append([value, size])
-    return merged
+    return [[value, sum(size for _, size in same)] for value, same in groupby(blocks, lambda block: block[0])]
 
 
 def make_setting(values: Mapping[str, Any]) -> Setting:

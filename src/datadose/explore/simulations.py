@@ -73,7 +73,7 @@ class Simulations:
 
         Raises InputError where too many are waiting.
         """
-        key = simulated_part(setting)
+        key = setting.without(*SFT_IGNORES)
         counts = simulated_counts(key)
         with self._lock:
             known = self._known.get(key)
@@ -95,7 +95,7 @@ class Simulations:
     def find(self, setting: Setting) -> Simulation | None:
         """The simulation of a setting, if it was started; it counts as looked at."""
         with self._lock:
-            found = self._known.get(simulated_part(setting))
+            found = self._known.get(setting.without(*SFT_IGNORES))
             if found is not None:
                 found.seen = time.monotonic()
             return found
@@ -105,11 +105,6 @@ class Simulations:
         for simulation in self._known.values():
             simulation.stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def simulated_part(setting: Setting) -> Setting:
-    """The setting without what a simulated curve does not depend on."""
-    return setting.model_copy(update={name: Setting.model_fields[name].default for name in SFT_IGNORES})
 
 
 def simulated_counts(setting: Setting) -> list[int]:

@@ -94,15 +94,14 @@ def _written(names: Sequence[str], contents: Sequence[str], folder: Path, settin
             reject("file", name, "an array as numpy.save writes it")
         (folder / name).write_bytes(data)
         (arrays if kind == ".npy" else configs).append(name)
-    if len(configs) == 1:
-        return folder / configs[0]
     if not configs and sorted(arrays) == ["delta.npy", "sigma0.npy"]:
-        return _made_for_two(folder, setting)
-    raise InputError(
-        "files",
-        ", ".join([*configs, *arrays]) or "no file",
-        "one SHIFT.yaml with the .npy files it names, or sigma0.npy and delta.npy",
-    )
+        configs.append("shift.yaml")
+        document = {"sigma0": "sigma0.npy", "delta": "delta.npy", **setting.planned()}
+        (folder / "shift.yaml").write_text(yaml.safe_dump(document))
+    if len(configs) != 1:
+        allowed = "one SHIFT.yaml with the .npy files it names, or sigma0.npy and delta.npy"
+        reject("files", ", ".join([*configs, *arrays]) or "no file", allowed)
+    return folder / configs[0]
 
 
 def _decoded(name: str, content: str) -> bytes:
@@ -110,13 +109,6 @@ def _decoded(name: str, content: str) -> bytes:
         return base64.b64decode(content.partition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError("file", name, "a whole file (this upload was cut)") from error
-
-
-def _made_for_two(folder: Path, setting: Setting) -> Path:
-    document = {"sigma0": "sigma0.npy", "delta": "delta.npy", **setting.planned()}
-    path = folder / "shift.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return path
 
 
 def _check(config: PlanConfig, folder: Path) -> None:

@@ -6,6 +6,7 @@ from datadose.models.linear_attention import (
     ChainModel,
     LinearAttention,
     embed_prompts,
+    starting_operator,
 )
 from datadose.models.prompt_batch import PromptBatch
 
@@ -17,4 +18,5 @@ __all__ = [
     "LinearAttention",
     "PromptBatch",
     "embed_prompts",
+    "starting_operator",
 ]

@@ -1,6 +1,6 @@
 """Exact predictors of w*, called like the models: pretrained LSA, gradient descent, ridge, least squares.
 
-Each sees a prompt's inputs X (n, d) and labels y = X w* alone. `rollout` gives (..., B, k, d) like a model's:
+Each sees a prompt's inputs X (n, d) and labels y = X w* alone. `rollout` gives thoughts like a model's:
 the thoughts of an iterative predictor, or the same answer at every step of a closed form.
 """
 
@@ -11,9 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from datadose.covariance import dense
 from datadose.errors import require_integer, require_number
-from datadose.models.linear_attention import BlockLinearAttention
+from datadose.models.linear_attention import BlockLinearAttention, starting_operator
 from datadose.models.prompt_batch import PromptBatch, Thoughts
 from datadose.shapes import Operator
 from datadose.theory.pretraining import pretrained_operator
@@ -23,7 +22,7 @@ class Predictor(Protocol):
     """What the post-test asks of a model or a baseline."""
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
-        """Thoughts w_1 .. w_k, shape (..., B, k, d)."""
+        """Thoughts w_1 .. w_k."""
 
 
 class Zero:
@@ -31,9 +30,7 @@ class Zero:
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """Zeros."""
-        del noise
-        zeros = torch.zeros_like(batch.weights).unsqueeze(-2)
-        return zeros.expand(*batch.weights.shape[:-1], require_integer("steps", steps, 1), -1)
+        return _at_every_step(torch.zeros_like(batch.weights), steps)
 
 
 class GradientDescent:
@@ -47,14 +44,10 @@ class GradientDescent:
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """See :class:`Predictor`."""
-        del noise
-        step = self.step
-        rate: Tensor | float
-        if step is None:
+        rate: Tensor | float | None = self.step
+        if rate is None:
             X = batch.held_inputs()
             rate = batch.length / torch.linalg.matrix_norm(X, ord=2).square().unsqueeze(-1)
-        else:
-            rate = step
         w, thoughts = torch.zeros_like(batch.weights), []
         for _ in range(require_integer("steps", steps, 1)):
             w = w - rate * batch.apply(w - batch.weights)
@@ -73,7 +66,6 @@ class Ridge:
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """The same answer at every step."""
-        del noise
         X = batch.held_inputs()
         labels = (X @ batch.weights.unsqueeze(-1)).double()
         X = X.double()
@@ -84,14 +76,16 @@ class Ridge:
                 X.shape[-1], dtype=X.dtype, device=X.device
             )
             w = torch.linalg.solve(gram, X.transpose(-1, -2) @ labels)
-        answer: Tensor = w.squeeze(-1).to(batch.weights.dtype).unsqueeze(-2)
-        return answer.expand(*batch.weights.shape[:-1], require_integer("steps", steps, 1), -1)
+        return _at_every_step(w.squeeze(-1).to(batch.weights.dtype), steps)
+
+
+def _at_every_step(answer: Tensor, steps: int) -> Tensor:
+    return answer.unsqueeze(-2).expand(*answer.shape[:-1], require_integer("steps", steps, 1), -1)
 
 
 def lsa(operator: Operator, runs: int | None = None) -> BlockLinearAttention:
     """The linear transformer with V~ = ``operator`` and W~ = I, of which V~ trains; ``runs`` copies of it."""
-    V = torch.from_numpy(dense(operator).copy()).float()
-    return BlockLinearAttention(V if runs is None else V.expand(runs, -1, -1).clone(), train_attention=False)
+    return BlockLinearAttention(starting_operator(operator, runs), train_attention=False)
 
 
 def pretrained_lsa(sigma0: Operator, length: int, runs: int | None = None) -> BlockLinearAttention:

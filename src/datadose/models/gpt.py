@@ -10,7 +10,7 @@ is thought with cached keys and values, through which gradients flow; the last b
 which nothing after it needs the prompt for; GELU and its derivative are made together, in cache-sized pieces.
 
 Runs are not leading dimensions of the parameters, as they are in linear attention: one model serves all
-leading dimensions ``...`` of a batch, and results keep them.
+leading dimensions ``*runs`` of a batch, and results keep them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from datadose.errors import InputError, reject, require_integer
 from datadose.models.linear_attention import ChainModel, chain_decay
-from datadose.models.prompt_batch import PromptBatch, Thoughts
+from datadose.models.prompt_batch import PerRun, PromptBatch, Thoughts
 from datadose.shapes import Float
 from datadose.tensor_files import read_tensors, write_tensors
 
@@ -113,7 +113,7 @@ class _TanhGelu(torch.autograd.Function):
         return cast("Tensor", gradient * slope)
 
 
-def tanh_gelu(x: Tensor) -> Tensor:
+def tanh_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """GELU in GPT-2's tanh form, entry by entry; on CPU differentiable once."""
     if x.device.type != "cpu" or not (torch.is_grad_enabled() and x.requires_grad):
         return functional.gelu(x, approximate="tanh")
@@ -127,8 +127,10 @@ def _weighted(scores: Tensor, like: Tensor) -> Tensor:
     return torch.softmax(scores, dim=-1, dtype=precise).to(like.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of the last m of T tokens: q (B, H, m, D), k and v (B, H, T, D) -> (B, H, m, D)."""
+def attend(
+    q: Float[Tensor, "B H m D"], k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"]
+) -> Float[Tensor, "B H m D"]:
+    """Causal attention of the last m of T tokens."""
     B, H, m, D = q.shape
     T = k.shape[-2]
     # On CPU the fused kernel wins in float32 alone: its bfloat16 backward is five times slower than products.
@@ -149,21 +151,19 @@ class _Cache:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As :func:`attend`, of all tokens first, then of one new token at a time."""
-        flat = [x.flatten(0, 1) for x in (q, k, v)]
+        new = k.flatten(0, 1), v.flatten(0, 1)
         if self.prompt is None:
-            self.prompt = (flat[1], flat[2])
+            self.prompt = new
             return attend(q, k, v)
-        self.later = (flat[1], flat[2]) if self.later is None else self._longer(self.later, flat[1:])
-        (K, V), (k, v) = self.prompt, self.later
-        scaled = flat[0] / math.sqrt(q.shape[-1])
+        if self.later is not None:
+            new = torch.cat([self.later[0], new[0]], dim=1), torch.cat([self.later[1], new[1]], dim=1)
+        self.later = k, v = new
+        K, V = self.prompt
+        scaled = q.flatten(0, 1) / math.sqrt(q.shape[-1])
         scores = [torch.bmm(scaled, keys.transpose(1, 2)) for keys in (K, k)]
         weights = _weighted(torch.cat(scores, dim=-1), V)
         seen = torch.bmm(weights[..., : K.shape[1]], V) + torch.bmm(weights[..., K.shape[1] :], v)
         return seen.view(q.shape)
-
-    @staticmethod
-    def _longer(past: tuple[Tensor, Tensor], new: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return torch.cat([past[0], new[0]], dim=1), torch.cat([past[1], new[1]], dim=1)
 
 
 class Block(nn.Module):
@@ -179,8 +179,10 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, keep: int, cache: _Cache | None = None) -> Tensor:
-        """The last ``keep`` of T tokens, (B, keep, width), from all of them, (B, T, width)."""
+    def forward(
+        self, x: Float[Tensor, "B T width"], keep: int, cache: _Cache | None = None
+    ) -> Float[Tensor, "B {keep} width"]:
+        """The last ``keep`` of T tokens, from all of them."""
         h, C = self.attention_norm(x), x.shape[-1]
         if keep == x.shape[1]:
             q, k, v = self._split(self.qkv(h))
@@ -238,7 +240,7 @@ class GptModel(ChainModel):
         """None: a thought is no linear function of S w*."""
         return
 
-    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Float[Tensor, "*runs"]:
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> PerRun:
         """See :class:`ChainModel`: one pass over the prompt and w_0 .. w_k, whose outputs are k+1 targets."""
         c = batch.weights.new_tensor(chain_decay(eta, require_integer("steps", steps, 0)))
         chain = batch.weights.unsqueeze(-2) * c.unsqueeze(-1)
@@ -270,8 +272,8 @@ class GptModel(ChainModel):
             thoughts.append(w)
         return torch.cat(thoughts, dim=1).view(wanted)
 
-    def _means(self, batch: PromptBatch, thoughts: Tensor) -> Tensor:
-        """The model's output at each of the thoughts w_0, w_1, .. (..., B, m, d); the same shape."""
+    def _means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
+        """The model's output at each of the thoughts w_0, w_1, .."""
         d, m = self.config.dimension, thoughts.shape[-2]
         tokens = self._prompt_tokens(batch, m)
         if thoughts.shape[:-2] != batch.weights.shape[:-1] or thoughts.shape[-1] != d:

@@ -11,7 +11,7 @@ the sparse structure (3.8), which population training preserves: V maps x rows t
 by W~ and 'one' to y by -1, and a step is w + V~ S (W~ w - w*) (A.1). :class:`BlockLinearAttention` trains
 V~ (and W~) alone.
 
-Parameters may carry leading dimensions ``...``: independent runs that train side by side.
+Parameters may carry leading dimensions ``*runs``: independent runs that train side by side.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datadose.covariance import dense
 from datadose.errors import reject, require_integer
-from datadose.models.prompt_batch import PromptBatch, Thoughts
-from datadose.shapes import Float
+from datadose.models.prompt_batch import Matrices, PerRun, PromptBatch, Thoughts, Vectors
+from datadose.shapes import Float, Operator
 
 
 def embed_prompts(
     inputs: Float[Tensor, "B n d"], labels: Float[Tensor, "B n"]
-) -> Float[Tensor, "B rows columns"]:
-    """Z_0 of eq. (3.2), shape (B, 2d+2, n+1), from inputs (B, n, d) and labels (B, n)."""
+) -> Float[Tensor, "B 2*d+2 n+1"]:
+    """Z_0 of eq. (3.2)."""
     B, n, d = inputs.shape
     Z = inputs.new_zeros(B, 2 * d + 2, n + 1)
     Z[:, :d, :n] = inputs.transpose(1, 2)
@@ -47,20 +48,20 @@ def chain_decay(eta: float, steps: int) -> list[float]:
 class ChainModel(nn.Module):
     """What a stage asks of a model; runs are the leading dimensions of its parameters."""
 
-    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Float[Tensor, "*runs"]:
-        """L_SFT of section 1: 1/(2B) sum over prompts and i = 0..k of the squared step residual; (...,)."""
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> PerRun:
+        """L_SFT of section 1: 1/(2B) sum over prompts and i = 0..k of the squared step residual."""
         raise NotImplementedError
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
-        """The model's own thoughts w_1 .. w_k, shape (..., B, k, d), ``noise`` (same shape) added to each."""
+        """The model's own thoughts w_1 .. w_k, ``noise`` added to each."""
         raise NotImplementedError
 
     def next_means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
-        """The mean of each thought given the earlier ones of ``thoughts`` (..., B, k, d); same shape."""
+        """The mean of each thought given the earlier ones of ``thoughts``."""
         raise NotImplementedError
 
-    def effective_operator(self) -> Float[Tensor, "*runs d d"] | None:
-        """V with which one thinking step from w_0 = 0 moves by -V S w*, (..., d, d), or None."""
+    def effective_operator(self) -> Matrices | None:
+        """V with which one thinking step from w_0 = 0 moves by -V S w*, or None."""
         raise NotImplementedError
 
     @property
@@ -71,16 +72,14 @@ class ChainModel(nn.Module):
 
 
 class LinearAttention(ChainModel):
-    """One layer with dense V and W of shape (..., 2d+2, 2d+2).
+    """One layer with dense V and W of shape (*runs, 2d+2, 2d+2).
 
     Args:
-        operator: V~, shape (..., d, d), e.g. the pretrained -Gamma0^{-1}.
-        attention: W~, the same shape; the identity unless given.
+        operator: V~, e.g. the pretrained -Gamma0^{-1} as :func:`starting_operator` gives it.
+        attention: W~; the identity unless given.
     """
 
-    def __init__(
-        self, operator: Float[Tensor, "*runs d d"], attention: Float[Tensor, "*runs d d"] | None = None
-    ) -> None:
+    def __init__(self, operator: Matrices, attention: Matrices | None = None) -> None:
         super().__init__()
         d = self.dimension = _square(operator)
         V = operator.new_zeros(*operator.shape[:-2], 2 * d + 2, 2 * d + 2)
@@ -92,53 +91,52 @@ class LinearAttention(ChainModel):
         self.W = nn.Parameter(W)
 
     @property
-    def operator(self) -> Float[Tensor, "*runs d d"]:
-        """The block V~ of V, shape (..., d, d)."""
+    def operator(self) -> Matrices:
+        """The block V~ of V."""
         d = self.dimension
         return self.V[..., d + 1 : 2 * d + 1, :d]
 
-    def effective_operator(self) -> Float[Tensor, "*runs d d"]:
+    def effective_operator(self) -> Matrices:
         """-V~ W[y, one]: what multiplies S w* (to leading order) in the first thought."""
         return -self.operator * self.W[..., self.dimension : self.dimension + 1, -1:]
 
     def literal(self, Z: Float[Tensor, "B rows columns"], examples: int) -> Float[Tensor, "B rows columns"]:
-        """f(Z) of eq. (3.1), all columns; Z of shape (B, 2d+2, n + thoughts), ``examples`` is n."""
+        """f(Z) of eq. (3.1), all columns: those of n = ``examples`` examples and of thoughts."""
         return Z + self.V @ Z @ (Z.transpose(1, 2) @ self.W @ Z) / examples
 
     def append(
         self, Z: Float[Tensor, "B rows columns"], column: Float[Tensor, "B rows"]
     ) -> Float[Tensor, "B rows columns+1"]:
-        """Z with ``column`` (B, 2d+2) as its next thought, x and y rows blanked (3.3)."""
+        """Z with ``column`` as its next thought, x and y rows blanked (3.3)."""
         blank = torch.zeros_like(column[:, : self.dimension + 1])
         kept = torch.cat([blank, column[:, self.dimension + 1 :]], dim=1)
         return torch.cat([Z, kept.unsqueeze(-1)], dim=2)
 
-    def last_column(self, batch: PromptBatch, thoughts: list[Tensor]) -> Tensor:
-        """Last column of f(Z), shape (..., B, 2d+2); thoughts are (w, one) rows, each (..., B, d+1)."""
+    def last_column(
+        self, batch: PromptBatch, thoughts: list[Float[Tensor, "*runs B {self.dimension}+1"]]
+    ) -> Float[Tensor, "*runs B 2*{self.dimension}+2"]:
+        """Last column of f(Z); thoughts are (w, one) rows."""
         d, z = self.dimension, thoughts[-1]
         u = z @ self.W[..., :, d + 1 :].transpose(-1, -2)
-        seen = batch.apply(u[..., :d] + batch.weights * u[..., d : d + 1])
-        label = (batch.weights * seen).sum(-1, keepdim=True)
         own = u[..., d + 1 :]
         past = torch.zeros_like(own)
         for t in thoughts:
             past = past + t * (t * own).sum(-1, keepdim=True) / batch.length
-        column = torch.cat([seen, label, past], dim=-1) @ self.V.transpose(-1, -2)
+        column = torch.cat([self._seen(batch, u), past], dim=-1) @ self.V.transpose(-1, -2)
         return torch.cat([column[..., : d + 1], column[..., d + 1 :] + z], dim=-1)
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
         """See :class:`ChainModel`. The 'one' row of a thought is the model's own output too."""
         k = require_integer("steps", steps, 1)
-        sampled = [] if noise is None else [noise[..., i, :] for i in range(k)]
-        return torch.stack([w for w, _ in self._think(batch, k, sampled, None)], dim=-2)
+        return torch.stack([w for w, _ in self._think(batch, k, noise, None)], dim=-2)
 
     def next_means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
         """See :class:`ChainModel`."""
         k = thoughts.shape[-2]
-        return torch.stack([mean for _, mean in self._think(batch, k, [], thoughts)], dim=-2)
+        return torch.stack([mean for _, mean in self._think(batch, k, None, thoughts)], dim=-2)
 
     def _think(
-        self, batch: PromptBatch, steps: int, noise: list[Tensor], forced: Tensor | None
+        self, batch: PromptBatch, steps: int, noise: Tensor | None, forced: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (thought, its mean) per step, with noise added or the thought forced."""
         d = self.dimension
@@ -147,13 +145,13 @@ class LinearAttention(ChainModel):
         for i in range(steps):
             column = self.last_column(batch, thoughts)[..., d + 1 :]
             mean, one = column[..., :d], column[..., d:]
-            thought = mean + noise[i] if noise else mean
+            thought = mean if noise is None else mean + noise[..., i, :]
             if forced is not None:
                 thought = forced[..., i, :]
             thoughts.append(torch.cat([thought, one], dim=-1))
             yield thought, mean
 
-    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Float[Tensor, "*runs"]:
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> PerRun:
         """See :class:`ChainModel`. The k+1 forced steps cost two products with S, whatever k.
 
         Along the ground-truth chain z_i = (c_i w*, 1), so every attention score is affine in c_i and every
@@ -162,7 +160,7 @@ class LinearAttention(ChainModel):
         d, w, n = self.dimension, batch.weights, batch.length
         p = w @ self.W[..., :, d + 1 : 2 * d + 1].transpose(-1, -2)
         q = self.W[..., :, -1].unsqueeze(-2).expand_as(p)
-        moved = [self._from_examples(batch, u) for u in (p, q)]
+        moved = [self._seen(batch, u) @ self.V[..., :, : d + 1].transpose(-1, -2) for u in (p, q)]
         own = [(w * u[..., d + 1 : 2 * d + 1]).sum(-1, keepdim=True) for u in (p, q)]
         ones = [u[..., -1:] for u in (p, q)]
         from_w = w @ self.V[..., :, d + 1 : 2 * d + 1].transpose(-1, -2)
@@ -181,22 +179,21 @@ class LinearAttention(ChainModel):
             total = total + residual.square().sum(dim=(-1, -2))
         return total / (2 * batch.prompts)
 
-    def _from_examples(self, batch: PromptBatch, u: Tensor) -> Tensor:
-        """The examples' part of the output column for the query u = W z, shape (..., B, 2d+2)."""
+    def _seen(self, batch: PromptBatch, u: Vectors) -> Float[Tensor, "*runs B {self.dimension}+1"]:
+        """The x and y rows of the examples' part of Z Z^T u / n for the query u = W z."""
         d = self.dimension
         seen = batch.apply(u[..., :d] + batch.weights * u[..., d : d + 1])
-        label = (batch.weights * seen).sum(-1, keepdim=True)
-        return torch.cat([seen, label], dim=-1) @ self.V[..., :, : d + 1].transpose(-1, -2)
+        return torch.cat([seen, (batch.weights * seen).sum(-1, keepdim=True)], dim=-1)
 
 
 class BlockLinearAttention(ChainModel):
-    """The sparse structure alone: w <- w + V~ S (W~ w - w*), V~ and W~ of shape (..., d, d).
+    """The sparse structure alone: w <- w + V~ S (W~ w - w*).
 
     ``train_attention`` False keeps W~ fixed, as Thm 4.2 does; SFT then costs one product with S.
     """
 
     def __init__(
-        self, operator: Tensor, attention: Tensor | None = None, *, train_attention: bool = True
+        self, operator: Matrices, attention: Matrices | None = None, *, train_attention: bool = True
     ) -> None:
         super().__init__()
         self.dimension = _square(operator)
@@ -207,7 +204,7 @@ class BlockLinearAttention(ChainModel):
         hook: Any = self.register_load_state_dict_post_hook
         hook(lambda *_: self._note_identity())
 
-    def effective_operator(self) -> Float[Tensor, "*runs d d"]:
+    def effective_operator(self) -> Matrices:
         """V~."""
         return self.V
 
@@ -235,7 +232,7 @@ class BlockLinearAttention(ChainModel):
         earlier = [torch.zeros_like(batch.weights), *thoughts[..., :-1, :].unbind(-2)]
         return torch.stack([self._step(batch, w) for w in earlier], dim=-2)
 
-    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> Float[Tensor, "*runs"]:
+    def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> PerRun:
         """See :class:`ChainModel`; two products with S whatever k, one if W~ is fixed to I."""
         w, c = batch.weights, chain_decay(eta, steps)
         label = batch.apply(w) @ self.V.transpose(-1, -2)
@@ -247,6 +244,12 @@ class BlockLinearAttention(ChainModel):
             residual = c[i] * pulled - label - (c[i + 1] - c[i]) * w
             total = total + residual.square().sum(dim=(-1, -2))
         return total / (2 * batch.prompts)
+
+
+def starting_operator(V: Operator, runs: int | None = None, dtype: torch.dtype = torch.float32) -> Matrices:
+    """V~ = ``V`` as a matrix of its own for each of ``runs`` runs, or one matrix without runs."""
+    one = torch.from_numpy(dense(V).copy()).to(dtype)
+    return one if runs is None else one.expand(runs, -1, -1).clone()
 
 
 def _square(operator: Tensor) -> int:

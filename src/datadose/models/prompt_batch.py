@@ -5,7 +5,7 @@ S = (1/n) X^T X, and the labels y = X w* only as S w*. A batch therefore holds e
 product costs d^2) or X (n d numbers, a product costs 2 n d), whichever is cheaper. A transformer sees the
 inputs and labels themselves, so its batches hold X.
 
-Leading dimensions ``...`` are independent runs (seeds) that train side by side.
+Leading dimensions ``*runs`` are independent runs (seeds) that train side by side.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from datadose.covariance import right_multiply, square_root
+from datadose.covariance import product, square_root
 from datadose.errors import reject
 from datadose.prompts import Seed, check_request, draw_wishart, random_stream
 from datadose.shapes import Float, Int, Operator
 
+PerRun: TypeAlias = Float[Tensor, "*runs"]
+"""A number for each run."""
+Matrices: TypeAlias = Float[Tensor, "*runs d d"]
+"""A matrix for each run."""
+Vectors: TypeAlias = Float[Tensor, "*runs B d"]
+"""A vector for each prompt."""
 Thoughts: TypeAlias = Float[Tensor, "*runs B k d"]
-"""k thoughts of every prompt."""
+"""k thoughts for each prompt."""
 
 
 class _SymmetricProduct(torch.autograd.Function):
@@ -41,9 +47,9 @@ class _SymmetricProduct(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """B prompts of length n: weights (..., B, d), and covariances (..., B, d, d) or inputs (..., B, n, d)."""
+    """B prompts of length n: weights w*, and covariances S or inputs X."""
 
-    weights: Float[Tensor, "*runs B d"]
+    weights: Vectors
     length: int
     covariances: Float[Tensor, "*runs B d d"] | None = None
     inputs: Float[Tensor, "*runs B n d"] | None = None
@@ -59,17 +65,17 @@ class PromptBatch:
         return self.weights.shape[-2]
 
     def held_inputs(self) -> Float[Tensor, "*runs B n d"]:
-        """X, shape (..., B, n, d); InputError for a batch without inputs."""
+        """X; InputError for a batch without inputs."""
         if self.inputs is None:
             reject("batch", "covariances alone", "inputs X (PromptBatch.draw with hold_inputs=True)")
         return self.inputs
 
     def labels(self) -> Float[Tensor, "*runs B n"]:
-        """y = X w*, shape (..., B, n); InputError for a batch without inputs."""
+        """y = X w*; InputError for a batch without inputs."""
         return (self.held_inputs() * self.weights.unsqueeze(-2)).sum(-1)
 
-    def apply(self, u: Float[Tensor, "*runs B d"]) -> Float[Tensor, "*runs B d"]:
-        """S u for each prompt; u and the result have shape (..., B, d)."""
+    def apply(self, u: Vectors) -> Vectors:
+        """S u for each prompt."""
         product: Any = _SymmetricProduct
         return cast("Tensor", product.apply(u, self))
 
@@ -82,8 +88,8 @@ class PromptBatch:
         seen = (X * row).sum(-1)
         return (seen.unsqueeze(-2) @ X).squeeze(-2) / self.length
 
-    def mean_covariance(self) -> Float[Tensor, "*runs d d"]:
-        """The mean of S over the batch, shape (..., d, d)."""
+    def mean_covariance(self) -> Matrices:
+        """The mean of S over the batch."""
         if self.covariances is not None:
             return self.covariances.mean(-3)
         rows = self.held_inputs().flatten(-3, -2)
@@ -95,7 +101,7 @@ class PromptBatch:
         return PromptBatch(change(self.weights, -2), self.length, S, X)
 
     def take(self, index: Int[Tensor, " b"]) -> PromptBatch:
-        """The prompts ``index``: shape (b,) for every run alike."""
+        """The prompts ``index``, the same in every run."""
         return self.map(lambda x, axis: x.index_select(axis, index))
 
     def repeat(self, group: int) -> PromptBatch:
@@ -136,7 +142,7 @@ class PromptBatch:
             return cls(stacked, length, covariances=covariances)
         root = square_root(covariance)
         shape = (prompts, length, d)
-        X = [right_multiply(random_stream(seed, "inputs").standard_normal(shape), root) for seed in seeds]
+        X = [product(random_stream(seed, "inputs").standard_normal(shape), root) for seed in seeds]
         return cls(stacked, length, inputs=torch.stack([torch.from_numpy(x).to(dtype) for x in X]))
 
     @classmethod
@@ -153,13 +159,9 @@ class PromptBatch:
 
     @classmethod
     def from_inputs(
-        cls,
-        inputs: Float[Tensor, "*runs B n d"],
-        weights: Float[Tensor, "*runs B d"],
-        *,
-        use_covariances: bool = True,
+        cls, inputs: Float[Tensor, "*runs B n d"], weights: Vectors, *, use_covariances: bool = True
     ) -> PromptBatch:
-        """From explicit inputs (..., B, n, d) and weights (..., B, d)."""
+        """From explicit inputs and weights."""
         n = inputs.shape[-2]
         if use_covariances:
             return cls(weights, n, covariances=inputs.transpose(-1, -2) @ inputs / n)

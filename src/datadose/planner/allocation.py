@@ -15,24 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from datadose.covariance import (
-    RELATIVE_ZERO,
-    Array,
-    diagonal,
-    is_spectrum,
-    null_basis,
-    product,
-    range_basis,
-    range_projector,
-    transpose,
-)
+from datadose.covariance import RELATIVE_ZERO, Array, diagonal, product, spectral_basis, transpose
 from datadose.errors import reject, require_number
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import Best, SearchRecord, run_search
 from datadose.shift import Shift
 from datadose.theory.asymptotics import Source
-from datadose.theory.equivalent import PeakError
+from datadose.theory.equivalent import Equivalent, PeakError
 from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.sensitivity import sensitivity
 
@@ -96,6 +86,11 @@ class AllocationProblem:
         z = np.where(self.available, np.log(free), 0.0)
         return np.append(z, min(0.0, -np.log(self._scale(np.where(self.available, free, 0.0)))))
 
+    def between(self, start: Array, end: Array, share: float) -> Array:
+        """The spectrum this share of the way from ``start`` to ``end`` in log a."""
+        x, y = self.coordinates(start), self.coordinates(end)
+        return end if share == 1 else self.spectrum((1 - share) * x + share * y)
+
     def _free(self, x: Array) -> Array:
         # Only ratios matter: the largest of them is one, which cannot overflow.
         z = np.where(self.available, x[:-1], -np.inf)
@@ -118,10 +113,13 @@ class AllocationProblem:
         # Moving e^z moves the common factor too, such that the cost stays: price . d(full) = 0.
         return np.append(gradient * used - slope * price * full / (price @ full), slope)
 
+    def equivalent(self, a: Array, prompts: int) -> Equivalent:
+        """The deterministic equivalent with eigenvalues a of the data, shape (d,)."""
+        return self.model.equivalent([self.model.columns(Source(a, self.length, prompts))], [prompts])
+
     def value_and_gradient(self, a: Array, prompts: int) -> tuple[float, Array]:
         """Err / d and its gradient in the eigenvalues a, shape (d,)."""
-        column = self.model.columns(Source(a, self.length, prompts))
-        equivalent = self.model.equivalent([column], [prompts])
+        equivalent = self.equivalent(a, prompts)
         error = equivalent.error(self.model.target, self.model.test_second_moment)
         found = sensitivity(equivalent, self.model.target, self.model.test_second_moment)
         n, G = self.length, diagonal(found.second_moments[0])
@@ -158,8 +156,7 @@ def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocat
     are more than half. Of a refused improvement the part of the way (in log a) is taken that is not refused.
     ``search`` of the result counts the descents, and those that did not move or were refused.
     """
-    dose = dose_of(problem.model, problem.start, problem.length, max_prompts, COARSE)
-    start = best = Candidate(problem.start, dose, _correction(problem, problem.start, dose))
+    start = best = _candidate(problem, problem.start, max_prompts)
     record = SearchRecord()
     for prompts in _starting_prompts(best.dose, max_prompts):
         spectrum, B = best.spectrum, prompts
@@ -170,7 +167,7 @@ def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocat
                 break
             previous, before, at_first = B, best.spectrum, best
             for share in _SHARES:
-                found = _candidate(problem, before, improved, share, max_prompts)
+                found = _candidate(problem, problem.between(before, improved, share), max_prompts)
                 if share == 1:
                     spectrum, B = found.spectrum, found.dose.prompts
                 if found.corrected >= best.corrected:
@@ -212,27 +209,16 @@ def _starting_prompts(dose: Dose, max_prompts: int) -> list[int]:
     return sorted({*sides, more, max_prompts} - {0})
 
 
-def _candidate(
-    problem: AllocationProblem, start: Array, end: Array, share: float, max_prompts: int
-) -> Candidate:
-    """The allocation this share of the way from ``start`` to ``end`` in log a, at its best dose."""
-    x, y = problem.coordinates(start), problem.coordinates(end)
-    spectrum = end if share == 1 else problem.spectrum((1 - share) * x + share * y)
-    dose = dose_of(problem.model, spectrum, problem.length, max_prompts, COARSE)
-    return Candidate(spectrum, dose, _correction(problem, spectrum, dose))
-
-
-def _correction(problem: AllocationProblem, spectrum: Array, dose: Dose) -> float:
-    """The O(1/d) term of the error at its dose; infinite where it does not exist."""
-    model, B = problem.model, dose.prompts
-    column = model.columns(Source(spectrum, problem.length, B))
-    equivalent = model.equivalent([column], [B])
-    lengths = [problem.length] if B else []
+def _candidate(problem: AllocationProblem, spectrum: Array, max_prompts: int) -> Candidate:
+    """``spectrum`` at its best dose; its excess is infinite where the O(1/d) correction does not exist."""
+    model = problem.model
+    dose = dose_of(model, spectrum, problem.length, max_prompts, COARSE)
+    equivalent, lengths = problem.equivalent(spectrum, dose.prompts), [problem.length] if dose.prompts else []
     try:
         found = finite_size_correction(equivalent, model.eta, lengths, model.target, model.test_length)
     except PeakError:
-        return np.inf
-    return found.total
+        return Candidate(spectrum, dose, np.inf)
+    return Candidate(spectrum, dose, found.total)
 
 
 def _descend(problem: AllocationProblem, spectrum: Array, prompts: int) -> tuple[Array | None, SearchRecord]:
@@ -317,15 +303,13 @@ def allocation_basis(shift: Shift) -> tuple[Array | None, Array, Array, NDArray[
 
     What A mixes between the two is left out; the paper's allocation mixes nothing.
     """
-    if is_spectrum(shift.delta):
-        inside = range_projector(shift.delta) > 0
-        return None, shift.data, np.where(inside, 0.0, shift.data), inside
-    parts = [range_basis(shift.delta), null_basis(shift.delta)]
-    values, vectors = [], []
-    for part in parts:
-        found = np.linalg.eigh(part.T @ shift.data @ part)
-        values.append(np.clip(found[0], 0, None))
-        vectors.append(part @ found[1])
-    spectrum, inside = np.concatenate(values), np.arange(shift.dimension) < parts[0].shape[1]
-    spectrum[spectrum < RELATIVE_ZERO * spectrum.max()] = 0.0
-    return np.hstack(vectors), spectrum, np.where(inside, 0.0, spectrum), inside
+    values, basis = spectral_basis(shift.delta)
+    inside, spectrum = values > 0, shift.data
+    if basis is not None:
+        parts = basis[:, inside], basis[:, ~inside]
+        found = [np.linalg.eigh(part.T @ shift.data @ part) for part in parts]
+        spectrum = np.clip(np.concatenate([own for own, _ in found]), 0, None)
+        spectrum[spectrum < RELATIVE_ZERO * spectrum.max()] = 0.0
+        basis = np.hstack([part @ turn for part, (_, turn) in zip(parts, found, strict=True)])
+        inside = np.arange(shift.dimension) < inside.sum()
+    return basis, spectrum, np.where(inside, 0.0, spectrum), inside

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datadose.covariance import Array, right_multiply, square_root, transpose
+from datadose.covariance import Array, product, square_root, transpose
 
 _PARALLEL = 1e-12
 """A vector with less than this share of it across the earlier ones adds no direction."""
@@ -34,7 +34,7 @@ def draw_gaps(
     products = _Products(rng, length, root)
     gap = rng.standard_normal((draws, len(target)))
     for _ in range(steps):
-        moved = gap + right_multiply(products.of(gap), transpose(V))
+        moved = gap + product(products.of(gap), transpose(V))
         if spread > 0:
             scale = np.linalg.norm(gap, axis=1, keepdims=True) * np.sqrt(spread / len(target))
             moved += scale * noise.standard_normal(gap.shape)
@@ -56,14 +56,14 @@ class _Products:
 
     def of(self, vectors: Array) -> Array:
         """S times ``vectors`` (draws, d)."""
-        u = right_multiply(vectors, self.root)
+        u = product(vectors, self.root)
         along = [np.einsum("bi,bi->b", u, q) for q in self.rows]
         along.append(self._reveal(u))
         total = np.zeros_like(u)
         for place, image in enumerate(self.images):
             weight = sum(a * s[place] for a, s in zip(along[place:], self.scores[place:], strict=True))
             total += np.asarray(weight)[:, None] * image
-        return np.asarray(right_multiply(total, self.root) / self.length)
+        return np.asarray(product(total, self.root) / self.length)
 
     def _reveal(self, u: Array) -> Array:
         """Add the direction of ``u`` across the known ones, and return its length."""

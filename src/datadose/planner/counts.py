@@ -121,16 +121,11 @@ def plan_counts(model: ErrorModel, pool: Sequence[PoolSource], max_prompts: int)
         _polish(search, _descend(search, np.array(start), sizes, max_prompts), sizes, max_prompts)
     _polish(search, np.array(search.best), sizes, max_prompts)
     counts = search.best
-    ends = [search.at(taken) for taken in (sizes, _in_proportion(sizes, max_prompts))]
+    ends = [search.at(taken) for taken in (sizes, _rounded(sizes * min(1.0, max_prompts / sizes.sum())))]
     at_all, at_max = (error if np.isfinite(error) else None for error in ends)
     curve = _curve(search, sizes, counts, max_prompts)
     advice = _advise(model, pool, columns, counts, with_all=at_all is not None)
     return CountsPlan(counts, search.at(counts), at_all, at_max, advice, curve, search.record)
-
-
-def _in_proportion(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """``total`` prompts in proportion to ``sizes``, by largest remainders; all of them if they are fewer."""
-    return _rounded(sizes * min(1.0, total / sizes.sum()))
 
 
 def _rounded(exact: Array) -> NDArray[np.int64]:

@@ -132,19 +132,13 @@ def _near_optimal(at: Callable[[int], float], best: int, max_prompts: int, peak:
     highest = min(peak, max_prompts) if best < peak else max_prompts
     ends = []
     for direction, room in ((-1, best - lowest), (1, highest - best)):
-        inside, step = 0, 1
-        while inside < room:
-            reach = min(inside + step, room)
+        inside, outside, step = 0, room + 1, 1
+        while outside - inside > 1:
+            reach = (inside + outside) // 2 if outside <= room else min(inside + step, room)
             if at(best + direction * reach) > limit:
                 outside = reach
-                while outside - inside > 1:
-                    middle = (inside + outside) // 2
-                    if at(best + direction * middle) > limit:
-                        outside = middle
-                    else:
-                        inside = middle
-                break
-            inside, step = reach, 2 * step
+            else:
+                inside, step = reach, 2 * step
         ends.append(best + direction * inside)
     return ends[0], ends[1]
 

@@ -36,6 +36,7 @@ from datadose.theory.chi_square import weighted_chi_square
 from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
 from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.outcome import error_factor_path, population_curvature
+from datadose.theory.peaks import rank_of
 from datadose.theory.post_test import quadratic_error
 
 Reward: TypeAlias = Literal["dense", "verifiable"]
@@ -63,13 +64,12 @@ class PostTraining:
     samples: int = 256
 
     def __post_init__(self) -> None:
-        require_integer("chain_steps", self.chain_steps, 1)
-        require_integer("steps", self.steps, 1)
-        require_integer("samples", self.samples, 1)
+        for name in ("chain_steps", "steps", "samples"):
+            require_integer(name, getattr(self, name), 1)
         if self.reward not in REWARDS:
             reject("reward", self.reward, " or ".join(REWARDS))
-        require_number("tolerance", self.tolerance, 0, np.inf, open_ends=True)
-        require_number("noise", self.noise, 0, np.inf, open_ends=True)
+        for name in ("tolerance", "noise"):
+            require_number(name, getattr(self, name), 0, np.inf, open_ends=True)
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,6 @@ class Ground:
     """Directions that a verifiable reward judges: an orthonormal basis (d, m), or a 0/1 spectrum (d,)."""
     training: PostTraining
 
-    @property
-    def count(self) -> int:
-        """m, how many directions are judged."""
-        return int(self.judged.sum()) if is_spectrum(self.judged) else self.judged.shape[1]
-
     def within(self, M: Array) -> Array:
         """A matrix restricted to the judged directions: (m,) or (m, m)."""
         if is_spectrum(self.judged):
@@ -180,9 +175,13 @@ class Ground:
         and weights. Powers of S have tails: for more steps the rate is the mean over drawn prompts (a fixed
         seed, the same prompts for every state), with a standard error of at most .016.
         """
-        k, limit = self.training.chain_steps, self.training.tolerance**2 * self.count
+        k, limit = self.training.chain_steps, self.training.tolerance**2 * rank_of(self.judged)
         if k == 1:
-            inside = self.within(_answer_covariance(state.operator, self.model))
+            V, M = state.operator, self.model.test_second_moment
+            moved = product(V, self.model.target)
+            # E[(I + V S) (I + V S)^T], the covariance over prompts of the gap w* - what.
+            gap = plus(identity_like(V), moved, transpose(moved), product(V, M, transpose(V)))
+            inside = self.within(gap)
             values = inside if is_spectrum(inside) else np.linalg.eigvalsh(inside)
             uncertain = self._uncertain(state) + self.training.noise**2
             return weighted_chi_square(np.maximum(values, 0) + uncertain, limit)
@@ -195,18 +194,12 @@ class Ground:
 
     def _uncertain(self, state: State) -> float:
         """The variance that the state's uncertainty adds to each judged direction in one step, on average."""
-        return state.variance(self.model.test_second_moment, self.judged) / self.count
+        return state.variance(self.model.test_second_moment, self.judged) / rank_of(self.judged)
 
 
 _DRAWN_NUMBERS = 2**20
 """Entries of the drawn gaps of a pass rate, which set how many are drawn."""
 _DRAWS = (1000, 4000)
-
-
-def _answer_covariance(V: Array, model: ErrorModel) -> Array:
-    """E[M M^T], M = I + V S: the covariance over prompts of the gap w* - what after one step."""
-    moved = product(V, model.target)
-    return plus(identity_like(V), moved, transpose(moved), product(V, model.test_second_moment, transpose(V)))
 
 
 def after_sft(ground: Ground, columns: Sequence[Columns], steps: int) -> State:
@@ -218,13 +211,11 @@ def after_sft(ground: Ground, columns: Sequence[Columns], steps: int) -> State:
     return State(found.mean, found)
 
 
-def after_outcome(
-    ground: Ground, start: State, prompts: int, steps: int, moved: Array | None = None
-) -> tuple[State, float]:
+def after_outcome(ground: Ground, start: State, prompts: int, steps: int) -> tuple[State, float]:
     """The state after ``steps`` steps of outcome supervision on target prompts, and its predicted error / d.
 
     What ``start`` is uncertain about decays as its mean does (for one thinking step; for more it is left
-    out). ``moved`` is :func:`long_prompt_path` at this number of steps, if it is known.
+    out).
     """
     model = ground.model
     columns = Columns(prompts, model.test_second_moment, model.target)
@@ -233,8 +224,7 @@ def after_outcome(
     state = State(found.mean, found, start, ridge)
     error = ground.error(state)
     if ground.training.chain_steps > 1:
-        if moved is None:
-            moved = long_prompt_path(ground, start.operator, [steps])[0]
+        moved = long_prompt_operator(ground, start.operator, steps)
         many = Columns(1e9 * prompts, columns.second_moment, columns.cross)
         unlimited = deterministic_equivalent(start.operator, 1.0, [many], ridge=1e9 * ridge)
         error += ground.error(State(moved)) - ground.error(State(unlimited.mean))
@@ -254,18 +244,18 @@ def start_curvature(V0: Array, sigma: Array, k: int) -> float:
     return float(k * (2 * k - 1) * max(norm, 1e-3) ** (2 * k - 2) * largest**2)
 
 
-def long_prompt_path(ground: Ground, V0: Array, counts: Sequence[int]) -> list[Array]:
-    """V after each number of steps (increasing) of descent on the k-step outcome loss, B, n -> infinity.
+def long_prompt_operator(ground: Ground, V0: Array, steps: int) -> Array:
+    """V after ``steps`` steps of descent on the k-step outcome loss, B, n -> infinity.
 
     Gradient flow for the time steps / :func:`start_curvature`: in closed form with spectra, otherwise
-    dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated once.
+    dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated.
     """
     sigma, k = ground.model.target, ground.training.chain_steps
-    times = np.array(counts, dtype=np.float64) / start_curvature(V0, sigma, k)
+    time = steps / start_curvature(V0, sigma, k)
     if is_spectrum(V0) and is_spectrum(sigma):
         u0 = 1 + V0 * sigma
-        changes = [error_factor_path(u0, sigma, k, time) - u0 for time in times]
-        return [V0 + np.divide(c, sigma, out=np.zeros_like(c), where=sigma > 0) for c in changes]
+        change = error_factor_path(u0, sigma, k, time) - u0
+        return V0 + np.divide(change, sigma, out=np.zeros_like(change), where=sigma > 0)
     V0 = dense(V0)
     d, eye = len(V0), np.eye(len(V0))
 
@@ -281,5 +271,5 @@ def long_prompt_path(ground: Ground, V0: Array, counts: Sequence[int]) -> list[A
 
     # A trial step that is too long overflows; the solver then takes a shorter one.
     with np.errstate(over="ignore", invalid="ignore"):
-        found = solve_ivp(flow, (0, times[-1]), V0.ravel(), "RK23", t_eval=times, rtol=1e-2, atol=1e-3)
-    return [column.reshape(d, d) for column in found.y.T]
+        found = solve_ivp(flow, (0, time), V0.ravel(), "RK23", t_eval=[time], rtol=1e-2, atol=1e-3)
+    return np.asarray(found.y.reshape(d, d))

@@ -117,16 +117,3 @@ class ErrorModel:
 _FIRST = 1e-9
 """The prompts at which the limit of none is evaluated: it is linear there to nine digits."""
 _STEP = 1e-4
-
-
-def rotated_columns(columns: Columns, basis: Array) -> Columns:
-    """The same columns in the orthonormal ``basis``."""
-    pair = columns.pair
-    if pair is not None:
-        pair = replace(pair, second_moment=rotated(pair.second_moment, basis))
-    return replace(
-        columns,
-        second_moment=rotated(columns.second_moment, basis),
-        cross=rotated(columns.cross, basis),
-        pair=pair,
-    )

@@ -75,18 +75,12 @@ class Plan(Decision):
 
     def to_json(self) -> dict[str, Any]:
         """The document that `datadose plan --json` prints."""
-        document: dict[str, Any] = {
-            "prompts": self.prompts,
-            "predicted_error": self.predicted_error,
-            "note": self.note,
-            "error_before": self.error_before,
-            "error_at_max_prompts": self.error_at_max_prompts,
-            "allocation": self.allocation.tolist(),
-            "spectral_radius": self.spectral_radius,
-            "regime": self.regime,
-            "recommendation": self.recommendation,
-            "curve": [dict(zip(("prompts", "predicted"), point, strict=True)) for point in self.curve],
-        }
+        numbers = ("prompts", "predicted_error", "note", "error_before", "error_at_max_prompts")
+        document: dict[str, Any] = {name: getattr(self, name) for name in numbers}
+        document["allocation"] = self.allocation.tolist()
+        for name in ("spectral_radius", "regime", "recommendation"):
+            document[name] = getattr(self, name)
+        document["curve"] = [dict(zip(("prompts", "predicted"), point, strict=True)) for point in self.curve]
         if self.sources is not None:
             document["sources"] = [asdict(source) for source in self.sources]
         if self.search is not None:

@@ -8,7 +8,7 @@ and the numbers are judged in docs/derivations/planner.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -23,7 +23,7 @@ from datadose.planner.dynamics import (
     after_sft,
     sample_edge,
 )
-from datadose.planner.error_model import ErrorModel, rotated_columns
+from datadose.planner.error_model import ErrorModel
 from datadose.shift import Shift
 from datadose.theory.equivalent import Columns
 
@@ -38,23 +38,6 @@ _NO_SIGNAL = 0.05
 _SETTLED = 0.05
 _WORTH_A_STAGE = 0.02
 """A stage must improve on a simpler choice by this fraction of its error, or by this pass rate."""
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What one choice of stages comes to by the formulas, whether or not they are known to hold there."""
-
-    stage: Stage
-    demonstrations: int
-    outcome_prompts: int
-    error: float
-    """One-step post-test error / d."""
-    pass_rate: float
-    """Pass rate of the verifiable reward on the target's prompts."""
-    has_signal: bool
-    """Whether its RL stage, if it has one, sees enough passing samples to learn (always for dense)."""
-    correction: float
-    """The O(1/d) correction that the error leaves out, over the error (``Ground.correction``)."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +63,7 @@ class Outlook:
         RL is told where a theorem covers it, one thinking step with a dense reward, and where a verifiable
         reward is paid too rarely to move the model.
         """
-        told = cls(
-            forecast.stage,
-            forecast.demonstrations,
-            forecast.outcome_prompts,
-            forecast.error,
-            forecast.pass_rate,
-            forecast.has_signal,
-        )
+        told = cls(*(getattr(forecast, field.name) for field in fields(cls)))
         if forecast.stage in ("rl", "sft then rl"):
             if training.reward == "verifiable" and forecast.has_signal:
                 return replace(told, error=None, pass_rate=None, note=_PAID)
@@ -96,6 +72,16 @@ class Outlook:
         if not error_is_known(forecast.correction):
             return replace(told, error=None, note=_FEW_DIRECTIONS)
         return told
+
+
+@dataclass(frozen=True)
+class Forecast(Outlook):
+    """What one choice of stages comes to by the formulas, whether or not they are known to hold there."""
+
+    error: float
+    pass_rate: float
+    correction: float = np.nan
+    """The O(1/d) correction that the error leaves out, over the error (``Ground.correction``)."""
 
 
 def error_is_known(correction: float) -> bool:
@@ -162,7 +148,7 @@ def stage_problem(
     if basis is not None:
         model = model.rotated(basis, target)
         judged = transpose(basis) @ judged
-        columns = [rotated_columns(c, basis) for c in columns]
+        columns = [c.rotated(basis) for c in columns]
     return Ground(model, judged, training), list(columns)
 
 
@@ -231,11 +217,11 @@ def forecast_stages(
             passed = progress * passed + (1 - progress) * before
         signal = progress > _NO_SIGNAL
         correction = ground.correction(state if signal else start)
-        return Forecast(stage, count, outcome_prompts, error, passed, signal, correction)
+        return Forecast(stage, count, outcome_prompts, error, passed, signal, correction=correction)
 
     def plain(stage: Stage, state: State, count: int) -> Forecast:
-        correction = ground.correction(state)
-        return Forecast(stage, count, 0, ground.error(state), ground.pass_rate(state), True, correction)
+        error, passed = ground.error(state), ground.pass_rate(state)
+        return Forecast(stage, count, 0, error, passed, True, correction=ground.correction(state))
 
     return (
         plain("none", base, 0),

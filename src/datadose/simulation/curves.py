@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import lapack, solve_triangular
 
-from datadose.covariance import dense, range_basis, right_multiply, wishart_second_moment
+from datadose.covariance import dense, product, range_basis, wishart_second_moment
 from datadose.errors import reject, require_integer
 from datadose.prompts import Moments, draw_moments
 from datadose.shapes import Array, Float, Matrix, Operator
@@ -46,8 +46,8 @@ class _Quadratic:
 
     def along(self, V: Matrix, U: Float[Array, "d b"], P: Float[Array, "d b"]) -> Float[Array, " b"]:
         """err(V + sum_{i<=j} u_i p_i^T) - err(V) for every j; U, P of shape (d, b)."""
-        MP = right_multiply(P.T, self.second_moment).T
-        linear = np.einsum("ij,ij->j", U, right_multiply(P.T, self.target).T + V @ MP)
+        MP = product(P.T, self.second_moment).T
+        linear = np.einsum("ij,ij->j", U, product(P.T, self.target).T + V @ MP)
         gram = (U.T @ U) * (P.T @ MP)
         pairs = 2 * np.triu(gram, 1).sum(axis=0) + gram.diagonal()
         return np.asarray(np.cumsum(2 * linear + pairs)) / len(V)

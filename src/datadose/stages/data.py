@@ -14,10 +14,10 @@ from typing import ClassVar, Protocol
 import numpy as np
 import torch
 
-from datadose.covariance import Array
 from datadose.errors import reject, require_integer
 from datadose.models import PromptBatch
 from datadose.prompts import random_stream
+from datadose.shapes import Operator
 
 
 class Data(Protocol):
@@ -73,7 +73,7 @@ class FreshData:
     ``hold_inputs`` draws the inputs X themselves, for models that read more than S.
     """
 
-    covariance: Array | tuple[tuple[float, Array], ...]
+    covariance: Operator | tuple[tuple[float, Operator], ...]
     length: int
     size: int
     seeds: tuple[int, ...]
@@ -89,12 +89,12 @@ class FreshData:
         runs = [self._mixed(self.covariance, seed, step) for seed in self.seeds]
         return PromptBatch.join(runs, dim=0)
 
-    def _draw(self, covariance: Array, size: int, seeds: Sequence[tuple[int, ...]]) -> PromptBatch:
+    def _draw(self, covariance: Operator, size: int, seeds: Sequence[tuple[int, ...]]) -> PromptBatch:
         return PromptBatch.draw(
             covariance, self.length, size, seeds=seeds, dtype=self.dtype, hold_inputs=self.hold_inputs
         )
 
-    def _mixed(self, categories: tuple[tuple[float, Array], ...], seed: int, step: int) -> PromptBatch:
+    def _mixed(self, categories: tuple[tuple[float, Operator], ...], seed: int, step: int) -> PromptBatch:
         """One run's batch: category sizes by a multinomial draw, then each category's prompts."""
         weights = np.array([weight for weight, _ in categories])
         sizes = random_stream([seed, step], "order").multinomial(self.size, weights / weights.sum())

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from datadose.errors import reject
 from datadose.models import ChainModel, PromptBatch
+from datadose.models.prompt_batch import PerRun
 from datadose.stages.checkpoint import Divergence, Training, load_checkpoint, save_checkpoint
 from datadose.stages.data import Data, keep_on, split
 from datadose.stages.distributed import Processes, local_gradients
@@ -39,8 +40,8 @@ class StageLoss:
     Both are means over the batch's prompts: shares of a batch are put together on that ground.
     """
 
-    loss: Tensor
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    loss: PerRun
+    metrics: dict[str, PerRun] = field(default_factory=dict)
 
 
 Objective: TypeAlias = Callable[[ChainModel, PromptBatch, int], StageLoss]
@@ -97,7 +98,7 @@ def train(
     """Train ``model`` in place, on the device where it is, and return what happened.
 
     Args:
-        model: parameters (..., ...); the leading dimensions are runs.
+        model: the leading dimensions of its parameters are runs.
         objective: loss per run on a batch at a step.
         data: fixed or fresh batches.
         optimisation: how to minimise.
@@ -177,10 +178,10 @@ def _one_step(stage: _Stage, state: Training) -> None:
     state.steps = step + 1
 
 
-def _differentiate(stage: _Stage, batch: PromptBatch, step: int) -> dict[str, Tensor]:
+def _differentiate(stage: _Stage, batch: PromptBatch, step: int) -> dict[str, PerRun]:
     """Leave the gradient of the batch's mean loss in the parameters.
 
-    Returns the loss per run and, at steps that are recorded, the metrics, on the CPU, of shape (runs,).
+    Returns the loss per run and, at steps that are recorded, the metrics, on the CPU, of one axis.
     """
     world, rank, accumulate = stage.processes.world, stage.processes.rank, stage.optimisation.accumulate
     share, of_batch = split(batch, world)[rank]
@@ -200,7 +201,7 @@ def _differentiate(stage: _Stage, batch: PromptBatch, step: int) -> dict[str, Te
     return {name: stage.processes.total(x).cpu() for name, x in sums.items()}
 
 
-def _note_divergence(model: ChainModel, batch: PromptBatch, losses: Tensor, state: Training) -> None:
+def _note_divergence(model: ChainModel, batch: PromptBatch, losses: PerRun, state: Training) -> None:
     limit = _EXPLODED * (1 + torch.tensor(state.first_loss).abs())
     lost = ~torch.isfinite(losses) | (losses.abs() > limit)
     known = {d.run for d in state.diverged}
@@ -227,7 +228,7 @@ def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.expand(shapes(*(y.shape for y in tensors))) for x in tensors)
 
 
-def _finite(values: Tensor) -> list[float | None]:
+def _finite(values: PerRun) -> list[float | None]:
     return [float(v) if bool(torch.isfinite(v)) else None for v in values]
 
 

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from datadose.covariance import Array
 from datadose.errors import require_integer
 from datadose.models import ChainModel, PromptBatch
 from datadose.models.baselines import Predictor
+from datadose.models.prompt_batch import Vectors
+from datadose.shapes import Float, Operator
 
 TEST_SEED = 1_000_003
 """Seed of the test prompts: the same for every run and stage, so that comparisons share their noise."""
 
 
 def held_out_prompts(
-    target: Array,
+    target: Operator,
     length: int,
     prompts: int = 512,
     *,
@@ -25,7 +26,7 @@ def held_out_prompts(
     dtype: torch.dtype = torch.float32,
     hold_inputs: bool = False,
 ) -> PromptBatch:
-    """``prompts`` test prompts of covariance Sigma, shared by all runs; shape (runs, B, ...).
+    """``prompts`` test prompts of covariance Sigma, shared by all ``runs``.
 
     ``hold_inputs``: with the inputs X, which a transformer needs.
     """
@@ -34,14 +35,16 @@ def held_out_prompts(
 
 
 @torch.no_grad()
-def squared_gaps(model: Predictor, batch: PromptBatch, thinking_steps: int) -> Tensor:
-    """(what_k - w*)^2 after ``thinking_steps`` = k steps, in float64, shape (..., B, d)."""
+def squared_gaps(model: Predictor, batch: PromptBatch, thinking_steps: int) -> Vectors:
+    """(what_k - w*)^2 after ``thinking_steps`` = k steps, in float64."""
     return (model.rollout(batch, thinking_steps)[..., -1, :] - batch.weights).double().square()
 
 
 @torch.no_grad()
-def post_test(model: ChainModel, batch: PromptBatch, thinking_steps: int | Sequence[int]) -> Tensor:
-    """E||what_k - w*||^2 / d per run for each k of ``thinking_steps``, shape (..., how many)."""
+def post_test(
+    model: ChainModel, batch: PromptBatch, thinking_steps: int | Sequence[int]
+) -> Float[Tensor, "*runs ks"]:
+    """E||what_k - w*||^2 / d per run for each k of ``thinking_steps``."""
     ks = [thinking_steps] if isinstance(thinking_steps, int) else thinking_steps
     wanted = [require_integer("thinking_steps", k, 1) for k in ks]
     thoughts = model.rollout(batch, max(wanted))

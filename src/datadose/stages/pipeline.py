@@ -24,12 +24,13 @@ import torch
 import yaml
 
 from datadose.configs import load_config, read_covariance
-from datadose.covariance import Array, dense, same_form
+from datadose.covariance import same_form
 from datadose.errors import reject
 from datadose.files import prepare_folder, write_atomic, write_json, write_table
-from datadose.models import BlockLinearAttention, ChainModel, LinearAttention, PromptBatch
+from datadose.models import BlockLinearAttention, ChainModel, LinearAttention, PromptBatch, starting_operator
 from datadose.models.gpt import GptConfig, GptModel, save_gpt
 from datadose.prompts import Moments
+from datadose.shapes import Operator
 from datadose.shift import Shift
 from datadose.stages.checkpoint import Training, save_weights
 from datadose.stages.config import StageConfig, TrainConfig
@@ -58,9 +59,9 @@ class PipelineRun:
     """Paths in the configuration are relative to it."""
     out: Path
     progress: Progress | None
-    sigma0: Array
-    delta: Array
-    categories: tuple[tuple[float, Array], ...]
+    sigma0: Operator
+    delta: Operator
+    categories: tuple[tuple[float, Operator], ...]
 
     @classmethod
     def of(cls, config: TrainConfig, folder: Path, out: Path, progress: Progress | None) -> PipelineRun:
@@ -90,14 +91,14 @@ class PipelineRun:
         """Whether the model reads the prompts' inputs X."""
         return self.config.model.kind == "gpt"
 
-    def population_solution(self) -> Array:
+    def population_solution(self) -> Operator:
         """V0 of unlimited pretraining: on the mixture if there are categories, else on Sigma0."""
         length = self.config.pretrain.length
         if self.categories:
             return pretrained_on_mixture(self.categories, length)
         return pretrained_operator(self.sigma0, length)
 
-    def covariance(self, index: int) -> Array:
+    def covariance(self, index: int) -> Operator:
         """Of the prompts of stage ``index``."""
         stage = self.config.stages[index]
         named = {"delta": self.delta, "sigma0": self.sigma0, "target": self.sigma0 + self.delta}
@@ -193,10 +194,9 @@ def _pretrained_model(run: PipelineRun) -> ChainModel:
     return model
 
 
-def _linear_model(run: PipelineRun, V0: Array) -> ChainModel:
+def _linear_model(run: PipelineRun, V0: Operator) -> ChainModel:
     model = run.config.model
-    operator = torch.from_numpy(np.array(dense(V0))).to(run.dtype)
-    operator = operator.expand(len(run.seeds), *operator.shape).clone()
+    operator = starting_operator(V0, len(run.seeds), run.dtype)
     if model.kind == "lsa":
         if not model.train_attention:
             reject("model.train_attention", False, "True with model.kind lsa (lsa-block can fix it)")
@@ -246,7 +246,7 @@ def _stage_data(run: PipelineRun, index: int) -> Data:
     return FixedData(batch, stage.batch, seed=index)
 
 
-def _theorem_step(stage: StageConfig, data: Data, V0: Array) -> float:
+def _theorem_step(stage: StageConfig, data: Data, V0: Operator) -> float:
     """B / (c_k lambda_max(M)) of Thm 4.2, the smallest over runs."""
     if not isinstance(data, FixedData):
         reject("learning_rate", "theorem", "a number, when the data are fresh")

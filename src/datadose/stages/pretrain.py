@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 import torch
 from torch.nn import functional
 
-from datadose.covariance import Array
 from datadose.errors import reject, require_integer
 from datadose.models import ChainModel, PromptBatch
 from datadose.prompts import random_stream
+from datadose.shapes import Operator
 from datadose.stages.checkpoint import Training
 from datadose.stages.config import PretrainConfig
 from datadose.stages.data import FreshData
@@ -75,7 +75,7 @@ class Curriculum:
 class CurriculumData:
     """Fresh prompts at every step, of the step's dimension d_t and length n_t.
 
-    Batches hold weights (len(seeds), B, d) and inputs (len(seeds), B, n_t, d), zero beyond d_t.
+    Batches hold weights and inputs of all d coordinates, zero beyond d_t.
 
     ``covariance`` is one covariance or a mixture of (weight, covariance), as in
     :class:`~datadose.stages.data.FreshData`. The order of Sigma0's coordinates decides which
@@ -84,7 +84,7 @@ class CurriculumData:
     Raises InputError unless the curriculum ends at the covariance's dimension.
     """
 
-    covariance: Array | tuple[tuple[float, Array], ...]
+    covariance: Operator | tuple[tuple[float, Operator], ...]
     curriculum: Curriculum
     size: int
     seeds: tuple[int, ...]
@@ -116,7 +116,7 @@ class CurriculumData:
 
 def pretrain_on_chains(
     model: ChainModel,
-    covariance: Array | tuple[tuple[float, Array], ...],
+    covariance: Operator | tuple[tuple[float, Operator], ...],
     config: PretrainConfig,
     *,
     seed: int,

@@ -1,8 +1,4 @@
-"""Rewards: plain functions of (answers, weights), callable without a trainer.
-
-``answers`` has shape (G, ..., B, d), a group of G samples per prompt, ``weights`` (..., B, d); the reward
-has shape (G, ..., B).
-"""
+"""Rewards: plain functions of (answers, weights), callable without a trainer; G answers for each prompt."""
 
 from __future__ import annotations
 
@@ -12,25 +8,33 @@ from typing import TypeAlias
 from torch import Tensor
 
 from datadose.errors import reject, require_number
+from datadose.models.prompt_batch import Vectors
+from datadose.shapes import Bool, Float
 
-Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Called with answers and targets; one reward an answer."""
+Answers: TypeAlias = Float[Tensor, "G *runs B d"]
+"""A group of G answers for each prompt."""
+PerAnswer: TypeAlias = Float[Tensor, "G *runs B"]
+"""A number for each answer."""
+Reward: TypeAlias = Callable[[Answers, Vectors], PerAnswer]
+"""Called with answers and the prompts' weights w*."""
 
 
-def negative_squared_error(answers: Tensor, weights: Tensor) -> Tensor:
+def negative_squared_error(answers: Answers, weights: Vectors) -> PerAnswer:
     """-||a - w*||^2: dense; its mean over a Gaussian policy is -(2 L_OS + d sigma^2)."""
     return -(answers - weights).square().sum(-1)
 
 
-def within_tolerance(tolerance: float, directions: Tensor | None = None) -> Reward:
+def within_tolerance(
+    tolerance: float, directions: Float[Tensor, " d"] | Bool[Tensor, " d"] | None = None
+) -> Reward:
     """A verifiable 0/1 reward: 1 where ||a - w*|| <= ``tolerance`` on ``directions``.
 
-    ``directions`` (d,) is a 0/1 mask: an answer can only be judged on what its prompt can reveal (data of
+    ``directions`` is a 0/1 mask: an answer can only be judged on what its prompt can reveal (data of
     covariance Delta show the shift's directions alone). None judges all directions.
     """
     require_number("tolerance", tolerance, 0, float("inf"), open_ends=True)
 
-    def reward(answers: Tensor, weights: Tensor) -> Tensor:
+    def reward(answers: Answers, weights: Vectors) -> PerAnswer:
         gap = (answers - weights).square()
         if directions is not None:
             if directions.shape != weights.shape[-1:]:

@@ -26,16 +26,18 @@ from torch import Tensor
 from datadose.deprecation import renamed
 from datadose.errors import reject, require_integer, require_number
 from datadose.models import ChainModel, PromptBatch
+from datadose.models.prompt_batch import PerRun, Vectors
 from datadose.prompts import random_stream
+from datadose.shapes import Float
 from datadose.stages.engine import StageLoss
-from datadose.stages.rewards import Reward, negative_squared_error
+from datadose.stages.rewards import Answers, PerAnswer, Reward, negative_squared_error
 
 Advantage: TypeAlias = Literal["grpo", "rloo", "reinforce"]
 ADVANTAGES: tuple[Advantage, ...] = get_args(Advantage)
 
 
-def advantages(rewards: Tensor, kind: Advantage) -> Tensor:
-    """Advantages of ``rewards`` (G, ..., B), the same shape.
+def advantages(rewards: PerAnswer, kind: Advantage) -> PerAnswer:
+    """Advantages of ``rewards``.
 
     A group of equal rewards gets zeros from grpo and (up to rounding) rloo; reinforce looks at the batch.
     """
@@ -100,8 +102,8 @@ class PolicyGradient:
             loss, {"reward": rewards.mean(dim=(0, -1)), "zero_signal": flat.mean(dim=-1), "kl": penalty}
         )
 
-    def _noise(self, batch: PromptBatch, step: int, steps: int) -> Tensor:
-        """sigma xi of shape (G, ..., B, steps, d); a run's noise depends on its own seed and the step."""
+    def _noise(self, batch: PromptBatch, step: int, steps: int) -> Float[Tensor, "G *runs B {steps} d"]:
+        """sigma xi; a run's noise depends on its own seed and the step."""
         B, d = batch.weights.shape[-2:]
         runs = batch.weights.shape[:-2]
         if len(self.seeds) != math.prod(runs):
@@ -115,7 +117,7 @@ class PolicyGradient:
 
     def _sample_answers(
         self, model: ChainModel, batch: PromptBatch, step: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[PerAnswer, Answers, PerRun]:
         """One rollout, G noisy answers around its end."""
         mean = model.rollout(batch, self.chain_steps)[..., -1, :]
         answers = mean.detach() + self._noise(batch, step, 1).squeeze(-2)
@@ -125,7 +127,7 @@ class PolicyGradient:
 
     def _sample_thoughts(
         self, model: ChainModel, batch: PromptBatch, step: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[PerAnswer, Answers, PerRun]:
         """G noisy chains per prompt; the density is that of all their thoughts."""
         G, B = self.group, batch.prompts
         wide = batch.repeat(G)
@@ -144,7 +146,7 @@ class PolicyGradient:
 
         return grouped(log_density, 1), grouped(thoughts[..., -1, :], 2), penalty
 
-    def _penalty(self, mean: Tensor, mean_of: Callable[[ChainModel], Tensor]) -> Tensor:
+    def _penalty(self, mean: Vectors, mean_of: Callable[[ChainModel], Vectors]) -> PerRun:
         """KL from the reference's Gaussians of scale sigma, averaged over prompts, per run; 0 if unused."""
         if self.kl == 0 or self.reference is None:
             return torch.zeros_like(mean.detach().sum(dim=(-1, -2)))

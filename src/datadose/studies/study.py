@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
 
-import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from datadose.errors import reject
@@ -16,6 +15,7 @@ from datadose.files import read_table
 from datadose.reading import read_json
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 

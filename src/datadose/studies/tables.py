@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -162,6 +163,38 @@ def as_table(
         raise KeyError(msg)
     kinds = {**dict.fromkeys((*_INTEGERS, *integers), "Int64"), **dict.fromkeys(_FLOATS, "float64")}
     return pd.DataFrame(full, columns=order).astype(kinds)
+
+
+Setting: TypeAlias = tuple[Cell, dict[str, Any]]
+"""A cell, and the columns that all rows of its result share."""
+
+
+class SettingsExperiment(ABC):
+    """An experiment given by its settings; results are lists of rows, values of the columns ``measured``."""
+
+    figure: ClassVar[str]
+    columns: ClassVar[type[Column]]
+    measured: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def settings(self) -> Iterable[Setting]:
+        """The settings, in the order of the table."""
+
+    def cells(self) -> list[Cell]:
+        """The cell of each setting."""
+        return [cell for cell, _ in self.settings()]
+
+    def rows(self, results: Sequence[Any]) -> list[dict[str, Any]]:
+        """The rows of ``results``, by column."""
+        return [
+            {Column.FIGURE: self.figure, **shared, **dict(zip(self.measured, values, strict=True))}
+            for (_, shared), found in zip(self.settings(), results, strict=True)
+            for values in found
+        ]
+
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
+        """One row for each row of the results."""
+        return as_table(self.rows(results), self.columns)
 
 
 def grid(*pieces: Sequence[int] | range) -> tuple[int, ...]:

@@ -8,17 +8,22 @@ prompts all three stages have the same optimum, V = -Sigma^{-1} there. Only V~ i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
+from datadose.drawing.curves import FIFTH, draw_curve, level, plain_log_ticks
+from datadose.drawing.style import LOOKS
 from datadose.models import BlockLinearAttention, PromptBatch
+from datadose.models.baselines import pretrained_lsa
 from datadose.stages import (
     FixedData,
     Optimisation,
@@ -28,28 +33,43 @@ from datadose.stages import (
     within_tolerance,
 )
 from datadose.stages.optimisation import Optimiser
+from datadose.studies import tables
 from datadose.theory.outcome import pass_probability
 from datadose.theory.pretraining import gamma0, pretrained_operator
 
 BASE = "base"
 """The stage of the untouched pretrained model in a table."""
 SFT, OUTCOME, RL = STAGES
+ARMS: dict[str, tuple[Stage, ...]] = {BASE: (), **{stage: (stage,) for stage in STAGES}}
+"""The stages of an arm: none, or one."""
+
+
+class Column(tables.Column):
+    """What tables of arms have besides; ``kind`` is the arm."""
+
+    KIND = "kind"
 
 
 @dataclass(frozen=True)
-class ScaledShift:
-    """The two-block shift without its size, and the prompt length that all stages share."""
+class Directions:
+    """Directions of which a shift moves the first ``shifted``; the prompt length that all stages share."""
 
     dimension: int
     shifted: int
     length: int
-    rho: float = 0.1
-    eta: float = 0.2
 
     @property
     def inside(self) -> Any:
         """Which directions the shift moves, shape (d,)."""
         return np.arange(self.dimension) < self.shifted
+
+
+@dataclass(frozen=True)
+class ScaledShift(Directions):
+    """The two-block shift without its size."""
+
+    rho: float = 0.1
+    eta: float = 0.2
 
     @property
     def sigma0(self) -> Array:
@@ -91,11 +111,30 @@ class Recipe:
         return float(self.tolerance * directions**0.5)
 
 
-def stage_prompts(
-    stage: Stage, data: Array, length: int, eta: float, prompts: int, seeds: Sequence[int]
-) -> PromptBatch:
-    """Training prompts of ``stage``: covariance ``data``, scaled by eta for SFT."""
-    return PromptBatch.draw(eta * data if stage == SFT else data, length, prompts, seeds=seeds)
+def adapt(
+    task: Directions,
+    sigma0: Array,
+    target: Array,
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    *,
+    eta: float,
+    seeds: Sequence[int],
+    demonstrations: int | None = None,
+) -> tuple[BlockLinearAttention, set[int]]:
+    """The pretrained model after ``stages`` on prompts that show P Sigma P, and the runs that diverged.
+
+    SFT's prompts are scaled by eta; ``demonstrations`` None: as many as the recipe's prompts.
+    """
+    torch.set_num_threads(1)
+    model = pretrained_lsa(sigma0, task.length, len(seeds))
+    data = np.where(task.inside, target, 0.0)
+    lost: set[int] = set()
+    for stage in stages:
+        A, B = (eta * data, demonstrations or recipe.prompts) if stage == SFT else (data, recipe.prompts)
+        prompts = PromptBatch.draw(A, task.length, B, seeds=seeds)
+        lost |= post_train(model, stage, prompts, recipe, eta=eta, inside=task.inside, seeds=seeds)
+    return model, lost
 
 
 def post_train(
@@ -107,9 +146,8 @@ def post_train(
     eta: float,
     inside: Any,
     seeds: Sequence[int],
-    steps: int | None = None,
 ) -> set[int]:
-    """Train ``model`` in place, ``steps`` None: for the recipe's, and return the runs that diverged."""
+    """Train ``model`` in place and return the runs that diverged."""
     torch.set_num_threads(1)
     mask = torch.from_numpy(np.asarray(inside, dtype=np.float32))
     objective = stage_objective(
@@ -123,25 +161,21 @@ def post_train(
     )
     batch = None if recipe.optimiser == "gd" else recipe.batch
     size = None if batch is None else min(batch, prompts.prompts)
-    how = Optimisation(recipe.optimiser, recipe.learning_rate, steps=recipe.steps if steps is None else steps)
+    how = Optimisation(recipe.optimiser, recipe.learning_rate, steps=recipe.steps)
     done = train(model, objective, FixedData(prompts, size), how)
     return {entry.run for entry in done.diverged}
 
 
 def measure(
-    model: BlockLinearAttention,
-    batch: PromptBatch,
-    recipe: Recipe,
-    inside: Any,
-    lost: set[int],
+    model: BlockLinearAttention, batch: PromptBatch, recipe: Recipe, inside: Any, lost: set[int]
 ) -> list[list[float | None]]:
-    """Per run: error / d, error / m on the shift's directions, and pass rate there; None for a lost run."""
+    """Per run: its number, error / d, error / m on the shift's directions and pass rate; None if lost."""
     torch.set_num_threads(1)
     gaps = squared_gaps(model, batch, recipe.chain_steps)
     on_shift = gaps[..., torch.from_numpy(np.asarray(inside))].mean((-1, -2))
     passed = pass_probabilities(gaps, recipe, inside).mean(-1)
     values = torch.stack([gaps.mean((-1, -2)), on_shift, passed], dim=-1)
-    return [[None] * 3 if run in lost else finite(entry) for run, entry in enumerate(values)]
+    return [[run, *([None] * 3 if run in lost else finite(entry))] for run, entry in enumerate(values)]
 
 
 def pass_probabilities(gaps: Tensor, recipe: Recipe, inside: Any) -> Tensor:
@@ -168,6 +202,14 @@ def finite(values: Tensor) -> list[float | None]:
 def radius_panel(radius: float) -> str:
     """The panel of a shift with this rho(Gamma0^{-1} Delta)."""
     return f"radius={radius:g}"
+
+
+def draw_arms(axis: Axes, rows: pd.DataFrame, x: str, y: str, arms: Mapping[str, str], before: str) -> None:
+    """Curves of ``arms`` (arm to label) over log ``x``, and the base model's level, labelled ``before``."""
+    for look, (arm, label) in zip((*LOOKS, FIFTH), arms.items(), strict=False):
+        draw_curve(axis, rows[rows[Column.KIND] == arm], x, y, look, label)
+    level(axis, float(rows.loc[rows[Column.KIND] == BASE, y].mean()), before)
+    plain_log_ticks(axis, sorted({*rows[x]} - {0}))
 
 
 def shift_covariances(dimension: int) -> tuple[Array, Array]:

@@ -19,7 +19,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
-from datadose.drawing.style import Look, draw_simulation
+from datadose.drawing.curves import draw_curve
+from datadose.drawing.style import Look
 from datadose.studies import tables
 from datadose.studies.ledger import both, decide, judge_deviation, mean_interval, paired_errors
 from datadose.studies.study import Judgement
@@ -188,17 +189,13 @@ def draw_panels(table: pd.DataFrame, axes: Any, draw: Callable[[Axes, pd.DataFra
         axis.set_xlabel(COLUMN_NAMES[moved])
 
 
-def draw_curve(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float, name: str) -> None:
+def draw_runs(axis: Axes, rows: pd.DataFrame, x: str, look: Look, height: float, name: str) -> None:
     """Mean and standard error over the runs that did not diverge; crosses at the top where some did.
 
     ``name`` is what the hover record calls the curve.
     """
     kept = rows[rows[Column.DIVERGED] == 0]
-    if len(kept):
-        mean = kept.groupby(x)[Column.ERROR].mean()
-        line: dict[str, Any] = {"color": look.color, "linestyle": look.dash, "label": f"_{name}"}
-        axis.plot(mean.index.to_numpy(dtype=float), mean.to_numpy(), **line)
-        draw_simulation(axis, kept, x, look, f"_{name}")
+    draw_curve(axis, kept, x, Column.ERROR, look, f"_{name}", linewidth=1.7)
     for place, number in rows.groupby(x)[Column.DIVERGED].sum().items():
         if number:
             axis.annotate(

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,7 +34,8 @@ from datadose.errors import reject, require_integer, require_number
 from datadose.shapes import Array, Float, Matrix, Operator, Spectrum
 from datadose.shift import Shift
 from datadose.theory.columns import FINITE_MEAN, Columns, Modes, Pair
-from datadose.theory.equivalent import Equivalent, PeakError, deterministic_equivalent
+from datadose.theory.equivalent import Equivalent, deterministic_equivalent
+from datadose.theory.equivalent import PeakError as PeakError  # noqa: PLC0414  (its public home)
 from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.one_source import OneSource, infinite_mean
 from datadose.theory.post_test import quadratic_error
@@ -86,7 +86,7 @@ class Source:
             demonstration / chain_weight(eta, chain_steps),
             None if weights is None else Pair(label * A, *weights),
             n,
-            None if vectors is None else _modes(values, vectors, n, added, label if paired else 0.0),
+            None if vectors is None else _modes(values, vectors, n, added, label if paired else None),
         )
 
 
@@ -105,11 +105,11 @@ def _pair_weights(eta: float, chain_steps: int) -> tuple[Float[Array, "2 2"], fl
     return np.array([[weight, linear], [linear, chain_steps + 1]]) / weight, spread / weight**2
 
 
-def _modes(values: Spectrum, vectors: Matrix, n: int, added: float, echo: float) -> Modes:
+def _modes(values: Spectrum, vectors: Matrix, n: int, added: float, echo: float | None) -> Modes:
     inside = values > 0
     kept = values[inside]
     moment = (1 + 1 / n) * kept**2 + (values.sum() / n + added) * kept
-    return Modes(vectors[:, inside], moment, kept, echo * kept)
+    return Modes(vectors[:, inside], kept, (moment,) if echo is None else (moment, echo * kept))
 
 
 def mixture_equivalent(
@@ -209,20 +209,12 @@ def predict_error(
     if near or (form == "exact" and infinite_mean(B, rank, n)):
         raise _peak(B, n, rank)
     if form == "exact" and not finite_size:
-        return float(stages.along.errors([B])[0])
+        return float(stages.errors([B])[0])
+    source, test = Source(stages.spectrum, n, B), (stages.target, stages.test_length)
     if form == "exact":
-        return mixture_error(
-            stages.start,
-            shift.eta,
-            [Source(stages.spectrum, n, B)],
-            stages.target,
-            stages.test_length,
-            finite_size=True,
-        )
+        return mixture_error(stages.start, shift.eta, [source], *test, finite_size=True)
     if form == "first-order":
-        return first_order_error(
-            stages.start, shift.eta, Source(stages.spectrum, n, B), stages.target, stages.test_length
-        )
+        return first_order_error(stages.start, shift.eta, source, *test)
     if (stages.pretrain_length, stages.test_length) != (n, n):
         reject("form", form, "exact or first-order when the stages' lengths differ")
     return printed_error(shift, B, n)
@@ -242,50 +234,35 @@ def _peak(B: float, n: int, rank: int) -> PeakError:
     return PeakError("prompts", f"{B:g}", allowed, f"{where}: the mean is infinite there")
 
 
-@dataclass(frozen=True)
-class _Stages:
-    """A shift with the lengths of all stages, in the eigenbasis of its data."""
+class _Stages(NamedTuple):
+    """The lengths of all stages, A's eigenvalues, and in its eigenbasis the pretrained operator and Sigma."""
 
-    shift: Shift
+    eta: float
     length: int
     pretrain_length: int
     test_length: int
+    spectrum: Array
+    start: Array
+    target: Array
 
     @classmethod
-    def of(cls, shift: Shift, length: int, pretrain_length: int | None, test_length: int | None) -> _Stages:
+    def of(
+        cls, shift: Shift, length: int, pretrain_length: int | None = None, test_length: int | None = None
+    ) -> _Stages:
         n = require_integer("length", length, 1)
         n_test = n if test_length is None else require_integer("test_length", test_length, 1)
         n_pretrain = n if pretrain_length is None else require_integer("pretrain_length", pretrain_length, 1)
-        return cls(shift, n, n_pretrain, n_test)
+        start, target = pretrained_operator(shift.sigma0, n_pretrain), shift.target
+        spectrum, basis = spectral_basis(shift.data)
+        if basis is not None:
+            start, target = rotated(start, basis), rotated(target, basis)
+        return cls(shift.eta, n, n_pretrain, n_test, spectrum, start, target)
 
-    @cached_property
-    def _basis(self) -> tuple[Array, Array | None]:
-        return spectral_basis(self.shift.data)
-
-    @property
-    def spectrum(self) -> Array:
-        """The eigenvalues of A."""
-        return self._basis[0]
-
-    def _turned(self, M: Array) -> Array:
-        return M if self._basis[1] is None else rotated(M, self._basis[1])
-
-    @cached_property
-    def start(self) -> Array:
-        """The pretrained operator."""
-        return self._turned(pretrained_operator(self.shift.sigma0, self.pretrain_length))
-
-    @cached_property
-    def target(self) -> Array:
-        """Sigma."""
-        return self._turned(self.shift.target)
-
-    @property
-    def along(self) -> OneSource:
+    def errors(self, prompts: ArrayLike) -> Array:
         """The exact error along the number of prompts."""
-        columns = Source(self.spectrum, self.length, 1).columns(self.shift.eta, 1)
+        columns = Source(self.spectrum, self.length, 1).columns(self.eta, 1)
         M = wishart_second_moment(self.target, self.test_length)
-        return OneSource(self.start, self.shift.eta, columns, self.target, M)
+        return OneSource(self.start, self.eta, columns, self.target, M).errors(prompts)
 
 
 def predict_curve(
@@ -309,7 +286,7 @@ def predict_curve(
         reject("prompts", prompts, "a sequence of finite numbers >= 0")
     if B.ndim != 1 or not (np.isfinite(B) & (B >= 0)).all():
         reject("prompts", prompts, "a sequence of finite numbers >= 0")
-    return _Stages.of(shift, length, pretrain_length, test_length).along.errors(B)
+    return _Stages.of(shift, length, pretrain_length, test_length).errors(B)
 
 
 def first_order_error(V0: Operator, eta: float, source: Source, target: Operator, test_length: int) -> float:
@@ -354,24 +331,10 @@ def first_order_limits(shift: Shift, length: int) -> tuple[float, float]:
     F(inf) = sum mu (alpha + delta)^2 + gamma Sbar sum mu Sigma (g + dt)^2, where V = g on each direction
     before and V = g + dt = -eta / a after; for any PSD matrices, directions outside range(A) stay at g.
     """
-    stages = _Stages.of(shift, length, None, None)
+    stages = _Stages.of(shift, length)
     V0, a, target = stages.start, stages.spectrum, stages.target
     inside = a > 0
     kept = product(V0, np.where(inside, 0.0, 1.0))
     after = plus(kept, np.where(inside, -shift.eta / np.where(inside, a, 1.0), 0.0))
     form = product(target, target) + trace(target) / stages.length * target
     return quadratic_error(V0, target, form), quadratic_error(after, target, form)
-
-
-__all__ = [
-    "FORMS",
-    "Form",
-    "PeakError",
-    "Source",
-    "first_order_error",
-    "first_order_limits",
-    "mixture_equivalent",
-    "mixture_error",
-    "predict_curve",
-    "predict_error",
-]

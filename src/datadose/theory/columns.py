@@ -10,14 +10,15 @@ F_a, F_a F_a^T = C_a, whose small columns keep their digits (:class:`Modes`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.covariance import RELATIVE_ZERO, dense, is_spectrum
+from datadose.covariance import RELATIVE_ZERO, dense, is_spectrum, rotated
 from datadose.shapes import Array, Float, Int, Operator
 from datadose.theory.peaks import rank_of
 
@@ -75,16 +76,10 @@ class Modes:
 
     vectors: Float[Array, "d r"]
     """(d, r), orthonormal."""
-    second_moment: Float[Array, " r"]
-    """Of C_c, shape (r,)."""
     cross: Float[Array, " r"]
     """Of A_c, shape (r,)."""
-    echo: Float[Array, " r"]
-    """Of C_h, shape (r,); zero without a pair."""
-
-    def values(self, pair: Pair | None) -> tuple[Array, ...]:
-        """Of A_c and C_c, and of C_h of a pair."""
-        return (self.cross, self.second_moment, *(() if pair is None else (self.echo,)))
+    moments: tuple[Float[Array, " r"], ...]
+    """Of C_c, and of C_h of a pair, shape (r,)."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +121,12 @@ class Columns:
     @cached_property
     def shared(self) -> Modes | None:
         """``modes`` if they are those of the matrices: a vector that misses no direction decides."""
-        if self.modes is None or is_spectrum(self.second_moment):
+        if self.modes is None or is_spectrum(self.cross) or len(self.modes.moments) != len(self.moments):
             return None
         probe = np.cos(np.arange(len(self.cross)))
         inside = self.modes.vectors.T @ probe
-        for M, values in zip((self.cross, *self.moments), self.modes.values(self.pair), strict=True):
+        eigenvalues = (self.modes.cross, *self.modes.moments)
+        for M, values in zip((self.cross, *self.moments), eigenvalues, strict=True):
             if np.abs(M @ probe - self.modes.vectors @ (values * inside)).max() > _SAME * np.abs(M).max():
                 return None
         return self.modes
@@ -151,47 +147,39 @@ class Columns:
         if is_spectrum(self.second_moment):
             return tuple(np.sqrt(self.span * C) for C in self.moments)
         if self.shared is not None:
-            return tuple(
-                self.shared.vectors * np.sqrt(values) for values in self.shared.values(self.pair)[1:]
-            )
+            return tuple(self.shared.vectors * np.sqrt(values) for values in self.shared.moments)
         return tuple(_root(C, self.span) for C in self.moments)
 
     def scaled(self, unit: float) -> Columns:
         """The same columns with covariances in the given unit: A_c / unit, C_c / unit^2."""
-        pair, modes = self.pair, self.modes
-        if pair is not None:
-            pair = replace(pair, second_moment=pair.second_moment / unit**2)
+        modes = self.modes
         if modes is not None:
-            modes = replace(
-                modes,
-                second_moment=modes.second_moment / unit**2,
-                cross=modes.cross / unit,
-                echo=modes.echo / unit**2,
-            )
-        return replace(
-            self,
-            second_moment=self.second_moment / unit**2,
-            cross=self.cross / unit,
-            pair=pair,
-            modes=modes,
-        )
+            modes = Modes(modes.vectors, modes.cross / unit, tuple(C / unit**2 for C in modes.moments))
+        return self.changed(lambda C: C / unit**2, lambda A: A / unit, modes)
 
     def dense(self) -> Columns:
         """The same columns as matrices."""
         if not is_spectrum(self.cross):
             return self
-        inside, pair = self.span > 0, self.pair
-        modes = Modes(
-            np.eye(len(self.cross))[:, inside],
-            self.second_moment[inside],
-            self.cross[inside],
-            np.zeros(inside.sum()) if pair is None else pair.second_moment[inside],
-        )
-        if pair is not None:
-            pair = replace(pair, second_moment=dense(pair.second_moment))
-        return replace(
-            self, second_moment=dense(self.second_moment), cross=dense(self.cross), pair=pair, modes=modes
-        )
+        inside, vectors = self.span > 0, np.eye(len(self.cross))
+        modes = Modes(vectors[:, inside], self.cross[inside], tuple(C[inside] for C in self.moments))
+        return self.changed(dense, dense, modes)
+
+    def rotated(self, basis: Float[Array, "d d"]) -> Columns:
+        """The same columns in the orthonormal ``basis``."""
+
+        def turned(M: Array) -> Array:
+            return rotated(M, basis)
+
+        return self.changed(turned, turned, None)
+
+    def changed(
+        self, moment: Callable[[Array], Array], cross: Callable[[Array], Array], modes: Modes | None
+    ) -> Columns:
+        """The columns with ``moment`` of C_c and C_h, ``cross`` of A_c, and ``modes``."""
+        pair = self.pair and replace(self.pair, second_moment=moment(self.pair.second_moment))
+        C, A = moment(self.second_moment), cross(self.cross)
+        return replace(self, second_moment=C, cross=A, pair=pair, modes=modes)
 
 
 def unit_of(columns: Sequence[Columns]) -> float:
@@ -242,14 +230,10 @@ class Features:
     def subset(self, chosen: NDArray[np.bool_]) -> Features:
         """The chosen features; pairs stay whole."""
         place = np.cumsum(chosen) - 1
-
-        def keep(values: tuple[Array, ...]) -> tuple[Array, ...]:
-            return tuple(value for value, kept in zip(values, chosen, strict=True) if kept)
-
         return Features(
             self.counts[chosen],
-            keep(self.moments),
-            keep(self.roots),
+            tuple(compress(self.moments, chosen)),
+            tuple(compress(self.roots, chosen)),
             place[self.first[chosen[self.first]]],
             {int(place[at]): pair for at, pair in self.pairs.items() if chosen[at]},
         )

@@ -36,7 +36,6 @@ from numpy.typing import NDArray
 
 from datadose.covariance import (
     RELATIVE_ZERO,
-    dense,
     identity_like,
     is_spectrum,
     product,
@@ -142,19 +141,15 @@ class Equivalent:
         """The same model in its own unit, in which nothing over- or underflows."""
         return self if self.unit == 1 else self.scaled(self.unit)
 
-    def _residuals(self, rows: Array | None) -> Array:
+    def _residuals(self, rows: Array) -> Array:
         """tr of the clean residuals' second moments at Vbar, (F,), over some ``rows`` of the answer alone.
 
-        ``rows`` is an orthonormal basis (d, m) or a 0/1 spectrum; None is all of them.
+        ``rows`` is an orthonormal basis (d, m) or a 0/1 spectrum.
         """
-        if rows is None or is_spectrum(rows):
-            inside = np.ones(len(self.mean)) if rows is None else rows
-            seen, m = product(inside, self.mean), float(inside.sum())
-        else:
-            seen, m = rows.T @ dense(self.mean), float(rows.shape[1])
+        seen, m = product(transpose(rows), self.mean), rank_of(rows)
         found = np.array([trace_between(transpose(seen), C) for C in self.features.moments])
         for place, c in zip(self.features.first, self.columns, strict=True):
-            if rows is None or is_spectrum(rows):
+            if is_spectrum(rows):
                 pull = trace_product(c.cross, seen)
             else:
                 pull = float((product(rows.T, c.cross) * seen).sum())
@@ -211,14 +206,11 @@ class Equivalent:
     @cached_property
     def _spread(self) -> Array:
         """Z with E tr((V* - Vbar) M (V* - Vbar)^T) = sum_a t_a(M) Z_a."""
-        return self._spread_of(None)
+        return self._spread_of(np.ones(len(self.mean)))
 
-    def _spread_of(self, rows: Array | None) -> Array:
-        if rows is None:
-            m = float(len(self.mean))
-        else:
-            m = float(rows.sum()) if is_spectrum(rows) else float(rows.shape[1])
-        own = self._scaled @ self._residuals(rows) + m * self.features.counts * self._noise
+    def _spread_of(self, rows: Array) -> Array:
+        """The same over some ``rows`` of the answer alone."""
+        own = self._scaled @ self._residuals(rows) + rank_of(rows) * self.features.counts * self._noise
         return self._looped(self.overlap, own)
 
     def _looped(self, overlap: Array, own: Array) -> Array:
@@ -280,7 +272,8 @@ def deterministic_equivalent(
 def _equivalent(V0: Array, eta: float, sources: tuple[Columns, ...], ridge: float) -> Equivalent:
     features, lead = Features.of(sources), np.inf
     if ridge > 0:
-        parts, above = with_ridge(V0, eta, sources, features, ridge), np.full(len(features.counts), True)
+        mean, solved = with_ridge(V0, eta, sources, features, ridge)
+        above = np.full(len(features.counts), True)
     else:
         directions = np.array([c.count * c.directions for c in sources], dtype=np.float64)
         top = over_determined(directions, [c.span for c in sources])
@@ -292,18 +285,9 @@ def _equivalent(V0: Array, eta: float, sources: tuple[Columns, ...], ridge: floa
         if unsound or lead < RELATIVE_ZERO * len(V0):
             total = sum(c.count for c in sources)
             raise PeakError("prompts", f"{total:g}", f"{_away(sources)}: the mean is infinite here")
-        parts = without_ridge(V0, eta, sources, features, above)
+        mean, solved = without_ridge(V0, eta, sources, features, above)
     return Equivalent(
-        parts.mean,
-        parts.weights,
-        sources,
-        eta,
-        features,
-        above,
-        parts.gain,
-        parts.resolvent,
-        parts.reach,
-        lead,
+        mean, columns=sources, eta=eta, features=features, above=above, distance_to_peak=lead, **vars(solved)
     )
 
 
@@ -328,7 +312,7 @@ def _all_small(columns: Sequence[Columns]) -> bool:
 
 def _away(columns: Sequence[Columns]) -> str:
     """Which counts are allowed: a peak is the total's, or one of some sources beside what others span."""
-    rank = rank_of(joint_basis([c.span for c in columns]))
+    rank = rank_of(joint_basis([c.span for c in columns])[0])
     near = abs(sum(c.count for c in columns) - rank) <= FINITE_MEAN
     return f"any number more than 1 away from rank(A) = {rank}" if near else "other counts of some sources"
 

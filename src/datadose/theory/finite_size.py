@@ -96,7 +96,9 @@ def finite_size_correction(
     target, equivalent = target / equivalent.unit, equivalent.measured
     M = wishart_second_moment(target, test_length)
     if max(target.ndim, equivalent.mean.ndim) > equivalent.resolvent.ndim:
-        equivalent = _densified(equivalent)
+        columns = tuple(c.dense() for c in equivalent.columns)
+        mean, R = dense(equivalent.mean), dense(equivalent.resolvent)
+        equivalent = replace(equivalent, mean=mean, columns=columns, resolvent=R)
     target, M, _ = same_form(target, M, equivalent.mean)
     point = _Point.ahead(equivalent, eta, target, M)
     _require_digits(equivalent, point)
@@ -114,11 +116,6 @@ def _require_digits(equivalent: Equivalent, point: _Point) -> None:
             f"matrices that lose digits (relative error {lost.max():.1g})",
             "covariances less far apart in size, or spectra, which keep all digits",
         )
-
-
-def _densified(e: Equivalent) -> Equivalent:
-    columns = tuple(c.dense() for c in e.columns)
-    return replace(e, mean=dense(e.mean), columns=columns, resolvent=dense(e.resolvent))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ Derivation: docs/derivations/exact_asymptotics.md, section 6.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, qr, solve_triangular
@@ -67,36 +67,24 @@ class Solved:
     """R F_a of every feature."""
 
 
-class Frame(Protocol):
-    """The moments in coordinates in which traces with R keep their digits."""
-
-    def traces(self, q: Array) -> tuple[Array, Array]:
-        """tr(C_a R) (F,) and tr(C_a R C_b R) (F, F) at weights q."""
-        ...
-
-    def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
-        """R and R F_a."""
-        ...
-
-
 class SpectralFrame:
-    """Spectra: everything is elementwise, over distinct levels of multiplicity m."""
+    """Spectra: everything is elementwise."""
 
-    def __init__(self, roots: Array, ridge: float, multiplicity: Array | None = None) -> None:
+    def __init__(self, roots: Array, ridge: float) -> None:
         self._roots, self._ridge = roots, ridge
         self.moments = roots**2
-        """C_a, shape (F, L)."""
-        self._counted = self.moments if multiplicity is None else self.moments * multiplicity
+        """C_a, shape (F, d)."""
 
     def _resolvent(self, q: Array) -> Array:
         total = self._ridge + q @ self.moments
         return np.asarray(np.divide(1.0, total, out=np.zeros_like(total), where=total > 0))
 
     def traces(self, q: Array) -> tuple[Array, Array]:
-        """tr(C_a R) and tr(C_a R C_b R)."""
+        """tr(C_a R) (F,) and tr(C_a R C_b R) (F, F) at weights q."""
         R = self._resolvent(q)
-        counted = self._counted * R
-        return counted.sum(axis=1), counted @ (self.moments * R).T
+        seen = self.moments * R
+        # A product with seen.T itself has other last digits.
+        return seen.sum(axis=1), seen @ (self.moments * R).T
 
     def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
         """R and R F_a."""
@@ -168,6 +156,10 @@ class MatrixFrame:
         return found
 
 
+Frame: TypeAlias = SpectralFrame | MatrixFrame
+"""The moments in coordinates in which traces with R keep their digits."""
+
+
 @dataclass(frozen=True)
 class _State:
     """An iterate x = log theta, with what follows from it."""
@@ -212,12 +204,7 @@ def solve_fixed_point(features: Features, regime: Regime, frame: Frame) -> Solve
         state = moved or _state(state.x + state.gap, features, regime, frame)
     if not state.residual <= _ROUNDING:
         raise NoFixedPointError("prompts", features.counts, "numbers of prompts away from the peaks")
-    return solved_at(state.q, regime.gain(features, np.exp(state.x)), frame)
-
-
-def solved_at(q: Float[Array, " F"], gain: Float[Array, "F F"], frame: Frame) -> Solved:
-    """The fixed point whose weights are known."""
-    return Solved(q, gain, *frame.resolved(q))
+    return Solved(state.q, regime.gain(features, np.exp(state.x)), *frame.resolved(state.q))
 
 
 def _newton(state: _State, features: Features, regime: Regime, frame: Frame) -> _State | None:

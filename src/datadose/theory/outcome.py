@@ -21,8 +21,6 @@ from datadose.covariance import (
     is_spectrum,
     product,
     same_form,
-    trace_product,
-    transpose,
     validate_covariance,
 )
 from datadose.errors import probabilities, reject, require_integer, require_number
@@ -153,7 +151,9 @@ def population_curvature(V: Spectrum, data: Spectrum, steps: int) -> tuple[float
     p = sum_{j<k} u_a^j u_b^{k-1-j} and q_ab = sum_{j<k-1} (k-1-j) u_a^{2k-2-j} u_b^j.
     """
     k = require_integer("steps", steps, 1)
-    V, s = _spectra(V=V, data=data)
+    if np.shape(V) != (len(data),) or np.shape(data) != (len(data),):
+        reject("V, data", [np.shape(V), np.shape(data)], "spectra (d,) in one basis")
+    V, s = (np.asarray(value, dtype=np.float64) for value in (V, data))
     j, powers = np.arange(k - 1), (1 + V * s)[:, None] ** np.arange(2 * k - 1)
     p = powers[:, :k] @ powers[:, :k][:, ::-1].T
     q = (powers[:, 2 * k - 2 - j] * (k - 1 - j)) @ powers[:, j].T
@@ -203,22 +203,6 @@ def stable_step(u0: ArrayLike, s: ArrayLike, steps: int) -> Array:
     return np.divide(2.0, curvature, out=np.full_like(curvature, np.inf), where=curvature > 0)
 
 
-def outcome_error_path(
-    V0: Spectrum, data: Spectrum, target: Spectrum, steps: int, times: ArrayLike, test_steps: int
-) -> Array:
-    """Test error / d, shape of ``times``, along gradient flow on L_OS from V0, for B, n -> infinity.
-
-    Mean over eigendirections of (1 + v(t) sigma)^(2 test_steps). V0, data and target are spectra (d,) in one
-    basis; directions without data keep V0.
-    """
-    k_test = require_integer("test_steps", test_steps, 1)
-    V0, s, sigma = _spectra(V0=V0, data=data, target=target)
-    u0 = 1 + V0 * s
-    change = error_factor_path(u0, s, steps, np.asarray(times)[..., None]) - u0
-    V = V0 + np.divide(change, s, out=np.zeros_like(change), where=s > 0)
-    return np.asarray(((1 + V * sigma) ** (2 * k_test)).mean(axis=-1))
-
-
 class RolloutError(NamedTuple):
     """An error / d and the standard error of its estimate (0 for a closed form)."""
 
@@ -247,32 +231,6 @@ def rollout_error(
         M = np.eye(d) + dense(V) @ S
         values = np.append(values, (np.linalg.matrix_power(M, k) ** 2).sum(axis=(1, 2)) / d)
     return RolloutError(float(values.mean()), float(values.std(ddof=1) / np.sqrt(draws)))
-
-
-def rollout_error_expansion(V: Operator, target: Operator, steps: int, length: int) -> float:
-    """:func:`rollout_error` to order 1/n at fixed d; exact for k = 1, else the rest is O(1/n^2).
-
-    With M = I + V Sigma, X = S - Sigma and n E[X A X] = Sigma A^T Sigma + tr(A Sigma) Sigma, d times it is
-    ||M^k||^2 + E ||sum_i M^i V X M^{k-1-i}||^2 + 2 sum_{i+j+l=k-2} E tr((M^k)^T M^i V X M^j V X M^l).
-    """
-    k, n = require_integer("steps", steps, 1), require_integer("length", length, 1)
-    V, sigma = same_form(V, target)
-    powers = [identity_like(V)]
-    for _ in range(k):
-        powers.append(powers[-1] + product(powers[-1], V, sigma))
-
-    def second(A: Array) -> Array:
-        return product(sigma, transpose(A), sigma) + trace_product(A, sigma) * sigma
-
-    total = 0.0
-    for i, j in np.ndindex(k, k):
-        outer = product(transpose(product(powers[j], V)), powers[i], V)
-        total += trace_product(outer, second(product(powers[k - 1 - i], transpose(powers[k - 1 - j]))))
-    for i, j in np.ndindex(k - 1, k - 1):
-        if i + j <= k - 2:
-            around = product(powers[k - 2 - i - j], transpose(powers[k]), powers[i], V)
-            total += 2 * trace_product(around, second(product(powers[j], V)))
-    return (frobenius_squared(powers[k]) + total / n) / len(V)
 
 
 def pass_probability(distance: ArrayLike, noise: ArrayLike, tolerance: ArrayLike, dimension: int) -> Array:
@@ -329,12 +287,6 @@ def _each(S: Array, rows: Array) -> Array:
 
 def _radius(M: Array) -> float:
     return float(np.abs(M if is_spectrum(M) else np.linalg.eigvals(M)).max())
-
-
-def _spectra(**named: Array) -> list[Array]:
-    if any(np.shape(value) != (len(named["data"]),) for value in named.values()):
-        reject(", ".join(named), [np.shape(value) for value in named.values()], "spectra (d,) in one basis")
-    return [np.asarray(value, dtype=np.float64) for value in named.values()]
 
 
 def _checked(V: Array, weights: Array, covariances: Array, steps: int) -> tuple[Array, Array, Array, int]:

@@ -53,8 +53,10 @@ def over_determined(counts: Float[Array, " K"], spans: Sequence[Span]) -> OverDe
     totals = np.bincount(groups, weights=counts).astype(np.float64)
     chosen = [spans[int(np.flatnonzero(groups == g)[0])] for g in range(len(totals))]
     rank = _Ranks(chosen)
-    few = _ALL_SETS if is_spectrum(spans[0]) else _ALL_SETS_OF_MATRICES
-    sets = _every_set(len(totals)) if len(totals) <= few else _met_sets(totals, rank)
+    if len(totals) > (_ALL_SETS if is_spectrum(spans[0]) else _ALL_SETS_OF_MATRICES):
+        sets = _met_sets(totals, rank)
+    else:
+        sets = (np.arange(2 ** len(totals))[:, None] >> np.arange(len(totals)) & 1).astype(bool)
     ranks = rank.of(sets)
     excess = sets @ totals - ranks
     # Among sets of one range the largest: it leaves out no source that has prompts inside it.
@@ -98,7 +100,7 @@ class _Ranks:
         key = members.tobytes()
         if key not in self._known:
             taken = [span for span, member in zip(self._spans, members, strict=True) if member]
-            self._known[key] = joint_basis(taken).shape[1]
+            self._known[key] = joint_basis(taken)[0].shape[1]
         return self._known[key]
 
 
@@ -107,21 +109,11 @@ def rank_of(basis: Span) -> int:
     return int(basis.sum()) if is_spectrum(basis) else basis.shape[1]
 
 
-def joint_basis(spans: Sequence[Span]) -> Span:
-    """An orthonormal basis of what ``spans`` span together: a 0/1 spectrum, or (d, r)."""
+def joint_basis(spans: Sequence[Span]) -> tuple[Span, Span]:
+    """Orthonormal bases of what ``spans`` span together and of what they miss."""
     if is_spectrum(spans[0]):
-        return np.where(np.any([span > 0 for span in spans], axis=0), 1.0, 0.0)
-    return _split(spans)[0]
-
-
-def basis_beside(spans: Sequence[Span]) -> Span:
-    """An orthonormal basis of what they miss."""
-    if is_spectrum(spans[0]):
-        return np.where(np.any([span > 0 for span in spans], axis=0), 0.0, 1.0)
-    return _split(spans)[1]
-
-
-def _split(spans: Sequence[Span]) -> tuple[Span, Span]:
+        spanned = np.any([span > 0 for span in spans], axis=0)
+        return spanned.astype(np.float64), (~spanned).astype(np.float64)
     d, largest = len(spans[0]), max(spans, key=lambda span: span.shape[1])
     if largest.shape[1] == d:
         return np.eye(d), np.zeros((d, 0))
@@ -131,10 +123,6 @@ def _split(spans: Sequence[Span]) -> tuple[Span, Span]:
     values, vectors = np.linalg.eigh(sum(span @ span.T for span in spans))
     kept = values > RELATIVE_ZERO
     return vectors[:, kept], vectors[:, ~kept]
-
-
-def _every_set(size: int) -> Mask:
-    return (np.arange(2**size)[:, None] >> np.arange(size) & 1).astype(bool)
 
 
 def _met_sets(totals: Array, rank: _Ranks) -> Mask:

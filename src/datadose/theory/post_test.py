@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from datadose.covariance import (
     product,
-    right_multiply,
     same_form,
     trace_product,
     transpose,
@@ -40,9 +39,6 @@ def post_test_error(V: Operator, target: Operator, length: int) -> float:
 
 def quadratic_error(V: Operator, target: Operator, second_moment: Operator) -> float:
     """1 + (2 tr(V Sigma) + tr(V M V^T)) / d with M = E[S^2] given: Prop 5.1 / d in its shortest form."""
-    if target.ndim == 1 and V.ndim == 2:
-        quadratic = float((right_multiply(V, second_moment) * V).sum())
-        return 1 + (2 * float(V.diagonal() @ target) + quadratic) / len(target)
     quadratic = trace_product(product(V, second_moment), transpose(V))
     return 1 + (2 * trace_product(V, target) + quadratic) / len(target)
 

@@ -8,48 +8,29 @@ span that a regime lives on, and one source is solved in its own eigenvectors, w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datadose.covariance import is_spectrum, plus, product, transpose
-from datadose.shapes import Array, Bool, Float, Operator
+from datadose.shapes import Array, Bool, Operator
 from datadose.theory.columns import Columns, Features
-from datadose.theory.fixed_point import (
-    Frame,
-    MatrixFrame,
-    Regime,
-    Solved,
-    SpectralFrame,
-    solve_fixed_point,
-    solved_at,
-)
+from datadose.theory.fixed_point import Frame, MatrixFrame, Regime, Solved, SpectralFrame, solve_fixed_point
 from datadose.theory.one_source import weights_below_peak
-from datadose.theory.peaks import basis_beside, joint_basis, rank_of
+from datadose.theory.peaks import joint_basis, rank_of
 
 _ROUNDING = 1e-12
 LOOSE, TIGHT = Regime(0.0, loose=True), Regime(1.0, loose=False)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Vbar, q, G, R and L^T F_a of all features; R is R' of those below their peak where some are."""
-
-    mean: Operator
-    weights: Float[Array, " F"]
-    gain: Float[Array, "F F"]
-    resolvent: Operator
-    reach: tuple[Array, ...]
-
-
 def with_ridge(
     V0: Operator, eta: float, sources: Sequence[Columns], features: Features, ridge: float
-) -> Parts:
+) -> tuple[Operator, Solved]:
     """q = B / (1 + tr(C R)), R = (ridge I + sum q C)^{-1}, Vbar = (ridge V0 - eta sum q A) R."""
     solved = _solve(features, Regime(ridge, loose=True), None)
-    mean = plus(ridge * product(V0, solved.resolvent), -eta * _crossed(sources, features, solved))
-    return Parts(mean, solved.weights, solved.gain, solved.resolvent, solved.reach)
+    return plus(ridge * product(V0, solved.resolvent), -eta * _crossed(sources, features, solved)), solved
 
 
 def without_ridge(
@@ -58,49 +39,37 @@ def without_ridge(
     sources: Sequence[Columns],
     features: Features,
     above: Bool[NDArray[np.bool_], " F"],
-) -> Parts:
-    """V_T + [V0 - sum_{c not in T} q_c (eta A_c + V_T C_c)] R', where ``above`` marks T's features."""
+) -> tuple[Operator, Solved]:
+    """V_T + [V0 - sum_{c not in T} q_c (eta A_c + V_T C_c)] R', where ``above`` marks T's features.
+
+    With Vbar come q, G and L^T F_a of all features, and R (R' of those below their peak where some are).
+    """
     on_top = above[features.first]
-    top = [c for c, over in zip(sources, on_top, strict=True) if over]
-    rest = [c for c, over in zip(sources, on_top, strict=True) if not over]
+    top, rest = list(compress(sources, on_top)), list(compress(sources, ~on_top))
     if not top:
         solved = _solve(features, TIGHT, None)
-        mean = plus(product(V0, solved.resolvent), -eta * _crossed(rest, features, solved))
-        return Parts(mean, solved.weights, solved.gain, solved.resolvent, solved.reach)
-    spans = [c.span for c in top]
+        return plus(product(V0, solved.resolvent), -eta * _crossed(rest, features, solved)), solved
+    spanned, beside = joint_basis([c.span for c in top])
     high = features.subset(above)
-    over = _solve(high, LOOSE, joint_basis(spans))
-    fitted, beside = -eta * _crossed(top, high, over), basis_beside(spans)
+    over = _solve(high, LOOSE, spanned)
+    fitted = -eta * _crossed(top, high, over)
     if not rest:
-        mean = plus(fitted, product(V0, _projector(beside)))
-        return Parts(mean, over.weights, over.gain, over.resolvent, over.reach)
+        return plus(fitted, product(V0, beside if is_spectrum(beside) else beside @ beside.T)), over
     low = features.subset(~above)
     under = _solve(low, TIGHT, beside)
     pulled = eta * _crossed(rest, low, under)
-    for q, F, X in zip(under.weights, low.roots, under.reach, strict=True):
+    pull = list(zip(under.weights, low.roots, under.reach, strict=True))
+    for q, F, X in pull:
         pulled = plus(pulled, product(q * product(fitted, F), transpose(X)))
     mean = plus(fitted, product(V0, under.resolvent), -pulled)
     # L^T F = R_T F - R' (sum_{c not in T} q_c C_c) R_T F.
-    crossed = []
-    for Y in over.reach:
-        moved = [
-            q * product(X, product(transpose(F), Y))
-            for q, F, X in zip(under.weights, low.roots, under.reach, strict=True)
-        ]
-        crossed.append(plus(Y, *(-M for M in moved)))
+    crossed = [plus(Y, *(-q * product(X, product(transpose(F), Y)) for q, F, X in pull)) for Y in over.reach]
     weights, gain = np.zeros(len(above)), np.zeros((len(above), len(above)))
     weights[above], weights[~above] = over.weights, under.weights
     gain[np.ix_(above, above)], gain[np.ix_(~above, ~above)] = over.gain, under.gain
-    reach = np.empty(len(above), dtype=object)
-    for place, X in zip(
-        [*np.flatnonzero(above), *np.flatnonzero(~above)], [*crossed, *under.reach], strict=True
-    ):
-        reach[place] = X
-    return Parts(mean, weights, gain, under.resolvent, tuple(reach))
-
-
-def _projector(basis: Array) -> Array:
-    return basis if is_spectrum(basis) else basis @ basis.T
+    high_reach, low_reach = iter(crossed), iter(under.reach)
+    reach = tuple(next(high_reach if high else low_reach) for high in above)
+    return mean, Solved(weights, gain, under.resolvent, reach)
 
 
 def _crossed(sources: Sequence[Columns], features: Features, solved: Solved) -> Array:
@@ -115,7 +84,7 @@ def crossed(source: Columns, resolvent: Array, reach: Array) -> Array:
     """A_c R; where A_c is known by its modes, through ``reach`` = R F_c, which keeps small digits."""
     if source.shared is None:
         return product(source.cross, resolvent)
-    left = source.shared.vectors * (source.shared.cross / np.sqrt(source.shared.second_moment))
+    left = source.shared.vectors * (source.shared.cross / np.sqrt(source.shared.moments[0]))
     return np.asarray(left @ reach.T)
 
 
@@ -144,16 +113,15 @@ def _solve(features: Features, regime: Regime, basis: Array | None) -> Solved:
 
 def _at_fixed_point(features: Features, regime: Regime, frame: Frame, size: int) -> Solved:
     counts = features.counts
-    if len(counts) == 1 and regime.ridge == 0:
-        # One source above its peak: q = B - r, theta = r / q.
-        q = counts - size
-        return solved_at(q, np.diag(q / counts), frame)
-    if len(counts) == 1 and not regime.loose:
+    if len(counts) > 1 or (regime.loose and regime.ridge > 0):
+        return solve_fixed_point(features, regime, frame)
+    # One source above its peak: q = B - r, theta = r / q.
+    q = counts - size
+    if not regime.loose:
         assert isinstance(frame, SpectralFrame)
         levels = frame.moments[0]
         q = weights_below_peak(levels[levels > 0], np.ones((levels > 0).sum()), counts)
-        return solved_at(q, np.diag(q / counts), frame)
-    return solve_fixed_point(features, regime, frame)
+    return Solved(q, np.diag(q / counts), *frame.resolved(q))
 
 
 def _frame(features: Features, regime: Regime) -> Frame:
@@ -202,6 +170,3 @@ class _Modes(SpectralFrame):
         if self._turn is not None:
             return whole, tuple((U * X) @ self._turn for X in reach)
         return whole, tuple(U * X for X in reach)
-
-
-__all__ = ["Parts", "crossed", "with_ridge", "without_ridge"]

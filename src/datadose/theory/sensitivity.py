@@ -107,7 +107,7 @@ def sensitivity(equivalent: Equivalent, target: Operator, test_second_moment: Op
 
 def _range_of_data(equivalent: Equivalent) -> Array:
     """What second moments may change smoothly: everything, or the range of the data where R ends there."""
-    P, R = joint_basis([c.span for c in equivalent.columns]), equivalent.resolvent
+    P, R = joint_basis([c.span for c in equivalent.columns])[0], equivalent.resolvent
     if P.ndim > 1:
         P = P @ P.T
     beside = trace(R) - trace_product(R, P).real
@@ -136,17 +136,13 @@ def _seen_by_roots(equivalent: Equivalent, M: Array) -> list[list[Complex]]:
     """
     roots, reach, kappa = equivalent.features.roots, equivalent.reach, equivalent.leverages(M)
     still = [[product(transposed(F), Y) for Y in reach] for F in roots]
-    through = [
-        [weighted(kappa, [product(transposed(row[a]), row[b]) for row in still]) for b in range(len(roots))]
-        for a in range(len(roots))
-    ]
-    return [
-        [
-            plus(still[a][b], -1j * STEP * plus(product(transposed(X), M, Y), through[a][b]))
-            for b, Y in enumerate(reach)
-        ]
-        for a, X in enumerate(reach)
-    ]
+    places = range(len(roots))
+
+    def moved(a: int, b: int) -> Complex:
+        through = weighted(kappa, [product(transposed(row[a]), row[b]) for row in still])
+        return plus(still[a][b], -1j * STEP * plus(product(transposed(reach[a]), M, reach[b]), through))
+
+    return [[moved(a, b) for b in places] for a in places]
 
 
 def _multipliers(

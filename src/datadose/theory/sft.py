@@ -16,7 +16,6 @@ from scipy.linalg import solve_triangular
 from datadose.covariance import (
     dense,
     frobenius_squared,
-    left_multiply,
     plus,
     product,
     range_basis,
@@ -107,7 +106,7 @@ def first_order_minimiser(moments: Moments, data: Operator, eta: float, V0: Oper
     if moments.phi.shape[1] == 0:
         return V0
     basis = range_basis(data)
-    M = left_multiply(data, moments.weights)
+    M = product(data, moments.weights)
     # M has full rank on range(A), so its pseudo-inverse is a triangular solve after one QR.
     reduced = basis.T @ M
     wide = reduced.shape[1] > reduced.shape[0]
@@ -174,21 +173,17 @@ class GradientDescent:
 
     def rate(self, step: float) -> float:
         """Contraction of ||V_t - V*|| per iteration, max_i |1 - gamma c_k lambda_i / B| over lambda_i > 0."""
-        self._check(step)
+        require_number("step", step, 0, np.inf, open_ends=True)
         ends = np.array([self.eigenvalues.max(), self.eigenvalues.min()])
         return float(np.abs(1 - step * ends).max())
 
     def iterate(self, step: float, iterations: int) -> Matrix:
         """V after ``iterations`` steps of size ``step``, shape (d, d)."""
-        self._check(step)
+        require_number("step", step, 0, np.inf, open_ends=True)
         t = require_integer("iterations", iterations, 0)
         gap = (self.start - self.minimiser) @ self.eigenvectors
         shrunk = gap * (1 - step * self.eigenvalues) ** t
         return np.asarray(self.minimiser + shrunk @ self.eigenvectors.T)
-
-    @staticmethod
-    def _check(step: float) -> None:
-        require_number("step", step, 0, np.inf, open_ends=True)
 
 
 def population_minimiser(data: Operator, length: int, eta: float, V0: Operator) -> Operator:

@@ -16,8 +16,7 @@ from datadose.llm.scores import Scores
 from datadose.llm.selection import Selection, SelectionConfig, arrays, select
 from datadose.llm.selection.rl_set import samples_needed
 from datadose.llm.selection.sft_set import allot
-
-from .synthetic import Pool, make, wilson
+from helpers.synthetic import Pool, make, wilson
 
 DIRTY = (0.4, 0.4, 0.1, 0.1)
 SETS = ("sft", "rl", "control_sft", "control_rl")

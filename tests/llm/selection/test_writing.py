@@ -15,8 +15,7 @@ from datadose.errors import InputError, RunError
 from datadose.llm.scores import MEASURED, Scores, read_scores, write_scores
 from datadose.llm.selection import Selection, SelectionConfig, describe, select, write_selection
 from datadose.llm.selection import writing as module
-
-from .synthetic import MANIFEST, Pool, make
+from helpers.synthetic import MANIFEST, Pool, make
 
 pytestmark = pytest.mark.usefixtures("quick_geometry")
 

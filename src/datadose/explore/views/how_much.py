@@ -7,35 +7,24 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from datadose.errors import InputError
-from datadose.explore import answers
-from datadose.explore.charts import dose_chart, palette
-from datadose.explore.page import (
-    SETTING,
-    SHIFT_SLIDERS,
-    aria,
-    as_sentence,
-    graph,
-    number,
-    sliders,
-    tiles,
-    view,
-)
+from datadose.explore import answers, page
+from datadose.explore.charts import Palette, dose_chart
 from datadose.explore.setting import Setting, make_setting
-from datadose.explore.simulations import SEEDS, Simulation, Simulations, simulated_part
+from datadose.explore.simulations import SEEDS, Simulations
 
 
 def layout(setting: Setting) -> html.Div:
     """The view at a setting."""
-    return view(
+    return page.view(
         "how-much",
         "How many SFT prompts?",
         "The exact post-test error after SFT on B prompts. Often a few good ones help; the error explodes "
         "where B is the number of directions that the data span.",
         setting,
-        sliders(setting, SHIFT_SLIDERS),
+        page.sliders(setting, page.SHIFT_SLIDERS),
         [
-            html.P(id="sentence", className="sentence", **aria(live="polite")),
-            graph(
+            html.P(id="sentence", className="sentence", **page.aria(live="polite")),
+            page.graph(
                 "dose-chart",
                 "",
                 "Post-test error against the number of prompts; the numbers are listed below",
@@ -65,32 +54,31 @@ def register(app: Dash, simulations: Simulations) -> None:
 
 
 def _register_answers(app: Dash) -> None:
-    @app.callback(
+    @page.answering(
+        app,
         Output("dose-chart", "figure"),
         Output("dose-numbers", "children"),
-        inputs={"shown": SETTING, "scheme": Input("scheme", "data"), "points": Input("points", "data")},
+        points=Input("points", "data"),
     )
-    def draw(shown: Any, scheme: str, points: Any) -> Any:
-        setting = make_setting(shown)
+    def draw(setting: Setting, colors: Palette, points: Any) -> Any:
         found, peak = answers.dose(setting), setting.shift().data_rank
-        own = points if points and points["of"] == simulated_part(setting).query() else None
-        chart = dose_chart(found, peak, setting.max_prompts, palette(scheme), own)
-        near = found.near_optimal
-        numbers = tiles(
+        own = points if points and points["of"] == setting.without(*answers.SFT_IGNORES).query() else None
+        low, high = found.near_optimal
+        numbers = page.tiles(
             [
                 (f"{found.prompts:,}", "best number of prompts, B*"),
-                (number(found.error), "error there"),
-                (number(found.error_before), "error without SFT"),
-                (number(found.error_at_max), f"error with all {setting.max_prompts:,}"),
-                (f"{near[0]:,} to {near[1]:,}", "within 5 percent of the best"),
+                (page.number(found.error), "error there"),
+                (page.number(found.error_before), "error without SFT"),
+                (page.number(found.error_at_max), f"error with all {setting.max_prompts:,}"),
+                (f"{low:,} to {high:,}", "within 5 percent of the best"),
                 (f"{peak:,}", "the peak: rank of the data"),
             ]
         )
-        return chart, numbers
+        return dose_chart(found, peak, colors, own), numbers
 
-    @app.callback(Output("sentence", "children"), inputs={"shown": SETTING})
+    @app.callback(Output("sentence", "children"), inputs={"shown": page.SETTING})
     def say(shown: Any) -> str:
-        return as_sentence(answers.stages(make_setting(shown)).reason)
+        return page.as_sentence(answers.stages(make_setting(shown)).reason)
 
 
 def _register_simulation(app: Dash, simulations: Simulations) -> None:
@@ -111,7 +99,7 @@ def _register_simulation(app: Dash, simulations: Simulations) -> None:
             "clicks": Input("simulate", "n_clicks"),
             "stops": Input("stop", "n_clicks"),
             "looks": Input("look", "data"),
-            "shown": SETTING,
+            "shown": page.SETTING,
             "running": State("running", "data"),
         },
     )
@@ -121,31 +109,30 @@ def _register_simulation(app: Dash, simulations: Simulations) -> None:
             try:
                 simulations.start(setting)
             except InputError as error:
-                return no_update, "0", True, True, str(error), None
+                return _state(str(error))
         found = simulations.find(setting)
         if found is None:
             # Points of another setting stay where they are: the chart does not show them.
-            return no_update, "0", True, True, "", None
+            return _state("")
+        # In this order: a seed may land between the two.
+        finished, done = found.finished, len(found.curves)
+        stopped = f"stopped after {done} of {SEEDS} seeds"
         if ctx.triggered_id == "stop" or (
             ctx.triggered_id == "look" and running and stops > running["stops"]
         ):
             # Whoever else looks at the same simulation keeps it; one that nobody looks at ends by itself.
-            said = f"stopped after {len(found.curves)} of {SEEDS} seeds"
-            return no_update, "0", True, True, said, None
-        more, *state = _state(found)
-        return *state, {"look": (looks or 0) + 1, "stops": stops} if more else None
+            return _state(stopped)
+        points = {**found.points(), "of": found.setting.query()} if done else no_update
+        if found.failure:
+            return _state(found.failure, points)
+        if finished:
+            said = stopped if done < SEEDS else f"{done} seeds, 95 percent intervals"
+            return _state(said, points, done)
+        said = f"{done} of {SEEDS} seeds" if found.running else "waiting for another simulation"
+        return _state(said, points, done, {"look": (looks or 0) + 1, "stops": stops})
 
 
-def _state(found: Simulation) -> tuple[bool, Any, str, bool, bool, str]:
-    """Whether there is more to come, and what the page shows of a simulation on its way or done."""
-    # In this order: a seed may land between the two.
-    finished, done = found.finished, len(found.curves)
-    points = {**found.points(), "of": found.setting.query()} if done else no_update
-    if found.failure:
-        return False, points, "0", True, True, found.failure
-    if finished:
-        stopped = f"stopped after {done} of {SEEDS} seeds"
-        said = stopped if done < SEEDS else f"{done} seeds, 95 percent intervals"
-        return False, points, str(done), True, True, said
-    said = f"{done} of {SEEDS} seeds" if found.running else "waiting for another simulation"
-    return True, points, str(done), False, False, said
+def _state(said: str, points: Any = no_update, done: int = 0, next_look: Any = None) -> tuple[Any, ...]:
+    """What the page shows of a simulation: on its way where there is a next look, else at rest."""
+    resting = next_look is None
+    return points, str(done), resting, resting, said, next_look

@@ -10,9 +10,8 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from datadose.covariance import Array
 from datadose.errors import InputError
-from datadose.explore import answers
-from datadose.explore.charts import Chart, Palette, curves_chart, palette, steps_chart
-from datadose.explore.page import SETTING, SHIFT_SLIDERS, aria, graph, number, slider, sliders, view
+from datadose.explore import answers, page
+from datadose.explore.charts import Chart, Palette, curves_chart, steps_chart
 from datadose.explore.setting import EXPONENTS, GROUPS, Setting, make_setting
 from datadose.planner import WORTHWHILE, Dose
 
@@ -24,19 +23,17 @@ def layout(setting: Setting) -> html.Div:
     exponents = setting.exponents().tolist()
     names = [*(f"Level {i + 1} of the shift" for i in range(GROUPS)), "Outside the shift (interference)"]
     by_number = [
-        slider(
-            {"type": "level", "name": str(place)}, f"label-level-{place}", name, "", value, *EXPONENTS, _STEP
-        )
+        page.slider("level", f"level-{place}", value, *EXPONENTS, name, _STEP)
         for place, (name, value) in enumerate(zip(names, exponents, strict=True))
     ]
-    return view(
+    return page.view(
         "which",
         "Which directions should they cover?",
         "The paper's allocation follows the target; the planner's minimises the exact error at the same "
         "total variance. Drag the green levels to try one of your own.",
         setting,
         [
-            sliders(setting, SHIFT_SLIDERS),
+            page.sliders(setting, page.SHIFT_SLIDERS),
             html.Details(
                 [
                     html.Summary("Your data by number: log2 of yours over the paper's"),
@@ -48,8 +45,8 @@ def layout(setting: Setting) -> html.Div:
         ],
         [
             dcc.Store(id="planned"),
-            html.P(id="which-sentence", className="sentence", **aria(live="polite")),
-            graph(
+            html.P(id="which-sentence", className="sentence", **page.aria(live="polite")),
+            page.graph(
                 "allocation-chart",
                 "Variance of the data, by direction",
                 "Variance of the three allocations by direction; yours can be set by number",
@@ -57,7 +54,7 @@ def layout(setting: Setting) -> html.Div:
                 sticky=True,
                 draggable=True,
             ),
-            graph(
+            page.graph(
                 "allocation-error",
                 "Error after SFT on it",
                 "Post-test error against prompts for the three allocations",
@@ -65,8 +62,8 @@ def layout(setting: Setting) -> html.Div:
             ),
             html.Div(
                 [
-                    graph("spectra-chart", "Pretraining and target", "Their spectra", size="small"),
-                    graph(
+                    page.graph("spectra-chart", "Pretraining and target", "Their spectra", size="small"),
+                    page.graph(
                         "hardness-chart",
                         "Hardness for the pretrained model",
                         "Error of the pretrained model by direction, for infinitely long prompts",
@@ -83,26 +80,21 @@ def register(app: Dash) -> None:
     """The view's callbacks. The planner's allocation takes longer than a move: it follows when hands rest."""
     _register_dragging(app)
 
-    @app.callback(
-        Output("allocation-chart", "figure"),
-        Output("allocation-error", "figure"),
-        Output("spectra-chart", "figure"),
-        Output("hardness-chart", "figure"),
+    charts = ("allocation-chart", "allocation-error", "spectra-chart", "hardness-chart")
+
+    @page.answering(
+        app,
+        *(Output(chart, "figure") for chart in charts),
         Output("which-sentence", "children"),
-        inputs={
-            "shown": SETTING,
-            "scheme": Input("scheme", "data"),
-            "planned": Input("planned", "data"),
-        },
+        planned=Input("planned", "data"),
     )
-    def draw(shown: Any, scheme: str, planned: str) -> Any:
-        setting = make_setting(shown)
-        colors, known = palette(scheme), planned == _shift_of(setting)
-        entries = allocations(setting, planner=known)
-        doses = [(name, dose, getattr(colors, color), dash) for name, _, dose, color, dash in entries]
+    def draw(setting: Setting, colors: Palette, planned: str) -> Any:
+        known = planned == _shift_of(setting)
+        entries = allocations(setting, colors, planner=known)
+        doses = [(name, dose, color, dash) for name, _, dose, color, dash in entries]
         return (
             allocation_chart(setting, entries, colors),
-            curves_chart(doses, setting.max_prompts, colors),
+            curves_chart(doses, colors),
             spectra_chart(setting, colors),
             hardness_chart(setting, entries, colors),
             _sentence(setting, planner=known),
@@ -119,7 +111,7 @@ def register(app: Dash) -> None:
 
 def _shift_of(setting: Setting) -> str:
     """The setting without what was dragged: what the planner's allocation is for."""
-    return setting.model_copy(update={"levels": ""}).query()
+    return setting.without("levels").query()
 
 
 def _register_dragging(app: Dash) -> None:
@@ -146,10 +138,8 @@ def _register_dragging(app: Dash) -> None:
 
 def dragged_levels(moved: dict[str, Any], setting: Setting, levels: list[float]) -> list[float] | None:
     """The levels after a handle was dragged, from Plotly's account of it; None if it was something else."""
-    found, paper = list(levels), _by_level(setting, setting.shift().data)
-    handles = _handles(setting)
-    seen = False
-    for handle, place in enumerate(handles):
+    found, paper, seen = list(levels), _by_level(setting, setting.shift().data), False
+    for handle, place in enumerate(_handles(setting)):
         ends = [moved[key] for key in (f"shapes[{handle}].y0", f"shapes[{handle}].y1") if key in moved]
         if not ends:
             continue
@@ -170,17 +160,17 @@ def _by_level(setting: Setting, spectrum: Array) -> Array:
 
 
 Entry = tuple[str, Array, Dose, str, str]
-"""An allocation: name, spectrum (d,), dose, colour (a name in Palette), dash."""
+"""An allocation: name, spectrum (d,), dose, colour, dash."""
 
 
-def allocations(setting: Setting, *, planner: bool) -> list[Entry]:
+def allocations(setting: Setting, colors: Palette, *, planner: bool) -> list[Entry]:
     """The paper's allocation, the planner's if it is known already, and one's own."""
-    paper = ("the paper's", setting.shift().data, answers.dose(setting), "blue", "solid")
-    own = ("yours", setting.dragged_data(), answers.dragged_dose(setting), "green", "dot")
+    paper = ("the paper's", setting.shift().data, answers.dose(setting), colors.blue, "solid")
+    own = ("yours", setting.dragged_data(), answers.dragged_dose(setting), colors.green, "dot")
     if not planner:
         return [paper, own]
     better = answers.better(setting).allocation
-    return [paper, ("the planner's", better, answers.better_dose(setting), "orange", "dash"), own]
+    return [paper, ("the planner's", better, answers.better_dose(setting), colors.orange, "dash"), own]
 
 
 def allocation_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) -> Chart:
@@ -202,8 +192,8 @@ def allocation_chart(setting: Setting, entries: Sequence[Entry], colors: Palette
     # Room above the paper's to drag into; nearly always the same before and after the planner's is known.
     highest = [float(data.max()) for _, data, *_ in entries]
     top = max(2.2 * float(setting.shift().data.max()), 1.5 * float(dragged.max()), 1.05 * max(highest))
-    shown = [(name, _by_level(setting, data), getattr(colors, c), dash) for name, data, _, c, dash in entries]
-    return steps_chart(edges, shown, "variance", colors, shapes=handles, yaxis={"range": [0, top]})
+    shown = [(name, _by_level(setting, data), color, dash) for name, data, _, color, dash in entries]
+    return steps_chart(setting, shown, "variance", colors, shapes=handles, yaxis={"range": [0, top]})
 
 
 def spectra_chart(setting: Setting, colors: Palette) -> Chart:
@@ -213,33 +203,32 @@ def spectra_chart(setting: Setting, colors: Palette) -> Chart:
         ("pretraining Σ₀", _by_level(setting, shift.sigma0), colors.soft, "solid"),
         ("target Σ", _by_level(setting, shift.target), colors.purple, "dash"),
     ]
-    return steps_chart(setting.level_edges(), shown, "variance", colors, yaxis={"rangemode": "tozero"})
+    return steps_chart(setting, shown, "variance", colors, yaxis={"rangemode": "tozero"})
 
 
 def hardness_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) -> Chart:
     """Error of the pretrained model by direction, infinitely long prompts, on the target and on the data."""
-    target = answers.hardness_by_level(setting, setting.shift().target)
-    shown = [("target", target, colors.purple, "dash")]
-    for name, data, _, color, dash in entries:
-        shown.append((name, answers.hardness_by_level(setting, data), getattr(colors, color), dash))
-    return steps_chart(
-        setting.level_edges(), shown, "error, long prompts", colors, yaxis={"rangemode": "tozero"}
-    )
+    spectra = [("target", setting.shift().target, colors.purple, "dash")]
+    spectra += [(name, data, color, dash) for name, data, _, color, dash in entries]
+    shown = [
+        (name, answers.hardness_by_level(setting, data), color, dash) for name, data, color, dash in spectra
+    ]
+    return steps_chart(setting, shown, "error, long prompts", colors, yaxis={"rangemode": "tozero"})
 
 
 def _sentence(setting: Setting, *, planner: bool) -> str:
     paper, own = answers.dose(setting), answers.dragged_dose(setting)
-    said = f"The paper's allocation reaches {number(paper.error)} with {paper.prompts:,} prompts; "
+    said = f"The paper's allocation reaches {page.number(paper.error)} with {paper.prompts:,} prompts; "
     if not planner:
         said += "the planner is looking for a better one"
     else:
         better = answers.better_dose(setting)
         gain = 1 - better.error / paper.error
         if gain > WORTHWHILE:
-            said += f"the planner's {number(better.error)} with {better.prompts:,}, {gain:.1%} better"
+            said += f"the planner's {page.number(better.error)} with {better.prompts:,}, {gain:.1%} better"
         else:
             said += "the planner finds nothing better at the same total variance"
-    said += f". Yours: {number(own.error)} with {own.prompts:,}"
+    said += f". Yours: {page.number(own.error)} with {own.prompts:,}"
     # The planner keeps to the paper's total variance; a hand does not.
     cost = setting.dragged_data().sum() / setting.shift().data.sum()
     return said + (f", at {cost:.2f} times the total variance." if setting.levels else ".")

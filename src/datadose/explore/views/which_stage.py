@@ -4,39 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import Dash, Input, Output, html
+from dash import Dash, Output, html
 
-from datadose.explore import answers
-from datadose.explore.charts import palette
-from datadose.explore.page import (
-    SETTING,
-    SHIFT_SLIDERS,
-    STAGE_SLIDERS,
-    aria,
-    as_sentence,
-    graph,
-    reward_choice,
-    sliders,
-    tiles,
-    view,
-)
-from datadose.explore.setting import Setting, make_setting
-from datadose.explore.stage_charts import learning_chart, map_chart, outlook_chart
+from datadose.explore import answers, page
+from datadose.explore.charts import Palette, learning_chart, map_chart, outlook_chart
+from datadose.explore.setting import Setting
 
 
 def layout(setting: Setting) -> html.Div:
     """The view at a setting."""
-    return view(
+    return page.view(
         "which-stage",
         "SFT, RL, or both?",
         "SFT learns from demonstrations, RL (outcome supervision) from its answers to target prompts. How "
         "large its steps may be depends on the shift; a verifiable reward teaches only what it passes.",
         setting,
-        [reward_choice(setting), sliders(setting, (*STAGE_SLIDERS, *SHIFT_SLIDERS))],
+        [page.reward_choice(setting), page.sliders(setting, (*page.STAGE_SLIDERS, *page.SHIFT_SLIDERS))],
         [
-            html.P(id="stage-sentence", className="sentence", **aria(live="polite")),
+            html.P(id="stage-sentence", className="sentence", **page.aria(live="polite")),
             html.Ul(id="stage-numbers", className="tiles"),
-            graph(
+            page.graph(
                 "map-chart",
                 "How large a step RL bears on many long prompts",
                 "Largest stable step by radius of the shift and thinking steps",
@@ -45,12 +32,16 @@ def layout(setting: Setting) -> html.Div:
             ),
             html.Div(
                 [
-                    graph("error-bars", "Error after each choice", "Error of the four choices", size="low"),
-                    graph("pass-bars", "Pass rate after it", "Pass rate of the four choices", size="low"),
+                    page.graph(
+                        "error-bars", "Error after each choice", "Error of the four choices", size="low"
+                    ),
+                    page.graph(
+                        "pass-bars", "Pass rate after it", "Pass rate of the four choices", size="low"
+                    ),
                 ],
                 className="pair",
             ),
-            graph(
+            page.graph(
                 "learning-chart",
                 "Learning curves (RL with a dense reward, one thinking step)",
                 "Predicted error by optimiser steps",
@@ -63,44 +54,31 @@ def layout(setting: Setting) -> html.Div:
 def register(app: Dash) -> None:
     """The view's callbacks."""
 
-    @app.callback(Output("map-chart", "figure"), inputs={"shown": SETTING, "scheme": Input("scheme", "data")})
-    def draw_map(shown: Any, scheme: str) -> Any:
-        setting = make_setting(shown)
-        found = answers.stability_map(setting)
-        return map_chart(found, setting.chain_steps, palette(scheme), dark=scheme == "dark")
+    @page.answering(app, Output("map-chart", "figure"))
+    def draw_map(setting: Setting, colors: Palette) -> Any:
+        return map_chart(answers.stability_map(setting), setting.chain_steps, colors)
 
-    @app.callback(
-        Output("error-bars", "figure"),
-        Output("pass-bars", "figure"),
-        Output("stage-sentence", "children"),
-        Output("stage-numbers", "children"),
-        inputs={"shown": SETTING, "scheme": Input("scheme", "data")},
+    @page.answering(
+        app,
+        *(Output(name, "figure") for name in ("error-bars", "pass-bars")),
+        *(Output(name, "children") for name in ("stage-sentence", "stage-numbers")),
     )
-    def choose(shown: Any, scheme: str) -> Any:
-        setting = make_setting(shown)
-        colors, choice = palette(scheme), answers.stages(setting)
+    def choose(setting: Setting, colors: Palette) -> Any:
+        choice = answers.stages(setting)
         step, needed = "not known", "not known"
         if choice.stable_step is not None:
             step = f"{choice.stable_step:.2g}"
             needed = "over a million" if choice.steps_needed is None else f"{choice.steps_needed:,}"
-        numbers = tiles(
+        numbers = page.tiles(
             [
                 (f"{answers.radius(setting):.2g}", f"spectral radius of the shift: {choice.regime}"),
                 (step, "largest stable step of RL"),
                 (needed, "steps until RL's error settles"),
             ]
         )
-        return (
-            outlook_chart(choice, "error", colors),
-            outlook_chart(choice, "pass_rate", colors),
-            as_sentence(choice.reason),
-            numbers,
-        )
+        bars = [outlook_chart(choice, measure, colors) for measure in ("error", "pass_rate")]
+        return *bars, page.as_sentence(choice.reason), numbers
 
-    @app.callback(
-        Output("learning-chart", "figure"), inputs={"shown": SETTING, "scheme": Input("scheme", "data")}
-    )
-    def learn(shown: Any, scheme: str) -> Any:
-        setting = make_setting(shown)
-        before = answers.dose(setting).error_before
-        return learning_chart(answers.learning_curves(setting), before, palette(scheme))
+    @page.answering(app, Output("learning-chart", "figure"))
+    def learn(setting: Setting, colors: Palette) -> Any:
+        return learning_chart(answers.learning_curves(setting), answers.dose(setting).error_before, colors)

@@ -15,10 +15,9 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from datadose.covariance import rank
 from datadose.drawing.plan import draw_plan
 from datadose.errors import InputError
-from datadose.explore.charts import Palette, dose_chart, palette
-from datadose.explore.page import as_sentence, graph, number, tiles, view
+from datadose.explore import page
+from datadose.explore.charts import Palette, dose_chart, outlook_chart, palette
 from datadose.explore.setting import Setting, make_setting
-from datadose.explore.stage_charts import outlook_chart
 from datadose.explore.uploads import plan_uploads
 from datadose.planner import Dose, Plan
 
@@ -28,7 +27,7 @@ _log = logging.getLogger(__name__)
 def layout(setting: Setting) -> html.Div:
     """The view at a setting."""
     example = "data:text/yaml;charset=utf-8," + quote(setting.shift_yaml())
-    return view(
+    return page.view(
         "your-spectra",
         "A plan for your own covariances",
         "Upload a SHIFT.yaml, with the .npy files that it names, or sigma0.npy and delta.npy alone. Files "
@@ -110,16 +109,16 @@ def plan_page(found: Plan, names: Sequence[str], colors: Palette) -> list[Any]:
     planned = found.dose is not None or found.sources is not None
     numbers = [
         (f"{found.prompts:,}", "best number of prompts, B*"),
-        (number(found.predicted_error), "error there"),
-        (number(found.error_before), "error without SFT"),
-        *([(number(found.error_at_max_prompts), "error with all that is allowed")] if planned else []),
+        (page.number(found.predicted_error), "error there"),
+        (page.number(found.error_before), "error without SFT"),
+        *([(page.number(found.error_at_max_prompts), "error with all that is allowed")] if planned else []),
         *([(f"{near[0]:,} to {near[1]:,}", "within 5 percent of the best")] if near else []),
         (f"{found.spectral_radius:.2g}", f"spectral radius of the shift: {found.regime}"),
     ]
     parts: list[Any] = [
         html.P(f"Plan for {', '.join(names)}", className="small"),
-        html.P(as_sentence(found.recommendation), className="sentence"),
-        html.Ul(tiles(numbers), className="tiles"),
+        html.P(page.as_sentence(found.recommendation), className="sentence"),
+        html.Ul(page.tiles(numbers), className="tiles"),
         html.P(
             [
                 "Download: ",
@@ -128,24 +127,21 @@ def plan_page(found: Plan, names: Sequence[str], colors: Palette) -> list[Any]:
             ],
             className="downloads",
         ),
-        graph(
+        page.graph(
             "plan-dose",
             "Error against the number of prompts",
             "Post-test error against the number of prompts",
             size="medium",
-            figure=dose_chart(
-                _as_dose(found), rank(found.allocation), found.curve[-1][0], colors, band=near is not None
-            ),
+            figure=dose_chart(_as_dose(found), rank(found.allocation), colors, band=near is not None),
         ),
     ]
     if found.sources is not None:
         parts += [html.H3("What to take from each source"), _sources(found)]
     if found.stages is not None:
-        verifiable = found.stages.reward == "verifiable"
-        measure = "pass_rate" if verifiable else "error"
+        measure = "pass_rate" if found.stages.reward == "verifiable" else "error"
         chart = outlook_chart(found.stages, measure, colors)
         parts.append(
-            graph("plan-stages", "Which stage?", "Promise of the four choices", size="low", figure=chart)
+            page.graph("plan-stages", "Which stage?", "Promise of the four choices", size="low", figure=chart)
         )
     return parts
 
@@ -163,17 +159,10 @@ def _as_dose(found: Plan) -> Dose:
 
 def _sources(found: Plan) -> html.Div:
     head = html.Tr([html.Th(name) for name in ("source", "take", "of", "worth of one more")])
-    rows = [
-        html.Tr(
-            [
-                html.Td(s.name),
-                html.Td(f"{s.prompts:,}"),
-                html.Td(f"{s.size:,}"),
-                html.Td(number(s.marginal_value)),
-            ]
-        )
-        for s in found.sources or ()
+    cells = [
+        (s.name, f"{s.prompts:,}", f"{s.size:,}", page.number(s.marginal_value)) for s in found.sources or ()
     ]
+    rows = [html.Tr([html.Td(cell) for cell in row]) for row in cells]
     return html.Div(html.Table([html.Thead(head), html.Tbody(rows)]), className="scroll")
 
 

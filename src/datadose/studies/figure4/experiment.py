@@ -22,12 +22,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
-from datadose.models import LinearAttention, PromptBatch
+from datadose.models import LinearAttention, PromptBatch, starting_operator
 from datadose.stages import FixedData, Optimisation, held_out_prompts, post_test, stage_objective, train
 from datadose.stages.checkpoint import Divergence
 from datadose.studies import trends
@@ -90,12 +89,12 @@ def post_trained_errors(
     """
     found: dict[str, Any] = {ERRORS: [], Column.DIVERGED_STEP: [], Column.DIVERGENCE_RADIUS: []}
     sigma0, delta = shift_covariances(dimension)
-    start = _spread(pretrained_operator(sigma0, base_length))
+    V0 = pretrained_operator(sigma0, base_length)
     A = data_covariance(dimension, eta, interference)
     optimisation = Optimisation(learning_rate=learning_rate, steps=steps, batch=batch)
     for first in range(0, len(seeds), SIDE_BY_SIDE):
         some = seeds[first : first + SIDE_BY_SIDE]
-        model = LinearAttention(start.expand(len(some), -1, -1).clone())
+        model = LinearAttention(starting_operator(V0, len(some)))
         data = FixedData(PromptBatch.draw(A, length, prompts, seeds=some), size=batch)
         objective = stage_objective(stage, chain_steps, eta=eta, seeds=some, advantage=advantage)
         training = train(model, objective, data, optimisation)
@@ -107,12 +106,8 @@ def post_trained_errors(
 def base_error(*, dimension: int, length: int, test_prompts: int) -> float:
     """Cell: error / d of the untouched pretrained model on the same test prompts."""
     sigma0, delta = shift_covariances(dimension)
-    model = LinearAttention(_spread(pretrained_operator(sigma0, length)).unsqueeze(0))
+    model = LinearAttention(starting_operator(pretrained_operator(sigma0, length), 1))
     return float(post_test(model, held_out_prompts(sigma0 + delta, length, test_prompts), 1)[0, 0])
-
-
-def _spread(spectrum: Array) -> Tensor:
-    return torch.from_numpy(np.diag(spectrum)).float()
 
 
 def _collect(found: dict[str, Any], errors: Tensor, diverged: list[Divergence], steps: int) -> None:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from datadose.drawing.style import LOOKS, Look, caption, new_grid
+from datadose.drawing.style import LOOKS, Look, caption, draw_theory, new_grid
 from datadose.studies.figure4.experiment import Column, Figure4
-from datadose.studies.trends import BASE_PANEL, COLUMN_NAMES, MAIN, ROW_NAMES, draw_curve, draw_panels
+from datadose.studies.trends import BASE_PANEL, COLUMN_NAMES, MAIN, ROW_NAMES, draw_panels, draw_runs
 
 _MAIN, _CONTROL = LOOKS[0], LOOKS[1]
 _BASE = Look("#8a8f94", "-", "")
@@ -27,8 +27,8 @@ def draw(table: pd.DataFrame, config: Figure4) -> Figure:
         def draw_panel(axis: Axes, rows: pd.DataFrame, moved: str) -> None:
             _draw_base(axis, moved, base, config)
             main, control = _curve_names(moved, config)
-            draw_curve(axis, rows[rows[Column.VARIANT] != MAIN], moved, _CONTROL, 0.93, control)
-            draw_curve(axis, rows[rows[Column.VARIANT] == MAIN], moved, _MAIN, 0.98, main)
+            draw_runs(axis, rows[rows[Column.VARIANT] != MAIN], moved, _CONTROL, 0.93, control)
+            draw_runs(axis, rows[rows[Column.VARIANT] == MAIN], moved, _MAIN, 0.98, main)
 
         draw_panels(table, axes, draw_panel)
         for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
@@ -41,16 +41,17 @@ def draw(table: pd.DataFrame, config: Figure4) -> Figure:
 
 def _draw_base(axis: Axes, moved: str, base: pd.Series, config: Figure4) -> None:
     """The untouched model: at each n where n is tied, else at the n of the curve (dashed: of the control)."""
-    style: dict[str, Any] = {"color": _BASE.color, "linewidth": 1.2, "zorder": 1, "label": "_untouched model"}
+    style: dict[str, Any] = {"linewidth": 1.2, "zorder": 1}
     here = float(base.loc[config.base_length])
     if moved == Column.LENGTH:
         tied = base.loc[list(config.lengths)]
-        axis.plot(tied.index.to_numpy(dtype=float), tied.to_numpy(), **style)
-        axis.axhline(here, linestyle=_CONTROL.dash, **style)
+        draw_theory(axis, tied.index.to_numpy(dtype=float), tied, _BASE, "_untouched model", **style)
+        axis.axhline(here, color=_BASE.color, linestyle=_CONTROL.dash, **style)
         return
-    axis.axhline(here, **style)
+    axis.axhline(here, color=_BASE.color, **style)
     if moved == Column.STEPS:
-        axis.axhline(float(base.loc[config.short_length]), linestyle=_CONTROL.dash, **style)
+        short = float(base.loc[config.short_length])
+        axis.axhline(short, color=_BASE.color, linestyle=_CONTROL.dash, **style)
 
 
 def _curve_names(moved: str, config: Figure4) -> tuple[str, str]:

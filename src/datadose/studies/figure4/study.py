@@ -74,7 +74,7 @@ def _claim(id_: str, paper: str, stage: Stage, axis: str, trend: str, control: b
         statistic=f"{STATISTICS[trend]}; paired seeds, {CONFIDENCE:.0%} interval",
         threshold=threshold_of(trend),
         judge=partial(_judge, stage=stage, axis=axis, trend=trend, control=control),
-        test=f"tests/claims/test_figure4_claims.py::test_{trend.replace('-', '_')}",
+        test=f"tests/studies/figure4/test_claims.py::test_{trend.replace('-', '_')}",
     )
 
 

@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datadose.configs import STAGES
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.style import GREY, LOOKS, caption, draw_points, name_ticks, new_grid
 from datadose.models.baselines import baselines
 from datadose.studies import tables
 from datadose.studies.gpt.figure3 import Figure3
@@ -30,7 +30,6 @@ from datadose.studies.gpt.figure3_study import SETTING, TEST
 from datadose.studies.gpt.runs import (
     COMMON,
     GPT,
-    LSA,
     PHI,
     PRETRAINING,
     RARE,
@@ -50,7 +49,7 @@ from datadose.studies.gpt.runs import (
 )
 from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
+from datadose.studies.tables import LSA, as_table
 from datadose.sweep import Cell, Round
 
 NAME = "gpt_data"
@@ -227,9 +226,9 @@ def _draw_errors(axis: Axes, rows: pd.DataFrame, title: str) -> None:
     groups = _groups(rows)
     for (column, label), look in zip(_ERRORS, LOOKS, strict=False):
         values = [group[column].astype(float).mean() for _, group in groups]
-        axis.plot(range(len(groups)), values, look.marker, color=look.color, markersize=5, label=label)
+        draw_points(axis, range(len(groups)), values, look, label, markersize=5)
     axis.set_yscale("log")
-    axis.set_xticks(range(len(groups)), [name for name, _ in groups], rotation=60, ha="right", fontsize=7)
+    name_ticks(axis.xaxis, [name for name, _ in groups], rotation=60, ha="right", fontsize=7)
     axis.set_title(title, loc="left")
 
 
@@ -237,11 +236,10 @@ def _draw_slopes(axis: Axes, rows: pd.DataFrame) -> None:
     groups = _groups(rows)
     for group, look in zip(GROUPS, LOOKS, strict=False):
         values = [found[of(TARGET, group, "slope", PHI)].astype(float).mean() for _, found in groups]
-        name = f"{group} directions"
-        axis.plot(range(len(groups)), values, look.marker, color=look.color, markersize=5, label=name)
+        draw_points(axis, range(len(groups)), values, look, f"{group} directions", markersize=5)
     fits = [[found[of(TARGET, RARE, "fit", x)].astype(float).mean() for x in (PHI, W)] for _, found in groups]
     labels = [f"{name}\n{phi:.2f} ({w:.2f})" for (name, _), (phi, w) in zip(groups, fits, strict=True)]
-    axis.set_xticks(range(len(groups)), labels, rotation=60, ha="right", fontsize=7)
+    name_ticks(axis.xaxis, labels, rotation=60, ha="right", fontsize=7)
     axis.axhline(0, color=GREY, linewidth=0.8)
     axis.set_ylim(min(0, axis.get_ylim()[0]), max(1.1 * float(np.nanmax(axis.get_ylim())), 0.1))
 

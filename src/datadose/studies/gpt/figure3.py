@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from datadose.configs import STAGES, Stage
-from datadose.studies import tables
+from datadose.studies import trends
 from datadose.studies.gpt.runs import (
     COMMON,
     GPT,
@@ -40,20 +40,17 @@ from datadose.studies.gpt.runs import (
     run_gpt,
 )
 from datadose.studies.study import Preset
-from datadose.studies.tables import as_table
-from datadose.studies.trends import AXES, BASE_PANEL, panel_letter
+from datadose.studies.tables import PRETRAINED, TRAINED, as_table
+from datadose.studies.trends import AXES, BASE_PANEL, MAIN, panel_letter
 from datadose.sweep import Cell, Round
 
 NAME = "fig3"
-MAIN, BASE = "main", "base"
-"""Variants beside the controls: the paper's curve, and the untouched models."""
 
 
-class Column(tables.Column):
+class Column(trends.Column):
     """The columns of ``fig3.csv``; the error is that on the target, over all directions."""
 
-    AXIS, VARIANT = "axis", "variant"
-    OPTIMISER_STEPS, PRETRAIN_STEPS = "optimiser_steps", "pretrain_steps"
+    PRETRAIN_STEPS = "pretrain_steps"
     PRETRAINING_ERROR = "pretraining_error"
     RARE_ERROR, COMMON_ERROR = "target_rare_error", "target_common_error"
 
@@ -207,7 +204,7 @@ class Figure3:
         """One row a point and seed; before them the untouched models (no prompts, no seed)."""
         found = iter(results)
         rows = [
-            {**self._row(BASE_PANEL, p.steps, self._untouched(n), next(found)), Column.VARIANT: BASE}
+            {**self._row(BASE_PANEL, p.steps, self._untouched(n), next(found)), Column.VARIANT: BASE_PANEL}
             for p in self.pretrainings
             for n in self._test_lengths()
         ]
@@ -233,7 +230,7 @@ class Figure3:
             Column.LENGTH: run.length,
             Column.STEPS: run.chain_steps,
             Column.INTERFERENCE: 0.0,
-            Column.ESTIMATOR: "trained" if run.prompts else "pretrained",
+            Column.ESTIMATOR: TRAINED if run.prompts else PRETRAINED,
             Column.OPTIMISER_STEPS: run.steps if run.prompts else 0,
             Column.PRETRAIN_STEPS: pretrain_steps,
             Column.ERROR: found[TARGET],

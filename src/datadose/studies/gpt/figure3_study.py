@@ -16,19 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from datadose.configs import Stage
-from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
-from datadose.studies.gpt.figure3 import BASE, CONTROLS, MAIN, NAME, Column, Figure3
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_theory, new_grid
+from datadose.studies.gpt.figure3 import CONTROLS, NAME, Column, Figure3
 from datadose.studies.ledger import CONFIDENCE, judge_settings
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 from datadose.studies.trends import (
     BASE_PANEL,
     COLUMN_NAMES,
+    MAIN,
     PAPER_CLAIMS,
     ROW_NAMES,
     STATISTICS,
     curve,
-    draw_curve,
     draw_panels,
+    draw_runs,
     judge_trend,
     listed,
     panel_letter,
@@ -53,8 +54,8 @@ def draw_figure3(table: pd.DataFrame, config: Figure3) -> Figure:
                 dashed, solid = Look(look.color, (0, (4, 2)), "x"), Look(look.color, "-", look.marker)
                 name = f"pretrained {int(T):,} steps"
                 control = f"{name}, {_CONTROL_NAMES.get(moved, 'control')}"
-                draw_curve(axis, own[own[Column.VARIANT] != MAIN], moved, dashed, 0.93, control)
-                draw_curve(axis, own[own[Column.VARIANT] == MAIN], moved, solid, 0.98, name)
+                draw_runs(axis, own[own[Column.VARIANT] != MAIN], moved, dashed, 0.93, control)
+                draw_runs(axis, own[own[Column.VARIANT] == MAIN], moved, solid, 0.98, name)
 
         draw_panels(table, axes, draw)
         for axis, moved in zip(axes[0], COLUMN_NAMES, strict=True):
@@ -64,14 +65,14 @@ def draw_figure3(table: pd.DataFrame, config: Figure3) -> Figure:
 
 
 def _draw_untouched(axis: Axes, table: pd.DataFrame, moved: str, look: Look, config: Figure3) -> None:
-    base = table[table[Column.VARIANT] == BASE].set_index(Column.LENGTH)[Column.ERROR].sort_index()
-    style: dict[str, Any] = {"color": look.color, "linewidth": 0.8, "alpha": 0.7, "zorder": 1}
+    base = table[table[Column.VARIANT] == BASE_PANEL].set_index(Column.LENGTH)[Column.ERROR].sort_index()
+    style: dict[str, Any] = {"linestyle": ":", "linewidth": 0.8, "alpha": 0.7, "zorder": 1}
     if moved == Column.LENGTH:
         steps = int(table[Column.PRETRAIN_STEPS].iloc[0])
-        style["label"] = f"_untouched model, pretrained {steps:,} steps"
-        axis.plot(base.index.to_numpy(dtype=float), base.to_numpy(), linestyle=":", **style)
+        name = f"_untouched model, pretrained {steps:,} steps"
+        draw_theory(axis, base.index.to_numpy(dtype=float), base, look, name, **style)
     else:
-        axis.axhline(float(base.loc[config.task.length]), linestyle=":", **style)
+        axis.axhline(float(base.loc[config.task.length]), color=look.color, **style)
 
 
 def _handles(looks: dict[Any, Look], moved: str) -> list[Line2D]:
@@ -133,7 +134,7 @@ def _size(config: Figure3) -> str:
     return f"{preset} GPT, d={config.task.dimension}, n={config.task.length}"
 
 
-TEST = "tests/claims/test_figure3_claims.py"
+TEST = "tests/studies/gpt/test_claims.py"
 SETTING = (
     "GPT-2 pretrained on Sigma0=diag(0.1 on d/5, 1) with Garg's curriculum, two pretraining lengths; Delta=1 "
     "on d/5, post-training on Delta, batch 64, fixed steps, eta=0.5, test k=3 (sizes of the preset)"

@@ -38,7 +38,8 @@ RARE, COMMON = "rare", "common"
 """The directions that the shift moves, and the others."""
 PHI, W = "phi", "w"
 """What the first thought is regressed on: S w*, and w* itself."""
-GPT, LSA = "gpt", "lsa"
+GPT = "gpt"
+"""The model of a row in a table."""
 
 
 def of(test: str, group: str, what: str = "", regressor: str = "") -> str:

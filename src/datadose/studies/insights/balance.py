@@ -9,26 +9,20 @@ Sigma0. The spectral radius rho(Gamma0^{-1} Delta) stands beside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from datadose.configs import STAGES, Stage
+from datadose.configs import STAGES
 from datadose.covariance import Array
 from datadose.drawing.curves import FIFTH, draw_curve, log_y, plain_log_ticks
-from datadose.drawing.style import (
-    GREY,
-    LOOKS,
-    caption,
-    new_grid,
-)
-from datadose.models.baselines import pretrained_lsa
+from datadose.drawing.style import GREY, LOOKS, caption, draw_lost, name_ticks, new_grid
 from datadose.stages import held_out_prompts
-from datadose.studies import tables
+from datadose.studies import training
 from datadose.studies.insights.stability import ABOVE
 from datadose.studies.ledger import (
     PAIRED_SHARE,
@@ -40,17 +34,8 @@ from datadose.studies.ledger import (
     seeds_of,
 )
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
-from datadose.studies.training import (
-    BASE,
-    OUTCOME,
-    RL,
-    SFT,
-    Recipe,
-    measure,
-    post_train,
-    stage_prompts,
-)
+from datadose.studies.tables import Setting, SettingsExperiment
+from datadose.studies.training import BASE, OUTCOME, RL, SFT, Directions, Recipe, adapt, measure
 from datadose.sweep import Cell
 from datadose.theory.outcome import adaptation_radius, population_curvature
 from datadose.theory.pretraining import pretrained_operator
@@ -58,13 +43,12 @@ from datadose.theory.pretraining import pretrained_operator
 NAME = "insight4_balance"
 OUTCOME_GD = "outcome-gd"
 """Outcome supervision by plain gradient descent."""
-ARMS = (BASE, *STAGES, OUTCOME_GD)
+ARMS = {**training.ARMS, OUTCOME_GD: (OUTCOME,)}
 
 
-class Column(tables.Column):
-    """The columns of this study; ``kind`` is the arm."""
+class Column(training.Column):
+    """The columns of this study."""
 
-    KIND = "kind"
     SHARE = "share"
     SPECTRAL_RADIUS = "spectral_radius"
     LEARNING_RATE = "learning_rate"
@@ -73,19 +57,11 @@ class Column(tables.Column):
 
 
 @dataclass(frozen=True)
-class TraceBudget:
+class TraceBudget(Directions):
     """tr Sigma0 = d, of which a share lies on the first m directions; Delta = ``strength`` there."""
 
-    dimension: int
-    shifted: int
-    length: int
     strength: float = 1.0
     eta: float = 0.2
-
-    @property
-    def inside(self) -> Any:
-        """The shift's directions."""
-        return np.arange(self.dimension) < self.shifted
 
     @property
     def delta(self) -> Array:
@@ -105,24 +81,21 @@ class TraceBudget:
 def post_train_share(
     budget: TraceBudget, share: float, arm: str, recipe: Recipe, seeds: list[int]
 ) -> list[list[float | None]]:
-    """Cell: [error / d, error on the shift / m, pass rate] per seed after one arm."""
+    """Cell: what is measured, per seed after one arm."""
     sigma0 = budget.sigma0(share)
     target = sigma0 + budget.delta
-    model = pretrained_lsa(sigma0, budget.length, len(seeds))
-    lost: set[int] = set()
-    if arm != BASE:
-        stage = cast("Stage", OUTCOME if arm == OUTCOME_GD else arm)
-        data = np.where(budget.inside, target, 0.0)
-        prompts = stage_prompts(stage, data, budget.length, budget.eta, recipe.prompts, seeds)
-        lost = post_train(model, stage, prompts, recipe, eta=budget.eta, inside=budget.inside, seeds=seeds)
+    model, lost = adapt(budget, sigma0, target, ARMS[arm], recipe, eta=budget.eta, seeds=seeds)
     return measure(
         model, held_out_prompts(target, budget.length, runs=len(seeds)), recipe, budget.inside, lost
     )
 
 
 @dataclass(frozen=True)
-class Balance:
+class Balance(SettingsExperiment):
     """Shares of the trace budget, five arms: base, SFT, OS, RL, and OS by plain gradient descent."""
+
+    figure, columns = NAME, Column
+    measured = (Column.SEED, Column.ERROR, Column.SHIFT_ERROR, Column.PASS_RATE)
 
     budget: TraceBudget
     recipe: Recipe
@@ -146,53 +119,25 @@ class Balance:
         rate = 1 / population_curvature(V0, data, self.recipe.chain_steps)[1]
         return replace(self.recipe, optimiser="gd", learning_rate=float(rate))
 
-    def _recipe(self, arm: str) -> Recipe:
-        return self._gd() if arm == OUTCOME_GD else self.recipe
-
-    def _settings(self) -> list[tuple[float, str]]:
-        return [(share, arm) for share in self.shares for arm in ARMS]
-
-    def cells(self) -> list[Cell]:
-        """One cell a share and arm, its seeds side by side."""
-        return [
-            Cell(
-                post_train_share,
+    def settings(self) -> Iterator[Setting]:
+        """One cell a share and arm, its seeds side by side; a row a seed."""
+        for share, arm in product(self.shares, ARMS):
+            recipe = self._gd() if arm == OUTCOME_GD else self.recipe
+            arguments = {"budget": self.budget, "share": share, "arm": arm, "recipe": recipe}
+            yield (
+                Cell(post_train_share, {**arguments, "seeds": list(range(self.seeds))}),
                 {
-                    "budget": self.budget,
-                    "share": share,
-                    "arm": arm,
-                    "recipe": self._recipe(arm),
-                    "seeds": list(range(self.seeds)),
-                },
-            )
-            for share, arm in self._settings()
-        ]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a share (panel), arm (kind) and seed."""
-        rows = []
-        for (share, arm), found in zip(self._settings(), results, strict=True):
-            recipe = self._recipe(arm)
-            rows += [
-                {
-                    Column.FIGURE: NAME,
                     Column.PANEL: f"share={share:g}",
                     Column.STAGE: OUTCOME if arm == OUTCOME_GD else arm,
                     Column.PROMPTS: 0 if arm == BASE else recipe.prompts,
                     Column.LENGTH: self.budget.length,
                     Column.STEPS: recipe.chain_steps,
-                    Column.SEED: seed,
-                    Column.ERROR: error,
                     Column.KIND: arm,
                     Column.SHARE: share,
                     Column.SPECTRAL_RADIUS: self.budget.radius(share),
                     Column.LEARNING_RATE: None if arm == BASE else recipe.learning_rate,
-                    Column.SHIFT_ERROR: on_shift,
-                    Column.PASS_RATE: passed,
-                }
-                for seed, (error, on_shift, passed) in enumerate(found)
-            ]
-        return as_table(rows, Column)
+                },
+            )
 
 
 def draw_balance(table: pd.DataFrame, config: Balance) -> Figure:
@@ -211,13 +156,12 @@ def draw_balance(table: pd.DataFrame, config: Balance) -> Figure:
                 draw_curve(axis, rows, Column.SHARE, column, look, name)
                 if column == Column.ERROR:
                     lost = rows.groupby(Column.SHARE)[Column.DIVERGED].mean()
-                    places = lost[lost > 0.5].index
-                    lost_style = {"color": look.color, "label": f"_{name}: most runs diverged"}
-                    where = axis.get_xaxis_transform()
-                    axis.plot(places, [0.97] * len(places), "x", transform=where, **lost_style)
-            plain_log_ticks(axis, radius.index, [f"{s:g}\n({r:.2g})" for s, r in radius.items()])
+                    draw_lost(axis, lost[lost > 0.5].index, look, f"_{name}: most runs diverged")
+            plain_log_ticks(axis, radius.index)
+            shares = [f"{s:g}\n({r:.2g})" for s, r in radius.items()]
+            title = "share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))"
+            name_ticks(axis.xaxis, shares, radius.index, title)
             axis.axvline(budget.shifted / budget.dimension, color=GREY, linewidth=0.9, linestyle=":")
-            axis.set_xlabel("share of tr Sigma0 on the shift's directions (rho(inv(Gamma0) Delta))")
             axis.set_ylabel(label)
         log_y(axes[0])
         axes[0].set_title("crosses: most runs diverged; dotted: Sigma0 = I")
@@ -248,6 +192,10 @@ def _balanced(saved: Saved[Balance], table: pd.DataFrame) -> float:
     return float(shares[np.abs(shares - budget.shifted / budget.dimension).argmin()])
 
 
+def _all_or_none(share: float) -> Verdict:
+    return "holds" if share == 1 else "fails" if share == 0 else "mixed"
+
+
 def incremental_or_novel(saved: Saved[Balance], threshold: float) -> Judgement:
     table = saved.table
     arms, even = _arms(table), _balanced(saved, table)
@@ -260,16 +208,11 @@ def incremental_or_novel(saved: Saved[Balance], threshold: float) -> Judgement:
         lost = float(arms[share, OUTCOME_GD][Column.DIVERGED].mean())
         if radius < 1:
             verdicts[f"{where}: OS improves"] = beats(after, before)
-            verdicts[f"{where}: descent is stable"] = (
-                "holds" if lost == 0 else "fails" if lost == 1 else "mixed"
-            )
+            verdicts[f"{where}: descent is stable"] = _all_or_none(1 - lost)
         elif radius >= ABOVE[0]:
-            verdicts[f"{where}: descent is unstable"] = (
-                "holds" if lost == 1 else "fails" if lost == 0 else "mixed"
-            )
-            verdicts[f"{where}: OS learns slowly"] = beats(
-                by_seed(arms[even, OUTCOME], Column.SHIFT_ERROR), after
-            )
+            verdicts[f"{where}: descent is unstable"] = _all_or_none(lost)
+            balanced = by_seed(arms[even, OUTCOME], Column.SHIFT_ERROR)
+            verdicts[f"{where}: OS learns slowly"] = beats(balanced, after)
         notes.append(
             f"{where}: {finite_mean(before):.3g} -> {finite_mean(after):.3g}, descent lost {lost:.0%}"
         )
@@ -308,7 +251,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         incremental_or_novel,
-        "tests/claims/test_insight_claims.py::test_incremental_and_novel_shifts_are_told_apart",
+        "tests/studies/insights/test_claims.py::test_incremental_and_novel_shifts_are_told_apart",
     ),
     Claim(
         "sec-7",
@@ -320,7 +263,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         balance_helps,
-        "tests/claims/test_insight_claims.py::test_balance_is_judged_per_stage",
+        "tests/studies/insights/test_claims.py::test_balance_is_judged_per_stage",
     ),
 )
 STUDY = Study(

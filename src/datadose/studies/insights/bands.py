@@ -12,8 +12,9 @@ A mild pool ends at a shift that the pretrained model nearly masters, a harsh po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,25 +24,16 @@ from matplotlib.figure import Figure
 from torch.nn.functional import pad
 
 from datadose.covariance import Array
-from datadose.drawing.curves import FIFTH, draw_curve, level, plain_log_ticks
-from datadose.drawing.style import LOOKS, caption, new_figure
+from datadose.drawing.style import caption, new_figure
 from datadose.models import PromptBatch
 from datadose.models.baselines import lsa, pretrained_lsa
 from datadose.stages import held_out_prompts, squared_gaps
 from datadose.stages.evaluate import TEST_SEED
-from datadose.studies import tables
+from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
-from datadose.studies.training import (
-    BASE,
-    RL,
-    Recipe,
-    ScaledShift,
-    measure,
-    pass_probabilities,
-    post_train,
-)
+from datadose.studies.tables import Setting, SettingsExperiment
+from datadose.studies.training import BASE, RL, Recipe, ScaledShift
 from datadose.sweep import Cell
 from datadose.theory.pretraining import gamma0
 
@@ -59,10 +51,9 @@ SAMPLES = 16
 POOLS = ((0.3, 2.0), (0.3, 4.0))
 
 
-class Column(tables.Column):
+class Column(training.Column):
     """The columns of this study; ``kind`` is the band."""
 
-    KIND = "kind"
     PASS_RATE = "pass_rate"
     PASS_RATE_BEFORE = "pass_rate_before"
     SHARE_OF_POOL = "share_of_pool"
@@ -82,17 +73,15 @@ def draw_candidates(task: ScaledShift, target: Array, prompts: int, seeds: Seque
     They have the shift's m dimensions alone, see :func:`embed`.
     """
     whole = PromptBatch.draw(target[: task.shifted], task.length, prompts, seeds=seeds)
-    if whole.covariances is None:
-        msg = "prompts of length n >= m / 2 hold covariances"
-        raise ValueError(msg)
     shown = torch.zeros_like(whole.weights)
     for place, seed in enumerate(seeds):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(101,)))
         order = rng.random((prompts, task.shifted)).argsort(axis=1)
         count = rng.binomial(task.shifted - 1, 0.5, size=(prompts, 1)) + 1
         shown[place] = torch.from_numpy((order < count).astype(np.float32))
-    seen = whole.covariances * shown.unsqueeze(-1) * shown.unsqueeze(-2)
-    return PromptBatch(whole.weights * shown, task.length, seen)
+    # Prompts of length n >= m / 2 hold w* and S.
+    pair = shown.unsqueeze(-1) * shown.unsqueeze(-2)
+    return whole.map(lambda x, axis: x * (shown if axis == -2 else pair))
 
 
 def embed(batch: PromptBatch, dimension: int) -> PromptBatch:
@@ -106,7 +95,7 @@ def score(pool: PromptBatch, recipe: Recipe, task: ScaledShift) -> tuple[Array, 
     """The pretrained model's pass probability and squared error on each prompt, both of shape (runs, N)."""
     model = lsa(task.operator[: task.shifted], len(pool.weights))
     gaps = squared_gaps(model, pool, recipe.chain_steps)
-    passed = pass_probabilities(gaps, recipe, np.ones(task.shifted, dtype=bool))
+    passed = training.pass_probabilities(gaps, recipe, np.ones(task.shifted, dtype=bool))
     return passed.clamp(0, 1).numpy(), gaps.sum(-1).numpy()
 
 
@@ -129,41 +118,44 @@ def train_on_band(
     recipe: Recipe,
     seeds: list[int],
 ) -> list[list[float | None]]:
-    """Cell: [error / d, pass rate on fresh pool prompts, mean pass rate of the chosen, share of pool]."""
+    """Cell: what is measured, per seed: pass rates on fresh prompts of the pool, and of the chosen before."""
     torch.set_num_threads(1)
     target = graded_target(task, radii)
     model = pretrained_lsa(task.sigma0, task.length, len(seeds))
     lost: set[int] = set()
-    before, share = [0.0] * len(seeds), [0.0] * len(seeds)
+    chosen: list[Any] = []
+    about: list[list[float | None]] = [[None, None] for _ in seeds]
     if band != BASE:
         pool = draw_candidates(task, target, candidates, seeds)
         true, squared = score(pool, recipe, task)
-        chosen = []
         for place, seed in enumerate(seeds):
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(103,)))
             rates = rng.binomial(SAMPLES, true[place]) / SAMPLES
             low, high = BANDS[band]
             chosen.append(choose(rates, squared[place], band, prompts, seed))
-            before[place] = float(rates[chosen[-1]].mean())
-            share[place] = float(((rates >= low) & (rates <= high)).mean())
+            share = ((rates >= low) & (rates <= high)).mean()
+            about[place] = [float(rates[chosen[-1]].mean()), float(share)]
         index = torch.from_numpy(np.stack(chosen))
         rows = torch.arange(len(seeds)).unsqueeze(-1)
         picked = embed(pool.map(lambda x, _: x[rows, index]), task.dimension)
-        lost = post_train(model, RL, picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
+        lost = training.post_train(model, RL, picked, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
     fresh = embed(draw_candidates(task, target, 512, [TEST_SEED]), task.dimension).expand(len(seeds))
-    on_pool = measure(model, fresh, recipe, task.inside, lost)
-    on_target = measure(
+    on_pool = training.measure(model, fresh, recipe, task.inside, lost)
+    on_target = training.measure(
         model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost
     )
     return [
-        [whole[0], pool_entry[2], b, s]
-        for whole, pool_entry, b, s in zip(on_target, on_pool, before, share, strict=True)
+        [run, error, passed, *known]
+        for (run, error, *_), (*_, passed), known in zip(on_target, on_pool, about, strict=True)
     ]
 
 
 @dataclass(frozen=True)
-class Bands:
+class Bands(SettingsExperiment):
     """Pools (panels), bands (kind) at several B, and the untouched model."""
+
+    figure, columns = NAME, Column
+    measured = (Column.SEED, Column.ERROR, Column.PASS_RATE, Column.PASS_RATE_BEFORE, Column.SHARE_OF_POOL)
 
     task: ScaledShift
     pools: tuple[tuple[float, float], ...]
@@ -176,76 +168,34 @@ class Bands:
     @classmethod
     def preset(cls, name: Preset) -> Bands:
         """The configuration of a preset."""
+        recipe = Recipe(0, 300, noise=0.3, tolerance=0.7)
         if name == "smoke":
-            return cls(
-                ScaledShift(10, 4, 200),
-                POOLS,
-                256,
-                Recipe(0, 20, batch=16, noise=0.3, tolerance=0.7),
-                (16, 32),
-                3,
-            )
+            return cls(ScaledShift(10, 4, 200), POOLS, 256, replace(recipe, steps=20, batch=16), (16, 32), 3)
         if name == "quick":
-            return cls(
-                ScaledShift(20, 8, 400),
-                POOLS,
-                4096,
-                Recipe(0, 300, noise=0.3, tolerance=0.7),
-                (16, 64, 256),
-                8,
-            )
-        return cls(
-            ScaledShift(100, 20, 2000),
-            POOLS,
-            4096,
-            Recipe(0, 600, noise=0.3, tolerance=0.7),
-            (32, 128, 512),
-            10,
-        )
+            return cls(ScaledShift(20, 8, 400), POOLS, 4096, recipe, (16, 64, 256), 8)
+        return cls(ScaledShift(100, 20, 2000), POOLS, 4096, replace(recipe, steps=600), (32, 128, 512), 10)
 
-    def _settings(self) -> list[tuple[tuple[float, float], str, int]]:
-        arms = [(BASE, 0), *((band, B) for band in BANDS for B in self.prompts)]
-        return [(radii, band, B) for radii in self.pools for band, B in arms]
-
-    def cells(self) -> list[Cell]:
-        """One cell a band and B, its seeds side by side."""
+    def settings(self) -> Iterator[Setting]:
+        """One cell a pool, band and B, its seeds side by side; a row a seed."""
+        arms = [(BASE, 0), *product(BANDS, self.prompts)]
         shared = {
             "task": self.task,
             "candidates": self.candidates,
             "recipe": self.recipe,
             "seeds": list(range(self.seeds)),
         }
-        return [
-            Cell(train_on_band, {**shared, "radii": radii, "band": band, "prompts": B})
-            for radii, band, B in self._settings()
-        ]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a pool (panel), band (kind), B and seed."""
-        rows = [
-            {
-                Column.FIGURE: NAME,
-                Column.PANEL: pool_name(radii),
-                Column.STAGE: BASE if band == BASE else RL,
-                Column.PROMPTS: B,
-                Column.LENGTH: self.task.length,
-                Column.STEPS: self.recipe.chain_steps,
-                Column.SEED: seed,
-                Column.ERROR: error,
-                Column.KIND: band,
-                Column.PASS_RATE: passed,
-                Column.PASS_RATE_BEFORE: None if band == BASE else before,
-                Column.SHARE_OF_POOL: None if band == BASE else share,
-            }
-            for (radii, band, B), found in zip(self._settings(), results, strict=True)
-            for seed, (error, passed, before, share) in enumerate(found)
-        ]
-        return as_table(rows, Column)
-
-
-def pool_name(radii: Sequence[float]) -> str:
-    """The panel of a pool."""
-    return f"radius {radii[0]:g} to {radii[1]:g}"
+        for radii, (band, B) in product(self.pools, arms):
+            yield (
+                Cell(train_on_band, {**shared, "radii": radii, "band": band, "prompts": B}),
+                {
+                    Column.PANEL: f"radius {radii[0]:g} to {radii[1]:g}",
+                    Column.STAGE: BASE if band == BASE else RL,
+                    Column.PROMPTS: B,
+                    Column.LENGTH: self.task.length,
+                    Column.STEPS: self.recipe.chain_steps,
+                    Column.KIND: band,
+                },
+            )
 
 
 def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
@@ -260,14 +210,8 @@ def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
     panels = list(dict.fromkeys(table[Column.PANEL]))
     with new_figure(len(panels), width=4.3 * len(panels) + 0.6) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
-            rows = table[(table[Column.PANEL] == panel) & (table[Column.PROMPTS] > 0)]
-            for look, (band, label) in zip((*LOOKS, FIFTH), bands.items(), strict=True):
-                draw_curve(
-                    axis, rows[rows[Column.KIND] == band], Column.PROMPTS, Column.PASS_RATE, look, label
-                )
-            base = table[(table[Column.PANEL] == panel) & (table[Column.KIND] == BASE)]
-            level(axis, float(base[Column.PASS_RATE].mean()), "before RL")
-            plain_log_ticks(axis, config.prompts)
+            rows = table[table[Column.PANEL] == panel]
+            training.draw_arms(axis, rows, Column.PROMPTS, Column.PASS_RATE, bands, "before RL")
             shares = rows.groupby(Column.KIND)[Column.SHARE_OF_POOL].mean()
             axis.set_title(
                 f"shift directions of {panel}\n(too easy {shares[TOO_EASY]:.0%}, medium "
@@ -324,7 +268,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         not_too_hard,
-        "tests/claims/test_insight_claims.py::test_bands_are_judged_per_pool",
+        "tests/studies/insights/test_claims.py::test_bands_are_judged_per_pool",
     ),
 )
 STUDY = Study(

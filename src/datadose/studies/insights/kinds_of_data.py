@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -36,17 +37,22 @@ KINDS = (HARD, "easy", "pretraining", "test")
 """The panels; every other kind is compared with HARD."""
 
 
-def shift_with_data(block: TwoBlock, kind: str) -> Shift:
-    """The two-block shift with one of the four kinds of data."""
+def kinds_of_data(block: TwoBlock) -> tuple[Array, ...]:
+    """Spectra of the four kinds of data at their natural scale, in the order of KINDS."""
     base = block.shift(0.0)
     inside = base.delta > 0
-    data: tuple[Array, ...] = (  # In the order of KINDS.
+    return (
         np.where(inside, base.target, 0.0),
         np.where(inside, 0.0, base.target),
         base.sigma0,
         base.target,
     )
-    return Shift(base.sigma0, base.delta, base.eta * data[KINDS.index(kind)], base.eta)
+
+
+def shift_with_data(block: TwoBlock, kind: str) -> Shift:
+    """The two-block shift with one of the four kinds of data."""
+    base = block.shift(0.0)
+    return Shift(base.sigma0, base.delta, base.eta * kinds_of_data(block)[KINDS.index(kind)], base.eta)
 
 
 def kind_hardness(block: TwoBlock, kind: str, length: int) -> float:
@@ -77,13 +83,13 @@ class Insight1:
             return cls(TwoBlock(40, 20), 80, (5, 10), 3)
         return cls(TwoBlock(400, 200), 800, grid([25, 50, 75, 100]), 50 if name == "paper" else 20)
 
-    def _pairs(self) -> list[tuple[str, int]]:
-        return [(kind, seed) for kind in KINDS for seed in range(self.seeds)]
-
     def cells(self) -> list[Cell]:
         """One cell a kind and seed."""
         shared = {"block": self.block, "length": self.length, "counts": list(self.prompts)}
-        return [Cell(simulate_kind, {**shared, "kind": kind, "seed": seed}) for kind, seed in self._pairs()]
+        return [
+            Cell(simulate_kind, {**shared, "kind": kind, "seed": seed})
+            for kind, seed in product(KINDS, range(self.seeds))
+        ]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a kind, B and seed; ``panel`` is the kind."""
@@ -102,7 +108,7 @@ class Insight1:
                     error=error,
                     predicted=predicted[kind][B],
                 )
-                for (kind, seed), errors in zip(self._pairs(), results, strict=True)
+                for (kind, seed), errors in zip(product(KINDS, range(self.seeds)), results, strict=True)
                 for B, error in zip(self.prompts, errors, strict=True)
             ]
         )
@@ -135,7 +141,7 @@ CLAIMS = (
         statistic=f"share of comparisons won, each at {CONFIDENCE:.0%} confidence over paired seeds",
         threshold=1.0,
         judge=_aligned_data_win,
-        test="tests/claims/test_figure_claims.py::test_insight_1_is_judged_per_comparison",
+        test="tests/studies/sft_curves/test_claims.py::test_insight_1_is_judged_per_comparison",
         shown_by=("insight1_selection",),
     ),
 )

@@ -7,54 +7,30 @@ n S varies and its powers have heavy tails, so the exact expectation is estimate
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from itertools import product
 
-import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
-from datadose.configs import STAGES, Stage
 from datadose.drawing.curves import level, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, draw_simulation, draw_theory, new_figure
-from datadose.models.baselines import pretrained_lsa
 from datadose.stages import held_out_prompts, post_test
-from datadose.studies import tables
-from datadose.studies.ledger import (
-    PAIRED_SHARE,
-    beats,
-    by_seed,
-    finite_mean,
-    judge_settings,
-    seeds_of,
-)
+from datadose.studies import training
+from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, finite_mean, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
-from datadose.studies.training import (
-    BASE,
-    OUTCOME,
-    RL,
-    SFT,
-    Recipe,
-    ScaledShift,
-    finite,
-    post_train,
-    radius_panel,
-    stage_prompts,
-)
+from datadose.studies.tables import Setting, SettingsExperiment
+from datadose.studies.training import ARMS, BASE, OUTCOME, RL, SFT, Recipe, ScaledShift
 from datadose.sweep import Cell
 from datadose.theory.outcome import rollout_error, rollout_radius
 
 NAME = "overthinking"
-ARMS = (BASE, *STAGES)
 
 
-class Column(tables.Column):
+class Column(training.Column):
     """The columns of this study; ``steps`` are those of training's chains, ``thinking_steps`` the test's."""
 
-    KIND = "kind"
     SPECTRAL_RADIUS = "spectral_radius"
     ROLLOUT_RADIUS = "rollout_radius"
     THINKING_STEPS = "thinking_steps"
@@ -69,34 +45,36 @@ def think(
     thinking: list[int],
     draws: int,
     seeds: list[int],
-) -> list[list[list[float | None]]]:
-    """Cell: per seed [rho(I + V Sigma)] and errors / d at each step count: test, theory, long prompts."""
-    torch.set_num_threads(1)
+) -> list[list[float | None]]:
+    """Cell: what is measured, per seed and number of thinking steps; a lost run has no numbers."""
     target = task.target(radius)
-    model = pretrained_lsa(task.sigma0, task.length, len(seeds))
-    lost: set[int] = set()
-    if arm != BASE:
-        stage = cast("Stage", arm)
-        data = np.where(task.inside, target, 0.0)
-        prompts = stage_prompts(stage, data, task.length, task.eta, recipe.prompts, seeds)
-        lost = post_train(model, stage, prompts, recipe, eta=task.eta, inside=task.inside, seeds=seeds)
+    model, lost = training.adapt(task, task.sigma0, target, ARMS[arm], recipe, eta=task.eta, seeds=seeds)
     tested = post_test(model, held_out_prompts(target, task.length, runs=len(seeds)), thinking)
-    found: list[list[list[float | None]]] = []
-    for run in range(len(seeds)):
-        if run in lost or not bool(torch.isfinite(tested[run]).all()):
-            nothing: list[float | None] = [None] * len(thinking)
-            found.append([[None], nothing, nothing, nothing])
+    rows: list[list[float | None]] = []
+    for run, errors in enumerate(map(training.finite, tested)):
+        if run in lost or None in errors:
+            rows += [[run, None, k, None, None, None] for k in thinking]
             continue
         V = model.V[run].detach().double().numpy()
-        exact = [rollout_error(V, target, k, task.length, draws=draws, seed=1).value for k in thinking]
-        long = [rollout_error(V, target, k).value for k in thinking]
-        found.append([[rollout_radius(V, target)], finite(tested[run]), [*exact], [*long]])
-    return found
+        for k, error in zip(thinking, errors, strict=True):
+            exact = rollout_error(V, target, k, task.length, draws=draws, seed=1).value
+            rows.append([run, rollout_radius(V, target), k, error, exact, rollout_error(V, target, k).value])
+    return rows
 
 
 @dataclass(frozen=True)
-class Overthinking:
+class Overthinking(SettingsExperiment):
     """Radii (panels), stages, thinking steps."""
+
+    figure, columns = NAME, Column
+    measured = (
+        Column.SEED,
+        Column.ROLLOUT_RADIUS,
+        Column.THINKING_STEPS,
+        Column.ERROR,
+        Column.PREDICTED,
+        Column.PREDICTED_LONG,
+    )
 
     task: ScaledShift
     recipe: Recipe
@@ -116,11 +94,8 @@ class Overthinking:
             return cls(ScaledShift(20, 5, 120), Recipe(256, 300), (0.5, 1.2, 2.0), thinking, 400, 6)
         return cls(ScaledShift(100, 20, 600), Recipe(1024, 400), (0.5, 1.2, 2.0), thinking, 400, 10)
 
-    def _settings(self) -> list[tuple[float, str]]:
-        return [(radius, arm) for radius in self.radii for arm in ARMS]
-
-    def cells(self) -> list[Cell]:
-        """One cell a radius and stage, its seeds side by side."""
+    def settings(self) -> Iterator[Setting]:
+        """One cell a radius and stage, its seeds side by side; a row a seed and number of thinking steps."""
         shared = {
             "task": self.task,
             "recipe": self.recipe,
@@ -128,33 +103,19 @@ class Overthinking:
             "draws": self.draws,
             "seeds": list(range(self.seeds)),
         }
-        return [Cell(think, {**shared, "radius": radius, "arm": arm}) for radius, arm in self._settings()]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a radius (panel), stage, number of thinking steps and seed."""
-        rows = []
-        for (radius, arm), found in zip(self._settings(), results, strict=True):
-            for seed, ((rolled,), tested, exact, long) in enumerate(found):
-                rows += [
-                    {
-                        Column.FIGURE: NAME,
-                        Column.PANEL: radius_panel(radius),
-                        Column.STAGE: arm,
-                        Column.PROMPTS: 0 if arm == BASE else self.recipe.prompts,
-                        Column.LENGTH: self.task.length,
-                        Column.STEPS: self.recipe.chain_steps,
-                        Column.SEED: seed,
-                        Column.ERROR: error,
-                        Column.PREDICTED: predicted,
-                        Column.KIND: arm,
-                        Column.SPECTRAL_RADIUS: radius,
-                        Column.ROLLOUT_RADIUS: rolled,
-                        Column.THINKING_STEPS: k,
-                        Column.PREDICTED_LONG: far,
-                    }
-                    for k, error, predicted, far in zip(self.thinking, tested, exact, long, strict=True)
-                ]
-        return as_table(rows, Column)
+        for radius, arm in product(self.radii, ARMS):
+            yield (
+                Cell(think, {**shared, "radius": radius, "arm": arm}),
+                {
+                    Column.PANEL: training.radius_panel(radius),
+                    Column.STAGE: arm,
+                    Column.PROMPTS: 0 if arm == BASE else self.recipe.prompts,
+                    Column.LENGTH: self.task.length,
+                    Column.STEPS: self.recipe.chain_steps,
+                    Column.KIND: arm,
+                    Column.SPECTRAL_RADIUS: radius,
+                },
+            )
 
 
 def draw_overthinking(table: pd.DataFrame, config: Overthinking) -> Figure:
@@ -163,7 +124,7 @@ def draw_overthinking(table: pd.DataFrame, config: Overthinking) -> Figure:
     radii = config.radii
     with new_figure(len(radii), width=3.6 * len(radii) + 0.4) as (figure, axes):
         for axis, radius in zip(axes, radii, strict=True):
-            rows = table[table[Column.PANEL] == radius_panel(radius)]
+            rows = table[table[Column.PANEL] == training.radius_panel(radius)]
             for look, (arm, label) in zip(LOOKS, arms, strict=True):
                 chosen = rows[rows[Column.KIND] == arm]
                 theory = chosen.groupby(Column.THINKING_STEPS)[Column.PREDICTED].mean()
@@ -175,8 +136,7 @@ def draw_overthinking(table: pd.DataFrame, config: Overthinking) -> Figure:
             axis.axvline(config.recipe.chain_steps, color="#5f6368", linewidth=0.9, linestyle=":")
             level(axis, 1.0)
             plain_log_ticks(axis, config.thinking)
-            axis.set_yscale("log")
-            axis.set_title(f"rho(inv(Gamma0) Delta) = {radius:g}")
+            axis.set(yscale="log", title=f"rho(inv(Gamma0) Delta) = {radius:g}")
             axis.set_xlabel("thinking steps at the post-test")
         axes[0].set_ylim(2e-4, 3e3)
         axes[0].set_ylabel("post-test error / d")
@@ -221,7 +181,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         thinking_hurts,
-        "tests/claims/test_insight_claims.py::test_overthinking_is_judged_per_stage",
+        "tests/studies/insights/test_claims.py::test_overthinking_is_judged_per_stage",
     ),
 )
 STUDY = Study(

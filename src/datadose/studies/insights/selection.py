@@ -12,8 +12,9 @@ SFT is the minimiser V* (Thm 4.1) and gradient descent for a fixed number of ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from datadose.covariance import Array
-from datadose.drawing.curves import draw_curve, level, log_y, plain_log_ticks
-from datadose.drawing.style import (
-    LOOKS,
-    caption,
-    new_figure,
-)
+from datadose.drawing.curves import log_y
+from datadose.drawing.style import caption, new_figure
 from datadose.prompts import Moments, draw_moments
-from datadose.studies import tables
+from datadose.studies import training
+from datadose.studies.insights.kinds_of_data import kinds_of_data
 from datadose.studies.ledger import PAIRED_SHARE, beats, by_seed, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import MINIMISER, TRAINED, TwoBlock, as_table
-from datadose.studies.training import BASE, SFT
+from datadose.studies.tables import MINIMISER, TRAINED, Setting, SettingsExperiment, TwoBlock, as_table
+from datadose.studies.training import BASE, SFT, draw_arms
 from datadose.sweep import Cell
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
@@ -40,15 +38,13 @@ from datadose.theory.sft import GradientDescent, sft_minimiser
 
 NAME = "insight1_selection"
 SELECTIONS = HARD, EASY, RANDOM, SHIFT = ("hard", "easy", "random", "shift")
-ESTIMATORS = (MINIMISER, TRAINED)
 CLEAN = "clean"
 """The panel of the pool whose demonstrations are all right."""
 
 
-class Column(tables.Column):
+class Column(training.Column):
     """The columns of this study; ``kind`` is the selection."""
 
-    KIND = "kind"
     HARDNESS = "hardness"
     SHARE_SHIFT = "share_shift"
     SHARE_WRONG = "share_wrong"
@@ -65,14 +61,7 @@ class Pool:
 
 def draw_pool(block: TwoBlock, length: int, size: int, wrong: float, seed: int) -> Pool:
     """``size`` candidates in random order, a share ``wrong`` with another prompt's demonstration."""
-    shift = block.shift(0.0)
-    inside = shift.delta > 0
-    kinds: list[Array] = [
-        np.where(inside, shift.target, 0.0),
-        np.where(inside, 0.0, shift.target),
-        shift.sigma0,
-        shift.target,
-    ]
+    kinds = kinds_of_data(block)
     each = size // len(kinds)
     drawn = [draw_moments(block.eta * A, length, each, seed=(seed, i)) for i, A in enumerate(kinds)]
     rng = np.random.default_rng(np.random.SeedSequence((seed, 1), spawn_key=(100,)))
@@ -103,33 +92,43 @@ def choose(selection: str, hardness: Array, pool: Pool, prompts: int, seed: int)
 
 def select_and_tune(
     block: TwoBlock, length: int, size: int, wrong: float, counts: list[int], descent: int, seed: int
-) -> list[list[float]]:
-    """Cell: [error of V*, of gradient descent, hardness, share shift, share wrong] per selection and B."""
+) -> list[list[Any]]:
+    """Cell: what is measured, per selection, B and estimator."""
     pool = draw_pool(block, length, size, wrong, seed)
     shift = block.shift(0.0)
     V0 = pretrained_operator(shift.sigma0, length)
     hardness = measured_hardness(pool, V0, block.eta)
-    rows: list[list[float]] = []
-    for selection in SELECTIONS:
-        for B in counts:
-            chosen = choose(selection, hardness, pool, B, seed)
-            moments = Moments(pool.moments.weights[:, chosen], pool.moments.phi[:, chosen])
-            dynamics = GradientDescent.of(moments, block.eta, V0, 0)
-            rows.append(
-                [
-                    post_test_error(sft_minimiser(moments, block.eta, V0), shift.target, length),
-                    post_test_error(dynamics.iterate(dynamics.balanced_step, descent), shift.target, length),
-                    float(hardness[chosen].mean()),
-                    float((pool.kind[chosen] == 0).mean()),
-                    float(pool.wrong[chosen].mean()),
-                ]
-            )
+    rows: list[list[Any]] = []
+    for selection, B in product(SELECTIONS, counts):
+        chosen = choose(selection, hardness, pool, B, seed)
+        moments = Moments(pool.moments.weights[:, chosen], pool.moments.phi[:, chosen])
+        dynamics = GradientDescent.of(moments, block.eta, V0, 0)
+        fitted = {
+            MINIMISER: sft_minimiser(moments, block.eta, V0),
+            TRAINED: dynamics.iterate(dynamics.balanced_step, descent),
+        }
+        about = [(x[chosen]).mean() for x in (hardness, pool.kind == 0, pool.wrong)]
+        rows += [
+            [selection, B, name, post_test_error(V, shift.target, length), *map(float, about)]
+            for name, V in fitted.items()
+        ]
     return rows
 
 
 @dataclass(frozen=True)
-class HardnessSelection:
+class HardnessSelection(SettingsExperiment):
     """Pools (panels), four selections, error against B."""
+
+    figure, columns = NAME, Column
+    measured = (
+        Column.KIND,
+        Column.PROMPTS,
+        Column.ESTIMATOR,
+        Column.ERROR,
+        Column.HARDNESS,
+        Column.SHARE_SHIFT,
+        Column.SHARE_WRONG,
+    )
 
     block: TwoBlock
     length: int
@@ -150,11 +149,8 @@ class HardnessSelection:
             return cls(TwoBlock(40, 20), 80, 1600, (0.0, 0.1, 0.3), (5, 10, 15, 80, 160, 320), 100, 20)
         return cls(TwoBlock(100, 50), 200, 4000, (0.0, 0.1, 0.3), (12, 25, 37, 200, 400, 800), 100, 10)
 
-    def _settings(self) -> list[tuple[float, int]]:
-        return [(wrong, seed) for wrong in self.wrong for seed in range(self.seeds)]
-
-    def cells(self) -> list[Cell]:
-        """One cell a pool and seed."""
+    def settings(self) -> Iterator[Setting]:
+        """One cell a pool and seed; a row a selection, B and estimator."""
         shared = {
             "block": self.block,
             "length": self.length,
@@ -162,82 +158,51 @@ class HardnessSelection:
             "counts": list(self.prompts),
             "descent": self.descent,
         }
-        return [
-            Cell(select_and_tune, {**shared, "wrong": wrong, "seed": seed})
-            for wrong, seed in self._settings()
-        ]
+        for wrong, seed in product(self.wrong, range(self.seeds)):
+            yield (
+                Cell(select_and_tune, {**shared, "wrong": wrong, "seed": seed}),
+                {
+                    Column.PANEL: CLEAN if wrong == 0 else f"{wrong:.0%} wrong",
+                    Column.STAGE: SFT,
+                    Column.LENGTH: self.length,
+                    Column.INTERFERENCE: 0.0,
+                    Column.SEED: seed,
+                },
+            )
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a pool (panel), selection (kind), B, estimator and seed, and the untouched model."""
+        """One row a pool (panel), seed, selection (kind), B and estimator, behind the untouched model's."""
         shift = self.block.shift(0.0)
         base = post_test_error(pretrained_operator(shift.sigma0, self.length), shift.target, self.length)
-        rows: list[dict[str, Any]] = [
-            {
-                Column.FIGURE: NAME,
-                Column.PANEL: _pool(wrong),
-                Column.STAGE: BASE,
-                Column.KIND: BASE,
-                Column.PROMPTS: 0,
-                Column.LENGTH: self.length,
-                Column.SEED: seed,
-                Column.ERROR: base,
-            }
-            for wrong, seed in self._settings()
-        ]
-        for (wrong, seed), found in zip(self._settings(), results, strict=True):
-            settings = [(kind, B) for kind in SELECTIONS for B in self.prompts]
-            for (kind, B), (*errors, hardness, shifted, mistaken) in zip(settings, found, strict=True):
-                rows += [
-                    {
-                        Column.FIGURE: NAME,
-                        Column.PANEL: _pool(wrong),
-                        Column.STAGE: SFT,
-                        Column.PROMPTS: B,
-                        Column.LENGTH: self.length,
-                        Column.INTERFERENCE: 0.0,
-                        Column.SEED: seed,
-                        Column.ERROR: error,
-                        Column.ESTIMATOR: estimator,
-                        Column.KIND: kind,
-                        Column.HARDNESS: hardness,
-                        Column.SHARE_SHIFT: shifted,
-                        Column.SHARE_WRONG: mistaken,
-                    }
-                    for estimator, error in zip(ESTIMATORS, errors, strict=True)
-                ]
-        return as_table(rows, Column)
-
-
-def _pool(wrong: float) -> str:
-    return CLEAN if wrong == 0 else f"{wrong:.0%} wrong"
+        untouched = {
+            Column.FIGURE: NAME,
+            Column.STAGE: BASE,
+            Column.KIND: BASE,
+            Column.PROMPTS: 0,
+            Column.ERROR: base,
+            Column.INTERFERENCE: None,
+        }
+        rows = [{**shared, **untouched} for _, shared in self.settings()]
+        return as_table([*rows, *self.rows(results)], Column)
 
 
 def draw_selection(table: pd.DataFrame, config: HardnessSelection) -> Figure:
     """Insight 1: error against B per pool, one curve a selection (gradient descent)."""
     block = config.block
-    kinds = (
-        (HARD, "hardest for the model"),
-        (RANDOM, "random"),
-        (EASY, "easiest for the model"),
-        (SHIFT, "shift only (needs labels)"),
-    )
+    kinds = {
+        HARD: "hardest for the model",
+        RANDOM: "random",
+        EASY: "easiest for the model",
+        SHIFT: "shift only (needs labels)",
+    }
     panels = list(dict.fromkeys(table[Column.PANEL]))
     with new_figure(len(panels), width=3.6 * len(panels) + 0.4) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
-            rows = table[(table[Column.PANEL] == panel) & (table[Column.PROMPTS] > 0)]
-            for look, (kind, label) in zip(LOOKS, kinds, strict=True):
-                chosen = rows[(rows[Column.KIND] == kind) & (rows[Column.ESTIMATOR] == TRAINED)]
-                draw_curve(axis, chosen, Column.PROMPTS, Column.ERROR, look, label)
-            before = table.loc[table[Column.KIND] == BASE, Column.ERROR].iloc[0]
-            level(axis, float(before), "before SFT")
-            plain_log_ticks(axis, config.prompts)
+            rows = table[(table[Column.PANEL] == panel) & (table[Column.ESTIMATOR] != MINIMISER)]
+            draw_arms(axis, rows, Column.PROMPTS, Column.ERROR, kinds, "before SFT")
             log_y(axis)
-            title = (
-                "all demonstrations right"
-                if panel == CLEAN
-                else f"{panel.split()[0]} of demonstrations wrong"
-            )
-            axis.set_title(title)
+            share = "all" if panel == CLEAN else f"{panel.split()[0]} of"
+            axis.set_title(f"{share} demonstrations {'right' if panel == CLEAN else 'wrong'}")
             axis.set_xlabel("SFT prompts B taken from the pool")
         axes[0].set_ylabel("post-test error / d")
         axes[0].legend(loc="lower left")
@@ -285,7 +250,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         hard_wins(clean=True),
-        "tests/claims/test_insight_claims.py::test_hard_selection_is_judged_per_pool",
+        "tests/studies/insights/test_claims.py::test_hard_selection_is_judged_per_pool",
     ),
     Claim(
         "insight-1-wrong-demonstrations",
@@ -296,7 +261,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         hard_wins(clean=False),
-        "tests/claims/test_insight_claims.py::test_hard_selection_is_judged_per_pool",
+        "tests/studies/insights/test_claims.py::test_hard_selection_is_judged_per_pool",
     ),
 )
 STUDY = Study(

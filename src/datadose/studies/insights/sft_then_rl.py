@@ -6,42 +6,22 @@ stage starts its own optimiser. RL always has ``recipe.prompts`` prompts; demons
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from datadose.configs import Stage
-from datadose.drawing.curves import draw_curve, level, log_y, plain_log_ticks
-from datadose.drawing.style import LOOKS, caption, new_grid
-from datadose.models.baselines import pretrained_lsa
+from datadose.drawing.curves import log_y
+from datadose.drawing.style import caption, new_grid
 from datadose.stages import held_out_prompts
-from datadose.studies import tables
-from datadose.studies.ledger import (
-    PAIRED_SHARE,
-    beats,
-    both,
-    by_seed,
-    finite_mean,
-    judge_settings,
-    seeds_of,
-)
+from datadose.studies import training
+from datadose.studies.ledger import PAIRED_SHARE, beats, both, by_seed, finite_mean, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
-from datadose.studies.training import (
-    BASE,
-    RL,
-    SFT,
-    Recipe,
-    ScaledShift,
-    measure,
-    post_train,
-    radius_panel,
-    stage_prompts,
-)
+from datadose.studies.tables import Setting, SettingsExperiment
+from datadose.studies.training import BASE, RL, SFT, Recipe, ScaledShift
 from datadose.sweep import Cell
 
 NAME = "sft_then_rl"
@@ -55,10 +35,9 @@ ARMS: dict[str, tuple[Stage, ...]] = {
 }
 
 
-class Column(tables.Column):
-    """The columns of this study; ``kind`` is the arm."""
+class Column(training.Column):
+    """The columns of this study."""
 
-    KIND = "kind"
     SPECTRAL_RADIUS = "spectral_radius"
     TRAINING_STEPS = "training_steps"
     DEMONSTRATIONS = "demonstrations"
@@ -67,38 +46,24 @@ class Column(tables.Column):
 
 
 def train_arm(
-    task: ScaledShift,
-    radius: float,
-    arm: str,
-    recipe: Recipe,
-    demonstrations: int,
-    steps: int,
-    seeds: list[int],
+    task: ScaledShift, radius: float, arm: str, recipe: Recipe, demonstrations: int, seeds: list[int]
 ) -> list[list[float | None]]:
-    """Cell: [error / d, error on the shift / m, pass rate] per seed after ``steps`` steps in all."""
-    target = task.target(radius)
-    data = np.where(task.inside, target, 0.0)
-    model = pretrained_lsa(task.sigma0, task.length, len(seeds))
-    lost: set[int] = set()
-    for stage in ARMS[arm]:
-        B = demonstrations if stage == SFT else recipe.prompts
-        prompts = stage_prompts(stage, data, task.length, task.eta, B, seeds)
-        lost |= post_train(
-            model,
-            stage,
-            prompts,
-            recipe,
-            eta=task.eta,
-            inside=task.inside,
-            seeds=seeds,
-            steps=steps // len(ARMS[arm]),
-        )
-    return measure(model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost)
+    """Cell: what is measured, per seed after all stages of an arm, each with the recipe's steps."""
+    target, stages = task.target(radius), ARMS[arm]
+    model, lost = training.adapt(
+        task, task.sigma0, target, stages, recipe, eta=task.eta, seeds=seeds, demonstrations=demonstrations
+    )
+    return training.measure(
+        model, held_out_prompts(target, task.length, runs=len(seeds)), recipe, task.inside, lost
+    )
 
 
 @dataclass(frozen=True)
-class SftThenRl:
+class SftThenRl(SettingsExperiment):
     """Radii (panels), arms (kind), numbers of demonstrations and total steps."""
+
+    figure, columns = NAME, Column
+    measured = (Column.SEED, Column.ERROR, Column.SHIFT_ERROR, Column.PASS_RATE)
 
     task: ScaledShift
     recipe: Recipe
@@ -120,68 +85,49 @@ class SftThenRl:
             ScaledShift(100, 20, 1000), Recipe(1024, 0), (0.7, 1.5, 3.0), (64, 1024), (200, 600, 1800), 10
         )
 
-    def _settings(self) -> list[tuple[float, str, int, int]]:
-        """(radius, arm, demonstrations, steps); arms without SFT have no demonstrations."""
-        return [
-            (radius, arm, count, steps)
-            for radius in self.radii
-            for arm, stages in ARMS.items()
-            for count in (self.demonstrations if SFT in stages else (0,))
-            for steps in (self.training_steps if stages else (0,))
-        ]
+    def settings(self) -> Iterator[Setting]:
+        """One cell a radius, arm and number of steps, its seeds side by side, and a row a seed.
 
-    def cells(self) -> list[Cell]:
-        """One cell a radius, arm and number of steps, its seeds side by side."""
-        shared = {"task": self.task, "recipe": self.recipe, "seeds": list(range(self.seeds))}
-        return [
-            Cell(train_arm, {**shared, "radius": radius, "arm": arm, "demonstrations": count, "steps": steps})
-            for radius, arm, count, steps in self._settings()
-        ]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """One row a radius (panel), arm, number of steps and seed."""
-        rows = [
-            {
-                Column.FIGURE: NAME,
-                Column.PANEL: radius_panel(radius),
-                Column.STAGE: arm,
-                Column.PROMPTS: self.recipe.prompts if RL in ARMS[arm] else 0,
-                Column.DEMONSTRATIONS: count,
-                Column.LENGTH: self.task.length,
-                Column.STEPS: self.recipe.chain_steps,
-                Column.SEED: seed,
-                Column.ERROR: error,
-                Column.KIND: arm,
-                Column.SPECTRAL_RADIUS: radius,
-                Column.TRAINING_STEPS: steps,
-                Column.SHIFT_ERROR: on_shift,
-                Column.PASS_RATE: passed,
-            }
-            for (radius, arm, count, steps), found in zip(self._settings(), results, strict=True)
-            for seed, (error, on_shift, passed) in enumerate(found)
-        ]
-        return as_table(rows, Column)
+        Arms without SFT have no demonstrations.
+        """
+        for radius, (arm, stages) in product(self.radii, ARMS.items()):
+            counts = self.demonstrations if SFT in stages else (0,)
+            for count, steps in product(counts, self.training_steps if stages else (0,)):
+                arguments = {
+                    "task": self.task,
+                    "radius": radius,
+                    "arm": arm,
+                    "recipe": replace(self.recipe, steps=steps // max(len(stages), 1)),
+                    "demonstrations": count,
+                    "seeds": list(range(self.seeds)),
+                }
+                yield (
+                    Cell(train_arm, arguments),
+                    {
+                        Column.PANEL: training.radius_panel(radius),
+                        Column.STAGE: arm,
+                        Column.PROMPTS: self.recipe.prompts if RL in stages else 0,
+                        Column.DEMONSTRATIONS: count,
+                        Column.LENGTH: self.task.length,
+                        Column.STEPS: self.recipe.chain_steps,
+                        Column.KIND: arm,
+                        Column.SPECTRAL_RADIUS: radius,
+                        Column.TRAINING_STEPS: steps,
+                    },
+                )
 
 
 def draw_sft_then_rl(table: pd.DataFrame, config: SftThenRl) -> Figure:
     """SFT then RL: error against the total steps; columns are shifts, rows numbers of demonstrations."""
-    arms = (
-        ("rl", "RL alone"),
-        ("sft", "SFT alone"),
-        ("sft then rl", "SFT, then RL"),
-        ("rl then sft", "RL, then SFT"),
-    )
+    arms = {RL: "RL alone", SFT: "SFT alone", SFT_THEN_RL: "SFT, then RL", RL_THEN_SFT: "RL, then SFT"}
     radii, counts = config.radii, config.demonstrations
     size = {"width": 3.5 * len(radii) + 0.6, "height": 2.7 * len(counts) + 0.5}
     with new_grid(len(counts), len(radii), **size, sharex=True, sharey="col") as (figure, grid):
         for axes, count in zip(grid, counts, strict=True):
             for axis, radius in zip(axes, radii, strict=True):
-                rows = table[table[Column.PANEL] == radius_panel(radius)]
-                for look, (arm, label) in zip(LOOKS, arms, strict=True):
-                    chosen = rows[(rows[Column.KIND] == arm) & rows[Column.DEMONSTRATIONS].isin([0, count])]
-                    draw_curve(axis, chosen, Column.TRAINING_STEPS, Column.ERROR, look, label)
-                level(axis, float(rows.loc[rows[Column.KIND] == BASE, Column.ERROR].mean()), "before")
-                plain_log_ticks(axis, config.training_steps)
+                rows = table[table[Column.PANEL] == training.radius_panel(radius)]
+                rows = rows[rows[Column.DEMONSTRATIONS].isin([0, count])]
+                training.draw_arms(axis, rows, Column.TRAINING_STEPS, Column.ERROR, arms, "before")
                 log_y(axis)
             axes[0].set_ylabel(f"{count} demonstrations\npost-test error / d")
         for axis, radius in zip(grid[0], radii, strict=True):
@@ -230,7 +176,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         sft_then_rl_wins,
-        "tests/claims/test_insight_claims.py::test_composition_has_to_beat_both",
+        "tests/studies/insights/test_claims.py::test_composition_has_to_beat_both",
     ),
 )
 STUDY = Study(

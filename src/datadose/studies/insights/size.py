@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,29 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from datadose.drawing.curves import level, log_y
+from datadose.drawing.curves import cell_edges, level, log_y
 from datadose.drawing.hover import Cells, record_cells
-from datadose.drawing.style import (
-    LOOKS,
-    caption,
-    draw_simulation,
-    draw_theory,
-    new_grid,
-)
+from datadose.drawing.style import LOOKS, Look, caption, draw_simulation, draw_theory, new_grid
+from datadose.studies import tables
 from datadose.studies.ledger import CONFIDENCE, beats, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import (
-    LSA,
-    MINIMISER,
-    THEORY,
-    Column,
-    TwoBlock,
-    as_table,
-    curve_cell,
-    grid,
-    predictions,
-)
-from datadose.studies.training import SFT
+from datadose.studies.tables import LSA, THEORY, Column, TwoBlock
 from datadose.sweep import Cell
 
 NAME = "insight2_size"
@@ -69,57 +54,42 @@ class SetSize:
     @classmethod
     def _of(cls, block: TwoBlock, simulated: int, theory: int, counts: int, seeds: int) -> SetSize:
         d = block.dimension
-        places = grid(
-            [0], np.unique(np.geomspace(max(1, d // 40), 5 * d, counts).round().astype(int)).tolist()
-        )
-        kept = [B for B in places if abs(B / d - 1) > 0.02]
+        places = tables.grid([0], np.geomspace(max(1, d // 40), 5 * d, counts).round().astype(int).tolist())
+        kept = tuple(B for B in places if abs(B / d - 1) > 0.02)
         inside = [round(share * d) for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.5, 2, 3, 5)]
-        return cls(
-            block,
-            2 * d,
-            _log_steps(simulated),
-            grid([0], inside),
-            _log_steps(theory),
-            tuple(kept),
-            seeds,
-        )
-
-    def _curves(self) -> list[tuple[float, int]]:
-        return [(r, seed) for r in self.interferences for seed in range(self.seeds)]
+        few, many = _log_steps(simulated), _log_steps(theory)
+        return cls(block, 2 * d, few, tables.grid([0], inside), many, kept, seeds)
 
     def cells(self) -> list[Cell]:
         """One cell an interference and seed; it holds all B."""
-        return [curve_cell(self.block, r, self.length, self.prompts, seed) for r, seed in self._curves()]
+        return [
+            tables.curve_cell(self.block, r, self.length, self.prompts, seed)
+            for r, seed in product(self.interferences, range(self.seeds))
+        ]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """Simulated rows (model lsa) with their prediction, then the theory on its grid."""
 
-        def row(r: float, B: int, **values: Any) -> dict[str, Any]:
-            return {
-                Column.FIGURE: NAME,
-                Column.PANEL: "simulated" if Column.SEED in values else "theory",
-                Column.STAGE: SFT,
-                Column.PROMPTS: B,
-                Column.LENGTH: self.length,
-                Column.INTERFERENCE: r,
-                Column.PREDICTED: predicted[r][B],
-                Column.ESTIMATOR: MINIMISER,
-                Column.FORM: "exact",
-                **values,
-            }
-
         counts = {*self.prompts, *self.theory_prompts}
         predicted = {
-            r: predictions(self.block.shift(r), counts, self.length)
+            r: tables.predictions(self.block.shift(r), counts, self.length)
             for r in {*self.interferences, *self.theory_interferences}
         }
-        rows = [
-            row(r, B, seed=seed, error=error)
-            for (r, seed), errors in zip(self._curves(), results, strict=True)
+        simulated = [
+            (r, B, {"panel": "simulated", "seed": seed, "error": error})
+            for (r, seed), errors in zip(product(self.interferences, range(self.seeds)), results, strict=True)
             for B, error in zip(self.prompts, errors, strict=True)
         ]
-        rows += [row(r, B, model=THEORY) for r in self.theory_interferences for B in self.theory_prompts]
-        return as_table(rows)
+        theory = [
+            (r, B, {"panel": "theory", "model": THEORY})
+            for r, B in product(self.theory_interferences, self.theory_prompts)
+        ]
+        return tables.as_table(
+            tables.sft_row(
+                NAME, prompts=B, length=self.length, interference=r, predicted=predicted[r][B], **values
+            )
+            for r, B, values in [*simulated, *theory]
+        )
 
 
 def _log_steps(count: int) -> tuple[float, ...]:
@@ -151,19 +121,22 @@ def draw_size(table: pd.DataFrame, config: SetSize) -> Figure:
         best = theory.loc[theory.groupby(Column.INTERFERENCE)[Column.PREDICTED].idxmin()]
         early = theory[theory[Column.PROMPTS] < d]
         small = early.loc[early.groupby(Column.INTERFERENCE)[Column.PREDICTED].idxmin()]
-        record_cells(heat, _map_cells(grid, d))
-        lowest: dict[str, Any] = {"linestyle": (0, (4, 2)), "label": "_best B below the peak"}
-        heat.plot(small[Column.INTERFERENCE], small[Column.PROMPTS] / d, color="white", **lowest)
-        lowest = {"linestyle": "-", "marker": "o", "markersize": 3, "label": "_best B"}
-        heat.plot(best[Column.INTERFERENCE], best[Column.PROMPTS] / d, color="white", **lowest)
+        x, y = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float) / d
+        x_edges, y_edges = (cell_edges(centres).tolist() for centres in (x, y))
+        values = grid.to_numpy().tolist()
+        record_cells(heat, Cells(x_edges, y_edges, x.tolist(), y.tolist(), values, "predicted error / d"))
+        for rows, dash, name, marks in (
+            (small, (0, (4, 2)), "_best B below the peak", {}),
+            (best, "-", "_best B", {"marker": "o", "markersize": 3}),
+        ):
+            places = rows[Column.PROMPTS] / d
+            draw_theory(heat, rows[Column.INTERFERENCE], places, Look("white", dash, ""), name, **marks)
         heat.axhline(1, color="black", linewidth=0.8)
         heat.text(1.1e-3, 1.06, "peak: B = d", color="black", fontsize=8.5)
-        heat.set_yscale("log")
-        heat.set_xscale("log")
+        heat.set(yscale="log", xscale="log")
         heat.set_ylim(grid.index.min() / d, grid.index.max() / d)
         heat.set_yticks([0.05, 0.1, 0.2, 0.5, 1, 2, 5], labels=["0.05", "0.1", "0.2", "0.5", "1", "2", "5"])
-        heat.set_xlabel("interference r")
-        heat.set_ylabel("SFT prompts B / d")
+        heat.set(xlabel="interference r", ylabel="SFT prompts B / d")
         heat.set_title("dots: best B; dashes: best B below the peak")
         _draw_ratio(right, theory, simulated, d)
         block = config.block
@@ -176,50 +149,42 @@ def draw_size(table: pd.DataFrame, config: SetSize) -> Figure:
     return figure
 
 
-def _map_cells(grid: pd.DataFrame, d: int) -> Cells:
-    """The cells of the map: edges midway between neighbours, as the mesh draws them."""
-    x, y = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float) / d
-    x_edges, y_edges = (
-        np.concatenate(
-            [[1.5 * v[0] - 0.5 * v[1]], (v[1:] + v[:-1]) / 2, [1.5 * v[-1] - 0.5 * v[-2]]]
-        ).tolist()
-        for v in (x, y)
-    )
-    values = grid.to_numpy().tolist()
-    return Cells(x_edges, y_edges, x.tolist(), y.tolist(), values, "predicted error / d")
+def _small(errors: pd.Series, d: int) -> pd.Series:
+    """Those of ``errors`` by B below the peak."""
+    return errors[(errors.index > 0) & (errors.index < d)]
+
+
+def _by_prompts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Simulated errors, a row a seed and a column a B."""
+    return rows.pivot_table(index=Column.SEED, columns=Column.PROMPTS, values=Column.ERROR)
+
+
+def _predicted(theory: pd.DataFrame) -> dict[float, pd.Series]:
+    """r to predicted errors by B."""
+    return {
+        float(str(r)): rows.set_index(Column.PROMPTS)[Column.PREDICTED]
+        for r, rows in theory.groupby(Column.INTERFERENCE)
+    }
 
 
 def _draw_ratio(axis: Axes, theory: pd.DataFrame, simulated: pd.DataFrame, d: int) -> None:
     """Error of the best B < d over the error at the largest B, and over no SFT."""
-    for look, (reference, label) in zip(
-        LOOKS, (("largest", "over the largest set (B = 5d)"), ("none", "over no SFT (B = 0)")), strict=False
-    ):
-        line = [
-            (r, _small_over(rows, Column.PREDICTED, reference, d))
-            for r, rows in theory.groupby(Column.INTERFERENCE)
-        ]
-        draw_theory(axis, [r for r, _ in line], [ratio for _, ratio in line], look, label)
+    curves = _predicted(theory)
+    references: Any = ((max, "over the largest set (B = 5d)"), (min, "over no SFT (B = 0)"))
+    for look, (reference, label) in zip(LOOKS, references, strict=False):
+        line = [_small(curve, d).min() / curve[reference(curve.index)] for curve in curves.values()]
+        draw_theory(axis, list(curves), line, look, label)
         for r, rows in simulated.groupby(Column.INTERFERENCE):
-            means = rows.groupby(Column.PROMPTS)[Column.ERROR].mean()
-            inside = means[(means.index > 0) & (means.index < d)]
-            wide = rows.pivot_table(index=Column.SEED, columns=Column.PROMPTS, values=Column.ERROR)
-            place = wide.columns.max() if reference == "largest" else 0
-            ratio = (wide[inside.idxmin()] / wide[place]).to_numpy()
-            points = pd.DataFrame({"r": r, Column.ERROR: ratio})
+            wide = _by_prompts(rows)
+            ratio = wide[_small(wide.mean(), d).idxmin()] / wide[reference(wide.columns)]
+            points = pd.DataFrame({"r": r, Column.ERROR: ratio.to_numpy()})
             draw_simulation(axis, points, "r", look, f"_{label}, simulated")
     level(axis, 1.0)
     axis.set_xscale("log")
     log_y(axis)
-    axis.set_xlabel("interference r")
-    axis.set_ylabel("error of the best B < d, as a ratio")
+    axis.set(xlabel="interference r", ylabel="error of the best B < d, as a ratio")
     axis.set_title("below 1: the small set wins")
     axis.legend(loc="best")
-
-
-def _small_over(rows: pd.DataFrame, column: str, reference: str, d: int) -> float:
-    values = rows.set_index(Column.PROMPTS)[column]
-    small = values[(values.index > 0) & (values.index < d)].min()
-    return float(small / values[values.index.max() if reference == "largest" else 0])
 
 
 def small_sets(saved: Saved[SetSize], threshold: float) -> Judgement:
@@ -228,16 +193,12 @@ def small_sets(saved: Saved[SetSize], threshold: float) -> Judgement:
     simulated = table[table[Column.MODEL] == LSA]
     verdicts: dict[str, Verdict] = {}
     for r, rows in simulated.groupby(Column.INTERFERENCE):
-        wide = rows.pivot_table(index=Column.SEED, columns=Column.PROMPTS, values=Column.ERROR)
-        means = wide.mean()
-        best = means[(means.index > 0) & (means.index < d)].idxmin()
+        wide = _by_prompts(rows)
+        best = _small(wide.mean(), d).idxmin()
         verdicts[f"r={r:g}"] = beats(wide[best].to_numpy(), wide[wide.columns.max()].to_numpy())
-    ratios, best_at = [], []
-    for r, rows in table[table[Column.MODEL] == THEORY].groupby(Column.INTERFERENCE):
-        curve = rows.set_index(Column.PROMPTS)[Column.PREDICTED].dropna()
-        small = curve[(curve.index > 0) & (curve.index < d)]
-        ratios.append((float(r), float(small.min() / curve[curve.index.max()])))
-        best_at.append(f"{curve.idxmin() / d:.2f}")
+    curves = _predicted(table[table[Column.MODEL] == THEORY])
+    ratios = [(r, _small(curve, d).min() / curve[curve.index.max()]) for r, curve in curves.items()]
+    best_at = [f"{curve.idxmin() / d:.2f}" for curve in curves.values()]
     won = [r for r, ratio in ratios if ratio < 1]
     lost = [r for r, ratio in ratios if ratio > 1]
     note = (
@@ -258,7 +219,7 @@ CLAIMS = (
         f"share of r where it holds, each at {CONFIDENCE:.0%} confidence over paired seeds",
         1.0,
         small_sets,
-        "tests/claims/test_insight_claims.py::test_size_is_judged_per_interference",
+        "tests/studies/insights/test_claims.py::test_size_is_judged_per_interference",
         shown_by=("fig1",),
     ),
 )

@@ -13,8 +13,9 @@ of the radius nearest 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from datadose.covariance import Array
-from datadose.drawing.curves import draw_curve, log_y, plain_log_ticks
+from datadose.drawing.curves import cell_edges, draw_curve, log_y, plain_log_ticks
 from datadose.drawing.hover import Cells, record_cells
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_lost, draw_theory, new_grid
 from datadose.models import PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.prompts import draw_wishart, random_stream
 from datadose.stages import FixedData, Optimisation, Outcome, held_out_prompts, post_test, train
-from datadose.studies import tables
+from datadose.studies import training
 from datadose.studies.ledger import PAIRED_SHARE, is_more, judge_settings
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
-from datadose.studies.tables import as_table
+from datadose.studies.tables import Setting, SettingsExperiment
 from datadose.studies.training import OUTCOME, ScaledShift, finite
 from datadose.sweep import Cell
 from datadose.theory.outcome import largest_stable_step, population_curvature, rollout_radius
@@ -45,10 +46,9 @@ from datadose.theory.outcome import largest_stable_step, population_curvature, r
 NAME = "insight3_stability"
 
 
-class Column(tables.Column):
+class Column(training.Column):
     """The columns of this study; ``kind`` is the map or one of PROTOCOLS."""
 
-    KIND = "kind"
     SPECTRAL_RADIUS = "spectral_radius"
     ROLLOUT_RADIUS = "rollout_radius"
     LEARNING_RATE = "learning_rate"
@@ -67,23 +67,11 @@ REFERENCE = 999_983
 """Seed of the reference sample."""
 
 
-def stable_step(task: ScaledShift, radius: float, steps: int) -> float:
-    """2 / the largest curvature of the population's L_OS at the pretrained model."""
-    return 2 / population_curvature(task.operator, task.target(radius), steps)[1]
-
-
-def cautious_step(task: ScaledShift, radius: float, steps: int, prompts: int) -> float:
-    """A share of the stable step of gradient descent on a reference sample of this many prompts."""
-    w = random_stream(REFERENCE, "weights").standard_normal((task.dimension, prompts))
-    S = draw_wishart(task.target(radius), task.length, prompts, seed=REFERENCE)
-    return CAUTION * largest_stable_step(np.diag(task.operator), w, S, steps)
-
-
 @dataclass(frozen=True)
 class Descent:
     """Gradient descent on OS at several radii and seeds, side by side; ``descent`` training steps.
 
-    Without ``learning_rate`` it is the cautious step at ``step_radius``.
+    Without ``learning_rate`` it is CAUTION of the stable step on a reference sample at ``step_radius``.
     """
 
     task: ScaledShift
@@ -95,18 +83,15 @@ class Descent:
     descent: int
     seeds: int
 
-    @property
-    def runs(self) -> list[tuple[float, int]]:
-        """(radius, seed) of each run."""
-        return [(r, seed) for r in self.radii for seed in range(self.seeds)]
 
-
-def descend(run: Descent) -> list[list[float | None]]:
-    """Cell: [error before, after, step size] of each of the runs."""
+def descend(run: Descent) -> list[list[Any]]:
+    """Cell: what is measured, for each of the runs."""
     torch.set_num_threads(1)
     task, k, rate = run.task, run.chain_steps, run.learning_rate
     if rate is None:
-        rate = cautious_step(task, run.step_radius, k, 8 * task.dimension)
+        w = random_stream(REFERENCE, "weights").standard_normal((task.dimension, 8 * task.dimension))
+        S = draw_wishart(task.target(run.step_radius), task.length, w.shape[1], seed=REFERENCE)
+        rate = CAUTION * largest_stable_step(np.diag(task.operator), w, S, k)
     targets, seeds = [task.target(r) for r in run.radii], range(run.seeds)
     data = PromptBatch.join(
         [PromptBatch.draw(Sigma, task.length, run.prompts, seeds=seeds) for Sigma in targets], dim=0
@@ -114,21 +99,38 @@ def descend(run: Descent) -> list[list[float | None]]:
     test = PromptBatch.join(
         [held_out_prompts(Sigma, task.length, 256, runs=run.seeds) for Sigma in targets], dim=0
     )
-    model = pretrained_lsa(task.sigma0, task.length, len(run.runs))
+    model = pretrained_lsa(task.sigma0, task.length, len(targets) * run.seeds)
     before = post_test(model, test, k)[:, 0]
     done = train(model, Outcome(k), FixedData(data), Optimisation("gd", rate, steps=run.descent))
     lost = {entry.run for entry in done.diverged}
     after = post_test(model, test, k)[:, 0]
-    return [
-        [float(before[i]), None if i in lost else finite(after[i : i + 1])[0], rate]
-        for i in range(len(before))
-    ]
+    rows = []
+    for i, (radius, seed) in enumerate(product(run.radii, seeds)):
+        target = task.target(radius)
+        rolled = rollout_radius(task.operator, target)
+        # 2 over the largest curvature of the population's L_OS at the pretrained model.
+        stable = 2 / population_curvature(task.operator, target, k)[1]
+        start, end = float(before[i]), None if i in lost else finite(after[i : i + 1])[0]
+        outcome = DIVERGED if end is None else STABLE if end <= start / 2 else SLOW
+        rows.append([radius, seed, rolled, rate, stable, start, outcome, end])
+    return rows
 
 
 @dataclass(frozen=True)
-class Stability:
+class Stability(SettingsExperiment):
     """The map (``radii`` x ``chain_steps`` x ``learning_rates``) and the sensitivity at ``probe_steps``."""
 
+    figure, columns = NAME, Column
+    measured = (
+        Column.SPECTRAL_RADIUS,
+        Column.SEED,
+        Column.ROLLOUT_RADIUS,
+        Column.LEARNING_RATE,
+        Column.STABLE_STEP,
+        Column.ERROR_BEFORE,
+        Column.OUTCOME,
+        Column.ERROR,
+    )
     task: ScaledShift
     radii: tuple[float, ...]
     chain_steps: tuple[int, ...]
@@ -165,58 +167,32 @@ class Stability:
             ((128, 300), (2048, 75), (2048, 300)), 3, 10,
         )  # fmt: skip
 
-    def _settings(self) -> list[tuple[str, Descent]]:
-        """(kind, descent): a chain length and step size (all radii inside), then a radius and (B, T)."""
+    def settings(self) -> Iterator[Setting]:
+        """One cell a descent: a chain length and step size (all radii inside), or a radius and (B, T)."""
         middle = min(self.probe_radii, key=lambda r: abs(r - 1))
-        maps = [
+        runs = [
             (MAP, Descent(self.task, self.radii, k, rate, 1.0, self.prompts, self.descent, self.map_seeds))
-            for k in self.chain_steps
-            for rate in self.learning_rates
+            for k, rate in product(self.chain_steps, self.learning_rates)
         ]
-        probes = [
+        runs += [
             (kind, Descent(self.probe, (r,), self.probe_steps, None, own, B, T, self.seeds))
-            for kind in PROTOCOLS
-            for r in self.probe_radii
+            for kind, r in product(PROTOCOLS, self.probe_radii)
             for own in [r if kind == OWN_STEP else middle]
             for B, T in self.probes
         ]
-        return [*maps, *probes]
-
-    def cells(self) -> list[Cell]:
-        """One cell a descent."""
-        return [Cell(descend, {"run": run}) for _, run in self._settings()]
-
-    def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """Rows of kind `map` (panel k), `own step`, `one step`; ``outcome`` is stable, slow or diverged."""
-        rows = [
-            _row(kind, run, radius, seed, errors)
-            for (kind, run), found in zip(self._settings(), results, strict=True)
-            for (radius, seed), errors in zip(run.runs, found, strict=True)
-        ]
-        return as_table(rows, Column)
-
-
-def _row(kind: str, run: Descent, radius: float, seed: int, errors: list[Any]) -> dict[str, Any]:
-    task, k = run.task, run.chain_steps
-    before, after, rate = errors
-    return {
-        Column.FIGURE: NAME,
-        Column.PANEL: f"k={k}",
-        Column.STAGE: OUTCOME,
-        Column.PROMPTS: run.prompts,
-        Column.LENGTH: task.length,
-        Column.STEPS: k,
-        Column.SEED: seed,
-        Column.ERROR: after,
-        Column.KIND: kind,
-        Column.SPECTRAL_RADIUS: radius,
-        Column.ROLLOUT_RADIUS: rollout_radius(task.operator, task.target(radius)),
-        Column.LEARNING_RATE: rate,
-        Column.TRAINING_STEPS: run.descent,
-        Column.STABLE_STEP: stable_step(task, radius, k),
-        Column.ERROR_BEFORE: before,
-        Column.OUTCOME: DIVERGED if after is None else STABLE if after <= before / 2 else SLOW,
-    }
+        for kind, run in runs:
+            yield (
+                Cell(descend, {"run": run}),
+                {
+                    Column.PANEL: f"k={run.chain_steps}",
+                    Column.STAGE: OUTCOME,
+                    Column.PROMPTS: run.prompts,
+                    Column.LENGTH: run.task.length,
+                    Column.STEPS: run.chain_steps,
+                    Column.KIND: kind,
+                    Column.TRAINING_STEPS: run.descent,
+                },
+            )
 
 
 _MAP_LOOKS = {
@@ -224,6 +200,7 @@ _MAP_LOOKS = {
     STABLE: ("#8ab8d8", "learns"),
     DIVERGED: ("#a63603", "diverges (any seed)"),
 }
+_THEORY = "theory: 2 / curvature"
 
 
 def draw_stability(table: pd.DataFrame, config: Stability) -> Figure:
@@ -240,7 +217,7 @@ def draw_stability(table: pd.DataFrame, config: Stability) -> Figure:
             Patch(facecolor=color, edgecolor=GREY, linewidth=0.5, label=name)
             for color, name in _MAP_LOOKS.values()
         ]
-        handles.append(Line2D([], [], color="black", linewidth=1.8, label="theory: 2 / curvature"))
+        handles.append(Line2D([], [], color="black", linewidth=1.8, label=_THEORY))
         axes[0].legend(handles=handles, loc="lower left", frameon=True, framealpha=0.9, fontsize=8)
         _draw_sensitivity(axes[-1], table[table[Column.KIND] != MAP], config)
         task, probe = config.task, config.probe
@@ -260,28 +237,22 @@ def _draw_map(axis: Axes, rows: pd.DataFrame, k: int) -> None:
         index=Column.LEARNING_RATE, columns=Column.SPECTRAL_RADIUS, values="badness", aggfunc="max"
     )
     x, y = worst.columns.to_numpy(dtype=float), worst.index.to_numpy(dtype=float)
-    edges, cells = (_edges(x), _edges(y)), worst.to_numpy()
+    x_edges, y_edges = (np.exp(cell_edges(np.log(centres))) for centres in (x, y))
+    cells = worst.to_numpy()
     colors, words = zip(*(_MAP_LOOKS[outcome] for outcome in OUTCOMES), strict=True)
     white: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
-    axis.pcolormesh(*edges, cells, cmap=ListedColormap(colors), vmin=0, vmax=2, **white)
+    axis.pcolormesh(x_edges, y_edges, cells, cmap=ListedColormap(colors), vmin=0, vmax=2, **white)
     names = [[words[int(code)] for code in row] for row in cells]
-    record_cells(axis, Cells(*edges, list(x), list(y), names, ""))
+    record_cells(axis, Cells(x_edges, y_edges, list(x), list(y), names, ""))
     line = rows.groupby(Column.SPECTRAL_RADIUS)[Column.STABLE_STEP].first()
     axis.plot(line.index, line.to_numpy(), color="white", linewidth=3.4)
-    axis.plot(line.index, line.to_numpy(), color="black", linewidth=1.8)
+    draw_theory(axis, line.index, line, Look("black", "-", ""), f"_{_THEORY}", linewidth=1.8)
     axis.set_yscale("log")
-    axis.set_ylim(_edges(y)[0], _edges(y)[-1])
+    axis.set_ylim(y_edges[0], y_edges[-1])
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4) if len(x) > 4 else [float(v) for v in x])
-    axis.set_xlim(_edges(x)[0], _edges(x)[-1])
+    axis.set_xlim(x_edges[0], x_edges[-1])
     axis.grid(visible=False)
-    axis.set_title(f"k = {k} thinking step{'s' if k > 1 else ''}")
-    axis.set_xlabel("rho(inv(Gamma0) Delta)")
-
-
-def _edges(centres: Any) -> Any:
-    logs = np.log(centres)
-    middle = (logs[1:] + logs[:-1]) / 2
-    return np.exp([logs[0] - (middle[0] - logs[0]), *middle, logs[-1] + (logs[-1] - middle[-1])])
+    axis.set(title=f"k = {k} thinking step{'s' if k > 1 else ''}", xlabel="rho(inv(Gamma0) Delta)")
 
 
 def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None:
@@ -295,12 +266,10 @@ def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None
         # A mean over the survivors would flatter a step size that loses runs.
         whole = chosen[~chosen[Column.SPECTRAL_RADIUS].isin(lost)]
         draw_curve(axis, whole, Column.SPECTRAL_RADIUS, Column.ERROR, look, f"{kind}, B = {B}")
-        lost_style: dict[str, Any] = {"color": look.color, "label": f"_{kind}, B = {B}: runs lost"}
-        axis.plot(lost, [0.97] * len(lost), "x", transform=axis.get_xaxis_transform(), **lost_style)
+        draw_lost(axis, lost, look, f"_{kind}, B = {B}: runs lost")
     plain_log_ticks(axis, (0.25, 0.5, 1, 2, 4))
     log_y(axis)
-    axis.set_title("sample size (crosses: runs lost)")
-    axis.set_xlabel("rho(inv(Gamma0) Delta)")
+    axis.set(title="sample size (crosses: runs lost)", xlabel="rho(inv(Gamma0) Delta)")
     axis.set_ylabel("post-test error / d")
     low, high = rows[Column.ERROR].min(), rows[Column.ERROR].max()
     axis.set_ylim(0.85 * low, 2.2 * high)
@@ -382,7 +351,7 @@ CLAIMS = (
         PAIRED_SHARE,
         1.0,
         sensitive_near_one,
-        "tests/claims/test_insight_claims.py::test_sensitivity_is_judged_against_both_sides",
+        "tests/studies/insights/test_claims.py::test_sensitivity_is_judged_against_both_sides",
     ),
 )
 STUDY = Study(

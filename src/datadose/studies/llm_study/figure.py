@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, name_ticks, new_grid
 from datadose.studies.llm_study.experiment import BASE, PROFILE, LlmStudy
 from datadose.studies.llm_study.pools import Arm, Band
 from datadose.studies.llm_study.runs import Column
@@ -68,11 +68,9 @@ def _draw_profile(axis: Axes, rows: pd.DataFrame) -> None:
         (Column.PROBABILITY, "one sample", LOOKS[0], True),
         (Column.GREEDY, "greedy decoding", LOOKS[2], False),
     ):
-        axis.plot(
-            ordered[column], places, look.marker, color=look.color, markersize=5, label=label,
-            markerfacecolor=look.color if filled else "white",
-        )  # fmt: skip
-    axis.set_yticks(places, list(ordered[Column.LEVEL]))
+        face = look.color if filled else "white"
+        draw_points(axis, ordered[column], places, look, label, markersize=5, markerfacecolor=face)
+    name_ticks(axis.yaxis, list(ordered[Column.LEVEL]))
     axis.set_xlim(-0.02, 1)
     axis.set_xlabel("share passed, untouched model")
     axis.legend(loc="lower right")
@@ -89,7 +87,7 @@ def _draw_rows(axis: Axes, rows: pd.DataFrame, names: Mapping[Any, str], base: p
             _draw_mean(
                 axis, values, len(present) - 1 - place - shift, look, label if place == 0 else f"_{label}"
             )
-    axis.set_yticks(range(len(present)), [names[arm] for arm in reversed(present)])
+    name_ticks(axis.yaxis, [names[arm] for arm in reversed(present)])
     axis.set_ylim(-0.6, len(present) + 0.2)
     axis.set_xlabel("pass rate after training")
 
@@ -98,11 +96,9 @@ def _draw_mean(axis: Axes, values: Any, height: float, look: Look, label: str) -
     """The mean, its standard error as a thick bar, and the seeds as ticks."""
     mean = float(values.mean())
     error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-    seeds = f"_{label.removeprefix('_')}, single seeds"
-    axis.plot(values, [height] * len(values), "|", color=look.color, markersize=7, alpha=0.6, label=seeds)
-    axis.errorbar(
-        mean, height, xerr=error, fmt=look.marker, color=look.color, markersize=5, elinewidth=1.4, label=label
-    )
+    seeds, ticks = f"_{label.removeprefix('_')}, single seeds", Look(look.color, "none", "|")
+    draw_points(axis, values, [height] * len(values), ticks, seeds, markersize=7, alpha=0.6)
+    draw_points(axis, mean, height, look, label, xerr=error, markersize=5, elinewidth=1.4)
 
 
 def _draw_frontier(axis: Axes, arms: pd.DataFrame, base: pd.Series) -> None:
@@ -114,7 +110,8 @@ def _draw_frontier(axis: Axes, arms: pd.DataFrame, base: pd.Series) -> None:
         y = means[Column.TARGET_PROBABILITY] - float(base[Column.TARGET_PROBABILITY])
         for arm in means.index:
             name = f"_{_ARMS[arm]}, {'clean' if contents == 'clean' else 'faulty'} pool"
-            axis.plot(x[arm], y[arm], _MARKERS[arm], color=look.color, markersize=6, alpha=0.85, label=name)
+            marked = Look(look.color, "none", _MARKERS[arm])
+            draw_points(axis, x[arm], y[arm], marked, name, markersize=6, alpha=0.85)
     handles: list[Artist] = [
         Line2D([], [], color=GREY, marker=_MARKERS[arm], linestyle="none", markersize=5, label=name)
         for arm, name in _ARMS.items()
@@ -157,11 +154,9 @@ def _draw_size_curve(
 ) -> None:
     grouped = rows.groupby(Column.ROWS)[column]
     mean, sem = grouped.mean(), grouped.sem().fillna(0.0)
-    axis.errorbar(
-        mean.index.to_numpy(dtype=float), mean.to_numpy(), yerr=sem.to_numpy(), color=look.color,
-        marker=look.marker, markersize=5, markerfacecolor=fill or look.color, elinewidth=1.0,
-        linestyle="-" if fill is None else (0, (4, 2)), label=label,
-    )  # fmt: skip
+    style: dict[str, Any] = {"linestyle": "-" if fill is None else (0, (4, 2)), "elinewidth": 1.0}
+    style |= {"markersize": 5, "markerfacecolor": fill or look.color}
+    draw_points(axis, mean.index.to_numpy(dtype=float), mean, look, label, yerr=sem, **style)
 
 
 def _setting(config: LlmStudy) -> str:

@@ -83,24 +83,17 @@ def measure_allocation(index: int, dimensions: tuple[int, int], seeds: list[int]
     found = plan(base, length=problem.length, max_prompts=problem.max_prompts)
     chosen = _simulated(base, found.prompts, problem, index, seeds)[:, -1]
     row, better = _described(problem, found, chosen), found.better
-    if better is None or better.gain < _GAIN:
-        return {
-            **row,
-            Column.BETTER_PROMPTS: found.prompts,
-            Column.BETTER_PREDICTED: found.predicted_error,
-            Column.BETTER_ERROR: float(chosen.mean()),
-            Column.PREDICTED_GAIN: 0.0,
-            Column.GAIN: 0.0,
-            Column.GAIN_SEM: 0.0,
-        }
-    shift = Shift(base.sigma0, base.delta, better.allocation, base.eta)
-    errors = _simulated(shift, better.prompts, problem, index, seeds)[:, -1]
+    prompts, predicted, gain, errors = found.prompts, found.predicted_error, 0.0, chosen
+    if better is not None and better.gain >= _GAIN:
+        shift = Shift(base.sigma0, base.delta, better.allocation, base.eta)
+        prompts, predicted, gain = better.prompts, better.predicted_error, better.gain
+        errors = _simulated(shift, prompts, problem, index, seeds)[:, -1]
     return {
         **row,
-        Column.BETTER_PROMPTS: better.prompts,
-        Column.BETTER_PREDICTED: better.predicted_error,
+        Column.BETTER_PROMPTS: prompts,
+        Column.BETTER_PREDICTED: predicted,
         Column.BETTER_ERROR: float(errors.mean()),
-        Column.PREDICTED_GAIN: better.gain,
+        Column.PREDICTED_GAIN: gain,
         Column.GAIN: float(1 - errors.mean() / chosen.mean()),
         Column.GAIN_SEM: _ratio_sem(errors, chosen),
     }

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter, PercentFormatter
 from scipy import stats
 
-from datadose.covariance import Array
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.style import GREY, LOOKS, caption, draw_points, draw_theory, new_grid
 from datadose.studies.ledger import CONFIDENCE, judge_settings
 from datadose.studies.planner.dose import NAME, Column, PlannerRegret
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
@@ -47,20 +46,20 @@ def _draw_regret(axis: Axes, table: pd.DataFrame) -> None:
     )
     for look, (column, label) in zip(LOOKS, curves, strict=False):
         values = np.sort(table[column].to_numpy(dtype=float))
-        axis.plot(place, values, color=look.color, linestyle=look.dash, label=label)
+        draw_theory(axis, place, values, look, label)
     for level in (0.01, 0.05):
         axis.axhline(level, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
     axis.set_yscale("symlog", linthresh=_LINEAR)
     largest = max(table[Column.REGRET].max(), table[Column.HELD_OUT_REGRET].max())
     smallest = min(table[Column.HELD_OUT_REGRET].min(), -_LINEAR)
-    axis.set_ylim(1.5 * smallest, max(0.1, 1.5 * largest))
+    low, high = 1.5 * smallest, max(0.1, 1.5 * largest)
+    axis.set_ylim(low, high)
     ticks = [-0.01, -0.001, 0, 0.001, 0.01, 0.05, 0.2, 1]
-    shown = [tick for tick in ticks if 1.5 * smallest <= tick <= max(0.1, 1.5 * largest)]
+    shown = [tick for tick in ticks if low <= tick <= high]
     axis.set_yticks(shown, labels=[f"{100 * tick:g}%" for tick in shown])
     axis.set_yticks([], minor=True)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
-    axis.set_xlabel("shifts, best first")
-    axis.set_ylabel("regret of the planned dose")
+    axis.set(xlabel="shifts, best first", ylabel="regret of the planned dose")
     axis.set_title("How much is lost?", loc="left")
     axis.legend(loc="lower right")
 
@@ -76,48 +75,29 @@ def _by_kind(table: pd.DataFrame) -> list[tuple[Any, str, pd.DataFrame]]:
 def _points(axis: Axes, table: pd.DataFrame, x: str, y: str, sem: str) -> None:
     """Spectra and dense shifts as points with bars of two standard errors."""
     for look, name, rows in _by_kind(table):
-        axis.errorbar(
-            rows[x],
-            rows[y],
-            yerr=2 * rows[sem],
-            fmt=look.marker,
-            markersize=3.6,
-            markerfacecolor="white",
-            color=look.color,
-            elinewidth=0.9,
-            linestyle="none",
-            label=name,
-        )
+        style = {"markersize": 3.6, "markerfacecolor": "white", "elinewidth": 0.9}
+        draw_points(axis, rows[x], rows[y], look, name, yerr=2 * rows[sem], **style)
 
 
 def _draw_errors(axis: Axes, table: pd.DataFrame) -> None:
     _points(axis, table, Column.PREDICTED, Column.ERROR, Column.SEM)
     ends = np.array([0.9 * table[Column.PREDICTED].min(), 1.1 * table[Column.ERROR].max()])
     axis.plot(ends, ends, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
+    axis.set(xscale="log", yscale="log")
     ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if ends[0] <= tick <= ends[1]]
     for side in (axis.xaxis, axis.yaxis):
         side.set_ticks(ticks)
         side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         side.set_minor_formatter(NullFormatter())
-    axis.set_xlabel("predicted error / d at B*")
-    axis.set_ylabel("simulated error / d at B*")
+    axis.set(xlabel="predicted error / d at B*", ylabel="simulated error / d at B*")
     axis.set_title("Is the prediction right?", loc="left")
     axis.legend(loc="upper left")
 
 
 def _draw_doses(axis: Axes, table: pd.DataFrame) -> None:
     for look, name, rows in _by_kind(table):
-        axis.plot(
-            rows[Column.BEST_PROMPTS],
-            rows[Column.PROMPTS],
-            look.marker,
-            markersize=4,
-            markerfacecolor="none",
-            color=look.color,
-            label=name,
-        )
+        x, y = rows[Column.BEST_PROMPTS], rows[Column.PROMPTS]
+        draw_points(axis, x, y, look, name, markersize=4, markerfacecolor="none")
     largest = float(max(table[Column.PROMPTS].max(), table[Column.BEST_PROMPTS].max(), 1))
     axis.plot([0, largest], [0, largest], color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
     for scale in (axis.set_xscale, axis.set_yscale):
@@ -128,8 +108,7 @@ def _draw_doses(axis: Axes, table: pd.DataFrame) -> None:
         side.set_ticks([], minor=True)
     axis.set_xlim(-0.3, 1.4 * largest)
     axis.set_ylim(-0.3, 1.4 * largest)
-    axis.set_xlabel("best B in simulation")
-    axis.set_ylabel("planned B*")
+    axis.set(xlabel="best B in simulation", ylabel="planned B*")
     axis.set_title("Is the dose the same?", loc="left")
 
 
@@ -142,8 +121,7 @@ def _draw_gain(axis: Axes, table: pd.DataFrame) -> None:
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(MultipleLocator(0.05 if largest > 0.05 else 0.01))
         side.set_major_formatter(PercentFormatter(1, decimals=0))
-    axis.set_xlabel("predicted gain of the planner's allocation")
-    axis.set_ylabel("measured gain, equal tr A")
+    axis.set(xlabel="predicted gain of the planner's allocation", ylabel="measured gain, equal tr A")
     axis.set_title(f"A better allocation? (none in {len(table) - len(moved)} shifts)", loc="left")
 
 
@@ -155,12 +133,15 @@ _NOTABLE, _BETTER = 0.02, 0.01
 
 def dose_is_best(saved: Saved[PlannerRegret], threshold: float) -> Judgement:
     """Holds on the regret that is biased high; fails only on the held-out one, beyond its standard error."""
-    table = _measured(saved, Column.REGRET)
+    table = saved.table[saved.table[Column.REGRET].notna()]
     seeds = saved.config.seeds
-    regret, held_out = _column(table, Column.REGRET), _column(table, Column.HELD_OUT_REGRET)
+    regret, held_out = (
+        table[Column.REGRET].to_numpy(dtype=float),
+        table[Column.HELD_OUT_REGRET].to_numpy(dtype=float),
+    )
     # Bonferroni over the shifts, as for any largest of several.
     quantile = float(stats.t.ppf(1 - (1 - CONFIDENCE) / len(table), max(seeds - 1, 1)))
-    surely = float((held_out - quantile * _column(table, Column.HELD_OUT_SEM)).max())
+    surely = float((held_out - quantile * table[Column.HELD_OUT_SEM].to_numpy(dtype=float)).max())
     verdict: Verdict = "mixed"
     if np.median(regret) < _MEDIAN and regret.max() < threshold:
         verdict = "holds"
@@ -182,10 +163,10 @@ def dose_is_best(saved: Saved[PlannerRegret], threshold: float) -> Judgement:
 
 def allocation_gains(saved: Saved[PlannerRegret], threshold: float) -> Judgement:
     """Per shift with a notable predicted gain: is the measured one positive by two standard errors?"""
-    table = _measured(saved, Column.GAIN)
+    table = saved.table[saved.table[Column.GAIN].notna()]
     seeds = saved.config.seeds
-    gain, sem = _column(table, Column.GAIN), _column(table, Column.GAIN_SEM)
-    notable = _column(table, Column.PREDICTED_GAIN) > _NOTABLE
+    gain, sem = table[Column.GAIN].to_numpy(dtype=float), table[Column.GAIN_SEM].to_numpy(dtype=float)
+    notable = table[Column.PREDICTED_GAIN].to_numpy(dtype=float) > _NOTABLE
     better = int(((gain > _BETTER) & (gain > 2 * sem)).sum())
     worse = int((gain < -2 * sem).sum())
     note = (
@@ -204,16 +185,6 @@ def allocation_gains(saved: Saved[PlannerRegret], threshold: float) -> Judgement
     return judge_settings(verdicts, threshold, seeds, note)
 
 
-def _measured(saved: Saved[PlannerRegret], column: str) -> pd.DataFrame:
-    """The rows of the study in which ``column`` is measured."""
-    table = saved.table
-    return table[table[column].notna()]
-
-
-def _column(table: pd.DataFrame, name: str) -> Array:
-    return np.asarray(table[name], dtype=np.float64)
-
-
 CLAIMS = (
     Claim(
         "planner-dose",
@@ -226,7 +197,7 @@ CLAIMS = (
         "end: the best B chosen on the other half of the seeds, less its Bonferroni error",
         0.05,
         dose_is_best,
-        "tests/claims/test_planner_claims.py::test_dose_is_judged_on_both_regrets",
+        "tests/studies/planner/test_claims.py::test_dose_is_judged_on_both_regrets",
     ),
     Claim(
         "planner-allocation",
@@ -238,7 +209,7 @@ CLAIMS = (
         "share of the predicted gains above 2 percent that are measured above two standard errors",
         1.0,
         allocation_gains,
-        "tests/claims/test_planner_claims.py::test_allocation_is_judged_where_a_gain_is_predicted",
+        "tests/studies/planner/test_claims.py::test_allocation_is_judged_where_a_gain_is_predicted",
     ),
 )
 STUDY = Study(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from datadose.studies.planner.stages import ARMS, DENSE, FORECAST, RL, SFT, SFT_THEN_RL, Column
+from datadose.studies.tables import names
 
 PLANNER = "planner"
 RULES = (PLANNER, "paper", *(f"always {arm}" for arm in ARMS[1:]))
@@ -23,7 +24,7 @@ OFF = 0.2
 
 
 class RuleColumn:
-    """The columns of :func:`compare_rules`."""
+    """The columns of :func:`compare_rules`, in their order."""
 
     CASE = "case"
     REWARD = "reward"
@@ -36,7 +37,7 @@ class RuleColumn:
 
 
 class ForecastColumn:
-    """The columns of :func:`compare_forecasts`; ``measure`` is ERROR or PASS_RATE."""
+    """The columns of :func:`compare_forecasts`, in their order; ``measure`` is ERROR or PASS_RATE."""
 
     CASE = "case"
     REWARD = "reward"
@@ -69,33 +70,19 @@ def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFra
         table = table[table[Column.OPTIMISER] != "adam"]
     for panel, case in table.groupby(Column.PANEL, sort=False):
         reward, radius = case[Column.REWARD].iloc[0], float(case[Column.SPECTRAL_RADIUS].iloc[0])
-        means = case.groupby(Column.KIND)[[Column.ERROR, Column.PASS_RATE]].mean()
         dense = reward == DENSE
-        best = means[Column.ERROR].idxmin() if dense else means[Column.PASS_RATE].idxmax()
+        means = case.groupby(Column.KIND)[Column.ERROR if dense else Column.PASS_RATE].mean()
+        best = means.idxmin() if dense else means.idxmax()
         picks = {
             PLANNER: case[Column.RECOMMENDED].iloc[0],
             "paper": RL if radius < 1 else SFT_THEN_RL,
             **{f"always {arm}": arm for arm in ARMS[1:]},
         }
         for rule, arm in picks.items():
-            if dense:
-                loss = float(means[Column.ERROR][arm] / means[Column.ERROR][best] - 1)
-            else:
-                loss = float(means[Column.PASS_RATE][best] - means[Column.PASS_RATE][arm])
+            loss = float(means[arm] / means[best] - 1 if dense else means[best] - means[arm])
             good = loss <= (CLOSE_ERROR if dense else CLOSE_PASS_RATE)
-            rows.append(
-                {
-                    RuleColumn.CASE: panel,
-                    RuleColumn.REWARD: reward,
-                    RuleColumn.RADIUS: radius,
-                    RuleColumn.RULE: rule,
-                    RuleColumn.ARM: arm,
-                    RuleColumn.BEST: best,
-                    RuleColumn.LOSS: loss,
-                    RuleColumn.GOOD: good,
-                }
-            )
-    return pd.DataFrame(rows)
+            rows.append((panel, reward, radius, rule, arm, best, loss, good))
+    return pd.DataFrame(rows, columns=names(RuleColumn))
 
 
 def forecast_panels(table: pd.DataFrame) -> pd.Series[bool]:
@@ -115,38 +102,20 @@ def compare_forecasts(table: pd.DataFrame) -> pd.DataFrame:
     for keys, arm in chosen.groupby([Column.PANEL, Column.OPTIMISER, Column.KIND], sort=False):
         panel, optimiser, kind = (str(key) for key in keys)
         first = arm.iloc[0]
-        about = {
-            ForecastColumn.CASE: panel,
-            ForecastColumn.REWARD: first[Column.REWARD],
-            ForecastColumn.THINKING_STEPS: int(first[Column.STEPS]),
-            ForecastColumn.PROMPTS: "short"
-            if first[Column.LENGTH] < _SHORT * first[Column.DIMENSION]
-            else "long",
-            ForecastColumn.OPTIMISER: optimiser,
-            ForecastColumn.STAGE: kind,
-        }
+        prompts = "short" if first[Column.LENGTH] < _SHORT * first[Column.DIMENSION] else "long"
+        about = (panel, first[Column.REWARD], int(first[Column.STEPS]), prompts, optimiser, kind)
         error = np.inf if arm[Column.ERROR].isna().any() else float(arm[Column.ERROR].mean())
         rate = float(arm[Column.PASS_RATE].mean())
-        found = float(first[Column.PREDICTED]), float(first[Column.PREDICTED_PASS_RATE])
-        off = (
-            not np.isfinite(error) or abs(found[0] - error) > OFF * error,
-            abs(found[1] - rate) > max(OFF * rate, CLOSE_PASS_RATE),
-        )
-        for place, (measure, measured) in enumerate(((ERROR, error), (PASS_RATE, rate))):
-            rows.append(
-                {
-                    **about,
-                    ForecastColumn.MEASURE: measure,
-                    ForecastColumn.FORECAST: found[place],
-                    ForecastColumn.MEASURED: measured,
-                    ForecastColumn.RATIO: found[place] / measured if measured > 0 else np.nan,
-                    ForecastColumn.OFF: off[place],
-                    ForecastColumn.WITHHELD: bool(
-                        first[(Column.ERROR_WITHHELD, Column.PASS_RATE_WITHHELD)[place]]
-                    ),
-                }
-            )
-    return pd.DataFrame(rows)
+        told, told_rate = float(first[Column.PREDICTED]), float(first[Column.PREDICTED_PASS_RATE])
+        off = not np.isfinite(error) or abs(told - error) > OFF * error
+        rate_off = abs(told_rate - rate) > max(OFF * rate, CLOSE_PASS_RATE)
+        for measure, forecast, measured, is_off, withheld in (
+            (ERROR, told, error, off, first[Column.ERROR_WITHHELD]),
+            (PASS_RATE, told_rate, rate, rate_off, first[Column.PASS_RATE_WITHHELD]),
+        ):
+            ratio = forecast / measured if measured > 0 else np.nan
+            rows.append((*about, measure, forecast, measured, ratio, is_off, bool(withheld)))
+    return pd.DataFrame(rows, columns=names(ForecastColumn))
 
 
 def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
@@ -166,7 +135,7 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
         ForecastColumn.PROMPTS,
     ]
     rows = []
-    for names, part in found.groupby(keys, sort=True):
+    for regime, part in found.groupby(keys, sort=True):
         # A ratio of two pass rates that are next to nothing says nothing.
         ratio = part[ForecastColumn.RATIO][
             np.isfinite(part[ForecastColumn.RATIO]) & (part[ForecastColumn.MEASURED] > CLOSE_PASS_RATE)
@@ -174,7 +143,7 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
         told = part[~part[ForecastColumn.WITHHELD]]
         rows.append(
             {
-                **dict(zip(keys, names, strict=True)),
+                **dict(zip(keys, regime, strict=True)),
                 "shifts": len(part),
                 "median": ratio.median(),
                 "low": ratio.quantile(0.1),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,10 @@ from datadose.configs import Stage as TrainingStage
 from datadose.covariance import Array
 from datadose.models import BlockLinearAttention, PromptBatch
 from datadose.models.baselines import pretrained_lsa
-from datadose.planner.stage_choice import Forecast, Outlook, Stage
+from datadose.planner.stage_choice import Stage
 from datadose.stages import held_out_prompts, squared_gaps
 from datadose.stages.optimisation import Optimiser
-from datadose.studies import tables
+from datadose.studies import training
 from datadose.studies.planner.cases import COMBINATIONS, Case, forecast_case, random_case
 from datadose.studies.study import Preset
 from datadose.studies.tables import as_table
@@ -45,14 +46,12 @@ LEARNING_RATES = (3e-3, 1e-2)
 ADAM_RATE = 1e-2
 """The learning rate of Adam where a stage with a dense reward is also run with it."""
 _VALIDATION_SEED = 987_654
-_TEST_PROMPTS = {"choice": 512, "forecast": 2048}
 _FIRST_CASE = 200
 
 
-class Column(tables.Column):
+class Column(training.Column):
     """The columns of this study; ``kind`` is the arm."""
 
-    KIND = "kind"
     REWARD = "reward"
     RECOMMENDED = "recommended"
     PREDICTED_PASS_RATE = "predicted_pass_rate"
@@ -73,14 +72,15 @@ def train_arm(
     """The model after one arm, runs side by side; Adam takes full batches at :data:`ADAM_RATE`."""
     torch.set_num_threads(1)
     T = case.training.steps
+    half = T // 2 if arm == SFT_THEN_RL else 0
     model = pretrained_lsa(case.shift.sigma0, case.length, len(seeds))
     if arm in (SFT, SFT_THEN_RL) and demonstrations > 0:
         prompts = PromptBatch.draw(case.shift.data, case.length, demonstrations, seeds=seeds)
         rate = min(1 / _sft_curvature(prompts, run) for run in range(len(seeds)))
-        recipe = replace(_full_batch(case, optimiser, rate), chain_steps=0)
-        _train(case, model, "sft", prompts, recipe, seeds, T if arm == SFT else T // 2)
+        recipe = replace(_full_batch(case, optimiser, rate, half or T), chain_steps=0)
+        _train(case, model, "sft", prompts, recipe, seeds)
     if arm in (RL, SFT_THEN_RL):
-        _reinforce(case, model, T if arm == RL else T - T // 2, seeds, optimiser)
+        _reinforce(case, model, T - half, seeds, optimiser)
     return model
 
 
@@ -91,16 +91,14 @@ def _train(
     prompts: PromptBatch,
     recipe: Recipe,
     seeds: Sequence[int],
-    steps: int,
 ) -> None:
-    eta, inside = case.shift.eta, case.inside
-    post_train(model, stage, prompts, recipe, eta=eta, inside=inside, seeds=seeds, steps=steps)
+    post_train(model, stage, prompts, recipe, eta=case.shift.eta, inside=case.inside, seeds=seeds)
 
 
-def _full_batch(case: Case, optimiser: Optimiser, rate: float) -> Recipe:
+def _full_batch(case: Case, optimiser: Optimiser, rate: float, steps: int) -> Recipe:
     """Gradient descent at ``rate``, or Adam at its own, on all prompts at every step."""
     rate = rate if optimiser == "gd" else ADAM_RATE
-    return replace(_recipe(case), optimiser=optimiser, learning_rate=rate, batch=None)
+    return replace(_recipe(case, steps), optimiser=optimiser, learning_rate=rate, batch=None)
 
 
 def _reinforce(
@@ -115,22 +113,22 @@ def _reinforce(
             1 / largest_curvature(operators[run], *_weights_and_covariances(prompts, run), k)
             for run in range(len(seeds))
         )
-        _train(case, model, OUTCOME, prompts, _full_batch(case, optimiser, rate), seeds, steps)
+        _train(case, model, OUTCOME, prompts, _full_batch(case, optimiser, rate, steps), seeds)
         return
     start = {name: value.clone() for name, value in model.state_dict().items()}
     held_out = PromptBatch.draw(case.shift.target, case.length, 256, seeds=[_VALIDATION_SEED] * len(seeds))
     found: list[tuple[float, dict[str, Any]]] = []
     for rate in LEARNING_RATES:
         model.load_state_dict(start)
-        _train(case, model, "rl", prompts, replace(_recipe(case), learning_rate=rate), seeds, steps)
+        _train(case, model, "rl", prompts, replace(_recipe(case, steps), learning_rate=rate), seeds)
         passed = float(np.mean(_pass_rates(case, model, held_out)))
         found.append((passed, {name: value.clone() for name, value in model.state_dict().items()}))
     model.load_state_dict(max(found, key=lambda one: one[0])[1])
 
 
-def _recipe(case: Case) -> Recipe:
-    training = case.training
-    return Recipe(0, 0, noise=training.noise, tolerance=training.tolerance, chain_steps=training.chain_steps)
+def _recipe(case: Case, steps: int = 0) -> Recipe:
+    how = case.training
+    return Recipe(0, steps, noise=how.noise, tolerance=how.tolerance, chain_steps=how.chain_steps)
 
 
 def _weights_and_covariances(prompts: PromptBatch, run: int) -> tuple[Array, Array]:
@@ -154,59 +152,63 @@ def _pass_rates(case: Case, model: BlockLinearAttention, batch: PromptBatch) -> 
     return np.asarray(pass_probabilities(gaps, _recipe(case), case.inside).mean(-1).numpy())
 
 
-def run_case(dimension: int, index: int, seeds: list[int]) -> dict[str, Any]:
-    """Cell: predictions and measurements of the four arms on a case of the choice of stage."""
-    return _run(random_case(dimension, index), seeds, _TEST_PROMPTS["choice"], ("gd",))
+def run_case(dimension: int, index: int, seeds: list[int]) -> list[dict[str, Any]]:
+    """Cell: the rows of the four arms on a case of the choice of stage."""
+    return _run(random_case(dimension, index), seeds, 512, ("gd",))
 
 
-def run_forecast(index: int, seeds: list[int]) -> dict[str, Any]:
+def run_forecast(index: int, seeds: list[int]) -> list[dict[str, Any]]:
     """Cell: the same on a case of the forecasts, dense rewards also with Adam."""
     case = forecast_case(index)
-    optimisers: tuple[Optimiser, ...] = ("gd", "adam") if case.training.reward == DENSE else ("gd",)
-    return _run(case, seeds, _TEST_PROMPTS["forecast"], optimisers)
+    return _run(case, seeds, 2048, ("gd", "adam") if case.training.reward == DENSE else ("gd",))
 
 
-def _run(case: Case, seeds: list[int], prompts: int, optimisers: Sequence[Optimiser]) -> dict[str, Any]:
+def _run(
+    case: Case, seeds: list[int], test_prompts: int, optimisers: Sequence[Optimiser]
+) -> list[dict[str, Any]]:
+    """What is forecast of each arm, whether the plan says so, and what came out of each seed."""
     found = case.plan()
     if found.stages is None:
         msg = "a random case has a non-zero shift"
         raise ValueError(msg)
-    test = held_out_prompts(case.shift.target, case.length, prompts, runs=len(seeds))
+    test = held_out_prompts(case.shift.target, case.length, test_prompts, runs=len(seeds))
     forecasts = case.forecasts(found.prompts)
-    arms = [
-        _arm(case, found.stages.of(arm), forecasts[arm], seeds, test, optimiser)
-        for optimiser in optimisers
-        for arm in (ARMS if optimiser == "gd" else ARMS[1:])
-    ]
-    return {"arms": arms, "recommended": found.stages.stage, "radius": found.spectral_radius}
-
-
-def _arm(
-    case: Case,
-    outlook: Outlook,
-    forecast: Forecast,
-    seeds: list[int],
-    test: PromptBatch,
-    optimiser: Optimiser,
-) -> dict[str, Any]:
-    """What is forecast of an arm, whether the plan says so, and what came out."""
-    model = train_arm(case, outlook.stage, outlook.demonstrations, seeds, optimiser)
-    errors = squared_gaps(model, test, 1).mean((-1, -2)).tolist()
-    return {
-        "errors": [e if np.isfinite(e) else None for e in errors],
-        "pass_rates": [float(p) for p in _pass_rates(case, model, test)],
-        "columns": {
-            Column.STAGE: outlook.stage,
-            Column.KIND: outlook.stage,
-            Column.OPTIMISER: optimiser,
+    rows = []
+    for optimiser, arm in product(optimisers, ARMS):
+        if optimiser == "adam" and arm == NO_STAGE:
+            continue
+        outlook, forecast = found.stages.of(arm), forecasts[arm]
+        model = train_arm(case, arm, outlook.demonstrations, seeds, optimiser)
+        errors = squared_gaps(model, test, 1).mean((-1, -2)).tolist()
+        shared = {
+            Column.STAGE: arm,
             Column.PROMPTS: outlook.outcome_prompts,
-            Column.DEMONSTRATIONS: outlook.demonstrations,
+            Column.LENGTH: case.length,
+            Column.STEPS: case.training.chain_steps,
             Column.PREDICTED: forecast.error,
+            Column.KIND: arm,
+            Column.REWARD: case.training.reward,
+            Column.RECOMMENDED: found.stages.stage,
             Column.PREDICTED_PASS_RATE: forecast.pass_rate,
+            Column.SPECTRAL_RADIUS: found.spectral_radius,
+            Column.TRAINING_STEPS: case.training.steps,
+            Column.DEMONSTRATIONS: outlook.demonstrations,
+            Column.OPTIMISER: optimiser,
+            Column.DIMENSION: case.shift.dimension,
+            Column.DENSE: not case.shift.is_spectral,
             Column.ERROR_WITHHELD: outlook.error is None,
             Column.PASS_RATE_WITHHELD: outlook.pass_rate is None,
-        },
-    }
+        }
+        rows += [
+            {
+                **shared,
+                Column.SEED: seed,
+                Column.ERROR: error if np.isfinite(error) else None,
+                Column.PASS_RATE: float(passed),
+            }
+            for seed, error, passed in zip(seeds, errors, _pass_rates(case, model, test), strict=True)
+        ]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -229,49 +231,27 @@ class PlannerStages:
             return cls(10, 2, 2, 2)
         return cls(20, 40, 6) if name == "quick" else cls(40, 100, 10, 12 * COMBINATIONS)
 
-    def _indices(self) -> range:
-        return range(_FIRST_CASE, _FIRST_CASE + self.cases)
+    def _cases(self) -> list[tuple[str, Cell]]:
+        """The panel of each case, and its cell."""
+        seeds = list(range(self.seeds))
+        chosen = [
+            (f"case {i}", Cell(run_case, {"dimension": self.dimension, "index": i, "seeds": seeds}))
+            for i in range(_FIRST_CASE, _FIRST_CASE + self.cases)
+        ]
+        return chosen + [
+            (f"{FORECAST}{i}", Cell(run_forecast, {"index": i, "seeds": seeds}))
+            for i in range(self.forecasts)
+        ]
 
     def cells(self) -> list[Cell]:
         """One cell a case, its seeds side by side."""
-        seeds = list(range(self.seeds))
-        chosen = [
-            Cell(run_case, {"dimension": self.dimension, "index": index, "seeds": seeds})
-            for index in self._indices()
-        ]
-        return chosen + [
-            Cell(run_forecast, {"index": index, "seeds": seeds}) for index in range(self.forecasts)
-        ]
+        return [cell for _, cell in self._cases()]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a case (panel), arm (kind), optimiser and seed."""
-        cases = [(f"case {i}", random_case(self.dimension, i)) for i in self._indices()]
-        cases += [(f"{FORECAST}{i}", forecast_case(i)) for i in range(self.forecasts)]
         rows = [
-            row
-            for (panel, case), found in zip(cases, results, strict=True)
-            for entry in found["arms"]
-            for row in _rows(panel, case, found, entry)
+            {Column.FIGURE: NAME, Column.PANEL: panel, **row}
+            for (panel, _), found in zip(self._cases(), results, strict=True)
+            for row in found
         ]
         return as_table(rows, Column)
-
-
-def _rows(panel: str, case: Case, found: dict[str, Any], arm: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one arm, one a seed."""
-    shared = {
-        Column.FIGURE: NAME,
-        Column.PANEL: panel,
-        Column.LENGTH: case.length,
-        Column.STEPS: case.training.chain_steps,
-        Column.REWARD: case.training.reward,
-        Column.RECOMMENDED: found["recommended"],
-        Column.SPECTRAL_RADIUS: found["radius"],
-        Column.TRAINING_STEPS: case.training.steps,
-        Column.DIMENSION: case.shift.dimension,
-        Column.DENSE: not case.shift.is_spectral,
-        **arm["columns"],
-    }
-    return [
-        {**shared, Column.SEED: seed, Column.ERROR: error, Column.PASS_RATE: passed}
-        for seed, (error, passed) in enumerate(zip(arm["errors"], arm["pass_rates"], strict=True))
-    ]

@@ -7,21 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from datadose.drawing.style import GREY, LOOKS, caption, new_grid
+from datadose.drawing.curves import FIFTH
+from datadose.drawing.hover import record_points
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, name_ticks, new_grid
 from datadose.studies.ledger import decide, judge_settings, mean_interval
-from datadose.studies.planner.rules import (
-    ALWAYS_RL,
-    ALWAYS_SFT_THEN_RL,
-    ERROR,
-    OFF,
-    PLANNER,
-    RULES,
-    ForecastColumn,
-    RuleColumn,
-    compare_forecasts,
-    compare_rules,
-    forecast_panels,
-)
+from datadose.studies.planner import rules
+from datadose.studies.planner.rules import PLANNER, RULES, ForecastColumn, RuleColumn
 from datadose.studies.planner.stages import (
     ARMS,
     DENSE,
@@ -38,15 +29,15 @@ from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
     """Every case's four arms with the recommended one ringed, what fixed rules lose, and the forecasts."""
     with new_grid(1, 4, width=15.0, height=4.4, width_ratios=(1.25, 1.25, 1.0, 1.0)) as (figure, axes):
-        chosen = table[~forecast_panels(table)]
+        chosen = table[~rules.forecast_panels(table)]
         dense, verifiable = (chosen[chosen[Column.REWARD] == reward] for reward in (DENSE, VERIFIABLE))
         _draw_cases(axes[0][0], dense, Column.ERROR, "dense reward: post-test error / d")
         axes[0][0].set_yscale("log")
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
         _draw_cases(axes[0][1], verifiable, Column.PASS_RATE, "verifiable reward: pass rate")
-        _draw_rules(axes[0][2], compare_rules(table))
-        _draw_forecasts(axes[0][3], compare_forecasts(table))
+        _draw_rules(axes[0][2], rules.compare_rules(table))
+        _draw_forecasts(axes[0][3], rules.compare_forecasts(table))
         caption(
             figure,
             f"{config.cases} random shifts (d = {config.dimension}) that the rule was not built on, "
@@ -58,44 +49,29 @@ def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
 
 def _draw_cases(axis: Axes, table: pd.DataFrame, column: str, title: str) -> None:
     cases = table.groupby(Column.PANEL)[Column.SPECTRAL_RADIUS].first().sort_values()
-    place = {panel: i for i, panel in enumerate(cases.index)}
     means = table.groupby([Column.PANEL, Column.KIND])[column].mean()
     chosen = table.groupby(Column.PANEL)[Column.RECOMMENDED].first()
     for arm, look in zip(ARMS, LOOKS, strict=True):
         values = [means.get((panel, arm), np.nan) for panel in cases.index]
-        axis.plot(
-            range(len(values)),
-            values,
-            look.marker,
-            color=look.color,
-            markersize=4.5,
-            linestyle="none",
-            label="no stage" if arm == NO_STAGE else arm,
-        )
-    axis.plot(
-        [place[panel] for panel in cases.index],
-        [means[(panel, chosen[panel])] for panel in cases.index],
-        "o",
-        markersize=11,
-        markerfacecolor="none",
-        markeredgecolor="#202124",
-        markeredgewidth=1.1,
-        linestyle="none",
-        label="recommended",
-    )
-    axis.set_xticks(range(len(cases)), [f"{radius:.1f}" for radius in cases], rotation=90, fontsize=7)
-    axis.set_xlabel("case, by its radius")
+        label = "no stage" if arm == NO_STAGE else arm
+        draw_points(axis, range(len(values)), values, look, label, markersize=4.5)
+    best = [means[(panel, chosen[panel])] for panel in cases.index]
+    ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.1}
+    draw_points(axis, range(len(best)), best, Look("#202124", "none", "o"), "recommended", **ring)
+    radii = [f"{radius:.1f}" for radius in cases]
+    name_ticks(axis.xaxis, radii, label="case, by its radius", rotation=90, fontsize=7)
     axis.set_title(title, loc="left")
 
 
-def _draw_rules(axis: Axes, rules: pd.DataFrame) -> None:
-    share = rules.groupby(RuleColumn.RULE)[RuleColumn.GOOD].mean()[list(RULES)]
+def _draw_rules(axis: Axes, compared: pd.DataFrame) -> None:
+    share = compared.groupby(RuleColumn.RULE)[RuleColumn.GOOD].mean()[list(RULES)]
     place = np.arange(len(share))
     colors = [LOOKS[1].color, *[LOOKS[0].color] * (len(share) - 1)]
-    axis.barh(place, share, color=colors, height=0.6, label="_rule")
+    axis.barh(place, share, color=colors, height=0.6)
+    record_points(axis, "rule", FIFTH.color, share, place)
     for i, value in enumerate(share):
         axis.text(value, i, f" {value:.0%}", va="center", fontsize=8.5)
-    axis.set_yticks(place, list(share.index))
+    name_ticks(axis.yaxis, list(share.index))
     axis.invert_yaxis()
     axis.set_xlim(0, 1.15)
     axis.axvline(1, color=GREY, linewidth=0.8)
@@ -106,7 +82,7 @@ def _draw_rules(axis: Axes, rules: pd.DataFrame) -> None:
 def _draw_forecasts(axis: Axes, found: pd.DataFrame) -> None:
     """Forecast error over measured, one point a case and stage; what the plan withholds is hollow."""
     found = found[
-        (found[ForecastColumn.MEASURE] == ERROR)
+        (found[ForecastColumn.MEASURE] == rules.ERROR)
         & (found[ForecastColumn.OPTIMISER] == "gd")
         & (found[ForecastColumn.STAGE] != NO_STAGE)
     ]
@@ -121,28 +97,21 @@ def _draw_forecasts(axis: Axes, found: pd.DataFrame) -> None:
     for place, chosen in enumerate(groups.values()):
         for withheld, face in ((False, LOOKS[0].color), (True, "none")):
             ratio = found.loc[chosen & (found[ForecastColumn.WITHHELD] == withheld), ForecastColumn.RATIO]
-            axis.plot(
-                place + rng.uniform(-0.25, 0.25, len(ratio)),
-                ratio,
-                "o",
-                markersize=4,
-                markerfacecolor=face,
-                markeredgecolor=LOOKS[0].color if not withheld else GREY,
-                linestyle="none",
-                label="_withheld" if withheld else "_told",
-            )
-    axis.axhspan(1 - OFF, 1 + OFF, color=LOOKS[2].color, alpha=0.15, lw=0)
+            look = Look(GREY if withheld else LOOKS[0].color, "none", "o")
+            x, name = place + rng.uniform(-0.25, 0.25, len(ratio)), "_withheld" if withheld else "_told"
+            draw_points(axis, x, ratio, look, name, markersize=4, markerfacecolor=face)
+    axis.axhspan(1 - rules.OFF, 1 + rules.OFF, color=LOOKS[2].color, alpha=0.15, lw=0)
     axis.set_yscale("log")
-    axis.set_xticks(range(len(groups)), list(groups), fontsize=8)
+    name_ticks(axis.xaxis, list(groups), fontsize=8)
     axis.set_title("Forecast / measured error", loc="left")
     axis.set_xlabel("full: told; hollow: withheld")
 
 
 def stage_beats_fixed_rules(saved: Saved[PlannerStages], threshold: float) -> Judgement:
     """Per fixed rule: is the planner's choice as good as the best arm in more cases? Paired over cases."""
-    rules = compare_rules(saved.table)
+    compared = rules.compare_rules(saved.table)
     seeds = saved.config.seeds
-    good = rules.pivot(index=RuleColumn.CASE, columns=RuleColumn.RULE, values=RuleColumn.GOOD).astype(
+    good = compared.pivot(index=RuleColumn.CASE, columns=RuleColumn.RULE, values=RuleColumn.GOOD).astype(
         np.float64
     )
     verdicts: dict[str, Verdict] = {}
@@ -152,7 +121,7 @@ def stage_beats_fixed_rules(saved: Saved[PlannerStages], threshold: float) -> Ju
         verdicts[f"against {rule}"] = "holds" if low > 0 else "fails" if high < 0 else "mixed"
     shares = ", ".join(f"{rule} {good[rule].mean():.0%}" for rule in RULES)
     losses = (
-        rules[rules[RuleColumn.RULE] == PLANNER]
+        compared[compared[RuleColumn.RULE] == PLANNER]
         .groupby(RuleColumn.REWARD)[RuleColumn.LOSS]
         .agg(["mean", "max"])
     )
@@ -174,22 +143,21 @@ def told_forecasts_come_true(saved: Saved[PlannerStages], threshold: float) -> J
     """
     table = saved.table
     seeds = saved.config.seeds
-    if not forecast_panels(table).any():
+    if not rules.forecast_panels(table).any():
         return Judgement(None, None, seeds, "not run", "no case of the forecasts in planner_stages.csv")
-    found = compare_forecasts(table)
+    found = rules.compare_forecasts(table)
     found = found[(found[ForecastColumn.OPTIMISER] == "gd") & (found[ForecastColumn.STAGE] != NO_STAGE)]
     tested, withheld = found[~found[ForecastColumn.WITHHELD]], found[found[ForecastColumn.WITHHELD]]
     if tested.empty:
         return Judgement(None, None, seeds, "mixed", "the plan tells no forecast of these cases")
     shares = tested.groupby(ForecastColumn.CASE)[ForecastColumn.OFF].mean().to_numpy(dtype=np.float64)
     mean, low, high = mean_interval(shares)
-    rules = compare_rules(table, forecasts=True)
-    good = rules.groupby(RuleColumn.RULE)[RuleColumn.GOOD].mean()
+    good = rules.compare_rules(table, forecasts=True).groupby(RuleColumn.RULE)[RuleColumn.GOOD].mean()
     note = (
         f"{len(tested)} forecasts of {len(shares)} cases: {_shares(tested)}; withheld {_shares(withheld)}; "
         f"the choice, which also rests on what is withheld, is as good as the best arm in "
-        f"{good[PLANNER]:.0%} of the cases (always RL {good[ALWAYS_RL]:.0%}, always both "
-        f"{good[ALWAYS_SFT_THEN_RL]:.0%})"
+        f"{good[PLANNER]:.0%} of the cases (always RL {good[rules.ALWAYS_RL]:.0%}, always both "
+        f"{good[rules.ALWAYS_SFT_THEN_RL]:.0%})"
     )
     return Judgement(mean, (low, high), seeds, decide(low, high, threshold), note)
 
@@ -213,7 +181,7 @@ CLAIMS = (
         "best: error within 5 percent, or pass rate within 0.05",
         1.0,
         stage_beats_fixed_rules,
-        "tests/claims/test_planner_claims.py::test_stages_are_judged_against_fixed_rules",
+        "tests/studies/planner/test_claims.py::test_stages_are_judged_against_fixed_rules",
     ),
     Claim(
         "planner-forecasts",
@@ -226,7 +194,7 @@ CLAIMS = (
         "mean over the cases of the share of told forecasts of SFT, RL and both that are off",
         0.1,
         told_forecasts_come_true,
-        "tests/claims/test_planner_forecasts.py::test_told_forecasts_are_judged",
+        "tests/studies/planner/test_forecasts.py::test_told_forecasts_are_judged",
     ),
 )
 STUDY = Study(

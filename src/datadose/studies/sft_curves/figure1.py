@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from datadose.covariance import Array
-from datadose.drawing.style import GREY, LOOKS, Look, caption, new_figure
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, new_figure
 from datadose.studies.ledger import (
     CONFIDENCE,
     both,
@@ -111,14 +111,8 @@ def draw(table: pd.DataFrame, config: Figure1) -> Figure:
 
 def _mark_optimum(axis: Axes, curve: pd.DataFrame, look: Look, name: str) -> None:
     best = curve.loc[curve[Column.PREDICTED].idxmin()]
-    axis.plot(
-        [best[Column.PROMPTS]],
-        [best[Column.PREDICTED]],
-        markerfacecolor=look.color,
-        markeredgecolor="white",
-        label=f"_best B in range, {name}",
-        **_STAR,
-    )
+    place, name = (best[Column.PROMPTS], best[Column.PREDICTED]), f"_best B in range, {name}"
+    draw_points(axis, *place, look, name, markeredgecolor="white", **_STAR)
 
 
 def _square_root_scale(axis: Axes, largest: int) -> None:
@@ -210,7 +204,7 @@ def _exact_matches(saved: Saved[Figure1], threshold: float) -> Judgement:
 
 
 _SIZES = "d=400, m=200, rho=0.1, eta=0.2, n in {400, 800, 1200}, B up to 2000 (sizes of the preset)"
-_JUDGES = "tests/claims/test_figure_claims.py"
+_JUDGES = "tests/studies/sft_curves/test_claims.py"
 
 CLAIMS = (
     Claim(

@@ -93,7 +93,7 @@ CLAIMS = (
         statistic=f"share of (r, B) with both sides above the minimum, each at {CONFIDENCE:.0%} confidence",
         threshold=1.0,
         judge=_u_shape,
-        test="tests/claims/test_figure_claims.py::test_u_shape_needs_both_sides",
+        test="tests/studies/sft_curves/test_claims.py::test_u_shape_needs_both_sides",
     ),
 )
 STUDY = Study(

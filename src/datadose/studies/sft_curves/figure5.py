@@ -269,7 +269,7 @@ CLAIMS = (
         statistic="share of B > 0 at which |log Err(V~)/Err(V*)| is smaller at n = 5000 than at n = 1000",
         threshold=1.0,
         judge=_tighter_with_length,
-        test="tests/claims/test_figure_claims.py::test_first_order_error_is_compared_at_every_b_and_length",
+        test="tests/studies/sft_curves/test_claims.py::test_first_order_error_is_compared_at_every_b_and_length",
     ),
 )
 STUDY = Study(

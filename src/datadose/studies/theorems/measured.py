@@ -174,7 +174,7 @@ def _printed_bound(saved: Saved[Theorems], threshold: float) -> Judgement:
 
 
 _TESTS = "tests/theory_vs_simulation/test_sft_theorems.py"
-_OUTCOME_TEST = "tests/experiments/test_checks.py::test_outcome_checks_measure_what_they_say"
+_OUTCOME_TEST = "tests/studies/theorems/test_checks.py::test_outcome_checks_measure_what_they_say"
 
 CLAIMS = (
     Claim(

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 
 from datadose.covariance import Array
 from datadose.drawing.curves import FIFTH, level
-from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
+from datadose.drawing.hover import record_points
+from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, name_ticks, new_grid
 from datadose.studies.ledger import mean_interval
 from datadose.studies.token_study.experiment import TokenStudy
 from datadose.studies.token_study.language import TEST, TRAIN
@@ -98,19 +99,18 @@ def _interval(values: pd.Series) -> tuple[float, float, float]:
     return mean, mean - max(low, min(0.0, mean)), min(high, max(1.0, mean)) - mean
 
 
-def _points(axis: Axes, found: Sequence[tuple[Any, pd.Series]], look: Look, **style: Any) -> None:
+def _points(axis: Axes, found: Sequence[tuple[Any, pd.Series]], look: Look, label: str, **style: Any) -> None:
     """Means and intervals of the values at each place."""
     numbers = [(place, *_interval(values)) for place, values in found]
     places, means, low, high = (np.array(column, dtype=float) for column in zip(*numbers, strict=True))
-    style = {"color": look.color, "marker": look.marker, "elinewidth": 0.9, "capsize": 2, **style}
-    axis.errorbar(places, means, yerr=(low, high), **style)
+    draw_points(axis, places, means, look, label, yerr=(low, high), elinewidth=0.9, capsize=2, **style)
 
 
 def _curve(
     axis: Axes, rows: pd.DataFrame, x: str, look: Look, label: str, metric: str = Metric.TARGET
 ) -> None:
     found = [(place, part[Column.VALUE]) for place, part in _values(rows, metric).groupby(x)]
-    _points(axis, found, look, label=label, linestyle=look.dash, markersize=4)
+    _points(axis, found, look, label, linestyle=look.dash, markersize=4)
 
 
 def _accuracy(axis: Axes, title: str, ylabel: str, xlabel: str = "") -> None:
@@ -175,16 +175,10 @@ def _draw_frontier(
         own = runs_of(every, Panel.SELECTORS, arm=selector, pool=pool)
         for _, part in own[~own[Column.CHOSEN]].groupby(Column.RATE):
             x, y = (_change(part, base, metric) for metric in (Metric.KNOWN, Metric.TARGET))
-            small: dict[str, Any] = {"color": look.color, "markersize": 3.5, "alpha": 0.55}
-            small["label"] = f"_{_SELECTORS[selector]}, other rates"
-            axis.plot(-x.mean(), y.mean(), look.marker, **small)
-        _cross(
-            axis,
-            runs_of(rows, Panel.SELECTORS, arm=selector),
-            base,
-            pool,
-            look,
-        )
+            small = {"markersize": 3.5, "alpha": 0.55}
+            draw_points(axis, -x.mean(), y.mean(), look, f"_{_SELECTORS[selector]}, other rates", **small)
+        chosen = runs_of(rows, Panel.SELECTORS, arm=selector)
+        _cross(axis, chosen, base, pool, look, f"_{_SELECTORS[selector]}")
     _frontier_axes(axis, f"Selectors, {pool} pool")
 
 
@@ -205,19 +199,18 @@ def _change(part: pd.DataFrame, base: pd.DataFrame, metric: str) -> Array:
 
 
 def _cross(
-    axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, pool: str, look: Look, label: str | None = None
+    axis: Axes, rows: pd.DataFrame, base: pd.DataFrame, pool: str, look: Look, label: str
 ) -> tuple[float, float]:
     part = runs_of(rows, pool=pool)
     x, x_low, x_high = mean_interval(-_change(part, base, Metric.KNOWN))
     y, y_low, y_high = mean_interval(_change(part, base, Metric.TARGET))
-    style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 6, "elinewidth": 0.7}
-    ends = [[x - x_low], [x_high - x]], [[y - y_low], [y_high - y]]
-    axis.errorbar(x, y, xerr=ends[0], yerr=ends[1], linestyle="none", label=label, **style)
+    bars = {"xerr": [[x - x_low], [x_high - x]], "yerr": [[y - y_low], [y_high - y]]}
+    draw_points(axis, x, y, look, label, markersize=6, elinewidth=0.7, **bars)
     return x, y
 
 
-def _bars(axis: Axes, place: float, values: pd.DataFrame, look: Look, label: str | None = None) -> None:
-    _points(axis, [(place, values[Column.VALUE])], look, label=label, linestyle="none", markersize=5)
+def _bars(axis: Axes, place: float, values: pd.DataFrame, look: Look, label: str) -> None:
+    _points(axis, [(place, values[Column.VALUE])], look, label, markersize=5)
 
 
 def _draw_selectors_hard(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
@@ -235,9 +228,7 @@ def _draw_selectors_hard(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> 
 
 
 def _names(axis: Axes, names: Sequence[str], rotation: int = 35) -> None:
-    axis.set_xticks(
-        range(len(names)), names, rotation=rotation, ha="right" if rotation else "center", fontsize=8
-    )
+    name_ticks(axis.xaxis, names, rotation=rotation, ha="right" if rotation else "center", fontsize=8)
     axis.set_xlim(-0.6, len(names) - 0.4)
 
 
@@ -247,8 +238,10 @@ def _draw_contaminants(axis: Axes, rows: pd.DataFrame) -> None:
         part = runs_of(own, arm=selector)
         wrong, mixed = (_values(part, chosen_metric(kind))[Column.VALUE].mean() for kind in CONTAMINANTS)
         bar: dict[str, Any] = {"color": look.color, "width": 0.7}
-        axis.bar(place, wrong, **bar, label="_wrong answers on T")
-        axis.bar(place, mixed, bottom=wrong, **bar, alpha=0.45, hatch="///", label="_other format")
+        axis.bar(place, wrong, **bar)
+        record_points(axis, "wrong answers on T", look.color, place, wrong)
+        axis.bar(place, mixed, bottom=wrong, **bar, alpha=0.45, hatch="///")
+        record_points(axis, "other format", look.color, place, wrong + mixed, length=mixed)
         axis.text(place, wrong + mixed + 0.02, f"{wrong + mixed:.1%}", ha="center", fontsize=8)
     _names(axis, list(_SELECTORS))
     _accuracy(
@@ -262,7 +255,8 @@ def _draw_replay(axis: Axes, rows: pd.DataFrame, base: pd.DataFrame) -> None:
         places = []
         # Without interfering rows the three points all but coincide.
         for (share, part), above in zip(own.groupby(Column.SHARE), (-9, -2, 7), strict=False):
-            x, y = _cross(axis, part, base, pool, look, name if share == own[Column.SHARE].min() else None)
+            label = name if share == own[Column.SHARE].min() else f"_{name}"
+            x, y = _cross(axis, part, base, pool, look, label)
             axis.annotate(f"{share:g}", (x, y), textcoords="offset points", xytext=(7, above), fontsize=8)
             places.append((x, y))
         axis.plot(*zip(*places, strict=True), color=look.color, linestyle=look.dash, linewidth=1)

@@ -1,0 +1,98 @@
+"""The how-tos run and show what they print; the page on limits says what the kept ledgers say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datadose import Shift
+from datadose.planner import PoolSource, plan
+from datadose.theory import Source
+from helpers.pages import RELATIVE, alterations, differences, follow, unsupported_decimals
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs" / "how_to").glob("*.md"))
+LIMITS = (ROOT / "docs" / "limits.md").read_text()
+TRAINED = {"select_data": 1e9}
+"""Pages whose decimals come from training a toy: another CPU's rounding moves them at will (docs/log.md)."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_how_to_shows_what_it_prints(page: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    relative = TRAINED.get(page.stem, RELATIVE)
+    done = follow(page.read_text(), tmp_path)
+    found = (differences(step, printed, relative) for step, printed in done)
+    assert "\n".join(filter(None, found)) == ""
+    if relative == RELATIVE:
+        changed = [(other, printed) for step, printed in done for other in alterations(step)]
+        assert [other.expected for other, printed in changed if not differences(other, printed)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_decimals_in_a_how_tos_prose_are_printed_somewhere(page: Path) -> None:
+    assert unsupported_decimals(page.read_text()) == []
+
+
+def test_every_field_of_a_plan_is_explained() -> None:
+    """Top-level fields, and those of a source and of the choice of stage, of both kinds of plan."""
+    shift = Shift.two_block(12, 4, 0.1, 0.2)
+    pool = [PoolSource("one", Source(shift.data, 30, 0), 20)]
+    documents = [
+        plan(shift, length=30, max_prompts=20, choose_eta=True).to_json(),
+        plan(shift, length=30, max_prompts=20, sources=pool).to_json(),
+    ]
+    fields = {name for document in documents for name in document}
+    fields |= {f"sources[].{name}" for name in documents[1]["sources"][0]}
+    fields |= {f"stages.{name}" for name in documents[0]["stages"]}
+    fields |= {f"stages.outlooks[].{name}" for name in documents[0]["stages"]["outlooks"][0]}
+    text = (ROOT / "docs" / "how_to" / "plan_own_covariances.md").read_text()
+    table = text[text.index("## 4.") : text.index("## 5.")]
+    explained = set(re.findall(r"`([\w.\[\]]+)`", table))
+    explained |= {name.rpartition(".")[2] for name in explained} | {"sources", "stages", "stages.outlooks"}
+    assert sorted(name for name in fields if not {name, name.rpartition(".")[2]} & explained) == []
+
+
+def ledger(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+    return found
+
+
+def count(name: str) -> Counter[str]:
+    return Counter(claim["verdict"] for claim in ledger(name))
+
+
+def test_the_limits_list_every_claim_that_did_not_come_out() -> None:
+    rows = re.findall(r"^\| `([\w.-]+)` \|.*\| ([\d.e+-]+) \| ([\d.e+-]+) \|$", LIMITS, re.MULTILINE)
+    failed = [c for c in ledger("claims") if c["verdict"] == "fails"]
+    assert rows == [(c["id"], f"{c['value']:.3g}", f"{c['threshold']:.3g}") for c in failed]
+    listed = LIMITS[LIMITS.index("The mixed ones hold") : LIMITS.index("At the paper's size")]
+    mixed = [c["id"] for c in ledger("claims") if c["verdict"] == "mixed"]
+    assert re.findall(r"`([\w.-]+)`", listed) == mixed
+
+
+def test_the_limits_count_as_the_ledgers_do() -> None:
+    text = " ".join(LIMITS.split())
+    whole, gpt, studies = count("claims"), count("fig3-small-claims"), count("studies-claims")
+    for sentence in (
+        f"Of the {whole.total()} claims {whole['holds']} hold, {whole['mixed']} are mixed and "
+        f"{whole['fails']} fail",
+        f"of Figure 3's {gpt.total()} claims holds, {gpt['mixed']} are mixed and {gpt['fails']} fail",
+        f"Of the {studies.total()} claims on language models {studies['holds']} hold and "
+        f"{studies['mixed']} are mixed",
+    ):
+        assert sentence in text
+    assert gpt["holds"] == 1
+    assert Counter(c["verdict"] for c in ledger("studies-claims") if c["id"].startswith("llm-")) == {
+        "mixed": 10
+    }
+    paper = {c["id"]: c["verdict"] for c in ledger("fig4-paper-claims")}
+    quick = {c["id"]: c["verdict"] for c in ledger("claims")}
+    moved = {name: verdict for name, verdict in paper.items() if verdict != quick[name]}
+    assert moved == {"fig-4e": "mixed", "fig-4e-fixed-lengths": "fails"}

@@ -1,0 +1,374 @@
+"""From numbers to verdicts, and the ledger itself: complete, guarded by tests, with the promised keys."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from datadose.studies.index import LEDGER, study
+from datadose.studies.ledger import (
+    decide,
+    judge_all,
+    judge_deviation,
+    judge_mean,
+    judge_settings,
+    judge_worst,
+    mean_interval,
+)
+from datadose.studies.study import Claim, Judgement, Study, Verdict
+from datadose.studies.theorems.measured import STUDY as THEOREMS
+from helpers.studies import entry, write_result
+
+ROOT = Path(__file__).parents[2]
+STUDIES = [study(name) for name in LEDGER]
+CLAIMS = [claim for one in STUDIES for claim in one.claims]
+PROMISED_KEYS = [
+    "id",
+    "paper",
+    "statement",
+    "setting",
+    "statistic",
+    "threshold",
+    "value",
+    "interval",
+    "seeds",
+    "verdict",
+    "note",
+]
+
+
+# --- verdicts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "below", "verdict"),
+    [
+        (0.0, 0.5, True, "holds"),
+        (0.0, 1.0, True, "holds"),  # a tie keeps `<=`
+        (1.0, 1.0, True, "holds"),
+        (1.0, 1.5, True, "mixed"),
+        (0.5, 1.5, True, "mixed"),
+        (1.1, 1.5, True, "fails"),
+        (-np.inf, np.inf, True, "mixed"),
+        (np.nan, np.nan, True, "mixed"),
+        (1.5, 2.0, False, "holds"),
+        (1.0, 2.0, False, "holds"),  # a tie keeps `>=`
+        (0.5, 1.0, False, "mixed"),
+        (0.5, 1.5, False, "mixed"),
+        (0.5, 0.9, False, "fails"),
+        (-np.inf, np.inf, False, "mixed"),
+    ],
+)
+def test_decide_compares_an_interval_with_1(low: float, high: float, below: bool, verdict: Verdict) -> None:
+    assert decide(low, high, 1.0, below=below) == verdict
+
+
+def test_mean_interval_of_known_numbers() -> None:
+    """Mean 2, standard deviation 1, three seeds: half width 4.302653 / sqrt(3)."""
+    mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0]))
+    assert mean == 2.0
+    assert high - mean == pytest.approx(4.302652729749464 / 3**0.5, rel=1e-12)
+    assert mean - low == pytest.approx(high - mean, rel=1e-12)
+
+
+def test_one_seed_decides_nothing() -> None:
+    judgement = judge_mean(np.array([0.1]), 1.0)
+    assert judgement.value == 0.1
+    assert judgement.interval == (-np.inf, np.inf)
+    assert judgement.verdict == "mixed"
+    assert judgement.seeds == 1
+
+
+def test_judge_mean_in_both_directions() -> None:
+    values = np.array([0.9, 1.0, 1.1, 1.0])
+    for threshold, below, above in (
+        (2.0, "holds", "fails"),
+        (0.5, "fails", "holds"),
+        (1.01, "mixed", "mixed"),
+    ):
+        assert judge_mean(values, threshold).verdict == below
+        assert judge_mean(values, threshold, below=False).verdict == above
+    judgement = judge_mean(values, 2.0, note="why")
+    assert judgement.value == pytest.approx(1.0)
+    assert judgement.seeds == 4
+    assert judgement.note == "why"
+
+
+def test_judge_worst_asks_every_seed() -> None:
+    values = np.array([1e-3, 2e-3, 5e-2])
+    assert judge_worst(values, 5e-2) == Judgement(5e-2, (1e-3, 5e-2), 3, "holds")
+    assert judge_worst(values, 4e-2).verdict == "fails"
+    assert judge_worst(values, 1e-3, below=False) == Judgement(1e-3, (1e-3, 5e-2), 3, "holds")
+    assert judge_worst(values, 2e-3, below=False).verdict == "fails"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "threshold", "verdict", "interval"),
+    [
+        (["holds"] * 4, 1.0, "holds", (1.0, 1.0)),
+        (["holds"] * 3 + ["fails"], 1.0, "mixed", (0.75, 0.75)),
+        (["holds"] * 3 + ["fails"], 0.75, "holds", (0.75, 0.75)),
+        (["holds"] * 3 + ["mixed"], 1.0, "mixed", (0.75, 1.0)),
+        (["fails"] * 4, 1.0, "fails", (0.0, 0.0)),
+        (["fails"] * 3 + ["mixed"], 1.0, "mixed", (0.0, 0.25)),
+        (["mixed"] * 2, 1.0, "mixed", (0.0, 1.0)),
+    ],
+)
+def test_judge_settings_is_a_share(
+    verdicts: list[Verdict], threshold: float, verdict: Verdict, interval: tuple[float, float]
+) -> None:
+    named = {f"setting{index}": v for index, v in enumerate(verdicts)}
+    judgement = judge_settings(named, threshold, 5)
+    assert judgement.verdict == verdict
+    assert judgement.interval == pytest.approx(interval)
+    assert judgement.value == interval[0]
+    assert judgement.seeds == 5
+
+
+def test_judge_settings_names_where_the_claim_is_lost() -> None:
+    note = judge_settings({"n=40": "holds", "n=80": "fails", "n=120": "mixed"}, 1.0, 5, "more").note
+    assert "n=80 fails" in note
+    assert "n=120 mixed" in note
+    assert "n=40" not in note
+    assert note.endswith("more")
+    assert judge_settings({"n=40": "holds"}, 1.0, 5).note == ""
+
+
+def test_judge_deviation_in_both_directions() -> None:
+    """Signs do not matter; the worst setting decides; large standard errors leave it open."""
+    deviation = np.array([0.01, -0.03, 0.0])
+    exact, rough = np.full(3, 1e-5), np.full(3, 0.1)
+    assert judge_deviation(deviation, exact, 10, 0.05).verdict == "holds"
+    assert judge_deviation(deviation, exact, 10, 0.02).verdict == "fails"
+    assert judge_deviation(deviation, rough, 10, 0.05).verdict == "mixed"
+    judgement = judge_deviation(deviation, exact, 10, 0.05, "where")
+    assert judgement.value == pytest.approx(0.03)
+    assert judgement.interval == pytest.approx((0.03, 0.03), abs=1e-3)
+    assert (judgement.seeds, judgement.note) == (10, "where")
+    low, high = judge_deviation(deviation, rough, 10, 0.05).interval or (None, None)
+    assert low == 0.0
+    assert high is not None
+    assert high > 0.2
+
+
+# --- coverage -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 20])
+def test_mean_interval_covers_the_mean_95_times_in_100(seeds: int) -> None:
+    """20,000 Gaussian samples: 0.95 +- 4.5 binomial standard errors.
+
+    The interval is exact for Gaussian values, so the count is Binomial(20000, 0.95) and a right interval
+    fails this with probability 7e-6 (normal tail at 4.5, two sides; the seed is fixed).
+    """
+    repeats = 20_000
+    values = np.random.default_rng([seeds, 1]).normal(3.0, 2.0, (repeats, seeds))
+    covered = 0
+    for sample in values:
+        _, low, high = mean_interval(sample)
+        covered += low <= 3.0 <= high
+    assert abs(covered / repeats - 0.95) < 4.5 * (0.95 * 0.05 / repeats) ** 0.5
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.03])
+def test_deviation_interval_covers_the_worst_setting(bias: float) -> None:
+    """Twelve settings, ten seeds, 4,000 repeats: the true largest deviation is inside at least 95 in 100.
+
+    Bonferroni is conservative, so the count is at least Binomial(4000, 0.95) up to the linearisation of
+    prediction / mean at 2 percent noise; falling below 0.95 by 4 standard errors has probability 3e-5 (normal
+    tail, one side; the seed is fixed).
+    """
+    repeats, settings, seeds = 4_000, 12, 10
+    rng = np.random.default_rng([17, int(100 * bias)])
+    truth = np.geomspace(0.5, 5.0, settings)
+    deviations = bias * np.linspace(-1, 1, settings)
+    predicted = truth * (1 + deviations)
+    errors = truth[:, None] * (1 + 0.02 * rng.standard_normal((repeats, settings, seeds)))
+    mean, sem = errors.mean(axis=2), errors.std(axis=2, ddof=1) / seeds**0.5
+    ratio = predicted / mean
+    covered = 0
+    for deviation, error in zip(ratio - 1, ratio * sem / mean, strict=True):
+        low, high = judge_deviation(deviation, error, seeds, 0.05).interval or (np.nan, np.nan)
+        covered += low <= np.abs(deviations).max() <= high
+    assert covered / repeats > 0.95 - 4 * (0.95 * 0.05 / repeats) ** 0.5
+
+
+def test_true_claim_at_its_threshold_rarely_fails() -> None:
+    """The ledger promises at most 2.5 percent; 20,000 samples, 4 standard errors: probability 3e-5."""
+    values = np.random.default_rng(5).normal(1.0, 0.3, (20_000, 6))
+    failed = np.mean([judge_mean(sample, 1.0).verdict == "fails" for sample in values])
+    assert failed < 0.025 + 4 * (0.025 * 0.975 / 20_000) ** 0.5
+
+
+# --- the ledger -----------------------------------------------------------------------------------------
+
+
+def test_ids_are_unique_and_fit_for_anchors() -> None:
+    ids = [claim.id for claim in CLAIMS]
+    assert len(set(ids)) == len(ids)
+    assert all(id_ and not set(id_) & set(" \"'#<>&") for id_ in ids)
+
+
+def test_every_claim_says_what_it_claims() -> None:
+    texts = ("paper", "statement", "setting", "statistic", "test")
+    lacking = [f"{claim.id}: no {name}" for claim in CLAIMS for name in texts if not getattr(claim, name)]
+    assert not lacking, "\n".join(lacking)
+
+
+def test_every_numbered_statement_of_the_paper_has_an_entry() -> None:
+    papers = [claim.paper for claim in CLAIMS]
+    wanted = [
+        *("Thm 4.1", "Thm 4.2", "Remark 4.1", "Prop 4.3", "Prop 5.1", "Lemma A.1", "Thm B.1"),
+        *("Prop B.2 (i)", "Prop B.2 (ii)", "Prop B.2 (iii)", "Prop 6.1"),
+        *(f"Insight {number}" for number in (1, 2, 3, 4)),
+        *("Fig 1", "Fig 2", "Fig 5"),
+        *(f"Fig {figure}{panel}" for figure in (3, 4) for panel in "abcdef"),
+    ]
+    assert not [name for name in wanted if name not in papers]
+
+
+def _test_names(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_judged_claim_names_a_test_that_exists() -> None:
+    """All missing files and functions in one message; parametrised ids aside."""
+    missing = []
+    for claim in CLAIMS:
+        file, _, function = claim.test.partition("::")
+        path = ROOT / file
+        if not file.endswith(".py") or not path.is_file():
+            missing.append(f"{claim.id}: no file {file!r}")
+        elif function.partition("[")[0] not in _test_names(path):
+            missing.append(f"{claim.id}: no {function!r} in {file}")
+    assert not missing, "\n".join(missing)
+
+
+def test_missing_tables_are_not_run(tmp_path: Path) -> None:
+    """Claims on the theory alone need no table; all others wait for theirs."""
+    entries = judge_all(STUDIES, tmp_path)
+    assert [found["id"] for found in entries] == [claim.id for claim in CLAIMS]
+    for found in entries:
+        if found["experiment"] == "theory":
+            assert found["verdict"] in {"holds", "fails", "mixed"}
+            assert found["value"] is not None
+            continue
+        assert found["verdict"] == "not run"
+        assert (found["value"], found["interval"], found["seeds"]) == (None, None, 0)
+        assert f"{found['experiment']}.csv" in found["note"]
+
+
+def test_entries_have_the_promised_keys_and_are_json(tmp_path: Path) -> None:
+    def infinite(_: object, threshold: float) -> Judgement:
+        return judge_mean(np.array([0.2]), threshold)
+
+    extra = Claim("x", "Thm X", "one seed", "s", "t", 1.0, infinite, "tests/x.py::test_x")
+    entries = judge_all([*STUDIES, Study("extra", claims=[extra])], tmp_path)
+    for found in entries:
+        assert list(found)[: len(PROMISED_KEYS)] == PROMISED_KEYS
+    assert json.loads(json.dumps(entries, allow_nan=False)) == entries
+    assert entries[-1]["interval"] == [None, None]
+    assert (entries[-1]["verdict"], entries[-1]["value"], entries[-1]["seeds"]) == ("mixed", 0.2, 1)
+
+
+def _theorem_values(claim_id: str, statistics: dict[tuple[str, str], float], folder: Path) -> Verdict:
+    rows = [
+        {"check": check, "seed": seed, "statistic": name, "value": value}
+        for (check, name), value in statistics.items()
+        for seed in range(4)
+    ]
+    verdict: Verdict = entry(THEOREMS, claim_id, write_result(folder, THEOREMS, pd.DataFrame(rows)))[
+        "verdict"
+    ]
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("claim_id", "holding", "failing"),
+    [
+        (
+            "thm-4.1-interpolating",
+            {("interpolation", "extrapolated_gap"): 1e-9},
+            {("interpolation", "extrapolated_gap"): 1e-2},
+        ),
+        (
+            "thm-4.1-overdetermined",
+            {
+                ("overdetermined", "loss_decrease"): 1e-12,
+                ("overdetermined", "attention_gradient"): 1e-12,
+                ("overdetermined", "error_change"): 0.0,
+            },
+            {
+                ("overdetermined", "loss_decrease"): 0.1,
+                ("overdetermined", "attention_gradient"): 0.03,
+                ("overdetermined", "error_change"): -0.05,
+            },
+        ),
+        (
+            "thm-4.2-iterates",
+            {("gradient_descent", f"iterate_gap_{step}"): 1e-14 for step in ("balanced", "large")},
+            {
+                ("gradient_descent", "iterate_gap_balanced"): 1e-14,
+                ("gradient_descent", "iterate_gap_large"): 1e-3,
+            },
+        ),
+        (
+            "remark-4.1",
+            {
+                ("chain_length", "speed_up"): 3.0,
+                ("chain_length", "speed_up_predicted"): 3.0,
+                ("chain_length", "limit_gap"): 1e-9,
+            },
+            {
+                ("chain_length", "speed_up"): 1.0,
+                ("chain_length", "speed_up_predicted"): 3.0,
+                ("chain_length", "limit_gap"): 1e-9,
+            },
+        ),
+        (
+            "prop-4.3",
+            {("population", "slope"): -0.5, ("population", "relative_gap"): 0.01},
+            {("population", "slope"): -0.1, ("population", "relative_gap"): 0.5},
+        ),
+        ("prop-5.1", {("post_test", "ratio"): 1.0}, {("post_test", "ratio"): 1.2}),
+        (
+            "lemma-A.1-last-line",
+            {("post_test", "ratio_last_line"): 1.0},
+            {("post_test", "ratio_last_line"): 0.8},
+        ),
+        (
+            "remark-4.1-any-step",
+            {("chain_length_at_large_step", f"slow_down{x}"): 0.5 for x in ("", "_predicted")},
+            {("chain_length_at_large_step", f"slow_down{x}"): 20.0 for x in ("", "_predicted")},
+        ),
+        (
+            "app-E",
+            {("curvature", f"{x}_printed_over_curvature"): 1.5 for x in ("scaled", "zero_loss")}
+            | {("curvature", "scaled_printed_over_curvature_predicted"): 1.5},
+            {
+                ("curvature", "scaled_printed_over_curvature"): 1.5,
+                ("curvature", "scaled_printed_over_curvature_predicted"): 1.5,
+                ("curvature", "zero_loss_printed_over_curvature"): 0.0,
+            },
+        ),
+        (
+            "sec-5.1-allocation",
+            {("allocation", "excess_long"): 1e-5, ("allocation", "excess_moderate"): 0.1},
+            {("allocation", "excess_long"): 1e-2, ("allocation", "excess_moderate"): 0.1},
+        ),
+    ],
+)
+def test_judges_of_the_theorems_can_say_both(
+    claim_id: str,
+    holding: dict[tuple[str, str], float],
+    failing: dict[tuple[str, str], float],
+    tmp_path: Path,
+) -> None:
+    assert _theorem_values(claim_id, holding, tmp_path) == "holds"
+    assert _theorem_values(claim_id, failing, tmp_path) == "fails"
