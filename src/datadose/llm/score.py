@@ -104,16 +104,7 @@ def score(
         model = LanguageModel.load(model, dtype=config.dtype, allow_pickle_weights=allow_pickle_weights)
     prepare_folder("out", out)
     record = {
-        "model": model.name,
-        "model_digest": model.digest,
-        "tokenizer_digest": model.tokenizer_digest,
-        "chat_template_digest": model.template_digest,
-        "dtype": model.dtype,
-        "device": model.device.type,
-        "batch_tokens": config.batch_tokens,
-        **config.sampling(),
-        "sketch": {"size": config.sketch_size, "seed": SKETCH_SEED},
-        "versions": versions("transformers", "tokenizers", "safetensors"),
+        **_conditions(model, config),
         "pool": str(pool),
         "pool_digest": file_digest(pool),
         "completions": None if completions is None else str(completions),
@@ -135,6 +126,22 @@ def score(
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
     return found
+
+
+def _conditions(model: LanguageModel, config: ScoreConfig) -> dict[str, Any]:
+    """What is measured with, for the manifest."""
+    return {
+        "model": model.name,
+        "model_digest": model.digest,
+        "tokenizer_digest": model.tokenizer_digest,
+        "chat_template_digest": model.template_digest,
+        "dtype": model.dtype,
+        "device": model.device.type,
+        "batch_tokens": config.batch_tokens,
+        **config.sampling(),
+        "sketch": {"size": config.sketch_size, "seed": SKETCH_SEED},
+        "versions": versions("transformers", "tokenizers", "safetensors"),
+    }
 
 
 def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
