@@ -332,7 +332,7 @@ def test_libraries_count_where_they_are_reached(house: Path, monkeypatch: pytest
 
 
 def test_versions_are_those_of_the_libraries_and_of_what_they_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(library_versions(["math"])) == {"python", "machine"}
+    assert set(library_versions(["math", "jaxtyping"])) == {"python", "machine"}
     assert set(library_versions(["scipy"])) == {"scipy", "numpy", "python", "machine"}
     assert {"torch", "numpy"} < set(library_versions(["torch"]))
     assert "PyYAML" in library_versions(["yaml"])

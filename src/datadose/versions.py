@@ -32,7 +32,8 @@ def library_versions(imported: Iterable[str]) -> dict[str, str]:
     Returns the versions of the libraries whose modules are ``imported`` (top-level names) and of those that
     these call, the Python version and the machine kind.
     """
-    names = {name for name in imported if name not in sys.stdlib_module_names}
+    # Annotations are of jaxtyping under the tests alone, and no number depends on them.
+    names = {name for name in imported if name not in sys.stdlib_module_names and name != "jaxtyping"}
     if not names.isdisjoint(("scipy", "pandas", "torch")):
         names.add("numpy")
     if not names.isdisjoint(_LANGUAGE_MODELS):
