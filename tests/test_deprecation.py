@@ -6,9 +6,12 @@ import importlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import datadose.stages
+from datadose.models.baselines import pretrained_lsa
 
 
 @pytest.mark.parametrize("module", ["datadose.stages", "datadose.stages.rl"])
@@ -32,6 +35,14 @@ def test_names_that_moved_are_served_where_they_were(module: str, name: str, hom
     with pytest.warns(DeprecationWarning, match=f"{name} is now {home}.{name}"):
         old = getattr(importlib.import_module(module), name)
     assert old is getattr(importlib.import_module(home), name)
+
+
+def test_the_post_test_still_takes_its_steps_by_their_old_name() -> None:
+    model = pretrained_lsa(np.ones(4), 10)
+    batch = datadose.stages.held_out_prompts(np.ones(4), 10, 8)
+    with pytest.warns(DeprecationWarning, match="thinking_steps now"):
+        old = datadose.stages.post_test(model, batch, steps=[1, 2])
+    assert torch.equal(old, datadose.stages.post_test(model, batch, [1, 2]))
 
 
 def test_other_names_are_missing_as_ever() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -42,9 +43,16 @@ def squared_gaps(model: Predictor, batch: PromptBatch, thinking_steps: int) -> V
 
 @torch.no_grad()
 def post_test(
-    model: ChainModel, batch: PromptBatch, thinking_steps: int | Sequence[int]
+    model: ChainModel,
+    batch: PromptBatch,
+    thinking_steps: int | Sequence[int] = (),
+    *,
+    steps: int | Sequence[int] = (),
 ) -> Float[Tensor, "*runs ks"]:
-    """E||what_k - w*||^2 / d per run for each k of ``thinking_steps``."""
+    """E||what_k - w*||^2 / d per run for each k of ``thinking_steps``; ``steps`` is its old name."""
+    if steps != ():
+        warnings.warn("post_test's steps are called thinking_steps now", DeprecationWarning, stacklevel=3)
+        thinking_steps = steps
     ks = [thinking_steps] if isinstance(thinking_steps, int) else thinking_steps
     wanted = [require_integer("thinking_steps", k, 1) for k in ks]
     thoughts = model.rollout(batch, max(wanted))
