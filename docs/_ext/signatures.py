@@ -13,7 +13,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import BaseModel
 from sphinx.application import Sphinx
@@ -47,7 +47,7 @@ def _full_name(name: str, names: dict[str, Any]) -> str:
     found = names.get(first) or only_class_called(first)
     for part in rest:
         found = getattr(found, part, None)
-    if found is None:
+    if found is None or found is Annotated:  # A shape: `Float` is Annotated outside the tests.
         return name
     if get_origin(found) is Literal and name != "Literal":
         return str(found).replace("typing.", "~typing.")
