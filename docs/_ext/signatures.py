@@ -17,6 +17,7 @@ from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel
 from sphinx.application import Sphinx
+from sphinx.util.typing import restify
 
 _NAME = re.compile(r"(?<![\w.'\"])[A-Za-z_]\w*(?:\.\w+)*")
 _QUOTED = re.compile(r"('[^']*'|\"[^\"]*\")")
@@ -158,8 +159,16 @@ def _only_our_own(_: Sphinx, what: str, name: str, obj: Any, skip: bool, options
     return True if foreign and (inspect.isclass(obj) or inspect.isroutine(obj)) else None
 
 
+def _plain_stars(*arguments: Any, **options: Any) -> str:
+    """What an alias stands for; the star in a shape such as "*runs d" starts no emphasis."""
+    return re.sub(r"(?<!\\)\*(?=\w)", r"\\*", restify(*arguments, **options))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx."""
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("sphinx.ext.autodoc") and vars(module).get("restify") is restify:
+            vars(module)["restify"] = _plain_stars
     app.connect("autodoc-process-signature", as_written)
     app.connect("autodoc-skip-member", _only_our_own)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
