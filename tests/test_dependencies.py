@@ -279,6 +279,40 @@ def test_classes_and_functions_among_the_arguments_count(house: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("class Kind(NamedTuple):\n    x: int", "Kind(1)"),
+        ("class Kind(StrEnum):\n    A = 'a'", "Kind.A"),
+        ("class Kind(dict):\n    x = 1", "Kind()"),
+        ("class Kind:\n    x = 1", "Kind().of_base"),
+        (
+            "class Kind:\n    __slots__ = ('use',)\n    def __init__(self, use): self.use = use",
+            "Kind(late.finish)",
+        ),
+    ],
+)
+def test_what_an_argument_is_made_of_counts(house: Path, kind: str, value: str) -> None:
+    def digest() -> str:
+        _forget()
+        module = importlib.import_module("house.kinds")
+        return code_digest(module.run, eval(value, vars(module)))
+
+    text = "from enum import StrEnum\nfrom typing import NamedTuple\nfrom house import late\n"
+    text += "def run(x): return x.f()\nclass Base:\n    def of_base(self): return self.f()\n"
+    text += kind.replace("Kind:", "Kind(Base):") + "\n    def f(self): return 1\n"
+    (house / "kinds.py").write_text(text)
+    before = digest()
+    old = ("late.py", "return x", "return -x") if "late" in value else ("kinds.py", "return 1", "return 2")
+    _edit(house / old[0], *old[1:])
+    assert digest() != before
+
+
+def test_what_belongs_to_python_may_be_an_argument(house: Path) -> None:
+    small = _load("small")
+    assert code_digest(small, [str.upper, [].append, len]) == code_digest(small)
+
+
 def test_libraries_count_where_they_are_reached(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (house / "cells.py").write_text(
         "import numpy as np\nfrom scipy import linalg\nimport yaml\n"

@@ -19,6 +19,21 @@ def test_old_names_serve_the_new_things_with_a_warning(module: str) -> None:
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "home"),
+    [
+        ("datadose.configs", "PlanConfig", "datadose.planner.config"),
+        ("datadose.configs", "TrainConfig", "datadose.stages.config"),
+        ("datadose.stages.engine", "FixedData", "datadose.stages.data"),
+        ("datadose.stages.engine", "Optimiser", "datadose.stages.optimisation"),
+    ],
+)
+def test_names_that_moved_are_served_where_they_were(module: str, name: str, home: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{name} is now {home}.{name}"):
+        old = getattr(importlib.import_module(module), name)
+    assert old is getattr(importlib.import_module(home), name)
+
+
 def test_other_names_are_missing_as_ever() -> None:
     with pytest.raises(AttributeError, match=r"module 'datadose\.stages' has no attribute 'Ppo'"):
         _ = datadose.stages.Ppo

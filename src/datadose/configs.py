@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, ValidationError
 
 from datadose.covariance import LARGEST_DIMENSION, Array, require_size, validate_covariance
+from datadose.deprecation import renamed
 from datadose.errors import LARGEST_COUNT, reject
 from datadose.reading import open_array
 from datadose.strict import Config, Strict, first_fault, read_yaml
@@ -84,3 +85,12 @@ def validate_config(document: dict[str, Any], kind: type[Config]) -> Config:
         return kind.model_validate(document)
     except ValidationError as error:
         raise first_fault(error, kind) from error
+
+
+if not TYPE_CHECKING:  # A type checker takes a module that has __getattr__ to have every name.
+    _PLANS = ("BudgetConfig", "PlanConfig", "SourceConfig")
+    _PIPELINES = ("Category", "CurriculumConfig", "ModelConfig", "PretrainConfig", "ShiftConfig")
+    _PIPELINES += ("StageConfig", "TestConfig", "TrainConfig")
+    _MOVED = {name: f"datadose.planner.config.{name}" for name in _PLANS}
+    _MOVED |= {name: f"datadose.stages.config.{name}" for name in _PIPELINES}
+    __getattr__ = renamed(__name__, _MOVED)

@@ -36,7 +36,7 @@ Place: TypeAlias = tuple[str, Chain | None]
 """What a chain means in a module; all of the module if it is empty, what runs at the import if it is None."""
 
 _OURS = __name__.partition(".")[0]
-_PLAIN = (bool, int, float, str)
+_PLAIN = (bool, int, float, str, type(None))
 _COMPUTED = {"globals", "eval", "exec", "__import__", "__name__"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -66,20 +66,26 @@ def _places(*values: Any) -> Iterator[Place]:
     waiting, seen = list(values), dict[int, Any]()
     while waiting:
         value = waiting.pop()
-        if value is None or isinstance(value, (*_PLAIN, bytes)) or id(value) in seen:
+        # Of a subclass, the class counts.
+        if type(value) in (*_PLAIN, bytes) or id(value) in seen:
             continue
         seen[id(value)] = value
         if isinstance(value, ModuleType):
             yield value.__name__, ()
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            waiting += value
-        elif isinstance(value, dict):
-            waiting += [*value, *value.values()]
         elif not hasattr(value, "__qualname__"):
-            waiting += [type(value), getattr(value, "__dict__", None)]
-            # Those of a partial function.
-            waiting += [getattr(value, name, None) for name in ("func", "args", "keywords")]
+            slots = getattr(type(value), "__slots__", ())
+            # The first three are those of a partial function.
+            names = ("func", "args", "keywords", "__dict__", *slots)
+            waiting += [type(value), *(getattr(value, name, None) for name in names)]
+            if isinstance(value, dict):
+                waiting += [*value, *value.values()]
+            elif isinstance(value, (list, tuple, set, frozenset)):
+                waiting += value
+        elif getattr(value, "__module__", None) is None:
+            continue  # Of Python itself.
         elif value.__module__ != "__main__" or hasattr(sys.modules["__main__"], "__file__"):
+            # A method is reached with the class of its object.
+            waiting.append(getattr(value, "__self__", None))
             local = "<locals>" in value.__qualname__ or value.__qualname__ == "<lambda>"
             yield value.__module__, () if local else (_top(value.__qualname__),)
         elif isinstance(value, FunctionType):

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from datadose.deprecation import renamed
 from datadose.errors import reject
 from datadose.models import ChainModel, PromptBatch
 from datadose.models.prompt_batch import PerRun
@@ -240,3 +241,8 @@ def _clip(model: ChainModel, largest: float) -> None:
     scale = (largest / norm.clamp_min(1e-30)).clamp_max(1.0)
     for g in gradients:
         g.mul_(scale.reshape(*scale.shape, *([1] * (g.ndim - run_dims))))
+
+
+if not TYPE_CHECKING:  # A type checker takes a module that has __getattr__ to have every name.
+    _MOVED = {name: f"datadose.stages.data.{name}" for name in ("FixedData", "FreshData")}
+    __getattr__ = renamed(__name__, _MOVED | {"Optimiser": "datadose.stages.optimisation.Optimiser"})
