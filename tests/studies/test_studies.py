@@ -28,6 +28,8 @@ from datadose.studies.sft_curves import figure5
 from datadose.studies.study import Preset, Saved, Study
 from helpers.studies import write_result
 
+pytestmark = pytest.mark.long
+
 KEPT = Path(__file__).parents[2] / "docs" / "results"
 LONG: dict[str, tuple[str, Preset]] = {
     "fig3": ("fig3-small", "small"),
