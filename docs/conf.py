@@ -59,7 +59,7 @@ nitpick_ignore_regex = [
         r"(collections|collections\.abc|typing|pathlib|types|contextlib|dataclasses|enum|functools)\..*",
     ),
     (r"py:.*", r"(.*\.)?_\w+"),
-    (r"py:.*", r"NDArray|ArrayLike|Field|datadose\.configs\.Config|Config"),
+    (r"py:.*", r"NDArray|ArrayLike|Field|datadose\.configs\.Config|Config|E|Bool|Float|Inexact|Int"),
 ]
 
 # MathJax's letters stand taller than the text's.

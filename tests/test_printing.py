@@ -17,6 +17,8 @@ from datadose.printing import printable
 from datadose.progress import cell_progress, step_progress
 from helpers.command import PREDICT, argv, environment, run_main
 
+pytestmark = pytest.mark.long
+
 NAMES = ["[crowd]", "[/red]x", "[bold]a[/bold]", "a[/b]", ":smile:", "$\\frac{", "<b>x</b>", "{0}%s", "\\[x]"]
 CLAIM = {"id": "a", "statement": "b", "value": 1.0, "threshold": 2.0, "verdict": "holds"}
 

@@ -59,6 +59,7 @@ def test_wrong_shapes_reach_a_function_where_a_test_needs_it() -> None:
         pretrained_operator(np.ones((2, 2, 2)), 8)
 
 
+@pytest.mark.long
 def test_nothing_is_checked_or_imported_at_run_time() -> None:
     code = (
         "import sys, datadose.theory as t\n"

@@ -20,6 +20,8 @@ from datadose.files import write_atomic
 from datadose.studies.tables import TwoBlock, curve_cell
 from datadose.sweep import Cell, Workers, file_cell, kept_results, run_cells
 
+pytestmark = pytest.mark.long
+
 ONE, TWO = Workers(1), Workers(2)
 
 

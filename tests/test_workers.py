@@ -18,6 +18,8 @@ from helpers.command import argv, environment
 from helpers.processes import LONG, end, kept, wait_until
 from test_sweep import _curves, _run, killed_once, refuses, slow_when_small
 
+pytestmark = pytest.mark.long
+
 
 def test_ray_gives_the_results_of_loky(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a local Ray cluster that the sweep starts and ends itself; progress comes cell by cell."""

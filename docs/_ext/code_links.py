@@ -46,7 +46,7 @@ def escape_formulas(_app: Sphinx, what: str, name: str, obj: Any, options: Any, 
     if what not in ("attribute", "data", "property"):
         sections = GoogleDocstring(lines, Config(), what=what, name=name).lines()
         lines[:] = [
-            f":raises ~{_home_of(raised[1], obj, name) or raised[1]}:{raised[2]}"
+            f":raises {f'~{home}' if (home := _home_of(raised[1], obj, name)) else raised[1]}:{raised[2]}"
             if (raised := re.match(r":raises (\w+):(.*)", line))
             else line
             for line in sections

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -20,7 +20,8 @@ Size: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 """A whole number from 1 to a billion."""
 Stage: TypeAlias = Literal["sft", "outcome", "rl"]
 """A way to post-train: supervised fine-tuning, outcome supervision, policy-gradient RL."""
-STAGES: tuple[Stage, ...] = get_args(Stage)
+STAGES: tuple[Stage, ...] = ("sft", "outcome", "rl")
+"""Those that the studies compare."""
 
 
 class Blocks(Strict):

@@ -105,11 +105,11 @@ def test_signatures_are_those_of_the_source(site: Path) -> None:
     )
     signatures = [html.unescape(re.sub(r"<[^>]+>", "", signature)).strip() for signature in shown]
     assert any(
-        s.startswith("sft_minimiser(moments: Moments, eta: float, V0: Array) → Array") for s in signatures
+        s.startswith("sft_minimiser(moments: Moments, eta: float, V0: Operator) → Matrix") for s in signatures
     )
     assert len(signatures) > 50
     # An alias that was resolved to what it stands for.
-    assert [signature for signature in signatures if "dtype[" in signature] == []
+    assert [signature for signature in signatures if re.search(r"dtype\[|Annotated\[", signature)] == []
 
 
 def test_the_command_line_is_the_parser_s_own(site: Path) -> None:

@@ -13,6 +13,8 @@ from datadose.theory import Source, chain_weight, post_test_error
 from datadose.theory.sft import nearest_fit
 from helpers.literal import random_psd
 
+pytestmark = pytest.mark.long
+
 ETA = 0.3
 
 

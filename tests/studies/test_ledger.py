@@ -250,6 +250,7 @@ def test_every_judged_claim_names_a_test_that_exists() -> None:
     assert not missing, "\n".join(missing)
 
 
+@pytest.mark.long
 def test_missing_tables_are_not_run(tmp_path: Path) -> None:
     """Claims on the theory alone need no table; all others wait for theirs."""
     entries = judge_all(STUDIES, tmp_path)
@@ -264,6 +265,7 @@ def test_missing_tables_are_not_run(tmp_path: Path) -> None:
         assert f"{found['experiment']}.csv" in found["note"]
 
 
+@pytest.mark.long
 def test_entries_have_the_promised_keys_and_are_json(tmp_path: Path) -> None:
     def infinite(_: object, threshold: float) -> Judgement:
         return judge_mean(np.array([0.2]), threshold)

@@ -18,6 +18,8 @@ from datadose.studies.report import write_report
 from datadose.studies.reproduce import draw_saved
 from helpers.small_results import FIGURES, make_small_results
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

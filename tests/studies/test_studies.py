@@ -28,6 +28,8 @@ from datadose.studies.sft_curves import figure5
 from datadose.studies.study import Preset, Saved, Study
 from helpers.studies import write_result
 
+pytestmark = pytest.mark.long
+
 KEPT = Path(__file__).parents[2] / "docs" / "results"
 LONG: dict[str, tuple[str, Preset]] = {
     "fig3": ("fig3-small", "small"),
@@ -98,7 +100,7 @@ def test_pictures_and_judges_read_saved_tables_only(
 ) -> None:
     if name == "token_study":
         pytest.skip(
-            "its runs take long and the kept table is reduced: test_token_study_claims.py reads its own"
+            "its runs take long, the kept table is reduced, and token_study/test_claims.py has its own"
         )
     one = study(name)
     if one.experiment is not None:

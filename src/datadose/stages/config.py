@@ -69,7 +69,7 @@ class PretrainConfig(Strict):
 
 
 class StageConfig(Strict):
-    """One post-training stage; fields that a stage does not use must keep their defaults."""
+    """One post-training stage; a stage ignores the fields that are not its own."""
 
     stage: Stage
     data: Literal["delta", "target", "sigma0", "aligned"] | CovarianceSpec = "delta"

@@ -27,6 +27,7 @@ _ALL_SETS, _ALL_SETS_OF_MATRICES = 12, 6
 _ROUNDS = 500
 
 Mask: TypeAlias = NDArray[np.bool_]
+"""Which of K things belong to a set, shape (K,), or a row for each of several sets."""
 
 
 Span: TypeAlias = Spectrum | Float[Array, "d _"]

@@ -85,6 +85,8 @@ def test_files_hold_the_chosen_rows_with_all_their_columns(tmp_path):
         # Spread evenly: no block of replay at the end.
         places = np.flatnonzero(np.array(roles) == "replay")
         assert np.diff(places).max() <= 8
+        # The last of k evenly spread rows lies half a k-th before the end.
+        assert places[-1] >= len(roles) * (1 - 1 / (2 * 9)) - 2
     for row in _read(out / "rl.jsonl"):
         assert isinstance(row["prompt"], str)
         assert row["answer"]

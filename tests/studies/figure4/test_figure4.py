@@ -28,6 +28,8 @@ from datadose.studies.trends import PAPER_CLAIMS
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 
+pytestmark = pytest.mark.long
+
 SMALL: dict[str, Any] = {
     "dimension": 10,
     "prompts": 16,

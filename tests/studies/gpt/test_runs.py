@@ -27,6 +27,8 @@ from datadose.sweep import Workers, run_cells
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
 
+pytestmark = pytest.mark.long
+
 TASK = GptTask(5, 6, 2, 1, eta=0.5, test_prompts=400)
 PRETRAINING = GptPretraining("tiny", 6, batch=8, warmup=2, every=2)
 ONE = Workers(1)

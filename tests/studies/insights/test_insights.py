@@ -27,6 +27,8 @@ from datadose.studies.tables import names
 from datadose.studies.training import Recipe, ScaledShift, pass_probabilities
 from datadose.theory.outcome import adaptation_radius, rollout_error
 
+pytestmark = pytest.mark.long
+
 MODULES: dict[str, Any] = {
     module.NAME: module for module in (selection, size, stability, balance, bands, sft_then_rl, overthinking)
 }

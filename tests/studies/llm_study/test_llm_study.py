@@ -27,6 +27,8 @@ from datadose.studies.llm_study.pools import choose_rl, choose_sft, held_out, po
 from datadose.studies.llm_study.tasks import LEVELS, draw_rows, first_line, spoil
 from datadose.sweep import Workers, run_cells
 
+pytestmark = pytest.mark.long
+
 SMOKE = LlmStudy.preset("smoke")
 
 

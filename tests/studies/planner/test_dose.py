@@ -18,6 +18,8 @@ from datadose.studies.planner.dose import NAME, UNTOUCHED, Column, PlannerRegret
 from datadose.studies.planner.dose_study import draw_planner
 from datadose.studies.tables import names
 
+pytestmark = pytest.mark.long
+
 
 @cache
 def smoke() -> pd.DataFrame:

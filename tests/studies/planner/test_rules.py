@@ -15,6 +15,8 @@ from datadose.studies.planner.rules import (
 )
 from datadose.studies.planner.stages import ARMS, PlannerStages
 
+pytestmark = pytest.mark.long
+
 
 def table(reward: str, recommended: str, radius: float, **means: float) -> pd.DataFrame:
     """Two seeds an arm around the given errors (dense) or pass rates; the other measure is constant."""

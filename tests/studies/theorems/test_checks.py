@@ -7,6 +7,8 @@ import pytest
 from datadose.studies.theorems import outcome_checks as outcome_theorems
 from datadose.studies.theorems.measured import CHECKS, Theorems
 
+pytestmark = pytest.mark.long
+
 
 def test_outcome_checks_measure_what_they_say() -> None:
     for seed in range(4):

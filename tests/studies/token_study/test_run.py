@@ -19,6 +19,8 @@ from datadose.studies.token_study.pools import BANDS
 from datadose.studies.token_study.runs import ARM_COLUMNS
 from datadose.sweep import Workers, run_cells
 
+pytestmark = pytest.mark.long
+
 
 def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(TokenStudy.preset("smoke"), seeds=2)

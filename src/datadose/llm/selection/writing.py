@@ -156,7 +156,7 @@ def _write_set(path: Path, parts: list[_Part]) -> None:
             handle.writelines(part.lines(rows, columns))
             rest = np.setdiff1d(part.rows, rows)
             # By position in (0, 1), then by part.
-            positions = ((number + 0.5) / len(rest) for number in range(len(rest)))
+            positions = (np.arange(len(rest)) + 0.5) / len(rest)
             spread.append(zip(positions, repeat(place), part.lines(rest, columns), strict=False))
         handle.writelines(line for _, _, line in heapq.merge(*spread))
 

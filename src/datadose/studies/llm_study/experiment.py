@@ -84,7 +84,7 @@ class LlmStudy:
 
     @classmethod
     def preset(cls, name: Preset) -> LlmStudy:
-        """``quick`` is about an hour on one core; ``paper`` wants a GPU."""
+        """``quick`` is about an hour on one core; ``paper`` needs a GPU."""
         pool: tuple[tuple[str, int], ...]
         target, earlier = ("sum 3x1", "sum 2x2"), ("sum 2x1", "product 1", "gcd 12")
         if name == "smoke":
