@@ -1,4 +1,4 @@
-"""Properties make a great many small calls: their shapes, which other tests have checked, are not checked again."""
+"""Properties make very many small calls: their shapes, which other tests check, are not checked here."""
 
 from __future__ import annotations
 
