@@ -34,6 +34,7 @@ def test_unnamed_numbers_are_read_aloud_and_never_mixed_with_named_ones() -> Non
         plan(SHIFT, max_prompts=60)
 
 
+@pytest.mark.long
 def test_a_large_dense_reward_and_many_judged_directions_take_memory_of_order_d() -> None:
     """A (d, d) matrix of doubles takes 128 MB at d = 4,000; all of a plan stays below a quarter of that."""
     inside = np.arange(4000) < 2000

@@ -219,6 +219,7 @@ def test_early_slope() -> None:
     assert early_slope(1.0, 0.5, 1e-3, 10**8) < -1e-3
 
 
+@pytest.mark.long
 def test_minimum_before_the_peak_needs_small_interference() -> None:
     """Prop B.2 (ii) at Figure 5's sizes: true at r = 0.01, not at the figure's own r = 0.1."""
     for r, early in ((0.01, True), (0.1, False)):

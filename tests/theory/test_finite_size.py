@@ -169,6 +169,7 @@ def test_correction_explains_the_gap_at_d_40(prompts: int, allowance: float) -> 
     assert abs(mean - asymptotic - correction.total) < 4 * sem + allowance / 40**2 * asymptotic
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("counts", [(9, 6), (30, 40)], ids=["below the peak", "above the peak"])
 def test_correction_explains_the_gap_of_dense_mixtures(counts: tuple[int, int]) -> None:
     """d = 30, two dense sources that commute with nothing, of lengths 50 and 25. Criterion as at d = 40 with
@@ -182,6 +183,7 @@ def test_correction_explains_the_gap_of_dense_mixtures(counts: tuple[int, int]) 
     assert abs(mean - asymptotic - correction.total) < 4 * sem + 10 / 30**2 * asymptotic
 
 
+@pytest.mark.long
 def test_what_is_left_falls_like_one_over_d_squared() -> None:
     """B = d/2, n = d = 20, 40, 80: d times the gap of the asymptotic form is constant within 30% (it is 4.3,
     3.9, 3.6 in units of the error), and what the correction leaves falls at least 3x per doubling (4x in the
