@@ -22,133 +22,20 @@ from datadose.studies.sft_curves.figure1 import Figure1
 from datadose.studies.sft_curves.figure5 import Figure5
 from datadose.sweep import Cell, Workers, run_cells
 from datadose.versions import library_versions
-
-HOUSE = {
-    "__init__.py": '''
-        """Names are loaded on first use."""
-        from importlib import import_module
-        from typing import TYPE_CHECKING
-        if TYPE_CHECKING:
-            from house.lazy import first_use
-            from house.lazy_too import never_used
-        _HOMES = {"first_use": "house.lazy", "never_used": "house.lazy_too"}
-        def __getattr__(name):
-            if name not in _HOMES:
-                raise AttributeError(name)
-            return getattr(import_module(_HOMES[name]), name)
-    ''',
-    "lazy.py": "def first_use(): return 1",
-    "lazy_too.py": "def never_used(): return 1",
-    "cells.py": '''
-        """Cells, and a drawing beside them."""
-        import math
-        from typing import TYPE_CHECKING
-        from house import first_use, shapes
-        from house.direct import helper
-        from house.drawing import style
-        from house.room import Public
-        from .relative import near
-        if TYPE_CHECKING:
-            from house.typed import Hint
-        SCALE = 2.0
-        """Documents the line above."""
-        CHECK = f"{near.__module__}:verify"
-        def run(x: float) -> float:
-            """Cell."""
-            from house.late import finish
-            # A comment.
-            found = finish(helper(x) * SCALE) + shapes.area(x) + Public().value() + near(x) + first_use()
-            return found + len(CHECK) + len("house.texts:verdict")
-        def small(x: float) -> float:
-            """Cell: of its own."""
-            return math.sqrt(x)
-        def computed(name: str) -> float:
-            """Cell: names do not show what it calls."""
-            return getattr(shapes, name)(1.0)
-        def draw(table: "Hint") -> None:
-            style(table)
-    ''',
-    "direct.py": """
-        from house.indirect import deep
-        TABLE = {}
-        TABLE["base"] = 1
-        def register(function):
-            TABLE[function.__name__] = function
-            return function
-        @register
-        def registered(): return 1
-        def helper(x): return deep(x) + TABLE["registered"]()
-        def unused(): return 0
-    """,
-    "indirect.py": """
-        class Base:
-            K = 3
-        class Deep(Base):
-            def f(self, x): return x
-        def deep(x): return Deep().f(x)
-    """,
-    "late.py": "def finish(x): return x",
-    "shapes.py": "def area(x): return x\ndef other(x): return x",
-    "room/__init__.py": "from house.room.public import Public\nfrom house.room.private import Private",
-    "room/public.py": "class Public:\n    def value(self): return 1",
-    "room/private.py": "class Private: pass",
-    "relative.py": "def near(x): return x\ndef verify(x): return True",
-    "texts.py": "def verdict(x): return True\ndef another(x): return True",
-    "typed.py": "class Hint: pass",
-    "drawing.py": "import matplotlib\ndef style(table): return table",
-    "unrelated.py": "def nothing(): return 0",
-    "settings.py": """
-        from dataclasses import dataclass
-        @dataclass
-        class Setting:
-            size: int
-            def volume(self): return self.size
-        def measure(setting): return setting.volume()
-    """,
-}
-
-
-def _write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        lines = text.strip("\n").split("\n")
-        indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("\n".join(line[indent:] for line in lines) + "\n")
-
-
-def _edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-    # A source of the same size in the same second would be taken for the compiled one.
-    shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
-
-
-def _forget() -> None:
-    """As in a new process."""
-    for name in [name for name in sys.modules if name.split(".")[0] in ("house", "script", "assistant")]:
-        del sys.modules[name]
-    importlib.invalidate_caches()
-    dependencies._digest.cache_clear()
-    dependencies._module.cache_clear()
-
-
-def _load(name: str = "run", module: str = "house.cells") -> Any:
-    _forget()
-    return getattr(importlib.import_module(module), name)
+from helpers.house import HOUSE, edit, forget, load, write
 
 
 def _digest(name: str = "run", module: str = "house.cells") -> str:
-    return code_digest(_load(name, module))
+    return code_digest(load(name, module))
 
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of the package ``house``, on the path."""
-    _write(tmp_path / "house", HOUSE)
+    write(tmp_path / "house", HOUSE)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path / "house"
-    _forget()
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +64,7 @@ def test_a_change_that_the_function_does_not_reach_keeps_the_digest(
     house: Path, file: str, old: str, new: str
 ) -> None:
     before = _digest()
-    _edit(house / file, old, new)
+    edit(house / file, old, new)
     assert _digest() == before
 
 
@@ -207,7 +94,7 @@ def test_a_change_that_the_function_reaches_changes_the_digest(
     house: Path, file: str, old: str, new: str
 ) -> None:
     before = _digest()
-    _edit(house / file, old, new)
+    edit(house / file, old, new)
     assert _digest() != before
 
 
@@ -227,14 +114,14 @@ def test_a_change_that_the_function_reaches_changes_the_digest(
 def test_what_names_do_not_show_counts_as_a_whole(house: Path, used: str, file: str) -> None:
     (house / "star.py").write_text(used + "\n")
     (house / "effect.py").write_text("import math\nmath.other = 1\ndef other(x): return x\n")
-    _edit(house / "shapes.py", "def area", "import house.effect\ndef area")
+    edit(house / "shapes.py", "def area", "import house.effect\ndef area")
     before = _digest("run", "house.star")
     new = (
         ("math.other = 1", "math.other = 2")
         if file == "effect.py"
         else ("other(x): return x", "other(x): return 2")
     )
-    _edit(house / file, *new)
+    edit(house / file, *new)
     assert _digest("run", "house.star") != before
 
 
@@ -250,7 +137,7 @@ def test_the_digest_does_not_depend_on_where_the_package_lies(
 
 def test_classes_and_functions_among_the_arguments_count(house: Path) -> None:
     def digests() -> list[str]:
-        Setting = _load("Setting", "house.settings")
+        Setting = load("Setting", "house.settings")
         module = sys.modules["house.settings"]
         small = importlib.import_module("house.cells").small
         several: list[Any] = [
@@ -260,7 +147,7 @@ def test_classes_and_functions_among_the_arguments_count(house: Path) -> None:
 
     before = digests()
     assert before[3] == before[4]
-    _edit(house / "settings.py", "volume(self): return self.size", "volume(self): return 2 * self.size")
+    edit(house / "settings.py", "volume(self): return self.size", "volume(self): return 2 * self.size")
     after = digests()
     assert [one != other for one, other in zip(before, after, strict=True)] == [
         True,
@@ -269,7 +156,7 @@ def test_classes_and_functions_among_the_arguments_count(house: Path) -> None:
         False,
         False,
     ]
-    _edit(house / "settings.py", "return setting.volume()", "return -setting.volume()")
+    edit(house / "settings.py", "return setting.volume()", "return -setting.volume()")
     assert [one != other for one, other in zip(after, digests(), strict=True)] == [
         False,
         False,
@@ -294,7 +181,7 @@ def test_classes_and_functions_among_the_arguments_count(house: Path) -> None:
 )
 def test_what_an_argument_is_made_of_counts(house: Path, kind: str, value: str) -> None:
     def digest() -> str:
-        _forget()
+        forget()
         module = importlib.import_module("house.kinds")
         return code_digest(module.run, eval(value, vars(module)))
 
@@ -304,12 +191,12 @@ def test_what_an_argument_is_made_of_counts(house: Path, kind: str, value: str) 
     (house / "kinds.py").write_text(text)
     before = digest()
     old = ("late.py", "return x", "return -x") if "late" in value else ("kinds.py", "return 1", "return 2")
-    _edit(house / old[0], *old[1:])
+    edit(house / old[0], *old[1:])
     assert digest() != before
 
 
 def test_what_belongs_to_python_may_be_an_argument(house: Path) -> None:
-    small = _load("small")
+    small = load("small")
     assert code_digest(small, [str.upper, [].append, len]) == code_digest(small)
 
 
@@ -320,7 +207,7 @@ def test_libraries_count_where_they_are_reached(house: Path, monkeypatch: pytest
     )
     asked: dict[str, set[str]] = {}
     for name in ("run", "small"):
-        function = _load(name)
+        function = load(name)
         monkeypatch.setattr(
             dependencies, "library_versions", lambda found, name=name: asked.setdefault(name, found)
         )
@@ -346,9 +233,9 @@ def test_a_script_counts_with_its_helpers(house: Path) -> None:
     (folder / "assistant.py").write_text("def assist(x): return x\ndef rest(): return 0\n")
     (folder / "script.py").write_text("from assistant import assist\ndef run(x): return assist(x)\n")
     before = _digest("run", "script")
-    _edit(folder / "assistant.py", "rest(): return 0", "rest(): return 1")
+    edit(folder / "assistant.py", "rest(): return 0", "rest(): return 1")
     assert _digest("run", "script") == before
-    _edit(folder / "assistant.py", "assist(x): return x", "assist(x): return -x")
+    edit(folder / "assistant.py", "assist(x): return x", "assist(x): return -x")
     assert _digest("run", "script") != before
 
 
@@ -368,7 +255,7 @@ def test_a_function_typed_into_an_interpreter_counts_by_its_instructions(
     assert _typed(text) == before
     others = [("+ 5", "+ 6"), ("K = 1", "K = 2"), ("other(x): return x", "other(x): return 7 * x")]
     assert before not in [_typed(text.replace(old, new)) for old, new in others]
-    _edit(house / "late.py", "return x", "return 3 * x")
+    edit(house / "late.py", "return x", "return 3 * x")
     assert _typed(text) != before
 
 
@@ -384,17 +271,17 @@ def test_a_sweep_computes_the_cells_again_whose_code_changed(house: Path, tmp_pa
 
     def executed() -> list[str]:
         log.write_text("")
-        cells = [Cell(_load("one"), {"log": str(log)})]
+        cells = [Cell(load("one"), {"log": str(log)})]
         cells.append(Cell(sys.modules["house.cells"].two, {"log": str(log)}))
         run_cells(cells, cache_folder=tmp_path / "cache", workers=Workers(), title="test")
         return log.read_text().split()
 
     assert executed() == ["one", "two"]
-    _edit(house / "cells.py", "return table", "return table.plot()")
+    edit(house / "cells.py", "return table", "return table.plot()")
     assert executed() == []
-    _edit(house / "late.py", "return x", "return -x")
+    edit(house / "late.py", "return x", "return -x")
     assert executed() == ["one"]
-    _edit(house / "shapes.py", "area(x): return x", "area(x): return -x")
+    edit(house / "shapes.py", "area(x): return x", "area(x): return -x")
     assert executed() == ["two"]
 
 
@@ -416,12 +303,12 @@ def test_of_a_copy_of_this_package_unused_modules_do_not_count(
     before = digest()
     unused = ("llm/score.py", "studies/report.py", "planner/plan.py", "theory/peaks.py", "deprecation.py")
     for path in unused:
-        _edit(tmp_path / "house" / path, ") -> ", ", added: int = 1) -> ")
-    _edit(tmp_path / "house/studies/sft_curves/figure5.py", "def draw(table", "def draw(added, table")
+        edit(tmp_path / "house" / path, ") -> ", ", added: int = 1) -> ")
+    edit(tmp_path / "house/studies/sft_curves/figure5.py", "def draw(table", "def draw(added, table")
     assert digest() == before
-    _edit(tmp_path / "house" / "prompts.py", "def draw_moments(", "def draw_moments(added, ")
+    edit(tmp_path / "house" / "prompts.py", "def draw_moments(", "def draw_moments(added, ")
     assert digest() != before
-    _forget()
+    forget()
 
 
 def test_the_modules_of_this_package_do_nothing_when_they_are_imported() -> None:
