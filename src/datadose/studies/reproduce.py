@@ -81,7 +81,7 @@ def _judged(wanted: set[str], out: Path) -> list[Study[Any]]:
 
 
 def _run(one: Study[Any], run: Run) -> None:
-    """Run the cells of a study and write its table, with the record of how it was made."""
+    """Run the cells of a study and write its table."""
     if one.experiment is None:
         return
     config: Any = one.experiment.preset(run.preset)
@@ -91,15 +91,22 @@ def _run(one: Study[Any], run: Run) -> None:
     for made, cells in config.rounds(cache) if hasattr(config, "rounds") else [("", config.cells())]:
         title = f"{one.name}: {made}" if made else one.name
         results = run_cells(cells, cache_folder=cache, workers=run.workers, title=title)
+    write_results(one, config, results, run.preset, run.out, run.command)
+
+
+def write_results(
+    one: Study[Any], config: Any, results: Sequence[Any], preset: Preset, out: Path, command: str
+) -> None:
+    """Write the table of a study's ``results`` into ``out``, with the record of how it was made."""
     record = {
         "name": one.name,
-        "preset": run.preset,
+        "preset": preset,
         "config": asdict(config),
         "seeds": config.seeds,
         "versions": versions(),
-        "command": run.command,
+        "command": command,
     }
-    write_recorded_table(run.out, one.name, config.table(results), record)
+    write_recorded_table(out, one.name, config.table(results), record)
 
 
 def draw_saved(name: str, out: Path) -> None:

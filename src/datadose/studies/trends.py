@@ -180,7 +180,7 @@ def draw_panels(table: pd.DataFrame, axes: Any, draw: Callable[[Axes, pd.DataFra
         for axis, moved in zip(row, COLUMN_NAMES, strict=True):
             rows = table[(table[Column.STAGE] == stage) & (table[Column.AXIS] == moved)]
             draw(axis, rows, moved)
-            axis.set_title(f"({rows['panel'].min()}) {ROW_NAMES[stage]}", loc="left")
+            axis.set_title(f"({rows[Column.PANEL].min()}) {ROW_NAMES[stage]}", loc="left")
             axis.set_xscale("log")
             axis.set_yscale("log")
             _plain_ticks(axis, sorted(rows[moved].unique()))

@@ -7,15 +7,14 @@ run, which overwrites them.
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from datadose.files import write_recorded_table
-from datadose.studies.llm_study.experiment import NAME, LlmStudy
+from datadose.studies.llm_study.experiment import LlmStudy
+from datadose.studies.llm_study.study import STUDY
+from datadose.studies.reproduce import write_results
 from datadose.studies.study import Preset
 from datadose.sweep import kept_results
-from datadose.versions import versions
 
 
 def write_finished(out: Path, preset: Preset) -> tuple[int, int]:
@@ -23,9 +22,7 @@ def write_finished(out: Path, preset: Preset) -> tuple[int, int]:
     study = LlmStudy.preset(preset)
     *_, (_, cells) = study.rounds(out / ".cache")
     results = kept_results(cells, out / ".cache")
-    config = {"name": NAME, "preset": preset, "config": asdict(study), "seeds": study.seeds}
-    record = {**config, "versions": versions(), "command": " ".join(sys.argv)}
-    write_recorded_table(out, NAME, study.table(results), record)
+    write_results(STUDY, study, results, preset, out, " ".join(sys.argv))
     return sum(result is not None for result in results), len(results)
 
 
