@@ -17,11 +17,13 @@ import numpy as np
 from datadose.covariance import dense, is_spectrum, rotated, spectral_basis
 from datadose.errors import reject, require_integer, require_number
 from datadose.shapes import Array, Matrix, Operator
+from datadose.shift import Shift
 from datadose.theory.columns import Columns, unit_of
 from datadose.theory.edge import largest_eigenvalue
 from datadose.theory.equivalent import deterministic_equivalent
 from datadose.theory.node_frames import filtered
 from datadose.theory.penalised import Weighted
+from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.sft import chain_weight
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
@@ -79,6 +81,42 @@ def trained_path(
     prompts = sum(c.count for c, _ in kept)
     fit = _Fit.of(state, eta, [c for c, _ in kept if c.second_moment.any()], prompts, copies)
     return fit.ends(stoppings)
+
+
+def trained_on_shift(
+    shift: Shift,
+    prompts: float,
+    length: int,
+    stopping: Stopping,
+    *,
+    pretrain_length: int | None = None,
+    chain_steps: int = 0,
+) -> TrainedOperator:
+    """The model pretrained on Sigma0 and trained by SFT on ``prompts`` prompts of the shift's data.
+
+    Its error on any test, Sigma0 included, and the part of it that more prompts would remove, follow from it.
+
+    Args:
+        shift: Sigma0, the data's covariance A and eta.
+        prompts: B >= 0, may be fractional.
+        length: length n of the post-training prompts.
+        stopping: converged, stopped or penalised.
+        pretrain_length: length of the pretraining prompts; ``length`` unless given.
+        chain_steps: k of the chains of thought, which sets the clock of steps.
+
+    Raises PeakError and InputError like :func:`trained`.
+
+    Example:
+        >>> from datadose import Shift
+        >>> shift = Shift.two_block(400, 200, 0.1, 0.2, 0.01)
+        >>> model = trained_on_shift(shift, 3000, 1200, Stopping(time=80.0))
+        >>> round(model.error(shift.target, 1200), 2), round(model.error(shift.sigma0, 1200), 2)
+        (0.35, 0.52)
+    """
+    n = length if pretrain_length is None else pretrain_length
+    source = Source(shift.data, length, prompts)
+    start = pretrained_operator(shift.sigma0, n)
+    return trained(start, shift.eta, [source], stopping, chain_steps=chain_steps)
 
 
 def _weights(weights: Sequence[float] | Array | None, sources: int) -> list[float]:
