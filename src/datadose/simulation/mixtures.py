@@ -56,13 +56,22 @@ def draw_mixture(
     if not sources:
         reject("sources", "none", "at least one source")
     folded = (seed,) if isinstance(seed, int) else tuple(seed)
-    drawn = [_draw(source, eta, chain_steps, (*folded, place)) for place, source in enumerate(sources)]
+    drawn = [
+        draw_source(source, eta, chain_steps, seed=(*folded, place)) for place, source in enumerate(sources)
+    ]
     if len({len(columns) for columns, _ in drawn}) > 1:
         reject("sources", f"dimensions {[len(columns) for columns, _ in drawn]}", "one dimension")
     return np.hstack([columns for columns, _ in drawn]), np.hstack([answers for _, answers in drawn])
 
 
-def _draw(source: Source, eta: float, chain_steps: int, seed: Seed) -> tuple[Array, Array]:
+def draw_source(
+    source: Source, eta: float, chain_steps: int, *, seed: Seed
+) -> tuple[Float[Array, "d N"], Float[Array, "d N"]]:
+    """Columns and answers of one source's prompts under a seed of its own, both (d, N).
+
+    Where a prompt gives two columns, the first columns of all prompts come before the second ones. Raises
+    InputError as :func:`draw_mixture`.
+    """
     theory = source.columns(eta, chain_steps)
     B, d = _whole(source.prompts), len(theory.cross)
     if B == 0:
@@ -104,6 +113,14 @@ def regression(
     return np.hstack(columns), np.hstack([wanted * L[0, b] - noise[b] for b in range(2)])
 
 
+def seed_list(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds 0, 1, .. if their number is given, else the given ones; InputError where there are none."""
+    chosen = list(range(require_integer("seeds", seeds, 1))) if isinstance(seeds, int) else list(seeds)
+    if not chosen:
+        reject("seeds", seeds, "at least one seed")
+    return chosen
+
+
 def simulate_mixture_error(
     V0: Operator,
     eta: float,
@@ -123,9 +140,7 @@ def simulate_mixture_error(
 
     Raises InputError for a number of prompts that is not whole, and for any other value out of range.
     """
-    chosen = list(range(require_integer("seeds", seeds, 1))) if isinstance(seeds, int) else list(seeds)
-    if not chosen:
-        reject("seeds", seeds, "at least one seed")
+    chosen = seed_list(seeds)
     target = validate_covariance("target", target)
     V0 = validate_operator("V0", V0, len(target))
     second_moment = wishart_second_moment(target, require_integer("test_length", test_length, 1))
