@@ -21,7 +21,7 @@ from datadose.shapes import Array, Float, Int, Operator
 from datadose.simulation.mixtures import draw_source, seed_list
 from datadose.simulation.spectral import PostTest, Regression
 from datadose.simulation.training import TrainingErrors
-from datadose.theory.asymptotics import Source
+from datadose.theory.source import Source
 
 _FRESH_ROWS = 2048
 """About so many fresh rows are drawn at a time; which ones depends on the batch size alone."""

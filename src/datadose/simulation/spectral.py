@@ -24,9 +24,9 @@ from datadose.errors import reject, require_integer, require_number
 from datadose.prompts import Seed
 from datadose.shapes import Array, Float, Int, Matrix, Operator
 from datadose.simulation.mixtures import draw_source
-from datadose.theory.asymptotics import Source
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.sft import chain_weight
+from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
 
 _ILL_CONDITIONED = 1e-7

@@ -24,7 +24,7 @@ from datadose.prompts import Seed
 from datadose.shapes import Array, Float, Int, Matrix, Operator
 from datadose.simulation.mixtures import seed_list
 from datadose.simulation.spectral import PostTest, Regression
-from datadose.theory.asymptotics import Source
+from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
 
 
