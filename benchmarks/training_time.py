@@ -34,8 +34,9 @@ STEPS_TIMED = 3
 
 
 def shift_of(d: int) -> Shift:
-    """Figure 1's shift with some interference."""
-    return Shift.two_block(d, d // 2, 0.1, 0.2, 0.01)
+    """A shift like Figure 1's with some interference, whose eigenvalues are all different."""
+    blocks, spread = Shift.two_block(d, d // 2, 0.1, 0.2, 0.01), np.geomspace(0.5, 2.0, d)
+    return Shift(blocks.sigma0 * spread, blocks.delta * spread, blocks.data * spread[::-1], blocks.eta)
 
 
 def prompts_of(d: int) -> list[int]:
@@ -113,7 +114,7 @@ def single_points(d: int, repeats: int) -> None:
 
 def updates(d: int, repeats: int) -> None:
     """An update of stochastic descent against its arithmetic, 4 d^2 b."""
-    shift, n, count = shift_of(d), 3 * d, 200
+    shift, n, count = shift_of(d), 3 * d, 2000
     V0, source = pretrained_operator(shift.sigma0, n), [Source(shift.data, n, 4 * d)]
     X = np.random.default_rng(0).standard_normal((d, d))
     rate = 2 * d**3 / seconds(lambda: X @ X, 20)

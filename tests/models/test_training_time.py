@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from datadose.models import LinearAttention
@@ -65,6 +66,7 @@ def test_the_literal_model_stopped_early_is_the_filter_of_its_steps() -> None:
         assert np.abs(V - V0).max() > 1e-3
 
 
+@pytest.mark.long
 def test_weight_decay_towards_the_start_is_the_ridge() -> None:
     """A decay m of the mean loss over B prompts with its factor c_k is the penalty m B / c_k; 1e-8."""
     for B, k in ((3, 1), (9, 0)):

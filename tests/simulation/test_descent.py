@@ -47,6 +47,7 @@ def test_full_batches_are_gradient_descent() -> None:
     np.testing.assert_allclose(found.values, exact.values[:, 0], rtol=1e-9)
 
 
+@pytest.mark.long
 def test_fresh_rows_have_the_law_of_drawn_ones() -> None:
     """12 updates of 3 fresh rows against one epoch over 36 drawn ones: means of log Err over 300 seeds within
     5 standard errors of the difference (failure below 1e-6), and met twice, few rows are worse by more.

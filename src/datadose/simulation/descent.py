@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dgemm
+from scipy.linalg.blas import dgemm, dger
 
 from datadose.covariance import dense, validate_operator
 from datadose.errors import reject, require_integer, require_number
 from datadose.prompts import random_stream
 from datadose.shapes import Array, Float, Int, Operator
-from datadose.simulation.mixtures import draw_source, seed_list
+from datadose.simulation.mixtures import draw_source, seed_list, whole_prompts
 from datadose.simulation.spectral import PostTest, Regression
 from datadose.simulation.training import TrainingErrors
 from datadose.theory.source import Source
@@ -69,7 +69,7 @@ def simulate_descent(
     recorded = [require_integer("updates", count, 0) for count in updates]
     if not recorded:
         reject("updates", "none", "at least one number of updates")
-    counts = np.array([_whole(sources[place].prompts) for place in regression.places])
+    counts = np.array([whole_prompts(sources[place].prompts) for place in regression.places])
     total = int(counts.sum())
     if total == 0:
         reject("sources", "no prompts of a weight above 0", "at least one")
@@ -81,10 +81,6 @@ def simulate_descent(
         batches = _fresh(regression, counts, size, seed) if fresh else _epochs(regression, counts, size, seed)
         found[place] = _run(V0, batches, rate, recorded, tests)
     return TrainingErrors(found)
-
-
-def _whole(prompts: float) -> int:
-    return require_integer("prompts", int(prompts) if float(prompts).is_integer() else prompts, 0)
 
 
 def _run(
@@ -103,8 +99,11 @@ def _run(
             drawn = next(batches)
             F, Y = (X.reshape(-1, X.shape[-1]).T for X in drawn)
             with np.errstate(over="ignore", invalid="ignore"):
-                step = -rate / len(drawn[0])
-                V = dgemm(step, V @ F - Y, F, beta=1.0, c=V, trans_b=True, overwrite_c=True)
+                step, residual = -rate / len(drawn[0]), V @ F - Y
+                if F.shape[1] == 1:
+                    V = dger(step, residual[:, 0], F[:, 0], a=V, overwrite_a=True)
+                else:
+                    V = dgemm(step, residual, F, beta=1.0, c=V, trans_b=True, overwrite_c=True)
             done += 1
         with np.errstate(over="ignore", invalid="ignore"):
             errors = [test.error(V) for test in tests]

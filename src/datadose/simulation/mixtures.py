@@ -73,7 +73,7 @@ def draw_source(
     InputError as :func:`draw_mixture`.
     """
     theory = source.columns(eta, chain_steps)
-    B, d = _whole(source.prompts), len(theory.cross)
+    B, d = whole_prompts(source.prompts), len(theory.cross)
     if B == 0:
         return np.zeros((d, 0)), np.zeros((d, 0))
     moments = (
@@ -87,7 +87,8 @@ def draw_source(
     return regression(moments, eta, weights, np.sqrt(theory.noise) * noise)
 
 
-def _whole(prompts: float) -> int:
+def whole_prompts(prompts: float) -> int:
+    """A source's number of prompts as an integer >= 0, or InputError."""
     return require_integer("prompts", int(prompts) if float(prompts).is_integer() else prompts, 0)
 
 
