@@ -190,7 +190,8 @@ class _Matrices:
         return np.asarray(np.linalg.inv(inner), np.complex128)
 
     def traces(self, rho: Complex) -> tuple[Complex, Complex]:
-        seen = np.stack([C @ self._resolvents(rho) for C in self.moments], axis=1)
+        R = self._resolvents(rho)
+        seen = np.stack([C @ R for C in self.moments], axis=1)
         flat = (len(rho), len(self.moments), -1)
         crossed = seen.reshape(flat) @ seen.swapaxes(-1, -2).reshape(flat).swapaxes(1, 2)
         return np.einsum("naii->na", seen), crossed
