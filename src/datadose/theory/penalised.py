@@ -121,25 +121,34 @@ def solve(sources: Weighted, nodes: Complex, frame: Resolvents) -> tuple[Complex
 
 def _iterate(sources: Weighted, nodes: Complex, frame: Resolvents, tau: Complex) -> tuple[Complex, Array]:
     """tau after Newton's method on its logarithm, mixed with plain iteration, and each node's residual."""
-    eye, before = np.eye(tau.shape[1]), np.inf
+    tau, residual = tau.copy(), np.full(len(nodes), np.inf)
+    active = np.arange(len(nodes))
     for step in range(_STEPS):
-        H, _ = sources.gains(nodes, tau)
-        mapped, overlap = frame.traces(sources.counts * np.einsum("naa->na", H))
-        gap = np.log(mapped / tau)
-        residual = np.abs(gap).max(axis=1)
-        worst = float(residual.max())
-        if worst <= _EXACT or (worst <= _STALLED and worst > before / 2):
+        found, gap, newton = _direction(sources, nodes[active], frame, tau[active])
+        solved = (found <= _EXACT) | ((found <= _STALLED) & (found > residual[active] / 2))
+        residual[active] = found
+        active, gap, newton = active[~solved], gap[~solved], newton[~solved]
+        if not len(active):
             break
-        before = worst
-        slope = overlap @ (sources.counts[:, None] * H**2) * tau[:, None, :] / mapped[:, :, None]
-        newton = np.linalg.solve(eye - slope, gap[..., None])[..., 0]
-        newton *= np.minimum(1, _LONGEST / np.abs(newton).max(axis=1, initial=_LONGEST))[:, None]
         moved = 0.5 * gap
         for share in _SHARES if step >= _PLAIN and step % _PERIOD else ():
-            good = _proper(nodes, tau * np.exp(share * newton))
+            good = _proper(nodes[active], tau[active] * np.exp(share * newton))
             moved[good] = share * newton[good]
-        tau = tau * np.exp(moved)
+        tau[active] *= np.exp(moved)
     return tau, residual
+
+
+def _direction(
+    sources: Weighted, nodes: Complex, frame: Resolvents, tau: Complex
+) -> tuple[Array, Complex, Complex]:
+    """Residuals (N,), the step of plain iteration in log tau, and Newton's, no longer than the longest."""
+    H, _ = sources.gains(nodes, tau)
+    mapped, overlap = frame.traces(sources.counts * np.einsum("naa->na", H))
+    gap = np.log(mapped / tau)
+    slope = overlap @ (sources.counts[:, None] * H**2) * tau[:, None, :] / mapped[:, :, None]
+    newton = np.linalg.solve(np.eye(tau.shape[1]) - slope, gap[..., None])[..., 0]
+    newton *= np.minimum(1, _LONGEST / np.abs(newton).max(axis=1, initial=_LONGEST))[:, None]
+    return np.asarray(np.abs(gap).max(axis=1), np.float64), np.asarray(gap), np.asarray(newton)
 
 
 def _proper(nodes: Complex, tau: Complex) -> NDArray[np.bool_]:
