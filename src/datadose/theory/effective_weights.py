@@ -263,7 +263,19 @@ class EffectiveModel:
         finite numbers; no such point is returned.
         """
         counts = np.maximum(self.sources.counts, self.fitted)
-        return np.divide(self.rho**2, counts, out=np.zeros_like(self.rho), where=self.rho > 0)
+        return np.divide(self.rho**2, counts, out=np.zeros_like(self.rho), where=counts > 0)
+
+    @cached_property
+    def _per_prompt_slopes(self) -> Float[Array, "K K"]:
+        """d D_c / d rho_e, row c, column e: 2 rho_c / B_c on the diagonal where rho is feasible."""
+        s, over = self.sources, self.fitted > self.sources.counts
+        slopes = np.diag(np.divide(2 * self.rho, s.counts, out=np.zeros_like(self.rho), where=s.counts > 0))
+        if over.any():
+            # D_c = rho_c / tau_c there, and d tau_c / d rho_e = -O_ce.
+            tau = self._tau[over, None]
+            slopes[over] = np.eye(len(over))[over] / tau
+            slopes[over] += self.rho[over, None] / tau**2 * self._overlap[over]
+        return slopes
 
     def _solve(self, right: Array) -> Array:
         """(I - O D)^{-1} right, in the units in which the matrix is symmetric."""
@@ -348,7 +360,7 @@ class EffectiveModel:
         by_moment = s.traces(s.moments, product(R, inner))
         by_cross = s.traces(s.crosses, product(s.seen(self._mean, N), R) + s.seen(R, L))
         share = np.divide(self.rho, s.counts, out=np.zeros_like(self.rho), where=self.rho > 0)
-        weights = -2 * by_moment - 2 * s.eta * by_cross + 2 * share * y * z
+        weights = -2 * by_moment - 2 * s.eta * by_cross + (y * z) @ self._per_prompt_slopes
         unit, d = s.unit, s.dimension
         return Gradient(weights * unit**2 / d, -(share**2) * y * z / d)
 
