@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import exp
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -282,7 +283,9 @@ class EffectivePenalty:
         inverse = np.divide(1.0, mu[:, None] + L.C, out=np.zeros((len(mu), len(L.C))), where=L.C > 0)
         f = L.C * inverse
         # 1 - f without cancellation where mu is small.
-        kept = np.where(np.isinf(mu)[:, None] | (L.C == 0), 1.0, np.where(np.isinf(mu), 0.0, mu)[:, None] * inverse)
+        kept = np.where(np.isinf(mu), 0.0, mu)[:, None] * inverse
+        kept[np.isinf(mu)] = 1.0
+        kept[:, L.C == 0] = 1.0
         bias, residual = self.curve.parts(kept, -self.curve.eta * L.A * inverse)
         reach = inverse**2 @ (L.C * L.M)
         return 1 + bias / d, residual * reach / d, f @ L.sizes, f**2 @ L.sizes
@@ -291,7 +294,9 @@ class EffectivePenalty:
         rank, n = self.curve.rank, self.curve.columns.length
         if bool(infinite_mean(B, rank, n)):
             why = f"the mean without a penalty is infinite for {B:g} prompts of length {n:g} on {rank} directions"
-            raise PeakError("prompts", f"{B:g} with ridge 0", f"a ridge above 0, or other prompts: {why}", why)
+            raise PeakError(
+                "prompts", f"{B:g} with ridge 0", f"a ridge above 0, or other prompts: {why}", why
+            )
 
     @cached_property
     def _grid(self) -> Array:
@@ -381,7 +386,7 @@ def _root(C: Array, sizes: Array, B: float, lam: float, low: float, high: float)
     """mu in [low, high] with B - df1(mu) = lambda / mu."""
 
     def missed(x: float) -> float:
-        mu = np.exp(x)
+        mu = exp(x)
         return float(B - (C / (C + mu)) @ sizes - lam / mu)
 
     # The bounds are exact; a hair wider they hold after rounding too.

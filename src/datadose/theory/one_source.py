@@ -88,7 +88,10 @@ class OneSource:
         unit = self.unit
         C, A = self.columns.second_moment / unit**2 * self.columns.span, self.columns.cross / unit
         V0, target, M = self.V0 * unit, self.target / unit, self.test_second_moment / unit**2
-        own, S0 = diagonal(V0), None if self.start_second_moment is None else self.start_second_moment * unit**2
+        own, S0 = (
+            diagonal(V0),
+            None if self.start_second_moment is None else self.start_second_moment * unit**2,
+        )
         starts_dense = not (is_spectrum(V0) and (S0 is None or is_spectrum(S0)))
         if S0 is None:
             norms = V0**2 if is_spectrum(V0) else (V0**2).sum(axis=0)

@@ -278,9 +278,16 @@ class _Search:
         for place in np.flatnonzero(self.used):
             alone[place] = _alone(s, int(place), self.test)
         single = [np.where(np.arange(K) == place, alone, 0.0) for place in np.flatnonzero(self.used)]
-        found = [*single, alone / max(1, K - 1), np.full(K, 0.1) / np.where(self.used, s.sizes, 1) * s.dimension]
+        found = [
+            *single,
+            alone / max(1, K - 1),
+            np.full(K, 0.1) / np.where(self.used, s.sizes, 1) * s.dimension,
+        ]
         if np.isfinite(s.counts).all():
             found.append(best_equal_weights(s, self.test).effective_weights * s.unit**2)
+        else:
+            each = self.used / np.where(self.used, s.sizes, 1) * s.dimension
+            found += [each * size for size in (1.0, 1e3, 1e6)]
         return [self.shrunk(self.place(rho)) for rho in found]
 
     def best(self) -> Array:
@@ -351,7 +358,9 @@ def _alone(sources: EffectiveSources, place: int, test: WeightedTest) -> float:
 
 def _weighted(c: Columns, weight: float) -> Columns:
     """The second moments that a weight in the loss gives: all are multiplied by it."""
-    modes = c.modes and Modes(c.modes.vectors, weight * c.modes.cross, tuple(weight * C for C in c.modes.moments))
+    modes = c.modes and Modes(
+        c.modes.vectors, weight * c.modes.cross, tuple(weight * C for C in c.modes.moments)
+    )
     return c.changed(lambda C: weight * C, lambda A: weight * A, modes)
 
 
@@ -399,7 +408,9 @@ def _reason(s: EffectiveSources, model: EffectiveModel, at: int, slope: float) -
         return "it has no prompts"
     if s.sizes[at] == 0:
         return "its covariance is zero"
-    return f"any weight on it raises the error: by {slope:.3g} times a small effective weight"
+    if slope * s.dimension / s.sizes[at] * s.unit**2 > _NOTHING:
+        return f"any weight on it raises the error: by {slope:.3g} times a small effective weight"
+    return "the other sources already fit all that it shows: its weight changes nothing"
 
 
 __all__ = [
