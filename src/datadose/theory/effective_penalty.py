@@ -1,4 +1,4 @@
-"""One penalised source in its effective penalty mu: few examples are a penalty, and every source has a ceiling.
+"""One penalised source in its effective penalty mu: few examples are a penalty, each source has a ceiling.
 
 The model minimises ||V Phi + eta Omega||_F^2 + lambda ||V - V0||_F^2: lambda stands beside the plain sum over
 the prompts, not beside their mean. With mu = lambda / q (:mod:`datadose.theory.equivalent`),
@@ -27,14 +27,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize_scalar
 
-from datadose.covariance import rotated, spectral_basis
+from datadose.covariance import rotated
 from datadose.errors import reject, require_number
 from datadose.shapes import Array, Float, Operator
-from datadose.theory.asymptotics import Source
 from datadose.theory.columns import Columns
 from datadose.theory.effective_weights import as_start, explicit_columns
 from datadose.theory.equivalent import PeakError
 from datadose.theory.one_source import OneSource, infinite_mean, weights_below_peak
+from datadose.theory.source import Source
 from datadose.theory.trained import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
 
@@ -121,7 +121,7 @@ class EffectivePenalty:
         Raises InputError for a test of another size.
         """
         require_same_size(test, len(columns.cross))
-        columns, basis = _in_own_basis(columns)
+        columns, basis = columns.in_own_basis()
         matrices = [mean, test.target, test.second_moment, second_moment]
         if basis is not None:
             matrices = [rotated(X, basis) for X in matrices]
@@ -135,18 +135,18 @@ class EffectivePenalty:
 
         Raises InputError for a penalty that is negative or no number.
         """
-        mu = _penalties(penalty)
+        mu = _numbers("penalty", penalty, finite=False)
         f, sizes = self._shrunk(self._levelled(mu)), self.curve.levels.sizes
         return (f @ sizes).reshape(mu.shape), (f**2 @ sizes).reshape(mu.shape)
 
     def limits(self, penalty: ArrayLike) -> Array:
         """F(mu), in the shape of ``penalty``; / d. Raises InputError as :meth:`degrees`."""
-        mu = _penalties(penalty)
+        mu = _numbers("penalty", penalty, finite=False)
         return self._table(self._levelled(mu))[0].reshape(mu.shape)
 
     def scatters(self, penalty: ArrayLike) -> Array:
         """G(mu), in the shape of ``penalty``; / d. Raises InputError as :meth:`degrees`."""
-        mu = _penalties(penalty)
+        mu = _numbers("penalty", penalty, finite=False)
         return self._table(self._levelled(mu))[1].reshape(mu.shape)
 
     def at_penalty(self, prompts: float, penalty: float) -> PenalisedError:
@@ -155,7 +155,10 @@ class EffectivePenalty:
         Raises InputError where B <= df2(mu), for which there is no variance, and where B < df1(mu): no
         penalty >= 0 reaches that mu. Raises PeakError where the mean error is infinite.
         """
-        B, mu = require_number("prompts", prompts, 0, np.inf), float(_penalties(penalty))
+        B, mu = (
+            require_number("prompts", prompts, 0, np.inf),
+            float(_numbers("penalty", penalty, finite=False)),
+        )
         F, G, df1, df2 = (float(x[0]) for x in self._table(self._levelled(np.array(mu))))
         if B > 0 and B <= df2:
             reject("prompts", f"{B:g} at penalty {mu:.6g}", f"more than df2 = {df2:.6g}")
@@ -201,7 +204,7 @@ class EffectivePenalty:
         Infinite where the mean over finite prompts is (only without a penalty). Raises InputError for
         numbers that are negative or not finite.
         """
-        B, lam = np.broadcast_arrays(_finite("prompts", prompts), _finite("ridge", ridge))
+        B, lam = np.broadcast_arrays(_numbers("prompts", prompts), _numbers("ridge", ridge))
         shape, B, lam = B.shape, B.ravel(), lam.ravel() / self.curve.unit**2
         infinite = (lam == 0) & infinite_mean(B, self.curve.rank, self.curve.columns.length)
         mu = np.full(B.shape, np.inf)
@@ -293,7 +296,7 @@ class EffectivePenalty:
     def _require_finite(self, B: float) -> None:
         rank, n = self.curve.rank, self.curve.columns.length
         if bool(infinite_mean(B, rank, n)):
-            why = f"the mean without a penalty is infinite for {B:g} prompts of length {n:g} on {rank} directions"
+            why = f"without a penalty the mean is infinite for {B:g} prompts of length {n:g} on rank {rank}"
             raise PeakError(
                 "prompts", f"{B:g} with ridge 0", f"a ridge above 0, or other prompts: {why}", why
             )
@@ -337,7 +340,8 @@ class EffectivePenalty:
     ) -> tuple[float, float]:
         """Where in [lowest, infinity] the value is least, and its least, mu in the unit of the levels.
 
-        It is looked for on a grid, with the points ``also`` added, and then between neighbours. Ends win ties: nothing is gained by a penalty between them then.
+        It is looked for on a grid, with the points ``also`` added, and then between neighbours. Ends win
+        ties: nothing is gained by a penalty between them then.
         """
         if self.curve.rank == 0:
             return float("inf"), float(value(np.array([np.inf]))[0])
@@ -360,19 +364,6 @@ class EffectivePenalty:
             if result.fun < least * (1 - _EQUAL):
                 best, least = float(np.exp(result.x)), float(result.fun)
         return best, least
-
-
-def _in_own_basis(columns: Columns) -> tuple[Columns, Array | None]:
-    """The columns of one source as spectra, and the basis (None for spectra)."""
-    A, basis = spectral_basis(columns.cross)
-    if basis is None:
-        return columns, None
-    modes = columns.modes
-    if modes is None:
-        return columns.rotated(basis), basis
-    moment = np.zeros(len(A))
-    moment[A > 0] = modes.moments[0]
-    return replace(columns, cross=A, second_moment=moment, modes=None), basis
 
 
 def _dips(values: Array) -> list[int]:
@@ -398,21 +389,13 @@ def _root(C: Array, sizes: Array, B: float, lam: float, low: float, high: float)
     return float(np.exp(brentq(missed, a, b, xtol=1e-15, rtol=1e-15)))
 
 
-def _penalties(penalty: ArrayLike) -> Array:
-    try:
-        mu = np.asarray(penalty, dtype=np.float64)
-    except (TypeError, ValueError):
-        reject("penalty", penalty, "numbers in [0, inf]")
-    if not (mu >= 0).all():
-        reject("penalty", penalty, "numbers in [0, inf]")
-    return mu
-
-
-def _finite(field: str, value: ArrayLike) -> Array:
+def _numbers(field: str, value: ArrayLike, *, finite: bool = True) -> Array:
+    """``value`` as numbers >= 0, else InputError."""
+    allowed = "finite numbers >= 0" if finite else "numbers in [0, inf]"
     try:
         found = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        reject(field, value, "finite numbers >= 0")
-    if not (np.isfinite(found) & (found >= 0)).all():
-        reject(field, value, "finite numbers >= 0")
+        reject(field, value, allowed)
+    if not ((found >= 0) & (np.isfinite(found) | (not finite))).all():
+        reject(field, value, allowed)
     return found

@@ -1,8 +1,8 @@
 """Penalised training on K weighted sources in effective weights: nothing is solved but one K x K system.
 
-The model minimises sum_c w_c ||V Phi_c + eta Omega_c||_F^2 + lambda ||V - V0||_F^2 (plain sums, no mean). In
-place of the penalty lambda and the weights w_c stand rho_c = w_c q_c / lambda >= 0, where q_c is the weight of
-the deterministic equivalent (:mod:`datadose.theory.equivalent`). In them everything is explicit:
+The model minimises sum_c w_c ||V Phi_c + eta Omega_c||_F^2 + lambda ||V - V0||_F^2 (plain sums, no mean).
+Written in rho_c = q_c / lambda >= 0, with q_c the weights of the deterministic equivalent
+(:mod:`datadose.theory.equivalent`), everything is explicit:
 
 - R = (I + sum_c rho_c C_c)^{-1}, H = sum_c rho_c A_c, Vbar = (E[V0] - eta H) R
 - P = R (E[V0^T V0] - eta (E[V0]^T H + H E[V0]) + eta^2 H^2) R, which is Vbar^T Vbar for a known V0
@@ -37,8 +37,8 @@ from datadose.covariance import (
 from datadose.covariance import inverse as inverse_of
 from datadose.errors import reject, require_number
 from datadose.shapes import Array, Float, Operator
-from datadose.theory.asymptotics import Source
 from datadose.theory.columns import Columns, unit_of
+from datadose.theory.source import Source
 from datadose.theory.trained import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
 
@@ -283,8 +283,8 @@ class EffectiveModel:
         used = size > 0
         x = right.astype(np.float64)
         if used.any():
-            s, O = size[used], self._overlap[np.ix_(used, used)]
-            x[used] = np.linalg.solve(np.eye(len(s)) - s[:, None] * O * s, s * right[used]) / s
+            s, overlap = size[used], self._overlap[np.ix_(used, used)]
+            x[used] = np.linalg.solve(np.eye(len(s)) - s[:, None] * overlap * s, s * right[used]) / s
             x[~used] += self._overlap[np.ix_(~used, used)] @ (self._per_prompt[used] * x[used])
         return x
 

@@ -93,10 +93,8 @@ class OneSource:
             None if self.start_second_moment is None else self.start_second_moment * unit**2,
         )
         starts_dense = not (is_spectrum(V0) and (S0 is None or is_spectrum(S0)))
-        if S0 is None:
-            norms = V0**2 if is_spectrum(V0) else (V0**2).sum(axis=0)
-        else:
-            norms = diagonal(S0)
+        squared = V0**2 if is_spectrum(V0) else (V0**2).sum(axis=0)
+        norms = squared if S0 is None else diagonal(S0)
         # Equal levels stand together once A is sorted; one that C splits is counted in parts.
         order = np.argsort(A)
         C, A = C[order], A[order]

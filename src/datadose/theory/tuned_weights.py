@@ -1,30 +1,27 @@
 """The best weights and penalty for K sources, and what a row of each is then worth.
 
-In effective weights rho (:mod:`datadose.theory.effective_weights`) the error is explicit, and what penalties
-and weights can reach is the set {rho >= 0, rho_c tau_c(rho) <= B_c}. The least error over that set never rises
-in any B_c: at fixed rho every scatter falls, and the set only grows. It is sought by SLSQP from several starts;
-the statement is one on the limit in d, with weights chosen by an oracle. The set is star-shaped about 0, as
+In effective weights rho (:mod:`datadose.theory.effective_weights`) the error is explicit, and penalties and
+weights reach the set {rho >= 0, rho_c tau_c(rho) <= B_c}. The least error over that set never rises in any B_c:
+at fixed rho every scatter falls, and the set only grows. It is sought by SLSQP from several starts; the
+statement is one on the limit in d, with weights chosen by an oracle. The set is star-shaped about 0, as
 t rho_c tau_c(t rho) grows with t, which is how a point a hair outside is brought back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq, minimize, minimize_scalar, nnls
+from scipy.optimize import brentq, minimize, nnls
 
-from datadose.covariance import dense, is_spectrum
 from datadose.errors import RunError, reject, require_number
 from datadose.shapes import Array, Float
-from datadose.theory.columns import Columns, Modes
 from datadose.theory.effective_penalty import EffectivePenalty
 from datadose.theory.effective_weights import EffectiveModel, EffectiveSources
+from datadose.theory.equal_weights import best_equal_weights
 from datadose.theory.equivalent import PeakError, deterministic_equivalent
-from datadose.theory.one_source import OneSource
 from datadose.theory.weighted_test import WeightedTest
 
 _LARGEST = 40.0
@@ -37,8 +34,6 @@ _STATIONARY = 2e-5
 """How large the slope that is left may be, as a share of the error, by unit of log(1 + rho_c tr C_c / d)."""
 _PRECISION = 1e-13
 _ITERATIONS = 300
-_PENALTIES = np.geomspace(1e-9, 1e4, 40)
-"""Where the best equal-weight penalty is looked for first, in units of sum_c B_c tr C_c / d."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +48,10 @@ class TunedWeights:
     effective_weights: Float[Array, " K"]
     """rho_c."""
     ridge: float
-    """lambda >= 0 beside the weighted sum, in which the largest weight is 1; infinite if no source is used."""
+    """lambda >= 0 beside the weighted sum whose largest weight is 1; infinite if no source is used."""
     weights: Float[Array, " K"]
-    """w_c in [0, 1], the largest is 1. Where ``ridge`` is 0 a source with weight 0 may still act: it is fitted
-    after those with weight 1, which the effective weights show."""
+    """w_c in [0, 1], the largest is 1. Where ``ridge`` is 0 a source with weight 0 may still act: it is
+    fitted after those with weight 1, which the effective weights show."""
     shares: Float[Array, " K"]
     """w_c B_c / sum: the share of each source in a batch."""
     values: Float[Array, " K"]
@@ -90,79 +85,6 @@ def ceiling(sources: EffectiveSources, test: WeightedTest) -> TunedWeights:
     """
     unlimited = tuple(replace(c, count=np.inf) for c in sources.columns)
     return tuned_weights(replace(sources, columns=unlimited), test)
-
-
-@dataclass(frozen=True)
-class EqualWeights:
-    """The best penalty where every prompt counts alike."""
-
-    error: float
-    """Error / d."""
-    ridge: float
-    """lambda beside the plain sum: 0 for convergence, infinite for the untouched model."""
-    effective_weights: Float[Array, " K"]
-    """rho_c (K,): infinite for convergence above the rank, 0 for the untouched model."""
-
-
-def effective_weights(
-    sources: EffectiveSources, ridge: float, weights: ArrayLike | None = None
-) -> Float[Array, " K"]:
-    """rho (K,) that belongs to the penalty ``ridge`` > 0 and weights w_c >= 0 (1 unless given).
-
-    The one function here that solves a fixed point. Raises InputError for a penalty that is not above 0 and
-    for weights that are negative, not finite or of another number.
-    """
-    lam = require_number("ridge", ridge, 0, np.inf, open_ends=True) / sources.unit**2
-    w = sources.require_weights(np.ones(len(sources.columns)) if weights is None else weights)
-    used = (w > 0) & (sources.counts > 0) & (sources.sizes > 0)
-    rho = np.zeros(len(w))
-    if used.any():
-        columns = [_weighted(c, float(x)) for c, x, on in zip(sources.columns, w, used, strict=True) if on]
-        rho[used] = w[used] * deterministic_equivalent(sources.mean, sources.eta, columns, ridge=lam).weights
-    return rho / lam / sources.unit**2
-
-
-def best_equal_weights(sources: EffectiveSources, test: WeightedTest) -> EqualWeights:
-    """The penalty in [0, infinity] with the least error where every prompt counts alike.
-
-    Raises InputError for a test of another size, PeakError where convergence is best and has no finite mean.
-    """
-    K = len(sources.columns)
-    rho = np.zeros(K)
-    least, ridge = sources.at(rho).error(test), np.inf
-    if not (sources.counts * sources.sizes).any():
-        return EqualWeights(least, ridge, rho)
-    scale = float(sources.counts @ sources.sizes) / sources.dimension * sources.unit**2
-
-    def error(x: float) -> float:
-        return sources.at(effective_weights(sources, float(np.exp(x)))).error(test)
-
-    grid = np.log(scale * _PENALTIES)
-    values = np.array([error(x) for x in grid])
-    at = int(np.argmin(values))
-    bounds = (grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)])
-    best = minimize_scalar(error, bounds=bounds, method="bounded", options={"xatol": 1e-7})
-    if best.fun < least:
-        least, ridge = float(best.fun), float(np.exp(best.x))
-        rho = effective_weights(sources, ridge)
-    if at == 0:
-        return _converged(sources, test, EqualWeights(least, ridge, rho))
-    return EqualWeights(least, ridge, rho)
-
-
-def _converged(sources: EffectiveSources, test: WeightedTest, rival: EqualWeights) -> EqualWeights:
-    """Training to convergence if that is better than ``rival``, the smallest penalty that was tried."""
-    model = deterministic_equivalent(sources.mean, sources.eta, sources.columns)
-    spread = sources.second_moment
-    known = np.allclose(_outer(sources), spread, rtol=1e-12, atol=0)
-    if not known:
-        return rival
-    error = model.error(test.target / sources.unit, test.second_moment / sources.unit**2)
-    if error >= rival.error:
-        return rival
-    model.require_finite()
-    rho = np.full(len(sources.columns), np.inf)
-    return EqualWeights(error, 0.0, rho)
 
 
 def best_purchase(
@@ -356,19 +278,6 @@ def _alone(sources: EffectiveSources, place: int, test: WeightedTest) -> float:
     return 0.0 if np.isinf(mu) else 1 / max(mu, 1e-300)
 
 
-def _weighted(c: Columns, weight: float) -> Columns:
-    """The second moments that a weight in the loss gives: all are multiplied by it."""
-    modes = c.modes and Modes(
-        c.modes.vectors, weight * c.modes.cross, tuple(weight * C for C in c.modes.moments)
-    )
-    return c.changed(lambda C: weight * C, lambda A: weight * A, modes)
-
-
-def _outer(sources: EffectiveSources) -> Array:
-    V = sources.mean
-    return V**2 if is_spectrum(sources.second_moment) and is_spectrum(V) else dense(V).T @ dense(V)
-
-
 def _require_finite_at(model: EffectiveModel, active: NDArray[np.bool_]) -> None:
     """PeakError where the sources that are fitted to the last prompt have an infinite mean error."""
     s = model.sources
@@ -411,14 +320,3 @@ def _reason(s: EffectiveSources, model: EffectiveModel, at: int, slope: float) -
     if slope * s.dimension / s.sizes[at] * s.unit**2 > _NOTHING:
         return f"any weight on it raises the error: by {slope:.3g} times a small effective weight"
     return "the other sources already fit all that it shows: its weight changes nothing"
-
-
-__all__ = [
-    "EqualWeights",
-    "TunedWeights",
-    "best_equal_weights",
-    "best_purchase",
-    "ceiling",
-    "effective_weights",
-    "tuned_weights",
-]
