@@ -136,18 +136,14 @@ class EffectivePenalty:
         Raises InputError for a penalty that is negative or no number.
         """
         mu = _numbers("penalty", penalty, finite=False)
-        f, sizes = self._shrunk(self._levelled(mu)), self.curve.levels.sizes
-        return (f @ sizes).reshape(mu.shape), (f**2 @ sizes).reshape(mu.shape)
+        _, _, df1, df2 = self._table(self._levelled(mu))
+        return df1.reshape(mu.shape), df2.reshape(mu.shape)
 
-    def limits(self, penalty: ArrayLike) -> Array:
-        """F(mu), in the shape of ``penalty``; / d. Raises InputError as :meth:`degrees`."""
+    def limit_and_scatter(self, penalty: ArrayLike) -> tuple[Array, Array]:
+        """F and G at effective penalties mu, each in the shape of ``penalty``; / d. Raises as above."""
         mu = _numbers("penalty", penalty, finite=False)
-        return self._table(self._levelled(mu))[0].reshape(mu.shape)
-
-    def scatters(self, penalty: ArrayLike) -> Array:
-        """G(mu), in the shape of ``penalty``; / d. Raises InputError as :meth:`degrees`."""
-        mu = _numbers("penalty", penalty, finite=False)
-        return self._table(self._levelled(mu))[1].reshape(mu.shape)
+        F, G, _, _ = self._table(self._levelled(mu))
+        return F.reshape(mu.shape), G.reshape(mu.shape)
 
     def at_penalty(self, prompts: float, penalty: float) -> PenalisedError:
         """The error on B = ``prompts`` >= 0 at the effective penalty mu = ``penalty`` >= 0, or infinite.
@@ -269,11 +265,6 @@ class EffectivePenalty:
     def _levelled(self, mu: Array) -> Array:
         """mu in the unit of the levels, (P,)."""
         return mu.ravel() / self.curve.unit**2
-
-    def _shrunk(self, mu: Array) -> Array:
-        """C / (C + mu) by level, (P, L); 0 where there is no data."""
-        C = self.curve.levels.C
-        return np.divide(C, mu[:, None] + C, out=np.zeros((len(mu), len(C))), where=C > 0)
 
     def _table(self, mu: Float[Array, " P"]) -> tuple[Array, Array, Array, Array]:
         """F, G, df1, df2 at mu (P,) in the unit of the levels, each (P,)."""

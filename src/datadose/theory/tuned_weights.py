@@ -1,8 +1,8 @@
 """The best weights and penalty for K sources, and what a row of each is then worth.
 
 In effective weights rho (:mod:`datadose.theory.effective_weights`) the error is explicit, and penalties and
-weights reach the set {rho >= 0, rho_c tau_c(rho) <= B_c}. The least error over that set never rises in any B_c:
-at fixed rho every scatter falls, and the set only grows. It is sought by SLSQP from several starts; the
+weights reach the set {rho >= 0, rho_c tau_c(rho) <= B_c}. The least error over it never rises in any B_c: at
+fixed rho every scatter falls, and the set only grows. It is sought by SLSQP from several starts; the
 statement is one on the limit in d, with weights chosen by an oracle. The set is star-shaped about 0, as
 t rho_c tau_c(t rho) grows with t, which is how a point a hair outside is brought back.
 """
