@@ -2,7 +2,7 @@
 
 Effective weights rho (:mod:`datadose.theory.effective_weights`) are the explicit coordinates. A penalty
 lambda and weights w_c of the loss have those with lambda / w_c = B_c / rho_c - tau_c(rho), a fixed point that
-the deterministic equivalent solves. Equal weights are the curve on which the right side is one for all sources.
+the deterministic equivalent solves. On the curve of equal weights the right side is one for all sources.
 """
 
 from __future__ import annotations
