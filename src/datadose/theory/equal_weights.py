@@ -20,7 +20,7 @@ from datadose.theory.equivalent import deterministic_equivalent
 from datadose.theory.trained import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
 
-_PENALTIES = np.geomspace(1e-9, 1e4, 40)
+_PENALTIES = np.geomspace(1e-9, 1e4, 27)
 """Where the best penalty is looked for first, in units of sum_c B_c tr C_c / d."""
 
 
