@@ -64,7 +64,7 @@ def test_the_variance_refuses_what_it_cannot_be(seed: int) -> None:
     df1, df2 = (float(x) for x in found.degrees(mu))
     assert 0 < df2 < df1 < len(V0)
     for B in (df2 * (1 - 1e-12), 0.5 * df2):
-        with pytest.raises(InputError, match="prompts: .* more than df2"):
+        with pytest.raises(InputError, match=r"prompts: .* more than df2"):
             found.at_penalty(B, mu)
     with pytest.raises(InputError, match="penalty"):
         found.at_penalty((df1 + df2) / 2, mu)
