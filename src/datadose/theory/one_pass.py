@@ -23,18 +23,20 @@ from functools import cached_property
 from itertools import islice, repeat
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, cg, eigsh
 
 from datadose.covariance import (
     identity_like,
     plus,
     product,
+    rotated,
     spectral_basis,
     transpose,
     validate_covariance,
 )
 from datadose.errors import InternalError, reject, require_integer, require_number
-from datadose.shapes import Array, Float, Operator
+from datadose.shapes import Array, Bool, Float, Operator
 from datadose.theory.asymptotics import Source
 from datadose.theory.row_moments import MixedRows, RowMoments, mixed_rows
 from datadose.theory.sft import chain_weight
@@ -211,6 +213,8 @@ class OnePass:
             v, s = state.mean, state.second
             move, shrink = g * rows.gradient(v), one - g * rows.second
             s = plus(s, -g * rows.drift(s, v), g**2 * rows.square(s, v, self.batch))
+            # The moments hold for symmetric s; an asymmetry from rounding would grow.
+            s = (s + transpose(s)) / 2
             taught = plus(product(state.taught, shrink), -g * rows.eta * rows.cross)
             state = _State(plus(v, -move), s, product(state.kept, shrink), taught)
             yield state
@@ -252,8 +256,10 @@ class _NoiseMap:
 
     rows: MixedRows
     batch: int
-    basis: Operator
-    """Eigenvectors of C with a positive eigenvalue, (d, r); for spectra their places, (r,), as booleans (d,)."""
+    basis: Float[Array, "d r"] | None
+    """Eigenvectors of C with a positive eigenvalue; None for spectra."""
+    inside: Bool[NDArray[np.bool_], " d"]
+    """Which eigenvalues of C are positive."""
     roots: Array
     """sqrt(c_i + c_j), (r, r); for spectra sqrt(2 c_i), (r,)."""
 
@@ -264,17 +270,17 @@ class _NoiseMap:
         inside = values > 0
         c = values[inside]
         if vectors is None:
-            return cls(rows, batch, inside, np.sqrt(2 * c))
-        return cls(rows, batch, vectors[:, inside], np.sqrt(c[:, None] + c))
+            return cls(rows, batch, None, inside, np.sqrt(2 * c))
+        return cls(rows, batch, vectors[:, inside], inside, np.sqrt(c[:, None] + c))
 
     def _inner(self, X: Operator) -> Array:
-        return np.asarray(X[self.basis] if X.ndim == 1 else self.basis.T @ X @ self.basis)
+        return np.asarray(X[self.inside] if self.basis is None else rotated(X, self.basis))
 
     def _outer(self, x: Array) -> Operator:
-        if x.ndim == 2:
-            return self.basis @ x @ self.basis.T
-        full = np.zeros(len(self.basis))
-        full[self.basis] = x
+        if self.basis is not None:
+            return np.asarray(self.basis @ x @ self.basis.T)
+        full = np.zeros(len(self.inside))
+        full[self.inside] = x
         return full
 
     def _apply(self, flat: Array) -> Array:
