@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from datadose import Shift, sft_error_curve
 from datadose.covariance import Array
 from datadose.planner import PoolSource, plan
-from datadose.theory.asymptotics import Source
+from datadose.theory.source import Source
 from timing import seconds
 
 SEEDS = 10

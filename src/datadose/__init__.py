@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from datadose.simulation.curves import SimulatedError, sft_error_curve, simulate_error
     from datadose.stages.pipeline import run_pipeline
     from datadose.studies.reproduce import reproduce
-    from datadose.theory.asymptotics import Source, mixture_error, predict_curve, predict_error
+    from datadose.theory.asymptotics import mixture_error, predict_curve, predict_error
+    from datadose.theory.source import Source
 
 _HOMES = {
     "InputError": "datadose.errors",
     "Shift": "datadose.shift",
     "SimulatedError": "datadose.simulation.curves",
-    "Source": "datadose.theory.asymptotics",
+    "Source": "datadose.theory.source",
     "PoolSource": "datadose.planner",
     "PostTraining": "datadose.planner",
     "mixture_error": "datadose.theory.asymptotics",

@@ -11,7 +11,7 @@ import pytest
 
 from datadose.errors import InputError
 from datadose.planner import ErrorModel, PoolSource, find_dose, noisy_for_clean, plan_counts
-from datadose.theory.asymptotics import Source
+from datadose.theory.source import Source
 from datadose.theory.fixed_point import NoFixedPointError
 from datadose.theory.pretraining import pretrained_operator
 

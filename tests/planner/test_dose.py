@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datadose.planner import Dose, ErrorModel, find_dose
 from datadose.planner.dose import NEAR_OPTIMAL
 from datadose.shift import Shift
-from datadose.theory.asymptotics import Source
+from datadose.theory.source import Source
 from datadose.theory.fixed_point import NoFixedPointError
 from datadose.theory.pretraining import pretrained_operator
 

@@ -24,7 +24,7 @@ from datadose.planner.dynamics import (
 )
 from datadose.prompts import draw_moments
 from datadose.shift import Shift
-from datadose.theory.asymptotics import Source
+from datadose.theory.source import Source
 from datadose.theory.equivalent import Columns
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator

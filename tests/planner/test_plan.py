@@ -15,7 +15,7 @@ from datadose.errors import InputError
 from datadose.planner import PoolSource, plan, plan_file
 from datadose.shift import Shift
 from datadose.theory import predict_error
-from datadose.theory.asymptotics import Source
+from datadose.theory.source import Source
 from helpers.command import run_datadose, run_main
 from helpers.plans import BASE, POOL, SHIFT, document_of, sourced, write
 

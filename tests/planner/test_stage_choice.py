@@ -11,7 +11,7 @@ from datadose.planner import ErrorModel, Outlook, Plan, PostTraining, plan, stag
 from datadose.planner.stage_choice import Forecast, forecast_stages, show_pass_rate
 from datadose.prompts import draw_moments
 from datadose.shift import Shift
-from datadose.theory.asymptotics import Source
+from datadose.theory.source import Source
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
 

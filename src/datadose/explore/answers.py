@@ -35,11 +35,11 @@ from datadose.planner.dynamics import (
     start_curvature,
 )
 from datadose.planner.stage_choice import error_is_known
-from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns
 from datadose.theory.outcome import adaptation_radius, rollout_radius
 from datadose.theory.post_test import hardness
 from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.source import Source
 
 T = TypeVar("T")
 _DRAGGED = ("levels",)

@@ -21,10 +21,10 @@ from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import Best, SearchRecord, run_search
 from datadose.shift import Shift
-from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Equivalent, PeakError
 from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.sensitivity import sensitivity
+from datadose.theory.source import Source
 
 Budget: TypeAlias = Literal["trace", "energy"]
 BUDGETS: tuple[Budget, ...] = ("trace", "energy")

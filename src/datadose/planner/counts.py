@@ -15,8 +15,8 @@ from datadose.errors import reject, require_integer
 from datadose.planner.dose import find_dose
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import Best, SearchRecord, Unsolved, run_search
-from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns, PeakError
+from datadose.theory.source import Source
 
 _SHARES = (0.05, 0.15, 0.35, 0.7, 1.0)
 _STARTS = 3

@@ -10,7 +10,7 @@ import numpy as np
 from datadose.covariance import Array, rank, spectral_basis
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import Unsolved
-from datadose.theory.asymptotics import Source
+from datadose.theory.source import Source
 
 COARSE = 24
 """Grid points where many doses are compared and none is shown."""

@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from datadose.covariance import Array, rotated, validate_operator, wishart_second_moment
-from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns, Equivalent, PeakError, deterministic_equivalent
 from datadose.theory.one_source import OneSource
 from datadose.theory.sensitivity import sensitivity
+from datadose.theory.source import Source
 
 
 @dataclass(frozen=True, eq=False)

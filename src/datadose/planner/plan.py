@@ -28,10 +28,10 @@ from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
 from datadose.shift import Shift
-from datadose.theory.asymptotics import Source
 from datadose.theory.equivalent import Columns
 from datadose.theory.outcome import adaptation_radius
 from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.source import Source
 
 _LENGTHS = (0.25, 0.5, 2.0, 4.0)
 

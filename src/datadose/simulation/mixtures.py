@@ -19,9 +19,9 @@ from datadose.covariance import validate_covariance, validate_operator, wishart_
 from datadose.errors import reject, require_integer
 from datadose.prompts import Moments, NoisyMoments, Seed, draw_moments, draw_noisy_moments, random_stream
 from datadose.shapes import Array, Float, Operator
-from datadose.theory.asymptotics import Source
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.sft import nearest_fit
+from datadose.theory.source import Source
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from datadose.theory.asymptotics import (
     FORMS,
     PeakError,
-    Source,
     first_order_error,
     first_order_limits,
     mixture_equivalent,
@@ -29,12 +28,18 @@ from datadose.theory.sft import (
     sft_loss,
     sft_minimiser,
 )
+from datadose.theory.source import Source
+from datadose.theory.stopping import Stopping
+from datadose.theory.trained import TrainedOperator
+from datadose.theory.training_time import trained, trained_on_shift, trained_path
 
 __all__ = [
     "FORMS",
     "GradientDescent",
     "PeakError",
     "Source",
+    "Stopping",
+    "TrainedOperator",
     "chain_weight",
     "first_order_error",
     "first_order_limits",
@@ -57,4 +62,7 @@ __all__ = [
     "rollout_error",
     "sft_loss",
     "sft_minimiser",
+    "trained",
+    "trained_on_shift",
+    "trained_path",
 ]

@@ -13,7 +13,6 @@ covariance. Values are divided by d. Derivations: docs/derivations/exact_asympto
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,9 +30,9 @@ from datadose.covariance import (
     wishart_second_moment,
 )
 from datadose.errors import reject, require_integer, require_number
-from datadose.shapes import Array, Float, Matrix, Operator, Spectrum
+from datadose.shapes import Array, Float, Operator
 from datadose.shift import Shift
-from datadose.theory.columns import FINITE_MEAN, Columns, Modes, Pair
+from datadose.theory.columns import FINITE_MEAN, Columns
 from datadose.theory.equivalent import Equivalent, deterministic_equivalent
 from datadose.theory.equivalent import PeakError as PeakError  # noqa: PLC0414  (its public home)
 from datadose.theory.finite_size import finite_size_correction
@@ -41,75 +40,12 @@ from datadose.theory.one_source import OneSource, infinite_mean
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.printed import printed_error
-from datadose.theory.sft import chain_weight
+from datadose.theory.source import Source as Source  # noqa: PLC0414  (its older home)
+from datadose.theory.stopping import Stopping
+from datadose.theory.training_time import trained
 
 Form: TypeAlias = Literal["exact", "first-order", "as-printed"]
 FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A source of post-training prompts: covariance A_c, length n_c, number B_c (real), noise variances."""
-
-    covariance: Operator
-    length: int
-    prompts: float
-    label_noise: float = 0.0
-    """Variance s^2 of the noise in the prompts' labels y_i = <w*, x_i> + eps_i."""
-    demonstration_noise: float = 0.0
-    """Variance t^2 per dimension of the noise in the chain of thought's thoughts w_{i+1} + nu_i."""
-
-    def columns(self, eta: float, chain_steps: int) -> Columns:
-        """Second moments C_c = (1 + 1/n) A^2 + (tr A / n) A and A_c, and what noise adds to them.
-
-        Demonstration noise leaves t^2/c_k in the answers. Label noise adds (s^2/n) A to C_c for a chain of
-        one step (k = 0); for k >= 1 it makes a second feature h of that second moment (section 9 of
-        docs/derivations/exact_asymptotics.md). Eigenvalues of A below 1e-10 of the largest count as zero.
-
-        Raises InputError for a covariance, a length, a number of prompts, a noise or k out of range.
-        """
-        A = validate_covariance("covariance", self.covariance)
-        require_number("prompts", self.prompts, 0, np.inf)
-        n = require_integer("length", self.length, 1)
-        label = require_number("label_noise", self.label_noise, 0, np.inf) / n
-        demonstration = require_number("demonstration_noise", self.demonstration_noise, 0, np.inf)
-        paired = label > 0 and chain_steps > 0
-        values, vectors = spectral_basis(A)
-        A = values if vectors is None else A
-        # Label noise of a one-step chain adds to the second moment.
-        second_moment, added = wishart_second_moment(A, n), 0.0 if paired else label
-        weights = _pair_weights(eta, chain_steps) if paired else None
-        return Columns(
-            self.prompts,
-            second_moment + added * A if added else second_moment,
-            A,
-            demonstration / chain_weight(eta, chain_steps),
-            None if weights is None else Pair(label * A, *weights),
-            n,
-            None if vectors is None else _modes(values, vectors, n, added, label if paired else None),
-        )
-
-
-def _pair_weights(eta: float, chain_steps: int) -> tuple[Float[Array, "2 2"], float]:
-    """O = [[c_k, s_k], [s_k, k + 1]] / c_k and its determinant, with s_k = sum_i (1 - eta)^i.
-
-    c_k (k + 1) - s_k^2 = sum_{i < j} (rho^i - rho^j)^2 without cancellation.
-    """
-    powers = (1 - eta) ** np.arange(chain_steps + 1)
-    weight, linear = chain_weight(eta, chain_steps), float(powers.sum())
-    lags = np.arange(1, chain_steps + 1)
-    # rho^i (1 - rho^lag), the second factor as eta times a sum of powers of rho.
-    factors = eta * np.cumsum(powers)[:-1]
-    squares = np.cumsum(powers**2)
-    spread = float((factors**2 * squares[chain_steps - lags]).sum())
-    return np.array([[weight, linear], [linear, chain_steps + 1]]) / weight, spread / weight**2
-
-
-def _modes(values: Spectrum, vectors: Matrix, n: int, added: float, echo: float | None) -> Modes:
-    inside = values > 0
-    kept = values[inside]
-    moment = (1 + 1 / n) * kept**2 + (values.sum() / n + added) * kept
-    return Modes(vectors[:, inside], kept, (moment,) if echo is None else (moment, echo * kept))
 
 
 def mixture_equivalent(
@@ -141,8 +77,16 @@ def mixture_error(
     *,
     chain_steps: int = 0,
     finite_size: bool = False,
+    weights: Sequence[float] | Array | None = None,
+    time: float | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    ridge: float | None = None,
 ) -> float:
-    """Exact asymptotic Err(V*) / d after SFT from ``V0`` on K sources, any PSD matrices, any V0.
+    """Exact asymptotic Err(V) / d after SFT from ``V0`` on K sources, any PSD matrices, any V0.
+
+    To convergence (V = V*), unless a time, a number of steps or a penalty is given; the model itself, whose
+    error on any other test follows, is :func:`datadose.theory.trained`.
 
     Args:
         V0: operator before SFT, spectrum (d,) or (d, d).
@@ -150,18 +94,26 @@ def mixture_error(
         sources: where the prompts come from.
         target: test covariance Sigma.
         test_length: length n of the test prompts.
-        chain_steps: k of the chains of thought; it matters where prompts are noisy.
-        finite_size: add the O(1/d) correction (docs/derivations/finite_size.md).
+        chain_steps: k of the chains of thought; it matters where prompts are noisy, and for ``steps``.
+        finite_size: add the O(1/d) correction (docs/derivations/finite_size.md); at convergence alone.
+        weights: w_c >= 0 of a prompt of each source in the loss, shape (K,); 1 unless given.
+        time, steps, learning_rate, ridge: as in :class:`datadose.theory.Stopping`.
 
     Raises:
-        PeakError: the mean error over finite prompts is infinite: the number of prompts, of all or of some
-            sources, is within 1 of the rank that they span, or prompts of length 1 or 2 are interpolated.
+        PeakError: the training converges and the mean error over finite prompts is infinite: the number of
+            prompts, of all or of some sources, is within 1 of the rank that they span, or prompts of length
+            1 or 2 are interpolated.
         InputError: a value outside its range.
     """
     require_number("eta", eta, 0, 2, open_ends=True)
     target = validate_covariance("target", target)
     n = require_integer("test_length", test_length, 1)
     require_integer("chain_steps", chain_steps, 0)
+    stopping = Stopping(time, steps, learning_rate, ridge)
+    if weights is not None or not stopping.is_converged:
+        _require_plain(finite_size, stopping)
+        model = trained(V0, eta, sources, stopping, weights=weights, chain_steps=chain_steps)
+        return model.error(target, n)
     equivalent = mixture_equivalent(V0, eta, sources, chain_steps=chain_steps)
     if len(equivalent.mean) != len(target):
         reject("target", f"dimension {len(target)}", f"dimension {len(equivalent.mean)}, as in the sources")
@@ -173,6 +125,14 @@ def mixture_error(
     return error
 
 
+def _require_plain(finite_size: bool, stopping: Stopping) -> None:
+    """The O(1/d) correction is known for converged training with equal weights."""
+    if finite_size:
+        reject(
+            "finite_size", f"True with {stopping} or weights", "True at convergence with equal weights only"
+        )
+
+
 def predict_error(
     shift: Shift,
     prompts: float,
@@ -182,8 +142,17 @@ def predict_error(
     finite_size: bool = False,
     pretrain_length: int | None = None,
     test_length: int | None = None,
+    chain_steps: int = 0,
+    time: float | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    ridge: float | None = None,
 ) -> float:
     """Predicted post-test error / d after SFT on ``prompts`` prompts of length ``length``.
+
+    To convergence, unless a time, a number of steps or a penalty is given. The error on Sigma0, and the part
+    of the error that more prompts would remove, are those of the model that
+    :func:`datadose.theory.trained_on_shift` returns.
 
     Args:
         shift: Sigma0, Delta, A and eta.
@@ -192,10 +161,12 @@ def predict_error(
         form: ``exact``, ``first-order`` or ``as-printed`` (two-block shifts with A full rank only).
         finite_size: add the O(1/d) correction to the exact form (there is none for the others).
         pretrain_length, test_length: prompt lengths of the other stages; ``length`` unless given.
+        chain_steps: k of the chains of thought, which sets the clock of ``steps``.
+        time, steps, learning_rate, ridge: as in :class:`datadose.theory.Stopping`; with the exact form alone.
 
     Raises:
-        PeakError: the mean error over finite prompts is infinite: ``prompts`` is within 1 of rank(A) and not
-            0, or (exact form) between 1 and rank(A) while ``length`` is 1 or 2.
+        PeakError: the training converges and the mean error over finite prompts is infinite: ``prompts`` is
+            within 1 of rank(A) and not 0, or (exact form) between 1 and rank(A) while ``length`` is 1 or 2.
         InputError: any other value out of range.
     """
     B = require_number("prompts", prompts, 0, np.inf)
@@ -204,6 +175,12 @@ def predict_error(
     if finite_size and form != "exact":
         reject("finite_size", f"True with form {form}", "True with form exact only")
     stages = _Stages.of(shift, length, pretrain_length, test_length)
+    stopping = Stopping(time, steps, learning_rate, ridge)
+    if not stopping.is_converged:
+        _require_plain(finite_size, stopping)
+        if form != "exact":
+            reject("form", form, "exact where training is stopped or penalised")
+        return stages.stopped(B, stopping, chain_steps)
     n, rank = stages.length, int((stages.spectrum > 0).sum())
     near = B > 0 < rank and abs(B - rank) <= FINITE_MEAN
     if near or (form == "exact" and infinite_mean(B, rank, n)):
@@ -264,6 +241,12 @@ class _Stages(NamedTuple):
         M = wishart_second_moment(self.target, self.test_length)
         return OneSource(self.start, self.eta, columns, self.target, M).errors(prompts)
 
+    def stopped(self, prompts: float, stopping: Stopping, chain_steps: int) -> float:
+        """The exact error where training does not converge."""
+        source = Source(self.spectrum, self.length, prompts)
+        model = trained(self.start, self.eta, [source], stopping, chain_steps=chain_steps)
+        return model.error(self.target, self.test_length)
+
 
 def predict_curve(
     shift: Shift,
@@ -272,6 +255,11 @@ def predict_curve(
     *,
     pretrain_length: int | None = None,
     test_length: int | None = None,
+    chain_steps: int = 0,
+    time: float | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    ridge: float | None = None,
 ) -> Float[Array, " P"]:
     """The exact form of :func:`predict_error` at many numbers of prompts B, in one array: shape (P,), / d.
 
@@ -286,7 +274,11 @@ def predict_curve(
         reject("prompts", prompts, "a sequence of finite numbers >= 0")
     if B.ndim != 1 or not (np.isfinite(B) & (B >= 0)).all():
         reject("prompts", prompts, "a sequence of finite numbers >= 0")
-    return _Stages.of(shift, length, pretrain_length, test_length).errors(B)
+    stages = _Stages.of(shift, length, pretrain_length, test_length)
+    stopping = Stopping(time, steps, learning_rate, ridge)
+    if stopping.is_converged:
+        return stages.errors(B)
+    return np.array([stages.stopped(float(b), stopping, chain_steps) for b in B])
 
 
 def first_order_error(V0: Operator, eta: float, source: Source, target: Operator, test_length: int) -> float:

@@ -44,6 +44,14 @@ class Pair:
     determinant: float
     """det O, known better than the entries tell where they are nearly equal (small eta)."""
 
+    def weighted(self, weight: float) -> Pair:
+        """The pair with ``weight`` times O."""
+        return (
+            self
+            if weight == 1
+            else Pair(self.second_moment, weight * self.weights, weight**2 * self.determinant)
+        )
+
     @property
     def inverse(self) -> Float[Array, "2 2"]:
         """P = O^{-1}; infinite where the determinant vanishes."""
@@ -98,6 +106,8 @@ class Columns:
     """Length of the prompts: where short ones are interpolated the mean error is infinite."""
     modes: Modes | None = field(default=None, repr=False)
     """Of matrices that come from one covariance; not looked at where one of them has been replaced since."""
+    weight: float = 1.0
+    """Weight w_c > 0 of a prompt in the loss; it matters where prompts are not interpolated."""
 
     @property
     def directions(self) -> int:
@@ -212,7 +222,9 @@ class Features:
     first: Int[NDArray[np.int64], " K"]
     """The place of each source's phi."""
     pairs: dict[int, Pair]
-    """By the place of their phi."""
+    """By the place of their phi, O times the weight of their source."""
+    heavy: Float[Array, " F"]
+    """The weight of each feature's source."""
 
     @classmethod
     def of(cls, sources: Sequence[Columns]) -> Features:
@@ -224,7 +236,12 @@ class Features:
             tuple(C for c in sources for C in c.moments),
             tuple(F for c in sources for F in c.roots),
             first.astype(np.int64),
-            {int(place): c.pair for place, c in zip(first, sources, strict=True) if c.pair is not None},
+            {
+                int(place): c.pair.weighted(c.weight)
+                for place, c in zip(first, sources, strict=True)
+                if c.pair is not None
+            },
+            np.repeat([c.weight for c in sources], sizes),
         )
 
     def subset(self, chosen: NDArray[np.bool_]) -> Features:
@@ -236,11 +253,12 @@ class Features:
             tuple(compress(self.roots, chosen)),
             place[self.first[chosen[self.first]]],
             {int(place[at]): pair for at, pair in self.pairs.items() if chosen[at]},
+            self.heavy[chosen],
         )
 
     def gain(self, theta: Float[Array, " F"]) -> Float[Array, "F F"]:
-        """G = (O^{-1} + diag(theta))^{-1}, block diagonal (F, F): 1 / (1 + theta) for a lone feature."""
-        found = np.diag(1 / (1 + theta))
+        """G = (O^{-1} / w + diag(theta))^{-1}, block diagonal (F, F); a lone feature has O = 1."""
+        found = np.diag(self.heavy / (1 + self.heavy * theta))
         for at, pair in self.pairs.items():
             own = slice(at, at + 2)
             found[own, own] = pair.gain(theta[own])

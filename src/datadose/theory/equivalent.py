@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from datadose.covariance import (
     RELATIVE_ZERO,
     identity_like,
     is_spectrum,
+    plus,
     product,
     trace_between,
     trace_product,
@@ -48,6 +49,7 @@ from datadose.shapes import Array, Bool, Float, Operator, Spectrum
 from datadose.theory.columns import ALL_SMALL, FINITE_MEAN, Columns, Features, Pair, unit_of
 from datadose.theory.peaks import joint_basis, over_determined, rank_of
 from datadose.theory.regimes import with_ridge, without_ridge
+from datadose.theory.trained import TrainedOperator
 
 
 class PeakError(InputError):
@@ -82,6 +84,8 @@ class Equivalent:
     """R; where counts are mixed, R' of the features below their peak."""
     reach: tuple[Array, ...] = field(repr=False)
     """L^T F_a of every feature, F_a F_a^T = C_a."""
+    kept: Operator = field(repr=False)
+    """K: Vbar = V0 K + terms without V0."""
     distance_to_peak: float = np.inf
     """By how many prompts the counts miss the nearest peak."""
 
@@ -173,7 +177,8 @@ class Equivalent:
                     float((F * X).sum())
                     for F, X in zip(self.features.roots[own], self.reach[own], strict=True)
                 ]
-                found[own] = c.noise * c.pair.noise_gain(np.array(theta))
+                gained = self.features.pairs[int(place)].noise_gain(np.array(theta))
+                found[own] = c.noise * c.weight * gained
             else:
                 found[own] = c.noise * c.pair.inverse.diagonal() * G.diagonal() ** 2
         return found
@@ -234,6 +239,26 @@ class Equivalent:
             return self.measured.variance(M / self.unit**2, rows)
         return float(self._direct(M) @ (self._spread if rows is None else self._spread_of(rows)))
 
+    def trained(self, start: TrainedOperator) -> TrainedOperator:
+        """The moments of V* started at a random V0, whose mean is that of this equivalent.
+
+        Vbar is V0 K + terms without V0, so a covariance of V0 adds tr(C_a K^T Cov K) to the residuals.
+        """
+        if not self.columns:
+            return replace(start, scatter=np.zeros(len(self.mean)))
+        if self.unit != 1:
+            return self.measured.trained(start.scaled(self.unit)).scaled(1 / self.unit)
+        loose = plus(start.second_moment, -product(transpose(start.mean), start.mean))
+        carried = product(self.kept, loose, self.kept)
+        own = np.array([trace_product(carried, C) for C in self.features.moments])
+        added = self._looped(self.overlap, self._scaled @ own)
+        scatter = reduce(
+            plus,
+            (z * product(X, transpose(X)) for z, X in zip(self._spread + added, self.reach, strict=True)),
+        )
+        settled = plus(product(transpose(self.mean), self.mean), carried)
+        return TrainedOperator(self.mean, plus(settled, scatter), scatter)
+
     def quadratic(self, M: Operator) -> float:
         """(1/d) E tr(V* M V*^T) for a symmetric M."""
         direct = trace_product(product(self.mean, M), transpose(self.mean))
@@ -259,8 +284,9 @@ def deterministic_equivalent(
     sources = tuple(source for source in sources if source.count > 0 and source.second_moment.any())
     if not sources:
         nothing, none = identity_like(V0), np.zeros(0)
-        features = Features(none, (), (), np.zeros(0, np.int64), {})
-        return Equivalent(V0, none, (), eta, features, np.zeros(0, bool), np.zeros((0, 0)), nothing, ())
+        features = Features(none, (), (), np.zeros(0, np.int64), {}, none)
+        no_gain = np.zeros((0, 0))
+        return Equivalent(V0, none, (), eta, features, np.zeros(0, bool), no_gain, nothing, (), nothing)
     unit = unit_of(sources)
     if unit != 1:
         measured = tuple(c.scaled(unit) for c in sources)
@@ -272,7 +298,7 @@ def deterministic_equivalent(
 def _equivalent(V0: Array, eta: float, sources: tuple[Columns, ...], ridge: float) -> Equivalent:
     features, lead = Features.of(sources), np.inf
     if ridge > 0:
-        mean, solved = with_ridge(V0, eta, sources, features, ridge)
+        mean, kept, solved = with_ridge(V0, eta, sources, features, ridge)
         above = np.full(len(features.counts), True)
     else:
         directions = np.array([c.count * c.directions for c in sources], dtype=np.float64)
@@ -285,10 +311,11 @@ def _equivalent(V0: Array, eta: float, sources: tuple[Columns, ...], ridge: floa
         if unsound or lead < RELATIVE_ZERO * len(V0):
             total = sum(c.count for c in sources)
             raise PeakError("prompts", f"{total:g}", f"{_away(sources)}: the mean is infinite here")
-        mean, solved = without_ridge(V0, eta, sources, features, above)
-    return Equivalent(
-        mean, columns=sources, eta=eta, features=features, above=above, distance_to_peak=lead, **vars(solved)
+        mean, kept, solved = without_ridge(V0, eta, sources, features, above)
+    found = Equivalent(
+        mean, columns=sources, eta=eta, features=features, above=above, kept=kept, **vars(solved)
     )
+    return replace(found, distance_to_peak=lead)
 
 
 def _short(columns: Sequence[Columns], above: NDArray[np.bool_]) -> list[Columns]:

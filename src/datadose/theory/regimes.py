@@ -27,10 +27,14 @@ LOOSE, TIGHT = Regime(0.0, loose=True), Regime(1.0, loose=False)
 
 def with_ridge(
     V0: Operator, eta: float, sources: Sequence[Columns], features: Features, ridge: float
-) -> tuple[Operator, Solved]:
-    """q = B / (1 + tr(C R)), R = (ridge I + sum q C)^{-1}, Vbar = (ridge V0 - eta sum q A) R."""
+) -> tuple[Operator, Operator, Solved]:
+    """q = B / (1 + tr(C R)), R = (ridge I + sum q C)^{-1}, Vbar = (ridge V0 - eta sum q A) R.
+
+    Returns Vbar, K with Vbar = V0 K + terms without V0, and the fixed point.
+    """
     solved = _solve(features, Regime(ridge, loose=True), None)
-    return plus(ridge * product(V0, solved.resolvent), -eta * _crossed(sources, features, solved)), solved
+    kept = ridge * solved.resolvent
+    return plus(product(V0, kept), -eta * _crossed(sources, features, solved)), kept, solved
 
 
 def without_ridge(
@@ -39,22 +43,25 @@ def without_ridge(
     sources: Sequence[Columns],
     features: Features,
     above: Bool[NDArray[np.bool_], " F"],
-) -> tuple[Operator, Solved]:
+) -> tuple[Operator, Operator, Solved]:
     """V_T + [V0 - sum_{c not in T} q_c (eta A_c + V_T C_c)] R', where ``above`` marks T's features.
 
-    With Vbar come q, G and L^T F_a of all features, and R (R' of those below their peak where some are).
+    With Vbar come K, where Vbar = V0 K + terms without V0, and q, G and L^T F_a of all features, and R (R' of
+    those below their peak where some are).
     """
     on_top = above[features.first]
     top, rest = list(compress(sources, on_top)), list(compress(sources, ~on_top))
     if not top:
         solved = _solve(features, TIGHT, None)
-        return plus(product(V0, solved.resolvent), -eta * _crossed(rest, features, solved)), solved
+        mean = plus(product(V0, solved.resolvent), -eta * _crossed(rest, features, solved))
+        return mean, solved.resolvent, solved
     spanned, beside = joint_basis([c.span for c in top])
     high = features.subset(above)
     over = _solve(high, LOOSE, spanned)
     fitted = -eta * _crossed(top, high, over)
     if not rest:
-        return plus(fitted, product(V0, beside if is_spectrum(beside) else beside @ beside.T)), over
+        kept = beside if is_spectrum(beside) else beside @ beside.T
+        return plus(fitted, product(V0, kept)), kept, over
     low = features.subset(~above)
     under = _solve(low, TIGHT, beside)
     pulled = eta * _crossed(rest, low, under)
@@ -69,7 +76,7 @@ def without_ridge(
     gain[np.ix_(above, above)], gain[np.ix_(~above, ~above)] = over.gain, under.gain
     high_reach, low_reach = iter(crossed), iter(under.reach)
     reach = tuple(next(high_reach if high else low_reach) for high in above)
-    return mean, Solved(weights, gain, under.resolvent, reach)
+    return mean, under.resolvent, Solved(weights, gain, under.resolvent, reach)
 
 
 def _crossed(sources: Sequence[Columns], features: Features, solved: Solved) -> Array:
@@ -115,8 +122,8 @@ def _at_fixed_point(features: Features, regime: Regime, frame: Frame, size: int)
     counts = features.counts
     if len(counts) > 1 or (regime.loose and regime.ridge > 0):
         return solve_fixed_point(features, regime, frame)
-    # One source above its peak: q = B - r, theta = r / q.
-    q = counts - size
+    # One source above its peak: q = w (B - r), theta = r / q.
+    q = features.heavy * (counts - size)
     if not regime.loose:
         assert isinstance(frame, SpectralFrame)
         levels = frame.moments[0]

@@ -63,6 +63,8 @@ def sensitivity(equivalent: Equivalent, target: Operator, test_second_moment: Op
         validate_operator(name, matrix, len(equivalent.mean))
     if equivalent.is_mixed:
         reject("prompts", "sources on both sides of their peaks", "counts on one side of the peak")
+    if any(c.weight != 1 for c in equivalent.columns):
+        reject("weights", [c.weight for c in equivalent.columns], "1 for every source")
     if not equivalent.columns:
         return Sensitivity(np.zeros(0), (), (), 0.0)
     unit, equivalent = equivalent.unit, equivalent.measured

@@ -7,6 +7,7 @@ stages compose (docs/derivations/stages.md). The random part is the prompts that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from datadose.covariance import (
     wishart_second_moment,
 )
 from datadose.errors import require_integer
-from datadose.shapes import Operator
+from datadose.shapes import Array, Operator
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ class TrainedOperator:
         share = 1 / require_integer("models", models, 1)
         second = plus(self.second_moment, (share - 1) * self.scatter)
         return replace(self, second_moment=second, scatter=share * self.scatter)
+
+    def mapped(self, change: Callable[[Array], Array]) -> TrainedOperator:
+        """The same model with ``change`` applied to all three, such as another form or basis."""
+        return TrainedOperator(change(self.mean), change(self.second_moment), change(self.scatter))
+
+    def scaled(self, unit: float) -> TrainedOperator:
+        """The same model where covariances are measured in ``unit``: V unit."""
+        return TrainedOperator(unit * self.mean, unit**2 * self.second_moment, unit**2 * self.scatter)
 
     def _test(self, target: Operator, test_length: int) -> tuple[Operator, Operator]:
         Sigma = validate_covariance("target", target, len(self.mean))

@@ -18,9 +18,9 @@ from datadose.planner import ErrorModel, Plan, PostTraining, plan, stage_problem
 from datadose.planner.dynamics import Reward
 from datadose.planner.stage_choice import Forecast, Stage, forecast_stages
 from datadose.shift import Shift
-from datadose.theory.asymptotics import Source
 from datadose.theory.outcome import adaptation_radius
 from datadose.theory.pretraining import gamma0, pretrained_operator
+from datadose.theory.source import Source
 
 COMBINATIONS = 16
 """Rewards (2) times thinking steps (1 to 4) times lengths (short, long) that the forecasts go through."""

@@ -1,0 +1,82 @@
+"""The largest eigenvalue of sum_c w_c Phi_c Phi_c^T in the limit, which sets the largest stable step.
+
+At a real penalty -x below minus all eigenvalues the fixed point of :mod:`datadose.theory.penalised` is real;
+it ends where x meets the edge of the limiting spectrum. Finite matrices exceed the edge by a relative
+O(d^{-2/3}) at most.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import bisect
+
+from datadose.covariance import is_spectrum
+from datadose.shapes import Array
+from datadose.theory.columns import Columns
+from datadose.theory.penalised import Weighted
+
+_STEPS = 200
+_SOLVED = 1e-10
+
+
+def largest_eigenvalue(sources: Weighted) -> float:
+    """The upper edge of the limiting spectrum of sum_c w_c Phi_c Phi_c^T, not divided by B."""
+    moments = np.stack(sources.moments)
+    if moments.ndim == 3 and len(moments) == 1:
+        moments = np.linalg.eigvalsh(moments[0])[None]
+    # The mean of sum_c w_c Phi_c O Phi_c^T, whose diagonal entries of O are 1 for lone features.
+    strength = np.concatenate(
+        [w * c.count * _copies(c) for c, w in zip(sources.columns, sources.weights, strict=True)]
+    )
+    total = np.tensordot(strength, moments, axes=1)
+    mean = float(total.max() if is_spectrum(total) else np.linalg.eigvalsh(total)[-1])
+    high = 2 * mean
+    while not _is_outside(sources, moments, high):
+        high *= 2
+    low = mean / 2
+    return float(bisect(lambda x: 1.0 if _is_outside(sources, moments, x) else -1.0, low, high, rtol=1e-9))
+
+
+def _copies(columns: Columns) -> Array:
+    """The diagonal of O."""
+    return np.ones(1) if columns.pair is None else np.diagonal(columns.pair.weights)
+
+
+def _is_outside(sources: Weighted, moments: Array, x: float) -> bool:
+    """Whether the monotone iteration from no data ends, at the penalty -x."""
+    node = np.array([-x + 0j])
+    tau = np.array([[float(C.sum() if is_spectrum(C) else np.trace(C)) for C in moments]])
+    for _ in range(_STEPS):
+        H = sources.gains(node, tau + 0j)[0].real
+        rho = sources.counts * H[0].diagonal()
+        inner = (
+            1 + rho @ moments
+            if moments.ndim == 2
+            else np.eye(moments.shape[1]) + np.tensordot(rho, moments, 1)
+        )
+        if not _is_positive(inner) or (rho > 0).any():
+            return False
+        R = 1 / inner if inner.ndim == 1 else np.linalg.inv(inner)
+        seen = moments * R if inner.ndim == 1 else moments @ R
+        mapped = seen.sum(axis=1) if inner.ndim == 1 else np.einsum("aii->a", seen)
+        flat = seen if inner.ndim == 1 else seen.reshape(len(seen), -1)
+        turned = seen if inner.ndim == 1 else seen.swapaxes(1, 2).reshape(len(seen), -1)
+        slope = (flat @ turned.T) @ (sources.counts[:, None] * H[0] ** 2)
+        gap = mapped - tau[0]
+        if np.abs(np.linalg.eigvals(slope)).max() >= 1:
+            return False
+        step = np.linalg.solve(np.eye(len(gap)) - slope, gap)
+        tau = tau + step
+        if np.abs(step / tau).max() < _SOLVED:
+            return True
+    return False
+
+
+def _is_positive(inner: Array) -> bool:
+    if inner.ndim == 1:
+        return bool((inner > 0).all())
+    try:
+        np.linalg.cholesky(inner)
+    except np.linalg.LinAlgError:
+        return False
+    return True

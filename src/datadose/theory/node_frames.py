@@ -1,0 +1,236 @@
+"""The resolvents of a filter's nodes: elementwise for spectra, matrices otherwise.
+
+Both give what :mod:`datadose.theory.penalised` needs: traces for the fixed points, the mean of the filtered
+solution, and the part of E[V^T V] that the chance of the prompts makes. Directions that share the eigenvalues
+of all sources are counted together, so a shift of two blocks costs what two directions cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadose.covariance import dense, diagonal, plus, product, transpose
+from datadose.shapes import Array, Operator
+from datadose.theory.penalised import Weighted, both_halves, pair_weights, solve
+from datadose.theory.stopping import Complex, Filter
+from datadose.theory.trained import TrainedOperator
+
+_TOGETHER = 32
+"""Filters whose nodes are solved at once."""
+
+
+def filtered(
+    start: TrainedOperator, eta: float, sources: Weighted, rules: Sequence[Filter]
+) -> list[TrainedOperator]:
+    """The model after the fit under each of several filters: moments of sum_i m_i w_i V_{lambda_i}.
+
+    Args:
+        start: the model before, in either form.
+        eta: chain-of-thought step.
+        sources: all spectra, or all matrices.
+        rules: the filters; with spectra the nodes of many are solved together, which is quicker.
+    """
+    if sources.columns[0].cross.ndim > 1:
+        whole = _Matrices.of(start, eta, sources)
+        return [_under(rule, start, sources, whole, *_solved(sources, [rule], whole)) for rule in rules]
+    levels, found = _Levels.of(start, eta, sources), []
+    ends = np.cumsum([len(rule.nodes) for rule in rules])
+    for low in range(0, len(rules), _TOGETHER):
+        part = rules[low : low + _TOGETHER]
+        solved = _solved(sources, part, levels)
+        base = ends[low] - len(part[0].nodes)
+        for rule, end in zip(part, ends[low:], strict=False):
+            own = slice(end - base - len(rule.nodes), end - base)
+            frame = replace(levels, R=levels.R[own])
+            found.append(_under(rule, start, sources, frame, *(X[own] for X in solved)))
+    return found
+
+
+def _solved(
+    sources: Weighted, rules: Sequence[Filter], frame: _Levels | _Matrices
+) -> tuple[Complex, Complex, Complex]:
+    return solve(sources, np.concatenate([rule.nodes for rule in rules]), frame)
+
+
+def _under(
+    rule: Filter,
+    start: TrainedOperator,
+    sources: Weighted,
+    frame: _Levels | _Matrices,
+    rho: Complex,
+    H: Complex,
+    J: Complex,
+) -> TrainedOperator:
+    """The moments under one filter, whose nodes' resolvents ``frame`` holds."""
+    pulled = rho[:, sources.first]
+    twice = np.where(rule.nodes.imag > 0, 2.0, 1.0) * rule.weights
+    kept, fitted = frame.mean_parts(twice, pulled)
+    mean = plus(product(start.mean, kept), fitted)
+    turned = product(kept, transpose(start.mean), fitted)
+    settled = plus(
+        product(kept, start.second_moment, kept),
+        turned,
+        transpose(turned),
+        product(transpose(fitted), fitted),
+    )
+    overlap, residuals = frame.pairs(rule.nodes, pulled)
+    u = pair_weights(sources, rule.nodes, (H, J), overlap, residuals)
+    shares = twice[:, None] * both_halves(rule.weights, rule.nodes)[None, :]
+    scatter = frame.spread(shares[..., None] * u, rule.nodes)
+    return TrainedOperator(mean, plus(settled, scatter), scatter)
+
+
+@dataclass
+class _Levels:
+    """Spectra; L levels of directions."""
+
+    eta: float
+    size: int
+    first: NDArray[np.int64]
+    index: NDArray[np.int64]
+    """The level of each direction, (d,)."""
+    moments: Array
+    """C_a at the levels, (F, L)."""
+    crosses: Array
+    """A_c at the levels, (K, L)."""
+    counted: Array
+    """Directions of each level, (L,)."""
+    own: Array
+    """Sums of V0's diagonal over each level."""
+    norms: Array
+    """The same of the diagonal of E[V0^T V0]."""
+    R: Complex
+
+    @classmethod
+    def of(cls, start: TrainedOperator, eta: float, sources: Weighted) -> _Levels:
+        crosses = np.stack([c.cross for c in sources.columns])
+        stacked = np.concatenate([np.stack(sources.moments), crosses])
+        levels, index = np.unique(stacked, axis=1, return_inverse=True)
+        F, size = len(sources.counts), levels.shape[1]
+        counted, own, norms = (
+            np.bincount(index, weights=x, minlength=size).astype(np.float64)
+            for x in (np.ones(len(index)), diagonal(start.mean), diagonal(start.second_moment))
+        )
+        at = (sources.first, index, levels[:F], levels[F:], counted, own, norms)
+        return cls(eta, len(index), *at, np.zeros((0, size), np.complex128))
+
+    def traces(self, rho: Complex) -> tuple[Complex, Complex]:
+        R = 1 / (1 + rho @ self.moments)
+        seen = R[:, None, :] * self.moments
+        return seen @ self.counted, (seen * self.counted) @ seen.swapaxes(1, 2)
+
+    def fix(self, rho: Complex) -> None:
+        self.R = 1 / (1 + rho @ self.moments)
+
+    def mean_parts(self, twice: Complex, pulled: Complex) -> tuple[Operator, Operator]:
+        """The real operators K and F of the mean V0 K + F."""
+        Y = (pulled @ self.crosses) * self.R
+        return (twice @ self.R).real[self.index], -self.eta * (twice @ Y).real[self.index]
+
+    def pairs(self, nodes: Complex, pulled: Complex) -> tuple[Complex, Complex]:
+        R, Y = self.R, (pulled @ self.crosses) * self.R
+        R_all, Y_all = both_halves(R, nodes).T, both_halves(Y, nodes).T
+        F = len(self.moments)
+        overlap = np.empty((R.shape[0], R_all.shape[1], F, F), np.complex128)
+        for a in range(F):
+            for b in range(a + 1):
+                overlap[:, :, a, b] = overlap[:, :, b, a] = (
+                    R * (self.counted * self.moments[a] * self.moments[b])
+                ) @ R_all
+        found = np.empty((*overlap.shape[:2], F), np.complex128)
+        for a, C in enumerate(self.moments):
+            found[:, :, a] = (R * (C * self.norms) - self.eta * Y * (C * self.own)) @ R_all
+            found[:, :, a] += (self.eta**2 * Y * (C * self.counted) - self.eta * R * (C * self.own)) @ Y_all
+        # tr(A_c Vbar_i), (K, N).
+        seen = (self.crosses * self.own) @ R.T - self.eta * (self.crosses * self.counted) @ Y.T
+        for place, row in zip(self.first, seen, strict=True):
+            both = row[:, None] + both_halves(row, nodes)[None, :]
+            found[:, :, place] += self.eta * both + self.eta**2 * self.size
+        return overlap, found
+
+    def spread(self, u: Complex, nodes: Complex) -> Operator:
+        """sum_a sum_ij u_ija R_i C_a R_j."""
+        R_all = both_halves(self.R, nodes)
+        found = np.zeros(len(self.counted))
+        for a, C in enumerate(self.moments):
+            found += C * (self.R * (u[:, :, a] @ R_all)).sum(axis=0).real
+        return found[self.index]
+
+
+@dataclass
+class _Matrices:
+    """Matrices: one inverse a node."""
+
+    eta: float
+    size: int
+    first: NDArray[np.int64]
+    moments: Sequence[Array]
+    crosses: Sequence[Array]
+    start: Array
+    loose: Array
+    """The covariance E[V0^T V0] - E[V0]^T E[V0] of a random start."""
+    R: Complex
+
+    @classmethod
+    def of(cls, start: TrainedOperator, eta: float, sources: Weighted) -> _Matrices:
+        mean = dense(start.mean)
+        crosses, d = [c.cross for c in sources.columns], len(mean)
+        nothing = np.zeros((0, d, d), np.complex128)
+        loose = dense(start.second_moment) - mean.T @ mean
+        return cls(eta, d, sources.first, sources.moments, crosses, mean, loose, nothing)
+
+    def _resolvents(self, rho: Complex) -> Complex:
+        inner = np.eye(self.size) + np.tensordot(rho, np.stack(self.moments), axes=1)
+        return np.asarray(np.linalg.inv(inner), np.complex128)
+
+    def traces(self, rho: Complex) -> tuple[Complex, Complex]:
+        seen = np.stack([C @ self._resolvents(rho) for C in self.moments], axis=1)
+        flat = (len(rho), len(self.moments), -1)
+        crossed = seen.reshape(flat) @ seen.swapaxes(-1, -2).reshape(flat).swapaxes(1, 2)
+        return np.einsum("naii->na", seen), crossed
+
+    def fix(self, rho: Complex) -> None:
+        self.R = self._resolvents(rho)
+
+    def _pulled(self, pulled: Complex) -> Complex:
+        return np.asarray(np.tensordot(pulled, np.stack(self.crosses), axes=1) @ self.R)
+
+    def mean_parts(self, twice: Complex, pulled: Complex) -> tuple[Operator, Operator]:
+        """The real operators K and F of the mean V0 K + F."""
+        fitted = np.tensordot(twice, self._pulled(pulled), axes=1).real
+        return np.tensordot(twice, self.R, axes=1).real, -self.eta * fitted
+
+    def pairs(self, nodes: Complex, pulled: Complex) -> tuple[Complex, Complex]:
+        R, N, F = self.R, len(nodes), len(self.moments)
+        means = self.start @ R - self.eta * self._pulled(pulled)
+        seen = np.stack([C @ R for C in self.moments], axis=1).reshape(N * F, -1)
+        flipped = seen.reshape(N, F, self.size, self.size).swapaxes(-1, -2).reshape(N, F, -1)
+        turned = both_halves(flipped, nodes).reshape(-1, seen.shape[1])
+        overlap = (seen @ turned.T).reshape(N, F, -1, F).swapaxes(1, 2)
+        held = np.stack([means @ C for C in self.moments], axis=1).reshape(N * F, -1)
+        others = both_halves(means, nodes).reshape(-1, held.shape[1])
+        crossed = held @ others.T
+        if self.loose.any():
+            left = (seen.reshape(-1, self.size) @ self.loose).reshape(N * F, -1)
+            others = both_halves(R.swapaxes(-1, -2), nodes).reshape(-1, held.shape[1])
+            crossed += left @ others.T
+        found = np.ascontiguousarray(crossed.reshape(N, F, -1).swapaxes(1, 2))
+        for place, A in zip(self.first, self.crosses, strict=True):
+            row = np.einsum("ij,nji->n", A, means)
+            both = row[:, None] + both_halves(row, nodes)[None, :]
+            found[:, :, place] += self.eta * both + self.eta**2 * self.size
+        return overlap, found
+
+    def spread(self, u: Complex, nodes: Complex) -> Operator:
+        """sum_a sum_ij u_ija R_i C_a R_j."""
+        d = self.size
+        R_all = both_halves(self.R, nodes).reshape(-1, d * d)
+        found = np.zeros((d, d))
+        for a, C in enumerate(self.moments):
+            summed = (u[:, :, a] @ R_all).reshape(-1, d, d)
+            found += np.einsum("nij,njk->ik", self.R @ C, summed, optimize=True).real
+        return (found + found.T) / 2
