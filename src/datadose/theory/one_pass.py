@@ -12,7 +12,8 @@ G = (1/b) sum r phi^T:
 The map of s is self-adjoint, s -> s - g (L s) + g^2 W s with L s = C s + s C and W s the mean of
 (1/b^2) sum phi phi^T s phi phi^T. So the largest step at which s stays bounded is 1 / max eig of
 L^{-1/2} W L^{-1/2} (over c_k), and what is left of the noise after infinitely many updates solves one
-positive definite system. Spectra take O(K d) an update, matrices O(K d^3). Nothing is divided by d but errors.
+positive definite system. Spectra take O(K d) an update, matrices O(K d^3). Only errors are
+divided by d.
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ from datadose.covariance import (
     product,
     rotated,
     spectral_basis,
+    trace_product,
     transpose,
     validate_covariance,
+    wishart_second_moment,
 )
 from datadose.errors import InternalError, reject, require_integer, require_number
 from datadose.shapes import Array, Bool, Float, Operator
-from datadose.theory.asymptotics import Source
 from datadose.theory.row_moments import MixedRows, RowMoments, mixed_rows
 from datadose.theory.sft import chain_weight
+from datadose.theory.source import Source
 from datadose.theory.trained import TrainedOperator
 
 _SMALL = 1024
@@ -85,9 +88,12 @@ class OnePass:
         if len(chosen) != len(sources):
             reject("weights", f"{len(chosen)} weights", f"{len(sources)}, one for each source")
         batch, scale = require_integer("batch", batch, 1), chain_weight(eta, chain_steps)
-        drawn, rows = [], []
+        drawn: list[float] = []
+        rows: list[RowMoments] = []
         for source, given in zip(sources, chosen, strict=True):
-            w = require_number("weights", given, 0, np.inf) * require_number("prompts", source.prompts, 0, np.inf)
+            w = require_number("weights", given, 0, np.inf) * require_number(
+                "prompts", source.prompts, 0, np.inf
+            )
             dimension = len(rows[0].A) if rows else None
             row = _row(source, dimension, scale, chain_steps)
             if w > 0:
@@ -110,7 +116,12 @@ class OnePass:
         return 1 / (self.chain_weight * self._noise_map.largest)
 
     def path(
-        self, start: TrainedOperator | Operator, learning_rate: float, updates: Sequence[int], *, decay: bool = False
+        self,
+        start: TrainedOperator | Operator,
+        learning_rate: float,
+        updates: Sequence[int],
+        *,
+        decay: bool = False,
     ) -> list[TrainedOperator]:
         """Mean and second moment of the model after each of ``updates``.
 
@@ -130,7 +141,8 @@ class OnePass:
         known, last = self._start(start), max(counts, default=0)
         steps = self._steps(learning_rate, last if decay else None)
         walk = self._walk(known, steps)
-        kept = {T: state for T, state in enumerate(islice(walk, last + 1)) if T in {*counts}}
+        wanted = {*counts}
+        kept = {T: state for T, state in enumerate(islice(walk, last + 1)) if T in wanted}
         return [kept[T].trained(known) for T in counts]
 
     def errors(
@@ -147,8 +159,18 @@ class OnePass:
 
         ``target`` is the test covariance, (d,) or (d, d), ``test_length`` the length of the test prompts.
         """
-        path = self.path(start, learning_rate, updates, decay=decay)
-        return np.array([model.error(target, test_length) for model in path])
+        counts = [require_integer("updates", T, 0) for T in updates]
+        known, last = self._start(start), max(counts, default=0)
+        Sigma = validate_covariance("target", target, len(known.mean))
+        M = wishart_second_moment(Sigma, require_integer("test_length", test_length, 1))
+        walk = islice(self._walk(known, self._steps(learning_rate, last if decay else None)), last + 1)
+        wanted = {*counts}
+        found = {
+            T: 1 + (2 * trace_product(state.mean, Sigma) + trace_product(state.second, M)) / len(Sigma)
+            for T, state in enumerate(walk)
+            if T in wanted
+        }
+        return np.array([found[T] for T in counts])
 
     def best(
         self,
@@ -158,7 +180,7 @@ class OnePass:
         target: Operator,
         test_length: int,
     ) -> tuple[int, float]:
-        """The number of updates from 0 to ``at_most`` with the least error at a constant step, and that error.
+        """The number of updates in 0 .. ``at_most`` with the least error at a constant step, and that error.
 
         Other arguments, and errors raised, as of :meth:`errors`.
         """
@@ -200,7 +222,9 @@ class OnePass:
         """gamma c_k of each update."""
         gamma = require_number("learning_rate", learning_rate, 0, np.inf, open_ends=True)
         if gamma >= self.largest_step:
-            allowed = f"a number below {self.largest_step:.6g}, the largest stable step at batches of {self.batch}"
+            allowed = (
+                f"a number below {self.largest_step:.6g}, the largest stable step at batches of {self.batch}"
+            )
             reject("learning_rate", f"{gamma:g}", allowed)
         g = gamma * self.chain_weight
         return repeat(g) if horizon is None else (g * (1 - j / horizon) for j in range(horizon))
@@ -225,7 +249,9 @@ def _row(source: Source, dimension: int | None, scale: float, chain_steps: int) 
     n = require_integer("length", source.length, 1)
     label = require_number("label_noise", source.label_noise, 0, np.inf)
     if label > 0 and chain_steps > 0:
-        reject("label_noise", f"{label:g} with chain_steps = {chain_steps}", "0, or chain_steps = 0, in one pass")
+        reject(
+            "label_noise", f"{label:g} with chain_steps = {chain_steps}", "0, or chain_steps = 0, in one pass"
+        )
     answer = require_number("demonstration_noise", source.demonstration_noise, 0, np.inf) / scale
     return RowMoments(A, n, label, answer)
 
@@ -251,7 +277,8 @@ class _State:
 class _NoiseMap:
     """L^{-1/2} W L^{-1/2} on the directions that the rows have, in the eigenbasis of C.
 
-    For spectra a diagonal X stays one, and by symmetry under flips of sign the largest eigenvalue is found there.
+    For spectra a diagonal X stays one, and by symmetry under flips of sign the largest eigenvalue is found
+    there.
     """
 
     rows: MixedRows

@@ -52,19 +52,19 @@ class RowMoments:
         return trace(self.A) + self.label_noise
 
     @cached_property
-    def A2(self) -> Operator:
+    def squared(self) -> Operator:
         """A^2."""
         return product(self.A, self.A)
 
     @cached_property
-    def G(self) -> Operator:
+    def stretched(self) -> Operator:
         """G = T A + 2 A^2 = E[(||u||^2 + s^2) u u^T]."""
-        return self.total * self.A + 2 * self.A2
+        return self.total * self.A + 2 * self.squared
 
     @property
     def length_moment(self) -> float:
         """E[(||u||^2 + s^2)^2] = T^2 + 2 tr A^2."""
-        return self.total**2 + 2 * trace(self.A2)
+        return self.total**2 + 2 * trace(self.squared)
 
     def quartic(self, X: Operator) -> Operator:
         """E[phi phi^T X phi phi^T] for a symmetric ``X``, (d,) or (d, d).
@@ -72,8 +72,8 @@ class RowMoments:
         (n+2)/n^3 times (n+1)(n+3) [tr(X A^2) A^2 + 2 A^2 X A^2] + (n+3) [tr(X G A) A + tr(X A) G A
         + 2 (G A X A + A X A G)] + (T^2 + 2 tr A^2) [tr(X A) A + 2 A X A].
         """
-        n, A, A2 = self.length, self.A, self.A2
-        GA = product(self.G, A)
+        n, A, A2 = self.length, self.A, self.squared
+        GA = product(self.stretched, A)
         XA = product(X, A)
         AXA = product(A, XA)
         mixed = product(GA, XA)
@@ -92,8 +92,8 @@ class RowMoments:
         n, A = self.length, self.A
         vA = product(v, A)
         inner = product(A, vA, A)
-        mixed = product(self.G, vA)
-        along = plus(trace(vA) * self.A2, inner, transpose(inner))
+        mixed = product(self.stretched, vA)
+        along = plus(trace(vA) * self.squared, inner, transpose(inner))
         across = (self.total * trace(vA) + 2 * trace_product(vA, A)) * A
         return (n + 2) / n**2 * plus((n + 1) * along, across, mixed, transpose(mixed))
 
@@ -103,7 +103,7 @@ class RowMoments:
         return (len(self.A) + 2) * self.second - 2 * self.label_noise / self.length * self.A
 
     def weighted_by_residual(self, second: Operator, mean: Operator, eta: float) -> Operator:
-        """E[||r||^2 phi phi^T], the mean square of one row's gradient r phi^T with r = V phi + eta w* + noise.
+        """E[||r||^2 phi phi^T] = E[g^T g] of one row's gradient g = r phi^T, r = V phi + eta w* + noise.
 
         Args:
             second: E[V^T V] of an operator V independent of the row.
@@ -147,7 +147,7 @@ class MixedRows:
         return _sum(p * row.quartic(X) for p, row in zip(self.shares, self.rows, strict=True))
 
     def square(self, second: Operator, mean: Operator, batch: int) -> Operator:
-        """E[g^T g] of a batch's mean gradient g, from (1 - 1/b) two rows that differ and 1/b one twice."""
+        """E[g^T g] of a batch's mean gradient g: 1 - 1/b of two rows that differ, 1/b of one twice."""
         crossed = product(self.second, transpose(mean), self.cross)
         differ = plus(
             product(self.second, second, self.second),
@@ -166,7 +166,7 @@ class SpectralRows(MixedRows):
 
     @cached_property
     def _factors(self) -> tuple[Array, Array, Array]:
-        """U (d, 3 K), M (3 K, 3 K) and the diagonal D (d,) of E[phi phi^T diag(X) phi phi^T] = D X + U M U^T X."""
+        """U (d, 3 K), M (3 K, 3 K) and D (d,): E[phi phi^T diag(X) phi phi^T] = D X + U M U^T X."""
         K, d = len(self.rows), len(self.cross)
         U, M, D = np.empty((d, 3 * K)), np.zeros((3 * K, 3 * K)), np.zeros(d)
         for c, (p, row) in enumerate(zip(self.shares, self.rows, strict=True)):
@@ -175,9 +175,15 @@ class SpectralRows(MixedRows):
             U[:, own] = np.stack([A, A**2, A**3], axis=1)
             # tr(X G A) = T tr(X A^2) + 2 tr(X A^3).
             cut = (n + 3) * np.array([0.0, row.total, 2.0])
-            M[own, own] = np.array([[row.length_moment, *cut[1:]], [cut[1], (n + 1) * (n + 3), 0], [cut[2], 0, 0]])
+            M[own, own] = np.array(
+                [[row.length_moment, *cut[1:]], [cut[1], (n + 1) * (n + 3), 0], [cut[2], 0, 0]]
+            )
             M[own, own] *= p * (n + 2) / n**3
-            parts = 2 * (n + 1) * (n + 3) * A**4 + 4 * (n + 3) * row.G * A**2 + 2 * row.length_moment * A**2
+            parts = (
+                2 * (n + 1) * (n + 3) * A**4
+                + 4 * (n + 3) * row.stretched * A**2
+                + 2 * row.length_moment * A**2
+            )
             D += p * (n + 2) / n**3 * parts
         return U, M, D
 
@@ -191,7 +197,7 @@ class SpectralRows(MixedRows):
             scale = p * (n + 2) / n**2
             N[3 * c, 3 * c : 3 * c + 2] = scale * row.total, 2 * scale
             N[3 * c + 1, 3 * c] = scale * (n + 1)
-            E += scale * (2 * (n + 1) * A**3 + 2 * row.G * A)
+            E += scale * (2 * (n + 1) * A**3 + 2 * row.stretched * A)
         return N, E
 
     @cached_property
