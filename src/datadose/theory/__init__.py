@@ -10,6 +10,7 @@ from datadose.theory.asymptotics import (
     predict_curve,
     predict_error,
 )
+from datadose.theory.best_time import BestTime, best_time
 from datadose.theory.outcome import (
     outcome_gradient,
     outcome_loss,
@@ -32,14 +33,18 @@ from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
 from datadose.theory.trained import TrainedOperator
 from datadose.theory.training_time import trained, trained_on_shift, trained_path
+from datadose.theory.weighted_test import WeightedTest
 
 __all__ = [
     "FORMS",
+    "BestTime",
     "GradientDescent",
     "PeakError",
     "Source",
     "Stopping",
     "TrainedOperator",
+    "WeightedTest",
+    "best_time",
     "chain_weight",
     "first_order_error",
     "first_order_limits",

@@ -1,0 +1,74 @@
+"""One test, or a weighted sum of tests: what Prop 5.1 asks of a model's mean and second moment.
+
+Error / d = 1 + (2 tr(E[V] Sigma) + tr(E[V^T V] M)) / d is linear in Sigma = E[S] and M = E[S^2], so a sum of
+tests whose weights sum to 1 is one test with the sums of both. Forgetting is such a sum: the shifted target
+with one weight and Sigma0 with the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datadose.covariance import plus, trace_product, validate_covariance, wishart_second_moment
+from datadose.errors import reject, require_integer, require_number
+from datadose.shapes import Operator
+from datadose.theory.trained import TrainedOperator
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class WeightedTest:
+    """A test form: Sigma, and M = E[S^2], both not divided by d."""
+
+    target: Operator
+    """Sigma, a spectrum (d,) or a matrix (d, d)."""
+    second_moment: Operator
+    """M = E[S^2], in either form."""
+
+    @classmethod
+    def of(cls, target: Operator, test_length: int) -> WeightedTest:
+        """The test on prompts of covariance ``target``, (d,) or (d, d), and length ``test_length`` >= 1.
+
+        Raises InputError for what is no covariance, and for a length below 1.
+        """
+        Sigma = validate_covariance("target", target)
+        return cls(Sigma, wishart_second_moment(Sigma, require_integer("test_length", test_length, 1)))
+
+    @classmethod
+    def weighted(cls, tests: Sequence[tuple[float, Operator, int]]) -> WeightedTest:
+        """The sum of tests (weight >= 0, target, test length); the weights sum to 1.
+
+        Raises InputError for weights that do not, for targets of different sizes and for values out of range.
+        """
+        if not tests:
+            reject("tests", "none", "at least one (weight, target, test_length)")
+        weights = [require_number("weight", weight, 0, float("inf")) for weight, _, _ in tests]
+        if abs(sum(weights) - 1) > _ROUNDING:
+            reject("weights", f"{weights} with sum {sum(weights):.6g}", "weights >= 0 that sum to 1")
+        forms = [cls.of(target, length) for _, target, length in tests]
+        sizes = [len(form.target) for form in forms]
+        if len(set(sizes)) > 1:
+            reject("targets", f"dimensions {sizes}", "one dimension")
+        return cls(
+            plus(*(w * form.target for w, form in zip(weights, forms, strict=True))),
+            plus(*(w * form.second_moment for w, form in zip(weights, forms, strict=True))),
+        )
+
+    def error(self, model: TrainedOperator) -> float:
+        """Error / d of the model on this test. Raises InputError for a model of another size."""
+        require_same_size(self, len(model.mean))
+        linear = 2 * trace_product(model.mean, self.target)
+        return 1 + (linear + trace_product(model.second_moment, self.second_moment)) / len(self.target)
+
+    def variance(self, model: TrainedOperator) -> float:
+        """The part of :meth:`error` that the model's ``scatter`` makes. Raises InputError as there."""
+        require_same_size(self, len(model.mean))
+        return trace_product(model.scatter, self.second_moment) / len(self.target)
+
+
+def require_same_size(test: WeightedTest, dimension: int) -> None:
+    """InputError for a test of another dimension than the model's."""
+    if len(test.target) != dimension:
+        reject("test", f"dimension {len(test.target)}", f"dimension {dimension}, as in the model")
