@@ -2,7 +2,7 @@
 
 Effective weights rho (:mod:`datadose.theory.effective_weights`) are the explicit coordinates. A penalty
 lambda and weights w_c of the loss have those with lambda / w_c = B_c / rho_c - tau_c(rho), a fixed point that
-the deterministic equivalent solves. Equal weights are the curve on which the right side is one for all sources.
+the deterministic equivalent solves. Equal weights are the curve on which the right side is one for all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datadose.theory.equivalent import deterministic_equivalent
 from datadose.theory.trained import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
 
-_PENALTIES = np.geomspace(1e-9, 1e4, 40)
+_PENALTIES = np.geomspace(1e-9, 1e4, 27)
 """Where the best penalty is looked for first, in units of sum_c B_c tr C_c / d."""
 
 
