@@ -9,7 +9,7 @@ t rho_c tau_c(t rho) grows with t, which is how a point a hair outside is brough
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -58,7 +58,7 @@ class TunedWeights:
     """By how much one more row of each source lowers the error; >= 0, and 0 for sources that are not used."""
     reasons: tuple[str, ...]
     """Why a source has weight zero; empty for those that are used."""
-    model: EffectiveModel
+    model: EffectiveModel = field(repr=False)
     """The trained model at these weights."""
 
 
