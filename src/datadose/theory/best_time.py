@@ -38,12 +38,12 @@ class BestTime:
     """Gradient-flow time t >= 0; None if the best is not to stop. 0 if the best is not to train."""
     error: float
     """Error / d on the test at that time."""
-    model: TrainedOperator
+    model: TrainedOperator = field(repr=False)
     reason: str | None
     """Why ``time`` is None or 0."""
-    grid: Array
+    grid: Array = field(repr=False)
     """The times at which the search looked, rising, shape (T,)."""
-    errors: Array
+    errors: Array = field(repr=False)
     """The errors / d there, shape (T,)."""
     at: Callable[[float], float] = field(repr=False)
     """The error / d at a time."""

@@ -9,7 +9,7 @@ t rho_c tau_c(t rho) grows with t, which is how a point a hair outside is brough
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -58,7 +58,7 @@ class TunedWeights:
     """By how much one more row of each source lowers the error; >= 0, and 0 for sources that are not used."""
     reasons: tuple[str, ...]
     """Why a source has weight zero; empty for those that are used."""
-    model: EffectiveModel
+    model: EffectiveModel = field(repr=False)
     """The trained model at these weights."""
 
 
@@ -185,13 +185,16 @@ class _Search:
             return x
         rho = np.expm1(x)
 
-        def least(t: float) -> float:
-            return float(self.slack(np.log1p(t * rho)).min())
+        def least(log_t: float) -> float:
+            return float(self.slack(np.log1p(np.exp(log_t) * rho)).min())
 
-        t = scipy.optimize.brentq(least, 0.0, 1.0, xtol=1e-16, rtol=1e-14)
-        while least(t) < 0:
-            t *= 1 - 1e-13
-        return np.asarray(np.log1p(t * rho))
+        # The weights may be many orders too large, so the share of them is sought in its logarithm.
+        log_t = scipy.optimize.brentq(least, -2 * _LARGEST, 0.0, xtol=1e-14, rtol=1e-14)
+        # The root is known to rounding, whose size differs from point to point.
+        margin = 1e-14
+        while least(log_t - margin) < 0:
+            margin *= 4
+        return np.asarray(np.log1p(np.exp(log_t - margin) * rho))
 
     def starts(self) -> list[Array]:
         """Equal weights and each source alone, at their best penalties, all of these together, and little."""
