@@ -146,9 +146,9 @@ def test_the_best_of_all_ways_is_found_at_any_size() -> None:
 
 
 def test_the_cells_are_those_of_the_table(tmp_path: Path) -> None:
-    config = BestTimes.preset("smoke")
+    config = replace(BestTimes.preset("smoke"), seeds=1, sizes=(0.5, 2.0))
     results = [cell.function(**cell.arguments) for cell in config.cells()]
-    folder = write_result(tmp_path, STUDY, config.table(results))
+    folder = write_result(tmp_path, STUDY, config.table(results), config)
     table = Saved(STUDY, folder).table
-    assert len(table) == len(KINDS) * config.seeds * len(SIZES)
+    assert len(table) == len(KINDS) * 2
     assert table[Column.STOPPED].notna().all()
