@@ -160,7 +160,9 @@ def told_apart(size: int, threshold: float, *, below: bool = False) -> str:
 def none_of(size: int) -> str:
     """The share of exceptions of which ``size`` independent draws would show one with probability .95."""
     share = 1 - (1 - CONFIDENCE) ** (1 / size)
-    return f"a share of exceptions of {100 * share:.2g} percent would show one with probability {CONFIDENCE:g}"
+    return (
+        f"a share of exceptions of {100 * share:.2g} percent would show one with probability {CONFIDENCE:g}"
+    )
 
 
 def judge_settings(verdicts: dict[str, Verdict], threshold: float, seeds: int, note: str = "") -> Judgement:

@@ -29,7 +29,11 @@ SEEDS = 40
 
 
 def made(
-    folder: Path, removed: float = 1.0, weighted: float = 1.0, ten: float = 1.0, tuned: Mapping[int, float] = {}
+    folder: Path,
+    removed: float = 1.0,
+    weighted: float = 1.0,
+    ten: float = 1.0,
+    tuned: Mapping[int, float] = {},
 ) -> Path:
     """Errors over that of all rows alike; ``tuned``: by seed, what ten times the rows do to tuned weights."""
     rows: list[dict[str, Any]] = []
@@ -37,7 +41,11 @@ def made(
         at = {w: (weighted if 0 < w < 1 else removed if w == 0 else 1.0) for w in WEIGHTS}
         found = [(STOPPED, w, 1, error) for w, error in at.items()]
         found += [(way, None, times, 2.0) for way in (UNTOUCHED, PENALTY) for times in (1, TEN)]
-        found += [(STOPPED, 1.0, TEN, ten), (TUNED, None, 1, 0.5), (TUNED, None, TEN, 0.5 * tuned.get(seed, 1.0))]
+        found += [
+            (STOPPED, 1.0, TEN, ten),
+            (TUNED, None, 1, 0.5),
+            (TUNED, None, TEN, 0.5 * tuned.get(seed, 1.0)),
+        ]
         names = (Column.WAY, Column.WEIGHT, Column.TIMES, Column.PREDICTED)
         shared = {Column.FIGURE: NAME, Column.MODEL: THEORY, Column.SEED: seed}
         rows += [{**shared, **dict(zip(names, row, strict=True))} for row in found]
@@ -57,7 +65,10 @@ def test_removal_and_weight_are_told_apart(tmp_path: Path) -> None:
     assert [verdict(c, removed) for c in ("time-removal", "time-smaller-weight")] == ["holds", "fails"]
     harmless = made(tmp_path / "harmless", removed=1.2, weighted=0.995)
     assert [verdict(c, harmless) for c in ("time-removal", "time-smaller-weight")] == ["fails", "fails"]
-    assert f"removal raises the error by over 1 percent in {SEEDS}" in entry(STUDY, "time-removal", harmless)["note"]
+    assert (
+        f"removal raises the error by over 1 percent in {SEEDS}"
+        in entry(STUDY, "time-removal", harmless)["note"]
+    )
 
 
 def test_more_bad_rows(tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ def test_the_range_of_small_sets_has_no_exception(tmp_path: Path) -> None:
         return rising(kind, UNLIMITED, seed)
 
     assert verdict(claim, made(tmp_path / "outside", converged=rising, ceiling=at_end)) == "fails"
-    assert verdict(claim, made(tmp_path / "no win", ceiling=lambda k, s, i: falling(k, UNLIMITED, i))) == "holds"
+    assert (
+        verdict(claim, made(tmp_path / "no win", ceiling=lambda k, s, i: falling(k, UNLIMITED, i))) == "holds"
+    )
 
 
 def test_one_rise_refutes(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def made(
     forgotten: float = 0.0,
     price: float = 1.0,
 ) -> Path:
-    """A table in which small sets have ``steps`` and ``epochs`` (kind, factor) times the error of B = 30 d."""
+    """A table in which small sets have ``steps`` and ``epochs`` (kind, factor) times the error of B "
+    "= 30 d."""
     rows: list[dict[str, Any]] = []
 
     def add(kind: str, seed: int, clock: str, factor: float, size: float, *errors: float | None) -> None:

@@ -24,21 +24,17 @@ def made(folder: Path, hardness: float, ceiling: float, spread: float = 0.05) ->
     for kind, seed, (way, size) in product(POOLS, range(SEEDS), WAYS):
         hard, low = rng.permutation(MEMBERS), rng.permutation(MEMBERS)
         error = 50 + hardness * hard + ceiling * low + spread * rng.standard_normal(MEMBERS)
-        for member in range(MEMBERS):
-            rows.append(
-                {
-                    Column.FIGURE: NAME,
-                    Column.MODEL: THEORY,
-                    Column.POOL: kind,
-                    Column.SEED: seed,
-                    Column.MEMBER: member,
-                    Column.WAY: way,
-                    Column.SIZE: size,
-                    Column.HARDNESS: float(hard[member]),
-                    Column.CEILING: float(low[member]),
-                    Column.PREDICTED: float(error[member]),
-                }
-            )
+        shared = {
+            Column.FIGURE: NAME,
+            Column.MODEL: THEORY,
+            Column.POOL: kind,
+            Column.SEED: seed,
+            Column.WAY: way,
+            Column.SIZE: size,
+        }
+        names = (Column.MEMBER, Column.HARDNESS, Column.CEILING, Column.PREDICTED)
+        values = zip(range(MEMBERS), hard.astype(float), low.astype(float), error, strict=True)
+        rows += [{**shared, **dict(zip(names, value, strict=True))} for value in values]
     config = replace(HardData.preset("smoke"), seeds=SEEDS, members=MEMBERS)
     folder.mkdir(exist_ok=True)
     return write_result(folder, STUDY, as_table(rows, Column), config)

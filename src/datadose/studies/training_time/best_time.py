@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datadose.studies import tables
 from datadose.studies.ledger import (
     judge_difference,
     judge_settings,
@@ -53,7 +52,8 @@ _PER_DECADE = 3
 
 
 def errors_by_size(kind: Kind, dimension: int, seed: int, sizes: tuple[float, ...]) -> list[list[Any]]:
-    """Cell: for each B / d the errors when converged, at the best penalty and time, that time, F* and B = 0."""
+    """Cell: for each B / d the errors when converged, at the best penalty and time, that time, F* "
+    "and B = 0."""
     shift, n = random_shift(kind, dimension, seed)
     start, test = pretrained_operator(shift.sigma0, n), WeightedTest.of(shift.target, n)
     curve = EffectivePenalty.of(start, shift.eta, Source(shift.data, n, 1.0), test)
@@ -83,7 +83,7 @@ class BestTimes(SettingsExperiment):
         """The configuration of a preset; 67 shifts of a kind tell a share of .70 from one half."""
         if name == "smoke":
             return cls(12, 2)
-        return cls(32, 67) if name == "quick" else cls(60, 200)
+        return cls(24, 67) if name == "quick" else cls(60, 200)
 
     def settings(self) -> Iterator[Setting]:
         """A cell a shift."""
@@ -112,7 +112,8 @@ def _small_wins(saved: Saved[BestTimes], columns: dict[str, str], threshold: flo
             label = f"{name}{kind}"
             verdicts[label] = judged.verdict
             notes.append(
-                f"{label}: small wins in {int((ratio > 1).sum())} of {len(ratio)}, large/small {spread(ratio)}"
+                f"{label}: small wins in {int((ratio > 1).sum())} of {len(ratio)}, large/small "
+                f"{spread(ratio)}"
             )
     power = told_apart(saved.config.seeds, 0.5)
     return judge_settings(verdicts, threshold, saved.config.seeds, "; ".join([*notes, power]))
@@ -134,7 +135,8 @@ def small_when_tuned(saved: Saved[BestTimes], threshold: float) -> Judgement:
 
 
 def range_of_small_sets(saved: Saved[BestTimes], threshold: float) -> Judgement:
-    """Shifts in which a small set beats unlimited rows, all converged, though the ceiling is at no penalty."""
+    """Shifts in which a small set beats unlimited rows, all converged, though the ceiling is at no "
+    "penalty."""
     exceptions, inside, won = [], 0, 0
     for _, wide in by_kind(saved.table, CONVERGED):
         ends = wide[UNLIMITED]
@@ -144,7 +146,8 @@ def range_of_small_sets(saved: Saved[BestTimes], threshold: float) -> Judgement:
         inside, won = inside + int(is_penalised.sum()), won + int((beats & is_penalised).sum())
     count = len(exceptions)
     note = (
-        f"F* lies below F(0) by more than 1e-4 in {inside} of {count} shifts, and in {won} of these a small set "
+        f"F* lies below F(0) by more than 1e-4 in {inside} of {count} shifts, and in {won} of these a "
+        "small set "
         f"wins; {sum(exceptions)} exceptions: {none_of(count)}"
     )
     return judge_worst(np.array(exceptions, dtype=float), threshold, note=note)
@@ -156,7 +159,8 @@ def never_rises(saved: Saved[BestTimes], threshold: float) -> Judgement:
     penalised, _ = _rises(saved.table, PENALTY)
     worst = int(rises.argmax())
     note = (
-        f"{int((rises > threshold).sum())} of {len(rises)} rise, {none_of(len(rises))}; worst {places[worst]}; "
+        f"{int((rises > threshold).sum())} of {len(rises)} rise, {none_of(len(rises))}; worst "
+        f"{places[worst]}; "
         f"at the best penalty {int((penalised > threshold).sum())} rise (a theorem), worst "
         f"{max(0.0, penalised.max()):.2g}"
     )
@@ -228,7 +232,8 @@ CLAIMS = (
     Claim(
         "time-small-tuned",
         "Insight 2",
-        "The best set below the peak still beats B = 30 d where each is trained for its best time, or with its "
+        "The best set below the peak still beats B = 30 d where each is trained for its best time, "
+        "or with its "
         "best penalty.",
         _SETTING,
         _OVER,
@@ -239,7 +244,8 @@ CLAIMS = (
     Claim(
         "time-small-range",
         "Insight 2, restated (ours)",
-        "All trained to convergence, a set below the peak beats unlimited rows only where the ceiling F* = min "
+        "All trained to convergence, a set below the peak beats unlimited rows only where the "
+        "ceiling F* = min "
         "F(mu) lies below F(0), that is, where some penalty would help unlimited rows.",
         _SETTING,
         "largest number of exceptions in a shift",
@@ -262,7 +268,8 @@ CLAIMS = (
         "ours",
         "Stopping at the best time is the better filter than the best penalty (B = 30 d).",
         _SETTING,
-        f"share of kinds in which the mean log ratio of errors is surely below 0; within {DETECTABLE:g} of 0 there "
+        "share of kinds in which the mean log ratio of errors is surely below 0; within "
+        f"{DETECTABLE:g} of 0 there "
         "is no difference",
         1.0,
         time_against_penalty,
@@ -271,7 +278,8 @@ CLAIMS = (
     Claim(
         "time-clocks",
         "ours",
-        "From B = d/10 to 30 d the best number of steps grows and the best number of epochs falls, in nine of "
+        "From B = d/10 to 30 d the best number of steps grows and the best number of epochs falls, "
+        "in nine of "
         "ten shifts whose best time is neither none nor endless.",
         _SETTING + "; one learning rate and batch for all B",
         "share of kinds and clocks in which the share of shifts is surely above .9 (exact 95% interval)",
@@ -284,9 +292,11 @@ STUDY = Study(
     name=NAME,
     title="How long, and how much of one kind?",
     story=(
-        "Trained to convergence a small SFT set often beats a large one; stopped at its best time, or with its "
-        "best penalty, the large set wins in every shift. More rows want more steps but fewer epochs, so a "
-        "number of epochs that suits a small set overtrains a large one."
+        "Trained to convergence a small SFT set often beats a large one; stopped at its best time, "
+        "or with its "
+        "best penalty, the large set wins in every shift. The best number of steps grows with the "
+        "rows, in most "
+        "shifts more slowly than they do, so epochs that suit a small set overtrain a large one."
     ),
     experiment=BestTimes,
     draw=draw_best_time,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,8 +17,10 @@ from datadose.studies.training_time.path_names import (
     AT_EPOCHS,
     BEFORE,
     BEST,
-    HELD,
+    FACTORS,
+    PACES,
     PATH,
+    SHOWN,
     STEPS,
     Column,
     wide_errors,
@@ -35,7 +36,6 @@ def _draw_clock(axis: Axes, table: pd.DataFrame, clock: str) -> None:
         ratio = wide[[size for size in wide.columns if size < 1]].min(axis=1) / wide[LARGE]
         draw_middle(axis, ratio.unstack(Column.FACTOR), look, kind)
     level(axis, 1.0)
-    axis.set_xscale("log")
     log_y(axis)
 
 
@@ -47,23 +47,17 @@ def _draw_frontier(axis: Axes, table: pd.DataFrame) -> None:
             x = path[Column.ON_KNOWN].to_numpy(float) / float(before.loc[seed, Column.ON_KNOWN])
             y = path[Column.ON_TARGET].to_numpy(float) / float(before.loc[seed, Column.ON_TARGET])
             axis.plot(x, y, color=look.color, linewidth=0.9, alpha=0.55)
-        parts = {c: rows[rows[Column.CLOCK] == c].set_index(Column.SEED) for c in (BEST, HELD)}
-        drawn = parts[BEST].index[:_ENDS]
+        best = rows[rows[Column.CLOCK] == BEST].set_index(Column.SEED)[:SHOWN]
         x, y = (
-            (parts[BEST].loc[drawn, c] / before.loc[drawn, c]).to_numpy(float)
-            for c in (Column.ON_KNOWN, Column.ON_TARGET)
+            (best[c] / before.loc[best.index, c]).to_numpy(float) for c in (Column.ON_KNOWN, Column.ON_TARGET)
         )
         draw_points(axis, x, y, look, f"{kind}: best time", markersize=3.8, markerfacecolor="white")
     axis.axvline(1 + ALLOWED, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
-    plain_log_ticks(axis, (1, 2, 5, 10, 20, 50))
+    plain_log_ticks(axis, (1, 1.2, 1.5, 2, 3))
     log_y(axis)
     axis.set(xlabel="error on Sigma0 / before", ylabel="error on the target / before")
     axis.set_title("from before to the best time, B = 30 d")
     axis.legend(loc="best")
-
-
-_ENDS = 12
-"""The shifts of each kind whose paths are kept."""
 
 
 def draw_equal_time(table: pd.DataFrame, config: EqualTime) -> Figure:
@@ -71,6 +65,8 @@ def draw_equal_time(table: pd.DataFrame, config: EqualTime) -> Figure:
     with new_grid(1, 3, width=12.6, height=4.1) as (figure, axes):
         steps, epochs, frontier = axes[0]
         _draw_clock(steps, table, STEPS)
+        plain_log_ticks(steps, FACTORS)
+        plain_log_ticks(epochs, PACES)
         steps.axvline(1.0, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0)
         steps.set(
             xlabel="steps / best number for B = 30 d", ylabel="error of the best B < d / error of B = 30 d"
@@ -78,12 +74,14 @@ def draw_equal_time(table: pd.DataFrame, config: EqualTime) -> Figure:
         steps.set_title("equal steps; below 1 a small set wins")
         steps.legend(loc="best")
         _draw_clock(epochs, table, AT_EPOCHS)
-        epochs.set(xlabel="learning rate x largest eigenvalue")
+        epochs.set(xlabel="learning rate x largest eigenvalue of C")
         epochs.set_title("130 epochs in batches of 32")
         _draw_frontier(frontier, table)
         caption(
             figure,
-            f"{config.seeds} random shifts of each kind, d = {config.dimension}, exact theory of gradient flow; lines: medians, "
-            f"bands: the middle half; right: {np.minimum(_ENDS, config.seeds)} shifts of each kind, dotted: 5 percent forgotten",
+            f"{config.seeds} random shifts of each kind, d = {config.dimension}, exact theory of "
+            "gradient flow; lines: medians, "
+            f"bands: the middle half; right: {min(SHOWN, config.seeds)} shifts of each kind, dotted: "
+            "5 percent forgotten",
         )
     return figure

@@ -17,7 +17,6 @@ import scipy
 
 from datadose.covariance import is_spectrum, wishart_second_moment
 from datadose.shapes import Array, Operator
-from datadose.studies import tables
 from datadose.studies.ledger import judge_settings, judge_share, judge_worst, none_of, told_apart
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import THEORY, Setting, SettingsExperiment
@@ -35,6 +34,7 @@ from datadose.studies.training_time.path_names import (
     PACES,
     PATH,
     ROWS,
+    SHOWN,
     STEPS,
     Column,
     wide_errors,
@@ -49,8 +49,6 @@ from datadose.theory.training_time import trained_path
 from datadose.theory.weighted_test import WeightedTest
 
 NAME = "equal_time"
-_DRAWN = 12
-"""Shifts of each kind whose paths are kept for the picture."""
 Row: TypeAlias = list[Any]
 
 
@@ -104,7 +102,7 @@ def along_path(kind: Kind, dimension: int, seed: int) -> list[Row]:
         steps = EPOCHS * ceil(B / BATCH)
         errors, _ = run.errors(B, steps * np.array(PACES) / run.largest_eigenvalue)
         rows += [[AT_EPOCHS, pace, size, float(e), None] for pace, e in zip(PACES, errors, strict=True)]
-    return rows + _forgetting(run, large, best, keep=seed < _DRAWN)
+    return rows + _forgetting(run, large, best, keep=seed < SHOWN)
 
 
 def _forgetting(run: _Run, prompts: int, best: BestTime, *, keep: bool) -> list[Row]:
@@ -115,7 +113,9 @@ def _forgetting(run: _Run, prompts: int, best: BestTime, *, keep: bool) -> list[
     at_best = run.errors(prompts, np.array([end]))
     times = np.array([t for t in best.grid if t < end])
     target, known = run.errors(prompts, times) if len(times) else (np.zeros(0), np.zeros(0))
-    times, target, known = (np.append(a, b) for a, b in ((times, end), (target, at_best[0]), (known, at_best[1])))
+    times, target, known = (
+        np.append(a, b) for a, b in ((times, end), (target, at_best[0]), (known, at_best[1]))
+    )
     rows = [
         [BEFORE, 1.0, LARGE, float(before[0][0]), float(before[1][0])],
         [BEST, 1.0, LARGE, float(at_best[0][0]), float(at_best[1][0])],
@@ -131,7 +131,11 @@ def _forgetting(run: _Run, prompts: int, best: BestTime, *, keep: bool) -> list[
         crossing = _crossing(run, prompts, bar, low, high)
         there = run.errors(prompts, np.array([crossing]))
         held = min(
-            [(before[0][0], before[1][0]), (there[0][0], there[1][0]), *zip(target[:first], known[:first], strict=True)]
+            [
+                (before[0][0], before[1][0]),
+                (there[0][0], there[1][0]),
+                *zip(target[:first], known[:first], strict=True),
+            ]
         )
     rows.append([HELD, 1.0, LARGE, float(held[0]), float(held[1])])
     if keep:
@@ -195,7 +199,8 @@ def equal_steps(saved: Saved[EqualTime], threshold: float) -> Judgement:
         late.append(f"{factor:g} times it: " + ", ".join(f"{share:.0%}" for share in won))
     every = np.concatenate(ratios)
     note = (
-        f"{int((every < threshold).sum())} of {len(every)} cells (shift, time); {none_of(saved.config.seeds)} of a "
+        f"{int((every < threshold).sum())} of {len(every)} cells (shift, time); "
+        f"{none_of(saved.config.seeds)} of a "
         f"kind; a small set wins past the best time at {'; '.join(late)} of the shifts ({', '.join(KINDS)})"
     )
     return judge_worst(every, threshold, below=False, note=note)
@@ -249,14 +254,17 @@ def price_of_keeping(saved: Saved[EqualTime], threshold: float) -> Judgement:
     return judge_settings(verdicts, threshold, saved.config.seeds, note)
 
 
-_SETTING = "random shifts of three kinds, B from d/10 to 30 d, gradient flow; exact theory (sizes of the preset)"
+_SETTING = (
+    "random shifts of three kinds, B from d/10 to 30 d, gradient flow; exact theory (sizes of the preset)"
+)
 _TEST = "tests/studies/training_time/test_equal_time.py"
 _OVER = "share of kinds{} in which the share of shifts is surely above one half (exact 95% interval)"
 CLAIMS = (
     Claim(
         "time-equal-steps",
         "Insight 2",
-        "At equal steps there is no dilution up to the best time of B = 30 d: no set below the peak is better.",
+        "At equal steps there is no dilution up to the best time of B = 30 d: no set below the peak "
+        "is better.",
         _SETTING,
         "least error of a set B < d over that of B = 30 d, at .1, .3 and 1 of the latter's best time",
         1.0,
@@ -267,7 +275,8 @@ CLAIMS = (
         "time-equal-epochs",
         "Insight 2",
         "At equal epochs (130 in batches of 32) a set below the peak beats B = 30 d in most shifts.",
-        _SETTING + "; learning rates of .01, .1 and 1 over the largest eigenvalue of the data's second moment",
+        _SETTING
+        + "; learning rates of .01, .1 and 1 over the largest eigenvalue of the data's second moment",
         _OVER.format(" and rates"),
         1.0,
         equal_epochs,
@@ -276,7 +285,8 @@ CLAIMS = (
     Claim(
         "time-forgets",
         "ours",
-        "The target's best time forgets: with B = 30 d the error on Sigma0 is then above that before by more than "
+        "The target's best time forgets: with B = 30 d the error on Sigma0 is then above that before "
+        "by more than "
         "5 percent in most shifts.",
         _SETTING,
         _OVER.format(""),
@@ -287,7 +297,8 @@ CLAIMS = (
     Claim(
         "time-price-of-keeping",
         "ours",
-        "Stopping before 5 percent of forgetting costs at most a tenth of the target's best error in most shifts "
+        "Stopping before 5 percent of forgetting costs at most a tenth of the target's best error in "
+        "most shifts "
         "(B = 30 d).",
         _SETTING,
         _OVER.format(""),
@@ -299,7 +310,13 @@ CLAIMS = (
 STUDY = Study(
     name=NAME,
     title="Equal steps, equal epochs, and what is forgotten on the way",
-    story="TODO",
+    story=(
+        "At equal steps no set below the peak beats the large one up to the large one's best time, "
+        "and only about "
+        "a hundred times later is dilution common; at 130 epochs the large set takes more steps and is "
+        "overtrained at large learning rates. The target's best time costs 4 to 14 percent of the error on "
+        "Sigma0 (medians), and keeping that below 5 percent is dear on two-block shifts alone."
+    ),
     experiment=EqualTime,
     draw=draw_equal_time,
     claims=CLAIMS,

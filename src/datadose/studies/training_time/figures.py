@@ -67,7 +67,8 @@ def draw_best_time(table: pd.DataFrame, config: BestTimes) -> Figure:
         _draw_epochs(axes[0][3])
         caption(
             figure,
-            f"{config.seeds} random shifts of each kind, d = {config.dimension}, exact theory; lines: medians, bands: the "
+            f"{config.seeds} random shifts of each kind, d = {config.dimension}, exact theory; lines: "
+            "medians, bands: the "
             "middle half of the shifts; grey strip: the peak of converged training, B = d",
         )
     return figure

@@ -16,6 +16,8 @@ FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 """Times over the best one of B = 30 d."""
 PACES = (0.01, 0.1, 1.0)
 """Learning rates times the largest eigenvalue of the data's second moment."""
+SHOWN = 12
+"""Shifts of each kind whose paths are kept for the picture."""
 ROWS = (0.1, 0.2, 0.35, 0.6, 0.9, 2.0, 6.0, 30.0)
 """B / d."""
 STEPS, AT_EPOCHS, BEFORE, BEST, HELD, PATH = "steps", "epochs", "before", "best", "held", "path"
