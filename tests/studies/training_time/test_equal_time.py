@@ -68,6 +68,7 @@ def test_a_small_set_that_wins_early_refutes(tmp_path: Path) -> None:
     claim = "time-equal-steps"
     late = entry(STUDY, claim, made(tmp_path / "late", steps=lambda _, f: 0.5 if f > 1 else 1.1))
     assert (late["verdict"], late["value"]) == ("holds", 1.1)
+    assert late["seeds"] == 3 * SEEDS
     assert "3 times it: 100%" in late["note"]
     early = made(tmp_path / "early", steps=lambda kind, f: 0.9 if (kind, f) == (KINDS[2], 0.3) else 1.1)
     assert verdict(claim, early) == "fails"

@@ -193,15 +193,14 @@ def equal_steps(saved: Saved[EqualTime], threshold: float) -> Judgement:
     """The least error of a small set over that of B = 30 d at equal steps, up to the latter's best time."""
     ratios, late = [], []
     for _, wide in wide_errors(saved.table, STEPS, up_to=1.0):
-        ratios.append(_gain(wide).to_numpy())
+        ratios.append(_gain(wide).groupby(level=Column.SEED).min().to_numpy())
     for factor in (f for f in FACTORS if f > 1):
         won = [float((_gain(wide) < 1).mean()) for _, wide in wide_errors(saved.table, STEPS, at=factor)]
         late.append(f"{factor:g} times it: " + ", ".join(f"{share:.0%}" for share in won))
     every = np.concatenate(ratios)
     note = (
-        f"{int((every < threshold).sum())} of {len(every)} cells (shift, time); "
-        f"{none_of(saved.config.seeds)} of a "
-        f"kind; a small set wins past the best time at {'; '.join(late)} of the shifts ({', '.join(KINDS)})"
+        f"{int((every < threshold).sum())} of {len(every)} shifts; {none_of(len(every))}; "
+        f"a small set wins past the best time at {'; '.join(late)} of the shifts ({', '.join(KINDS)})"
     )
     return judge_worst(every, threshold, below=False, note=note)
 
