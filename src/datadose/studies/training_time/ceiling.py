@@ -131,7 +131,7 @@ class CeilingBySource:
     @classmethod
     def _of(cls, d: int, shares: Sequence[float], theory: int, seeds: int) -> CeilingBySource:
         counts = tuple(round(share * d) for share in shares)
-        grid = tables.grid(np.geomspace(0.1 * d, 300 * d, theory).round().astype(int).tolist())
+        grid = tables.grid(counts, np.geomspace(0.1 * d, 300 * d, theory).round().astype(int).tolist())
         return cls(TwoBlock(d, d // 2), 0.01, 3 * d, counts, tuple(B for B in grid if abs(B - d) > 1), seeds)
 
     def cells(self) -> list[Cell]:

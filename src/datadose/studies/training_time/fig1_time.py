@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
 from datadose.studies.ledger import CONFIDENCE, both, judge_settings, paired, paired_errors, seeds_of
-from datadose.studies.sft_curves.curves import INTERFERENCES, mark_peak
+from datadose.studies.sft_curves.curves import INTERFERENCES
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import LSA, TwoBlock, grid
 from datadose.studies.training_time.time_curves import (
@@ -57,7 +57,7 @@ class Figure1Time(TimeCurves):
         shares = (0.025, 0.05, 0.125, 0.25, 0.375, 0.47, 0.53, 0.625, 0.75, 0.875, 0.95, 1.05, 1.125, 1.25)
         d = 200 if name == "quick" else 400
         counts = [0, *(round(share * d) for share in (*shares, 1.5, 2, 2.5, 3, 4, 5))]
-        return cls._of(d, counts, 16 if name == "quick" else 30, 41 if name == "quick" else 101)
+        return cls._of(d, counts, 16 if name == "quick" else 50, 41 if name == "quick" else 101)
 
     @classmethod
     def _of(cls, d: int, counts: tuple[int, ...] | list[int], seeds: int, theory: int) -> Figure1Time:
@@ -70,13 +70,14 @@ class Figure1Time(TimeCurves):
             lengths,
             tuple(counts),
             lengths,
-            grid(places.tolist(), [d // 2, d]),
+            grid(places.tolist(), [d // 2, d], counts),
             TIMES,
             seeds,
         )
 
 
 _ENDED = Look(GREY, "-", "")
+_NOTE: dict[str, Any] = {"color": GREY, "fontsize": 8.5}
 
 
 def draw(table: pd.DataFrame, config: Figure1Time) -> Figure:
@@ -92,7 +93,10 @@ def draw(table: pd.DataFrame, config: Figure1Time) -> Figure:
             axes[0, column].set_title("no interference (r = 0)" if r == 0 else f"interference r = {r:g}")
             axes[1, column].set_xlabel("SFT prompts B / d (square-root scale)")
             for axis in axes[:, column]:
-                mark_peak(axis, config.block.peak(r) / d, f"B = {'m' if r == 0 else 'd'}")
+                place = config.block.peak(r) / d
+                axis.axvline(place, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
+                peak = f"B = {'m' if r == 0 else 'd'}"
+                axis.text(1.03 * place, 0.02, peak, transform=axis.get_xaxis_transform(), **_NOTE)
         share_limits(axes, table, [*TUNED, *map(fixed, config.times)])
         square_root_scale(axes[0, 0], max(config.theory_prompts) / d)
         for row, title in enumerate((f"stopped at a fixed time, n = {middle}", "stopped or penalised best")):
@@ -194,12 +198,10 @@ STUDY = Study(
     name=NAME,
     title="How many SFT examples, if one stops in time? (beside Figure 1)",
     story=(
-        "The peak and the rise of Figure 1 belong to training to convergence: every fixed training time has "
-        "a "
-        "smooth curve of its own, and at the best time, or with the best penalty, more examples of one kind "
-        "never "
-        "hurt. The largest sets, which at convergence stay worse than the best small one under strong "
-        "interference, are then the best by far."
+        "The peak and the rise of Figure 1 belong to long training: short training has neither, and at the "
+        "best "
+        "time, or with the best penalty, more examples of one kind never hurt. The largest sets, which at "
+        "convergence stay worse than the best small one under strong interference, are then the best by far."
     ),
     experiment=Figure1Time,
     draw=draw,

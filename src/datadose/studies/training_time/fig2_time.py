@@ -60,7 +60,7 @@ class Figure2Time(TimeCurves):
         few, many = (
             grid(np.geomspace(d / 20, 2.5 * d, k).round().astype(int).tolist()) for k in (simulated, theory)
         )
-        return cls(TwoBlock(d, d // 2), INTERFERENCES, few, counts, many, counts, TIMES, seeds)
+        return cls(TwoBlock(d, d // 2), INTERFERENCES, few, counts, grid(few, many), counts, TIMES, seeds)
 
 
 _ENDED = Look(GREY, "-", "")
@@ -180,10 +180,10 @@ STUDY = Study(
     title="How long should the prompts be, if one stops in time? (beside Figure 2)",
     story=(
         "At convergence, under interference, both short and long prompts cost: the first make noisy "
-        "examples, the "
-        "second make the pretrained model surer of the old distribution. Stopped in time the noise is no "
-        "longer "
-        "fitted and the left side of the U is flat; few examples still lose with long prompts, many gain."
+        "examples, "
+        "the second make the pretrained model surer of the old distribution. Stopped in time the noise is "
+        "not "
+        "fitted and the left side of the U is flat; few examples still lose with long prompts."
     ),
     experiment=Figure2Time,
     draw=draw,

@@ -276,22 +276,21 @@ def _parts_match(saved: Saved[SmallSetPenalty], threshold: float) -> Judgement:
     both = {part: deviations(_away(saved, part), [Column.PROMPTS]) for part in (LIMIT, VARIANCE)}
     deviation, sem = (np.concatenate([pair[k] for pair in both.values()]) for k in (0, 1))
     told = "; ".join(f"{part}: largest {np.abs(pair[0]).max():.2%}" for part, pair in both.items())
-    shown = [_spelled(saved.table, share * saved.config.block.dimension) for share in (1 / 3, 0.5)]
+    shown = [_spelled(saved, share) for share in (1 / 3, 0.5)]
     note = f"{told}. Theory / simulated: {'; '.join(shown)}"
     return judge_deviation(deviation, sem, seeds_of(saved.table), threshold, note)
 
 
-def _spelled(table: pd.DataFrame, prompts: float) -> str:
-    """The parts at one B in words."""
-    own = table[(table[Column.MODEL] == LSA) & (table[Column.PROMPTS] == round(prompts))]
+def _spelled(saved: Saved[SmallSetPenalty], share: float) -> str:
+    """The parts at the simulated B next to this share of d, in words."""
+    B = min(saved.config.prompts, key=lambda B: abs(B - share * saved.config.block.dimension))
+    own = saved.table[(saved.table[Column.MODEL] == LSA) & (saved.table[Column.PROMPTS] == B)]
     means = own.groupby(Column.PART)[[Column.PREDICTED, Column.ERROR]].mean()
     sums = [
-        " = ".join(
-            (f"{means.loc[ALL, c]:.3f}", " + ".join(f"{means.loc[p, c]:.3f}" for p in (LIMIT, VARIANCE)))
-        )
-        for c in (Column.PREDICTED, Column.ERROR)
+        "{:.3f} = {:.3f} + {:.3f}".format(*(means.loc[part, column] for part in (ALL, LIMIT, VARIANCE)))
+        for column in (Column.PREDICTED, Column.ERROR)
     ]
-    return f"B={round(prompts)}: {sums[0]} / {sums[1]}"
+    return f"B={B}: {' / '.join(sums)}"
 
 
 def _large_set_agrees(saved: Saved[SmallSetPenalty], threshold: float) -> Judgement:

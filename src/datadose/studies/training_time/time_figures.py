@@ -24,7 +24,7 @@ from datadose.studies.training_time.time_curves import (
 
 _DOTS: Any = (0, (1.2, 1.2))
 _RULES: tuple[tuple[str, Any, str], ...] = ((BEST_TIME, "-", "o"), (BEST_PENALTY, _DOTS, "s"))
-_FADED = 0.35
+_FADED = 0.45
 
 
 def draw_rule(
