@@ -24,8 +24,8 @@ from math import exp
 from typing import Literal, TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq, minimize_scalar
 
 from datadose.covariance import rotated
 from datadose.errors import reject, require_number
@@ -346,7 +346,7 @@ class EffectivePenalty:
             left, right = np.log(inner[max(at - 1, 0)]), np.log(inner[min(at + 1, len(inner) - 1)])
             if at == 0 and lowest > 0:
                 left = np.log(lowest)
-            result = minimize_scalar(
+            result = scipy.optimize.minimize_scalar(
                 lambda x: float(value(np.array([np.exp(x)]))[0]),
                 bounds=(left, right),
                 method="bounded",
@@ -377,7 +377,7 @@ def _root(C: Array, sizes: Array, B: float, lam: float, low: float, high: float)
         return float(low)
     if missed(b) <= 0:
         return float(high)
-    return float(np.exp(brentq(missed, a, b, xtol=1e-15, rtol=1e-15)))
+    return float(np.exp(scipy.optimize.brentq(missed, a, b, xtol=1e-15, rtol=1e-15)))
 
 
 def _numbers(field: str, value: ArrayLike, *, finite: bool = True) -> Array:

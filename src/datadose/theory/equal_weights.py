@@ -1,8 +1,8 @@
 """From penalties and weights to effective weights, and the best penalty where every prompt counts alike.
 
-Effective weights rho (:mod:`datadose.theory.effective_weights`) are the explicit coordinates; a penalty lambda
-and weights w_c of the loss have those with lambda / w_c = B_c / rho_c - tau_c(rho), a fixed point that the
-deterministic equivalent solves. Equal weights are the curve on which the right side is equal for all sources.
+Effective weights rho (:mod:`datadose.theory.effective_weights`) are the explicit coordinates. A penalty
+lambda and weights w_c of the loss have those with lambda / w_c = B_c / rho_c - tau_c(rho), a fixed point that
+the deterministic equivalent solves. On the curve of equal weights the right side is one for all sources.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
 
 from datadose.errors import require_number
 from datadose.shapes import Array, Float
@@ -20,7 +20,7 @@ from datadose.theory.equivalent import deterministic_equivalent
 from datadose.theory.trained import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
 
-_PENALTIES = np.geomspace(1e-9, 1e4, 40)
+_PENALTIES = np.geomspace(1e-9, 1e4, 27)
 """Where the best penalty is looked for first, in units of sum_c B_c tr C_c / d."""
 
 
@@ -75,7 +75,7 @@ def best_equal_weights(sources: EffectiveSources, test: WeightedTest) -> EqualWe
     values = np.array([error(x) for x in grid])
     at = int(np.argmin(values))
     bounds = (grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)])
-    best = minimize_scalar(error, bounds=bounds, method="bounded", options={"xatol": 1e-7})
+    best = scipy.optimize.minimize_scalar(error, bounds=bounds, method="bounded", options={"xatol": 1e-7})
     if best.fun < least:
         least, ridge = float(best.fun), float(np.exp(best.x))
         rho = effective_weights(sources, ridge)

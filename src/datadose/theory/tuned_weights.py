@@ -9,12 +9,12 @@ t rho_c tau_c(t rho) grows with t, which is how a point a hair outside is brough
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq, minimize, nnls
 
 from datadose.errors import RunError, reject, require_number
 from datadose.shapes import Array, Float
@@ -58,7 +58,7 @@ class TunedWeights:
     """By how much one more row of each source lowers the error; >= 0, and 0 for sources that are not used."""
     reasons: tuple[str, ...]
     """Why a source has weight zero; empty for those that are used."""
-    model: EffectiveModel
+    model: EffectiveModel = field(repr=False)
     """The trained model at these weights."""
 
 
@@ -188,7 +188,7 @@ class _Search:
         def least(t: float) -> float:
             return float(self.slack(np.log1p(t * rho)).min())
 
-        t = brentq(least, 0.0, 1.0, xtol=1e-16, rtol=1e-14)
+        t = scipy.optimize.brentq(least, 0.0, 1.0, xtol=1e-16, rtol=1e-14)
         while least(t) < 0:
             t *= 1 - 1e-13
         return np.asarray(np.log1p(t * rho))
@@ -231,7 +231,7 @@ class _Search:
         """Where SLSQP ends from x; feasible, and no worse than x."""
         limited = np.isfinite(self.sources.counts).any()
         constraint = {"type": "ineq", "fun": self.slack, "jac": self.slack_slope}
-        result = minimize(
+        result = scipy.optimize.minimize(
             self.value,
             x,
             jac=self.slope,
@@ -255,7 +255,7 @@ class _Search:
         moving = x > 0
         if active.any():
             rows = self.slack_slope(x)[active]
-            found[active] = nnls(rows[:, moving].T, slope[moving])[0]
+            found[active] = scipy.optimize.nnls(rows[:, moving].T, slope[moving])[0]
             slope = slope - found[active] @ rows
         return found, slope
 
