@@ -81,7 +81,7 @@ Row = list[Any]
 def repeat_rows(
     block: TwoBlock, interference: float, length: int, descent: dict[str, Any], prompts: int, seeds: int
 ) -> list[Row]:
-    """Cell: errors of epochs over B rows, and of descent on all of them at once, after each of ``updates``."""
+    """Cell: errors of epochs over B rows, and of descent on all of them at once."""
     run = Descent(block.shift(interference), length, **descent)
     options: Any = {"targets": [run.shift.target], "test_length": length}
     sources, rows = [run.source(prompts)], []
