@@ -204,9 +204,8 @@ def draw(table: pd.DataFrame, config: CeilingBySource) -> Figure:
         caption(
             figure,
             f"d = {d}, m = {block.shifted}, rho = {block.rho:g}, eta = {block.eta:g}, r = "
-            f"{config.interference:g}, "
-            f"n = {config.length}; lines: theory; dashed levels: ceilings; markers: simulated, mean of "
-            f"{config.seeds} seeds with standard errors",
+            f"{config.interference:g}, n = {config.length}; lines: theory; dashed levels: ceilings; "
+            f"markers: simulated, mean of {config.seeds} seeds with standard errors",
         )
     return figure
 
@@ -281,8 +280,7 @@ def _theory_matches(saved: Saved[CeilingBySource], threshold: float) -> Judgemen
 
 _SIZES = (
     "d=300, m=150, rho=0.1, eta=0.2, r=0.01, n=900; data: the paper's allocation, eta Sigma, eta Sigma / 2, "
-    "and "
-    "the mean of first and third (sizes of the preset)"
+    "and the mean of first and third (sizes of the preset)"
 )
 _JUDGES = "tests/studies/training_time/test_ceiling.py"
 
@@ -323,8 +321,7 @@ CLAIMS = (
         id="ceiling-theory",
         paper="ours",
         statement="The simulated error at the best penalty and at the best time is the predicted one for "
-        "every "
-        "source, from B = d/10 to 10 d.",
+        "every source, from B = d/10 to 10 d.",
         setting=_SIZES,
         statistic="largest relative deviation of the prediction from the mean over seeds",
         threshold=0.05,
@@ -337,10 +334,9 @@ STUDY = Study(
     title="How many examples of a source are enough? Ceiling and scarcity",
     story=(
         "With a tuned penalty or time every source has a ceiling that more of its rows cannot lower, and "
-        "being "
-        "short of rows costs about G/B above it. The aligned source is the best where rows are few and ends "
-        "above "
-        "target-like ones; no number of misleading rows gets below the error of a model that predicts zero."
+        "being short of rows costs about G/B above it. The aligned source is the best where rows are few "
+        "and ends above target-like ones; no number of misleading rows gets below the error of a model that "
+        "predicts zero."
     ),
     experiment=CeilingBySource,
     draw=draw,

@@ -140,8 +140,7 @@ def _double_descent(saved: Saved[Figure1Time], threshold: float) -> Judgement:
 
 _SIZES = (
     "d=200, m=100, rho=0.1, eta=0.2, r in {0, 0.01, 0.1}, n in {200, 400, 600}, B up to 5d (sizes of the "
-    "preset); "
-    "times and penalties are the theory's"
+    "preset); times and penalties are the theory's"
 )
 _JUDGES = "tests/studies/training_time/test_time_figures.py"
 
@@ -159,8 +158,8 @@ CLAIMS = (
     Claim(
         id="fig-1-time-monotone-simulated",
         paper="ours, on Fig 1",
-        statement="In simulation, too, the error at the best time and at the best penalty does not rise with "
-        "B.",
+        statement="In simulation, too, the error at the best time and at the best penalty does not rise "
+        "with B.",
         setting=_SIZES,
         statistic="largest mean log ratio of the errors at neighbouring B over paired seeds, with an "
         "interval "
@@ -185,8 +184,7 @@ CLAIMS = (
         id="fig-1-time-theory",
         paper="ours",
         statement="The theory predicts the simulated error at every fixed time, at the best time and at the "
-        "best "
-        "penalty, for all r, n and B.",
+        "best penalty, for all r, n and B.",
         setting=_SIZES + ", also at the peak",
         statistic="largest relative deviation of the prediction from the mean over seeds",
         threshold=0.05,
@@ -199,9 +197,9 @@ STUDY = Study(
     title="How many SFT examples, if one stops in time? (beside Figure 1)",
     story=(
         "The peak and the rise of Figure 1 belong to long training: short training has neither, and at the "
-        "best "
-        "time, or with the best penalty, more examples of one kind never hurt. The largest sets, which at "
-        "convergence stay worse than the best small one under strong interference, are then the best by far."
+        "best time, or with the best penalty, more examples of one kind never hurt. The largest sets, which "
+        "at convergence stay worse than the best small one under strong interference, are then the best by "
+        "far."
     ),
     experiment=Figure1Time,
     draw=draw,

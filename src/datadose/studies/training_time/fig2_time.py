@@ -131,8 +131,7 @@ def _no_left_arm(saved: Saved[Figure2Time], threshold: float) -> Judgement:
 
 _SIZES = (
     "d=200, m=100, rho=0.1, eta=0.2, r in {0, 0.01, 0.1}, n tied across stages from d/20 to 2.5d, B in {25, "
-    "75, "
-    "150, 250} (sizes of the preset); times and penalties are the theory's"
+    "75, 150, 250} (sizes of the preset); times and penalties are the theory's"
 )
 _JUDGES = "tests/studies/training_time/test_time_figures.py"
 
@@ -152,8 +151,7 @@ CLAIMS = (
         id="fig-2-time-left-arm",
         paper="ours, on Fig 2",
         statement="At the best time and with the best penalty the left arm of that U is gone: the shortest "
-        "prompts "
-        "cost no more than a twentieth of the error, as a model is then hardly trained on them.",
+        "prompts cost no more than a twentieth of the error, as a model is then hardly trained on them.",
         setting=_SIZES + "; r > 0, without the largest B",
         statistic="largest ratio, over rules, r and B, of the error of the shortest prompts to that of the "
         "best "
@@ -166,8 +164,7 @@ CLAIMS = (
         id="fig-2-time-theory",
         paper="ours",
         statement="The theory predicts the simulated error at every fixed time, at the best time and at the "
-        "best "
-        "penalty, for all r, B and n.",
+        "best penalty, for all r, B and n.",
         setting=_SIZES,
         statistic="largest relative deviation of the prediction from the mean over seeds",
         threshold=0.05,
@@ -180,10 +177,8 @@ STUDY = Study(
     title="How long should the prompts be, if one stops in time? (beside Figure 2)",
     story=(
         "At convergence, under interference, both short and long prompts cost: the first make noisy "
-        "examples, "
-        "the second make the pretrained model surer of the old distribution. Stopped in time the noise is "
-        "not "
-        "fitted and the left side of the U is flat; few examples still lose with long prompts."
+        "examples, the second make the pretrained model surer of the old distribution. Stopped in time the "
+        "noise is not fitted and the left side of the U is flat; few examples still lose with long prompts."
     ),
     experiment=Figure2Time,
     draw=draw,

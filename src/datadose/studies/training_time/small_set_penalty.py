@@ -234,10 +234,9 @@ def draw(table: pd.DataFrame, config: SmallSetPenalty) -> Figure:
         caption(
             figure,
             f"d = {d}, m = {block.shifted}, rho = {block.rho:g}, eta = {block.eta:g}, r = "
-            f"{config.interference:g}, "
-            f"n = {config.length}; lines: theory; markers: simulated, {config.seeds} seeds with standard "
-            f"errors "
-            f"(parts from {config.models} disjoint sets each); stars: least",
+            f"{config.interference:g}, n = {config.length}; lines: theory; markers: simulated, "
+            f"{config.seeds} seeds with standard errors (parts from {config.models} disjoint sets each); "
+            f"stars: least",
         )
     return figure
 
@@ -335,8 +334,7 @@ CLAIMS = (
         id="small-set-parts",
         paper="ours, on Insight 2",
         statement="At convergence the error is F(mu(B)), the error of unlimited prompts with the penalty at "
-        "which "
-        "df1 = B, plus the variance G/(B - df2): both parts, measured one by one, are as predicted.",
+        "which df1 = B, plus the variance G/(B - df2): both parts, measured one by one, are as predicted.",
         setting=_SIZES + ", |B - d| > 0.2 d",
         statistic="largest relative deviation of either predicted part from its mean over seeds",
         threshold=0.1,
@@ -347,8 +345,7 @@ CLAIMS = (
         id="small-set-is-a-penalty",
         paper="ours, on Insight 2",
         statement="The mean model of B < d prompts trained to convergence errs as a large set does that is "
-        "trained "
-        "with the penalty mu(B).",
+        "trained with the penalty mu(B).",
         setting=_SIZES + ", B below 0.8 d, large sets of 100 d prompts",
         statistic="largest relative deviation between the two simulated errors",
         threshold=0.1,
@@ -359,8 +356,7 @@ CLAIMS = (
         id="small-set-turning-point",
         paper="ours, on Insight 2",
         statement="The best small set is smaller than what its penalty alone would make it: where the error "
-        "has "
-        "turned, F still falls.",
+        "has turned, F still falls.",
         setting=_SIZES + ", at the simulated B next to the theory's two minima",
         statistic=f"share of the two comparisons that hold, each at {CONFIDENCE:.0%} confidence over paired "
         f"seeds",
@@ -374,12 +370,9 @@ STUDY = Study(
     title="Why is a small set best at convergence? It is a penalty",
     story=(
         "Trained to convergence, B examples act in the mean like unlimited examples with a penalty towards "
-        "the "
-        "pretrained model, and the fewer they are the stronger it is; on top comes a variance that explodes "
-        "at "
-        "B = d. The U of Figure 1 is this sum: a tuned penalty, or stopping in time, has its benefit without "
-        "its "
-        "noise."
+        "the pretrained model, and the fewer they are the stronger it is; on top comes a variance that "
+        "explodes at B = d. The U of Figure 1 is this sum: a tuned penalty, or stopping in time, has its "
+        "benefit without its noise."
     ),
     experiment=SmallSetPenalty,
     draw=draw,

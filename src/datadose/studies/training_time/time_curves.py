@@ -239,8 +239,7 @@ def never_rises(saved: Saved[Any], threshold: float, *, across: str = Column.PRO
     rise, place = largest_rise(saved.table, TUNED, across)
     note = (
         f"{len(mean)} steps; a rise of {2 * quantile * float(np.median(sem)):.2%} at the median step would "
-        f"be "
-        f"told from none; theory's largest rise {rise:.2g} ({place})"
+        f"be told from none; theory's largest rise {rise:.2g} ({place})"
     )
     return Judgement(float(mean.max()), (low, high), seeds, decide(low, high, threshold), note)
 
@@ -265,9 +264,8 @@ def stops_match(saved: Saved[Any], threshold: float) -> Judgement:
     tuned, _ = deviations(stopped[stopped[Column.RULE].isin(TUNED)], _SETTING)
     note = (
         f"{len(deviation)} settings, median |deviation| {np.median(np.abs(deviation)):.2%}; largest at the "
-        f"best "
-        f"time and penalty {np.abs(tuned).max():.2%}; above the threshold at n = {', '.join(far) or 'none'}; "
-        f"converged, away from "
-        f"the peak: largest {np.nanmax(np.abs(converged)):.2%}, median {np.nanmedian(np.abs(converged)):.2%}"
+        f"best time and penalty {np.abs(tuned).max():.2%}; above the threshold at n = "
+        f"{', '.join(far) or 'none'}; converged, away from the peak: largest "
+        f"{np.nanmax(np.abs(converged)):.2%}, median {np.nanmedian(np.abs(converged)):.2%}"
     )
     return judge_deviation(deviation, sem, seeds_of(rows), threshold, note)

@@ -89,8 +89,6 @@ def setting(config: TimeCurves) -> str:
     block = config.block
     return (
         f"d = {block.dimension}, m = {block.shifted}, rho = {block.rho:g}, eta = {block.eta:g}; lines: "
-        f"theory; "
-        f"markers: simulated, mean of {config.seeds} seeds with standard errors; best time and penalty are "
-        f"the "
-        f"theory's"
+        f"theory; markers: simulated, mean of {config.seeds} seeds with standard errors; best time and "
+        f"penalty are the theory's"
     )

@@ -196,10 +196,9 @@ def draw(table: pd.DataFrame, config: WeightTimeMap) -> Figure:
         caption(
             figure,
             f"d = {block.dimension}, m = {block.shifted}, rho = {block.rho:g}, eta = {block.eta:g}, r = "
-            f"{config.interference:g}, n = {config.length}; {config.aligned} aligned and {config.misleading} "
-            f"misleading rows; map: theory;\ndiscs: simulated, mean of {config.seeds} seeds; white line: "
-            f"best time at each "
-            f"share; dots: best share at each time; star: best of all",
+            f"{config.interference:g}, n = {config.length}; {config.aligned} aligned and "
+            f"{config.misleading} misleading rows; map: theory;\ndiscs: simulated, mean of {config.seeds} "
+            f"seeds; white line: best time at each share; dots: best share at each time; star: best of all",
         )
     return figure
 
@@ -334,8 +333,7 @@ def _theory_matches(saved: Saved[WeightTimeMap], threshold: float) -> Judgement:
 
 _SIZES = (
     "d=200, m=100, rho=0.1, eta=0.2, r=0.01, n=600, 200 rows of the paper's allocation and 2000 misleading "
-    "rows of "
-    "eta Sigma / 2 (sizes of the preset); shares and times are the theory's"
+    "rows of eta Sigma / 2 (sizes of the preset); shares and times are the theory's"
 )
 _JUDGES = "tests/studies/training_time/test_weight_time_map.py"
 
@@ -343,10 +341,12 @@ CLAIMS = (
     Claim(
         id="weight-time-gain",
         paper="ours, on Insight 1",
-        statement="A misleading source is worth a smaller weight, not removal: the best share of it, at its "
-        "best "
-        "time, beats both all rows alike and none of them, each at its own best time, by 5 percent.",
-        setting=_SIZES,
+        statement="A misleading source can be worth a smaller weight, and not removal: here the best share "
+        "of it, at its best time, beats both all rows alike and none of them, each at its own best time, by "
+        "5 percent.",
+        setting=_SIZES
+        + "; the source was chosen for an inner optimum: with a quarter of the variance instead of "
+        "half removal is best",
         statistic="larger of the two ratios of errors (geometric means over paired seeds), both intervals "
         "together "
         f"at {CONFIDENCE:.0%} confidence",
@@ -359,9 +359,8 @@ CLAIMS = (
         paper="ours, on Insight 1",
         statement="The longer one trains, the larger is the best share of the misleading source.",
         setting=_SIZES + "; at t = 10, 100 and 1000",
-        statistic=f"share of comparisons in which the best share of a time beats its neighbour's there, each "
-        f"at "
-        f"{CONFIDENCE:.0%} confidence over paired seeds",
+        statistic=f"share of comparisons in which the best share of a time beats its neighbour's there, "
+        f"each at {CONFIDENCE:.0%} confidence over paired seeds",
         threshold=1.0,
         judge=_later_more,
         test=f"{_JUDGES}::test_later_times_have_to_prefer_more",
@@ -382,13 +381,10 @@ STUDY = Study(
     name=NAME,
     title="How much of a misleading source, and for how long?",
     story=(
-        "Ten times as many rows that teach twice too large an answer are not worthless: at a smaller weight, "
-        "and "
-        "stopped in time, they beat both counting every row alike and leaving them out. Early on only the "
-        "aligned "
-        "rows should count, later more and more of the misleading ones, which alone hold the directions off "
-        "the "
-        "shift in place."
+        "Ten times as many rows that teach twice too large an answer are not worthless: at a smaller "
+        "weight, and stopped in time, they beat both counting every row alike and leaving them out. Early "
+        "on only the aligned rows should count, later more and more of the misleading ones, which alone "
+        "hold the directions off the shift in place."
     ),
     experiment=WeightTimeMap,
     draw=draw,
