@@ -31,15 +31,20 @@ _INSIGHTS = {
     "sft_then_rl": "insights.sft_then_rl:STUDY",
     "overthinking": "insights.overthinking:STUDY",
 }
+_PLANNER = {
+    "planner": "planner.dose_study:STUDY",
+    "planner_stages": "planner.stages_study:STUDY",
+}
 _TRAINING_TIME = {
+    "fig1_time": "training_time.fig1_time:STUDY",
+    "fig2_time": "training_time.fig2_time:STUDY",
+    "small_set_penalty": "training_time.small_set_penalty:STUDY",
+    "ceiling": "training_time.ceiling:STUDY",
+    "weight_time_map": "training_time.weight_time_map:STUDY",
     "best_time": "training_time.best_time:STUDY",
     "equal_time": "training_time.equal_time:STUDY",
     "hard_data": "training_time.hard_data:STUDY",
     "bad_source": "training_time.bad_source:STUDY",
-}
-_PLANNER = {
-    "planner": "planner.dose_study:STUDY",
-    "planner_stages": "planner.stages_study:STUDY",
 }
 _LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",
