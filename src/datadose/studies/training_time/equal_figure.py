@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +9,7 @@ from matplotlib.figure import Figure
 from datadose.drawing.curves import level, log_y, plain_log_ticks
 from datadose.drawing.style import GREY, LOOKS, caption, draw_points, new_grid
 from datadose.studies.training_time.figures import draw_middle
-from datadose.studies.training_time.names import LARGE
+from datadose.studies.training_time.names import LARGE, Drawn
 from datadose.studies.training_time.path_names import (
     ALLOWED,
     AT_EPOCHS,
@@ -25,9 +23,6 @@ from datadose.studies.training_time.path_names import (
     Column,
     wide_errors,
 )
-
-if TYPE_CHECKING:
-    from datadose.studies.training_time.equal_time import EqualTime
 
 
 def _draw_clock(axis: Axes, table: pd.DataFrame, clock: str) -> None:
@@ -60,7 +55,7 @@ def _draw_frontier(axis: Axes, table: pd.DataFrame) -> None:
     axis.legend(loc="best")
 
 
-def draw_equal_time(table: pd.DataFrame, config: EqualTime) -> Figure:
+def draw_equal_time(table: pd.DataFrame, config: Drawn) -> Figure:
     """Small sets against B = 30 d at equal steps and at equal epochs; target against Sigma0."""
     with new_grid(1, 3, width=12.6, height=4.1) as (figure, axes):
         steps, epochs, frontier = axes[0]

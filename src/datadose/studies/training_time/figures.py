@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,9 @@ from datadose.studies.training_time.names import (
     TIME,
     UNLIMITED,
     UNTOUCHED,
+    Drawn,
     by_kind,
 )
-
-if TYPE_CHECKING:
-    from datadose.studies.training_time.best_time import BestTimes
 
 _CURVES = (
     (CONVERGED, LOOKS[1], "to convergence"),
@@ -44,7 +42,7 @@ def _without_limit(wide: pd.DataFrame) -> pd.DataFrame:
     return wide[[size for size in wide.columns if size < UNLIMITED]]
 
 
-def draw_best_time(table: pd.DataFrame, config: BestTimes) -> Figure:
+def draw_best_time(table: pd.DataFrame, config: Drawn) -> Figure:
     """Errors against rows in three ways of training, by kind of shift; best times against rows."""
     with new_grid(1, 4, width=15.0, height=4.0) as (figure, axes):
         base: dict[str, Any] = dict(by_kind(table, UNTOUCHED))

@@ -234,6 +234,7 @@ def draw_hard_data(table: pd.DataFrame, config: HardData) -> Figure:
             name_ticks(axis.xaxis, names, label="")
             axis.set_title(f"pools: {kind}")
             axis.set_ylim(-1.6, 1.08)  # Room for the legend.
+            axis.set_yticks([-1, -0.5, 0, 0.5, 1])
         axes[0][0].set_ylabel("rank correlation with a low error")
         axes[0][0].legend(loc="lower left")
         caption(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import pandas as pd
 
@@ -26,6 +27,18 @@ class Column(tables.Column):
     TIME = TIME
     CEILING = CEILING
     UNTOUCHED = UNTOUCHED
+
+
+class Drawn(Protocol):
+    """What a picture says of the configuration."""
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+
+    @property
+    def seeds(self) -> int:
+        """Random shifts of each kind."""
 
 
 def by_kind(table: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
