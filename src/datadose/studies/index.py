@@ -45,6 +45,7 @@ _TRAINING_TIME = {
     "equal_time": "training_time.equal_time:STUDY",
     "hard_data": "training_time.hard_data:STUDY",
     "bad_source": "training_time.bad_source:STUDY",
+    "balance_time": "training_time.balance:STUDY",
 }
 _LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",

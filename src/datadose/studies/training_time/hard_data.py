@@ -2,7 +2,8 @@
 
 In a pool of data covariances of equal trace, all with B rows, the paper's choice is what is hard for the
 pretrained model. Judged is the rank correlation over the pool of hardness, and of the ceiling F*, with the
-error on the target; over pools it has an interval.
+error on the target; over pools it has an interval. Outcome supervision with k = 1 on prompts of covariance X
+is SFT on eta X (the same Phi up to a scale), so the same errors judge prompts for it, by the hardness of X.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Column(tables.Column):
     WAY = "way"
     SIZE = "size"
     HARDNESS = "hardness"
+    OUTCOME_HARDNESS = "outcome_hardness"
     CEILING = "ceiling"
 
 
@@ -86,7 +88,8 @@ def errors_in_pool(kind: str, dimension: int, members: int, seed: int) -> list[l
     rows: list[list[Any]] = []
     for member, A in enumerate(covariances):
         curve = EffectivePenalty.of(start, eta, Source(A, n, 1.0), test)
-        known = [float(hardness(A, start, n)), curve.ceiling.error]
+        hard = [float(hardness(data, start, n)) for data in (A, A / eta)]
+        known = [*hard, curve.ceiling.error]
         for way, size in WAYS:
             B = size * dimension
             error = (
@@ -103,7 +106,15 @@ class HardData(SettingsExperiment):
     """Pools of ``members`` covariances, ``seeds`` of each kind."""
 
     figure, columns = NAME, Column
-    measured = (Column.MEMBER, Column.WAY, Column.SIZE, Column.HARDNESS, Column.CEILING, Column.PREDICTED)
+    measured = (
+        Column.MEMBER,
+        Column.WAY,
+        Column.SIZE,
+        Column.HARDNESS,
+        Column.OUTCOME_HARDNESS,
+        Column.CEILING,
+        Column.PREDICTED,
+    )
     dimension: int
     members: int
     seeds: int
@@ -142,6 +153,8 @@ class Ranks:
 
     label: str
     hardness: Array
+    outcome: Array
+    """Of the hardness of the prompts X = A / eta, for outcome supervision."""
     ceiling: Array
     price: Array
     """The error of the hardest over the least in the pool."""
@@ -155,13 +168,15 @@ def ranks(table: pd.DataFrame) -> Iterator[Ranks]:
     for (kind, way, size), rows in groups:
         found = []
         for _, one in rows.groupby(Column.SEED):
-            hard, ceiling, error = (
-                one[c].to_numpy(float) for c in (Column.HARDNESS, Column.CEILING, Column.PREDICTED)
+            hard, outcome, ceiling, error = (
+                one[c].to_numpy(float)
+                for c in (Column.HARDNESS, Column.OUTCOME_HARDNESS, Column.CEILING, Column.PREDICTED)
             )
             least = error.min()
             found.append(
                 [
                     float(stats.spearmanr(hard, error).statistic),
+                    float(stats.spearmanr(outcome, error).statistic),
                     float(stats.spearmanr(ceiling, error).statistic),
                     error[hard.argmax()] / least,
                     error[ceiling.argmin()] / least,
@@ -185,6 +200,17 @@ def hardness_decides(saved: Saved[HardData], threshold: float) -> Judgement:
         notes.append(
             f"{one.label}: {mean:.2f} ({low:.2f} to {high:.2f}), hardest/best {np.median(one.price):.3g}"
         )
+    return judge_settings(verdicts, threshold, saved.config.seeds, "; ".join(notes))
+
+
+def easy_prompts_win(saved: Saved[HardData], threshold: float) -> Judgement:
+    """Whether prompts that are easy have the low errors in outcome supervision: a mean correlation above 0."""
+    verdicts: dict[str, Verdict] = {}
+    notes = []
+    for one in ranks(saved.table):
+        verdicts[one.label] = judge_mean(one.outcome, 0.0, below=False).verdict
+        mean, low, high = mean_interval(one.outcome)
+        notes.append(f"{one.label}: {mean:.2f} ({low:.2f} to {high:.2f})")
     return judge_settings(verdicts, threshold, saved.config.seeds, "; ".join(notes))
 
 
@@ -264,6 +290,17 @@ CLAIMS = (
         hardness_decides,
         f"{_TEST}::test_hardness_is_judged_by_setting",
         shown_by=("insight1_selection",),
+    ),
+    Claim(
+        "time-outcome-easy",
+        "Finding 3, restated (ours)",
+        "For outcome supervision (k = 1) prompts that are not hard are better: hardness and error go together.",
+        _SETTING,
+        "share of settings in which the mean rank correlation of the prompts' hardness and the error is surely "
+        "above 0",
+        1.0,
+        easy_prompts_win,
+        f"{_TEST}::test_hardness_is_judged_by_setting",
     ),
     Claim(
         "time-ceiling",
