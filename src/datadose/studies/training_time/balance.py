@@ -183,7 +183,11 @@ CLAIMS = (
 STUDY = Study(
     name=NAME,
     title="Balanced pretraining, and what a well-timed stage adds",
-    story="TODO",
+    story=(
+        "With every stage at its best time balanced pretraining gives the lower error, much lower with few rows "
+        "and by 10 to 15 percent with 4 d of them. A stage removes the larger share of the error where "
+        "pretraining taught the shift least: rows replace balance, they do not need it."
+    ),
     experiment=Balances,
     draw=draw_balance,
     claims=CLAIMS,

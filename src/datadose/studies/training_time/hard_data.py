@@ -318,10 +318,10 @@ STUDY = Study(
     name=NAME,
     title="Hard data or a low ceiling? (Insight 1 at the best time)",
     story=(
-        "Trained to convergence hard data are on the whole the worse ones; at the best time hardness "
-        "orders only "
-        "pools that differ in their share on the shift, and only while rows are limited. What unlimited rows "
-        "reach with the best penalty (the ceiling F*) orders every kind of pool, the better the more rows."
+        "Trained to convergence hard data are on the whole the worse ones; at the best time hardness orders only "
+        "pools that differ in their share on the shift, and only while rows are limited, for SFT as for outcome "
+        "supervision. What unlimited rows reach with the best penalty (the ceiling F*) orders every kind of pool, "
+        "the better the more rows."
     ),
     experiment=HardData,
     draw=draw_hard_data,
