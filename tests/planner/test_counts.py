@@ -11,9 +11,9 @@ import pytest
 
 from datadose.errors import InputError
 from datadose.planner import ErrorModel, PoolSource, find_dose, noisy_for_clean, plan_counts
-from datadose.theory.source import Source
 from datadose.theory.fixed_point import NoFixedPointError
 from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.source import Source
 
 D, M, N, ETA = 24, 8, 60, 0.3
 INSIDE = np.arange(D) < M

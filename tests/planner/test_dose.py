@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from datadose.planner import Dose, ErrorModel, find_dose
 from datadose.planner.dose import NEAR_OPTIMAL
 from datadose.shift import Shift
-from datadose.theory.source import Source
 from datadose.theory.fixed_point import NoFixedPointError
 from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.source import Source
 
 SHIFTS = {
     "no interference": (Shift.two_block(30, 10, 0.1, 0.2), 60),

@@ -24,10 +24,10 @@ from datadose.planner.dynamics import (
 )
 from datadose.prompts import draw_moments
 from datadose.shift import Shift
-from datadose.theory.source import Source
 from datadose.theory.equivalent import Columns
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.source import Source
 
 D, M, N = 60, 20, 120
 SHIFT = Shift.two_block(D, M, 0.1, 0.2, 0.02)

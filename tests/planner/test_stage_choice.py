@@ -11,9 +11,9 @@ from datadose.planner import ErrorModel, Outlook, Plan, PostTraining, plan, stag
 from datadose.planner.stage_choice import Forecast, forecast_stages, show_pass_rate
 from datadose.prompts import draw_moments
 from datadose.shift import Shift
-from datadose.theory.source import Source
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.source import Source
 
 STAGES = ("none", "sft", "rl", "sft then rl")
 NEAR = Shift.aligned(np.repeat([0.6, 1.0], [10, 20]), np.repeat([0.5, 0.0], [10, 20]), 0.3)

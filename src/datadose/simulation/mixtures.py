@@ -56,15 +56,24 @@ def draw_mixture(
     if not sources:
         reject("sources", "none", "at least one source")
     folded = (seed,) if isinstance(seed, int) else tuple(seed)
-    drawn = [_draw(source, eta, chain_steps, (*folded, place)) for place, source in enumerate(sources)]
+    drawn = [
+        draw_source(source, eta, chain_steps, seed=(*folded, place)) for place, source in enumerate(sources)
+    ]
     if len({len(columns) for columns, _ in drawn}) > 1:
         reject("sources", f"dimensions {[len(columns) for columns, _ in drawn]}", "one dimension")
     return np.hstack([columns for columns, _ in drawn]), np.hstack([answers for _, answers in drawn])
 
 
-def _draw(source: Source, eta: float, chain_steps: int, seed: Seed) -> tuple[Array, Array]:
+def draw_source(
+    source: Source, eta: float, chain_steps: int, *, seed: Seed
+) -> tuple[Float[Array, "d N"], Float[Array, "d N"]]:
+    """Columns and answers of one source's prompts under a seed of its own, both (d, N).
+
+    Where a prompt gives two columns, the first columns of all prompts come before the second ones. Raises
+    InputError as :func:`draw_mixture`.
+    """
     theory = source.columns(eta, chain_steps)
-    B, d = _whole(source.prompts), len(theory.cross)
+    B, d = whole_prompts(source.prompts), len(theory.cross)
     if B == 0:
         return np.zeros((d, 0)), np.zeros((d, 0))
     moments = (
@@ -78,7 +87,8 @@ def _draw(source: Source, eta: float, chain_steps: int, seed: Seed) -> tuple[Arr
     return regression(moments, eta, weights, np.sqrt(theory.noise) * noise)
 
 
-def _whole(prompts: float) -> int:
+def whole_prompts(prompts: float) -> int:
+    """A source's number of prompts as an integer >= 0, or InputError."""
     return require_integer("prompts", int(prompts) if float(prompts).is_integer() else prompts, 0)
 
 
@@ -104,6 +114,14 @@ def regression(
     return np.hstack(columns), np.hstack([wanted * L[0, b] - noise[b] for b in range(2)])
 
 
+def seed_list(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds 0, 1, .. if their number is given, else the given ones; InputError where there are none."""
+    chosen = list(range(require_integer("seeds", seeds, 1))) if isinstance(seeds, int) else list(seeds)
+    if not chosen:
+        reject("seeds", seeds, "at least one seed")
+    return chosen
+
+
 def simulate_mixture_error(
     V0: Operator,
     eta: float,
@@ -123,9 +141,7 @@ def simulate_mixture_error(
 
     Raises InputError for a number of prompts that is not whole, and for any other value out of range.
     """
-    chosen = list(range(require_integer("seeds", seeds, 1))) if isinstance(seeds, int) else list(seeds)
-    if not chosen:
-        reject("seeds", seeds, "at least one seed")
+    chosen = seed_list(seeds)
     target = validate_covariance("target", target)
     V0 = validate_operator("V0", V0, len(target))
     second_moment = wishart_second_moment(target, require_integer("test_length", test_length, 1))

@@ -6,8 +6,8 @@ direction moves, then refined. Time is that of :class:`datadose.theory.stopping.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
@@ -45,6 +45,8 @@ class BestTime:
     """The times at which the search looked, rising, shape (T,)."""
     errors: Array
     """The errors / d there, shape (T,)."""
+    at: Callable[[float], float] = field(repr=False)
+    """The error / d at a time."""
 
     def near(self, share: float) -> tuple[float, float]:
         """The ends of the range of times around the best one whose error is within ``share`` > 0 of its own.
@@ -54,18 +56,18 @@ class BestTime:
         """
         bar = (1 + require_number("share", share, 0, np.inf, open_ends=True)) * self.error
         best = np.inf if self.time is None else self.time
-        below = [i for i in range(len(self.grid)) if self.grid[i] < best and self.errors[i] > bar]
-        above = [i for i in range(len(self.grid)) if self.grid[i] > best and self.errors[i] > bar]
-        low = 0.0 if not below else self._crossing(below[-1], below[-1] + 1, bar)
-        high = np.inf if not above else self._crossing(above[0] - 1, above[0], bar)
-        return low, high
+        worse = self.errors > bar
+        below, above = self.grid[worse & (self.grid < best)], self.grid[worse & (self.grid > best)]
+        inside = self.grid[~worse]
+        low = self._crossing(below[-1], min([best, *inside[inside > below[-1]]]), bar) if len(below) else 0.0
+        high = (
+            self._crossing(above[0], max([best, *inside[inside < above[0]]]), bar) if len(above) else np.inf
+        )
+        return low, float(high)
 
-    def _crossing(self, i: int, j: int, bar: float) -> float:
-        """Where the interpolated error crosses ``bar`` between two neighbours of the grid."""
-        x, y = np.log(self.grid[i : j + 1]), self.errors[i : j + 1] - bar
-        if y[0] * y[1] >= 0:
-            return float(self.grid[j if y[0] > 0 else i])
-        return float(np.exp(brentq(lambda z: np.interp(z, x, y), x[0], x[1])))
+    def _crossing(self, outside: float, inside: float, bar: float) -> float:
+        ends = np.log([outside, inside])
+        return float(np.exp(brentq(lambda x: self.at(float(np.exp(x))) - bar, *ends, xtol=1e-4)))
 
 
 def best_time(
@@ -87,30 +89,32 @@ def best_time(
         stoppings = [Stopping(time=float(t)) for t in times]
         return trained_path(start, eta, sources, stoppings, weights=weights, chain_steps=chain_steps)
 
+    def error(time: float) -> float:
+        return test.error(models(np.array([time]))[0])
+
     grid = _times(eta, sources, weights, chain_steps)
     untouched = models(np.zeros(1))[0]
     if not len(grid):
         reason = "there are no prompts with data"
-        return BestTime(0.0, test.error(untouched), untouched, reason, grid, np.zeros(0))
+        return BestTime(0.0, test.error(untouched), untouched, reason, grid, np.zeros(0), error)
     errors = np.array([test.error(model) for model in models(grid)])
     at = int(errors.argmin())
     base = test.error(untouched)
     ended = _converged(start, eta, sources, weights, chain_steps)
     if ended is not None and test.error(ended) <= min(errors[at], base) * (1 + _TIE):
         reason = "the error falls for as long as training lasts"
-        return BestTime(None, test.error(ended), ended, reason, grid, errors)
+        return BestTime(None, test.error(ended), ended, reason, grid, errors, error)
     if base <= errors[at] * (1 + _TIE):
         reason = "training raises the error from the start"
-        return BestTime(0.0, base, untouched, reason, grid, errors)
+        return BestTime(0.0, base, untouched, reason, grid, errors, error)
     low, high = np.log(grid[max(at - 1, 0)]), np.log(grid[min(at + 1, len(grid) - 1)])
 
-    def error(x: float) -> float:
-        return test.error(models(np.exp([x]))[0])
-
-    found = minimize_scalar(error, bounds=(low, high), method="bounded", options={"xatol": 1e-3})
+    found = minimize_scalar(
+        lambda x: error(float(np.exp(x))), bounds=(low, high), method="bounded", options={"xatol": 1e-3}
+    )
     time = float(np.exp(found.x)) if found.fun < errors[at] else float(grid[at])
     (model,) = models(np.array([time]))
-    return BestTime(time, test.error(model), model, None, grid, errors)
+    return BestTime(time, test.error(model), model, None, grid, errors, error)
 
 
 def _times(

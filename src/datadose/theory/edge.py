@@ -47,8 +47,11 @@ def _is_outside(sources: Weighted, moments: Array, x: float) -> bool:
     node = np.array([-x + 0j])
     tau = np.array([[float(C.sum() if is_spectrum(C) else np.trace(C)) for C in moments]])
     for _ in range(_STEPS):
-        H = sources.gains(node, tau + 0j)[0].real
+        with np.errstate(divide="ignore", invalid="ignore"):
+            H = sources.gains(node, tau + 0j)[0].real
         rho = sources.counts * H[0].diagonal()
+        if not np.isfinite(rho).all():
+            return False
         inner = (
             1 + rho @ moments
             if moments.ndim == 2

@@ -120,8 +120,10 @@ class _Levels:
 
     def traces(self, rho: Complex) -> tuple[Complex, Complex]:
         R = 1 / (1 + rho @ self.moments)
-        seen = R[:, None, :] * self.moments
-        return seen @ self.counted, (seen * self.counted) @ seen.swapaxes(1, 2)
+        counted = self.moments * self.counted
+        F, squares = len(counted), R * R
+        crossed = (counted[:, None] * self.moments).reshape(F * F, -1)
+        return R @ counted.T, (squares @ crossed.T).reshape(-1, F, F)
 
     def fix(self, rho: Complex) -> None:
         self.R = 1 / (1 + rho @ self.moments)
@@ -188,7 +190,8 @@ class _Matrices:
         return np.asarray(np.linalg.inv(inner), np.complex128)
 
     def traces(self, rho: Complex) -> tuple[Complex, Complex]:
-        seen = np.stack([C @ self._resolvents(rho) for C in self.moments], axis=1)
+        R = self._resolvents(rho)
+        seen = np.stack([C @ R for C in self.moments], axis=1)
         flat = (len(rho), len(self.moments), -1)
         crossed = seen.reshape(flat) @ seen.swapaxes(-1, -2).reshape(flat).swapaxes(1, 2)
         return np.einsum("naii->na", seen), crossed

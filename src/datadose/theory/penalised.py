@@ -30,11 +30,15 @@ from datadose.shapes import Array
 from datadose.theory.columns import Columns
 from datadose.theory.stopping import Complex
 
-_STEPS = 400
-_PLAIN = 3
-"""Plain iterations, averaged with the iterate, before Newton's method is tried."""
-_EXACT, _ROUNDING = 1e-14, 1e-9
-"""Relative residuals: no digits are left below the first, and none is returned above the second."""
+_STEPS = 120
+_PLAIN, _PERIOD = 3, 20
+"""Plain iterations, averaged with the iterate, before Newton's method, and at times between its steps."""
+_LONGEST, _SHARES = 2.0, (0.03, 0.125, 0.5, 1.0)
+"""The longest of Newton's steps in log tau, and the shares of it of which the largest proper one is taken."""
+_RAY = 10.0 ** np.arange(12, -0.1, -0.5)
+"""Multiples of a penalty on the way to it, where the direct search fails."""
+_EXACT, _STALLED, _ROUNDING = 1e-14, 1e-11, 1e-9
+"""Residuals in log tau: solved; solved if it falls no further; and above the last nothing is returned."""
 
 
 @dataclass(frozen=True)
@@ -96,26 +100,55 @@ def solve(sources: Weighted, nodes: Complex, frame: Resolvents) -> tuple[Complex
 
     Raises InternalError where a node's equations were not solved.
     """
-    total = np.array([_trace(C) for C in sources.moments])
-    tau = np.tile(total, (len(nodes), 1)) + 0j
-    # Without data tau / lambda is tr C / lambda, which lies on the right side.
-    for step in range(_STEPS):
-        H, _ = sources.gains(nodes, tau)
-        mapped, overlap = frame.traces(sources.counts * np.einsum("naa->na", H))
-        gap = mapped - tau
-        residual = np.abs(gap / tau).max()
-        if residual <= _EXACT or (residual <= _ROUNDING and step > _STEPS // 2):
-            break
-        slope = np.eye(len(total)) - overlap @ (sources.counts[:, None] * H**2)
-        newton = np.linalg.solve(slope, gap[..., None])[..., 0]
-        good = _proper(nodes, tau + newton) & (np.abs(newton / tau).max(axis=1) < 0.5) & (step >= _PLAIN)
-        tau = np.where(good[:, None], tau + newton, tau + 0.5 * gap)
-    if not residual <= _ROUNDING or not _proper(nodes, tau).all():
-        raise InternalError(f"the fixed point at a complex penalty was not found (residual {residual:.3g})")
+    # Without data tau is tr C, which lies on the right side.
+    total = np.array([_trace(C) for C in sources.moments]) + 0j
+    tau, residual = _iterate(sources, nodes, frame, np.tile(total, (len(nodes), 1)))
+    failed = residual > _ROUNDING
+    if failed.any():
+        # From a penalty at which the data hardly count, along a ray to the one that is asked for.
+        hard, moved = nodes[failed], np.tile(total, (int(failed.sum()), 1))
+        for further in _RAY:
+            moved, residual[failed] = _iterate(sources, further * hard, frame, moved)
+        tau[failed] = moved
+    worst = float(residual.max())
+    if not worst <= _ROUNDING or not _proper(nodes, tau).all():
+        raise InternalError(f"the fixed point at a complex penalty was not found (residual {worst:.3g})")
     H, J = sources.gains(nodes, tau)
     rho = sources.counts * np.einsum("naa->na", H)
     frame.fix(rho)
     return rho, H, J
+
+
+def _iterate(sources: Weighted, nodes: Complex, frame: Resolvents, tau: Complex) -> tuple[Complex, Array]:
+    """tau after Newton's method on its logarithm, mixed with plain iteration, and each node's residual."""
+    tau, residual = tau.copy(), np.full(len(nodes), np.inf)
+    active = np.arange(len(nodes))
+    for step in range(_STEPS):
+        found, gap, newton = _direction(sources, nodes[active], frame, tau[active])
+        solved = (found <= _EXACT) | ((found <= _STALLED) & (found > residual[active] / 2))
+        residual[active] = found
+        active, gap, newton = active[~solved], gap[~solved], newton[~solved]
+        if not len(active):
+            break
+        moved = 0.5 * gap
+        for share in _SHARES if step >= _PLAIN and step % _PERIOD else ():
+            good = _proper(nodes[active], tau[active] * np.exp(share * newton))
+            moved[good] = share * newton[good]
+        tau[active] *= np.exp(moved)
+    return tau, residual
+
+
+def _direction(
+    sources: Weighted, nodes: Complex, frame: Resolvents, tau: Complex
+) -> tuple[Array, Complex, Complex]:
+    """Residuals (N,), the step of plain iteration in log tau, and Newton's, no longer than the longest."""
+    H, _ = sources.gains(nodes, tau)
+    mapped, overlap = frame.traces(sources.counts * np.einsum("naa->na", H))
+    gap = np.log(mapped / tau)
+    slope = overlap @ (sources.counts[:, None] * H**2) * tau[:, None, :] / mapped[:, :, None]
+    newton = np.linalg.solve(np.eye(tau.shape[1]) - slope, gap[..., None])[..., 0]
+    newton *= np.minimum(1, _LONGEST / np.abs(newton).max(axis=1, initial=_LONGEST))[:, None]
+    return np.asarray(np.abs(gap).max(axis=1), np.float64), np.asarray(gap), np.asarray(newton)
 
 
 def _proper(nodes: Complex, tau: Complex) -> NDArray[np.bool_]:
