@@ -24,11 +24,18 @@ from numpy.typing import ArrayLike
 from datadose.covariance import wishart_second_moment
 from datadose.shapes import Array
 from datadose.theory.one_source import weights_below_peak
+from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.source import Source
+from datadose.theory.stopping import Stopping
+from datadose.theory.trained import TrainedOperator
+from datadose.theory.training_time import trained_path
 
 _PER_DECADE = 5
 _BEYOND = 1e4
 """The grid of mu ends so far beyond the smallest and the largest C: converged, and untouched."""
 _NEIGHBOURS = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+_FINER = 8
+"""Times so many penalties a decade where one stage alone is followed."""
 _ROUNDS = 6
 """Of halving the grid around its best place: mu is then known to half a percent."""
 
@@ -39,6 +46,19 @@ class State:
 
     mean: Array
     second: Array
+
+
+    def at(self, place: int) -> State:
+        """One of states (M, L)."""
+        return State(self.mean[place], self.second[place])
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """The models (M, L) of a stage at ``places`` (M,): effective penalties, or times."""
+
+    places: Array
+    states: State
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +157,7 @@ class ErrorForm:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class Setup:
     """A pretraining covariance, a target and the data of SFT, spectra (d,) in one basis, and eta and n."""
 
     kind: str
@@ -201,8 +221,13 @@ class Setting:
     @cached_property
     def start(self) -> State:
         """The model pretrained on unlimited prompts, -Gamma0^{-1}."""
-        V = -1 / self.level((1 + 1 / self.length) * self.sigma0 + self.sigma0.sum() / self.length)
+        V = self.level(pretrained_operator(self.sigma0, self.length))
         return State(V, V**2)
+
+    def states(self, models: Sequence[TrainedOperator]) -> State:
+        """Models whose moments are spectra (d,), by level; (M, L)."""
+        mean, second = ([self.level(x) for x in found] for found in _moments(models))
+        return State(np.stack(mean), np.stack(second))
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,52 +277,32 @@ def best_penalty(start: State, prompts: Prompts, count: ArrayLike, test: ErrorFo
     return best_penalties(start, prompts, counts, prompts, np.zeros(len(counts)), test)
 
 
-def random_setting(seed: int, dimension: int = 120) -> Setting:
-    """A setting of one of three kinds, in turn, with its parameters drawn log-uniformly from ``seed``.
-
-    ``blocks`` is the paper's two-block shift with m of .1 to .7 d; ``power`` has Sigma0_i = i^-a, a of .3 to
-    1.2, with the shift on directions chosen by chance; in ``scattered`` Sigma0 and the shift have values of a
-    gamma law, averaged in four groups. rho (how much of the shift pretraining knew) is .02 to 1, eta .1 to .8,
-    interference r .003 to .3, n d to 8 d; SFT's data follow the paper's allocation.
-    """
-    rng = np.random.default_rng([20, seed])
-    kind = ("blocks", "power", "scattered")[seed % 3]
-    d = dimension
-    rho, eta, r = (float(np.exp(rng.uniform(np.log(a), np.log(b)))) for a, b in _RANGES)
-    n = round(d * float(np.exp(rng.uniform(0, np.log(8)))))
-    inside = rng.permutation(d) < round(d * rng.uniform(0.1, 0.7))
-    if kind == "blocks":
-        base, moved = np.ones(d), np.ones(d)
-    elif kind == "power":
-        base, moved = _levelled(np.arange(1, d + 1.0) ** -rng.uniform(0.3, 1.2) * d**0.3), np.ones(d)
-    else:
-        base, moved = (_levelled(rng.gamma(2, 0.5, d) + 0.05) for _ in range(2))
-    sigma0 = np.where(inside, rho * base, base)
-    target = sigma0 + np.where(inside, moved, 0.0)
-    return Setting(kind, sigma0, target, np.where(inside, eta * target, r), eta, n)
+def _moments(models: Sequence[TrainedOperator]) -> tuple[list[Array], list[Array]]:
+    return [m.mean for m in models], [m.second_moment for m in models]
 
 
-_RANGES: Sequence[tuple[float, float]] = ((0.02, 1.0), (0.1, 0.8), (0.003, 0.3))
+def after_best_penalty(states: State, prompts: Prompts, count: float, test: ErrorForm) -> Array:
+    """The least error / d over the penalties of a stage that follows, for each of the states (M, L); (M,)."""
+    mu = _finer(prompts.grid())
+    after = prompts.before(test, np.full((1, 1), count), mu[None])
+    return np.asarray(after.errors(State(states.mean[None], states.second[None]))[0].min(axis=1))
 
 
-def _levelled(spectrum: Array, levels: int = 4) -> Array:
-    """``spectrum`` with each of ``levels`` groups of neighbours at its mean."""
-    found = np.empty_like(spectrum)
-    for part in np.array_split(np.argsort(spectrum), levels):
-        found[part] = spectrum[part].mean()
-    return found
+def penalty_path(setting: Setup, prompts: Prompts, count: float, start: State | None = None) -> Path:
+    """A stage at all its penalties, from the smallest that ``count`` prompts reach to the largest."""
+    mu = np.unique(np.maximum(_finer(prompts.grid()), prompts.converged(count)))
+    return Path(mu, prompts.train(setting.start if start is None else start, count, mu))
 
 
-def paper_setting(
-    dimension: int = 120,
-    shifted: int = 60,
-    rho: float = 0.1,
-    eta: float = 0.2,
-    interference: float = 0.01,
-    length: int = 360,
-) -> Setting:
-    """The paper's two-block shift with its allocation of SFT data."""
-    inside = np.arange(dimension) < shifted
-    sigma0 = np.where(inside, rho, 1.0)
-    target = sigma0 + inside
-    return Setting("blocks", sigma0, target, np.where(inside, eta * target, interference), eta, length)
+def time_path(setting: Setup, count: float, places: int) -> Path:
+    """SFT stopped at ``places`` times of gradient flow, from an untouched model to a converged one."""
+    C = setting.sft.moment[setting.sft.moment > 0]
+    times = np.geomspace(1e-2 / C.max(), 1e3 / C.min(), places)
+    start = pretrained_operator(setting.sigma0, setting.length)
+    source = Source(setting.data, setting.length, count)
+    models = trained_path(start, setting.eta, [source], [Stopping(time=float(t)) for t in times])
+    return Path(times, setting.states(models))
+
+
+def _finer(grid: Array) -> Array:
+    return np.geomspace(grid[0], grid[-1], _FINER * (len(grid) - 1) + 1)
