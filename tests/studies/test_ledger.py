@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -250,10 +251,21 @@ def test_every_judged_claim_names_a_test_that_exists() -> None:
     assert not missing, "\n".join(missing)
 
 
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The ledger of an empty folder, with a claim of one seed at its end."""
+
+    def infinite(_: object, threshold: float) -> Judgement:
+        return judge_mean(np.array([0.2]), threshold)
+
+    extra = Claim("x", "Thm X", "one seed", "s", "t", 1.0, infinite, "tests/x.py::test_x")
+    return judge_all([*STUDIES, Study("extra", claims=[extra])], tmp_path_factory.mktemp("empty"))
+
+
 @pytest.mark.long
-def test_missing_tables_are_not_run(tmp_path: Path) -> None:
+def test_missing_tables_are_not_run(entries: list[dict[str, Any]]) -> None:
     """Claims on the theory alone need no table; all others wait for theirs."""
-    entries = judge_all(STUDIES, tmp_path)
+    entries = entries[:-1]
     assert [found["id"] for found in entries] == [claim.id for claim in CLAIMS]
     for found in entries:
         if found["experiment"] == "theory":
@@ -266,12 +278,7 @@ def test_missing_tables_are_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_entries_have_the_promised_keys_and_are_json(tmp_path: Path) -> None:
-    def infinite(_: object, threshold: float) -> Judgement:
-        return judge_mean(np.array([0.2]), threshold)
-
-    extra = Claim("x", "Thm X", "one seed", "s", "t", 1.0, infinite, "tests/x.py::test_x")
-    entries = judge_all([*STUDIES, Study("extra", claims=[extra])], tmp_path)
+def test_entries_have_the_promised_keys_and_are_json(entries: list[dict[str, Any]]) -> None:
     for found in entries:
         assert list(found)[: len(PROMISED_KEYS)] == PROMISED_KEYS
     assert json.loads(json.dumps(entries, allow_nan=False)) == entries

@@ -184,14 +184,22 @@ def test_correction_explains_the_gap_of_dense_mixtures(counts: tuple[int, int]) 
 
 
 @pytest.mark.long
-def test_what_is_left_falls_like_one_over_d_squared() -> None:
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ((20, 20_000), (40, 30_000)),
+        pytest.param(((40, 30_000), (80, 40_000)), marks=pytest.mark.slow),
+    ],
+    ids=["20 to 40", "40 to 80"],
+)
+def test_what_is_left_falls_like_one_over_d_squared(sizes: tuple[tuple[int, int], ...]) -> None:
     """B = d/2, n = d = 20, 40, 80: d times the gap of the asymptotic form is constant within 30% (it is 4.3,
     3.9, 3.6 in units of the error), and what the correction leaves falls at least 3x per doubling (4x in the
     limit). From 120,000 other seeds, 4.35 +- 0.07, 1.07 +- 0.03 and 0.227 +- 0.013% are left; against the
     standard errors here (0.18, 0.057, 0.022%) each bound of 3x is 4.5 sigma away, so a fresh set of seeds
     fails with probability about 1e-5 (below 1e-3 if those values are off by 1.5 of their own errors)."""
     before, after = [], []
-    for d, seeds in ((20, 20_000), (40, 30_000), (80, 40_000)):
+    for d, seeds in sizes:
         shift = Shift.two_block(d, d // 2, 0.1, 0.2, 0.1)
         V0 = pretrained_operator(shift.sigma0, d)
         asymptotic, correction = two_block(d, d // 2)
@@ -200,7 +208,6 @@ def test_what_is_left_falls_like_one_over_d_squared() -> None:
         after.append((mean - correction.total) / asymptotic - 1)
     assert max(before) < 1.3 * min(before)
     assert after[1] < after[0] / 3
-    assert after[2] < after[1] / 3
 
 
 @pytest.mark.parametrize("prompts", [39, 39.5, 40.25, 41])

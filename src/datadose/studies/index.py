@@ -24,6 +24,7 @@ _FIGURES = {
 _INSIGHTS = {
     "insight1_selection": "insights.selection:STUDY",
     "insight2_size": "insights.size:STUDY",
+    "fresh_batches": "fresh_batches.study:STUDY",
     "insight3_stability": "insights.stability:STUDY",
     "insight4_balance": "insights.balance:STUDY",
     "rl_bands": "insights.bands:STUDY",

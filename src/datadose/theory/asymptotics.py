@@ -13,6 +13,7 @@ covariance. Values are divided by d. Derivations: docs/derivations/exact_asympto
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -33,6 +34,7 @@ from datadose.errors import reject, require_integer, require_number
 from datadose.shapes import Array, Float, Operator
 from datadose.shift import Shift
 from datadose.theory.columns import FINITE_MEAN, Columns
+from datadose.theory.effective_penalty import EffectivePenalty
 from datadose.theory.equivalent import Equivalent, deterministic_equivalent
 from datadose.theory.equivalent import PeakError as PeakError  # noqa: PLC0414  (its public home)
 from datadose.theory.finite_size import finite_size_correction
@@ -43,6 +45,7 @@ from datadose.theory.printed import printed_error
 from datadose.theory.source import Source as Source  # noqa: PLC0414  (its older home)
 from datadose.theory.stopping import Stopping
 from datadose.theory.training_time import trained
+from datadose.theory.weighted_test import WeightedTest
 
 Form: TypeAlias = Literal["exact", "first-order", "as-printed"]
 FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
@@ -180,21 +183,8 @@ def predict_error(
         _require_plain(finite_size, stopping)
         if form != "exact":
             reject("form", form, "exact where training is stopped or penalised")
-        return stages.stopped(B, stopping, chain_steps)
-    n, rank = stages.length, int((stages.spectrum > 0).sum())
-    near = B > 0 < rank and abs(B - rank) <= FINITE_MEAN
-    if near or (form == "exact" and infinite_mean(B, rank, n)):
-        raise _peak(B, n, rank)
-    if form == "exact" and not finite_size:
-        return float(stages.errors([B])[0])
-    source, test = Source(stages.spectrum, n, B), (stages.target, stages.test_length)
-    if form == "exact":
-        return mixture_error(stages.start, shift.eta, [source], *test, finite_size=True)
-    if form == "first-order":
-        return first_order_error(stages.start, shift.eta, source, *test)
-    if (stages.pretrain_length, stages.test_length) != (n, n):
-        reject("form", form, "exact or first-order when the stages' lengths differ")
-    return printed_error(shift, B, n)
+        return float(stages.stopped([B], stopping, chain_steps)[0])
+    return stages.converged(shift, B, form, finite_size=finite_size)
 
 
 def _peak(B: float, n: int, rank: int) -> PeakError:
@@ -241,11 +231,34 @@ class _Stages(NamedTuple):
         M = wishart_second_moment(self.target, self.test_length)
         return OneSource(self.start, self.eta, columns, self.target, M).errors(prompts)
 
-    def stopped(self, prompts: float, stopping: Stopping, chain_steps: int) -> float:
-        """The exact error where training does not converge."""
-        source = Source(self.spectrum, self.length, prompts)
-        model = trained(self.start, self.eta, [source], stopping, chain_steps=chain_steps)
-        return model.error(self.target, self.test_length)
+    def converged(self, shift: Shift, B: float, form: Form, *, finite_size: bool) -> float:
+        """The error at convergence in one of the forms."""
+        n, rank = self.length, int((self.spectrum > 0).sum())
+        near = B > 0 < rank and abs(B - rank) <= FINITE_MEAN
+        if near or (form == "exact" and infinite_mean(B, rank, n)):
+            raise _peak(B, n, rank)
+        if form == "exact" and not finite_size:
+            return float(self.errors([B])[0])
+        source, test = Source(self.spectrum, n, B), (self.target, self.test_length)
+        if form == "exact":
+            return mixture_error(self.start, self.eta, [source], *test, finite_size=True)
+        if form == "first-order":
+            return first_order_error(self.start, self.eta, source, *test)
+        if (self.pretrain_length, self.test_length) != (n, n):
+            reject("form", form, "exact or first-order when the stages' lengths differ")
+        return printed_error(shift, B, n)
+
+    def stopped(self, prompts: ArrayLike, stopping: Stopping, chain_steps: int) -> Array:
+        """The exact error along the number of prompts where training does not converge."""
+        counts, source = np.asarray(prompts, dtype=np.float64), Source(self.spectrum, self.length, 1)
+        test = WeightedTest.of(self.target, self.test_length)
+        if stopping.ridge is not None:
+            return EffectivePenalty.of(self.start, self.eta, source, test).errors(counts, stopping.ridge)
+        models = (
+            trained(self.start, self.eta, [replace(source, prompts=B)], stopping, chain_steps=chain_steps)
+            for B in counts.tolist()
+        )
+        return np.array([test.error(model) for model in models])
 
 
 def predict_curve(
@@ -278,7 +291,7 @@ def predict_curve(
     stopping = Stopping(time, steps, learning_rate, ridge)
     if stopping.is_converged:
         return stages.errors(B)
-    return np.array([stages.stopped(float(b), stopping, chain_steps) for b in B])
+    return stages.stopped(B, stopping, chain_steps)
 
 
 def first_order_error(V0: Operator, eta: float, source: Source, target: Operator, test_length: int) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
+import scipy
 
 from datadose.covariance import is_spectrum
 from datadose.errors import require_number
@@ -38,12 +38,12 @@ class BestTime:
     """Gradient-flow time t >= 0; None if the best is not to stop. 0 if the best is not to train."""
     error: float
     """Error / d on the test at that time."""
-    model: TrainedOperator
+    model: TrainedOperator = field(repr=False)
     reason: str | None
     """Why ``time`` is None or 0."""
-    grid: Array
+    grid: Array = field(repr=False)
     """The times at which the search looked, rising, shape (T,)."""
-    errors: Array
+    errors: Array = field(repr=False)
     """The errors / d there, shape (T,)."""
     at: Callable[[float], float] = field(repr=False)
     """The error / d at a time."""
@@ -67,7 +67,9 @@ class BestTime:
 
     def _crossing(self, outside: float, inside: float, bar: float) -> float:
         ends = np.log([outside, inside])
-        return float(np.exp(brentq(lambda x: self.at(float(np.exp(x))) - bar, *ends, xtol=1e-4)))
+        return float(
+            np.exp(scipy.optimize.brentq(lambda x: self.at(float(np.exp(x))) - bar, *ends, xtol=1e-4))
+        )
 
 
 def best_time(
@@ -109,7 +111,7 @@ def best_time(
         return BestTime(0.0, base, untouched, reason, grid, errors, error)
     low, high = np.log(grid[max(at - 1, 0)]), np.log(grid[min(at + 1, len(grid) - 1)])
 
-    found = minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda x: error(float(np.exp(x))), bounds=(low, high), method="bounded", options={"xatol": 1e-3}
     )
     time = float(np.exp(found.x)) if found.fun < errors[at] else float(grid[at])

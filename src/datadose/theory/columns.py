@@ -18,8 +18,8 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.covariance import RELATIVE_ZERO, dense, is_spectrum, rotated
-from datadose.shapes import Array, Float, Int, Operator
+from datadose.covariance import RELATIVE_ZERO, dense, diagonal, is_spectrum, rotated, spectral_basis
+from datadose.shapes import Array, Float, Int, Matrix, Operator
 from datadose.theory.peaks import rank_of
 
 FINITE_MEAN = 1.0
@@ -174,6 +174,21 @@ class Columns:
         inside, vectors = self.span > 0, np.eye(len(self.cross))
         modes = Modes(vectors[:, inside], self.cross[inside], tuple(C[inside] for C in self.moments))
         return self.changed(dense, dense, modes)
+
+    def in_own_basis(self) -> tuple[Columns, Matrix | None]:
+        """The columns as spectra and the basis (d, d) that A_c and C_c share; spectra have none.
+
+        They are those of one covariance, without a pair.
+        """
+        A, basis = spectral_basis(self.cross)
+        if basis is None:
+            return self, None
+        moment = np.zeros(len(A))
+        if self.shared is None:
+            moment = diagonal(rotated(self.second_moment, basis)).copy()
+        else:
+            moment[A > 0] = self.shared.moments[0]
+        return replace(self, second_moment=moment, cross=A, modes=None), basis
 
     def rotated(self, basis: Float[Array, "d d"]) -> Columns:
         """The same columns in the orthonormal ``basis``."""

@@ -8,7 +8,7 @@ O(d^{-2/3}) at most.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import bisect
+import scipy
 
 from datadose.covariance import is_spectrum
 from datadose.shapes import Array
@@ -34,7 +34,11 @@ def largest_eigenvalue(sources: Weighted) -> float:
     while not _is_outside(sources, moments, high):
         high *= 2
     low = mean / 2
-    return float(bisect(lambda x: 1.0 if _is_outside(sources, moments, x) else -1.0, low, high, rtol=1e-9))
+    return float(
+        scipy.optimize.bisect(
+            lambda x: 1.0 if _is_outside(sources, moments, x) else -1.0, low, high, rtol=1e-9
+        )
+    )
 
 
 def _copies(columns: Columns) -> Array:

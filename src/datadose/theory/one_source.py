@@ -19,6 +19,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datadose.covariance import dense as as_matrix
 from datadose.covariance import diagonal, is_spectrum
 from datadose.errors import InputError
 from datadose.shapes import Array, Float, Operator
@@ -30,7 +31,7 @@ _LAST_STEP = 1e-7
 
 
 @dataclass(frozen=True)
-class _Levels:
+class Levels:
     """Sums over the directions that share one pair of eigenvalues (C, A); shapes (L,), or (L, L)."""
 
     C: Array
@@ -60,6 +61,7 @@ class OneSource:
         columns: second moments C and A as spectra (d,), no pair; their count is not looked at.
         target: test covariance Sigma, spectrum (d,) or (d, d).
         test_second_moment: E[S^2] of the test prompts, in the form of ``target``.
+        start_second_moment: E[V0^T V0] where V0 is the mean of a random start; V0^T V0 if not given.
 
     Raises InputError if ``columns`` are matrices or hold a pair.
     """
@@ -69,18 +71,30 @@ class OneSource:
     columns: Columns
     target: Operator
     test_second_moment: Operator
+    start_second_moment: Operator | None = None
 
     def __post_init__(self) -> None:
         if self.columns.pair is not None or not is_spectrum(self.columns.second_moment):
             raise InputError("columns", "a pair or matrices", "spectra without label noise")
 
     @cached_property
-    def _levels(self) -> _Levels:
-        unit = unit_of([self.columns])
+    def unit(self) -> float:
+        """A power of two near the size of the covariances; 1 unless they are far from 1."""
+        return unit_of([self.columns])
+
+    @cached_property
+    def levels(self) -> Levels:
+        """The sums that errors are made of, in the unit of :attr:`unit`."""
+        unit = self.unit
         C, A = self.columns.second_moment / unit**2 * self.columns.span, self.columns.cross / unit
         V0, target, M = self.V0 * unit, self.target / unit, self.test_second_moment / unit**2
-        own, dense = diagonal(V0), not (is_spectrum(V0) or is_spectrum(M))
-        norms = V0**2 if is_spectrum(V0) else (V0**2).sum(axis=0)
+        own, S0 = (
+            diagonal(V0),
+            None if self.start_second_moment is None else self.start_second_moment * unit**2,
+        )
+        starts_dense = not (is_spectrum(V0) and (S0 is None or is_spectrum(S0)))
+        squared = V0**2 if is_spectrum(V0) else (V0**2).sum(axis=0)
+        norms = squared if S0 is None else diagonal(S0)
         # Equal levels stand together once A is sorted; one that C splits is counted in parts.
         order = np.argsort(A)
         C, A = C[order], A[order]
@@ -98,9 +112,10 @@ class OneSource:
         spectra = [norms, own, diagonal(target), diagonal(M), linear, norms * diagonal(M), own * diagonal(M)]
         sums = np.add.reduceat(np.stack(spectra)[:, order], starts, axis=1)
         norms, own, sigma, second, linear, gram, start = sums
-        if dense:
-            gram, start = summed_twice((V0.T @ V0) * M), summed_twice(V0 * M)
-        return _Levels(C[starts], A[starts], sizes, norms, own, sigma, second, linear, gram, start)
+        if starts_dense and not is_spectrum(M):
+            V0 = as_matrix(V0)
+            gram, start = summed_twice((V0.T @ V0 if S0 is None else as_matrix(S0)) * M), summed_twice(V0 * M)
+        return Levels(C[starts], A[starts], sizes, norms, own, sigma, second, linear, gram, start)
 
     @cached_property
     def rank(self) -> int:
@@ -113,11 +128,22 @@ class OneSource:
         Infinite where the mean over finite prompts is (:func:`infinite_mean`). Without prompts, and without
         data, it is the error at V0.
         """
-        B, L = np.asarray(counts, dtype=np.float64), self._levels
+        B, L = np.asarray(counts, dtype=np.float64), self.levels
         infinite = infinite_mean(B, self.rank, self.columns.length)
         B = np.where(infinite, 0.0, B)
         q, R, kept, loop = self._solved(B)
         fitted = -self.eta * q[:, None] * L.A * R
+        bias, residual = self.parts(kept, fitted)
+        leverage = np.divide(q**2 * (R**2 @ (L.C * L.M)), loop, out=np.zeros_like(q), where=B > 0)
+        total = bias + leverage * residual
+        return np.asarray(np.where(infinite, np.inf, 1 + total / len(self.columns.cross)), dtype=np.float64)
+
+    def parts(self, kept: Float[Array, "P L"], fitted: Float[Array, "P L"]) -> tuple[Array, Array]:
+        """Of Vbar = V0 K + F: 2 tr(Vbar Sigma) + tr(Vbar M Vbar^T) (P,) and tr Res (P,), both times d.
+
+        ``kept`` K and ``fitted`` F are spectra by level, (P, L), in the unit of the levels.
+        """
+        L, d = self.levels, len(self.columns.cross)
         direct = fitted**2 @ L.M
         if L.gram.ndim == 1:
             direct += kept**2 @ L.gram + 2 * (kept * fitted) @ L.start
@@ -127,15 +153,12 @@ class OneSource:
             kept**2 @ (L.C * L.norms) + 2 * (kept * fitted) @ (L.C * L.own) + fitted**2 @ (L.C * L.sizes)
         )
         residual += 2 * self.eta * (kept @ (L.A * L.own) + fitted @ (L.A * L.sizes))
-        d = len(self.columns.cross)
         residual += (self.eta**2 + self.columns.noise) * d
-        leverage = np.divide(q**2 * (R**2 @ (L.C * L.M)), loop, out=np.zeros_like(q), where=B > 0)
-        total = 2 * (kept @ L.linear + fitted @ L.target) + direct + leverage * residual
-        return np.asarray(np.where(infinite, np.inf, 1 + total / d), dtype=np.float64)
+        return 2 * (kept @ L.linear + fitted @ L.target) + direct, residual
 
     def _solved(self, B: Array) -> tuple[Array, Array, Array, Array]:
         """q (P,), R (P, L), K (P, L), and B - sum_j f_j^2 (P,) without cancellation near the peak."""
-        C, sizes, r = self._levels.C, self._levels.sizes, self.rank
+        C, sizes, r = self.levels.C, self.levels.sizes, self.rank
         inside = C > 0
         above = r < B
         q = np.where(above, B - r, 0.0)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from datadose.studies.fresh_batches import study as fresh_batches
 from datadose.studies.insights import (
     balance,
     bands,
@@ -30,7 +31,8 @@ from datadose.theory.outcome import adaptation_radius, rollout_error
 pytestmark = pytest.mark.long
 
 MODULES: dict[str, Any] = {
-    module.NAME: module for module in (selection, size, stability, balance, bands, sft_then_rl, overthinking)
+    module.NAME: module
+    for module in (selection, size, fresh_batches, stability, balance, bands, sft_then_rl, overthinking)
 }
 
 

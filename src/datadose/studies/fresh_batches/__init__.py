@@ -1,0 +1,1 @@
+"""Repetition: many epochs on few rows against one pass over fresh ones."""
