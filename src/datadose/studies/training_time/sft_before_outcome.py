@@ -167,9 +167,11 @@ def ruinous(saved: Saved[SftBeforeOutcome], threshold: float) -> Judgement:
     note = (
         f"error over that of well-stopped SFT, r <= eta/10: {spread(over[strong])}, else {spread(over[~strong])}; "
         f"over that without SFT: {spread(against[strong])}, else {spread(against[~strong])}; worse than without SFT "
-        f"in {(against[strong] > 1).mean():.2f} and {(against[~strong] > 1).mean():.2f}"
+        f"in {(against[strong] > 1).mean():.2f} and {(against[~strong] > 1).mean():.2f}, "
+        f"{_RUINOUS:g} times the well-stopped error or more in {(over[strong] >= _RUINOUS).mean():.2f} and "
+        f"{(over[~strong] >= _RUINOUS).mean():.2f}"
     )
-    return judge_share((over[strong] >= _RUINOUS).to_numpy(), threshold, note)
+    return judge_share((against[strong] > 1).to_numpy(), threshold, note)
 
 
 _TEST = "tests/studies/training_time/test_before_outcome.py::"
@@ -189,8 +191,7 @@ CLAIMS = (
     Claim(
         "sft-converged-before-outcome",
         "ours",
-        "Under strong interference (r <= eta/10) SFT to convergence before outcome supervision is ruinous: half as "
-        "much error again or more than with SFT stopped well.",
+        "Under strong interference (r <= eta/10) SFT to convergence before outcome supervision is worse than no SFT.",
         _SETTING,
         "share of settings with r <= eta/10 where it is",
         0.5,
