@@ -23,7 +23,7 @@ from datadose.theory.weighted_test import WeightedTest
 
 SFT, OUTCOME, BOTH = "sft", "outcome", "sft then outcome"
 PENALTY, TIME, CONVERGED = "best penalty", "best time", "converged"
-_UNLIMITED = 1e6
+UNLIMITED = 1e6
 """Rows over d that count as unlimited: what is left of the scatter is below 1e-5 of the error."""
 
 
@@ -31,7 +31,7 @@ class Column(settings.Column):
     """The columns of this study."""
 
     PRETRAINING = "pretraining"
-    """Rows of pretraining over d; infinite in the population regime."""
+    """Rows of pretraining over d; UNLIMITED in the population regime."""
 
 
 def _stages(setup: Setup) -> tuple[tuple[str, Prompts], ...]:
@@ -48,7 +48,7 @@ def converged_errors(setup: Setup, prompts: Prompts, counts: Array) -> Array:
 def rows_of_random(seed: int, dimension: int, budgets: tuple[float, ...]) -> list[list[float | str]]:
     """Cell: stage, rule, rows / d, error / d of one random setting; unlimited rows are 0 rows / d."""
     setup = random_setting(seed, dimension)
-    counts = dimension * np.array([*budgets, _UNLIMITED])
+    counts = dimension * np.array([*budgets, UNLIMITED])
     places = [*budgets, 0.0]
     found: list[list[float | str]] = []
     for stage, prompts in _stages(setup):
@@ -119,12 +119,12 @@ def balanced(
     """Cell: arm, budget / d and error / d of the paper's setting, best penalty in each stage, half the budget each.
 
     Args:
-        pretraining: rows of pretraining over d, to convergence from V = 0; infinite in the population regime.
+        pretraining: rows of pretraining over d, to convergence from V = 0; UNLIMITED in the population regime.
         cost: of a demonstration, in prompts; equal rows at 1.
     """
     setup = paper_setting(dimension, rho)
     start = setup.start
-    if not np.isinf(pretraining):
+    if pretraining < UNLIMITED:
         source = Source(setup.sigma0, setup.length, pretraining * dimension)
         zero = TrainedOperator.fixed(np.zeros(dimension))
         start = setup.states([trained(zero, 1.0, [source], Stopping())]).at(0)

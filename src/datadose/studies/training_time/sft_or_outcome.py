@@ -23,6 +23,7 @@ from datadose.studies.training_time.outcome_cells import (
     PENALTY,
     SFT,
     TIME,
+    UNLIMITED,
     Column,
     balanced,
     lengths_of_paper,
@@ -57,7 +58,7 @@ class SftOrOutcome:
     def preset(cls, name: Preset) -> SftOrOutcome:
         """The configuration of a preset."""
         if name == "smoke":
-            return cls(24, 4, (0.25, 2.0, 32.0), (0.25, 4.0), (1.0, 4.0), (0.1, 1.0), (4.0, np.inf), (1.0,))
+            return cls(24, 4, (0.25, 2.0, 32.0), (0.25, 4.0), (1.0, 4.0), (0.1, 1.0), (4.0, UNLIMITED), (1.0,))
         many = name != "quick"
         places = np.geomspace(0.05, 32, 61 if many else 25)
         paper = tuple(float(f"{b:.4g}") for b in places if abs(b - 1) > 0.05)
@@ -66,7 +67,7 @@ class SftOrOutcome:
         lengths = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
         costs = (0.3, 1.0, 3.0)
         return cls(
-            120, 1000 if many else 200, budgets, paper, lengths, balances, (2.0, 10.0, np.inf), costs
+            120, 1000 if many else 200, budgets, paper, lengths, balances, (2.0, 10.0, UNLIMITED), costs
         )
 
     def settings(self) -> Iterator[tuple[Setting, tuple[str, ...]]]:
@@ -187,7 +188,7 @@ def synergy(saved: Saved[SftOrOutcome], threshold: float) -> Judgement:
     by_cost = "; ".join(
         f"cost {c:g}: {(g > 1).mean():.2f}, most {g.max():.2f}" for c, g in gain.groupby(Column.COST)
     )
-    finite = equal[~np.isinf(equal.index.get_level_values(Column.PRETRAINING))]
+    finite = equal[equal.index.get_level_values(Column.PRETRAINING) < UNLIMITED]
     note = (
         f"half the budget each; better of either alone over both, most by rho {by_rho}; {by_cost}; after finite "
         f"pretraining {(finite > 1).mean():.2f}, most {finite.max():.2f}"
@@ -244,7 +245,7 @@ def _draw_balance(axis: Axes, table: pd.DataFrame) -> None:
     for rows_before, color in zip(sorted(ratio[Column.PRETRAINING].unique()), "#0072B2 #D55E00 #009E73".split(), strict=False):
         for look, b in zip(LOOKS, sorted(ratio[Column.BUDGET].unique()), strict=False):
             part = ratio[(ratio[Column.PRETRAINING] == rows_before) & (ratio[Column.BUDGET] == b)]
-            before = "unlimited" if np.isinf(rows_before) else f"{rows_before:g} d"
+            before = "unlimited" if rows_before >= UNLIMITED else f"{rows_before:g} d"
             name = f"{before}, {b:g} d rows"
             draw_theory(axis, part[Column.BALANCE], part["ratio"], Look(color, look.dash, ""), name)
     level(axis, 1.0)
