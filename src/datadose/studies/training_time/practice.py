@@ -237,7 +237,7 @@ def draw_practice(table: pd.DataFrame, config: Practice) -> Figure:
             left.axvline(bound - 1, color="#5f6368", linewidth=0.8, linestyle=(0, (2, 2)))
         left.set(xscale="log", yscale="log", xlabel="validation loss at the best switch / least, minus 1")
         left.set(ylabel="error, switching at the least loss / best", title="when to go from SFT to RL")
-        left.legend(loc="upper left")
+        left.legend(loc="upper right")
         names = {
             "SFT loss after RL over before": "SFT's loss,\nafter RL",
             "error after SFT over before, after RL": "error,\nSFT after RL",
@@ -265,8 +265,8 @@ STUDY = Study(
     name=NAME,
     title="Reports from practice on SFT and RL, in the exact model",
     story=(
-        "More rows of SFT lower the error after RL, and a stage that stops by its own validation loss rarely stops "
-        "where the next one needs it. What a report found may be a law of the model or of its setting: shares say which."
+        "RL profits from SFT that stops earlier than its own validation loss says, and hard prompts help; that RL "
+        "undoes SFT, or SFT undoes RL, is no law where rows are few. Each report is judged over random settings."
     ),
     experiment=Practice,
     draw=draw_practice,

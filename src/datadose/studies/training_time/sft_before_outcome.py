@@ -140,7 +140,7 @@ def draw_sft_before_outcome(table: pd.DataFrame, config: SftBeforeOutcome) -> Fi
         caption(
             figure,
             f"exact theory, {config.seeds} random settings, d = {config.dimension}, .3 d to 8 d rows a stage; "
-            "outcome supervision at its best penalty; costs below .001 percent are drawn there",
+            "outcome supervision at its best penalty; costs below .1 percent are drawn there",
         )
     return figure
 

@@ -206,11 +206,11 @@ def draw_sft_or_outcome(table: pd.DataFrame, config: SftOrOutcome) -> Figure:
                 rows = paper[(paper[Column.STAGE] == stage) & (paper[Column.RULE] == rule)]
                 drawn = Look(color, look.dash, "")
                 draw_theory(left, rows[Column.BUDGET], rows[Column.PREDICTED], drawn, f"{stage}, {rule}")
-        left.set_ylim(0.15, 100)
+        left.set_ylim(0.1, 110)
         log_y(left)
         plain_log_ticks(left, (0.1, 0.3, 1, 3, 10, 30))
         left.set(xlabel="rows B / d", ylabel="error / d", title="rows")
-        left.legend(loc="upper right", fontsize=7.5)
+        left.legend(loc="lower left", fontsize=7.5)
         _draw_lengths(middle, table)
         _draw_balance(right, table)
         caption(
@@ -305,9 +305,9 @@ STUDY = Study(
     name=NAME,
     title="SFT or outcome supervision? Exact at every number of rows",
     story=(
-        "With one thinking step the two are one estimator on different prompts: SFT's lower price of scarcity wins "
-        "where rows are few, outcome supervision's lower ceiling where they are many. Half and half rarely beats the "
-        "better of the two."
+        "With one thinking step the two are one estimator on different prompts: SFT's prompts win where rows are few, "
+        "outcome supervision's lower ceiling where they are many, and the two cross near one row a direction. Half of "
+        "the rows on each is worse than all on the better of the two."
     ),
     experiment=SftOrOutcome,
     draw=draw_sft_or_outcome,
