@@ -29,7 +29,9 @@ def ridge_of(prompts, count: float, mu: float) -> float:  # type: ignore[no-unty
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize(("mu", "counts"), [((3e-3, 0.5), (100, 150)), ((0.4, 0.0), (40, 60)), ((2.0, 0.2), (500, 30))])
+@pytest.mark.parametrize(
+    ("mu", "counts"), [((3e-3, 0.5), (100, 150)), ((0.4, 0.0), (40, 60)), ((2.0, 0.2), (500, 30))]
+)
 def test_two_stages_are_those_of_the_general_law(
     seed: int, mu: tuple[float, float], counts: tuple[int, int]
 ) -> None:
@@ -43,7 +45,9 @@ def test_two_stages_are_those_of_the_general_law(
     assert s.test.error(middle) == pytest.approx(one.error(s.target, n), rel=1e-8)
     assert s.test.error(end) == pytest.approx(two.error(s.target, n), rel=1e-8)
     assert s.known.error(end) == pytest.approx(two.error(s.sigma0, n), rel=1e-8)
-    assert s.outcome.before(s.test, counts[1], mu[1]).error(middle) == pytest.approx(s.test.error(end), rel=1e-10)
+    assert s.outcome.before(s.test, counts[1], mu[1]).error(middle) == pytest.approx(
+        s.test.error(end), rel=1e-10
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -103,4 +107,5 @@ def test_a_share_has_the_interval_of_its_count() -> None:
     assert judge_share(held, 0.5).verdict == "holds"
     assert judge_share(held, 0.65).verdict == "mixed"
     assert judge_share(held, 0.85).verdict == "fails"
+    assert judge_share(held[:0], 0.5).verdict == "mixed"
     assert judge_share(held, 0.5).interval == pytest.approx((0.600, 0.788), abs=2e-3)

@@ -182,9 +182,7 @@ def _draw_winners(axis: Axes, table: pd.DataFrame, config: Budgets) -> None:
 def errors_by_share(table: pd.DataFrame, design: str, cost: float) -> pd.DataFrame:
     """Errors / d of the random settings: rows (seed, budget), a column a share."""
     rows = table[(table[Column.PANEL] == design) & (table[Column.COST] == cost)]
-    return rows.pivot_table(
-        index=[Column.SEED, Column.BUDGET], columns=Column.SHARE, values=Column.PREDICTED
-    )
+    return rows.pivot_table(index=[Column.SEED, Column.BUDGET], columns=Column.SHARE, values=Column.PREDICTED)
 
 
 def best_shares(table: pd.DataFrame, design: str, cost: float) -> pd.DataFrame:

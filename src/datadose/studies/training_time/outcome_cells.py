@@ -134,5 +134,3 @@ def balanced(
         tuned = best_penalties(start, setup.sft, x * rows / cost, setup.outcome, (1 - x) * rows, setup.test)
         found += [[arm, PENALTY, b, float(e)] for b, e in zip(budgets, tuned.error, strict=True)]
     return found
-
-

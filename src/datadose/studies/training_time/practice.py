@@ -143,7 +143,9 @@ _SETTING = f"exact theory, RL is outcome supervision at k = 1 at its best penalt
 _MOST = "share of settings where it holds"
 
 
-def _claim(name: str, paper: str, statement: str, judge: object, test: str, beyond: str, statistic: str = _MOST) -> Claim:
+def _claim(
+    name: str, paper: str, statement: str, judge: object, test: str, beyond: str, statistic: str = _MOST
+) -> Claim:
     setting = f"{_SETTING}; not in the model: {beyond}"
     return Claim(f"practice-{name}", paper, statement, setting, statistic, 0.5, judge, _TEST + test)  # type: ignore[arg-type]
 
@@ -248,7 +250,13 @@ def draw_practice(table: pd.DataFrame, config: Practice) -> Figure:
         jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(q))
         for place, name in enumerate(names):
             draw_points(
-                right, place + jitter, q[name], LOOKS[place % len(LOOKS)], f"_{name}", markersize=2.6, alpha=0.6
+                right,
+                place + jitter,
+                q[name],
+                LOOKS[place % len(LOOKS)],
+                f"_{name}",
+                markersize=2.6,
+                alpha=0.6,
             )
         right.axhline(1, color="#5f6368", linewidth=0.8)
         right.set(yscale="log", ylabel="ratio, after over before unless said", title="each setting a point")

@@ -91,7 +91,9 @@ def _difficulty(setup: Setup, B2: float, seed: int) -> dict[str, float]:
     """
     rng = np.random.default_rng([13, seed])
     inside, off = setup.target > setup.sigma0, setup.data.min()
-    found: dict[str, list[float]] = {name: [] for name in ("hardness", "few", "many", "own", "target", "pool")}
+    found: dict[str, list[float]] = {
+        name: [] for name in ("hardness", "few", "many", "own", "target", "pool")
+    }
     for _ in range(CANDIDATES):
         parts = rng.uniform(0, 1, 2)
         chosen = rng.uniform(size=setup.dimension) < np.where(inside, parts[0], parts[1])
@@ -158,4 +160,7 @@ def _first_penalty(setup: Setup, B1: float, B2: float) -> dict[str, float]:
     path = penalty_path(setup, setup.sft, B1)
     own, end = setup.sft.loss.error(path.states), _end(setup, path.states, B2)
     a, b = int(own.argmin()), int(end.argmin())
-    return {"penalty before RL over own": path.places[b] / path.places[a], "cost of own penalty": end[a] / end[b]}
+    return {
+        "penalty before RL over own": path.places[b] / path.places[a],
+        "cost of own penalty": end[a] / end[b],
+    }

@@ -70,9 +70,7 @@ def random_setting(seed: int, dimension: int = 120) -> Setup:
 def counts_of(seed: int, dimension: int, stages: int = 2) -> list[float]:
     """Numbers of rows of ``stages`` stages, .3 d to 8 d log-uniformly, drawn from ``seed``."""
     rng = np.random.default_rng([7, seed])
-    return [
-        float(np.round(dimension * np.exp(rng.uniform(np.log(0.3), np.log(8))))) for _ in range(stages)
-    ]
+    return [float(np.round(dimension * np.exp(rng.uniform(np.log(0.3), np.log(8))))) for _ in range(stages)]
 
 
 def _levelled(spectrum: Array, levels: int = 4) -> Array:
@@ -97,6 +95,8 @@ def paper_setting(
 def judge_share(held: NDArray[np.bool_], threshold: float, note: str = "") -> Judgement:
     """The share of settings where it holds, with its binomial (Clopper-Pearson) interval, against a bar."""
     count, total = int(held.sum()), len(held)
+    if total == 0:
+        return Judgement(None, None, 0, "mixed", "no setting of this kind was drawn")
     low, high = stats.binomtest(count, total).proportion_ci(CONFIDENCE)
     verdict = decide(float(low), float(high), threshold, below=False)
     return Judgement(count / total, (float(low), float(high)), total, verdict, note)
@@ -104,5 +104,7 @@ def judge_share(held: NDArray[np.bool_], threshold: float, note: str = "") -> Ju
 
 def spread(values: Array | pd.Series) -> str:
     """Median and the range from the 5th to the 95th of 100, for a note."""
+    if len(values) == 0:
+        return "none"
     low, middle, high = np.quantile(np.asarray(values, np.float64), (0.05, 0.5, 0.95))
     return f"median {middle:.3g} (.05 to .95: {low:.3g} to {high:.3g})"

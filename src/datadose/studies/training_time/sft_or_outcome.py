@@ -58,7 +58,9 @@ class SftOrOutcome:
     def preset(cls, name: Preset) -> SftOrOutcome:
         """The configuration of a preset."""
         if name == "smoke":
-            return cls(24, 4, (0.25, 2.0, 32.0), (0.25, 4.0), (1.0, 4.0), (0.1, 1.0), (4.0, UNLIMITED), (1.0,))
+            return cls(
+                24, 4, (0.25, 2.0, 32.0), (0.25, 4.0), (1.0, 4.0), (0.1, 1.0), (4.0, UNLIMITED), (1.0,)
+            )
         many = name != "quick"
         places = np.geomspace(0.05, 32, 61 if many else 25)
         paper = tuple(float(f"{b:.4g}") for b in places if abs(b - 1) > 0.05)
@@ -242,7 +244,9 @@ def _draw_balance(axis: Axes, table: pd.DataFrame) -> None:
         values=Column.PREDICTED,
     )
     ratio = (wide[BOTH] / wide[[SFT, OUTCOME]].min(axis=1)).reset_index(name="ratio")
-    for rows_before, color in zip(sorted(ratio[Column.PRETRAINING].unique()), "#0072B2 #D55E00 #009E73".split(), strict=False):
+    for rows_before, color in zip(
+        sorted(ratio[Column.PRETRAINING].unique()), "#0072B2 #D55E00 #009E73".split(), strict=False
+    ):
         for look, b in zip(LOOKS, sorted(ratio[Column.BUDGET].unique()), strict=False):
             part = ratio[(ratio[Column.PRETRAINING] == rows_before) & (ratio[Column.BUDGET] == b)]
             before = "unlimited" if rows_before >= UNLIMITED else f"{rows_before:g} d"

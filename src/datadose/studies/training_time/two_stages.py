@@ -47,7 +47,6 @@ class State:
     mean: Array
     second: Array
 
-
     def at(self, place: int) -> State:
         """One of states (M, L)."""
         return State(self.mean[place], self.second[place])
@@ -240,7 +239,12 @@ class Tuned:
 
 
 def best_penalties(
-    start: State, first: Prompts, first_count: ArrayLike, second: Prompts, second_count: ArrayLike, test: ErrorForm
+    start: State,
+    first: Prompts,
+    first_count: ArrayLike,
+    second: Prompts,
+    second_count: ArrayLike,
+    test: ErrorForm,
 ) -> Tuned:
     """The penalties of two stages that give the least error, at each of X pairs of numbers of prompts.
 
@@ -253,7 +257,8 @@ def best_penalties(
         test: what the error is measured on.
     """
     B1, B2 = np.broadcast_arrays(
-        np.atleast_1d(np.asarray(first_count, np.float64)), np.atleast_1d(np.asarray(second_count, np.float64))
+        np.atleast_1d(np.asarray(first_count, np.float64)),
+        np.atleast_1d(np.asarray(second_count, np.float64)),
     )
     rows = np.arange(len(B1))
     with np.errstate(divide="ignore"):
