@@ -8,6 +8,7 @@ from typing import Any
 
 from datadose.studies.study import Study
 from datadose.studies.tables import THEORY, as_table
+from datadose.studies.training_time.outcome_cells import Column
 from helpers.studies import entry, write_result
 
 SEEDS = 60
@@ -15,9 +16,7 @@ SEEDS = 60
 
 def verdict(study: Study[Any], claim: str, folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     """The verdict of one claim on these rows, by column."""
-    columns = study.experiment.columns if hasattr(study.experiment, "columns") else None
-    if columns is None:
-        from datadose.studies.training_time.outcome_cells import Column as columns
+    columns = getattr(study.experiment, "columns", Column)
     full = [{"figure": study.name, "model": THEORY, **row} for row in rows]
     write_result(folder, study, as_table(full, columns))
     return str(entry(study, claim, folder)["verdict"])

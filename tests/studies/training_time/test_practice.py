@@ -72,7 +72,7 @@ def test_coupling_is_a_ratio_above_one(claim: str, name: str, held_above: bool, 
 
 
 def test_what_is_an_identity_is_met() -> None:
-    """From the optimum of unlimited SFT any stage raises its loss; the best switch is no worse than another."""
+    """From the optimum of unlimited SFT any stage raises its loss; the best is no worse than the rest."""
     for seed in range(3):
         found = {str(name): float(value) for name, value in measure(seed, 24, 16)}
         assert found["SFT loss after RL over before, unlimited SFT"] >= 1 - 1e-9

@@ -1,4 +1,4 @@
-"""Two penalised stages at many penalties at once: against the general law, SciPy's search and drawn prompts."""
+"""Two penalised stages at many penalties: against the general law, SciPy's search and drawn prompts."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_known_table_of_two_stages() -> None:
 
 
 def test_stages_against_drawn_prompts() -> None:
-    """Pretraining on 600 prompts, SFT and outcome supervision, 24 seeds; bars of 4 standard errors and 3 / d."""
+    """Pretraining, SFT and outcome supervision over 24 seeds; within 4 standard errors and 3 / d."""
     s = paper_setting(dimension=60)
     n, zero = s.length, np.zeros(60)
     plan = [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from datadose.drawing.curves import cell_edges, log_y, plain_log_ticks
@@ -143,7 +144,7 @@ def draw_budgets(table: pd.DataFrame, config: Budgets) -> Figure:
     return figure
 
 
-def _draw_map(axis: Axes, rows: pd.DataFrame) -> object:
+def _draw_map(axis: Axes, rows: pd.DataFrame) -> QuadMesh:
     best = rows.loc[rows.groupby([Column.COST, Column.BUDGET])[Column.PREDICTED].idxmin()]
     grid = best.pivot_table(index=Column.COST, columns=Column.BUDGET, values=Column.SHARE)
     x, y = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float)
@@ -252,7 +253,8 @@ CLAIMS = (
     Claim(
         "budgets-law",
         "arXiv 2502.11284, (i) and (ii)",
-        "SFT alone is best for a small annotation budget (d/8 rows), its best share never rises with the budget, and "
+        "SFT alone is best for a small annotation budget (d/8 rows), its best share never rises with "
+        "the budget, and "
         "falls below half for a large one (32d), a demonstration being as dear as a prompt.",
         _SETTING,
         "share of settings where all three hold",
@@ -263,7 +265,8 @@ CLAIMS = (
     Claim(
         "budgets-same-prompts",
         "ours",
-        "The law of budgets does not need prompts of different covariance: it holds with the target's in both stages.",
+        "The law of budgets does not need prompts of different covariance: it holds with the target's "
+        "in both stages.",
         _SETTING,
         "share of settings where the law holds with prompts of the target in both stages",
         0.5,
@@ -273,7 +276,8 @@ CLAIMS = (
     Claim(
         "budgets-mixture",
         "arXiv 2502.11284, combination at larger budgets",
-        "With a large budget (8d rows) SFT and then outcome supervision beats either alone by 1 percent or more.",
+        "With a large budget (8d rows) SFT and then outcome supervision beats either alone by 1 "
+        "percent or more.",
         _SETTING,
         "share of settings where it does, a demonstration being as dear as a prompt",
         0.5,
@@ -283,7 +287,8 @@ CLAIMS = (
     Claim(
         "budgets-cold-start",
         "arXiv 2502.11284, (iii) cold start",
-        "A tenth of a large budget (8d rows) on SFT first lowers the error against outcome supervision alone.",
+        "A tenth of a large budget (8d rows) on SFT first lowers the error against outcome supervision "
+        "alone.",
         _SETTING + "; outcome supervision at k = 1 regresses on the truth and has no exploration to start",
         "share of settings where it does, a demonstration being as dear as a prompt",
         0.5,
@@ -295,8 +300,10 @@ STUDY = Study(
     name=NAME,
     title="How much of a budget for SFT, how much for outcome supervision?",
     story=(
-        "With each stage stopped well it is nearly either-or: demonstrations where rows are few or demonstrations "
-        "cheap, outcome supervision where rows are many. A mixture pays in a narrow band between, and then little."
+        "With each stage stopped well it is nearly either-or: demonstrations where rows are few or "
+        "demonstrations "
+        "cheap, outcome supervision where rows are many. A mixture pays in a narrow band between, and "
+        "then little."
     ),
     experiment=Budgets,
     draw=draw_budgets,

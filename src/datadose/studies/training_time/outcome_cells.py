@@ -72,7 +72,7 @@ def rows_of_paper(dimension: int, budgets: tuple[float, ...]) -> list[list[float
             best_time(start, eta, [Source(covariance, setup.length, float(B))], test).error for B in counts
         ]
         tuned = best_penalty(setup.start, prompts, counts, setup.test).error
-        errors = {PENALTY: tuned, TIME: timed, CONVERGED: converged_errors(setup, prompts, counts)}
+        errors = {PENALTY: tuned, TIME: np.array(timed), CONVERGED: converged_errors(setup, prompts, counts)}
         for rule, values in errors.items():
             found += [[stage, rule, b, float(e)] for b, e in zip(budgets, values, strict=True)]
     return found
@@ -116,10 +116,10 @@ def rescaled(seed: int, dimension: int, budgets: tuple[float, ...]) -> list[list
 def balanced(
     dimension: int, rho: float, pretraining: float, cost: float, budgets: tuple[float, ...]
 ) -> list[list[float | str]]:
-    """Cell: arm, budget / d and error / d of the paper's setting, best penalty in each stage, half the budget each.
+    """Cell: arm, budget / d and error / d of the paper's setting, half the budget on each stage.
 
     Args:
-        pretraining: rows of pretraining over d, to convergence from V = 0; UNLIMITED in the population regime.
+        pretraining: rows of pretraining over d, from V = 0; UNLIMITED in the population regime.
         cost: of a demonstration, in prompts; equal rows at 1.
     """
     setup = paper_setting(dimension, rho)

@@ -57,7 +57,8 @@ def when_to_switch(saved: Saved[Practice], threshold: float) -> Judgement:
     note = (
         f"best switch: stable {(over <= STABLE).mean():.2f}, mild overfitting "
         f"{(later & (over > STABLE) & (over < SEVERE)).mean():.2f}, severe "
-        f"{(later & (over >= SEVERE)).mean():.2f}, before stable {(~later & (over > STABLE)).mean():.2f}; error when "
+        f"{(later & (over >= SEVERE)).mean():.2f}, before stable "
+        f"{(~later & (over > STABLE)).mean():.2f}; error when "
         f"switching at the least loss over the best: {spread(q['switch cost of least loss'])}"
     )
     return judge_share(held.to_numpy(), threshold, note)
@@ -72,8 +73,10 @@ def scale_decides(saved: Saved[Practice], threshold: float) -> Judgement:
     monotone = (np.diff(ends, axis=1) <= 1e-9).all(axis=1)
     note = (
         f"median error after RL {', '.join(f'{v:.3g}' for v in np.median(ends, axis=0))} at "
-        f"{', '.join(f'{s:g}' for s in scales)} (/ d) rows of SFT; never rises in between in {monotone.mean():.2f}; "
-        f"what RL adds grows with the rows in {(gains[:, -1] > gains[:, 0]).mean():.2f} (the report: it grows)"
+        f"{', '.join(f'{s:g}' for s in scales)} (/ d) rows of SFT; never rises in between in "
+        f"{monotone.mean():.2f}; "
+        f"what RL adds grows with the rows in {(gains[:, -1] > gains[:, 0]).mean():.2f} (the report: "
+        "it grows)"
     )
     return judge_share(ends[:, -1] < ends[:, 0], threshold, note)
 
@@ -82,7 +85,8 @@ def difficulty_helps(saved: Saved[Practice], threshold: float) -> Judgement:
     q = quantities(saved.table)
     few, many = q["hardness with end, few rows"], q["hardness with end, many rows"]
     note = (
-        f"correlation of log hardness with log error after RL, {spread(few)} at d/2 rows and {spread(many)} at 4d; "
+        f"correlation of log hardness with log error after RL, {spread(few)} at d/2 rows and "
+        f"{spread(many)} at 4d; "
         f"negative in {(few < 0).mean():.2f} and {(many < 0).mean():.2f}"
     )
     return judge_share((few < 0).to_numpy(), threshold, note)
@@ -92,9 +96,11 @@ def loss_predicts(saved: Saved[Practice], threshold: float) -> Judgement:
     q = quantities(saved.table)
     on_target, on_pool = q["target validation with end"], q["pool validation with end"]
     note = (
-        f"correlation of the least validation loss with the error after RL, of logarithms: validation on SFT's "
+        "correlation of the least validation loss with the error after RL, of logarithms: validation "
+        "on SFT's "
         f"allocated prompts {spread(on_pool)}, on the target's {spread(on_target)}; above .9 in "
-        f"{(on_pool > 0.9).mean():.2f} and {(on_target > 0.9).mean():.2f}, below 0 in {(on_pool < 0).mean():.2f} and "
+        f"{(on_pool > 0.9).mean():.2f} and {(on_target > 0.9).mean():.2f}, below 0 in "
+        f"{(on_pool < 0).mean():.2f} and "
         f"{(on_target < 0).mean():.2f}"
     )
     return judge_share((on_pool > 0.5).to_numpy(), threshold, note)
@@ -104,8 +110,10 @@ def reward_raises_loss(saved: Saved[Practice], threshold: float) -> Judgement:
     q = quantities(saved.table)
     ratio, limit = q["SFT loss after RL over before"], q["SFT loss after RL over before, unlimited SFT"]
     note = (
-        f"SFT at its least validation loss, RL at its best penalty: loss after over before {spread(ratio)}; from the "
-        f"optimum of unlimited SFT, where a rise is an identity, it rises in {(limit > 1).mean():.2f}, {spread(limit)}"
+        "SFT at its least validation loss, RL at its best penalty: loss after over before "
+        f"{spread(ratio)}; from the "
+        f"optimum of unlimited SFT, where a rise is an identity, it rises in {(limit > 1).mean():.2f}, "
+        f"{spread(limit)}"
     )
     return judge_share((ratio > 1).to_numpy(), threshold, note)
 
@@ -113,7 +121,8 @@ def reward_raises_loss(saved: Saved[Practice], threshold: float) -> Judgement:
 def tuning_lowers_reward(saved: Saved[Practice], threshold: float) -> Judgement:
     ratio = quantities(saved.table)["error after SFT over before, after RL"]
     note = (
-        f"RL at its best penalty, SFT at its least validation loss: error after over before {spread(ratio)}; above "
+        "RL at its best penalty, SFT at its least validation loss: error after over before "
+        f"{spread(ratio)}; above "
         f"1.5 in {(ratio > 1.5).mean():.2f}"
     )
     return judge_share((ratio > 1).to_numpy(), threshold, note)
@@ -132,14 +141,18 @@ def stronger_first(saved: Saved[Practice], threshold: float) -> Judgement:
 def value_alone_keeps(saved: Saved[Practice], threshold: float) -> Judgement:
     ratio = quantities(saved.table)["error on the old task over before"]
     note = (
-        f"SFT of V alone at the penalty best for the target: error on Sigma0 over before {spread(ratio)}; that more "
+        "SFT of V alone at the penalty best for the target: error on Sigma0 over before "
+        f"{spread(ratio)}; that more "
         "examples in a prompt never hurt at fixed V is an identity (error = a + b/n, b >= 0) and no claim"
     )
     return judge_share((ratio <= 1).to_numpy(), threshold, note)
 
 
 _TEST = "tests/studies/training_time/test_practice.py::"
-_SETTING = f"exact theory, RL is outcome supervision at k = 1 at its best penalty; {DRAWN}; .3d to 8d rows a stage; {POWER}"
+_SETTING = (
+    f"exact theory, RL is outcome supervision at k = 1 at its best penalty; {DRAWN}; .3d to 8d rows a stage; "
+    f"{POWER}"
+)
 _MOST = "share of settings where it holds"
 
 
@@ -155,7 +168,8 @@ CLAIMS = (
     _claim(
         "switch",
         f"{_DING}, (a)",
-        "Going from SFT to RL is best where SFT's validation loss is within 2 percent of its least, or, later, within "
+        "Going from SFT to RL is best where SFT's validation loss is within 2 percent of its least, "
+        "or, later, within "
         "10 percent.",
         when_to_switch,
         "test_a_switch_before_or_long_after_the_least_loss_fails",
@@ -164,7 +178,8 @@ CLAIMS = (
     _claim(
         "scale",
         f"{_DING}, (b)",
-        "More rows of SFT, stopped at its least validation loss, lower the error after RL (16d against d/4): less is "
+        "More rows of SFT, stopped at its least validation loss, lower the error after RL (16d against "
+        "d/4): less is "
         "not more.",
         scale_decides,
         "test_scale_is_the_largest_against_the_smallest",
@@ -207,7 +222,8 @@ CLAIMS = (
     _claim(
         "stronger-penalty",
         "arXiv 2511.08401, (i)",
-        "The penalty of SFT that is best before RL is stronger than the one best for SFT's own held-out loss.",
+        "The penalty of SFT that is best before RL is stronger than the one best for SFT's own "
+        "held-out loss.",
         stronger_first,
         "test_coupling_is_a_ratio_above_one",
         "one scalar response a row (theirs)",
@@ -263,7 +279,8 @@ def draw_practice(table: pd.DataFrame, config: Practice) -> Figure:
         name_ticks(right.xaxis, list(names.values()), fontsize=7.5)
         caption(
             figure,
-            f"exact theory, {config.seeds} random settings, d = {config.dimension}; RL: outcome supervision at k = 1 "
+            f"exact theory, {config.seeds} random settings, d = {config.dimension}; RL: outcome "
+            "supervision at k = 1 "
             "and its best penalty; dashes: the report's bounds of 2 and 10 percent",
         )
     return figure
@@ -273,8 +290,10 @@ STUDY = Study(
     name=NAME,
     title="Reports from practice on SFT and RL, in the exact model",
     story=(
-        "RL profits from SFT that stops earlier than its own validation loss says, and hard prompts help; that RL "
-        "undoes SFT, or SFT undoes RL, is no law where rows are few. Each report is judged over random settings."
+        "RL profits from SFT that stops earlier than its own validation loss says, and hard prompts "
+        "help; that RL "
+        "undoes SFT, or SFT undoes RL, is no law where rows are few. Each report is judged over random "
+        "settings."
     ),
     experiment=Practice,
     draw=draw_practice,

@@ -1,6 +1,6 @@
 """What the reports from practice are judged by: one random setting of SFT and outcome supervision, measured.
 
-RL stands for outcome supervision at k = 1 with its best penalty for the target; its reward is minus the error.
+RL stands for outcome supervision at k = 1 at its best penalty for the target; its reward is minus the error.
 SFT's validation loss is its held-out loss E ||V phi + eta w*||^2 / d. Errors are exact and divided by d.
 """
 
@@ -60,7 +60,7 @@ def _switching(setup: Setup, path: Path, B2: float) -> dict[str, float]:
     best, lowest = int(end.argmin()), int(loss.argmin())
     return {
         "switch loss over least": loss[best] / loss[lowest],
-        "switch after least loss": best > lowest,
+        "switch after least loss": float(best > lowest),
         "switch cost of least loss": end[lowest] / end[best],
     }
 
@@ -105,7 +105,7 @@ def _difficulty(setup: Setup, B2: float, seed: int) -> dict[str, float]:
             own = pool.sft.loss.error(path.states)
             end = _end(pool, path.states, B2)
             found[name].append(float(end[int(own.argmin())]))
-        # Validation on one fixed set, SFT stopped where it is least there: the target's prompts, or the pool's.
+        # SFT stops where the loss on one fixed set is least: prompts of the target, or the allocated ones.
         for name, data in (("target", setup.eta * setup.target), ("pool", setup.data)):
             loss = pool.prompts(data, setup.eta).loss.error(path.states)
             at = int(loss.argmin())
@@ -129,7 +129,7 @@ def _correlation(x: Array, y: Array) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _coupling(setup: Setup, B1: float, B2: float) -> dict[str, float]:
+def _coupling(setup: Setup, B1: float, B2: float) -> dict[str, Array | float]:
     """arXiv 2601.07389 (1), (2): what the second stage does to the first one's objective; 2602.23197."""
     tuned, least = _least_loss(setup, B1)
     penalty = best_penalty(tuned, setup.outcome, B2, setup.test).first[0]

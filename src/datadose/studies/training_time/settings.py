@@ -22,7 +22,8 @@ KINDS = ("blocks", "power", "scattered")
 _RANGES: Sequence[tuple[float, float]] = ((0.02, 1.0), (0.1, 0.8), (0.003, 0.3))
 """Of rho, eta and r."""
 DRAWN = (
-    "random settings of three kinds (the paper's blocks, power laws, scattered spectra), d=120, rho .02 to 1, "
+    "random settings of three kinds (the paper's blocks, power laws, scattered spectra), d=120, rho "
+    ".02 to 1, "
     "eta .1 to .8, r .003 to .3, n d to 8d"
 )
 POWER = "a share is known to .07 with 200 settings and to .1 with 100; one so near to the threshold is mixed"

@@ -139,7 +139,8 @@ def draw_sft_before_outcome(table: pd.DataFrame, config: SftBeforeOutcome) -> Fi
         right.legend(loc="upper right")
         caption(
             figure,
-            f"exact theory, {config.seeds} random settings, d = {config.dimension}, .3 d to 8 d rows a stage; "
+            f"exact theory, {config.seeds} random settings, d = {config.dimension}, .3 d to 8 d rows a "
+            "stage; "
             "outcome supervision at its best penalty; costs below .1 percent are drawn there",
         )
     return figure
@@ -152,8 +153,10 @@ def cost_of_not_knowing(saved: Saved[SftBeforeOutcome], threshold: float) -> Jud
         cost, ratio = rows[Column.ALONE] / rows[Column.BEST], rows[Column.RATIO]
         up, down = (ratio > 1.1).mean(), (ratio < 0.9).mean()
         parts.append(
-            f"{rule}: cost {100 * (cost.median() - 1):.2f} percent in the median, {100 * (cost.quantile(0.95) - 1):.1f} "
-            f"at .95, {100 * (cost.max() - 1):.1f} at most; ratio {spread(ratio)}, above 1.1 in {up:.2f}, below .9 in "
+            f"{rule}: cost {100 * (cost.median() - 1):.2f} percent in the median, "
+            f"{100 * (cost.quantile(0.95) - 1):.1f} "
+            f"at .95, {100 * (cost.max() - 1):.1f} at most; ratio {spread(ratio)}, above 1.1 in "
+            f"{up:.2f}, below .9 in "
             f"{down:.2f}"
         )
         held = (cost <= _CHEAP).to_numpy() if rule == PENALTY else held
@@ -165,8 +168,10 @@ def ruinous(saved: Saved[SftBeforeOutcome], threshold: float) -> Judgement:
     over, against = rows[Column.CONVERGED] / rows[Column.BEST], rows[Column.CONVERGED] / rows[Column.NONE]
     strong = rows[Column.STRENGTH] <= _STRONG
     note = (
-        f"error over that of well-stopped SFT, r <= eta/10: {spread(over[strong])}, else {spread(over[~strong])}; "
-        f"over that without SFT: {spread(against[strong])}, else {spread(against[~strong])}; worse than without SFT "
+        f"error over that of well-stopped SFT, r <= eta/10: {spread(over[strong])}, else "
+        f"{spread(over[~strong])}; "
+        f"over that without SFT: {spread(against[strong])}, else {spread(against[~strong])}; worse "
+        "than without SFT "
         f"in {(against[strong] > 1).mean():.2f} and {(against[~strong] > 1).mean():.2f}, "
         f"{_RUINOUS:g} times the well-stopped error or more in {(over[strong] >= _RUINOUS).mean():.2f} and "
         f"{(over[~strong] >= _RUINOUS).mean():.2f}"
@@ -180,7 +185,8 @@ CLAIMS = (
     Claim(
         "sft-before-outcome",
         "ours (with arXiv 2511.08401)",
-        "How long SFT lasts need not know that outcome supervision follows: the penalty that is best for SFT alone "
+        "How long SFT lasts need not know that outcome supervision follows: the penalty that is best "
+        "for SFT alone "
         "costs at most 1 percent after it.",
         _SETTING,
         "share of settings where it does",
@@ -191,7 +197,8 @@ CLAIMS = (
     Claim(
         "sft-converged-before-outcome",
         "ours",
-        "Under strong interference (r <= eta/10) SFT to convergence before outcome supervision is worse than no SFT.",
+        "Under strong interference (r <= eta/10) SFT to convergence before outcome supervision is "
+        "worse than no SFT.",
         _SETTING,
         "share of settings with r <= eta/10 where it is",
         0.5,

@@ -1,18 +1,19 @@
-"""SFT against outcome supervision at k = 1, exact at every number of rows: ceiling, scarcity, and where they cross."""
+"""SFT against outcome supervision at k = 1, exact at every number of rows: ceilings, and where they cross."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from datadose.drawing.curves import level, log_y, plain_log_ticks
 from datadose.drawing.style import LOOKS, Look, caption, draw_theory, new_grid
-from datadose.shapes import Array
 from datadose.studies.ledger import judge_worst
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import THEORY, Setting, as_table
@@ -42,7 +43,7 @@ _ARM = (Column.STAGE, Column.RULE, Column.BUDGET, Column.PREDICTED)
 
 @dataclass(frozen=True)
 class SftOrOutcome:
-    """Random settings over rows; the paper's setting over rows, lengths, and balance with finite pretraining."""
+    """Random settings over rows; the paper's over rows, lengths, and balance with finite pretraining."""
 
     dimension: int
     seeds: int
@@ -101,7 +102,7 @@ class SftOrOutcome:
         """The cell of each setting."""
         return [cell for (cell, _), _ in self.settings()]
 
-    def table(self, results: list[list[list[float | str]]]) -> pd.DataFrame:
+    def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """A row for each row of the results."""
         rows = [
             {Column.FIGURE: NAME, Column.MODEL: THEORY, **shared, **dict(zip(columns, values, strict=True))}
@@ -120,7 +121,7 @@ def curves(table: pd.DataFrame, stage: str, rule: str) -> pd.DataFrame:
 
 
 def crossing(sft: pd.Series, outcome: pd.Series) -> float:
-    """Rows / d at which outcome supervision overtakes SFT, between neighbours in the logarithm; NaN if not once."""
+    """Rows / d at which outcome supervision overtakes SFT, interpolated in logarithms; NaN if not once."""
     x = np.array([b for b in sft.index if b > 0])
     gap = np.log(sft[x].to_numpy() / outcome[x].to_numpy())
     turns = np.flatnonzero((gap[:-1] < 0) & (gap[1:] >= 0))
@@ -148,15 +149,18 @@ def few_sft_many_outcome(saved: Saved[SftOrOutcome], threshold: float) -> Judgem
     at_end = {stage: curves(table, stage, CONVERGED) for stage in (SFT, OUTCOME)}
     last = (at_end[SFT][_FEW] < at_end[OUTCOME][_FEW]) & (at_end[SFT][_MANY] > at_end[OUTCOME][_MANY])
     note = (
-        f"ceilings F* of SFT over outcome {spread(ceilings)}, above 1 in {(ceilings > 1).mean():.2f}; prices of scarcity "
-        f"{spread(scarcity)}, below 1 in {(scarcity < 1).mean():.2f}; they cross once in {np.isfinite(cross).mean():.2f}, "
-        f"at B/d {spread(cross[np.isfinite(cross)])}; at convergence the same signs in {last.mean():.2f}, ratio at "
+        f"ceilings F* of SFT over outcome {spread(ceilings)}, above 1 in {(ceilings > 1).mean():.2f}; "
+        "prices of scarcity "
+        f"{spread(scarcity)}, below 1 in {(scarcity < 1).mean():.2f}; they cross once in "
+        f"{np.isfinite(cross).mean():.2f}, "
+        f"at B/d {spread(cross[np.isfinite(cross)])}; at convergence the same signs in "
+        f"{last.mean():.2f}, ratio at "
         f"{_MANY:g}d {spread(at_end[SFT][_MANY] / at_end[OUTCOME][_MANY])}"
     )
     return judge_share(held.to_numpy(), threshold, note)
 
 
-def _best_is_few(errors: pd.DataFrame) -> Array:
+def _best_is_few(errors: pd.DataFrame) -> NDArray[np.bool_]:
     rows = errors[[b for b in errors if b > 0]]
     return np.asarray(rows.idxmin(axis=1) < _PEAK)
 
@@ -172,8 +176,10 @@ def convergence_contrast(saved: Saved[SftOrOutcome], threshold: float) -> Judgem
         parts.append(f"{rule} {stage} at {b:g}d rows {errors.iloc[0]:.3g} to {errors.iloc[-1]:.3g}")
     first, last = lengths[Column.SHARE].min(), lengths[Column.SHARE].max()
     note = (
-        f"the least error is below the peak in {few[SFT].mean():.2f} for SFT and {few[OUTCOME].mean():.2f} for outcome "
-        f"at convergence, in {tuned[SFT].mean():.2f} and {tuned[OUTCOME].mean():.2f} at the best penalty; in the "
+        f"the least error is below the peak in {few[SFT].mean():.2f} for SFT and "
+        f"{few[OUTCOME].mean():.2f} for outcome "
+        f"at convergence, in {tuned[SFT].mean():.2f} and {tuned[OUTCOME].mean():.2f} at the best "
+        "penalty; in the "
         f"paper's setting from prompts of {first:g}d to {last:g}d examples: {'; '.join(parts)}"
     )
     return judge_share(few[SFT] & ~few[OUTCOME], threshold, note)
@@ -192,7 +198,8 @@ def synergy(saved: Saved[SftOrOutcome], threshold: float) -> Judgement:
     )
     finite = equal[equal.index.get_level_values(Column.PRETRAINING) < UNLIMITED]
     note = (
-        f"half the budget each; better of either alone over both, most by rho {by_rho}; {by_cost}; after finite "
+        f"half the budget each; better of either alone over both, most by rho {by_rho}; {by_cost}; "
+        "after finite "
         f"pretraining {(finite > 1).mean():.2f}, most {finite.max():.2f}"
     )
     return judge_share((equal > 1).to_numpy(), threshold, note)
@@ -217,7 +224,8 @@ def draw_sft_or_outcome(table: pd.DataFrame, config: SftOrOutcome) -> Figure:
         _draw_balance(right, table)
         caption(
             figure,
-            f"exact theory, d = {config.dimension}, m = d/2, eta = 0.2, r = 0.01, rho = 0.1 and n = 3d unless on the "
+            f"exact theory, d = {config.dimension}, m = d/2, eta = 0.2, r = 0.01, rho = 0.1 and n = 3d "
+            "unless on the "
             "axis; outcome supervision at k = 1",
         )
     return figure
@@ -245,7 +253,7 @@ def _draw_balance(axis: Axes, table: pd.DataFrame) -> None:
     )
     ratio = (wide[BOTH] / wide[[SFT, OUTCOME]].min(axis=1)).reset_index(name="ratio")
     for rows_before, color in zip(
-        sorted(ratio[Column.PRETRAINING].unique()), "#0072B2 #D55E00 #009E73".split(), strict=False
+        sorted(ratio[Column.PRETRAINING].unique()), ["#0072B2", "#D55E00", "#009E73"], strict=False
     ):
         for look, b in zip(LOOKS, sorted(ratio[Column.BUDGET].unique()), strict=False):
             part = ratio[(ratio[Column.PRETRAINING] == rows_before) & (ratio[Column.BUDGET] == b)]
@@ -264,7 +272,8 @@ CLAIMS = (
     Claim(
         "sft-is-outcome-rescaled",
         "ours",
-        "At k = 1 SFT on prompts of covariance A is outcome supervision on prompts of covariance A / eta: only the "
+        "At k = 1 SFT on prompts of covariance A is outcome supervision on prompts of covariance A / "
+        "eta: only the "
         "prompts tell them apart.",
         f"exact theory at four times and numbers of rows, {DRAWN}",
         "largest relative difference of their errors",
@@ -275,7 +284,8 @@ CLAIMS = (
     Claim(
         "sft-few-outcome-many",
         "Section 8 (Figures 3 and 4), at the best penalty",
-        "Each at its best penalty, SFT has the lower error with few rows (d/4) and outcome supervision with many (32d).",
+        "Each at its best penalty, SFT has the lower error with few rows (d/4) and outcome supervision "
+        "with many (32d).",
         _SETTING,
         "share of settings where both hold",
         0.5,
@@ -295,10 +305,13 @@ CLAIMS = (
     Claim(
         "stages-synergy",
         "Sections 1 and 7 (synergy)",
-        "SFT and then outcome supervision, half the rows each, beats either alone on all rows, whatever the balance of "
+        "SFT and then outcome supervision, half the rows each, beats either alone on all rows, "
+        "whatever the balance of "
         "pretraining.",
-        "exact theory, best penalty in each stage, the paper's two blocks with d=120, eta=.2, r=.01, n=3d, rho .05 to 1, "
-        "budgets d/2, 2d and 8d, pretraining on 2d, 10d and unlimited rows; no sampling, the interval is that of a share",
+        "exact theory, best penalty in each stage, the paper's two blocks with d=120, eta=.2, r=.01, "
+        "n=3d, rho .05 to 1, "
+        "budgets d/2, 2d and 8d, pretraining on 2d, 10d and unlimited rows; no sampling, the interval "
+        "is that of a share",
         "share of settings with equal rows where it does",
         0.5,
         synergy,
@@ -309,8 +322,10 @@ STUDY = Study(
     name=NAME,
     title="SFT or outcome supervision? Exact at every number of rows",
     story=(
-        "With one thinking step the two are one estimator on different prompts: SFT's prompts win where rows are few, "
-        "outcome supervision's lower ceiling where they are many, and the two cross near one row a direction. Half of "
+        "With one thinking step the two are one estimator on different prompts: SFT's prompts win "
+        "where rows are few, "
+        "outcome supervision's lower ceiling where they are many, and the two cross near one row a "
+        "direction. Half of "
         "the rows on each is worse than all on the better of the two."
     ),
     experiment=SftOrOutcome,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from datadose.covariance import wishart_second_moment
 from datadose.shapes import Array
@@ -132,7 +132,7 @@ class Prompts:
 
 @dataclass(frozen=True, eq=False)
 class ErrorForm:
-    """An error / d as a form of E[V] and E[V^2] by level: constant + sum (quadratic E[V^2] + 2 linear E[V]) / d.
+    """An error / d by level: constant + sum (quadratic E[V^2] + 2 linear E[V]) / d.
 
     Prop 5.1 has quadratic = M = E[S^2], linear = Sigma and constant 1.
     """
@@ -168,11 +168,11 @@ class Setup:
     """Of all prompts, in every stage and in the test."""
 
     @cached_property
-    def _levels(self) -> tuple[Array, Array]:
+    def _levels(self) -> tuple[NDArray[np.intp], Array]:
         """Where each level stands among the directions, and how many it counts."""
         stacked = np.stack([self.sigma0, self.target, self.data])
         _, first, sizes = np.unique(stacked, axis=1, return_index=True, return_counts=True)
-        return first, sizes.astype(np.float64)
+        return first.astype(np.intp), sizes.astype(np.float64)
 
     @property
     def dimension(self) -> int:
