@@ -117,3 +117,8 @@ def test_with_tuned_weights_no_rows_hurt(seed: int) -> None:
 @examples(200)
 def test_with_tuned_weights_no_rows_hurt_in_many_pools(seed: int) -> None:
     require_no_rise(1000 + seed)
+
+
+def test_a_start_many_orders_outside_the_feasible_set_is_brought_back() -> None:
+    """In this pool a source alone is best converged, at 1e17 times the weights that all together may have."""
+    require_no_rise(1069)

@@ -41,6 +41,13 @@ _PLANNER = {
     "planner": "planner.dose_study:STUDY",
     "planner_stages": "planner.stages_study:STUDY",
 }
+_TRAINING_TIME = {
+    "fig1_time": "training_time.fig1_time:STUDY",
+    "fig2_time": "training_time.fig2_time:STUDY",
+    "small_set_penalty": "training_time.small_set_penalty:STUDY",
+    "ceiling": "training_time.ceiling:STUDY",
+    "weight_time_map": "training_time.weight_time_map:STUDY",
+}
 _LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",
     "llm_study": "llm_study.study:STUDY",

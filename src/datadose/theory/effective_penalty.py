@@ -45,6 +45,8 @@ _BEYOND = 1e8
 _EQUAL = 1e-12
 _NEARBY = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 49)])
 """Distances in log mu from the ceiling's, for shares of it that are small."""
+_FEW = 30
+"""For so many points a table of df1 is not worth its while."""
 _LARGEST_TABLE = 4_000_000
 """Numbers in one table of penalties by levels; more are worked off in parts."""
 
@@ -315,14 +317,17 @@ class EffectivePenalty:
         below = (lam == 0) & (B < rank)
         if below.any():
             mu[below] = 1 / weights_below_peak(C, sizes, B[below])
-        # h(mu) = B - df1(mu) - lambda / mu rises; the grid brackets its root, or these bounds do.
+        # h(mu) = B - df1(mu) - lambda / mu rises; these bounds bracket its root, more narrowly the grid does.
         low, high = lam / B, (lam + C @ sizes) / B
         low = np.maximum(low, np.maximum(rank - B, 0) / B * C.min())
-        grid, fitted = self._grid, self._fitted_on_grid
+        table = (self._grid, self._fitted_on_grid) if len(B) > _FEW else None
         for at in np.flatnonzero(lam > 0):
-            after = int(np.searchsorted(B[at] - fitted - lam[at] / grid, 0.0))
-            a = max(low[at], grid[after - 1] if after > 0 else 0.0)
-            b = min(high[at], grid[after] if after < len(grid) else np.inf)
+            a, b = low[at], high[at]
+            if table is not None:
+                grid, fitted = table
+                after = int(np.searchsorted(B[at] - fitted - lam[at] / grid, 0.0))
+                a = max(a, grid[after - 1] if after > 0 else 0.0)
+                b = min(b, grid[after] if after < len(grid) else np.inf)
             mu[at] = _root(C, sizes, float(B[at]), float(lam[at]), float(a), float(b))
         return mu
 

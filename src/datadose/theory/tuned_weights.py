@@ -185,13 +185,16 @@ class _Search:
             return x
         rho = np.expm1(x)
 
-        def least(t: float) -> float:
-            return float(self.slack(np.log1p(t * rho)).min())
+        def least(log_t: float) -> float:
+            return float(self.slack(np.log1p(np.exp(log_t) * rho)).min())
 
-        t = scipy.optimize.brentq(least, 0.0, 1.0, xtol=1e-16, rtol=1e-14)
-        while least(t) < 0:
-            t *= 1 - 1e-13
-        return np.asarray(np.log1p(t * rho))
+        # The weights may be many orders too large, so the share of them is sought in its logarithm.
+        log_t = scipy.optimize.brentq(least, -2 * _LARGEST, 0.0, xtol=1e-14, rtol=1e-14)
+        # The root is known to rounding, whose size differs from point to point.
+        margin = 1e-14
+        while least(log_t - margin) < 0:
+            margin *= 4
+        return np.asarray(np.log1p(np.exp(log_t - margin) * rho))
 
     def starts(self) -> list[Array]:
         """Equal weights and each source alone, at their best penalties, all of these together, and little."""

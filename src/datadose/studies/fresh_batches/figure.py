@@ -85,7 +85,7 @@ def draw_fresh(table: pd.DataFrame, config: FreshBatches) -> Figure:
         _draw_ratios(axes[0][-1], list(comparisons(table)), looks)
         caption(
             figure,
-            f"d = {config.dimension}, n = {config.length}; left: m = {m}, r = {r:g}, batches of one row; markers: "
+            f"d = {config.dimension}, n = {config.length}; left: m = {m}, r = {r:g}, one row a batch; dots: "
             f"means of {config.seeds} seeds with standard errors; right: all shifts, steps and batches",
         )
     return figure

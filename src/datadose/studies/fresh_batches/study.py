@@ -150,10 +150,10 @@ STUDY = Study(
     name=NAME,
     title="Many epochs on few rows, or one pass over many?",
     story=(
-        "At the same number of updates fresh rows are at least as good as repeated ones until the one pass is "
-        "far past its best time: repetition wins only among models that were trained for too long, because a "
-        "small set leaves most directions as they were. The noise of a large step costs both; a smaller step "
-        "removes it."
+        "At the same number of updates fresh rows are at least as good as repeated ones until one pass is "
+        "far past its best time: repetition wins only among models that were trained for too long, because "
+        "a small set leaves most directions as they were. The noise of a large step costs both; a smaller "
+        "step removes it."
     ),
     experiment=FreshBatches,
     draw=draw_fresh,
