@@ -246,7 +246,7 @@ def draw_practice(table: pd.DataFrame, config: Practice) -> Figure:
         left, right = axes[0]
         later = q["switch after least loss"] > 0
         for look, (rows, label) in zip(
-            LOOKS, ((q[~later], "best switch before the least loss"), (q[later], "after it")), strict=False
+            LOOKS, ((q[~later], "before the least loss"), (q[later], "after it")), strict=False
         ):
             x = (rows["switch loss over least"] - 1).clip(lower=1e-4)
             y = rows["switch cost of least loss"]
@@ -255,7 +255,7 @@ def draw_practice(table: pd.DataFrame, config: Practice) -> Figure:
             left.axvline(bound - 1, color="#5f6368", linewidth=0.8, linestyle=(0, (2, 2)))
         left.set(xscale="log", yscale="log", xlabel="validation loss at the best switch / least, minus 1")
         left.set(ylabel="error, switching at the least loss / best", title="when to go from SFT to RL")
-        left.legend(loc="center right")
+        left.legend(loc="upper left", title="best switch")
         names = {
             "SFT loss after RL over before": "SFT's loss,\nafter RL",
             "error after SFT over before, after RL": "error,\nSFT after RL",
