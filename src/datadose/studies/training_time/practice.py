@@ -255,7 +255,7 @@ def draw_practice(table: pd.DataFrame, config: Practice) -> Figure:
             left.axvline(bound - 1, color="#5f6368", linewidth=0.8, linestyle=(0, (2, 2)))
         left.set(xscale="log", yscale="log", xlabel="validation loss at the best switch / least, minus 1")
         left.set(ylabel="error, switching at the least loss / best", title="when to go from SFT to RL")
-        left.legend(loc="upper left", title="best switch")
+        left.legend(loc="upper left", title="best switch", fontsize=7, title_fontsize=7.5)
         names = {
             "SFT loss after RL over before": "SFT's loss,\nafter RL",
             "error after SFT over before, after RL": "error,\nSFT after RL",
