@@ -31,9 +31,22 @@ _INSIGHTS = {
     "sft_then_rl": "insights.sft_then_rl:STUDY",
     "overthinking": "insights.overthinking:STUDY",
 }
+_TRAINING_TIME = {
+    "sft_or_outcome": "training_time.sft_or_outcome:STUDY",
+    "budgets": "training_time.budgets:STUDY",
+    "sft_before_outcome": "training_time.sft_before_outcome:STUDY",
+    "practice": "training_time.practice:STUDY",
+}
 _PLANNER = {
     "planner": "planner.dose_study:STUDY",
     "planner_stages": "planner.stages_study:STUDY",
+}
+_TRAINING_TIME = {
+    "fig1_time": "training_time.fig1_time:STUDY",
+    "fig2_time": "training_time.fig2_time:STUDY",
+    "small_set_penalty": "training_time.small_set_penalty:STUDY",
+    "ceiling": "training_time.ceiling:STUDY",
+    "weight_time_map": "training_time.weight_time_map:STUDY",
 }
 _LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",
@@ -44,7 +57,7 @@ _CLAIMS = {
     "insight1": "insights.kinds_of_data:STUDY",
     "theory": "theorems.formulas:STUDY",
 }
-_HOMES = _FIGURES | _INSIGHTS | _PLANNER | _LANGUAGE_MODELS | _CLAIMS
+_HOMES = _FIGURES | _INSIGHTS | _TRAINING_TIME | _PLANNER | _LANGUAGE_MODELS | _CLAIMS
 NAMES = tuple(_HOMES)
 """All studies, in the order in which they run and stand in the report."""
 CLAIMS = tuple(_CLAIMS)
@@ -58,6 +71,7 @@ GPT = ("fig3", "gpt_data")
 GROUPS = {
     "claims": CLAIMS,
     "insights": tuple(_INSIGHTS),
+    "training_time": tuple(_TRAINING_TIME),
     "all": tuple(name for name in NAMES if name not in LANGUAGE_MODELS),
 }
 """Names of several studies."""
