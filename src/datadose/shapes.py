@@ -23,6 +23,8 @@ else:
 
 Array: TypeAlias = NDArray[np.float64]
 """A float64 array: a spectrum (d,), a matrix (d, d), or the shape that the function states."""
+Complex: TypeAlias = NDArray[np.complex128]
+"""A complex128 array, of the shape that the function states."""
 Spectrum: TypeAlias = Float[Array, " d"]
 """The eigenvalues of a diagonal matrix, shape (d,)."""
 Matrix: TypeAlias = Float[Array, "d d"]
@@ -37,6 +39,7 @@ PerPromptMatrix: TypeAlias = Float[Array, "B d d"]
 __all__ = [
     "Array",
     "Bool",
+    "Complex",
     "Float",
     "Inexact",
     "Int",

@@ -51,6 +51,8 @@ def test_the_map_covers_every_claim_that_is_judged() -> None:
 def test_the_map_names_only_claims_of_the_ledger() -> None:
     text = (ROOT / "docs" / "paper_map.md").read_text() + (ROOT / "docs" / "errata.md").read_text()
     named = set(
-        re.findall(r"`((?:thm|prop|fig|insight|sec|remark|lemma|app|finding|os|token|llm)-[\w.-]+)`", text)
+        re.findall(
+            r"`((?:thm|prop|fig|insight|sec|remark|lemma|app|finding|os|token|llm|repetition)-[\w.-]+)`", text
+        )
     )
     assert named - {*_claims()} == set()

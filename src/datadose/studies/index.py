@@ -24,7 +24,6 @@ _FIGURES = {
 _INSIGHTS = {
     "insight1_selection": "insights.selection:STUDY",
     "insight2_size": "insights.size:STUDY",
-    "fresh_batches": "fresh_batches.study:STUDY",
     "insight3_stability": "insights.stability:STUDY",
     "insight4_balance": "insights.balance:STUDY",
     "rl_bands": "insights.bands:STUDY",
@@ -41,6 +40,11 @@ _TRAINING_TIME = {
     "small_set_penalty": "training_time.small_set_penalty:STUDY",
     "ceiling": "training_time.ceiling:STUDY",
     "weight_time_map": "training_time.weight_time_map:STUDY",
+    "sft_or_outcome": "training_time.sft_or_outcome:STUDY",
+    "budgets": "training_time.budgets:STUDY",
+    "sft_before_outcome": "training_time.sft_before_outcome:STUDY",
+    "practice": "training_time.practice:STUDY",
+    "fresh_batches": "fresh_batches.study:STUDY",
     "best_time": "training_time.best_time:STUDY",
     "equal_time": "training_time.equal_time:STUDY",
     "hard_data": "training_time.hard_data:STUDY",
@@ -65,13 +69,15 @@ LEDGER = tuple(_CLAIMS | _HOMES)
 """The order of the ledger, the paper's statements first."""
 LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 """About an hour each, so not among ``all``."""
+APART = (*LANGUAGE_MODELS, *(name for name in _TRAINING_TIME if name != "fig1_time"))
+"""Studies with a target of their own, so that ``all`` takes minutes."""
 GPT = ("fig3", "gpt_data")
 """Experiments on the nonlinear transformer, which also have a preset ``small``."""
 GROUPS = {
     "claims": CLAIMS,
     "insights": tuple(_INSIGHTS),
     "training_time": tuple(_TRAINING_TIME),
-    "all": tuple(name for name in NAMES if name not in LANGUAGE_MODELS),
+    "all": tuple(name for name in NAMES if name not in APART),
 }
 """Names of several studies."""
 

@@ -18,7 +18,6 @@ from datadose.covariance import plus as _plus
 from datadose.covariance import product as _product
 from datadose.covariance import transpose as _transpose
 
-Complex: TypeAlias = NDArray[np.complex128]
 Either: TypeAlias = NDArray[Any]
 """A real or a complex array, a spectrum (d,) or a matrix (d, d)."""
 

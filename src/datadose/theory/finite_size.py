@@ -28,10 +28,9 @@ import numpy as np
 
 from datadose.covariance import dense, same_form, trace, validate_covariance, wishart_second_moment
 from datadose.errors import reject, require_integer, require_number
-from datadose.shapes import Array, Operator
+from datadose.shapes import Array, Complex, Operator
 from datadose.theory.complex_step import (
     STEP,
-    Complex,
     Either,
     product,
     trace_product,

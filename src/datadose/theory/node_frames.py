@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadose.covariance import dense, diagonal, plus, product, transpose
-from datadose.shapes import Array, Operator
+from datadose.shapes import Array, Complex, Operator
 from datadose.theory.penalised import Weighted, both_halves, pair_weights, solve
-from datadose.theory.stopping import Complex, Filter
+from datadose.theory.stopping import Filter
 from datadose.theory.trained import TrainedOperator
 
 _TOGETHER = 32

@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 
 from datadose.covariance import is_spectrum
 from datadose.errors import InternalError
-from datadose.shapes import Array
+from datadose.shapes import Array, Complex
 from datadose.theory.columns import Columns
-from datadose.theory.stopping import Complex
 
 _STEPS = 120
 _PLAIN, _PERIOD = 3, 20

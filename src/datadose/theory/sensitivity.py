@@ -23,10 +23,9 @@ import numpy as np
 
 from datadose.covariance import RELATIVE_ZERO, identity_like, trace, validate_operator
 from datadose.errors import reject
-from datadose.shapes import Array, Float, Operator
+from datadose.shapes import Array, Complex, Float, Operator
 from datadose.theory.complex_step import (
     STEP,
-    Complex,
     plus,
     product,
     trace_product,

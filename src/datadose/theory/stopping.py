@@ -11,14 +11,11 @@ c_k for chains of k + 1 steps; B counts the prompts whose weight is above zero; 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datadose.errors import reject, require_integer, require_number
-
-Complex: TypeAlias = NDArray[np.complex128]
+from datadose.shapes import Array, Complex
 
 _NODES = 24
 """Of a parabolic contour: its error is below 1e-10 (Weideman and Trefethen, 2007)."""
@@ -109,7 +106,7 @@ class Filter:
     weights: Complex
     """w_i, shape (N,)."""
 
-    def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def at(self, x: Array) -> Array:
         """h(x), in the shape of ``x``."""
         twice = np.where(self.nodes.imag > 0, 2.0, 1.0) * self.weights * self.nodes
         return np.asarray((twice / (np.asarray(x)[..., None] + self.nodes)).real.sum(axis=-1))
