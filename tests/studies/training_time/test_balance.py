@@ -29,7 +29,8 @@ Value = Callable[[str, float], float]
 
 
 def made(folder: Path, error: Value, before: Callable[[float], float] = lambda _: 9.0) -> Path:
-    """A table in which a stage leaves ``error`` (stage, rho), and the untouched model has ``before`` (rho)."""
+    """A table in which a stage leaves ``error`` (stage, rho), and the untouched model has "
+    "``before`` (rho)."""
     rows: list[dict[str, Any]] = []
     for seed, rho in product(range(SEEDS), BALANCES):
         shared = {Column.FIGURE: NAME, Column.MODEL: THEORY, Column.SEED: seed, Column.BALANCE: rho}

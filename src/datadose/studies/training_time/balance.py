@@ -106,7 +106,8 @@ def balance_helps(saved: Saved[Balances], threshold: float) -> Judgement:
         if name != NONE:
             verdicts[name] = judge_share(falls, 0.5).verdict
         notes.append(
-            f"{name}: falls at every step in {int(falls.sum())} of {len(falls)}, rho 1/rho .02 {ratio.median():.3g} "
+            f"{name}: falls at every step in {int(falls.sum())} of {len(falls)}, rho 1/rho .02 "
+            f"{ratio.median():.3g} "
             f"({ratio.min():.3g} to {ratio.max():.3g})"
         )
     note = "; ".join([*notes, told_apart(saved.config.seeds, 0.5)])
@@ -145,7 +146,8 @@ def draw_balance(table: pd.DataFrame, config: Balances) -> Figure:
         axes[0][0].legend(loc="best")
         caption(
             figure,
-            f"{config.seeds} random two-block shifts, d = {config.dimension}, exact theory; lines: medians, bands: the "
+            f"{config.seeds} random two-block shifts, d = {config.dimension}, exact theory; lines: "
+            "medians, bands: the "
             "middle half",
         )
     return figure
@@ -153,14 +155,16 @@ def draw_balance(table: pd.DataFrame, config: Balances) -> Figure:
 
 _SETTING = (
     "random two-block shifts with rho .02, .05, .12, .3 and 1; SFT by the paper's allocation and outcome "
-    "supervision (k = 1) on the target's prompts, B = .4 d and 4 d, best time; exact theory (sizes of the preset)"
+    "supervision (k = 1) on the target's prompts, B = .4 d and 4 d, best time; exact theory (sizes "
+    "of the preset)"
 )
 _TEST = "tests/studies/training_time/test_balance.py"
 CLAIMS = (
     Claim(
         "time-balance",
         "Finding 1, restated (ours)",
-        "Whatever the stage and its rows, with its best time the error falls with the balance of pretraining.",
+        "Whatever the stage and its rows, with its best time the error falls with the balance of "
+        "pretraining.",
         _SETTING,
         "share of stages in which it falls at every step of rho in surely more than half of the draws",
         1.0,
@@ -171,7 +175,8 @@ CLAIMS = (
     Claim(
         "time-latent",
         "Finding 1, restated (ours)",
-        "A stage makes more of what was partly taught: it leaves a smaller share of the error at rho = .3 than "
+        "A stage makes more of what was partly taught: it leaves a smaller share of the error at rho "
+        "= .3 than "
         "at rho = .02.",
         _SETTING,
         "share of stages in which that is so in surely more than half of the draws",
@@ -184,7 +189,8 @@ STUDY = Study(
     name=NAME,
     title="Balanced pretraining, and what a well-timed stage adds",
     story=(
-        "With every stage at its best time balanced pretraining gives the lower error, much lower with few rows "
+        "With every stage at its best time balanced pretraining gives the lower error, much lower "
+        "with few rows "
         "and by 10 to 15 percent with 4 d of them. A stage removes the larger share of the error where "
         "pretraining taught the shift least: rows replace balance, they do not need it."
     ),

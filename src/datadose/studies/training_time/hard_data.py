@@ -204,7 +204,8 @@ def hardness_decides(saved: Saved[HardData], threshold: float) -> Judgement:
 
 
 def easy_prompts_win(saved: Saved[HardData], threshold: float) -> Judgement:
-    """Whether prompts that are easy have the low errors in outcome supervision: a mean correlation above 0."""
+    """Whether prompts that are easy have the low errors in outcome supervision: a mean correlation "
+    "above 0."""
     verdicts: dict[str, Verdict] = {}
     notes = []
     for one in ranks(saved.table):
@@ -294,9 +295,11 @@ CLAIMS = (
     Claim(
         "time-outcome-easy",
         "Finding 3, restated (ours)",
-        "For outcome supervision (k = 1) prompts that are not hard are better: hardness and error go together.",
+        "For outcome supervision (k = 1) prompts that are not hard are better: hardness and error go "
+        "together.",
         _SETTING,
-        "share of settings in which the mean rank correlation of the prompts' hardness and the error is surely "
+        "share of settings in which the mean rank correlation of the prompts' hardness and the error "
+        "is surely "
         "above 0",
         1.0,
         easy_prompts_win,
@@ -318,9 +321,12 @@ STUDY = Study(
     name=NAME,
     title="Hard data or a low ceiling? (Insight 1 at the best time)",
     story=(
-        "Trained to convergence hard data are on the whole the worse ones; at the best time hardness orders only "
-        "pools that differ in their share on the shift, and only while rows are limited, for SFT as for outcome "
-        "supervision. What unlimited rows reach with the best penalty (the ceiling F*) orders every kind of pool, "
+        "Trained to convergence hard data are on the whole the worse ones; at the best time hardness "
+        "orders only "
+        "pools that differ in their share on the shift, and only while rows are limited, for SFT as "
+        "for outcome "
+        "supervision. What unlimited rows reach with the best penalty (the ceiling F*) orders every "
+        "kind of pool, "
         "the better the more rows."
     ),
     experiment=HardData,
