@@ -23,6 +23,7 @@ from datadose.studies.ledger import (
     judge_share,
     judge_worst,
     mean_interval,
+    none_of,
 )
 from datadose.studies.study import Claim, Judgement, Study, Verdict
 from datadose.studies.theorems.measured import STUDY as THEOREMS
@@ -165,6 +166,13 @@ def test_no_difference_needs_an_interval_within_the_detectable_one(
 def test_a_detectable_difference_is_above_zero() -> None:
     with pytest.raises(InputError, match="detectable"):
         judge_difference(np.zeros(5), 0.0)
+
+
+@pytest.mark.parametrize("size", [6, 60, 600])
+def test_the_share_of_exceptions_that_would_be_seen_is_seen_with_probability_95_percent(size: int) -> None:
+    share = float(none_of(size).split(" percent")[0].split()[-1]) / 100
+    # The share is told with two digits.
+    assert 1 - (1 - share) ** size == pytest.approx(0.95, abs=0.01)
 
 
 def test_a_share_has_its_exact_interval_and_says_what_it_could_tell() -> None:
