@@ -39,7 +39,8 @@ def made(
     rows: list[dict[str, Any]] = []
     for seed in range(SEEDS):
         at = {w: (weighted if 0 < w < 1 else removed if w == 0 else 1.0) for w in WEIGHTS}
-        found = [(STOPPED, w, 1, error) for w, error in at.items()]
+        found: list[tuple[str, float | None, int, float]] = []
+        found += [(STOPPED, w, 1, error) for w, error in at.items()]
         found += [(way, None, times, 2.0) for way in (UNTOUCHED, PENALTY) for times in (1, TEN)]
         found += [
             (STOPPED, 1.0, TEN, ten),
