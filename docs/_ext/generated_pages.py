@@ -25,7 +25,7 @@ from datadose.studies.index import LANGUAGE_MODELS, NAMES, study
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "docs" / "results"
-VERDICTS = ("holds", "mixed", "fails", "not run")
+VERDICTS = ("holds", "mixed", "no difference", "fails", "not run")
 LONG = 12
 """Settings list at most this many values of a grid."""
 

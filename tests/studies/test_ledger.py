@@ -11,15 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from datadose.errors import InputError
 from datadose.studies.index import LEDGER, study
 from datadose.studies.ledger import (
     decide,
     judge_all,
     judge_deviation,
+    judge_difference,
     judge_mean,
     judge_settings,
+    judge_share,
     judge_worst,
     mean_interval,
+    none_of,
 )
 from datadose.studies.study import Claim, Judgement, Study, Verdict
 from datadose.studies.theorems.measured import STUDY as THEOREMS
@@ -118,6 +122,8 @@ def test_judge_worst_asks_every_seed() -> None:
         (["fails"] * 4, 1.0, "fails", (0.0, 0.0)),
         (["fails"] * 3 + ["mixed"], 1.0, "mixed", (0.0, 0.25)),
         (["mixed"] * 2, 1.0, "mixed", (0.0, 1.0)),
+        (["no difference"] * 3, 1.0, "no difference", (0.0, 1.0)),
+        (["holds", "no difference"], 1.0, "mixed", (0.5, 1.0)),
     ],
 )
 def test_judge_settings_is_a_share(
@@ -129,6 +135,75 @@ def test_judge_settings_is_a_share(
     assert judgement.interval == pytest.approx(interval)
     assert judgement.value == interval[0]
     assert judgement.seeds == 5
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "below", "verdict"),
+    [
+        (-0.10, 0.01, True, "holds"),
+        (-0.10, 0.01, False, "fails"),
+        (0.10, 0.01, True, "fails"),
+        (0.10, 0.01, False, "holds"),
+        (0.00, 0.01, True, "no difference"),
+        # A difference that is surely there, and surely smaller than the one that matters.
+        (-0.02, 0.01, True, "no difference"),
+        # Neither zero nor a difference that matters is excluded: too few draws for either.
+        (-0.02, 0.80, True, "mixed"),
+        (-0.05, 0.01, True, "holds"),
+    ],
+)
+def test_no_difference_needs_an_interval_within_the_detectable_one(
+    mean: float, spread: float, *, below: bool, verdict: str
+) -> None:
+    steps = np.linspace(-1, 1, 50)
+    judgement = judge_difference(mean + spread * steps, 0.05, below=below, note="more")
+    assert judgement.verdict == verdict
+    assert judgement.value == pytest.approx(mean)
+    assert ("0.05 either way is excluded" in judgement.note) == (verdict == "no difference")
+    assert judgement.note.endswith("; more")
+
+
+def test_a_detectable_difference_is_above_zero() -> None:
+    with pytest.raises(InputError, match="detectable"):
+        judge_difference(np.zeros(5), 0.0)
+
+
+@pytest.mark.parametrize("size", [6, 60, 600])
+def test_the_share_of_exceptions_that_would_be_seen_is_seen_with_probability_95_percent(size: int) -> None:
+    share = float(none_of(size).split(" percent")[0].split()[-1]) / 100
+    # The share is told with two digits.
+    assert 1 - (1 - share) ** size == pytest.approx(0.95, abs=0.01)
+
+
+def test_a_share_has_its_exact_interval_and_says_what_it_could_tell() -> None:
+    none = judge_share(np.zeros(200, bool), 0.5)
+    assert none.verdict == "fails"
+    assert none.interval == pytest.approx((0.0, 1 - 0.025 ** (1 / 200)))
+    assert judge_share(np.ones(200, bool), 0.5).verdict == "holds"
+    assert judge_share(np.arange(200) < 100, 0.5).verdict == "mixed"
+    assert judge_share(np.zeros(200, bool), 0.05, below=True).verdict == "holds"
+    assert judge_share(np.ones(200, bool), 0.05, below=True).verdict == "fails"
+    few = judge_share(np.ones(10, bool), 0.95)
+    assert few.verdict == "mixed"
+    assert "so few draws" in few.note
+
+
+@pytest.mark.parametrize(("size", "threshold"), [(60, 0.5), (200, 0.5), (200, 0.9)])
+def test_the_share_that_a_judgement_says_it_could_tell_is_told_nine_times_in_ten(
+    size: int, threshold: float
+) -> None:
+    """4,000 repetitions at the stated share and at the threshold; a false alarm at a rate of .001 each."""
+    note = judge_share(np.ones(size, bool), threshold).note
+    share = float(note.split("at least ")[1].split(" is told")[0])
+    rng = np.random.default_rng(3)
+
+    def told(at: float) -> float:
+        counts = rng.binomial(size, at, 4000)
+        verdicts = {k: judge_share(np.arange(size) < k, threshold).verdict for k in set(counts.tolist())}
+        return float(np.mean([verdicts[int(k)] == "holds" for k in counts]))
+
+    assert told(share) >= 0.9 - 3.1 * (0.09 / 4000) ** 0.5
+    assert told(threshold) <= 0.025 + 3.1 * (0.025 * 0.975 / 4000) ** 0.5
 
 
 def test_judge_settings_names_where_the_claim_is_lost() -> None:

@@ -46,6 +46,11 @@ _TRAINING_TIME = {
     "sft_before_outcome": "training_time.sft_before_outcome:STUDY",
     "practice": "training_time.practice:STUDY",
     "fresh_batches": "fresh_batches.study:STUDY",
+    "best_time": "training_time.best_time:STUDY",
+    "equal_time": "training_time.equal_time:STUDY",
+    "hard_data": "training_time.hard_data:STUDY",
+    "bad_source": "training_time.bad_source:STUDY",
+    "balance_time": "training_time.balance:STUDY",
 }
 _LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",

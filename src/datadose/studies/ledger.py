@@ -2,13 +2,14 @@
 
 A verdict compares an interval with a threshold: *holds* if the whole interval is on the claim's side,
 *fails* if it is wholly on the other side, *mixed* if it straddles the threshold or if the claim holds in
-some of its settings only, *not run* if its table is missing. Intervals have confidence 95 percent, so a
+some of its settings only, *no difference* if a comparison's interval leaves room for no difference larger
+than the detectable one, *not run* if its table is missing. Intervals have confidence 95 percent, so a
 true claim at its threshold is called failed with probability at most 2.5 percent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from datadose.covariance import Array
+from datadose.errors import require_number
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 from datadose.studies.tables import Column
 
@@ -94,17 +96,89 @@ def judge_worst(values: Array, threshold: float, *, below: bool = True, note: st
     return Judgement(worst, ends, len(values), decide(worst, worst, threshold, below=below), note)
 
 
+def judge_difference(values: Array, detectable: float, *, below: bool = True, note: str = "") -> Judgement:
+    """Judge the mean of paired differences, such as log ratios of errors, against zero and ``detectable``.
+
+    *no difference* if the whole interval lies within +-``detectable``, though it may leave out zero: no
+    difference larger than that is there, which the note says. Else *holds* if it lies below zero (above it
+    with ``below`` False), *fails* on the other side, *mixed* if it straddles zero.
+
+    Args:
+        values: differences (N,), one a seed.
+        detectable: the smallest difference that matters, > 0, set before the run.
+        below: whether the claim is that the differences are negative.
+        note: what else is to be said.
+    """
+    bound = require_number("detectable", detectable, 0, np.inf, open_ends=True)
+    mean, low, high = mean_interval(values)
+    verdict = decide(low, high, 0.0, below=below)
+    if -bound <= low and high <= bound:
+        verdict = "no difference"
+    told = "excluded" if verdict == "no difference" else "not excluded"
+    parts = (f"a mean difference above {bound:g} either way is {told}", note)
+    return Judgement(mean, (low, high), len(values), verdict, "; ".join(part for part in parts if part))
+
+
+def judge_share(
+    held: Sequence[bool] | Array, threshold: float, *, below: bool = False, note: str = ""
+) -> Judgement:
+    """Judge the share of independent draws in which something is so, by its exact (Clopper-Pearson) interval.
+
+    The note says which share so many draws would tell from the threshold nine times in ten.
+
+    Args:
+        held: truth by draw, (N,), at least one.
+        threshold: share that is to be reached, or with ``below`` not to be passed.
+        below: whether the share is to be at most the threshold.
+        note: what else is to be said.
+    """
+    told = np.asarray(held, dtype=bool)
+    count, size = int(told.sum()), len(told)
+    ends = stats.binomtest(count, size).proportion_ci(CONFIDENCE)
+    low, high = float(ends.low), float(ends.high)
+    verdict = decide(low, high, threshold, below=below)
+    parts = (f"{count} of {size}", told_apart(size, threshold, below=below), note)
+    return Judgement(count / size, (low, high), size, verdict, "; ".join(part for part in parts if part))
+
+
+def told_apart(size: int, threshold: float, *, below: bool = False) -> str:
+    """The share nearest to the threshold at which ``size`` draws give *holds* with probability .9 or more."""
+    counts = np.arange(size + 1)
+    tail = (1 - CONFIDENCE) / 2
+    low = np.nan_to_num(stats.beta.ppf(tail, counts, size - counts + 1), nan=0.0)
+    high = np.nan_to_num(stats.beta.ppf(1 - tail, counts + 1, size - counts), nan=1.0)
+    decided = high <= threshold if below else low >= threshold
+    shares = np.linspace(0, 1, 201)
+    chance = stats.binom.pmf(counts[None, :], size, shares[:, None]) @ decided
+    found = shares[chance >= 0.9]
+    if not len(found):
+        return f"so few draws tell no share from {threshold:g}"
+    share, side = (found.max(), "at most") if below else (found.min(), "at least")
+    return f"a share of {side} {share:.3g} is told from {threshold:g} with probability .9"
+
+
+def none_of(size: int) -> str:
+    """The share of exceptions of which ``size`` independent draws would show one with probability .95."""
+    share = 1 - (1 - CONFIDENCE) ** (1 / size)
+    return (
+        f"a share of exceptions of {100 * share:.2g} percent would show one with probability {CONFIDENCE:g}"
+    )
+
+
 def judge_settings(verdicts: dict[str, Verdict], threshold: float, seeds: int, note: str = "") -> Judgement:
     """Judge a claim over several settings: the share of settings where it holds, against ``threshold``.
 
-    *holds* if the share reaches the threshold, *fails* if the claim fails in every setting, else *mixed*;
-    the interval is the share counting undecided settings as failed and as held.
+    *holds* if the share reaches the threshold, *fails* if the claim fails in every setting, *no difference*
+    if there is none in any, else *mixed*; the interval is the share counting undecided settings as failed and
+    as held.
     """
     held = sum(v == "holds" for v in verdicts.values())
     failed = sum(v == "fails" for v in verdicts.values())
     total = len(verdicts)
     share = (held / total, (total - failed) / total)
     verdict: Verdict = "holds" if share[0] >= threshold else "fails" if failed == total else "mixed"
+    if all(v == "no difference" for v in verdicts.values()):
+        verdict = "no difference"
     lost = ", ".join(f"{name} {v}" for name, v in verdicts.items() if v != "holds")
     parts = [f"not in: {lost}" if lost and held else "", note]
     return Judgement(share[0], share, seeds, verdict, "; ".join(p for p in parts if p))

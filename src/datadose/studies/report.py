@@ -18,7 +18,7 @@ from datadose.reading import read_bytes, read_json
 from datadose.studies.index import CLAIMS, NAMES, study
 from datadose.studies.study import Study
 
-_VERDICTS = ("holds", "mixed", "fails", "not run")
+_VERDICTS = ("holds", "mixed", "no difference", "fails", "not run")
 
 
 def write_report(out: Path) -> Path:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Preset: TypeAlias = Literal["smoke", "quick", "small", "paper"]
 PRESETS: tuple[Preset, ...] = ("smoke", "quick", "small", "paper")
 """``small`` is for the nonlinear transformer alone: hours on a CPU, where the paper's size takes a GPU."""
-Verdict: TypeAlias = Literal["holds", "fails", "mixed", "not run"]
+Verdict: TypeAlias = Literal["holds", "fails", "mixed", "no difference", "not run"]
 
 
 class Experiment(Protocol):

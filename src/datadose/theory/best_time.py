@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 
 from datadose.covariance import is_spectrum
-from datadose.errors import require_number
+from datadose.errors import require_integer, require_number
 from datadose.shapes import Array, Operator
 from datadose.theory.equivalent import PeakError
 from datadose.theory.source import Source
@@ -80,11 +80,14 @@ def best_time(
     *,
     weights: Sequence[float] | Array | None = None,
     chain_steps: int = 0,
+    per_decade: int = _PER_DECADE,
 ) -> BestTime:
     """The time of gradient flow with the least error on ``test``; arguments as in :func:`trained`.
 
     The test may weigh the error on Sigma0 against that on the target. Steps of gradient descent follow as
-    time / (learning_rate c_k). Raises InputError for a value out of range.
+    time / (learning_rate c_k). ``per_decade`` >= 1 is the number of times a decade at which the minimum is
+    first looked for; fewer cost less and may miss a minimum that is narrow. Raises InputError for a value out
+    of range.
     """
 
     def models(times: Array) -> list[TrainedOperator]:
@@ -94,7 +97,7 @@ def best_time(
     def error(time: float) -> float:
         return test.error(models(np.array([time]))[0])
 
-    grid = _times(eta, sources, weights, chain_steps)
+    grid = _times(eta, sources, weights, chain_steps, require_integer("per_decade", per_decade, 1))
     untouched = models(np.zeros(1))[0]
     if not len(grid):
         reason = "there are no prompts with data"
@@ -120,7 +123,11 @@ def best_time(
 
 
 def _times(
-    eta: float, sources: Sequence[Source], weights: Sequence[float] | Array | None, chain_steps: int
+    eta: float,
+    sources: Sequence[Source],
+    weights: Sequence[float] | Array | None,
+    chain_steps: int,
+    per_decade: int,
 ) -> Array:
     """Times from before the quickest direction moves until after the slowest one has."""
     heavy = [1.0] * len(sources) if weights is None else list(weights)
@@ -137,7 +144,7 @@ def _times(
     top = sum(float(s.max()) for s in spectra)
     bottom = max(min(float(s[s > 0].min()) for s in spectra), _SLOWEST * top)
     first, last = np.log10(_EARLY / top), np.log10(_LATE / bottom)
-    return np.asarray(np.logspace(first, last, int(np.ceil((last - first) * _PER_DECADE)) + 1))
+    return np.asarray(np.logspace(first, last, int(np.ceil((last - first) * per_decade)) + 1))
 
 
 def _converged(
