@@ -22,7 +22,7 @@ from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.row_moments import MixedRows, RowMoments
 from datadose.theory.sft import population_minimiser
 from datadose.theory.source import Source
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 
 LEVEL = 1e-3
 

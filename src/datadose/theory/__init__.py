@@ -10,7 +10,6 @@ from datadose.theory.asymptotics import (
     predict_curve,
     predict_error,
 )
-from datadose.theory.best_time import BestTime, best_time
 from datadose.theory.outcome import (
     outcome_gradient,
     outcome_loss,
@@ -31,7 +30,8 @@ from datadose.theory.sft import (
 )
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.time_search import BestTime, best_time
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.training_time import trained, trained_on_shift, trained_path
 from datadose.theory.weighted_test import WeightedTest
 

@@ -35,7 +35,7 @@ from datadose.theory.effective_weights import as_start, explicit_columns
 from datadose.theory.equivalent import PeakError
 from datadose.theory.one_source import OneSource, infinite_mean, weights_below_peak
 from datadose.theory.source import Source
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
 
 _PER_DECADE = 8

@@ -39,7 +39,7 @@ from datadose.errors import reject, require_number
 from datadose.shapes import Array, Float, Operator
 from datadose.theory.columns import Columns, unit_of
 from datadose.theory.source import Source
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
 
 FEASIBLE = 1e-9

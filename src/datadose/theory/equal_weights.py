@@ -17,7 +17,7 @@ from datadose.errors import require_number
 from datadose.shapes import Array, Float
 from datadose.theory.effective_weights import EffectiveSources
 from datadose.theory.equivalent import deterministic_equivalent
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
 
 _PENALTIES = np.geomspace(1e-9, 1e4, 27)

@@ -49,7 +49,7 @@ from datadose.shapes import Array, Bool, Float, Operator, Spectrum
 from datadose.theory.columns import ALL_SMALL, FINITE_MEAN, Columns, Features, Pair, unit_of
 from datadose.theory.peaks import joint_basis, over_determined, rank_of
 from datadose.theory.regimes import with_ridge, without_ridge
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 
 
 class PeakError(InputError):

@@ -17,7 +17,7 @@ from datadose.covariance import dense, diagonal, plus, product, transpose
 from datadose.shapes import Array, Complex, Operator
 from datadose.theory.penalised import Weighted, both_halves, pair_weights, solve
 from datadose.theory.stopping import Filter
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 
 _TOGETHER = 32
 """Filters whose nodes are solved at once."""

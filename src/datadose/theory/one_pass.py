@@ -43,7 +43,7 @@ from datadose.shapes import Array, Bool, Float, Operator
 from datadose.theory.row_moments import MixedRows, RowMoments, mixed_rows
 from datadose.theory.sft import chain_weight
 from datadose.theory.source import Source
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 
 _SMALL = 1024
 """Up to this size a linear map is written out as a matrix."""

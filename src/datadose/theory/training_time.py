@@ -27,7 +27,7 @@ from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.sft import chain_weight
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 
 
 def trained(

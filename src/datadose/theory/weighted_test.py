@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datadose.covariance import plus, trace_product, validate_covariance, wishart_second_moment
 from datadose.errors import reject, require_integer, require_number
 from datadose.shapes import Operator
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 
 _ROUNDING = 1e-9
 

@@ -17,7 +17,7 @@ from datadose.studies.training_time.two_stages import (
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.training_time import trained
 
 

@@ -23,11 +23,11 @@ from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import THEORY, Setting, SettingsExperiment
 from datadose.studies.training_time.shifts import between, power_law, random_delta
 from datadose.sweep import Cell
-from datadose.theory.best_time import best_time
 from datadose.theory.effective_weights import EffectiveSources
 from datadose.theory.equal_weights import best_equal_weights
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
+from datadose.theory.time_search import best_time
 from datadose.theory.tuned_weights import tuned_weights
 from datadose.theory.weighted_test import WeightedTest
 

@@ -25,9 +25,9 @@ from datadose.studies.tables import THEORY, Setting, SettingsExperiment
 from datadose.studies.training_time.figures import draw_middle
 from datadose.studies.training_time.shifts import between
 from datadose.sweep import Cell
-from datadose.theory.best_time import best_time
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
+from datadose.theory.time_search import best_time
 from datadose.theory.weighted_test import WeightedTest
 
 NAME = "balance_time"

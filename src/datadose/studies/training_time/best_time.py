@@ -40,10 +40,10 @@ from datadose.studies.training_time.names import (
 )
 from datadose.studies.training_time.shifts import KINDS, Kind, random_shift
 from datadose.sweep import Cell
-from datadose.theory.best_time import best_time
 from datadose.theory.effective_penalty import EffectivePenalty
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
+from datadose.theory.time_search import best_time
 from datadose.theory.weighted_test import WeightedTest
 
 NAME = "best_time"

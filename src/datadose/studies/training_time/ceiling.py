@@ -27,11 +27,11 @@ from datadose.studies.tables import LSA, THEORY, TwoBlock, as_table
 from datadose.studies.training_time.judges import judge_exact, judge_prediction
 from datadose.studies.training_time.time_curves import BEST_PENALTY, BEST_TIME, TUNED
 from datadose.sweep import Cell
-from datadose.theory.best_time import best_time
 from datadose.theory.effective_penalty import EffectivePenalty
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
+from datadose.theory.time_search import best_time
 from datadose.theory.weighted_test import WeightedTest
 
 NAME = "ceiling"

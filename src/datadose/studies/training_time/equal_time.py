@@ -41,10 +41,10 @@ from datadose.studies.training_time.path_names import (
 )
 from datadose.studies.training_time.shifts import KINDS, Kind, random_shift
 from datadose.sweep import Cell
-from datadose.theory.best_time import BestTime, best_time
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
+from datadose.theory.time_search import BestTime, best_time
 from datadose.theory.training_time import trained_path
 from datadose.theory.weighted_test import WeightedTest
 

@@ -26,11 +26,11 @@ from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdi
 from datadose.studies.tables import THEORY, Setting, SettingsExperiment
 from datadose.studies.training_time.shifts import between, power_law, random_delta
 from datadose.sweep import Cell
-from datadose.theory.best_time import best_time
 from datadose.theory.effective_penalty import EffectivePenalty
 from datadose.theory.post_test import hardness
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
+from datadose.theory.time_search import best_time
 from datadose.theory.weighted_test import WeightedTest
 
 NAME = "hard_data"

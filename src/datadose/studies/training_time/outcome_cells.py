@@ -13,11 +13,11 @@ from datadose.studies.training_time.two_stages import (
     best_penalties,
     best_penalty,
 )
-from datadose.theory.best_time import best_time
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.time_search import best_time
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.training_time import trained
 from datadose.theory.weighted_test import WeightedTest
 

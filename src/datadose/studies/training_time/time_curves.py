@@ -24,12 +24,12 @@ from datadose.studies.study import Judgement, Saved
 from datadose.studies.tables import LSA, THEORY, TwoBlock, as_table
 from datadose.studies.training_time.judges import deviations, judge_exact
 from datadose.sweep import Cell
-from datadose.theory.best_time import best_time
 from datadose.theory.effective_penalty import EffectivePenalty
 from datadose.theory.equivalent import PeakError
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
+from datadose.theory.time_search import best_time
 from datadose.theory.training_time import trained_path
 from datadose.theory.weighted_test import WeightedTest
 

@@ -27,7 +27,7 @@ from datadose.theory.one_source import weights_below_peak
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.training_time import trained_path
 
 _PER_DECADE = 5

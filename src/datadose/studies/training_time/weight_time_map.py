@@ -30,10 +30,10 @@ from datadose.studies.tables import LSA, THEORY, TwoBlock, as_table
 from datadose.studies.training_time.ceiling import MISLEADING, covariance
 from datadose.studies.training_time.judges import judge_prediction, judge_ratio
 from datadose.sweep import Cell
-from datadose.theory.best_time import best_time
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
+from datadose.theory.time_search import best_time
 from datadose.theory.training_time import trained_path
 from datadose.theory.weighted_test import WeightedTest
 

@@ -18,7 +18,7 @@ from datadose.shapes import Array, Operator
 from datadose.theory.equivalent import PeakError
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
-from datadose.theory.trained import TrainedOperator
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.training_time import trained, trained_path
 from datadose.theory.weighted_test import WeightedTest
 
