@@ -41,6 +41,7 @@ _TRAINING_TIME = {
     "ceiling": "training_time.ceiling:STUDY",
     "weight_time_map": "training_time.weight_time_map:STUDY",
     "sft_or_outcome": "training_time.sft_or_outcome:STUDY",
+    "crossings": "training_time.crossings:STUDY",
     "budgets": "training_time.budgets:STUDY",
     "sft_before_outcome": "training_time.sft_before_outcome:STUDY",
     "practice": "training_time.practice:STUDY",

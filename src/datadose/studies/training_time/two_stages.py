@@ -299,13 +299,18 @@ def penalty_path(setting: Setup, prompts: Prompts, count: float, start: State | 
     return Path(mu, prompts.train(setting.start if start is None else start, count, mu))
 
 
-def time_path(setting: Setup, count: float, places: int) -> Path:
-    """SFT stopped at ``places`` times of gradient flow, from an untouched model to a converged one."""
-    C = setting.sft.moment[setting.sft.moment > 0]
+def time_path(setting: Setup, count: float, places: int, prompts: Prompts | None = None) -> Path:
+    """A stage stopped at ``places`` times of gradient flow, from an untouched model to a converged one.
+
+    It is SFT unless ``prompts`` are those of the setting's outcome supervision.
+    """
+    prompts = setting.sft if prompts is None else prompts
+    C = prompts.moment[prompts.moment > 0]
     times = np.geomspace(1e-2 / C.max(), 1e3 / C.min(), places)
     start = pretrained_operator(setting.sigma0, setting.length)
-    source = Source(setting.data, setting.length, count)
-    models = trained_path(start, setting.eta, [source], [Stopping(time=float(t)) for t in times])
+    covariance = setting.target if prompts is setting.outcome else setting.data
+    source = Source(covariance, setting.length, count)
+    models = trained_path(start, prompts.eta, [source], [Stopping(time=float(t)) for t in times])
     return Path(times, setting.states(models))
 
 
