@@ -11,9 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PAGE = (ROOT / "docs" / "practice.md").read_text()
-LEDGER = {
-    claim["id"]: claim for claim in json.loads((ROOT / "docs" / "results" / "claims.json").read_text())
-}
+LEDGER = {claim["id"]: claim for claim in json.loads((ROOT / "docs" / "results" / "claims.json").read_text())}
 QUOTED = re.findall(r"`((?:practice|budgets)-[\w-]+)` \| \*\*([\w ]+)\*\*: (0|[01]?\.\d+)", PAGE)
 
 

@@ -9,12 +9,13 @@ true claim at its threshold is called failed with probability at most 2.5 percen
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from datadose.covariance import Array
@@ -119,21 +120,21 @@ def judge_difference(values: Array, detectable: float, *, below: bool = True, no
     return Judgement(mean, (low, high), len(values), verdict, "; ".join(part for part in parts if part))
 
 
-def judge_share(
-    held: Sequence[bool] | Array, threshold: float, *, below: bool = False, note: str = ""
-) -> Judgement:
+def judge_share(held: ArrayLike, threshold: float, *, below: bool = False, note: str = "") -> Judgement:
     """Judge the share of independent draws in which something is so, by its exact (Clopper-Pearson) interval.
 
     The note says which share so many draws would tell from the threshold nine times in ten.
 
     Args:
-        held: truth by draw, (N,), at least one.
+        held: truth by draw, (N,); without a draw the claim is *not run*.
         threshold: share that is to be reached, or with ``below`` not to be passed.
         below: whether the share is to be at most the threshold.
         note: what else is to be said.
     """
     told = np.asarray(held, dtype=bool)
     count, size = int(told.sum()), len(told)
+    if size == 0:
+        return Judgement(None, None, 0, "not run", "no setting of this kind was drawn")
     ends = stats.binomtest(count, size).proportion_ci(CONFIDENCE)
     low, high = float(ends.low), float(ends.high)
     verdict = decide(low, high, threshold, below=below)

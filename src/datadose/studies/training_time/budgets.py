@@ -20,13 +20,13 @@ from datadose.drawing.curves import cell_edges, log_y, plain_log_ticks
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import LOOKS, caption, draw_theory, new_grid
 from datadose.shapes import Array
+from datadose.studies.ledger import judge_share
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import THEORY, Setting, SettingsExperiment
 from datadose.studies.training_time.settings import (
     DRAWN,
     POWER,
     Column,
-    judge_share,
     paper_setting,
     random_setting,
     spread,
@@ -205,7 +205,7 @@ def budget_law(saved: Saved[Budgets], threshold: float) -> Judgement:
         mean = ", ".join(f"{v:.2f}" for v in best.mean())
         parts.append(f"at cost {cost:g} in {_law(best).mean():.2f}, mean best shares {mean}")
     note = "; ".join(parts) + f" at budgets {', '.join(f'{b:g}' for b in saved.config.budgets)} (/ d)"
-    return judge_share(_law(x[1.0]).to_numpy(), threshold, note)
+    return judge_share(_law(x[1.0]).to_numpy(), threshold, note=note)
 
 
 def same_prompts(saved: Saved[Budgets], threshold: float) -> Judgement:
@@ -219,7 +219,7 @@ def same_prompts(saved: Saved[Budgets], threshold: float) -> Judgement:
         + ", ".join(f"{v:.2f}" for v in ratio)
         + "; on eta Sigma instead of Sigma the two are one and the same (claim sft-is-outcome-rescaled)"
     )
-    return judge_share(_law(x).to_numpy(), threshold, note)
+    return judge_share(_law(x).to_numpy(), threshold, note=note)
 
 
 def mixture_wins(saved: Saved[Budgets], threshold: float) -> Judgement:
@@ -232,7 +232,7 @@ def mixture_wins(saved: Saved[Budgets], threshold: float) -> Judgement:
         parts.append(f"at cost {cost:g} by 1 percent in {(large >= _NOTICEABLE).mean():.2f}, most by {worst}")
         held = (large >= _NOTICEABLE).to_numpy() if cost == 1 else held
     note = "; ".join(parts) + " (largest ratio of the better alone to the mixture, by budget)"
-    return judge_share(held, threshold, note)
+    return judge_share(held, threshold, note=note)
 
 
 def cold_start(saved: Saved[Budgets], threshold: float) -> Judgement:
@@ -244,7 +244,7 @@ def cold_start(saved: Saved[Budgets], threshold: float) -> Judgement:
         by_budget = ", ".join(f"{v:.2f}" for v in (ratio < 1).groupby(Column.BUDGET).mean())
         parts.append(f"cost {cost:g}: lower in {by_budget} by budget, ratio at {_LARGE:g}d {spread(large)}")
         held = (large < 1).to_numpy() if cost == 1 else held
-    return judge_share(held, threshold, "; ".join(parts))
+    return judge_share(held, threshold, note="; ".join(parts))
 
 
 _TEST = "tests/studies/training_time/test_budgets.py::"

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from datadose.drawing.curves import level, log_y, plain_log_ticks
 from datadose.drawing.style import LOOKS, Look, caption, draw_theory, new_grid
 from datadose.shapes import Array
+from datadose.studies.ledger import judge_share
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import THEORY, Setting, SettingsExperiment
 from datadose.studies.training_time.outcome_cells import OUTCOME, SFT
@@ -23,7 +24,6 @@ from datadose.studies.training_time.settings import (
     DRAWN,
     POWER,
     Column,
-    judge_share,
     paper_setting,
     random_setting,
     spread,
@@ -295,7 +295,7 @@ def near_the_rank(saved: Saved[Crossings], threshold: float) -> Judgement:
             held = np.array([_NEAR[0] <= x <= _NEAR[1] for x, _ in won])
     if len(held) == 0:
         return Judgement(None, None, 0, "mixed", "SFT is ahead nowhere")
-    return judge_share(held, threshold, "; ".join(parts))
+    return judge_share(held, threshold, note="; ".join(parts))
 
 
 def cheaper_scarcity(saved: Saved[Crossings], threshold: float) -> Judgement:
@@ -304,7 +304,7 @@ def cheaper_scarcity(saved: Saved[Crossings], threshold: float) -> Judgement:
     price, top = wide[PRICE][SFT] / wide[PRICE][OUTCOME], wide[CEILING][SFT] / wide[CEILING][OUTCOME]
     note = f"price of SFT over that of outcome supervision: {spread(price)}; ceilings: {spread(top)}"
     note += ", at least 1 always, as outcome supervision on unlimited prompts is the best of all models"
-    return judge_share((price < 1).to_numpy(), threshold, note)
+    return judge_share((price < 1).to_numpy(), threshold, note=note)
 
 
 def order_gains(saved: Saved[Crossings], threshold: float) -> Judgement:
@@ -318,7 +318,7 @@ def order_gains(saved: Saved[Crossings], threshold: float) -> Judgement:
             parts.append(f"cost {cost:g}, {name} prompts of pretraining: {at}")
         held = (most >= _GAIN).to_numpy() if cost == 1 else held
     note = "the better alone over the best split, at its best budget, by rho; " + "; ".join(parts)
-    return judge_share(held, threshold, note)
+    return judge_share(held, threshold, note=note)
 
 
 _TEST = "tests/studies/training_time/test_crossings.py::"

@@ -10,10 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from datadose.drawing.style import LOOKS, caption, draw_points, name_ticks, new_grid
+from datadose.studies.ledger import judge_share
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import THEORY, Setting, SettingsExperiment
 from datadose.studies.training_time.practice_cells import SEVERE, STABLE, Column, measure
-from datadose.studies.training_time.settings import DRAWN, POWER, judge_share, spread
+from datadose.studies.training_time.settings import DRAWN, POWER, spread
 from datadose.sweep import Cell
 
 NAME = "practice"
@@ -61,7 +62,7 @@ def when_to_switch(saved: Saved[Practice], threshold: float) -> Judgement:
         f"{(~later & (over > STABLE)).mean():.2f}; error when "
         f"switching at the least loss over the best: {spread(q['switch cost of least loss'])}"
     )
-    return judge_share(held.to_numpy(), threshold, note)
+    return judge_share(held.to_numpy(), threshold, note=note)
 
 
 def scale_decides(saved: Saved[Practice], threshold: float) -> Judgement:
@@ -78,7 +79,7 @@ def scale_decides(saved: Saved[Practice], threshold: float) -> Judgement:
         f"what RL adds grows with the rows in {(gains[:, -1] > gains[:, 0]).mean():.2f} (the report: "
         "it grows)"
     )
-    return judge_share(ends[:, -1] < ends[:, 0], threshold, note)
+    return judge_share(ends[:, -1] < ends[:, 0], threshold, note=note)
 
 
 def difficulty_helps(saved: Saved[Practice], threshold: float) -> Judgement:
@@ -89,7 +90,7 @@ def difficulty_helps(saved: Saved[Practice], threshold: float) -> Judgement:
         f"{spread(many)} at 4d; "
         f"negative in {(few < 0).mean():.2f} and {(many < 0).mean():.2f}"
     )
-    return judge_share((few < 0).to_numpy(), threshold, note)
+    return judge_share((few < 0).to_numpy(), threshold, note=note)
 
 
 def loss_predicts(saved: Saved[Practice], threshold: float) -> Judgement:
@@ -103,7 +104,7 @@ def loss_predicts(saved: Saved[Practice], threshold: float) -> Judgement:
         f"{(on_pool < 0).mean():.2f} and "
         f"{(on_target < 0).mean():.2f}"
     )
-    return judge_share((on_pool > 0.5).to_numpy(), threshold, note)
+    return judge_share((on_pool > 0.5).to_numpy(), threshold, note=note)
 
 
 def reward_raises_loss(saved: Saved[Practice], threshold: float) -> Judgement:
@@ -115,7 +116,7 @@ def reward_raises_loss(saved: Saved[Practice], threshold: float) -> Judgement:
         f"optimum of unlimited SFT, where a rise is an identity, it rises in {(limit > 1).mean():.2f}, "
         f"{spread(limit)}"
     )
-    return judge_share((ratio > 1).to_numpy(), threshold, note)
+    return judge_share((ratio > 1).to_numpy(), threshold, note=note)
 
 
 def tuning_lowers_reward(saved: Saved[Practice], threshold: float) -> Judgement:
@@ -125,7 +126,7 @@ def tuning_lowers_reward(saved: Saved[Practice], threshold: float) -> Judgement:
         f"{spread(ratio)}; above "
         f"1.5 in {(ratio > 1.5).mean():.2f}"
     )
-    return judge_share((ratio > 1).to_numpy(), threshold, note)
+    return judge_share((ratio > 1).to_numpy(), threshold, note=note)
 
 
 def stronger_first(saved: Saved[Practice], threshold: float) -> Judgement:
@@ -135,7 +136,7 @@ def stronger_first(saved: Saved[Practice], threshold: float) -> Judgement:
         f"penalty best before RL over that of the least held-out loss {spread(ratio)}; weaker in "
         f"{(ratio < 1).mean():.2f}; error with the latter over the best {spread(cost)}"
     )
-    return judge_share((ratio > 1).to_numpy(), threshold, note)
+    return judge_share((ratio > 1).to_numpy(), threshold, note=note)
 
 
 def value_alone_keeps(saved: Saved[Practice], threshold: float) -> Judgement:
@@ -145,7 +146,7 @@ def value_alone_keeps(saved: Saved[Practice], threshold: float) -> Judgement:
         f"{spread(ratio)}; that more "
         "examples in a prompt never hurt at fixed V is an identity (error = a + b/n, b >= 0) and no claim"
     )
-    return judge_share((ratio <= 1).to_numpy(), threshold, note)
+    return judge_share((ratio <= 1).to_numpy(), threshold, note=note)
 
 
 _TEST = "tests/studies/training_time/test_practice.py::"

@@ -9,13 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
 
 from datadose.shapes import Array
 from datadose.studies import tables
-from datadose.studies.ledger import CONFIDENCE, decide
-from datadose.studies.study import Judgement
 from datadose.studies.training_time.two_stages import Setup
 
 KINDS = ("blocks", "power", "scattered")
@@ -91,16 +87,6 @@ def paper_setting(
     target = sigma0 + inside
     data = np.where(inside, eta * target, interference)
     return Setup("blocks", sigma0, target, data, eta, 3 * dimension)
-
-
-def judge_share(held: NDArray[np.bool_], threshold: float, note: str = "") -> Judgement:
-    """The share of settings where it holds, with its binomial (Clopper-Pearson) interval, against a bar."""
-    count, total = int(held.sum()), len(held)
-    if total == 0:
-        return Judgement(None, None, 0, "mixed", "no setting of this kind was drawn")
-    low, high = stats.binomtest(count, total).proportion_ci(CONFIDENCE)
-    verdict = decide(float(low), float(high), threshold, below=False)
-    return Judgement(count / total, (float(low), float(high)), total, verdict, note)
 
 
 def spread(values: Array | pd.Series) -> str:

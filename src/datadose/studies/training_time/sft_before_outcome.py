@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from datadose.drawing.curves import level
 from datadose.drawing.style import LOOKS, caption, draw_points, new_grid
+from datadose.studies.ledger import judge_share
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import THEORY, Setting, SettingsExperiment
 from datadose.studies.training_time import settings
@@ -22,7 +23,6 @@ from datadose.studies.training_time.settings import (
     DRAWN,
     POWER,
     counts_of,
-    judge_share,
     random_setting,
     spread,
 )
@@ -160,7 +160,7 @@ def cost_of_not_knowing(saved: Saved[SftBeforeOutcome], threshold: float) -> Jud
             f"{down:.2f}"
         )
         held = (cost <= _CHEAP).to_numpy() if rule == PENALTY else held
-    return judge_share(held, threshold, "; ".join(parts))
+    return judge_share(held, threshold, note="; ".join(parts))
 
 
 def ruinous(saved: Saved[SftBeforeOutcome], threshold: float) -> Judgement:
@@ -176,7 +176,7 @@ def ruinous(saved: Saved[SftBeforeOutcome], threshold: float) -> Judgement:
         f"{_RUINOUS:g} times the well-stopped error or more in {(over[strong] >= _RUINOUS).mean():.2f} and "
         f"{(over[~strong] >= _RUINOUS).mean():.2f}"
     )
-    return judge_share((against[strong] > 1).to_numpy(), threshold, note)
+    return judge_share((against[strong] > 1).to_numpy(), threshold, note=note)
 
 
 _TEST = "tests/studies/training_time/test_before_outcome.py::"

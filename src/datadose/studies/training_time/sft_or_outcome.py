@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from datadose.drawing.curves import level, log_y, plain_log_ticks
 from datadose.drawing.style import LOOKS, Look, caption, draw_theory, new_grid
-from datadose.studies.ledger import judge_worst
+from datadose.studies.ledger import judge_share, judge_worst
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import THEORY, Setting, as_table
 from datadose.studies.training_time.outcome_cells import (
@@ -32,7 +32,7 @@ from datadose.studies.training_time.outcome_cells import (
     rows_of_paper,
     rows_of_random,
 )
-from datadose.studies.training_time.settings import DRAWN, POWER, judge_share, spread
+from datadose.studies.training_time.settings import DRAWN, POWER, spread
 from datadose.sweep import Cell
 
 NAME = "sft_or_outcome"
@@ -157,7 +157,7 @@ def few_sft_many_outcome(saved: Saved[SftOrOutcome], threshold: float) -> Judgem
         f"{last.mean():.2f}, ratio at "
         f"{_MANY:g}d {spread(at_end[SFT][_MANY] / at_end[OUTCOME][_MANY])}"
     )
-    return judge_share(held.to_numpy(), threshold, note)
+    return judge_share(held.to_numpy(), threshold, note=note)
 
 
 def _best_is_few(errors: pd.DataFrame) -> NDArray[np.bool_]:
@@ -182,7 +182,7 @@ def convergence_contrast(saved: Saved[SftOrOutcome], threshold: float) -> Judgem
         "penalty; in the "
         f"paper's setting from prompts of {first:g}d to {last:g}d examples: {'; '.join(parts)}"
     )
-    return judge_share(few[SFT] & ~few[OUTCOME], threshold, note)
+    return judge_share(few[SFT] & ~few[OUTCOME], threshold, note=note)
 
 
 def synergy(saved: Saved[SftOrOutcome], threshold: float) -> Judgement:
@@ -202,7 +202,7 @@ def synergy(saved: Saved[SftOrOutcome], threshold: float) -> Judgement:
         "after finite "
         f"pretraining {(finite > 1).mean():.2f}, most {finite.max():.2f}"
     )
-    return judge_share((equal > 1).to_numpy(), threshold, note)
+    return judge_share((equal > 1).to_numpy(), threshold, note=note)
 
 
 def draw_sft_or_outcome(table: pd.DataFrame, config: SftOrOutcome) -> Figure:
