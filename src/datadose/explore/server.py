@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeAlias
@@ -44,6 +45,8 @@ def create_local_server(application: Application, port: int) -> Any:
     Connections that send nothing, or a byte now and then, are closed and cannot fill it.
     """
     require_integer("port", port, 0, 65535)
+    # On a busy machine requests wait for a thread, which is no news to the user.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     hosts: set[str] = set()
     try:
         server = waitress.create_server(
