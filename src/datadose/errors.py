@@ -71,6 +71,12 @@ def reject(field: str, value: object, allowed: str) -> NoReturn:
     raise InputError(field, value, allowed)
 
 
+def require_kind(field: str, value: object, kind: type, example: str) -> None:
+    """InputError where ``value`` is no ``kind``; ``example`` makes one."""
+    if not isinstance(value, kind):
+        reject(field, f"a {type(value).__name__}", f"a {kind.__name__}, such as {example}")
+
+
 def require_extra(extra: str, *modules: str) -> None:
     """InputError naming the ``pip install`` that brings the first of ``modules`` that is not installed."""
     for module in modules:

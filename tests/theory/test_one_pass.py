@@ -95,7 +95,7 @@ def test_means_and_second_moments_are_those_of_simulated_runs(batch: int, form: 
     spectra = (rng.uniform(0.3, 1.5, d), np.array([1.2, 0.4, 0.0]))
     A = spectra if form == "spectra" else (psd(rng, d), psd(rng, d))
     sources = [Source(A[0], 2, 30, 0.3, 0.2), Source(A[1], 4, 10)]
-    descent = OnePass.of(sources, eta, batch=batch, weights=[1, 2])
+    descent = OnePass.of(sources, eta, batch=batch, rates=[1, 2])
     shares = np.array([0.6, 0.4])
     mean = -rng.uniform(0.5, 2, d) if form == "spectra" else rng.standard_normal((d, d))
     runs, updates, step = 40_000, 6, 0.35 * descent.largest_step
@@ -295,9 +295,9 @@ def test_best_and_errors_agree_with_the_path() -> None:
     ("change", "line"),
     [
         ({"batch": 0}, "batch"),
-        ({"weights": [1, 2]}, "weights: got 2 weights; allowed: 1"),
-        ({"weights": [-1]}, "weights"),
-        ({"weights": [0]}, "sources: got no rows"),
+        ({"rates": [1, 2]}, "rates: got 2 rates; allowed: 1"),
+        ({"rates": [-1]}, "rates"),
+        ({"rates": [0]}, "sources: got no rows"),
         ({"chain_steps": 1}, "label_noise: got 0.1 with chain_steps = 1"),
     ],
 )

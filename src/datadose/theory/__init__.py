@@ -32,7 +32,7 @@ from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
 from datadose.theory.time_search import BestTime, best_time
 from datadose.theory.trained_operator import TrainedOperator
-from datadose.theory.training_time import trained, trained_on_shift, trained_path
+from datadose.theory.training_time import largest_learning_rate, trained, trained_on_shift, trained_path
 from datadose.theory.weighted_test import WeightedTest
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "first_order_limits",
     "gamma0",
     "hardness",
+    "largest_learning_rate",
     "mixture_equivalent",
     "mixture_error",
     "optimal_allocation",

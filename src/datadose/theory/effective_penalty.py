@@ -163,7 +163,8 @@ class EffectivePenalty:
         if df1 > B * (1 + 1e-9):
             reject("penalty", f"{mu:.6g}", f"one with df1 <= prompts: df1 = {df1:.6g}, prompts = {B:g}")
         touched = B > 0 and not np.isinf(mu)
-        ridge = mu * max(B - df1, 0.0) if touched else np.inf
+        # Rounding at df1 = B is no penalty.
+        ridge = mu * (B - df1 if B - df1 > 1e-12 * B else 0.0) if touched else np.inf
         if ridge == 0:
             self._require_finite(B)
         variance = G / (B - df2) if touched else 0.0
@@ -207,7 +208,8 @@ class EffectivePenalty:
         infinite = (lam == 0) & infinite_mean(B, self.curve.rank, self.curve.columns.length)
         mu = np.full(B.shape, np.inf)
         trained = (B > 0) & ~infinite if self.curve.rank > 0 else np.zeros(B.shape, dtype=bool)
-        mu[trained] = self._solved_many(B[trained], lam[trained])
+        if trained.any():
+            mu[trained] = self._solved_many(B[trained], lam[trained])
         F, G, _, df2 = self._table(mu)
         over = np.where(trained, B - df2, 1.0)
         return np.where(infinite, np.inf, F + G / over).reshape(shape)

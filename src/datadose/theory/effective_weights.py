@@ -19,7 +19,7 @@ feasible I - O D is an M-matrix, so the scatter is positive and falls in every B
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -31,13 +31,15 @@ from datadose.covariance import (
     is_spectrum,
     plus,
     product,
+    rotated,
     trace_product,
     transpose,
 )
 from datadose.covariance import inverse as inverse_of
 from datadose.errors import reject, require_number
-from datadose.shapes import Array, Float, Operator
+from datadose.shapes import Array, Float, Matrix, Operator
 from datadose.theory.columns import Columns, unit_of
+from datadose.theory.penalised import in_joint_range
 from datadose.theory.source import Source
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
@@ -98,6 +100,9 @@ class EffectiveSources:
     eta: float
     columns: tuple[Columns, ...]
     unit: float
+    basis: Matrix | None = field(default=None, repr=False)
+    """Of all above, where matrices together miss directions: their range first, exactly 0 beside it."""
+    _forms: dict[int, tuple[WeightedTest, WeightedTest]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -121,9 +126,27 @@ class EffectiveSources:
         columns = explicit_columns(sources, eta, chain_steps)
         model, unit = as_start(start, len(columns[0].cross)), unit_of(columns)
         mean, second = model.mean * unit, model.second_moment * unit**2
-        if not is_spectrum(columns[0].cross):
-            mean, second = dense(mean), dense(second)
-        return cls(mean, second, eta, tuple(c.scaled(unit) if unit != 1 else c for c in columns), unit)
+        scaled = tuple(c.scaled(unit) if unit != 1 else c for c in columns)
+        if is_spectrum(columns[0].cross):
+            return cls(mean, second, eta, scaled, unit)
+        clean, basis = in_joint_range(scaled)
+        mean, second = dense(mean), dense(second)
+        if basis is not None:
+            mean, second = rotated(mean, basis), rotated(second, basis)
+        return cls(mean, second, eta, clean, unit, basis)
+
+    def judged_by(self, test: WeightedTest) -> WeightedTest:
+        """``test`` in the unit and the basis of the sources. Raises InputError for a test of another size."""
+        require_same_size(test, self.dimension)
+        known = self._forms.get(id(test))
+        if known is not None and known[0] is test:
+            return known[1]
+        parts = [test.target / self.unit, test.second_moment / self.unit**2]
+        if self.basis is not None:
+            parts = [rotated(dense(X), self.basis) for X in parts]
+        found = WeightedTest(*parts)
+        self._forms[id(test)] = (test, found)
+        return found
 
     @property
     def dimension(self) -> int:
@@ -312,7 +335,8 @@ class EffectiveModel:
         unit = self.sources.unit
         scatter = self._scatter / unit**2
         second = plus(self._direct / unit**2, scatter)
-        return TrainedOperator(self._mean / unit, second, scatter)
+        found, basis = TrainedOperator(self._mean / unit, second, scatter), self.sources.basis
+        return found if basis is None else found.mapped(lambda X: rotated(dense(X), basis.T))
 
     def error(self, test: WeightedTest) -> float:
         """Error / d on ``test``. Raises InputError for a test of another size."""
@@ -329,9 +353,8 @@ class EffectiveModel:
         return trace_product(self._scatter, self._test(test)[1]) / self.sources.dimension
 
     def _test(self, test: WeightedTest) -> tuple[Operator, Operator]:
-        require_same_size(test, self.sources.dimension)
-        unit = self.sources.unit
-        return test.target / unit, test.second_moment / unit**2
+        form = self.sources.judged_by(test)
+        return form.target, form.second_moment
 
     def shares(self, test: WeightedTest) -> Float[Array, " K"]:
         """m_c = tr(C_c R M R) (K,): the test form of what one source's prompts scatter."""

@@ -88,7 +88,7 @@ def _converged(sources: EffectiveSources, test: WeightedTest, rival: EqualWeight
     """Training to convergence if that is better than ``rival``, the smallest penalty that was tried."""
     model = deterministic_equivalent(sources.mean, sources.eta, sources.columns)
     start = TrainedOperator(sources.mean, sources.second_moment, np.zeros(sources.dimension))
-    error = test.error(model.trained(start).scaled(1 / sources.unit))
+    error = sources.judged_by(test).error(model.trained(start))
     if error >= rival.error:
         return rival
     model.require_finite()

@@ -68,7 +68,7 @@ class OnePass:
         eta: float,
         *,
         batch: int = 1,
-        weights: Sequence[float] | None = None,
+        rates: Sequence[float] | None = None,
         chain_steps: int = 0,
     ) -> OnePass:
         """The descent on rows of these sources.
@@ -77,21 +77,22 @@ class OnePass:
             sources: where rows come from. Of ``prompts`` only the proportions matter: rows never run out.
             eta: step of the demonstrated chains of thought, in (0, 2).
             batch: number b >= 1 of new rows an update, drawn independently.
-            weights: w_c >= 0, how many times as often a row of source c is drawn; all 1 if not given.
+            rates: >= 0, shape (K,): how many times as often a row of source c is drawn; all 1 if not given.
+                Weights in the loss, as in ``trained``, are another thing: they multiply a row's gradient.
             chain_steps: k >= 0; chains have k + 1 steps.
 
         Raises InputError for values out of range, for sources of different sizes, for no rows to draw, and
         for noisy labels in chains of more than one step, for which the moments are not derived.
         """
         sources = list(sources)
-        chosen = [1.0] * len(sources) if weights is None else list(weights)
+        chosen = [1.0] * len(sources) if rates is None else list(rates)
         if len(chosen) != len(sources):
-            reject("weights", f"{len(chosen)} weights", f"{len(sources)}, one for each source")
+            reject("rates", f"{len(chosen)} rates", f"{len(sources)}, one for each source")
         batch, scale = require_integer("batch", batch, 1), chain_weight(eta, chain_steps)
         drawn: list[float] = []
         rows: list[RowMoments] = []
         for source, given in zip(sources, chosen, strict=True):
-            w = require_number("weights", given, 0, np.inf) * require_number(
+            w = require_number("rates", given, 0, np.inf) * require_number(
                 "prompts", source.prompts, 0, np.inf
             )
             dimension = len(rows[0].A) if rows else None
@@ -100,7 +101,7 @@ class OnePass:
                 drawn.append(w)
                 rows.append(row)
         if not rows:
-            reject("sources", "no rows to draw", "a source with prompts above 0 and a weight above 0")
+            reject("sources", "no rows to draw", "a source with prompts and a rate above 0")
         return cls(mixed_rows(rows, np.array(drawn) / sum(drawn), eta), batch, scale)
 
     @cached_property

@@ -28,6 +28,7 @@ from datadose.covariance import is_spectrum
 from datadose.errors import InternalError
 from datadose.shapes import Array, Complex
 from datadose.theory.columns import Columns
+from datadose.theory.peaks import joint_basis
 
 _STEPS = 120
 _PLAIN, _PERIOD = 3, 20
@@ -61,6 +62,11 @@ class Weighted:
         return cls(tuple(columns), weights, first, np.repeat([float(c.count) for c in columns], sizes))
 
     @property
+    def spread_weights(self) -> Array:
+        """The weight of each feature's source, (F,)."""
+        return np.repeat(self.weights, [len(c.moments) for c in self.columns])
+
+    @property
     def moments(self) -> tuple[Array, ...]:
         """C_a of every feature."""
         return tuple(C for c in self.columns for C in c.moments)
@@ -82,6 +88,26 @@ class Weighted:
             H[:, at, at], H[:, at + 1, at + 1] = (a * scaled + det * v) / over, (e * scaled + det * u) / over
             H[:, at, at + 1] = H[:, at + 1, at] = b * scaled / over
         return H, J
+
+
+def in_joint_range(columns: Sequence[Columns]) -> tuple[tuple[Columns, ...], Array | None]:
+    """Dense columns in a basis (d, d) whose first vectors span the data, exactly 0 beside them.
+
+    Rounding beside the data would be magnified by long training. The columns themselves, and None, where the
+    data span everything.
+    """
+    spanned, beside = joint_basis([c.span for c in columns])
+    rank, d = spanned.shape[1], spanned.shape[0]
+    if rank == d:
+        return tuple(columns), None
+    basis = np.hstack([spanned, beside])
+
+    def turned(M: Array) -> Array:
+        found = basis.T @ M @ basis
+        found[rank:], found[:, rank:] = 0.0, 0.0
+        return np.asarray((found + found.T) / 2)
+
+    return tuple(c.changed(turned, turned, None) for c in columns), basis
 
 
 class Resolvents(Protocol):

@@ -21,6 +21,8 @@ _NODES = 24
 """Of a parabolic contour: its error is below 1e-10 (Weideman and Trefethen, 2007)."""
 _FEW_STEPS = 12
 """Up to so many steps a circle around all of [-1, 1] is used instead, which is exact up to rounding."""
+MOST_STEPS = 10**12
+"""More steps than anyone takes; their rounding would be seen in the filter."""
 _RADIUS, _DIGITS = 2.5, 25.0
 """The circle's radius is e^(2.5 / T), so its weights stay below e^2.5; its error is e^-25."""
 
@@ -31,6 +33,8 @@ class Stopping:
 
     Give one of ``time``, ``steps`` with ``learning_rate``, and ``ridge``. Raises InputError for more than
     one, for steps without a learning rate or the reverse, and for a value that is negative or not finite.
+
+    T steps of size gamma are nearly the time gamma c_k T, and a penalty lambda is nearly the time B / lambda.
 
     Example:
         >>> Stopping(steps=100, learning_rate=0.5)
@@ -57,7 +61,7 @@ class Stopping:
         if self.time is not None:
             require_number("time", self.time, 0, np.inf)
         if self.steps is not None:
-            require_integer("steps", self.steps, 0)
+            require_integer("steps", self.steps, 0, MOST_STEPS)
             require_number("learning_rate", self.learning_rate, 0, np.inf, open_ends=True)
         if self.ridge is not None:
             require_number("ridge", self.ridge, 0, np.inf)
@@ -127,9 +131,9 @@ def _flow(time: float) -> Filter:
 def _descent(steps: int, step: float, *, both: bool) -> Filter:
     """y^T dy / (y - (1 - step x)) with y = e^{z/T} around [0, 1], and y = -e^{z/T} around [-1, 0]."""
     z, slope = _parabola()
-    root = np.exp(z / steps)
+    root, past = np.exp(z / steps), np.expm1(z / steps)
     change = np.exp(z) * slope * root / steps
-    nodes, weights = [(root - 1) / step], [change / (root - 1)]
+    nodes, weights = [past / step], [change / past]
     if both:
         # The conjugates, so that the nodes lie above the axis.
         root, change = root.conj(), change.conj() * (-1) ** steps

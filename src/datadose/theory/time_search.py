@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 
 from datadose.covariance import is_spectrum
-from datadose.errors import require_integer, require_number
+from datadose.errors import require_integer, require_kind, require_number
 from datadose.shapes import Array, Operator
 from datadose.theory.equivalent import PeakError
 from datadose.theory.source import Source
@@ -66,6 +66,10 @@ class BestTime:
         return low, float(high)
 
     def _crossing(self, outside: float, inside: float, bar: float) -> float:
+        if np.isinf(inside):
+            return outside
+        if inside == 0:
+            return float(scipy.optimize.brentq(lambda t: self.at(t) - bar, 0.0, outside, rtol=1e-4))
         ends = np.log([outside, inside])
         return float(
             np.exp(scipy.optimize.brentq(lambda x: self.at(float(np.exp(x))) - bar, *ends, xtol=1e-4))
@@ -90,6 +94,8 @@ def best_time(
     of range.
     """
 
+    require_kind("test", test, WeightedTest, "WeightedTest.of(target, length)")
+
     def models(times: Array) -> list[TrainedOperator]:
         stoppings = [Stopping(time=float(t)) for t in times]
         return trained_path(start, eta, sources, stoppings, weights=weights, chain_steps=chain_steps)
@@ -97,8 +103,8 @@ def best_time(
     def error(time: float) -> float:
         return test.error(models(np.array([time]))[0])
 
-    grid = _times(eta, sources, weights, chain_steps, require_integer("per_decade", per_decade, 1))
     untouched = models(np.zeros(1))[0]
+    grid = _times(eta, sources, weights, chain_steps, require_integer("per_decade", per_decade, 1))
     if not len(grid):
         reason = "there are no prompts with data"
         return BestTime(0.0, test.error(untouched), untouched, reason, grid, np.zeros(0), error)

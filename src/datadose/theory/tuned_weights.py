@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from datadose.errors import RunError, reject, require_number
+from datadose.errors import RunError, reject, require_kind, require_number
 from datadose.shapes import Array, Float
 from datadose.theory.effective_penalty import EffectivePenalty
 from datadose.theory.effective_weights import EffectiveModel, EffectiveSources
@@ -48,7 +48,8 @@ class TunedWeights:
     effective_weights: Float[Array, " K"]
     """rho_c."""
     ridge: float
-    """lambda >= 0 beside the weighted sum whose largest weight is 1; infinite if no source is used."""
+    """lambda >= 0 beside the weighted sum whose largest weight is 1; infinite if no source is used, and for
+    unlimited prompts (:func:`ceiling`), where only lambda / B means something."""
     weights: Float[Array, " K"]
     """w_c in [0, 1], the largest is 1. Where ``ridge`` is 0 a source with weight 0 may still act: it is
     fitted after those with weight 1, which the effective weights show."""
@@ -69,6 +70,8 @@ def tuned_weights(sources: EffectiveSources, test: WeightedTest) -> TunedWeights
     global one. Raises InputError for a test of another size, PeakError where the best point fits sources to
     the last of their prompts and their mean error is infinite there, RunError where no search converges.
     """
+    require_kind("sources", sources, EffectiveSources, "EffectiveSources.of(V0, eta, [Source(A, n, B)])")
+    require_kind("test", test, WeightedTest, "WeightedTest.of(target, length)")
     search = _Search(sources, test)
     found = search.best()
     model = search.model(found)
@@ -271,8 +274,8 @@ class _Search:
 
 def _alone(sources: EffectiveSources, place: int, test: WeightedTest) -> float:
     """rho of one source alone at its best penalty, in the unit of the sources."""
-    c, unit = sources.columns[place], sources.unit
-    judged = WeightedTest(test.target / unit, test.second_moment / unit**2)
+    c = sources.columns[place]
+    judged = sources.judged_by(test)
     curve = EffectivePenalty.of_columns(sources.mean, sources.second_moment, sources.eta, c, judged)
     try:
         mu = curve.ceiling.penalty if np.isinf(c.count) else curve.best(c.count).penalty

@@ -77,20 +77,6 @@ def test_small_sets_are_judged_by_kind(tmp_path: Path) -> None:
     assert verdict(claim, made(tmp_path / "untuned", converged=rising)) == "fails"
 
 
-def test_the_range_of_small_sets_has_no_exception(tmp_path: Path) -> None:
-    claim = "time-small-range"
-    # Small sets win, and a penalty would help unlimited rows.
-    assert verdict(claim, made(tmp_path / "inside", converged=rising)) == "holds"
-
-    def at_end(kind: str, size: float, seed: int) -> float:
-        return rising(kind, UNLIMITED, seed)
-
-    assert verdict(claim, made(tmp_path / "outside", converged=rising, ceiling=at_end)) == "fails"
-    assert (
-        verdict(claim, made(tmp_path / "no win", ceiling=lambda k, s, i: falling(k, UNLIMITED, i))) == "holds"
-    )
-
-
 def test_one_rise_refutes(tmp_path: Path) -> None:
     claim = "time-more-rows"
 
