@@ -71,6 +71,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/finite_size.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stages.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_time.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/one_pass_closure.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpt.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/selection.py
