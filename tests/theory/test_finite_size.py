@@ -187,7 +187,7 @@ def test_correction_explains_the_gap_of_dense_mixtures(counts: tuple[int, int]) 
 @pytest.mark.parametrize(
     "sizes",
     [
-        ((20, 20_000), (40, 30_000)),
+        pytest.param(((20, 20_000), (40, 30_000)), marks=pytest.mark.slow),
         pytest.param(((40, 30_000), (80, 40_000)), marks=pytest.mark.slow),
     ],
     ids=["20 to 40", "40 to 80"],
