@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -84,7 +84,7 @@ def simulated_surface(shift: Shift, n: int, stoppings: Sequence[Stopping]) -> np
 def literal_seconds(shift: Shift, n: int, B: int, time: float) -> tuple[float, float]:
     """Time of training one model by gradient descent up to ``time``, and the number of its steps."""
     moments = draw_moments(shift.data, n, B, seed=0)
-    rate = B / np.linalg.norm(moments.phi, 2) ** 2
+    rate = B / float(np.linalg.norm(moments.phi, 2)) ** 2
     V0 = np.diag(pretrained_operator(shift.sigma0, n))
 
     def some_steps() -> None:
@@ -126,7 +126,7 @@ def single_points(d: int, repeats: int) -> None:
     """One (B, t) point and one (B, penalty) point of the theory, with what they need from scratch."""
     shift, n = shift_of(d), 3 * d
     V0, source = pretrained_operator(shift.sigma0, n), [Source(shift.data, n, 2 * d)]
-    points = {
+    points: dict[str, Callable[[], object]] = {
         "(B, t)": partial(trained, V0, shift.eta, source, Stopping(time=50.0)),
         "(B, lambda)": lambda: explicit(shift, n).at(2 * d, 50.0),
     }
