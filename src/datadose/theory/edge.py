@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import scipy
 
-from datadose.covariance import is_spectrum
+from datadose.covariance import is_spectrum, trace
 from datadose.shapes import Array
 from datadose.theory.columns import Columns
 from datadose.theory.penalised import Weighted
@@ -26,9 +26,7 @@ def largest_eigenvalue(sources: Weighted) -> float:
     if moments.ndim == 3 and len(moments) == 1:
         moments = np.linalg.eigvalsh(moments[0])[None]
     # The mean of sum_c w_c Phi_c O Phi_c^T, whose diagonal entries of O are 1 for lone features.
-    strength = np.concatenate(
-        [w * c.count * _copies(c) for c, w in zip(sources.columns, sources.weights, strict=True)]
-    )
+    strength = np.concatenate([c.weight * c.count * _copies(c) for c in sources.columns])
     total = np.tensordot(strength, moments, axes=1)
     mean = float(total.max() if is_spectrum(total) else np.linalg.eigvalsh(total)[-1])
     high = 2 * mean
@@ -50,7 +48,7 @@ def _copies(columns: Columns) -> Array:
 def _is_outside(sources: Weighted, moments: Array, x: float) -> bool:
     """Whether the monotone iteration from no data ends, at the penalty -x."""
     node = np.array([-x + 0j])
-    tau = np.array([[float(C.sum() if is_spectrum(C) else np.trace(C)) for C in moments]])
+    tau = np.array([[trace(C) for C in moments]])
     for _ in range(_STEPS):
         with np.errstate(divide="ignore", invalid="ignore"):
             H = sources.gains(node, tau + 0j)[0].real

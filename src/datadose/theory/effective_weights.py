@@ -40,6 +40,7 @@ from datadose.errors import reject, require_number
 from datadose.shapes import Array, Float, Matrix, Operator
 from datadose.theory.columns import Columns, unit_of
 from datadose.theory.penalised import in_joint_range
+from datadose.theory.post_test import error_of_moments
 from datadose.theory.source import Source
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
@@ -344,9 +345,7 @@ class EffectiveModel:
 
     def limit(self, test: WeightedTest) -> float:
         """F: error / d without the scatter, that of unlimited prompts at the same effective weights."""
-        Sigma, M = self._test(test)
-        linear = 2 * trace_product(self._mean, Sigma)
-        return 1 + (linear + trace_product(self._direct, M)) / self.sources.dimension
+        return error_of_moments(self._mean, self._direct, *self._test(test))
 
     def variance(self, test: WeightedTest) -> float:
         """sum_c kappa_c(M) tr Res_c / d."""

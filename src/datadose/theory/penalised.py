@@ -24,7 +24,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.covariance import is_spectrum
+from datadose.covariance import trace
 from datadose.errors import InternalError
 from datadose.shapes import Array, Complex
 from datadose.theory.columns import Columns
@@ -46,8 +46,6 @@ class Weighted:
     """Features of sources with their weights w_c > 0 in the loss; F of them, of K sources."""
 
     columns: tuple[Columns, ...]
-    weights: Array
-    """(K,)."""
     first: NDArray[np.int64]
     """The place of each source's phi among the features, (K,)."""
     counts: Array
@@ -58,13 +56,7 @@ class Weighted:
         """The features of sources, with the weights that their columns hold."""
         sizes = [len(c.moments) for c in columns]
         first = np.cumsum([0, *sizes])[:-1].astype(np.int64)
-        weights = np.array([c.weight for c in columns])
-        return cls(tuple(columns), weights, first, np.repeat([float(c.count) for c in columns], sizes))
-
-    @property
-    def spread_weights(self) -> Array:
-        """The weight of each feature's source, (F,)."""
-        return np.repeat(self.weights, [len(c.moments) for c in self.columns])
+        return cls(tuple(columns), first, np.repeat([float(c.count) for c in columns], sizes))
 
     @property
     def moments(self) -> tuple[Array, ...]:
@@ -76,8 +68,8 @@ class Weighted:
         N, F = tau.shape
         J = np.zeros((N, F, F), np.complex128)
         H = np.zeros_like(J)
-        for at, c, w in zip(self.first, self.columns, self.weights, strict=True):
-            scaled, u = nodes / w, tau[:, at]
+        for at, c in zip(self.first, self.columns, strict=True):
+            scaled, u = nodes / c.weight, tau[:, at]
             if c.pair is None:
                 H[:, at, at] = J[:, at, at] = 1 / (scaled + u)
                 continue
@@ -126,7 +118,7 @@ def solve(sources: Weighted, nodes: Complex, frame: Resolvents) -> tuple[Complex
     Raises InternalError where a node's equations were not solved.
     """
     # Without data tau is tr C, which lies on the right side.
-    total = np.array([_trace(C) for C in sources.moments]) + 0j
+    total = np.array([trace(C) for C in sources.moments]) + 0j
     tau, residual = _iterate(sources, nodes, frame, np.tile(total, (len(nodes), 1)))
     failed = residual > _ROUNDING
     if failed.any():
@@ -181,10 +173,6 @@ def _proper(nodes: Complex, tau: Complex) -> NDArray[np.bool_]:
     theta = tau / nodes[:, None]
     real = nodes.imag == 0
     return np.where(real, (theta.real >= 0).all(axis=1), (theta.imag <= 0).all(axis=1))
-
-
-def _trace(C: Array) -> float:
-    return float(C.sum() if is_spectrum(C) else np.trace(C))
 
 
 def both_halves(values: Complex, nodes: Complex) -> Complex:

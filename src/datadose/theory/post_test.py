@@ -43,6 +43,14 @@ def quadratic_error(V: Operator, target: Operator, second_moment: Operator) -> f
     return 1 + (2 * trace_product(V, target) + quadratic) / len(target)
 
 
+def error_of_moments(
+    mean: Operator, second_moment: Operator, target: Operator, test_second_moment: Operator
+) -> float:
+    """1 + (2 tr(E[V] Sigma) + tr(E[V^T V] M)) / d: the mean of Prop 5.1 / d over a random V, M = E[S^2]."""
+    linear = 2 * trace_product(mean, target)
+    return 1 + (linear + trace_product(second_moment, test_second_moment)) / len(target)
+
+
 def hardness(data: Operator, V: Operator, length: int | None = None) -> float:
     """How hard data with covariance A is for the model V: its own one-step error on it, divided by d.
 

@@ -19,7 +19,7 @@ from datadose.theory.equivalent import PeakError
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
 from datadose.theory.trained_operator import TrainedOperator
-from datadose.theory.training_time import trained, trained_path
+from datadose.theory.training_time import Fit, Request
 from datadose.theory.weighted_test import WeightedTest
 
 _PER_DECADE = 6
@@ -93,25 +93,26 @@ def best_time(
     first looked for; fewer cost less and may miss a minimum that is narrow. Raises InputError for a value out
     of range.
     """
-
     require_kind("test", test, WeightedTest, "WeightedTest.of(target, length)")
 
+    request = Request.of(eta, sources, weights, chain_steps)
+    fit = request.fit(start)
+
     def models(times: Array) -> list[TrainedOperator]:
-        stoppings = [Stopping(time=float(t)) for t in times]
-        return trained_path(start, eta, sources, stoppings, weights=weights, chain_steps=chain_steps)
+        return fit.ends([Stopping(time=float(t)) for t in times])
 
     def error(time: float) -> float:
         return test.error(models(np.array([time]))[0])
 
     untouched = models(np.zeros(1))[0]
-    grid = _times(eta, sources, weights, chain_steps, require_integer("per_decade", per_decade, 1))
+    grid = _times(request, require_integer("per_decade", per_decade, 1))
     if not len(grid):
         reason = "there are no prompts with data"
         return BestTime(0.0, test.error(untouched), untouched, reason, grid, np.zeros(0), error)
     errors = np.array([test.error(model) for model in models(grid)])
     at = int(errors.argmin())
     base = test.error(untouched)
-    ended = _converged(start, eta, sources, weights, chain_steps)
+    ended = _converged(fit)
     if ended is not None and test.error(ended) <= min(errors[at], base) * (1 + _TIE):
         reason = "the error falls for as long as training lasts"
         return BestTime(None, test.error(ended), ended, reason, grid, errors, error)
@@ -128,22 +129,12 @@ def best_time(
     return BestTime(time, test.error(model), model, None, grid, errors, error)
 
 
-def _times(
-    eta: float,
-    sources: Sequence[Source],
-    weights: Sequence[float] | Array | None,
-    chain_steps: int,
-    per_decade: int,
-) -> Array:
+def _times(request: Request, per_decade: int) -> Array:
     """Times from before the quickest direction moves until after the slowest one has."""
-    heavy = [1.0] * len(sources) if weights is None else list(weights)
-    columns = [source.columns(eta, chain_steps) for source in sources]
-    kept = [(c, w) for c, w in zip(columns, heavy, strict=True) if w > 0 and c.count > 0]
-    prompts = sum(c.count for c, _ in kept)
     spectra = [
-        w * c.count / prompts * (C if is_spectrum(C) else np.linalg.eigvalsh(C))
-        for c, w in kept
-        if (C := c.second_moment).any()
+        c.weight * c.count / request.prompts * (C if is_spectrum(C) else np.linalg.eigvalsh(C))
+        for c in request.columns
+        for C in (c.second_moment,)
     ]
     if not spectra:
         return np.zeros(0)
@@ -153,15 +144,9 @@ def _times(
     return np.asarray(np.logspace(first, last, int(np.ceil((last - first) * per_decade)) + 1))
 
 
-def _converged(
-    start: TrainedOperator | Operator,
-    eta: float,
-    sources: Sequence[Source],
-    weights: Sequence[float] | Array | None,
-    chain_steps: int,
-) -> TrainedOperator | None:
+def _converged(fit: Fit) -> TrainedOperator | None:
     """The converged model, if its mean error is finite."""
     try:
-        return trained(start, eta, sources, Stopping(), weights=weights, chain_steps=chain_steps)
+        return fit.ends([Stopping()])[0]
     except PeakError:
         return None

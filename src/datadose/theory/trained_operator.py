@@ -23,6 +23,7 @@ from datadose.covariance import (
 )
 from datadose.errors import require_integer
 from datadose.shapes import Array, Operator
+from datadose.theory.post_test import error_of_moments
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class TrainedOperator:
         Raises InputError for a target of another size and for a length below 1.
         """
         Sigma, M = self._test(target, test_length)
-        return 1 + (2 * trace_product(self.mean, Sigma) + trace_product(self.second_moment, M)) / len(Sigma)
+        return error_of_moments(self.mean, self.second_moment, Sigma, M)
 
     def variance(self, target: Operator, test_length: int) -> float:
         """The part of :meth:`error` that ``scatter`` makes. Arguments and errors as there."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from datadose.covariance import dense, is_spectrum, rotated, spectral_basis
+from datadose.covariance import dense, is_spectrum, rotated, spectral_basis, trace
 from datadose.errors import reject, require_integer, require_kind, require_number
 from datadose.shapes import Array, Matrix, Operator
 from datadose.shift import Shift
@@ -75,19 +75,9 @@ def trained_path(
     chain_steps: int = 0,
 ) -> list[TrainedOperator]:
     """:func:`trained` under each of several ``stoppings``, which costs less than as many single calls."""
-    require_number("eta", eta, 0, 2, open_ends=True)
-    copies = chain_weight(eta, require_integer("chain_steps", chain_steps, 0))
-    _require_kinds(sources, stoppings)
-    state = start if isinstance(start, TrainedOperator) else TrainedOperator.fixed(start)
-    columns = [source.columns(eta, chain_steps) for source in sources]
-    for c in columns:
-        if len(c.cross) != len(state.mean):
-            reject("sources", f"dimension {len(c.cross)}", f"dimension {len(state.mean)}, as at the start")
-    chosen = zip(columns, _weights(weights, len(columns)), strict=True)
-    kept = [(replace(c, weight=w), w) for c, w in chosen if w > 0 and c.count > 0]
-    prompts = sum(c.count for c, _ in kept)
-    fit = _Fit.of(state, eta, [c for c, _ in kept if c.second_moment.any()], prompts, copies)
-    return fit.ends(stoppings)
+    request = Request.of(eta, sources, weights, chain_steps)
+    _require_kinds("stoppings", stoppings, Stopping, "Stopping(time=5.0)")
+    return request.fit(start).ends(stoppings)
 
 
 def trained_on_shift(
@@ -126,16 +116,12 @@ def trained_on_shift(
     return trained(start, shift.eta, [source], stopping, chain_steps=chain_steps)
 
 
-def _require_kinds(sources: object, stoppings: object) -> None:
+def _require_kinds(field: str, given: object, kind: type, example: str) -> None:
     """InputError where one is given for several, or another thing for either."""
-    for name, given, kind, example in (
-        ("sources", sources, Source, "Source(A, length, prompts)"),
-        ("stoppings", stoppings, Stopping, "Stopping(time=5.0)"),
-    ):
-        if not isinstance(given, Sequence) or isinstance(given, str):
-            reject(name, f"a {type(given).__name__}", f"a sequence, such as [{example}]")
-        for one in given:
-            require_kind(name, one, kind, example)
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        reject(field, f"a {type(given).__name__}", f"a sequence, such as [{example}]")
+    for one in given:
+        require_kind(field, one, kind, example)
 
 
 def largest_learning_rate(
@@ -153,19 +139,14 @@ def largest_learning_rate(
 
     Arguments and errors as in :func:`trained`.
     """
-    _require_kinds(sources, [])
-    copies = chain_weight(eta, require_integer("chain_steps", chain_steps, 0))
-    columns = [source.columns(eta, chain_steps) for source in sources]
-    chosen = zip(columns, _weights(weights, len(columns)), strict=True)
-    kept = [replace(c, weight=w) for c, w in chosen if w > 0 and c.count > 0]
-    prompts, moving = sum(c.count for c in kept), [c for c in kept if c.second_moment.any()]
-    if not moving:
+    request = Request.of(eta, sources, weights, chain_steps)
+    if not request.columns:
         return float("inf")
-    unit = unit_of(moving)
-    scaled = [c.scaled(unit) for c in moving]
+    unit = unit_of(request.columns)
+    scaled = [c.scaled(unit) for c in request.columns]
     if not all(is_spectrum(c.cross) for c in scaled):
         scaled = [c.dense() for c in scaled]
-    return 2 * prompts / (copies * unit**2 * largest_eigenvalue(Weighted.of(scaled)))
+    return 2 * request.prompts / (request.copies * unit**2 * largest_eigenvalue(Weighted.of(scaled)))
 
 
 def _weights(weights: Sequence[float] | Array | None, sources: int) -> list[float]:
@@ -184,7 +165,49 @@ def _weights(weights: Sequence[float] | Array | None, sources: int) -> list[floa
 
 
 @dataclass(frozen=True)
-class _Fit:
+class Request:
+    """What a stage fits, checked: the columns that count, of how many prompts, on which clock."""
+
+    eta: float
+    columns: tuple[Columns, ...]
+    """Of sources with prompts, data and a weight above zero, which they hold."""
+    prompts: float
+    """B: of the sources whose weight is above zero, those without data too."""
+    copies: float
+    """c_k."""
+    dimensions: tuple[int, ...]
+    """Of all sources that were given."""
+
+    @classmethod
+    def of(
+        cls,
+        eta: float,
+        sources: Sequence[Source],
+        weights: Sequence[float] | Array | None,
+        chain_steps: int,
+    ) -> Request:
+        """The request; arguments and errors as in :func:`trained`."""
+        require_number("eta", eta, 0, 2, open_ends=True)
+        copies = chain_weight(eta, require_integer("chain_steps", chain_steps, 0))
+        _require_kinds("sources", sources, Source, "Source(A, length, prompts)")
+        columns = [source.columns(eta, chain_steps) for source in sources]
+        chosen = zip(columns, _weights(weights, len(columns)), strict=True)
+        kept = [replace(c, weight=w) for c, w in chosen if w > 0 and c.count > 0]
+        moving = tuple(c for c in kept if c.second_moment.any())
+        sizes = tuple(len(c.cross) for c in columns)
+        return cls(eta, moving, sum(c.count for c in kept), copies, sizes)
+
+    def fit(self, start: TrainedOperator | Operator) -> Fit:
+        """The fit from ``start``. Raises InputError for a start of another size."""
+        state = start if isinstance(start, TrainedOperator) else TrainedOperator.fixed(start)
+        for size in self.dimensions:
+            if size != len(state.mean):
+                reject("sources", f"dimension {size}", f"dimension {len(state.mean)}, as at the start")
+        return Fit.of(state, self.eta, self.columns, self.prompts, self.copies)
+
+
+@dataclass(frozen=True)
+class Fit:
     """A stage up to its end, in one form: one source in its own eigenbasis, or all as they are."""
 
     start: TrainedOperator
@@ -200,7 +223,7 @@ class _Fit:
     @classmethod
     def of(
         cls, start: TrainedOperator, eta: float, columns: Sequence[Columns], prompts: float, copies: float
-    ) -> _Fit:
+    ) -> Fit:
         if all(is_spectrum(c.cross) for c in columns):
             return cls(start, eta, tuple(columns), prompts, copies, None)
         dense_columns = tuple(c.dense() for c in columns)
@@ -246,22 +269,12 @@ class _Fit:
     def _require_digits(
         self, sources: Weighted, stoppings: Sequence[Stopping], rules: Sequence[Filter]
     ) -> None:
-        size = sum(
-            float(w * B) * float(C.sum() if C.ndim == 1 else np.trace(C))
-            for w, B, C in zip(sources.spread_weights, sources.counts, sources.moments, strict=True)
-        )
+        size = sum(c.weight * c.count * trace(C) for c in sources.columns for C in c.moments)
         for stopping, rule in zip(stoppings, rules, strict=True):
             if np.abs(rule.nodes).min() < _DIGITS * size / len(self.start.mean):
-                name = (
-                    "ridge"
-                    if stopping.ridge is not None
-                    else "time"
-                    if stopping.time is not None
-                    else "steps"
-                )
-                reject(
-                    name, getattr(stopping, name), "one that leaves digits; for longer training, convergence"
-                )
+                name = next(n for n in ("ridge", "time", "steps") if getattr(stopping, n) is not None)
+                allowed = "one that leaves digits; for longer training, convergence"
+                reject(name, getattr(stopping, name), allowed)
 
     def _filtered(self, stoppings: Sequence[Stopping]) -> list[TrainedOperator]:
         unit = unit_of(self.columns)

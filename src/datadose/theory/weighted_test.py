@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datadose.covariance import plus, trace_product, validate_covariance, wishart_second_moment
 from datadose.errors import reject, require_integer, require_number
 from datadose.shapes import Operator
+from datadose.theory.post_test import error_of_moments
 from datadose.theory.trained_operator import TrainedOperator
 
 _ROUNDING = 1e-9
@@ -59,8 +60,7 @@ class WeightedTest:
     def error(self, model: TrainedOperator) -> float:
         """Error / d of the model on this test. Raises InputError for a model of another size."""
         require_same_size(self, len(model.mean))
-        linear = 2 * trace_product(model.mean, self.target)
-        return 1 + (linear + trace_product(model.second_moment, self.second_moment)) / len(self.target)
+        return error_of_moments(model.mean, model.second_moment, self.target, self.second_moment)
 
     def variance(self, model: TrainedOperator) -> float:
         """The part of :meth:`error` that the model's ``scatter`` makes. Raises InputError as there."""
