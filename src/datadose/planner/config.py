@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
 from datadose.configs import CovarianceSpec, Positive, Size
 from datadose.errors import reject
 from datadose.strict import Strict, require_one
+
+NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A finite number of at least 0."""
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+"""A number from 0 to 1."""
+Stop: TypeAlias = Literal["converged", "best", "penalty"]
+"""How training ends: at convergence, at its best time, or held back by its best penalty."""
+_ROUNDING = 1e-9
 
 
 class SourceConfig(Strict):
@@ -18,8 +26,10 @@ class SourceConfig(Strict):
     covariance: CovarianceSpec
     size: Size
     length: Size | None = None
-    label_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    demonstration_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    label_noise: NotNegative = 0.0
+    demonstration_noise: NotNegative = 0.0
+    cost: Positive | None = None
+    """Of a prompt, in any unit: the next purchase is planned where every source has one."""
 
 
 class BudgetConfig(Strict):
@@ -27,6 +37,46 @@ class BudgetConfig(Strict):
 
     kind: Literal["trace", "energy"] = "trace"
     cap: Positive
+
+
+class WeightedTestConfig(Strict):
+    """One of several tests; the weights of all sum to 1."""
+
+    covariance: CovarianceSpec
+    weight: Share
+
+
+class CostsConfig(Strict):
+    """What a unit of each stage costs, and what may be spent on post-training in all, in one unit."""
+
+    demonstration: NotNegative
+    prompt: NotNegative
+    update: NotNegative = 0.0
+    total: Positive
+
+
+class CategoryConfig(Strict):
+    """A category of pretraining data; ``cost`` is that of a prompt."""
+
+    name: Annotated[str, Field(min_length=1)]
+    covariance: CovarianceSpec
+    cost: Positive | None = None
+
+
+class ComingShift(Strict):
+    """A shift that may come after pretraining."""
+
+    delta: CovarianceSpec
+    weight: Share | None = None
+
+
+class PretrainingConfig(Strict):
+    """Categories to pretrain on, and the shifts that may come: by their weights, or the worst of them."""
+
+    categories: Annotated[list[CategoryConfig], Field(min_length=1)]
+    budget: Positive | None = None
+    shifts: Annotated[list[ComingShift], Field(min_length=1)]
+    objective: Literal["mean", "worst"] = "mean"
 
 
 class PlanConfig(Strict):
@@ -37,7 +87,7 @@ class PlanConfig(Strict):
     length: Size
     eta: Annotated[float, Field(gt=0, lt=2)]
     max_prompts: Size
-    interference: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    interference: NotNegative | None = None
     sources: Annotated[list[SourceConfig], Field(min_length=1)] | None = None
     rl_prompts: Size | None = None
     chain_steps: Size = 1
@@ -47,6 +97,13 @@ class PlanConfig(Strict):
     noise: Positive = 0.1
     budget: BudgetConfig | None = None
     choose_eta: bool = False
+    training: Stop = "converged"
+    learning_rate: Positive | None = None
+    keep: Share = 0.0
+    weights: Literal["equal", "tuned"] = "equal"
+    tests: Annotated[list[WeightedTestConfig], Field(min_length=1)] | None = None
+    costs: CostsConfig | None = None
+    pretraining: PretrainingConfig | None = None
 
     @model_validator(mode="after")
     def _one_kind_of_data(self) -> Self:
