@@ -68,7 +68,7 @@ def tests_of(tests: Sequence[tuple[Operator, float]], length: int, dimension: in
     return WeightedTest.weighted([(w, Sigma, length) for w, Sigma in zip(weights, checked, strict=True)])
 
 
-def require_choices(stop: Stop, keep: float, weights: Weights, tests: object, *, has_sources: bool) -> None:
+def require_choices(stop: Stop, keep: float, weights: Weights, tests: object) -> None:
     """InputError for choices that do not exist, or that mean nothing beside each other."""
     if stop not in STOPS:
         reject("training", stop, " or ".join(STOPS))
@@ -83,5 +83,3 @@ def require_choices(stop: Stop, keep: float, weights: Weights, tests: object, *,
             reject("weights", f"{weights} with training: converged", well)
         if tests is not None:
             reject("tests", "some with training: converged", well)
-    if weights == "tuned" and not has_sources:
-        reject("weights", "tuned without sources", "sources beside it")

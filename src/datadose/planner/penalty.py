@@ -45,11 +45,7 @@ def penalise_one_kind(pool: Pool) -> Penalised:
 def under_penalty(pool: Pool, counts: np.ndarray, weights: np.ndarray, ridge: float) -> Decided:
     """The decision for the penalty ``ridge``; an infinite one leaves the model untouched on no rows."""
     if np.isinf(ridge):
-        nothing = np.zeros(len(counts))
-        model = pool.untouched
-        return Decided(
-            nothing, nothing, Stopping(time=0.0), model, pool.goal.objective.error(model), UNTOUCHED
-        )
+        return pool.left_untouched(UNTOUCHED)
     stopping = Stopping(ridge=ridge)
     model = pool.trained(counts, stopping, weights)
     reason = INTERPOLATES if ridge == 0 else None

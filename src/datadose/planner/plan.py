@@ -22,11 +22,10 @@ from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining, State
 from datadose.planner.error_model import ErrorModel
-from datadose.planner.goal import Goal, Stop, Weights, require_choices, tests_of
-from datadose.planner.pool import Pool
+from datadose.planner.goal import Stop, Weights
 from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
-from datadose.planner.training_choice import TrainingChoice, choose_training
+from datadose.planner.training_choice import TrainingChoice, TrainingGoal
 from datadose.shapes import Operator
 from datadose.shift import Shift
 from datadose.theory.equivalent import Columns
@@ -67,9 +66,9 @@ class Plan(Decision):
     """Which data and how much of them, at which stage, and the numbers behind both decisions."""
 
     error_before: float
-    spectral_radius: float
-    regime: str
-    recommendation: str
+    spectral_radius: float = 0.0
+    regime: str = "incremental"
+    recommendation: str = ""
     stages: StageChoice | None = None
     note: str | None = None
     """Why ``predicted_error`` may be far off; None where nothing speaks against it."""
@@ -125,7 +124,7 @@ def plan(
     tests: Sequence[tuple[Operator, float]] | None = None,
     learning_rate: float | None = None,
 ) -> Plan:
-    """Decide how many prompts to take, of which kind, from which source, at which stage, and for how long.
+    """Decide how many prompts to take, of which kind and source, at which stage, and for how long to train.
 
     Args:
         shift: Sigma0, Delta, the data's covariance A (see ``Shift.aligned``) and eta. With ``sources`` A is
@@ -139,51 +138,52 @@ def plan(
         sources: the pool, to choose counts from.
         budget: (kind, cap) on tr A or tr A^2 for the better allocation; the cost of A itself unless given.
         choose_eta: also look for the best eta, with the paper's allocation for each.
-        stop: how SFT ends. With "best" the plan also decides the training time, with "penalty" the penalty
-            towards the pretrained model, together with the rows; ``Plan.training`` has both.
+        stop: how SFT ends: "best" also decides the training time, "penalty" the penalty (``Plan.training``).
         keep: weight in [0, 1] of the error on Sigma0 in what these two minimise.
         weights: "tuned" also decides the weight of a row of each source in the loss.
-        tests: pairs (covariance, weight) in place of the target Sigma0 + Delta; weights sum to 1. They judge
-            all but the choice of stage, whose prompts come from the target.
-        learning_rate: of the steps that ``Plan.training`` counts; half of the largest stable one unless
-            given.
+        tests: pairs (covariance, weight), weights with sum 1, that judge in place of the target Sigma0 +
+            Delta; the choice of stage alone stays with the target, from which its prompts come.
+        learning_rate: of the steps that are counted; half of the largest stable one unless given.
 
     Raises InputError for values out of range. A zero Delta gives a plan: nothing to adapt to.
     """
     length, max_prompts = _named(positional, length, max_prompts)
     rl_prompts = max_prompts if rl_prompts is None else require_integer("rl_prompts", rl_prompts, 1)
     training = training or PostTraining()
-    require_choices(stop, keep, weights, tests, has_sources=sources is not None)
     V0 = pretrained_operator(shift.sigma0, length)
     model = ErrorModel(V0, shift.eta, shift.target, length, training.chain_steps)
-    test = None if tests is None else tests_of(tests, length, shift.dimension)
-    judge = model if test is None else model.judged_by(test)
-    chosen = None
-    if stop != "converged":
-        goal = Goal.of(shift.target if test is None else test, shift.sigma0, length, keep)
-        kinds = (
-            [PoolSource("data", Source(shift.data, length, 0), max_prompts)] if sources is None else sources
-        )
-        pool = Pool.of(V0, shift.eta, kinds, goal, max_prompts, training.chain_steps)
-        chosen = choose_training(pool, stop, weights, learning_rate, named=sources is not None)
+    asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
+    judge = model if tests is None else model.judged_by(asked.goal.target)
+    chosen = asked.decide(model, shift.data, sources, max_prompts)
     if not shift.delta.any():
         return replace(_nothing_to_adapt_to(shift, judge), training=chosen)
-    radius = adaptation_radius(shift.sigma0, shift.delta, length)
     if sources is None:
         decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
     else:
         decision, columns = _counts(judge, sources, max_prompts)
+    first = Plan(**vars(decision), error_before=judge.error([], []), training=chosen)
+    return _with_stages(first, shift, model, columns, training, rl_prompts)
+
+
+def _with_stages(
+    found: Plan,
+    shift: Shift,
+    model: ErrorModel,
+    columns: Sequence[Columns],
+    training: PostTraining,
+    rl_prompts: int,
+) -> Plan:
+    """The plan ``found`` with the choice of stage, for SFT on ``columns``."""
+    radius = adaptation_radius(shift.sigma0, shift.delta, model.test_length)
     ground, turned = stage_problem(shift, model, columns, training)
     stages = choose_stage(ground, turned, rl_prompts, radius)
-    return Plan(
-        **vars(decision),
-        error_before=judge.error([], []),
+    return replace(
+        found,
         spectral_radius=radius,
         regime=stages.regime,
         recommendation=stages.reason,
         stages=stages,
         note=_caution(ground, turned),
-        training=chosen,
     )
 
 
@@ -272,8 +272,6 @@ def _nothing_to_adapt_to(shift: Shift, model: ErrorModel) -> Plan:
         allocation=shift.data,
         curve=((0, error),),
         error_before=error,
-        spectral_radius=0.0,
-        regime="incremental",
         recommendation="no stage: nothing to adapt to (delta is zero), the pretrained model is already the "
         "best: B* = 0",
     )

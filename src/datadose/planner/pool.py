@@ -77,6 +77,11 @@ class Pool:
         """The model before training."""
         return TrainedOperator.fixed(self.start)
 
+    def left_untouched(self, reason: str) -> Decided:
+        """The decision to take no row."""
+        nothing, model = np.zeros(len(self.sources)), self.untouched
+        return Decided(nothing, nothing, Stopping(time=0.0), model, self.goal.objective.error(model), reason)
+
     def taking(self, counts: ArrayLike) -> list[Source]:
         """The sources with ``counts`` (K,) rows."""
         numbers = np.asarray(counts, dtype=np.float64)
