@@ -23,7 +23,7 @@ from datadose.planner.allocation import BetterAllocation, Budget, allocation_bas
 from datadose.planner.config import PlanConfig, SourceConfig
 from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
-from datadose.planner.dynamics import Ground, PostTraining, State
+from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
@@ -207,7 +207,7 @@ def _counts(
 def _caution(ground: Ground, columns: Sequence[Columns]) -> str | None:
     """A warning where the error of the plan's ``columns`` is a limit that finite sizes are far from."""
     found = ground.model.equivalent(columns, [c.count for c in columns])
-    correction = ground.correction(State(found.mean, found))
+    correction = ground.correction(found)
     if error_is_known(correction):
         return None
     size = f"by about {correction:.0%} of it" if np.isfinite(correction) else "by an unknown amount"

@@ -20,8 +20,8 @@ from datadose.planner.dynamics import (
     Reward,
     State,
     after_outcome,
-    after_sft,
-    sample_edge,
+    outcome,
+    sft,
 )
 from datadose.planner.error_model import ErrorModel
 from datadose.shift import Shift
@@ -204,8 +204,8 @@ def forecast_stages(
 ) -> tuple[Forecast, Forecast, Forecast, Forecast]:
     """What none, SFT on ``columns``, RL and SFT then RL (half of the steps each) come to by the formulas."""
     T, demonstrations = ground.training.steps, round(sum(c.count for c in columns))
-    base, taught = State(ground.model.V0), after_sft(ground, columns, T)
-    halfway = after_sft(ground, columns, max(1, T // 2))
+    taught_by = sft(ground, columns)
+    base, taught, halfway = ground.start, taught_by.after(T), taught_by.after(max(1, T // 2))
 
     def reinforced(stage: Stage, start: State, steps: int, count: int) -> Forecast:
         state, error = after_outcome(ground, start, outcome_prompts, steps)
@@ -216,12 +216,12 @@ def forecast_stages(
             error = progress * error + (1 - progress) * ground.error(start)
             passed = progress * passed + (1 - progress) * before
         signal = progress > _NO_SIGNAL
-        correction = ground.correction(state if signal else start)
+        correction = ground.correction((state if signal else start).last)
         return Forecast(stage, count, outcome_prompts, error, passed, signal, correction=correction)
 
     def plain(stage: Stage, state: State, count: int) -> Forecast:
         error, passed = ground.error(state), ground.pass_rate(state)
-        return Forecast(stage, count, 0, error, passed, True, correction=ground.correction(state))
+        return Forecast(stage, count, 0, error, passed, True, correction=ground.correction(state.last))
 
     return (
         plain("none", base, 0),
@@ -246,16 +246,14 @@ def _better(outlook: Forecast, chosen: Forecast, *, verifiable: bool) -> bool:
 
 def _outcome_speed(ground: Ground, prompts: int) -> tuple[float | None, int | None]:
     """Largest stable step of L_OS at the start, and steps until the error settles (see StageChoice)."""
-    model = ground.model
     if ground.training.chain_steps > 1:
         return None, None
-    columns = Columns(prompts, model.test_second_moment, model.target)
+    stage = outcome(ground, ground.start, prompts)
     counts = [int(T) for T in np.unique(np.geomspace(1, 1e6, 25).round())]
-    errors = [after_outcome(ground, State(model.V0), prompts, T)[1] for T in counts]
+    errors = stage.errors(counts)
     settled = [abs(error - errors[-1]) <= _SETTLED * abs(errors[-1]) for error in errors]
     first = next(i for i in range(len(counts)) if all(settled[i:]))
-    # L_OS of one step has curvature Phi Phi^T / B.
-    return 2 * prompts / sample_edge([columns]), None if first == len(counts) - 1 else counts[first]
+    return stage.request.largest_rate, None if first == len(counts) - 1 else counts[first]
 
 
 def show_pass_rate(rate: float) -> str:
