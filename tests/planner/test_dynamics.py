@@ -18,6 +18,7 @@ from datadose.planner.dynamics import (
     after_outcome,
     long_prompt_operator,
     outcome,
+    outcome_request,
     sft,
     start_curvature,
 )
@@ -69,7 +70,10 @@ def descend(V: Array, stage: Descent, data: Array, steps: int, *, seed: int, own
 def measured(prompts: int, steps: int, *, own: bool) -> tuple[Array, Array]:
     """Mean error / d after SFT, outcome supervision and both over SEEDS samples, and its standard error."""
     where = ground()
-    first, alone = sft(where, sft_columns(where, prompts)), outcome(where, where.start, prompts)
+    first, alone = (
+        sft(where, sft_columns(where, prompts)),
+        outcome(where, where.start, outcome_request(where, prompts)),
+    )
     V0, errors = dense(where.model.V0), []
     for seed in range(SEEDS):
         taught = descend(V0, first, SHIFT.data, steps, seed=seed, own=own)
@@ -83,11 +87,16 @@ def measured(prompts: int, steps: int, *, own: bool) -> tuple[Array, Array]:
     return found.mean(axis=0), found.std(axis=0, ddof=1) / SEEDS**0.5
 
 
+def reinforced(where: Ground, start: State, prompts: int, steps: int) -> float:
+    """The error after outcome supervision."""
+    return after_outcome(where, outcome(where, start, outcome_request(where, prompts)), steps)[1]
+
+
 def forecast(prompts: int, steps: int) -> Array:
     """The errors of :func:`measured` by the law."""
     where = ground()
     taught = sft(where, sft_columns(where, prompts)).after(steps)
-    alone, both = (after_outcome(where, start, prompts, steps)[1] for start in (where.start, taught))
+    alone, both = (reinforced(where, start, prompts, steps) for start in (where.start, taught))
     return np.array([where.error(taught), alone, both])
 
 
@@ -127,7 +136,7 @@ def test_the_ends_of_time() -> None:
         (forever,) = sft(where, columns).errors([10**9])
         assert forever == pytest.approx(where.model.error(columns, [prompts]), rel=1e-3)
         end = replace(where.model, eta=1.0).error([Columns(1, SECOND, SHIFT.target)], [prompts])
-        found = after_outcome(where, where.start, prompts, 10**9)[1]
+        found = reinforced(where, where.start, prompts, 10**9)
         assert found == pytest.approx(end, rel=1e-3)
     nothing = sft(where, sft_columns(where, 0))
     assert nothing.is_stable
@@ -156,8 +165,8 @@ def test_what_sft_left_uncertain_reaches_the_next_stage() -> None:
     """A fixed start with the same mean is more than a tenth better than the random one, as descent is not."""
     where, B, T = ground(), 50, 100
     taught = sft(where, sft_columns(where, B)).after(T)
-    predicted = after_outcome(where, taught, 40, 20)[1]
-    without = after_outcome(where, State.fixed(taught.model.mean, where.projector), 40, 20)[1]
+    predicted = reinforced(where, taught, 40, 20)
+    without = reinforced(where, State.fixed(taught.model.mean, where.projector), 40, 20)
     assert without < 0.9 * predicted
 
 
@@ -171,7 +180,7 @@ def test_dense_is_spectral() -> None:
     for measure in (
         Ground.error,
         Ground.pass_rate,
-        lambda w, s: after_outcome(w, s, 40, 50)[1],
+        lambda w, s: reinforced(w, s, 40, 50),
     ):
         found = [measure(w, s) for w, s in zip((where, rotated), states, strict=True)]
         assert found[1] == pytest.approx(found[0], rel=1e-6)

@@ -30,6 +30,7 @@ from datadose.planner.dose import COARSE
 from datadose.planner.dynamics import (
     Ground,
     outcome,
+    outcome_request,
     sft,
     start_curvature,
 )
@@ -203,6 +204,7 @@ def learning_curves(setting: Setting) -> tuple[LearningCurve, ...]:
         if error_is_known(shared.correction(stage.after(counts[-1]).last)):
             errors = tuple(stage.errors(counts))
             found.append(LearningCurve(f"SFT on {dose(setting).prompts} prompts", counts, errors))
-    errors = tuple(outcome(own, own.start, setting.max_prompts).errors(counts))
+    request = outcome_request(own, setting.max_prompts)
+    errors = tuple(outcome(own, own.start, request).errors(counts))
     found.append(LearningCurve("RL, k = 1", counts, errors))
     return tuple(found)

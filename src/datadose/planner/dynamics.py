@@ -251,35 +251,38 @@ def sft(ground: Ground, columns: Sequence[Columns]) -> Descent:
     return Descent.of(ground, ground.start, request)
 
 
-def outcome(ground: Ground, start: State, prompts: float) -> Descent:
-    """Outcome supervision with one thinking step on target prompts: SFT at eta = 1."""
-    return Descent.of(ground, start, _outcome_request(ground.model, prompts))
+def outcome_request(ground: Ground, prompts: float) -> Request:
+    """What outcome supervision with one thinking step fits on target prompts: the SFT loss at eta = 1."""
+    model = ground.model
+    columns = Columns(prompts, model.test_second_moment, model.target, length=model.test_length)
+    return Request.on(1.0, [columns], 1.0)
 
 
-def _outcome_request(model: ErrorModel, prompts: float) -> Request:
-    return Request.on(
-        1.0, [Columns(prompts, model.test_second_moment, model.target, length=model.test_length)], 1.0
-    )
+def outcome(ground: Ground, start: State, request: Request) -> Descent:
+    """Outcome supervision from ``start`` on the prompts of :func:`outcome_request`.
 
-
-def after_outcome(ground: Ground, start: State, prompts: int, steps: int) -> tuple[State, float]:
-    """The state after ``steps`` steps of outcome supervision on target prompts, and its predicted error / d.
-
-    Exact in the limit for one thinking step; for more the change of the mean is that of long prompts, and
-    what few prompts add is taken from one thinking step.
+    Exact for one thinking step. For more it stands for what few prompts cost; a given learning rate is then
+    that of the longer chain, so half of the stable one of one step is taken.
     """
-    stage = outcome(ground, start, prompts)
     if ground.training.chain_steps > 1:
-        # A given learning rate is that of the longer chain.
-        stage = replace(stage, rate=stage.request.largest_rate / 2)
-    state = stage.after(steps)
+        return Descent(ground, start, request, request.largest_rate / 2)
+    return Descent.of(ground, start, request)
+
+
+def after_outcome(ground: Ground, stage: Descent, steps: int) -> tuple[State, float]:
+    """The state after ``steps`` steps of the stage of :func:`outcome`, and its predicted error / d.
+
+    For more than one thinking step the mean is that of long prompts, and what few prompts add is taken from
+    one thinking step.
+    """
+    state, start, P = stage.after(steps), stage.start.model.mean, ground.projector
     error = ground.error(state)
     if ground.training.chain_steps > 1:
-        moved = long_prompt_operator(ground, start.model.mean, steps)
-        many = replace(stage, request=_outcome_request(ground.model, _MANY * prompts))
-        unlimited = replace(many, start=State.fixed(start.model.mean, ground.projector)).after(steps)
-        error += ground.error(State.fixed(moved, ground.projector)) - ground.error(unlimited)
-        state = state.moved(moved, ground.projector)
+        moved = long_prompt_operator(ground, start, steps)
+        many = outcome_request(ground, _MANY * stage.request.prompts)
+        unlimited = Descent(ground, State.fixed(start, P), many, stage.rate)
+        error += ground.error(State.fixed(moved, P)) - unlimited.errors([steps])[0]
+        state = state.moved(moved, P)
     return state, error
 
 
