@@ -20,7 +20,7 @@ from datadose.errors import reject, require_integer
 from datadose.planner.allocation import BetterAllocation, Budget, allocation_basis, better_allocation
 from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
-from datadose.planner.dynamics import Ground, PostTraining, State
+from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.goal import Stop, Weights
 from datadose.planner.search import SearchRecord
@@ -237,7 +237,7 @@ def _counts(
 def _caution(ground: Ground, columns: Sequence[Columns]) -> str | None:
     """A warning where the error of the plan's ``columns`` is a limit that finite sizes are far from."""
     found = ground.model.equivalent(columns, [c.count for c in columns])
-    correction = ground.correction(State(found.mean, found))
+    correction = ground.correction(found)
     if error_is_known(correction):
         return None
     size = f"by about {correction:.0%} of it" if np.isfinite(correction) else "by an unknown amount"
