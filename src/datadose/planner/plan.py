@@ -25,6 +25,7 @@ from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining, State
 from datadose.planner.error_model import ErrorModel
+from datadose.planner.pretraining import PretrainingPlan, pretraining_of
 from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
 from datadose.shift import Shift
@@ -72,6 +73,8 @@ class Plan(Decision):
     stages: StageChoice | None = None
     note: str | None = None
     """Why ``predicted_error`` may be far off; None where nothing speaks against it."""
+    pretraining: PretrainingPlan | None = None
+    """What to pretrain on for the shifts that may come, where they are given."""
 
     def to_json(self) -> dict[str, Any]:
         """The document that `datadose plan --json` prints."""
@@ -101,6 +104,8 @@ class Plan(Decision):
             document["best_eta"] = dict(zip(names, self.best_eta, strict=True))
         if self.stages is not None:
             document["stages"] = asdict(self.stages)
+        if self.pretraining is not None:
+            document |= self.pretraining.to_json()
         return document
 
 
@@ -285,7 +290,8 @@ def plan_file(path: Path) -> Plan:
         shift = Shift(sigma0, delta, sigma0, config.eta)
     else:
         shift = Shift.aligned(sigma0, delta, config.eta, config.interference or 0.0)
-    return plan(
+    pretraining = pretraining_of(config, folder, sigma0)
+    found = plan(
         shift,
         length=config.length,
         max_prompts=config.max_prompts,
@@ -297,6 +303,7 @@ def plan_file(path: Path) -> Plan:
         budget=None if config.budget is None else (config.budget.kind, config.budget.cap),
         choose_eta=config.choose_eta,
     )
+    return found if pretraining is None else replace(found, pretraining=pretraining)
 
 
 def _pool_source(entry: SourceConfig, folder: Path, dimension: int, length: int) -> PoolSource:
