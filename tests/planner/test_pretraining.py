@@ -10,7 +10,13 @@ import pytest
 
 from datadose.covariance import dense
 from datadose.errors import InputError
-from datadose.planner.pretraining import Category, PossibleShift, PretrainingPlan, plan_pretraining
+from datadose.planner.pretraining import (
+    Category,
+    PossibleShift,
+    PretrainingPlan,
+    plan_pretraining,
+    shares_problem,
+)
 from datadose.planner.shares import LEAST_SHARE, Objective
 from datadose.shapes import Array
 from datadose.shift import Shift
@@ -139,6 +145,17 @@ def test_a_budget_that_pays_for_the_cheapest_alone_takes_it() -> None:
     assert found.cost_balanced > least
 
 
+def test_a_number_of_prompts_makes_small_shares_dear() -> None:
+    """The best shares for unlimited prompts leave one category few; with 8 d prompts they do worse."""
+    unlimited, finite = (planned(objective="worst", prompts=P) for P in (None, 8 * D))
+    assert min(one.share for one in unlimited.shares) < 0.5 * min(one.share for one in finite.shares)
+    problem = shares_problem(categories(), SHIFTS, sigma0=BASE, **SETTING, prompts=8 * D, objective="worst")
+    there = problem.errors(np.array([one.share for one in unlimited.shares]))[0].max()
+    assert finite.error < 0.95 * there
+    assert unlimited.error < finite.error
+    assert problem.value(problem.errors(problem.balanced)[0]) == pytest.approx(finite.error_balanced)
+
+
 def test_costs_and_weights_count() -> None:
     """A shift that never comes changes nothing; given costs replace those of the trace."""
     first = [replace(shift, weight=float(place == 0)) for place, shift in enumerate(SHIFTS)]
@@ -172,6 +189,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"objective": "median"}, "objective: got median; allowed: mean or worst"),
     ({"max_prompts": 0}, "max_prompts: got 0"),
     ({"eta": 2.5}, "eta: got 2.5"),
+    ({"prompts": 0}, "prompts: got 0"),
     ({"length": 0}, "length: got 0"),
     ({"interference": -1.0}, "interference: got -1"),
 ]

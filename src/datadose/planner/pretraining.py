@@ -1,11 +1,12 @@
 """What to pretrain on: shares of categories that serve best the shifts that may come.
 
-The error after a shift depends on pretraining through V0 alone: that of a mixture of categories
-(:class:`~datadose.theory.pretraining.PretrainingMixture`), then post-training with its best penalty
-(:class:`~datadose.theory.start_gradient.ErrorFromStart`). Both have derivatives in closed form: the mean or
-the worst error over the shifts is minimised over the shares, within a budget, by sequential quadratic
-programming. The error is not convex in the shares (docs/derivations/pretraining_shares.md): descents start at
-several mixtures, and what is returned is never worse than the balanced mixture or a single category.
+The error after a shift depends on pretraining through the moments of the pretrained operator alone: those of
+unlimited prompts (:class:`~datadose.theory.pretraining.PretrainingMixture`) or of a number of prompts
+(:class:`~datadose.theory.finite_pretraining.FinitePretraining`). Post-training follows with its best penalty
+(:class:`~datadose.theory.start_gradient.ErrorFromStart`). All have derivatives in closed form, by which the
+mean or the worst error over the shifts is minimised over the shares, within a budget (sequential quadratic
+programming). The error is not convex in the shares (docs/derivations/pretraining_shares.md): descents start
+at several mixtures, and what is returned is never worse than the balanced mixture or a single category.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from datadose.planner.search import SearchRecord
 from datadose.planner.shares import OBJECTIVES, Objective, SharesProblem
 from datadose.shapes import Array, Float, Operator
 from datadose.shift import Shift
+from datadose.theory.finite_pretraining import FinitePretraining
 from datadose.theory.pretraining import PretrainingMixture
 from datadose.theory.source import Source
 from datadose.theory.start_gradient import ErrorFromStart
@@ -96,6 +98,8 @@ class PretrainingPlan:
     """Mean cost of a prompt."""
     cost_balanced: float
     budget: float | None
+    prompts: int | None
+    """Of pretraining; None where they are unlimited."""
     search: SearchRecord
 
     def to_json(self) -> dict[str, Any]:
@@ -116,17 +120,18 @@ def plan_pretraining(
     length: int,
     max_prompts: int,
     interference: float = 0.0,
+    prompts: int | None = None,
     budget: float | None = None,
     objective: Objective = "mean",
 ) -> PretrainingPlan:
     """Choose the shares of a pretraining mixture that minimise the error after the shifts that may come.
 
-    Pretraining is on infinitely many prompts, each of one category, by chance in the proportions of the
-    shares. Then one of the shifts comes, and the model is post-trained on ``max_prompts`` prompts that are
-    aligned with it: A = eta (P Sigma P + Delta) + r (I - P), P the projector on range(Delta), Sigma =
-    ``sigma0``. The penalty is the best one for its test. The test prompts have covariance Sigma + Delta
-    whatever the shares are: shares change the model, not the task that it is judged by. A Delta of zero is a
-    task without a shift, for which there is no post-training.
+    Pretraining is on prompts that are each of one category, in the proportions of the shares. Then one of
+    the shifts comes, and the model is post-trained on ``max_prompts`` prompts that are aligned with it, of
+    covariance eta (P Sigma P + Delta) + r (I - P), where P projects on range(Delta) and Sigma is ``sigma0``.
+    The penalty is the best one for its test. The test prompts have covariance Sigma + Delta whatever the
+    shares are: shares change the model, not the task that it is judged by. A Delta of zero is a task without
+    a shift, for which there is no post-training.
 
     Args:
         categories: J >= 1 categories with different names and one dimension. Costs are given for all of
@@ -137,11 +142,14 @@ def plan_pretraining(
         length: prompt length n of pretraining, post-training and test, >= 1.
         max_prompts: number of post-training prompts B, >= 1.
         interference: r >= 0 of the post-training data.
+        prompts: number of pretraining prompts, trained on to convergence; unlimited if None. Unlimited
+            prompts teach a category whatever its share, so that the best shares of dear ones or of ones with
+            large inputs come out small; with finitely many such shares may be far from the best.
         budget: largest mean cost of a prompt of pretraining; not bounded if None.
         objective: "mean" (by the weights) or "worst" error over the shifts.
 
     Returns the best mixture found. A category that alone contains some direction has a share of at least
-    0.001 in the search: with infinitely many prompts any share teaches a direction, and none does not.
+    0.001 in the search: among unlimited prompts any share teaches a direction, and none does not.
 
     Raises InputError for values out of range, and for a budget below the cost of the cheapest category;
     PeakError where the mean error of every penalty is infinite.
@@ -154,10 +162,11 @@ def plan_pretraining(
         length=length,
         max_prompts=max_prompts,
         interference=interference,
+        prompts=prompts,
         budget=budget,
         objective=objective,
     )
-    return _planned(problem, [category.name for category in categories])
+    return _planned(problem, [category.name for category in categories], prompts)
 
 
 def shares_problem(
@@ -169,6 +178,7 @@ def shares_problem(
     length: int,
     max_prompts: int,
     interference: float = 0.0,
+    prompts: int | None = None,
     budget: float | None = None,
     objective: Objective = "mean",
 ) -> SharesProblem:
@@ -179,25 +189,30 @@ def shares_problem(
     costs, cap = _costs(categories, len(base), budget)
     weights = _weights(shifts)
     require_integer("max_prompts", max_prompts, 1)
-    mixture = PretrainingMixture.of([category.covariance for category in categories], length)
+    covariances = [category.covariance for category in categories]
+    pretraining = (
+        PretrainingMixture.of(covariances, length)
+        if prompts is None
+        else FinitePretraining.of(covariances, length, require_integer("prompts", prompts, 1))
+    )
     ends = [_after(base, shift.delta, eta, length, max_prompts, interference) for shift in shifts]
-    return SharesProblem(mixture, tuple(ends), weights, costs, cap, objective)
+    return SharesProblem(pretraining, tuple(ends), weights, costs, cap, objective)
 
 
-def _planned(problem: SharesProblem, names: Sequence[str]) -> PretrainingPlan:
+def _planned(problem: SharesProblem, names: Sequence[str], prompts: int | None) -> PretrainingPlan:
     """The best shares, set against the balanced ones."""
     shares, errors, record = problem.solve()
-    V0, balanced = problem.mixture.operator(shares), problem.errors(problem.balanced)[0]
+    start, balanced = problem.pretraining.start(shares), problem.errors(problem.balanced)[0]
     outcomes = []
     for place, end in enumerate(problem.ends):
-        penalty = end.best(V0).trained.penalty
+        penalty = end.best(start).trained.penalty
         outcomes.append(
             ShiftOutcome(
                 shift=place,
                 weight=float(problem.weights[place]),
                 error=float(errors[place]),
                 error_balanced=float(balanced[place]),
-                error_before=end.at_penalty(V0, np.inf).error,
+                error_before=end.at_penalty(start, np.inf).error,
                 penalty=None if np.isinf(penalty) else penalty,
             )
         )
@@ -214,6 +229,7 @@ def _planned(problem: SharesProblem, names: Sequence[str]) -> PretrainingPlan:
         cost=float(shares @ problem.costs),
         cost_balanced=float(problem.balanced @ problem.costs),
         budget=problem.budget,
+        prompts=prompts,
         search=record,
     )
 
@@ -310,6 +326,7 @@ def pretraining_of(config: PlanConfig, folder: Path, sigma0: Operator) -> Pretra
         length=config.length,
         max_prompts=config.max_prompts,
         interference=config.interference,
+        prompts=section.prompts,
         budget=section.budget,
         objective=section.objective,
     )

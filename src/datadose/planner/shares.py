@@ -19,6 +19,7 @@ from datadose.covariance import Array
 from datadose.planner.search import Best, SearchRecord, run_search
 from datadose.shapes import Float
 from datadose.theory.equivalent import PeakError
+from datadose.theory.finite_pretraining import FinitePretraining
 from datadose.theory.pretraining import PretrainingMixture
 from datadose.theory.start_gradient import ErrorFromStart
 
@@ -28,10 +29,10 @@ LEAST_SHARE = 1e-3
 """The least share, in a search, of a category that alone contains some direction."""
 _TOWARDS = 0.7
 """How far a start lies from the balanced mixture towards a category."""
-_DESCENTS = 4
+_DESCENTS = 3
 """So many of the starts are improved, the balanced mixture and the best others."""
 _ITERATIONS = 60
-_SETTLED = 1e-9
+_SETTLED = 1e-8
 _ROUNDING = 1e-9
 _NONE = 1e-7
 """A smaller share is none, where none is no worse."""
@@ -41,7 +42,7 @@ _NONE = 1e-7
 class SharesProblem:
     """Shares of J categories to be chosen for L ends, by the mean or the worst of their errors."""
 
-    mixture: PretrainingMixture
+    pretraining: PretrainingMixture | FinitePretraining
     ends: tuple[ErrorFromStart, ...]
     """Post-training and test of every shift."""
     weights: Float[Array, " L"]
@@ -54,9 +55,9 @@ class SharesProblem:
 
         Raises InputError for shares that are no mixture, PeakError where an error is infinite.
         """
-        V0 = self.mixture.operator(shares)
-        found = [end.best(V0) for end in self.ends]
-        slopes = [self.mixture.pull_back(shares, one.gradient) for one in found]
+        start = self.pretraining.start(shares)
+        found = [end.best(start) for end in self.ends]
+        slopes = [self.pretraining.slopes(shares, one.mean, one.second_moment) for one in found]
         return np.array([one.error for one in found]), np.array(slopes)
 
     def value(self, errors: Array) -> float:
@@ -66,12 +67,12 @@ class SharesProblem:
     @property
     def balanced(self) -> Float[Array, " J"]:
         """Equal shares."""
-        return np.full(self.mixture.size, 1 / self.mixture.size)
+        return np.full(self.pretraining.size, 1 / self.pretraining.size)
 
     @cached_property
     def floor(self) -> Float[Array, " J"]:
         """The least shares in a search: 0, but for categories that alone contain some direction."""
-        J = self.mixture.size
+        J = self.pretraining.size
         alone = np.array([J > 1 and self._misses_without(j) for j in range(J)])
         least = np.where(alone, min(LEAST_SHARE, 0.5 / J), 0.0)
         if self.budget is None:
@@ -83,10 +84,10 @@ class SharesProblem:
 
     def _misses_without(self, j: int) -> bool:
         """Whether all other categories see less than all categories do."""
-        others = np.ones(self.mixture.size)
+        others = np.ones(self.pretraining.size)
         others[j] = 0.0
-        everything = self.mixture.sees_everything(np.ones(self.mixture.size))
-        return everything and not self.mixture.sees_everything(others)
+        everything = self.pretraining.sees_everything(np.ones(self.pretraining.size))
+        return everything and not self.pretraining.sees_everything(others)
 
     def affordable(self, shares: Array) -> Float[Array, " J"]:
         """``shares`` above the floor, moved towards the cheapest category until the budget pays for them."""
@@ -111,7 +112,7 @@ class SharesProblem:
         Never worse than equal shares and than each category alone, where the budget allows them. Raises
         PeakError where no mixture that was tried has finite errors.
         """
-        corners, record = list(np.eye(self.mixture.size)), SearchRecord()
+        corners, record = list(np.eye(self.pretraining.size)), SearchRecord()
         candidates = [s for s in (self.balanced, *corners, self.affordable(self.balanced)) if self.allowed(s)]
         for start in self._starts():
             descent = _Descent(self, start)
@@ -129,7 +130,7 @@ class SharesProblem:
 
     def _starts(self) -> list[Float[Array, " J"]]:
         """The balanced mixture, and the best of those on the way to a single category."""
-        J = self.mixture.size
+        J = self.pretraining.size
         if J == 1:
             return []
         first = self.affordable(self.balanced)
@@ -172,7 +173,7 @@ class _Descent:
 
     def _at(self, x: Array) -> tuple[Array, Array]:
         """Errors and slopes at the shares of ``x``, which the optimiser takes to be rounded ones."""
-        shares = np.clip(x[: self.problem.mixture.size], 0.0, None)
+        shares = np.clip(x[: self.problem.pretraining.size], 0.0, None)
         if not np.array_equal(shares, self._place):
             self._errors, self._slopes = self.problem.errors(shares)
             self._place = shares
@@ -182,7 +183,7 @@ class _Descent:
         return self._errors, self._slopes
 
     def _minimise(self) -> Any:
-        J, mean = self.problem.mixture.size, self.problem.objective == "mean"
+        J, mean = self.problem.pretraining.size, self.problem.objective == "mean"
         scale = self.problem.value(self._at(self.start)[0])
         limits = [(float(low), 1.0) for low in self.problem.floor]
         constraints = [self._constraint("eq", lambda x: x[:J].sum() - 1, lambda x: _row(np.ones(J), x))]

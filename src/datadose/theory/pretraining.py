@@ -17,6 +17,7 @@ from datadose.covariance import (
     identity_like,
     inverse,
     is_spectrum,
+    plus,
     product,
     same_form,
     trace,
@@ -28,6 +29,7 @@ from datadose.covariance import (
 )
 from datadose.errors import reject, require_integer, require_number
 from datadose.shapes import Array, Float, Operator
+from datadose.theory.trained_operator import TrainedOperator
 
 
 def gamma0(sigma0: Operator, length: int) -> Operator:
@@ -96,7 +98,7 @@ class PretrainingMixture:
 
     def sees_everything(self, shares: ArrayLike) -> bool:
         """Whether the categories with a positive share together contain all directions."""
-        _, missed = _inverse_on_range(self._mixed(self.second_moments, self._checked(shares)))
+        _, missed = _inverse_on_range(self._mixed(self.second_moments, self.checked(shares)))
         return not missed
 
     def operator(self, shares: ArrayLike) -> Operator:
@@ -107,9 +109,18 @@ class PretrainingMixture:
 
         Raises InputError for shares that are negative, not finite, all 0, or of another number.
         """
-        s = self._checked(shares)
+        s = self.checked(shares)
         inverted, _ = _inverse_on_range(self._mixed(self.second_moments, s))
         return -product(self._mixed(self.covariances, s), inverted)
+
+    def start(self, shares: ArrayLike) -> TrainedOperator:
+        """The model at these shares, which is known. Arguments and errors of :meth:`operator`."""
+        return TrainedOperator.fixed(self.operator(shares))
+
+    def slopes(self, shares: ArrayLike, mean: Operator, second_moment: Operator) -> Float[Array, " J"]:
+        """:meth:`pull_back` of a number that has these derivatives by E[V~] and E[V~^T V~]."""
+        V = self.operator(shares)
+        return self.pull_back(shares, plus(mean, 2 * product(V, second_moment)))
 
     def pull_back(self, shares: ArrayLike, gradient: Operator) -> Float[Array, " J"]:
         """Derivatives by the shares (J,) of a number whose derivative by V~ is ``gradient``.
@@ -125,7 +136,7 @@ class PretrainingMixture:
 
         Raises InputError as :meth:`operator`, and for a gradient of another size.
         """
-        s, G = self._checked(shares), validate_operator("gradient", gradient, self.dimension)
+        s, G = self.checked(shares), validate_operator("gradient", gradient, self.dimension)
         inverted, _ = _inverse_on_range(self._mixed(self.second_moments, s))
         V = -product(self._mixed(self.covariances, s), inverted)
         pulled = product(inverted, transpose(G))
@@ -136,7 +147,8 @@ class PretrainingMixture:
         ]
         return np.array(slopes)
 
-    def _checked(self, shares: ArrayLike) -> Float[Array, " J"]:
+    def checked(self, shares: ArrayLike) -> Float[Array, " J"]:
+        """``shares`` as J finite numbers >= 0, not all 0, else InputError."""
         allowed = f"{self.size} finite numbers >= 0, not all 0"
         try:
             s = np.asarray(shares, dtype=np.float64)

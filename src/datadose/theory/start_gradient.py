@@ -1,21 +1,23 @@
-"""The error after post-training as a function of the pretrained operator V0, and its derivative by V0.
+"""The error after post-training as a function of the pretrained model, and its derivatives by that model.
 
 One source of prompts at an effective penalty mu (:mod:`datadose.theory.effective_penalty`): with
 R = (C + mu)^{-1}, K = mu R, Vbar = V0 K - eta A R and the leverage kappa = tr(C R M R) / (B - df2(mu)), the
-error is explicit and quadratic in V0,
+error is explicit and, in V0, quadratic:
 
     Err = 1 + [2 tr(Vbar Sigma) + tr(Vbar M Vbar^T) + kappa tr Res] / d,
-    tr Res = tr(Vbar C Vbar^T) + 2 eta tr(A Vbar) + (eta^2 + noise) d,
+    tr Res = tr(Vbar C Vbar^T) + 2 eta tr(A Vbar) + (eta^2 + noise) d.
 
-so that at a fixed mu
+So it is linear in E[V0] and E[V0^T V0] of a random start, and at a fixed mu
 
-    dErr/dV0 = (2 / d) [Sigma + Vbar M + kappa (Vbar C + eta A)] K.
+    dErr/dE[V0] = (2 / d) [Sigma - eta A R M + kappa (eta A - eta A R C)] K,
+    dErr/dE[V0^T V0] = (1 / d) K (M + kappa C) K,
 
-mu stays fixed at convergence on B prompts (df1(mu) = B below the rank, mu = 0 above it) whatever V0 is. At
-the best penalty mu moves with V0, but the error does not change with mu there (envelope theorem), or mu is
-held at an end of its range: the derivative is the same. K = 1 where the model is left untouched (mu
-infinite), and the projector off the data at mu = 0. Errors are divided by d, Sigma and M = E[S^2] belong to
-the test, and the derivation is written out in docs/derivations/pretraining_shares.md.
+of which a known V0 has the first plus 2 V0 times the second. mu stays fixed at convergence on B prompts
+(df1(mu) = B below the rank, mu = 0 above it) whatever V0 is. At the best penalty mu moves with V0, but the
+error does not change with mu there (envelope theorem), or mu is held at an end of its range: the derivatives
+are the same. K = 1 where the model is left untouched (mu infinite), and the projector off the data at mu = 0.
+Errors are divided by d; Sigma and M = E[S^2] belong to the test. Derivation:
+docs/derivations/pretraining_shares.md.
 """
 
 from __future__ import annotations
@@ -30,32 +32,38 @@ from datadose.covariance import (
     rotated,
     trace_product,
     transpose,
-    validate_operator,
 )
 from datadose.errors import require_number
 from datadose.shapes import Matrix, Operator
 from datadose.theory.columns import Columns
 from datadose.theory.effective_penalty import EffectivePenalty, PenalisedError
-from datadose.theory.effective_weights import explicit_columns
+from datadose.theory.effective_weights import as_start, explicit_columns
 from datadose.theory.one_source import OneSource
 from datadose.theory.source import Source
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
 
 
 @dataclass(frozen=True)
 class StartSensitivity:
-    """What post-training makes of one V0, and what a change of V0 changes."""
+    """What post-training makes of one start, and what a change of the start changes."""
 
     trained: PenalisedError
     """The error / d, its two parts and the penalty."""
-    gradient: Operator
-    """dErr/dV0, a spectrum (d,) of derivatives by V0's diagonal where all is diagonal, else a matrix (d, d)
-    of derivatives by its entries."""
+    mean: Operator
+    """dErr/dE[V0] at a fixed second moment: a spectrum (d,) of derivatives by the diagonal where all is
+    diagonal, else a matrix (d, d) of derivatives by the entries."""
+    second_moment: Operator
+    """dErr/dE[V0^T V0], symmetric, in either form."""
 
     @property
     def error(self) -> float:
         """Err / d."""
         return self.trained.error
+
+    def by_operator(self, V0: Operator) -> Operator:
+        """dErr/dV0 of a known start V0, (d,) or (d, d): mean + 2 V0 second_moment."""
+        return plus(self.mean, 2 * product(V0, self.second_moment))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,51 +100,58 @@ class ErrorFromStart:
             test = WeightedTest(rotated(test.target, basis), rotated(test.second_moment, basis))
         return cls(eta, columns, basis, test, B)
 
-    def best(self, start: Operator) -> StartSensitivity:
-        """The least error over all penalties from V0 = ``start``, (d,) or (d, d), and its derivative.
+    def best(self, start: TrainedOperator | Operator) -> StartSensitivity:
+        """The least error over all penalties from ``start``, and its derivatives.
+
+        ``start`` is a pretrained model, or a known operator V0, (d,) or (d, d).
 
         Where two penalties are equally good the error has a kink, and the derivative is that of one of them.
         Raises InputError for a start of another size, PeakError where no penalty would be the best one and
         the mean error without one is infinite.
         """
-        curve, V0 = self._from(start)
-        return self._differentiated(curve.best(self.prompts), V0)
+        curve = self._from(start)
+        return self._differentiated(curve.best(self.prompts))
 
-    def converged(self, start: Operator) -> StartSensitivity:
-        """The error of training to convergence from V0 = ``start``, and its derivative.
+    def converged(self, start: TrainedOperator | Operator) -> StartSensitivity:
+        """The error of training to convergence from ``start``, and its derivatives.
 
         Raises InputError for a start of another size, PeakError where the mean error is infinite.
         """
-        curve, V0 = self._from(start)
-        return self._differentiated(curve.at(self.prompts, 0.0), V0)
+        curve = self._from(start)
+        return self._differentiated(curve.at(self.prompts, 0.0))
 
-    def at_penalty(self, start: Operator, penalty: float) -> StartSensitivity:
-        """The error at the effective penalty mu = ``penalty`` in [0, infinity], and its derivative there.
+    def at_penalty(self, start: TrainedOperator | Operator, penalty: float) -> StartSensitivity:
+        """The error at the effective penalty mu = ``penalty`` in [0, infinity], and its derivatives there.
 
         Raises as :meth:`converged`, and InputError for a penalty that B prompts do not reach.
         """
-        curve, V0 = self._from(start)
-        return self._differentiated(curve.at_penalty(self.prompts, penalty), V0)
+        curve = self._from(start)
+        return self._differentiated(curve.at_penalty(self.prompts, penalty))
 
-    def _from(self, start: Operator) -> tuple[EffectivePenalty, Operator]:
-        V0 = validate_operator("start", start, len(self.columns.cross))
-        V0 = V0 if self.basis is None else rotated(V0, self.basis)
-        model = OneSource(V0, self.eta, self.columns, self.test.target, self.test.second_moment)
-        return EffectivePenalty(model), V0
+    def _from(self, start: TrainedOperator | Operator) -> EffectivePenalty:
+        model = as_start(start, len(self.columns.cross))
+        V0, second = model.mean, model.second_moment
+        if self.basis is not None:
+            V0, second = rotated(V0, self.basis), rotated(second, self.basis)
+        test = self.test
+        return EffectivePenalty(
+            OneSource(V0, self.eta, self.columns, test.target, test.second_moment, second)
+        )
 
-    def _differentiated(self, trained: PenalisedError, V0: Operator) -> StartSensitivity:
-        C, A, mu = self.columns.span * self.columns.second_moment, self.columns.cross, trained.penalty
-        Sigma, M = self.test.target, self.test.second_moment
-        pull = plus(Sigma, product(V0, M))
+    def _differentiated(self, trained: PenalisedError) -> StartSensitivity:
+        C, A = self.columns.span * self.columns.second_moment, self.columns.cross
+        pull, curved, mu = self.test.target, self.test.second_moment, trained.penalty
         kept: Operator = np.ones_like(C)
         if not np.isinf(mu):
             R = np.divide(1.0, C + mu, out=np.zeros_like(C), where=C > 0)
             kept = np.where(C > 0, mu * R, 1.0)
-            mean = plus(product(V0, kept), -self.eta * A * R)
             freedom = self.prompts - float(((C * R) ** 2).sum())
-            kappa = trace_product(C * R**2, M) / freedom
-            pull = plus(Sigma, product(mean, M), kappa * plus(product(mean, C), self.eta * A))
-        gradient = 2 / len(C) * product(pull, kept)
+            kappa = trace_product(C * R**2, curved) / freedom
+            fitted = -self.eta * A * R
+            curved = plus(curved, kappa * C)
+            pull = plus(pull, product(fitted, curved), kappa * self.eta * A)
+        mean = 2 / len(C) * product(pull, kept)
+        second = product(kept, curved, kept) / len(C)
         if self.basis is not None:
-            gradient = product(self.basis, gradient, transpose(self.basis))
-        return StartSensitivity(trained, gradient)
+            mean, second = (product(self.basis, X, transpose(self.basis)) for X in (mean, second))
+        return StartSensitivity(trained, mean, second)
