@@ -35,6 +35,8 @@ from datadose.theory.weighted_test import WeightedTest
 
 Kind: TypeAlias = Literal["alike", "sizes", "scales", "shifts", "costs"]
 KINDS: tuple[Kind, ...] = ("alike", "sizes", "scales", "shifts", "costs")
+EXAMPLES: tuple[Kind, ...] = ("alike", "scales")
+"""Kinds of which a curve over the shares is shown."""
 SFT, OUTCOME = "sft", "outcome"
 UNLIMITED, FINITE, RIVAL = "for unlimited", "for finite", "equal"
 """Whose shares: planned for unlimited pretraining, for pretraining of 30 d prompts, or the rival's."""
