@@ -23,6 +23,7 @@ from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.goal import Stop, Weights
+from datadose.planner.pretraining import PretrainingPlan
 from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
 from datadose.planner.training_choice import TrainingChoice, TrainingGoal
@@ -74,6 +75,8 @@ class Plan(Decision):
     """Why ``predicted_error`` may be far off; None where nothing speaks against it."""
     training: TrainingChoice | None = None
     """How long, under which penalty and in what mixture to train; None for training to convergence."""
+    pretraining: PretrainingPlan | None = None
+    """What to pretrain on for the shifts that may come, where they are given."""
 
     def to_json(self) -> dict[str, Any]:
         """The document that `datadose plan --json` prints."""
@@ -105,6 +108,8 @@ class Plan(Decision):
             document["stages"] = asdict(self.stages)
         if self.training is not None:
             document |= self.training.to_json()
+        if self.pretraining is not None:
+            document |= self.pretraining.to_json()
         return document
 
 
