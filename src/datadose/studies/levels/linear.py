@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path as Folder
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from datadose.shapes import Array
 from datadose.shift import Shift
 from datadose.stages import held_out_prompts
 from datadose.stages.evaluate import post_test
-from datadose.studies.levels.paths import Path, follow
 from datadose.studies.levels.schema import (
     AVERAGED,
+    MEASURED,
     WEIGHTS,
     Level,
     Model,
@@ -33,6 +33,7 @@ from datadose.studies.levels.schema import (
     misleading_rows,
     shared_columns,
 )
+from datadose.studies.levels.trajectory import Trajectory, follow
 from datadose.studies.study import Preset
 from datadose.studies.tables import Setting, TwoBlock
 from datadose.sweep import Cell
@@ -109,7 +110,7 @@ class _Rows:
             share = count // models
 
             def dealt(x: Tensor, _: int, share: int = share) -> Tensor:
-                return x[:, : models * share].unflatten(1, (models, share)).flatten(0, 1)
+                return x[:, : models * share].reshape(-1, share, *x.shape[2:])
 
             parts.append(drawn.map(dealt))
             weights.append(own)
@@ -136,7 +137,13 @@ class _Rows:
 
 
 def run_linear(
-    task: LinearTask, path: Path, pool: str, weight: float, prompts: int, models: int, seeds: list[int]
+    task: LinearTask,
+    trajectory: Trajectory,
+    pool: str,
+    weight: float,
+    prompts: int,
+    models: int,
+    seeds: list[int],
 ) -> list[list[Any]]:
     """Cell: rows (updates, epochs, seed, error, error on Sigma0, training loss), errors divided by d.
 
@@ -154,16 +161,16 @@ def run_linear(
     def look() -> list[list[float | None]]:
         mean = LinearAttention(starting_operator(task.start, len(seeds), torch.float64))
         for averaged, own in zip(mean.parameters(), model.parameters(), strict=True):
-            averaged.copy_(own.unflatten(0, (len(seeds), models)).mean(1))
+            averaged.copy_(own.view(len(seeds), models, *own.shape[1:]).mean(1))
         errors = [post_test(mean, batch, 1)[:, 0] for batch in shown]
-        train = rows.loss(model, None, weighted=False).unflatten(0, (len(seeds), models)).mean(1)
+        train = rows.loss(model, None, weighted=False).view(len(seeds), models).mean(1)
         table = torch.stack([*errors, train / task.block.dimension], dim=1)
         return [[x if np.isfinite(x) else None for x in row] for row in table.tolist()]
 
     def loss(chosen: Tensor) -> Tensor:
         return rows.loss(model, chosen).sum()
 
-    found = follow(model, path, rows.count, 0, loss, look)
+    found = follow(model, trajectory, rows.count, 0, loss, look)
     return [
         [updates, epochs, seed, *values]
         for updates, epochs, seen in found
@@ -171,7 +178,9 @@ def run_linear(
     ]
 
 
-def forecast_linear(task: LinearTask, path: Path, pool: str, weight: float, prompts: int) -> list[list[Any]]:
+def forecast_linear(
+    task: LinearTask, trajectory: Trajectory, pool: str, weight: float, prompts: int
+) -> list[list[Any]]:
     """Cell: the same rows by exact theory of gradient descent with W~ = I, without training loss."""
     parts = task.pool(pool, weight, prompts)
     sources = [Source(covariance, task.length, count) for covariance, count, _ in parts]
@@ -179,14 +188,14 @@ def forecast_linear(task: LinearTask, path: Path, pool: str, weight: float, prom
         task.start,
         task.block.eta,
         sources,
-        [Stopping(steps=u, learning_rate=path.learning_rate) for u in path.updates],
+        [Stopping(steps=u, learning_rate=trajectory.learning_rate) for u in trajectory.updates],
         weights=[own for _, _, own in parts],
         chain_steps=CHAIN_STEPS,
     )
     tests = (task.shift.target, task.shift.sigma0)
     return [
         [u, float(u), None, *(float(model.error(test, task.length)) for test in tests), None]
-        for u, model in zip(path.updates, models, strict=True)
+        for u, model in zip(trajectory.updates, models, strict=True)
     ]
 
 
@@ -196,7 +205,7 @@ class LinearLevel:
 
     Args:
         task: the shift and the prompts.
-        descent, adam: the two optimisers' paths.
+        descent, adam: the two optimisers' trajectories.
         prompts: B of the pools of one kind.
         fresh: B with which Adam meets no row twice up to its best time; beside ``prompts``.
         misleading: B of the pools with a misleading source, for Adam.
@@ -206,8 +215,8 @@ class LinearLevel:
     """
 
     task: LinearTask
-    descent: Path
-    adam: Path
+    descent: Trajectory
+    adam: Trajectory
     prompts: tuple[int, ...]
     fresh: int
     misleading: tuple[int, ...]
@@ -215,12 +224,14 @@ class LinearLevel:
     averaged: tuple[int, ...]
     seeds: int
 
+    measured: ClassVar[tuple[str, ...]] = MEASURED
+
     @classmethod
     def preset(cls, name: Preset) -> LinearLevel:
         """Quick: about 8 minutes of one core; paper: a larger d and more seeds, hours."""
         if name == "smoke":
             task = LinearTask(TwoBlock(6, 2, 0.3), 0.05, 12, 4.0, 32)
-            gd, adam = Path("gd", 0.1, None, (0, 1, 3, 10)), Path("adam", 1e-2, 4, (0, 1, 3, 10))
+            gd, adam = Trajectory("gd", 0.1, None, (0, 1, 3, 10)), Trajectory("adam", 1e-2, 4, (0, 1, 3, 10))
             return cls(task, gd, adam, (2, 4, 6, 12, 24), 40, (12,), (12,), (12,), 2)
         if name == "quick":
             task = LinearTask(TwoBlock(16, 4, 0.3), 0.05, 48, 4.0, 1024)
@@ -229,36 +240,42 @@ class LinearLevel:
             task = LinearTask(TwoBlock(32, 8, 0.3), 0.05, 96, 4.0, 2048)
             seeds = 10
         d = task.block.dimension
-        gd = Path("gd", 0.1, None, (0, 1, 3, 10, 30, 100, 300, 1000, 3000))
-        adam = Path("adam", 1e-2, d, (0, 3, 10, 30, 60, 100, 200, 300, 1000, 3000))
+        gd = Trajectory("gd", 0.1, None, (0, 1, 3, 10, 30, 100, 300, 1000, 3000))
+        adam = Trajectory("adam", 1e-2, d, (0, 3, 10, 30, 60, 100, 200, 300, 1000, 3000))
         sizes = (d // 4, d // 2, d, 4 * d, 30 * d)
         return cls(task, gd, adam, sizes, 300 * d, sizes[2:], sizes[3:4], sizes[3:], seeds)
 
-    def models(self, folder: Folder) -> list[Cell]:
+    def made(self, folder: Path) -> list[Cell]:
         """None: pretraining is known in closed form."""
         del folder
         return []
 
-    def settings(self, folder: Folder) -> Iterator[Setting]:
+    def settings(self, folder: Path) -> Iterator[Setting]:
         """Pools of one kind, then with a misleading source, then averaged models."""
         del folder
         for B in self.prompts:
             yield from self._cells(self.descent, B)
             yield from self._cells(self.adam, B)
         yield from self._cells(self.adam, self.fresh)
-        for path, sizes in ((self.descent, self.descent_misleading), (self.adam, self.misleading)):
+        for trajectory, sizes in ((self.descent, self.descent_misleading), (self.adam, self.misleading)):
             for B in sizes:
                 for weight in WEIGHTS:
-                    yield from self._cells(path, B, Pool.MISLEADING, weight)
+                    yield from self._cells(trajectory, B, Pool.MISLEADING, weight)
         for B in self.averaged:
             yield from self._cells(self.adam, B, models=AVERAGED)
 
     def _cells(
-        self, path: Path, B: int, pool: str = Pool.ONE_KIND, weight: float = 1.0, models: int = 1
+        self, trajectory: Trajectory, B: int, pool: str = Pool.ONE_KIND, weight: float = 1.0, models: int = 1
     ) -> Iterator[Setting]:
         """The run, and for gradient descent the theory beside it."""
-        name = path.optimiser
-        own: dict[str, Any] = {"task": self.task, "path": path, "pool": pool, "weight": weight, "prompts": B}
+        name = trajectory.optimiser
+        own: dict[str, Any] = {
+            "task": self.task,
+            "trajectory": trajectory,
+            "pool": pool,
+            "weight": weight,
+            "prompts": B,
+        }
         more = {"models": models, "seeds": [*range(self.seeds)]}
         shared = shared_columns(Level.LINEAR, name, B, pool=pool, weight=weight, models=models)
         yield Cell(run_linear, own | more), shared

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from datadose.studies import tables
 from datadose.studies.tables import Setting
@@ -28,10 +28,13 @@ class Column(tables.Column):
     KEPT = "kept"
     TRAIN = "train"
     EPOCHS = "epochs"
+    ACCURACY = "accuracy"
+    KEPT_ACCURACY = "kept_accuracy"
+    """Of language models: shares of held-out rows of the target, and of what was known, that are right."""
 
 
 MEASURED = (Column.UPDATES, Column.EPOCHS, Column.SEED, Column.ERROR, Column.KEPT, Column.TRAIN)
-"""The values in a row that a cell returns; an error that is not finite is None."""
+"""The values in a row that a cell returns, unless its level names others; None for what is not finite."""
 
 
 class Level:
@@ -66,15 +69,18 @@ AVERAGED = 4
 class LevelConfig(Protocol):
     """The configuration of a level: a frozen dataclass."""
 
+    measured: ClassVar[tuple[str, ...]]
+    """The columns of the values in a cell's rows."""
+
     @property
     def seeds(self) -> int:
         """Independent repetitions of every setting."""
 
-    def models(self, folder: Path) -> list[Cell]:
-        """The cells that make files below ``folder``, from which other cells start; often none."""
+    def made(self, folder: Path) -> list[Cell]:
+        """The cells that make pretrained models below ``folder``: all before the others; often none."""
 
     def settings(self, folder: Path) -> Iterator[Setting]:
-        """Every cell, with the columns that all of its rows share: those not in ``MEASURED``."""
+        """Every cell, with the columns that all of its rows share."""
 
 
 def shared_columns(
@@ -86,6 +92,7 @@ def shared_columns(
     weight: float = 1.0,
     models: int = 1,
     model: str = Model.REAL,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """The columns that the rows of a cell share.
 
@@ -97,9 +104,10 @@ def shared_columns(
         weight: of a misleading row in the loss; 1 in a pool of one kind.
         models: how many models of disjoint shares of the rows were averaged; 1 for one model of all rows.
         model: one of :class:`Model`.
+        seed: of all rows, where a cell has one alone.
     """
+    own = {} if seed is None else {Column.SEED: seed}
     return {
-        Column.STAGE: "sft",
         Column.LEVEL: level,
         Column.OPTIMISER: optimiser,
         Column.PROMPTS: prompts,
@@ -107,6 +115,7 @@ def shared_columns(
         Column.WEIGHT: weight,
         Column.MODELS: models,
         Column.MODEL: model,
+        **own,
     }
 
 

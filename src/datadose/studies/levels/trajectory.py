@@ -22,7 +22,7 @@ Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
-class Path:
+class Trajectory:
     """An optimiser at a constant rate, and when the model is looked at.
 
     Args:
@@ -59,7 +59,7 @@ def batch_rows(rows: int, size: int, seed: int, update: int) -> Int[Tensor, " b"
 
 def follow(
     model: nn.Module,
-    path: Path,
+    trajectory: Trajectory,
     rows: int,
     seed: int,
     loss: Callable[[Int[Tensor, " b"]], Tensor],
@@ -69,25 +69,25 @@ def follow(
 
     Args:
         model: what moves.
-        path: the optimiser and the numbers of updates.
+        trajectory: the optimiser and the numbers of updates.
         rows: how many rows there are.
         seed: of their order.
         loss: of the rows with these numbers, a scalar that the model's parameters differentiate.
         look: measures the model as it is.
     """
-    how = Optimisation(path.optimiser, path.learning_rate, steps=path.updates[-1])
-    optimiser, size = how.build(model), path.size(rows)
+    how = Optimisation(trajectory.optimiser, trajectory.learning_rate, steps=trajectory.updates[-1])
+    optimiser, size = how.build(model), trajectory.size(rows)
     found: list[tuple[int, float, Seen]] = []
-    for update in range(path.updates[-1] + 1):
-        if update in path.updates:
+    for update in range(trajectory.updates[-1] + 1):
+        if update in trajectory.updates:
             with torch.no_grad():
-                found.append((update, path.epochs(rows, update), look()))
-        if update == path.updates[-1]:
+                found.append((update, trajectory.epochs(rows, update), look()))
+        if update == trajectory.updates[-1]:
             break
         optimiser.zero_grad(set_to_none=True)
         backward: Any = torch.autograd.backward
         backward(loss(batch_rows(rows, size, seed, update)))
-        if path.clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), path.clip)
+        if trajectory.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), trajectory.clip)
         optimiser.step()
     return found
