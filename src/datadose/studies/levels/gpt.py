@@ -220,7 +220,7 @@ class GptLevel:
             long_prompts=(64, 9600),
             long_updates=(1000,),
             misleading=(64, 512),
-            averaged=(512,),
+            averaged=(2048,),
             linearised=(64, 512, 9600),
             linearised_misleading=(512,),
             linearised_updates=(0, 3, 10, 30, 100),

@@ -232,7 +232,7 @@ class LinearLevel:
         if name == "smoke":
             task = LinearTask(TwoBlock(6, 2, 0.3), 0.05, 12, 4.0, 32)
             gd, adam = Trajectory("gd", 0.1, None, (0, 1, 3, 10)), Trajectory("adam", 1e-2, 4, (0, 1, 3, 10))
-            return cls(task, gd, adam, (2, 4, 6, 12, 24), 40, (12,), (12,), (12,), 2)
+            return cls(task, gd, adam, (2, 4, 6, 12, 24), 40, (12,), (12,), (24,), 2)
         if name == "quick":
             task = LinearTask(TwoBlock(16, 4, 0.3), 0.05, 48, 4.0, 1024)
             seeds = 6
@@ -243,7 +243,7 @@ class LinearLevel:
         gd = Trajectory("gd", 0.1, None, (0, 1, 3, 10, 30, 100, 300, 1000, 3000))
         adam = Trajectory("adam", 1e-2, d, (0, 3, 10, 30, 60, 100, 200, 300, 1000, 3000))
         sizes = (d // 4, d // 2, d, 4 * d, 30 * d)
-        return cls(task, gd, adam, sizes, 300 * d, sizes[2:], sizes[3:4], sizes[3:], seeds)
+        return cls(task, gd, adam, sizes, 300 * d, sizes[2:], sizes[3:4], sizes[2:4], seeds)
 
     def made(self, folder: Path) -> list[Cell]:
         """None: pretraining is known in closed form."""
