@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -207,6 +207,8 @@ class LanguageLevel:
     linearised_mixed: tuple[int, ...]
     linearised_updates: tuple[int, ...]
     seeds: int
+
+    measured: ClassVar[tuple[str, ...]] = MEASURED
 
     @classmethod
     def preset(cls, name: Preset) -> LanguageLevel:
