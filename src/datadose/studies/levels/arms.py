@@ -23,6 +23,8 @@ class Arm:
     level: str
     optimiser: str
     title: str
+    pool: str = Pool.ONE_KIND
+    """The pool on which numbers of rows are compared."""
 
     def rows(self, table: pd.DataFrame, model: str = Model.REAL) -> pd.DataFrame:
         """The rows of this arm."""
@@ -33,16 +35,19 @@ class Arm:
         self,
         table: pd.DataFrame,
         *,
-        pool: str = Pool.ONE_KIND,
+        pool: str | None = None,
         weight: float = 1.0,
         models: int = 1,
         model: str = Model.REAL,
         column: str = Column.ERROR,
     ) -> dict[int, pd.DataFrame]:
-        """B -> the ``column`` by seed (rows; one without a seed is 0) and updates (columns)."""
+        """B -> the ``column`` by seed (rows; one without a seed is 0) and updates (columns).
+
+        ``pool`` None is that of the arm; the other arguments are those of the columns of these names.
+        """
         rows = self.rows(table, model)
         rows = rows[
-            (rows[Column.POOL] == pool)
+            (rows[Column.POOL] == (pool or self.pool))
             & (rows[Column.MODELS] == models)
             & np.isclose(rows[Column.WEIGHT].astype(float), weight)
         ]
@@ -58,7 +63,7 @@ ADAM = Arm("linear", Level.LINEAR, "adam", "linear transformer (Adam)")
 DESCENT = Arm("linear-gd", Level.LINEAR, "gd", "linear transformer (gradient descent)")
 GPT = Arm("gpt", Level.GPT, "adamw", "GPT")
 LANGUAGE = Arm("language", Level.LANGUAGE, "adamw", "language model")
-SMOLLM = Arm("smollm2", Level.SMOLLM, "adamw", "SmolLM2")
+SMOLLM = Arm("smollm2", Level.SMOLLM, "adamw", "SmolLM2", Pool.MISLEADING)
 ARMS = (ADAM, DESCENT, GPT, LANGUAGE, SMOLLM)
 
 
@@ -86,12 +91,10 @@ def common_updates(curves: dict[int, pd.DataFrame]) -> list[int]:
     return sorted(int(u) for u in shared if u > 0)
 
 
-def epochs_of(rows: pd.DataFrame, prompts: int) -> dict[int, float]:
-    """Updates -> epochs of the runs of one model of B rows on a pool of one kind."""
-    own = rows[
-        (rows[Column.PROMPTS] == prompts) & (rows[Column.POOL] == Pool.ONE_KIND) & (rows[Column.MODELS] == 1)
-    ]
-    return {int(u): float(e) for u, e in own.groupby(Column.UPDATES)[Column.EPOCHS].first().items()}
+def epochs_of(arm: Arm, table: pd.DataFrame, prompts: int) -> dict[int, float]:
+    """Updates -> epochs of the arm's runs of one model of ``prompts`` rows."""
+    curve = arm.curves(table, column=Column.EPOCHS)[prompts]
+    return {int(u): float(e) for u, e in curve.iloc[0].items()}
 
 
 def log_ratio(first: pd.Series, second: pd.Series) -> Array:

@@ -177,7 +177,7 @@ def _draw_forecast(axis: Axes, table: pd.DataFrame, arm: Arm) -> None:
 
 
 def _draw_repetition(axis: Axes, table: pd.DataFrame, arm: Arm) -> None:
-    rows, curves = arm.rows(table), arm.curves(table)
+    curves = arm.curves(table)
     if len(curves) < 2:
         return _nothing(axis)
     sizes = sorted(curves)
@@ -187,7 +187,7 @@ def _draw_repetition(axis: Axes, table: pd.DataFrame, arm: Arm) -> None:
         y = np.array([float(np.exp(np.log(curves[B][updates]).mean())) for B in sizes])
         label = f"{updates:,} updates"
         draw_points(axis, sizes, y, look, label, markersize=3.5, markerfacecolor="white", linestyle=look.dash)
-        once = [i for i, B in enumerate(sizes) if epochs_of(rows, B)[updates] <= 1]
+        once = [i for i, B in enumerate(sizes) if epochs_of(arm, table, B)[updates] <= 1]
         draw_points(axis, np.array(sizes)[once], y[once], look, f"_{label}, one pass", markersize=3.5)
     _log_log(axis, "rows B")
     axis.legend(fontsize=6.5, loc="best", labelspacing=0.2)

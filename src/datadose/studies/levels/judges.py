@@ -157,10 +157,10 @@ def weight_or_removal(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgem
 
 def repetition(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
     """Whether a set met many times beats one pass at equal updates; judged at the longest single pass."""
-    rows, curves = arm.rows(table), arm.curves(table)
+    curves = arm.curves(table)
     found = []
     for updates in common_updates(curves) if curves else []:
-        epochs = {B: epochs_of(rows, B)[updates] for B in curves}
+        epochs = {B: epochs_of(arm, table, B)[updates] for B in curves}
         once = [B for B, seen in epochs.items() if seen <= 1]
         often = [B for B, seen in epochs.items() if seen >= MANY_EPOCHS]
         if once and often:

@@ -14,10 +14,13 @@ from typing import Any, ClassVar, cast
 import pandas as pd
 
 from datadose.errors import reject
+from datadose.studies.levels.figure import draw_levels
 from datadose.studies.levels.gpt import GptLevel
+from datadose.studies.levels.judges import claims
 from datadose.studies.levels.language import LanguageLevel
 from datadose.studies.levels.linear import LinearLevel
 from datadose.studies.levels.schema import Column, LevelConfig
+from datadose.studies.levels.smollm import SmolLevel
 from datadose.studies.study import Preset, Study
 from datadose.studies.tables import as_table
 from datadose.sweep import Round
@@ -32,21 +35,23 @@ class Levels:
     linear: LinearLevel | None
     gpt: GptLevel | None
     language: LanguageLevel | None
+    smollm: SmolLevel | None
     seeds: int
 
     figure: ClassVar[str] = NAME
 
     @classmethod
     def preset(cls, name: Preset) -> Levels:
-        """The configuration of a preset; SmolLM2 is in paper alone."""
+        """The configuration of a preset; SmolLM2 is not in quick."""
         if name == "small":
             reject("preset", name, "smoke, quick or paper")
         levels = LinearLevel.preset(name), GptLevel.preset(name), LanguageLevel.preset(name)
-        return cls(*levels, seeds=2 if name == "smoke" else 10)
+        smollm = None if name == "quick" else SmolLevel.preset(name)
+        return cls(*levels, smollm, seeds=2 if name == "smoke" else 10)
 
     def levels(self) -> list[LevelConfig]:
         """The levels that are run, each with its seeds."""
-        given: tuple[Any, ...] = (self.linear, self.gpt, self.language)
+        given: tuple[Any, ...] = (self.linear, self.gpt, self.language, self.smollm)
         return [
             cast("LevelConfig", replace(level, seeds=min(level.seeds, self.seeds)))
             for level in given
@@ -72,4 +77,11 @@ class Levels:
         return as_table(rows, Column, (Column.UPDATES, Column.MODELS))
 
 
-STUDY = Study(name=NAME, title="", story="", experiment=Levels)
+STUDY = Study(
+    name=NAME,
+    title="Four levels of model: how long, how many rows, and what of a misleading source?",
+    story="...",
+    experiment=Levels,
+    draw=draw_levels,
+    claims=claims(),
+)
