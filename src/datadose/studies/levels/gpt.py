@@ -247,13 +247,15 @@ class GptLevel:
     def made(self, folder: Path) -> list[Cell]:
         """The cells that pretrain the models, by seed."""
         how = self.pretraining
+        # How many prompts it is tested on is no part of a model.
+        task = replace(self.task, test_prompts=GptTask.test_prompts)
         return [
             file_cell(
                 folder / "pretrained",
                 f"gpt-{how.preset}-{how.steps}-{seed}",
                 ".safetensors",
                 pretrain,
-                task=self.task,
+                task=task,
                 pretraining=replace(how, seed=seed),
             )
             for seed in range(self.seeds)
