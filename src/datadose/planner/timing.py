@@ -31,6 +31,8 @@ _DIFFERENCE = 1e-5
 """Step of the differences in the logarithms of pulls, and in the shares of rows."""
 _LEAST, _MOST = -9.0, 16.0
 """Of log(a_c B_c tr C_c / d): nothing is learnt from the source, and all is."""
+_IDLE = 1e-4
+"""A source is left out where the objective rises by no more than this share of it."""
 _LATE = 1e9
 """Times that stand for convergence in a search, over the quickest direction's."""
 _FEWER = (0.5, 0.25, 0.1, 0.03)
@@ -189,6 +191,16 @@ def _choose_weights(pool: Pool) -> TimedRows:
         first = np.log((_pull(pool, counts, weights, start.time) * size)[used])
     low, high = np.full(used.sum(), _LEAST), np.full(used.sum(), _MOST)
     found = pulls(_descended(value, np.clip(first, low, high), low, high, None))
-    refined = found / found.max()
-    tries = [_answer(pool, counts, w) for w in (weights, refined)]
-    return min(tries, key=lambda tried: tried.best.error)
+    refined = _without_idle(pool, counts, found)
+    tries = [_answer(pool, counts, w) for w in (weights, refined / refined.max())]
+    return min(tries, key=lambda tried: tried.best.error * (1 + _IDLE * (tried.weights > 0).sum()))
+
+
+def _without_idle(pool: Pool, counts: Array, pulls: Array) -> Array:
+    """``pulls`` without the sources that nothing is lost without, those that pull least first."""
+    error = pool.goal.objective.error(pulled(pool, counts, pulls))
+    for at in np.argsort(pulls * counts):
+        less = np.where(np.arange(len(pulls)) == at, 0.0, pulls)
+        if less.any() and pool.goal.objective.error(pulled(pool, counts, less)) <= error * (1 + _IDLE):
+            pulls = less
+    return pulls

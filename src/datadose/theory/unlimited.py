@@ -131,8 +131,8 @@ class UnlimitedFlow:
             with np.errstate(divide="ignore", invalid="ignore"):
                 first = np.clip(np.nan_to_num(np.log(shares * time), nan=_NOTHING), *np.array(bounds).T)
             found = scipy.optimize.minimize(error, first, method="L-BFGS-B", bounds=bounds)
-            for x in (first, found.x, np.where(found.x < _NOTHING + 1, _NOTHING, found.x)):
-                known.append((error(x), pulls(x)))
+            ends = (first, found.x, np.where(found.x < _NOTHING + 1, _NOTHING, found.x))
+            known += [(error(x), pulls(x)) for x in ends]
         return min(known, key=lambda pair: pair[0])
 
 
