@@ -137,11 +137,11 @@ def test_the_rows_within_a_tenth_of_the_ceiling_of_the_time() -> None:
 def test_matrices_give_the_plan_of_their_spectra() -> None:
     basis = np.linalg.qr(np.random.default_rng(3).standard_normal((D, D)))[0]
 
-    def turned(A: Array) -> Array:
-        M = basis @ dense(A) @ basis.T
-        return (M + M.T) / 2
+    def turned(A: Any) -> Array:
+        M = basis @ dense(np.asarray(A)) @ basis.T
+        return np.asarray((M + M.T) / 2)
 
-    turned_shift = Shift(*(turned(np.asarray(A)) for A in (SHIFT.sigma0, SHIFT.delta, SHIFT.data)), ETA)
+    turned_shift = Shift(turned(SHIFT.sigma0), turned(SHIFT.delta), turned(SHIFT.data), ETA)
     for stop in ("best", "penalty"):
         flat, full = (section(s, max_prompts=150, stop=stop, keep=0.3) for s in (SHIFT, turned_shift))
         for name in ("objective", "predicted_error", "ceiling", "error_if_converged"):
@@ -275,10 +275,10 @@ def test_what_to_buy_next() -> None:
 
 
 def test_replay_is_a_source_like_another() -> None:
-    """Rows of Sigma0 with what pretraining knew of them: they lower forgetting where it counts."""
+    """Rows that hold the model where pretraining left it, beside rows that move what was known."""
     replay = PoolSource("replay", Source(ETA * SHIFT.sigma0, N, 0), 300)
-    alone = [PoolSource("web", Source(SHIFT.data, N, 0), 300)]
-    options = {"max_prompts": 600, "stop": "best", "weights": "tuned", "keep": 0.5}
+    alone = [PoolSource("web", Source(np.where(SHIFT.delta > 0, SHIFT.data, 0.06), N, 0), 300)]
+    options: dict[str, Any] = {"max_prompts": 600, "stop": "best", "weights": "tuned", "keep": 0.5}
     without, with_replay = (chosen(sources=sources, **options) for sources in (alone, [*alone, replay]))
     assert without.stopping is not None
     assert with_replay.stopping is not None
@@ -359,7 +359,7 @@ def test_noisy_labels_have_a_best_time_but_no_explicit_penalty() -> None:
         PoolSource("clean", Source(GOOD, N, 0), 30),
         PoolSource("noisy", Source(GOOD, N, 0, label_noise=0.5), 200),
     ]
-    options = {"max_prompts": 230, "sources": noisy}
+    options: dict[str, Any] = {"max_prompts": 230, "sources": noisy}
     for weights in ("equal", "tuned"):
         found = section(stop="best", weights=weights, **options)
         assert found.predicted_error < found.error_if_converged

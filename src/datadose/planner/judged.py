@@ -10,12 +10,13 @@ import numpy as np
 import scipy
 
 from datadose.planner.pool import Decided, Pool
+from datadose.theory.equivalent import PeakError
 
 CLOSE = 0.1
 """How near to the ceiling rows are counted for."""
 _MOST_ROWS = 1e12
-_FACTOR, _PRECISION = 8.0, 3e-3
-"""Between the numbers of rows that bracket one, and to which share of it that one is found."""
+_PRECISION, _SECANTS, _FARTHEST, _LEAST = 3e-3, 12, 10.0, 1e-9
+"""Of the logarithm of a number of rows; steps to it, the longest of them, the least excess that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,25 +81,35 @@ def whole(rows: float) -> int | None:
     return None if not np.isfinite(rows) else int(np.ceil(rows - 1e-9))
 
 
-def enough_rows(pool: Pool, bar: float, objective: Callable[[float], float]) -> int | None:
-    """From how many rows on the ``objective`` is at most ``bar``, to three thousandths of their number.
+def enough_rows(pool: Pool, top: float, objective: Callable[[float], float]) -> int | None:
+    """From how many rows on, to .3 percent, the ``objective`` is within 10 percent of its ceiling ``top``.
 
-    0 where no row is needed, None where even 1e12 rows are not enough.
+    The excess over the ceiling falls nearly as one over the rows, so that the secant method on logarithms
+    takes few steps. 0 where no row is needed, None where even 1e12 rows are not enough.
     """
-    if pool.goal.objective.error(pool.untouched) <= bar:
+    if pool.goal.objective.error(pool.untouched) <= (1 + CLOSE) * top:
         return 0
-    low = high = float(pool.all_alike.sum())
-    while objective(high) > bar:
-        low, high = high, high * _FACTOR
-        if high > _MOST_ROWS:
-            return None
-    if low == high:
-        low /= _FACTOR
-        while objective(low) <= bar:
-            low, high = low / _FACTOR, low
-            if high < 1:
-                return 1
-    found = scipy.optimize.brentq(
-        lambda x: objective(float(np.exp(x))) / bar - 1, np.log(low), np.log(high), xtol=_PRECISION
-    )
-    return whole(float(np.exp(found)))
+
+    def missed(x: float) -> float:
+        excess = objective(float(np.exp(x))) / top - 1
+        return float(np.log(max(excess, _LEAST) / CLOSE))
+
+    first = float(np.log(pool.all_alike.sum()))
+    step = missed(first)
+    if abs(step) <= _PRECISION:
+        return whole(float(np.exp(first)))
+    try:
+        second = first + float(np.clip(step, -_FARTHEST, _FARTHEST))
+        found = scipy.optimize.root_scalar(
+            missed, x0=first, x1=second, method="secant", xtol=_PRECISION, maxiter=_SECANTS
+        )
+        if found.converged and abs(missed(found.root)) <= 10 * _PRECISION:
+            return whole(float(np.exp(found.root)))
+    except (PeakError, OverflowError):
+        pass
+    low, high = 0.0, float(np.log(_MOST_ROWS))
+    if missed(high) > 0:
+        return None
+    if missed(low) <= 0:
+        return 1
+    return whole(float(np.exp(scipy.optimize.brentq(missed, low, high, xtol=_PRECISION))))

@@ -31,7 +31,7 @@ class MixtureShare:
 
 def mixture_of(pool: Pool, decided: Decided) -> tuple[MixtureShare, ...]:
     """The mixture that was ``decided``, source by source."""
-    values = values_of_rows(pool, decided)
+    values = [None if x is None else float(x) for x in values_of_rows(pool, decided)]
     rows = decided.weights * decided.counts
     shares = rows / rows.sum() if rows.any() else np.zeros(len(rows))
     found = []

@@ -129,4 +129,4 @@ def _tuned_ceiling(pool: Pool) -> tuple[float, int | None]:
 
 
 def _near(pool: Pool, top: float, best: Callable[[Array], float]) -> int | None:
-    return enough_rows(pool, (1 + CLOSE) * top, lambda total: best(total * pool.shares))
+    return enough_rows(pool, top, lambda total: best(total * pool.shares))

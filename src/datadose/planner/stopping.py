@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from datadose.errors import reject
-from datadose.planner.judged import CLOSE, Judged, enough_rows, errors_of
+from datadose.planner.judged import Judged, enough_rows, errors_of
 from datadose.planner.pool import Decided, Pool
 from datadose.planner.timing import COARSE, TimedRows, choose_time, pulled, time_of
 from datadose.shapes import Array, Float
@@ -170,7 +170,7 @@ def _ceiling(pool: Pool, *, tuned: bool) -> tuple[float, int | None]:
             return time_of(pool, rows, weights, COARSE).error
         return test.error(pulled(pool, rows, pulls / rows))
 
-    return top, enough_rows(pool, (1 + CLOSE) * top, objective)
+    return top, enough_rows(pool, top, objective)
 
 
 def _weights(pulls: Array, shares: Float[Array, " K"]) -> Float[Array, " K"]:
