@@ -3,7 +3,8 @@
 OMP_NUM_THREADS=1 python benchmarks/explore.py
 
 Each move is a new setting, other ones for each line, so that nothing is remembered. The request goes through
-the whole application, though not through the network. Lines of one view are requests that a browser sends at
+the whole application, though not through the network. Times are the processor's, which on a quiet machine
+are those of the clock. Lines of one view are requests that a browser sends at
 once: what is slow follows by itself.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +28,13 @@ MOVES = 40
 AIM = 0.1
 VIEWS = {
     "How much?": {"curve": "dose-chart.figure", "sentence": "sentence.children"},
-    "Which?": {"all charts": "allocation-chart.figure", "the planner's allocation": "planned.data"},
+    "How long?": {"over time": "time-chart.figure", "over prompts": "stopped-chart.figure"},
+    "Which?": {
+        "all charts": "allocation-chart.figure",
+        "the planner's allocation": "planned.data",
+        "the pool": "pool-chart.figure",
+        "tuned weights": "tuned.data",
+    },
     "Which stage?": {
         "map": "map-chart.figure",
         "choices": "error-bars.figure",
@@ -48,7 +56,7 @@ def moves(seed: int) -> list[Setting]:
     setting, found = Setting(), []
     for step in range(MOVES):
         name = list(places)[step % len(places)]
-        setting = setting.model_copy(update={name: places[name](), "levels": "0.5,0,-0.5"})
+        setting = setting.model_copy(update={name: places[name](), "levels": "0.5,0,-0.5", "time": 50.0})
         found.append(setting)
     return found
 
@@ -72,7 +80,7 @@ def main() -> None:
     app = create_app()
     client = app.server.test_client()
     shift = Shift.two_block(400, 200, 0.1, 0.2, 0.01)
-    point = seconds(lambda: predict_error(shift, 100, 400), 20)
+    point = seconds(lambda: predict_error(shift, 100, 400), 20, time.process_time)
     lines = [(view, *line) for view, answers in VIEWS.items() for line in answers.items()]
     for seed, (view, label, output) in enumerate(lines):
         times: list[float] = []
@@ -87,7 +95,7 @@ def main() -> None:
                 json.loads(answer.data)
                 sizes.append(len(answer.data))
 
-            times.append(seconds(ask))
+            times.append(seconds(ask, clock=time.process_time))
         middle, worst = statistics.median(times), max(times)
         print(
             f"{view} {label}: {1e3 * middle:.0f} ms a move (worst {1e3 * worst:.0f}), "

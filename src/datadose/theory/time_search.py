@@ -7,14 +7,15 @@ direction moves, then refined. Time is that of :class:`datadose.theory.stopping.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from datadose.covariance import is_spectrum
 from datadose.errors import require_integer, require_kind, require_number
-from datadose.shapes import Array, Operator
+from datadose.shapes import Array, Float, Operator
 from datadose.theory.equivalent import PeakError
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
@@ -28,6 +29,10 @@ _EARLY, _LATE = 1e-3, 1e3
 _SLOWEST = 1e-6
 """Directions whose second moment is below this share of the largest do not extend the search."""
 _TIE = 1e-9
+_COARSE, _WITHIN = 2, 5
+"""Of the quick search along numbers of prompts: times a decade. Times between neighbours of the best."""
+_FINE = 0.1
+"""So close in log time that the error between three times is a parabola."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +124,77 @@ def best_time(
     if base <= errors[at] * (1 + _TIE):
         reason = "training raises the error from the start"
         return BestTime(0.0, base, untouched, reason, grid, errors, error)
-    low, high = np.log(grid[max(at - 1, 0)]), np.log(grid[min(at + 1, len(grid) - 1)])
-
-    found = scipy.optimize.minimize_scalar(
-        lambda x: error(float(np.exp(x))), bounds=(low, high), method="bounded", options={"xatol": 1e-3}
-    )
-    time = float(np.exp(found.x)) if found.fun < errors[at] else float(grid[at])
+    time = _lowest(lambda x: np.array([test.error(model) for model in models(np.exp(x))]), grid, errors)
     (model,) = models(np.array([time]))
     return BestTime(time, test.error(model), model, None, grid, errors, error)
+
+
+def _lowest(along: Callable[[Array], Array], times: Array, errors: Array) -> float:
+    """The time of the least error near the least of ``errors``; ``along`` gives errors at log times."""
+    at = int(np.clip(errors.argmin(), 1, len(times) - 2))
+    x, y = np.log(times[at - 1 : at + 2]), errors[at - 1 : at + 2]
+    while x[2] - x[0] > _FINE:
+        x, y = _closer(along, x, y)
+    bend = y[0] - 2 * y[1] + y[2]
+    vertex = (
+        x[1] + (x[1] - x[0]) * (y[0] - y[2]) / (2 * bend) if bend > 0 and y.argmin() == 1 else x[y.argmin()]
+    )
+    return float(np.exp(vertex))
+
+
+def best_time_curve(
+    start: TrainedOperator | Operator, eta: float, source: Source, test: WeightedTest, prompts: ArrayLike
+) -> Float[Array, " P"]:
+    """The error / d at the best time of each number of prompts B >= 0 of one source, shape (P,).
+
+    A quick :func:`best_time`: the least error is that of a parabola through three times near the best. It is
+    within 1e-3 of that function's, relatively, on the shifts of the tests.
+
+    Args:
+        start, eta, test: as in :func:`best_time`.
+        source: covariance and length of the prompts, whose number is not looked at.
+        prompts: numbers of prompts B, shape (P,), each finite and >= 0.
+
+    Raises InputError for a value out of range.
+    """
+    found = []
+    for B in np.asarray(prompts, dtype=np.float64).tolist():
+        request = Request.of(eta, [replace(source, prompts=B)], None, 0)
+        found.append(_least(request, request.fit(start), test))
+    return np.array(found)
+
+
+def _least(request: Request, fit: Fit, test: WeightedTest) -> float:
+    """The least error over times, by :func:`best_time_curve`."""
+
+    def errors(x: Array) -> Array:
+        return np.array(
+            [test.error(model) for model in fit.ends([Stopping(time=t) for t in np.exp(x).tolist()])]
+        )
+
+    ended = _converged(fit)
+    ends = [test.error(model) for model in (fit.ends([Stopping(time=0.0)])[0], ended) if model is not None]
+    x = np.log(_times(request, _COARSE))
+    if not len(x):
+        return min(ends)
+    y = errors(x)
+    at = int(y.argmin())
+    if at in (0, len(x) - 1):
+        return min(*ends, float(y[at]))
+    x, y = _closer(errors, x[at - 1 : at + 2], y[at - 1 : at + 2])
+    low, middle, high = y
+    bend = low - 2 * middle + high
+    return min(*ends, float(middle - (high - low) ** 2 / (8 * bend) if bend > 0 else middle))
+
+
+def _closer(
+    errors: Callable[[Array], Array], x: Float[Array, " 3"], y: Float[Array, " 3"]
+) -> tuple[Float[Array, " 3"], Float[Array, " 3"]]:
+    """Three neighbouring times and errors, the middle one lowest, from times between three others."""
+    inner = np.linspace(x[0], x[2], _WITHIN + 2)[1:-1]
+    times, found = np.array([x[0], *inner, x[2]]), np.array([y[0], *errors(inner), y[2]])
+    at = int(np.clip(found.argmin(), 1, len(times) - 2))
+    return times[at - 1 : at + 2], found[at - 1 : at + 2]
 
 
 def _times(request: Request, per_decade: int) -> Array:
