@@ -25,8 +25,10 @@ GROUPS = 8
 """Levels of the shift's directions: each may shift by its own amount, and its data can be dragged."""
 
 WEIGHTS = ("weight_yours", "weight_replay", "weight_even")
-LAST, LEAST_WEIGHT = 1e5, 1e-3
-"""The end of the times, which is convergence, and of the weights, which leaves a source out."""
+FIRST, LAST = 0.1, 1e5
+"""The ends of the times; the last is convergence."""
+LEAST_WEIGHT = 1e-3
+"""The end of the weights; it leaves a source out."""
 
 
 class Setting(Strict):
@@ -52,7 +54,7 @@ class Setting(Strict):
     tolerance: Annotated[float, Field(ge=0.05, le=1)] = 0.5
     levels: Annotated[str, Field(pattern=r"^(-?\d+(\.\d+)?(,-?\d+(\.\d+)?){0,8})?$")] = ""
     """log2 of the dragged data over the paper's, by level, then that of the interference; empty: all zero."""
-    time: Annotated[float, Field(ge=0.1, le=LAST)] = LAST
+    time: Annotated[float, Field(ge=FIRST, le=LAST)] = LAST
     """Training time of gradient flow; the largest one stands for convergence."""
     weight_yours: Annotated[float, Field(ge=LEAST_WEIGHT, le=1)] = 1.0
     """Weight of a row of each of the pool's sources; the smallest one leaves a source out."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from datadose.covariance import Array
 from datadose.explore.answers import SFT_IGNORES, STAGES, error_model, remembered
-from datadose.explore.setting import LAST, WEIGHTS, Setting
+from datadose.explore.setting import FIRST, LAST, WEIGHTS, Setting
 from datadose.theory.effective_weights import EffectiveSources
 from datadose.theory.equivalent import PeakError
 from datadose.theory.source import Source
@@ -21,15 +21,13 @@ from datadose.theory.time_search import BestTime, best_time, best_time_curve
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.training_time import trained_path
 from datadose.theory.tuned_weights import tuned_weights
+from datadose.theory.unlimited import UnlimitedFlow
 from datadose.theory.weighted_test import WeightedTest
 
-TIMES = np.geomspace(0.1, LAST, 31)
-_PER_DECADE, _POOLED = 2, 3
-"""Times a decade at which the best one is first looked for, alone and on a pool, whose curve they draw."""
+_PER_DECADE, _POOLED = 4, 3
+"""Times a decade of the curves over time, alone and on a pool; the best time is first looked for there."""
 _NEAR = 0.05
-_UNLIMITED = 1e9
-"""So many prompts leave no part of the error to the chance of the draw."""
-_COUNTS, _TIMED = 7, 14
+_COUNTS, _TIMED = 6, 10
 """Numbers of prompts at the best time and at one time."""
 POOL = ("your data", "like pretraining", "spread evenly")
 """The pool's sources, in the order of :data:`datadose.explore.setting.WEIGHTS`."""
@@ -58,9 +56,11 @@ class LongRun:
     """Training on all prompts there are, over time."""
 
     times: Array
-    """t, shape (T,)."""
-    errors: tuple[Errors, ...]
-    """At these times."""
+    """t in [FIRST, LAST], shape (T,)."""
+    target: Array
+    """Errors on the target at these times, (T,)."""
+    known: Array
+    """The same on Sigma0."""
     before: Errors
     """Of the untouched model."""
     converged: Errors | None
@@ -82,12 +82,14 @@ def _target(setting: Setting) -> WeightedTest:
 @remembered(*SFT_IGNORES)
 def long_run(setting: Setting) -> LongRun:
     """The error on the target and on Sigma0 over time, for all prompts of the paper's data."""
-    V0, eta, sources = error_model(setting).V0, setting.eta, [_source(setting)]
-    models = trained_path(V0, eta, sources, [Stopping(time=float(t)) for t in TIMES])
-    best = best_time(V0, eta, sources, _target(setting), per_decade=_PER_DECADE)
+    V0, known = error_model(setting).V0, WeightedTest.of(setting.shift().sigma0, setting.length)
+    request = (V0, setting.eta, [_source(setting)], _target(setting))
+    best = best_time(*request, per_decade=_PER_DECADE, also=[known])
+    seen = (best.grid >= FIRST) & (best.grid <= LAST)
     return LongRun(
-        TIMES,
-        tuple(errors_of(setting, model) for model in models),
+        best.grid[seen],
+        best.errors[seen],
+        best.also[0][seen],
         errors_of(setting, TrainedOperator.fixed(V0)),
         _converged(setting),
         best,
@@ -129,20 +131,16 @@ def _counts(largest: int, number: int) -> tuple[int, ...]:
 @remembered(*SFT_IGNORES)
 def ceiling(setting: Setting) -> float:
     """The error at the best time with unlimited prompts."""
-    return _least_errors(setting, [_UNLIMITED])[0]
+    flow = UnlimitedFlow.of(error_model(setting).V0, setting.eta, [_source(setting)])
+    return flow.ceiling(_target(setting), [1.0])[0]
 
 
 @remembered(*SFT_IGNORES)
 def at_best_times(setting: Setting) -> StoppedCurve:
     """The error at the best time along the number of prompts."""
-    counts = _counts(setting.max_prompts, _COUNTS)
-    return StoppedCurve(counts, tuple(_least_errors(setting, counts)))
-
-
-def _least_errors(setting: Setting, counts: Sequence[float]) -> list[float]:
-    start, source = error_model(setting).V0, _source(setting)
-    found: list[float] = best_time_curve(start, setting.eta, source, _target(setting), counts).tolist()
-    return found
+    counts, start = _counts(setting.max_prompts, _COUNTS), error_model(setting).V0
+    found = best_time_curve(start, setting.eta, _source(setting), _target(setting), counts[:-1])
+    return StoppedCurve(counts, (*found.tolist(), long_run(setting).best.error))
 
 
 @remembered(*SFT_IGNORES, uses=("time",))

@@ -20,8 +20,8 @@ from datadose.explore.marks import (
     unchanged,
     vertical,
 )
-from datadose.explore.setting import LAST
-from datadose.explore.training import TIMES, Errors, LongRun, StoppedCurve, Weighed
+from datadose.explore.setting import FIRST, LAST
+from datadose.explore.training import Errors, LongRun, StoppedCurve, Weighed
 from datadose.planner import Dose
 from datadose.theory.time_search import BestTime
 
@@ -35,14 +35,14 @@ _SEEN = 10.0
 
 def _at(time: float | None) -> float:
     """Where a time stands: log10, and convergence beyond the last."""
-    return _END if time is None or time >= LAST else float(np.log10(max(time, TIMES[0])))
+    return _END if time is None or time >= LAST else float(np.log10(max(time, FIRST)))
 
 
 def _time_axis() -> dict[str, Any]:
     return {
         "tickvals": [*np.log10(list(_SHOWN)).tolist(), _END],
         "ticktext": [*_SHOWN.values(), "∞"],
-        "range": [float(np.log10(TIMES[0])) - 0.06, _END + 0.25],
+        "range": [float(np.log10(FIRST)) - 0.06, _END + 0.25],
     }
 
 
@@ -106,10 +106,10 @@ def time_chart(run: LongRun, ceiling: float, time: float, now: Errors | None, co
 
     ``now`` is the model at ``time``, None where its mean error is infinite.
     """
-    target, known = ([getattr(e, name) for e in run.errors] for name in ("target", "known"))
+    target, known = run.target.tolist(), run.known.tolist()
     limit = _SEEN * max(run.before.target, run.before.known)
     highest = min(max(*target, *known), limit)
-    ends = [_at(TIMES[0]), _END]
+    ends = [_at(FIRST), _END]
     chosen = _ends(now, _at(time), "at the time of the slider", colors)
     for mark in chosen:
         mark["marker"] = {"size": 11, "color": mark["marker"]["line"]["color"]}
@@ -122,7 +122,7 @@ def time_chart(run: LongRun, ceiling: float, time: float, now: Errors | None, co
         *_ends(run.converged, _END, "to convergence", colors),
         *chosen,
     ]
-    low, high = (_at(max(t, TIMES[0])) for t in run.near)
+    low, high = (_at(max(t, FIRST)) for t in run.near)
     shapes = [_band(low, high, colors), vertical(_at(time), colors.ink, layer="below")]
     return chart(
         colors,
@@ -193,9 +193,9 @@ def prompts_chart(
 def pool_chart(entries: Sequence[tuple[str, Weighed, str, str]], before: float, colors: Palette) -> Chart:
     """Errors over training time for choices of weights: (name, fit, colour, dash) each, with its best."""
     traces: list[dict[str, Any]] = []
-    lowest, ends = before, [_at(TIMES[0]), _END]
+    lowest, ends = before, [_at(FIRST), _END]
     for name, found, color, dash in entries:
-        seen = (found.best.grid >= TIMES[0]) & (found.best.grid <= LAST)
+        seen = (found.best.grid >= FIRST) & (found.best.grid <= LAST)
         traces.append(_over_time(name, found.best.grid[seen], found.best.errors[seen], color, dash))
         traces.append({**_best(found.best, color, colors, name), "showlegend": False})
         lowest = min(lowest, found.best.error)

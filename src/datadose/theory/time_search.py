@@ -29,10 +29,12 @@ _EARLY, _LATE = 1e-3, 1e3
 _SLOWEST = 1e-6
 """Directions whose second moment is below this share of the largest do not extend the search."""
 _TIE = 1e-9
-_COARSE, _WITHIN = 2, 5
+_COARSE, _WITHIN = 2, 7
 """Of the quick search along numbers of prompts: times a decade. Times between neighbours of the best."""
-_FINE = 0.1
-"""So close in log time that the error between three times is a parabola."""
+_FINE, _ROUGH = 0.1, 0.6
+"""Three times as close as that in log time give the best one, by a parabola; roughly, in the quick search."""
+_NARROW = 0.02
+"""The same for two times and a line."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,14 @@ class BestTime:
     """The times at which the search looked, rising, shape (T,)."""
     errors: Array = field(repr=False)
     """The errors / d there, shape (T,)."""
-    at: Callable[[float], float] = field(repr=False)
-    """The error / d at a time."""
+    along: Callable[[Array], Array] = field(repr=False)
+    """The errors / d at times (N,)."""
+    also: Array = field(repr=False)
+    """Errors / d along the grid on the further tests that were given, shape (tests, T)."""
+
+    def at(self, time: float) -> float:
+        """The error / d at a time >= 0."""
+        return float(self.along(np.array([time]))[0])
 
     def near(self, share: float) -> tuple[float, float]:
         """The ends of the range of times around the best one whose error is within ``share`` > 0 of its own.
@@ -71,14 +79,18 @@ class BestTime:
         return low, float(high)
 
     def _crossing(self, outside: float, inside: float, bar: float) -> float:
+        """The time between the two at which the error is ``bar``."""
         if np.isinf(inside):
             return outside
         if inside == 0:
             return float(scipy.optimize.brentq(lambda t: self.at(t) - bar, 0.0, outside, rtol=1e-4))
-        ends = np.log([outside, inside])
-        return float(
-            np.exp(scipy.optimize.brentq(lambda x: self.at(float(np.exp(x))) - bar, *ends, xtol=1e-4))
-        )
+        ends, over = np.log([inside, outside]), np.zeros(2)
+        while abs(ends[1] - ends[0]) > _NARROW:
+            x = np.linspace(*ends, _WITHIN + 2)
+            y = self.along(np.exp(x)) - bar
+            after = max(1, int(np.argmax(y > 0)))
+            ends, over = x[after - 1 : after + 1], y[after - 1 : after + 1]
+        return float(np.exp(np.interp(0.0, over, ends)))
 
 
 def best_time(
@@ -90,50 +102,55 @@ def best_time(
     weights: Sequence[float] | Array | None = None,
     chain_steps: int = 0,
     per_decade: int = _PER_DECADE,
+    also: Sequence[WeightedTest] = (),
 ) -> BestTime:
     """The time of gradient flow with the least error on ``test``; arguments as in :func:`trained`.
 
     The test may weigh the error on Sigma0 against that on the target. Steps of gradient descent follow as
     time / (learning_rate c_k). ``per_decade`` >= 1 is the number of times a decade at which the minimum is
-    first looked for; fewer cost less and may miss a minimum that is narrow. Raises InputError for a value out
-    of range.
+    first looked for; fewer cost less and may miss a minimum that is narrow. Tests in ``also`` are recorded
+    along the grid. Raises InputError for a value out of range.
     """
-    require_kind("test", test, WeightedTest, "WeightedTest.of(target, length)")
-
+    for one in (test, *also):
+        require_kind("test", one, WeightedTest, "WeightedTest.of(target, length)")
     request = Request.of(eta, sources, weights, chain_steps)
     fit = request.fit(start)
 
     def models(times: Array) -> list[TrainedOperator]:
         return fit.ends([Stopping(time=float(t)) for t in times])
 
-    def error(time: float) -> float:
-        return test.error(models(np.array([time]))[0])
+    def along(times: Array) -> Array:
+        return np.array([test.error(model) for model in models(times)])
 
-    untouched = models(np.zeros(1))[0]
+    (untouched,), none = models(np.zeros(1)), np.zeros((1 + len(also), 0))
     grid = _times(request, require_integer("per_decade", per_decade, 1))
     if not len(grid):
         reason = "there are no prompts with data"
-        return BestTime(0.0, test.error(untouched), untouched, reason, grid, np.zeros(0), error)
-    errors = np.array([test.error(model) for model in models(grid)])
+        return BestTime(0.0, test.error(untouched), untouched, reason, grid, none[0], along, none[1:])
+    table = np.array([[one.error(model) for one in (test, *also)] for model in models(grid)]).T
+    errors, others = table[0], table[1:]
     at = int(errors.argmin())
     base = test.error(untouched)
     ended = _converged(fit)
     if ended is not None and test.error(ended) <= min(errors[at], base) * (1 + _TIE):
         reason = "the error falls for as long as training lasts"
-        return BestTime(None, test.error(ended), ended, reason, grid, errors, error)
+        return BestTime(None, test.error(ended), ended, reason, grid, errors, along, others)
     if base <= errors[at] * (1 + _TIE):
         reason = "training raises the error from the start"
-        return BestTime(0.0, base, untouched, reason, grid, errors, error)
-    time = _lowest(lambda x: np.array([test.error(model) for model in models(np.exp(x))]), grid, errors)
+        return BestTime(0.0, base, untouched, reason, grid, errors, along, others)
+    time = _lowest(lambda x: along(np.exp(x)), grid, errors, _FINE)
     (model,) = models(np.array([time]))
-    return BestTime(time, test.error(model), model, None, grid, errors, error)
+    return BestTime(time, test.error(model), model, None, grid, errors, along, others)
 
 
-def _lowest(along: Callable[[Array], Array], times: Array, errors: Array) -> float:
-    """The time of the least error near the least of ``errors``; ``along`` gives errors at log times."""
+def _lowest(along: Callable[[Array], Array], times: Array, errors: Array, width: float) -> float:
+    """The time of the least error near the least of ``errors``: that of a parabola between three times.
+
+    ``along`` gives errors at log times, and the three are ``width`` apart in them, or less.
+    """
     at = int(np.clip(errors.argmin(), 1, len(times) - 2))
     x, y = np.log(times[at - 1 : at + 2]), errors[at - 1 : at + 2]
-    while x[2] - x[0] > _FINE:
+    while x[2] - x[0] > width:
         x, y = _closer(along, x, y)
     bend = y[0] - 2 * y[1] + y[2]
     vertex = (
@@ -147,8 +164,8 @@ def best_time_curve(
 ) -> Float[Array, " P"]:
     """The error / d at the best time of each number of prompts B >= 0 of one source, shape (P,).
 
-    A quick :func:`best_time`: the least error is that of a parabola through three times near the best. It is
-    within 1e-3 of that function's, relatively, on the shifts of the tests.
+    A quick :func:`best_time`: the time is sought roughly, and the error is the one there. It is within
+    1e-3 of that function's on the shifts of the tests.
 
     Args:
         start, eta, test: as in :func:`best_time`.
@@ -174,17 +191,12 @@ def _least(request: Request, fit: Fit, test: WeightedTest) -> float:
 
     ended = _converged(fit)
     ends = [test.error(model) for model in (fit.ends([Stopping(time=0.0)])[0], ended) if model is not None]
-    x = np.log(_times(request, _COARSE))
-    if not len(x):
+    times = _times(request, _COARSE)
+    if not len(times):
         return min(ends)
-    y = errors(x)
-    at = int(y.argmin())
-    if at in (0, len(x) - 1):
-        return min(*ends, float(y[at]))
-    x, y = _closer(errors, x[at - 1 : at + 2], y[at - 1 : at + 2])
-    low, middle, high = y
-    bend = low - 2 * middle + high
-    return min(*ends, float(middle - (high - low) ** 2 / (8 * bend) if bend > 0 else middle))
+    found = errors(np.log(times))
+    best = np.log([_lowest(errors, times, found, _ROUGH)])
+    return min(*ends, float(found.min()), float(errors(best)[0]))
 
 
 def _closer(
