@@ -63,7 +63,7 @@ def errors_at(shares: Array, kinds: list[Category], shifts: list[PossibleShift])
 @pytest.mark.parametrize("budget", [None, 0.35])
 @pytest.mark.parametrize("objective", ["mean", "worst"])
 def test_no_mixture_on_a_grid_is_better(objective: Objective, budget: float | None) -> None:
-    """All shares in steps of 1/8, single categories and the balanced mixture among them."""
+    """All shares in steps of 1/6, single categories and the balanced mixture among them."""
     kinds = categories()
     found = planned(objective=objective, budget=budget)
     shares = np.array([one.share for one in found.shares])
@@ -79,9 +79,9 @@ def test_no_mixture_on_a_grid_is_better(objective: Objective, budget: float | No
     assert found.worst_shift == own.argmax()
     if budget is not None:
         assert found.cost <= budget * (1 + 1e-9)
-    for i in range(9):
-        for j in range(9 - i):
-            grid = np.array([i, j, 8 - i - j]) / 8
+    for i in range(7):
+        for j in range(7 - i):
+            grid = np.array([i, j, 6 - i - j]) / 6
             if budget is None or grid @ costs <= budget:
                 assert found.error <= value(errors_at(grid, kinds, SHIFTS)) * (1 + 1e-9)
 

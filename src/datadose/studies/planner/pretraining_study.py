@@ -65,7 +65,7 @@ class PretrainingShares(SettingsExperiment):
     def preset(cls, name: Preset) -> PretrainingShares:
         """The configuration of a preset; with 36 settings a share of .74 is told from one half."""
         if name == "smoke":
-            return cls(12, 2, 2, 2)
+            return cls(14, 1, 1, 2)
         return cls(60, 36, 16, 6) if name == "quick" else cls(120, 100, 40, 10)
 
     def settings(self) -> Iterator[Setting]:
