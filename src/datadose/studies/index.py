@@ -56,6 +56,7 @@ _TRAINING_TIME = {
 _LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",
     "llm_study": "llm_study.study:STUDY",
+    "levels": "levels.study:STUDY",
 }
 _CLAIMS = {
     "theorems": "theorems.measured:STUDY",
