@@ -89,6 +89,29 @@ def _print_plan(document: dict[str, Any]) -> None:
                 notes.setdefault(outlook["note"], []).append(outlook["stage"])
         for note, stages in notes.items():
             print(f"note on {', '.join(stages)}: {note}")
+    if "pretraining" in document:
+        _print_pretraining(document)
+
+
+def _print_pretraining(document: dict[str, Any]) -> None:
+    """What to pretrain on: the sentence, the shares, and the error after every shift."""
+    found = document["pretraining_error"]
+    kind = "mean" if found["objective"] == "mean" else "worst"
+    gain, equal = found["gain"], found["cost_balanced"]
+    compared = f"{abs(gain):.1%} {'below' if gain >= 0 else 'above'} that of equal shares"
+    if found["budget"] is not None and equal > found["budget"]:
+        compared += f", which the budget does not pay for ({equal:.3g} a prompt)"
+    say(f"pretraining: the {kind} error after the shifts that may come is {found['error']:.4g}, {compared}")
+    rows: list[list[object]] = [
+        [one["name"], f"{one['share']:.2%}", one["cost"]] for one in document["pretraining"]
+    ]
+    rows.append(["all", "", found["cost"]])
+    print_table("pretraining mixture", ["source", "share", "cost"], rows)
+    names = ("shift", "weight", "error_before", "error", "error_balanced")
+    header = ["shift", "weight", "before", "error", "from equal shares"]
+    print_table("after each shift", header, [[one[name] for name in names] for one in found["by_shift"]])
+    if found["prompts"] is None:
+        print("note on the shares: for unlimited prompts of pretraining; give `prompts` where they are few")
 
 
 def _print_cautions(document: dict[str, Any]) -> None:
