@@ -105,7 +105,7 @@ def best_time(
         return test.error(models(np.array([time]))[0])
 
     untouched = models(np.zeros(1))[0]
-    grid = _times(request, require_integer("per_decade", per_decade, 1))
+    grid = flow_times(request, require_integer("per_decade", per_decade, 1))
     if not len(grid):
         reason = "there are no prompts with data"
         return BestTime(0.0, test.error(untouched), untouched, reason, grid, np.zeros(0), error)
@@ -129,7 +129,7 @@ def best_time(
     return BestTime(time, test.error(model), model, None, grid, errors, error)
 
 
-def _times(request: Request, per_decade: int) -> Array:
+def flow_times(request: Request, per_decade: int) -> Array:
     """Times from before the quickest direction moves until after the slowest one has."""
     spectra = [
         c.weight * c.count / request.prompts * (C if is_spectrum(C) else np.linalg.eigvalsh(C))
