@@ -11,6 +11,7 @@ of the answer's error. Derivation and validation: docs/derivations/planner.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -238,8 +239,12 @@ class Descent:
         return [self.ground.test.error(m) for m in self.request.fit(self.start.model).ends(stoppings)]
 
     def _equivalent(self, steps: int) -> Equivalent:
-        """Of the penalty B / t, t the time of the steps."""
-        ridge = self.request.prompts / (self.rate * self.request.copies * steps)
+        """Of a penalty that keeps what descent keeps of what moves in no, in one, and in all of the time t.
+
+        Descent keeps e^{-x t / B} along an eigenvalue x, the penalty ridge / (x + ridge).
+        """
+        time = self.rate * self.request.copies * steps
+        ridge = self.request.prompts / ((math.e - 1) * time)
         mean, request = self.start.model.mean, self.request
         return deterministic_equivalent(mean, request.eta, request.columns, ridge=ridge)
 

@@ -1,4 +1,4 @@
-"""The planner's schedule of a budget: what both stages add to the better one, and whether forecasts come true.
+"""The planner's schedules: what both stages add to the better one, and whether the forecasts come true.
 
 Random settings of three kinds with random prices and budgets: a demonstration costs .1 to 3 prompts, the
 budget is d/2 to 16 d prompts, and in every other setting an optimiser update costs a ten-thousandth to a
@@ -225,7 +225,13 @@ def _draw_gaps(axis: Axes, found: pd.DataFrame) -> None:
     for look, chosen in zip(LOOKS, ("sft", "outcome", "sft then outcome"), strict=False):
         rows = found[found[Column.CHOSEN] == chosen]
         axis.errorbar(
-            rows[Column.BUDGET], rows["ratio"], 2 * rows["sem"], fmt="none", ecolor=look.color, alpha=0.6, lw=1
+            rows[Column.BUDGET],
+            rows["ratio"],
+            2 * rows["sem"],
+            fmt="none",
+            ecolor=look.color,
+            alpha=0.6,
+            lw=1,
         )
         draw_points(axis, rows[Column.BUDGET], rows["ratio"], look, chosen, markersize=5)
     level(axis, 1.0)
@@ -269,7 +275,7 @@ STUDY = Study(
     name=NAME,
     title="A budget for post-training: which stage gets it?",
     story=(
-        "With prices of demonstrations, prompts and updates the planner decides how many rows each stage gets "
+        "With prices of demonstrations, prompts and updates the planner decides how many rows a stage gets "
         "and how long it lasts. One stage alone is nearly always as good as both in order; the second pays "
         "where demonstrations are cheap."
     ),

@@ -41,7 +41,8 @@ def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
         caption(
             figure,
             f"{config.cases} random shifts (d = {config.dimension}) that the rule was not built on, "
-            f"{config.seeds} seeds; ring: the planner's choice, if it has one. Cases sorted by rho(Gamma0^-1 Delta). "
+            f"{config.seeds} seeds; ring: the planner's choice, if it has one. Cases sorted by "
+            "rho(Gamma0^-1 Delta). "
             f"Right: {config.forecasts} other shifts, error after descent (GRPO if verifiable).",
         )
     return figure
@@ -159,7 +160,8 @@ def told_forecasts_come_true(saved: Saved[PlannerStages], threshold: float) -> J
     note = (
         f"{len(tested)} forecasts of {len(shares)} cases: {_shares(tested)}; withheld {_shares(withheld)}; "
         f"the choice, which also rests on what is withheld, is not told in {silent} of {cases} cases and as "
-        f"good as the best arm in {good[PLANNER]:.0%} of the others (always RL {good[rules.ALWAYS_RL]:.0%}, always both "
+        f"good as the best arm in {good[PLANNER]:.0%} of the others (always RL "
+        f"{good[rules.ALWAYS_RL]:.0%}, always both "
         f"{good[rules.ALWAYS_SFT_THEN_RL]:.0%})"
     )
     return Judgement(mean, (low, high), seeds, decide(low, high, threshold), note)
