@@ -12,9 +12,7 @@ import pytest
 
 from datadose.covariance import Array, rotated
 from datadose.errors import InputError
-from datadose.planner import ErrorModel, PostTraining
-from datadose.planner.dynamics import Ground
-from datadose.planner.schedule import Costs, Schedule, plan_schedule
+from datadose.planner import Costs, ErrorModel, PoolSource, PostTraining, Schedule, plan, plan_schedule
 from datadose.shift import Shift
 from datadose.simulation.training import TrainingStage, simulate_stages
 from datadose.theory import Stopping, TrainedOperator, WeightedTest, pretrained_operator, trained
@@ -26,15 +24,12 @@ SHIFT = Shift.two_block(D, 40, 0.1, 0.2, 0.01)
 V0 = pretrained_operator(SHIFT.sigma0, N)
 
 
-def ground(shift: Shift = SHIFT, **training: Any) -> Ground:
-    model = ErrorModel(pretrained_operator(shift.sigma0, N), shift.eta, shift.target, N)
-    return Ground(model, np.where(shift.delta > 0, 1.0, 0.0), PostTraining(**training))
+MODEL = ErrorModel(V0, SHIFT.eta, SHIFT.target, N)
 
 
-def scheduled(costs: Costs, *, most: int = 10_000, where: Ground | None = None, **options: Any) -> Schedule:
-    where = ground() if where is None else where
+def scheduled(costs: Costs, *, most: int = 10_000, **options: Any) -> Schedule:
     options = {"max_demonstrations": most, "max_prompts": most, **options}
-    return plan_schedule(where, [where.model.columns(Source(SHIFT.data, N, 1))], costs, **options)
+    return plan_schedule(MODEL, [MODEL.columns(Source(SHIFT.data, N, 1))], costs, **options)
 
 
 BOTH = Costs(demonstration=0.3, prompt=1, total=500)
@@ -163,9 +158,7 @@ def test_dense_is_spectral() -> None:
     shift = Shift(*(rotated(M, basis) for M in (plain.sigma0, plain.delta, plain.data)), plain.eta)
     flat, found = (
         plan_schedule(
-            Ground(
-                ErrorModel(pretrained_operator(s.sigma0, N), s.eta, s.target, N), np.eye(D), PostTraining()
-            ),
+            ErrorModel(pretrained_operator(s.sigma0, N), s.eta, s.target, N),
             [Source(s.data, N, 1).columns(s.eta, 1)],
             costs,
             max_demonstrations=1000,
@@ -179,13 +172,13 @@ def test_dense_is_spectral() -> None:
 
 def test_a_mixture_keeps_its_proportions() -> None:
     """Two sources, three rows of one for one of the other; both the same is one of them."""
-    where, costs = ground(), Costs(1, 1, 60)
-    one = [where.model.columns(Source(SHIFT.data, N, B)) for B in (30.0, 10.0)]
+    costs = Costs(1, 1, 60)
+    one = [MODEL.columns(Source(SHIFT.data, N, B)) for B in (30.0, 10.0)]
     options = {"max_demonstrations": 1000, "max_prompts": 1000}
-    same = plan_schedule(where, one, costs, **options)
+    same = plan_schedule(MODEL, one, costs, **options)
     assert same.predicted_error == pytest.approx(scheduled(costs).predicted_error, rel=1e-4)
-    noisy = where.model.columns(Source(SHIFT.data, N, 10.0, demonstration_noise=2.0))
-    worse = plan_schedule(where, [one[0], noisy], costs, **options)
+    noisy = MODEL.columns(Source(SHIFT.data, N, 10.0, demonstration_noise=2.0))
+    worse = plan_schedule(MODEL, [one[0], noisy], costs, **options)
     assert worse.alternatives["sft"] > same.alternatives["sft"]
     source = [Source(SHIFT.data, N, 45.0), Source(SHIFT.data, N, 15.0, demonstration_noise=2.0)]
     if [s.stage for s in worse.stages] == ["sft"]:
@@ -215,15 +208,35 @@ def test_bad_budgets_are_named() -> None:
             Costs(**{"demonstration": 1.0, "prompt": 1.0, "total": 1.0, name: value})
     with pytest.raises(InputError, match=r"total: got .*; allowed"):
         Costs(1, 1, 0)
-    with pytest.raises(InputError, match=r"costs: got .*chain_steps = 3"):
-        scheduled(BOTH, where=ground(chain_steps=3))
+    with pytest.raises(InputError, match=r"costs: got .*chain_steps: 3"):
+        scheduled(BOTH, training=PostTraining(chain_steps=3))
     with pytest.raises(InputError, match=r"costs: got .*verifiable"):
-        scheduled(BOTH, where=ground(reward="verifiable"))
+        scheduled(BOTH, training=PostTraining(reward="verifiable"))
     with pytest.raises(InputError, match=r"max_prompts: got 0"):
         scheduled(BOTH, max_prompts=0)
     with pytest.raises(InputError, match=r"learning_rate: got 1e\+06; allowed: a number below"):
-        scheduled(BOTH, where=ground(learning_rate=1e6))
-    where = ground()
-    nothing = [where.model.columns(Source(SHIFT.data, N, 0))]
+        scheduled(BOTH, training=PostTraining(learning_rate=1e6))
+    nothing = [MODEL.columns(Source(SHIFT.data, N, 0))]
     with pytest.raises(InputError, match=r"columns: got no prompts"):
-        plan_schedule(where, nothing, BOTH, max_demonstrations=10, max_prompts=10)
+        plan_schedule(MODEL, nothing, BOTH, max_demonstrations=10, max_prompts=10)
+
+
+def test_a_plan_schedules_its_own_mixture() -> None:
+    """Of a good and a bad source: the plan's proportions, no more than there are; nothing else changes."""
+    bad = Source(np.where(SHIFT.delta > 0, 0.01, 0.3), N, 0, demonstration_noise=3.0)
+    pool = [PoolSource("good", Source(SHIFT.data, N, 0), 90), PoolSource("bad", bad, 500)]
+    options: Any = {"length": N, "max_prompts": 400, "sources": pool}
+    plain, found = plan(SHIFT, **options), plan(SHIFT, **options, costs=Costs(0.1, 1, 60), rl_prompts=50)
+    assert found.schedule is not None
+    assert found.sources == plain.sources
+    assert plain.schedule is None
+    taken = {s.name: s.prompts for s in found.sources or ()}
+    assert taken["bad"] == 0
+    assert all(s.prompts <= (90 if s.stage == "sft" else 50) for s in found.schedule.stages)
+    document = found.to_json()
+    assert document["alternatives"]["both"] <= document["alternatives"]["sft"]
+    assert set(document["schedule"][0]) == {
+        "stage", "prompts", "time", "steps", "epochs", "learning_rate", "predicted_error", "cost",
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"costs: got given with chain_steps: 2"):
+        plan(SHIFT, **options, costs=Costs(1, 1, 60), training=PostTraining(2))

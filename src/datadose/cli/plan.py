@@ -84,6 +84,29 @@ def _print_plan(document: dict[str, Any]) -> None:
                 notes.setdefault(outlook["note"], []).append(outlook["stage"])
         for note, stages in notes.items():
             print(f"note on {', '.join(stages)}: {note}")
+    if "schedule" in document:
+        _print_schedule(document)
+
+
+def _print_schedule(document: dict[str, Any]) -> None:
+    """What the budget buys of each stage, what the other plans come to, and where the next unit goes."""
+    names = ("stage", "prompts", "time", "steps", "learning_rate", "predicted_error", "cost")
+    header = ["stage", "prompts", "time", "steps", "learning rate", "error after it", "cost"]
+    print_table("schedule of the budget", header, [[s[name] for name in names] for s in document["schedule"]])
+    print_table(
+        "error of the best plan",
+        ["no stage", "SFT alone", "outcome supervision alone", "both at most"],
+        [[document["alternatives"][name] for name in ("none", "sft", "outcome", "both")]],
+    )
+    following = document["next_unit"]
+    if following is None:
+        say("next unit of the budget: it buys nothing that lowers the error")
+        return
+    stage = {"sft": "SFT", "outcome": "outcome supervision"}[following["stage"]]
+    say(
+        f"next unit of the budget: {following['buys']} of {stage}, which lowers the error by "
+        f"{following['gain']:.3g}"
+    )
 
 
 def _print_cautions(document: dict[str, Any]) -> None:

@@ -256,9 +256,8 @@ def sft(ground: Ground, columns: Sequence[Columns]) -> Descent:
     return Descent.of(ground, ground.start, request)
 
 
-def outcome_request(ground: Ground, prompts: float) -> Request:
+def outcome_request(model: ErrorModel, prompts: float) -> Request:
     """What outcome supervision with one thinking step fits on target prompts: the SFT loss at eta = 1."""
-    model = ground.model
     columns = Columns(prompts, model.test_second_moment, model.target, length=model.test_length)
     return Request.on(1.0, [columns], 1.0)
 
@@ -284,7 +283,7 @@ def after_outcome(ground: Ground, stage: Descent, steps: int) -> tuple[State, fl
     error = ground.error(state)
     if ground.training.chain_steps > 1:
         moved = long_prompt_operator(ground, start, steps)
-        many = outcome_request(ground, _MANY * stage.request.prompts)
+        many = outcome_request(ground.model, _MANY * stage.request.prompts)
         unlimited = Descent(ground, State.fixed(start, P), many, stage.rate)
         error += ground.error(State.fixed(moved, P)) - unlimited.errors([steps])[0]
         state = state.moved(moved, P)

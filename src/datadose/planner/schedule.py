@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from datadose.covariance import dense, rotated, spectral_basis
 from datadose.errors import reject, require_integer, require_number
-from datadose.planner.dynamics import Ground, outcome_request
+from datadose.planner.dynamics import PostTraining, outcome_request
+from datadose.planner.error_model import ErrorModel
 from datadose.planner.stage_budget import Budget, NextUnit, Rows, ScheduledStage, Steps
 from datadose.theory.equivalent import Columns
 from datadose.theory.sft import chain_weight
@@ -74,43 +76,60 @@ class Schedule:
         }
 
 
+def require_schedulable(training: PostTraining) -> None:
+    """InputError for training whose stages have no exact composition: longer chains, verifiable rewards."""
+    if training.chain_steps > 1:
+        reject("costs", f"given with chain_steps: {training.chain_steps}", "chain_steps: 1 beside costs")
+    if training.reward != "dense":
+        reject("costs", f"given with reward: {training.reward}", "reward: dense beside costs")
+
+
 def plan_schedule(
-    ground: Ground,
+    model: ErrorModel,
     columns: Sequence[Columns],
     costs: Costs,
     *,
     max_demonstrations: int,
     max_prompts: int,
+    training: PostTraining | None = None,
     objective: WeightedTest | None = None,
+    judge: WeightedTest | None = None,
 ) -> Schedule:
     """Spend a budget on SFT, outcome supervision, or both in order.
 
     Args:
-        ground: the pretrained model, the target and the recipe; its learning rate is that of both stages,
-            half of the largest stable one of each unless given.
+        model: the pretrained model and the target.
         columns: SFT's data; only the proportions of their counts matter, which stay as they are.
         costs: prices, and what may be spent.
         max_demonstrations: the most rows of SFT, >= 1.
         max_prompts: the most target prompts of outcome supervision, >= 1.
+        training: the recipe; its learning rate is that of both stages, half of the largest stable one of each
+            unless given.
         objective: the test whose error is minimised; that of the target unless given.
+        judge: the test whose error is told; that of the target unless given.
 
     Raises InputError for more than one thinking step or a verifiable reward, for which no composition of
     stages is known, for columns without prompts, and for a value out of range.
+
+    Example:
+        >>> from datadose import Shift
+        >>> from datadose.planner import ErrorModel
+        >>> from datadose.theory import Source, pretrained_operator
+        >>> shift = Shift.two_block(120, 60, 0.1, 0.2, 0.01)
+        >>> model = ErrorModel(pretrained_operator(shift.sigma0, 360), 0.2, shift.target, 360)
+        >>> data, costs = [model.columns(Source(shift.data, 360, 1))], Costs(0.3, 1, 60)
+        >>> found = plan_schedule(model, data, costs, max_demonstrations=5000, max_prompts=5000)
+        >>> [(stage.stage, stage.prompts) for stage in found.stages], round(found.predicted_error, 2)
+        ([('sft', 200)], 0.6)
     """
-    if ground.training.chain_steps > 1:
-        reject(
-            "costs", f"given with chain_steps = {ground.training.chain_steps}", "chain_steps: 1 with costs"
-        )
-    if ground.training.reward != "dense":
-        reject("costs", f"given with reward = {ground.training.reward}", "reward: dense with costs")
-    budget = _budget(ground, columns, costs, (max_demonstrations, max_prompts), objective)
+    recipe = training or PostTraining()
+    require_schedulable(recipe)
+    tests = (objective, judge)
+    budget = _budget(
+        *_in_target_basis(model, columns, tests), costs, (max_demonstrations, max_prompts), recipe
+    )
     sft, outcome = budget.alone(budget.sft), budget.alone(budget.outcome)
-    found: dict[str, Steps] = {
-        "none": (),
-        "sft": sft,
-        "outcome": outcome,
-        "both": budget.both(sft, outcome),
-    }
+    found: dict[str, Steps] = {"none": (), "sft": sft, "outcome": outcome, "both": budget.both(sft, outcome)}
     plans = {name: budget.whole(steps) for name, steps in found.items()}
     errors = {name: budget.error(steps) for name, steps in plans.items()}
     chosen = "none"
@@ -136,28 +155,86 @@ def plan_schedule(
     )
 
 
+Tests: TypeAlias = tuple[WeightedTest, WeightedTest]
+"""What is minimised, and what is told."""
+
+
+def _in_target_basis(
+    model: ErrorModel, columns: Sequence[Columns], tests: tuple[WeightedTest | None, WeightedTest | None]
+) -> tuple[ErrorModel, list[Columns], Tests]:
+    """All in the target's eigenbasis, where outcome supervision is elementwise."""
+    own = WeightedTest(model.target, model.test_second_moment)
+    objective, judge = (own if test is None else test for test in tests)
+    target, basis = spectral_basis(model.target)
+    if basis is None:
+        return model, list(columns), (objective, judge)
+    turned = [
+        WeightedTest(*(rotated(dense(M), basis) for M in (test.target, test.second_moment)))
+        for test in (objective, judge)
+    ]
+    return model.rotated(basis, target), [c.rotated(basis) for c in columns], (turned[0], turned[1])
+
+
 def _budget(
-    ground: Ground,
+    model: ErrorModel,
     columns: Sequence[Columns],
+    tests: Tests,
     costs: Costs,
     most: tuple[int, int],
-    objective: WeightedTest | None,
+    training: PostTraining,
 ) -> Budget:
-    model, training = ground.model, ground.training
     names = ("max_demonstrations", "max_prompts")
     sizes = [require_integer(name, value, 1) for name, value in zip(names, most, strict=True)]
     rows = sum(c.count for c in columns)
     if not rows > 0:
         reject("columns", "no prompts", "at least one source with prompts")
     mixture = tuple(replace(c, count=c.count / rows) for c in columns if c.count > 0)
-    copies = chain_weight(model.eta, model.chain_steps)
-    target = outcome_request(ground, 1.0).columns
-    update, rate = costs.update, training.learning_rate
+    copies, update, rate = chain_weight(model.eta, model.chain_steps), costs.update, training.learning_rate
+    target = outcome_request(model, 1.0).columns
     return Budget(
         TrainedOperator.fixed(model.V0),
         Rows("sft", model.eta, mixture, copies, sizes[0], costs.demonstration, update, rate),
         Rows("outcome", 1.0, target, 1.0, sizes[1], costs.prompt, update, rate),
         costs.total,
-        ground.test if objective is None else objective,
-        ground.test,
+        *tests,
+    )
+
+
+def schedule_of_pool(
+    model: ErrorModel,
+    columns: Sequence[Columns],
+    sizes: Sequence[float],
+    costs: Costs,
+    limits: tuple[int, int],
+    training: PostTraining,
+    tests: Tests,
+) -> Schedule:
+    """The schedule of a plan: SFT takes its sources in the plan's proportions, and no more than there are.
+
+    Where the plan takes nothing they are the pool's.
+
+    Args:
+        model: the pretrained model and the target.
+        columns: the sources with the plan's numbers of prompts.
+        sizes: prompts that there are of each source; may be infinite.
+        costs: prices; a demonstration costs the same from every source.
+        limits: the most demonstrations in all, and the most target prompts.
+        training: the recipe.
+        tests: what is minimised, and what is told.
+    """
+    counts = np.array([c.count for c in columns], dtype=np.float64)
+    if not counts.any():
+        finite = np.isfinite(sizes).all()
+        counts = np.asarray(sizes, dtype=np.float64) if finite else np.ones(len(columns))
+    taken, owned = counts / counts.sum(), np.asarray(sizes, dtype=np.float64)
+    most = min([limits[0], *(owned[taken > 0] / taken[taken > 0]).tolist()])
+    return plan_schedule(
+        model,
+        [replace(c, count=share) for c, share in zip(columns, taken, strict=True)],
+        costs,
+        max_demonstrations=max(1, int(most)),
+        max_prompts=limits[1],
+        training=training,
+        objective=tests[0],
+        judge=tests[1],
     )

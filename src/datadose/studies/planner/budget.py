@@ -19,9 +19,7 @@ from scipy import stats
 
 from datadose.drawing.curves import level, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, draw_points, new_grid
-from datadose.planner import ErrorModel, PostTraining
-from datadose.planner.dynamics import Ground
-from datadose.planner.schedule import Costs, Schedule, plan_schedule
+from datadose.planner import Costs, ErrorModel, Schedule, plan_schedule
 from datadose.simulation.training import TrainingStage, simulate_stages
 from datadose.studies import tables
 from datadose.studies.ledger import CONFIDENCE, decide, judge_share
@@ -82,10 +80,9 @@ def run_budget(setting: int, dimension: int, seeds: int) -> dict[str, Any]:
 def _schedule(setup: Setup, costs: Costs) -> Schedule:
     n, target = setup.length, setup.target
     model = ErrorModel(pretrained_operator(setup.sigma0, n), setup.eta, target, n)
-    ground = Ground(model, np.where(target > setup.sigma0, 1.0, 0.0), PostTraining())
     most = int(200 * setup.dimension)
     data = [model.columns(Source(setup.data, n, 1))]
-    return plan_schedule(ground, data, costs, max_demonstrations=most, max_prompts=most)
+    return plan_schedule(model, data, costs, max_demonstrations=most, max_prompts=most)
 
 
 def _stages(setup: Setup, found: Schedule) -> list[TrainingStage]:
