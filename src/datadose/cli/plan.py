@@ -91,6 +91,8 @@ def _print_plan(document: dict[str, Any]) -> None:
             print(f"note on {', '.join(stages)}: {note}")
     if "pretraining" in document:
         _print_pretraining(document)
+    if "schedule" in document:
+        _print_schedule(document)
 
 
 def _print_pretraining(document: dict[str, Any]) -> None:
@@ -112,6 +114,27 @@ def _print_pretraining(document: dict[str, Any]) -> None:
     print_table("after each shift", header, [[one[name] for name in names] for one in found["by_shift"]])
     if found["prompts"] is None:
         print("note on the shares: for unlimited prompts of pretraining; give `prompts` where they are few")
+
+
+def _print_schedule(document: dict[str, Any]) -> None:
+    """What the budget buys of each stage, what the other plans come to, and where the next unit goes."""
+    names = ("stage", "prompts", "time", "steps", "learning_rate", "predicted_error", "cost")
+    header = ["stage", "prompts", "time", "steps", "learning rate", "error after it", "cost"]
+    print_table("schedule of the budget", header, [[s[name] for name in names] for s in document["schedule"]])
+    print_table(
+        "error of the best plan",
+        ["no stage", "SFT alone", "outcome supervision alone", "both at most"],
+        [[document["alternatives"][name] for name in ("none", "sft", "outcome", "both")]],
+    )
+    following = document["next_unit"]
+    if following is None:
+        say("next unit of the budget: it buys nothing that lowers the error")
+        return
+    stage = {"sft": "SFT", "outcome": "outcome supervision"}[following["stage"]]
+    say(
+        f"next unit of the budget: {following['buys']} of {stage}, which lowers the error by "
+        f"{following['gain']:.3g}"
+    )
 
 
 def _print_cautions(document: dict[str, Any]) -> None:

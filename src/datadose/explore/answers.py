@@ -212,7 +212,7 @@ def learning_curves(setting: Setting) -> tuple[LearningCurve, ...]:
         if error_is_known(shared.correction(stage.after(counts[-1]).last)):
             errors = tuple(stage.errors(counts))
             found.append(LearningCurve(f"SFT on {dose(setting).prompts} prompts", counts, errors))
-    request = outcome_request(own, setting.max_prompts)
+    request = outcome_request(own.model, setting.max_prompts)
     errors = tuple(outcome(own, own.start, request).errors(counts))
     found.append(LearningCurve("RL, k = 1", counts, errors))
     return tuple(found)

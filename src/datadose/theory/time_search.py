@@ -123,7 +123,7 @@ def best_time(
         return np.array([test.error(model) for model in models(times)])
 
     (untouched,), none = models(np.zeros(1)), np.zeros((1 + len(also), 0))
-    grid = _times(request, require_integer("per_decade", per_decade, 1))
+    grid = flow_times(request, require_integer("per_decade", per_decade, 1))
     if not len(grid):
         reason = "there are no prompts with data"
         return BestTime(0.0, test.error(untouched), untouched, reason, grid, none[0], along, none[1:])
@@ -209,7 +209,7 @@ def _closer(
     return times[at - 1 : at + 2], found[at - 1 : at + 2]
 
 
-def _times(request: Request, per_decade: int) -> Array:
+def flow_times(request: Request, per_decade: int) -> Array:
     """Times from before the quickest direction moves until after the slowest one has."""
     spectra = [
         c.weight * c.count / request.prompts * (C if is_spectrum(C) else np.linalg.eigvalsh(C))
