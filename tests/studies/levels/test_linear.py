@@ -9,6 +9,8 @@ from scipy import stats
 
 from datadose.models.baselines import lsa
 from datadose.models.linear_attention import LinearAttention, starting_operator
+from datadose.stages import held_out_prompts
+from datadose.stages.evaluate import post_test
 from datadose.studies.levels.linear import LinearRows, LinearTask, forecast_linear, run_linear
 from datadose.studies.levels.schema import LOWER_WEIGHT, Pool
 from datadose.studies.levels.trajectory import Trajectory, follow
@@ -44,6 +46,32 @@ def test_gradient_descent_with_fixed_attention_follows_the_theory(pool: str, wei
             error,
         )
     assert max(row[3] for row in told) > 1.3 * min(row[3] for row in told)
+
+
+def test_what_parts_from_the_theory_early_is_the_attentions_weight_on_labels() -> None:
+    """V~ and the one entry of W that scales a step together go the way of all weights, V~ alone does not."""
+    task = LinearTask(TwoBlock(16, 4, 0.3), 0.05, 48, 4.0, 256)
+    rows = LinearRows.drawn(task, Pool.ONE_KIND, 1.0, 64, 1, [0, 1])
+    shown = held_out_prompts(task.shift.target, task.length, 256, runs=2, dtype=torch.float64)
+    errors = {}
+    for trained in ("all", "V~ and the label's", "V~"):
+        model = LinearAttention(starting_operator(task.start, 2, torch.float64))
+        if trained != "all":
+            V, W = torch.zeros_like(model.V), torch.zeros_like(model.W)
+            V[:, 17:33, :16] = 1.0
+            W[:, 16, 33] = float(trained != "V~")
+            model.V.register_hook(lambda slope, kept=V: slope * kept)
+            model.W.register_hook(lambda slope, kept=W: slope * kept)
+
+        def loss(chosen: torch.Tensor, model: LinearAttention = model) -> torch.Tensor:
+            return rows.loss(model, chosen).sum()
+
+        def look(model: LinearAttention = model) -> float:
+            return float(post_test(model, shown, 1).mean())
+
+        errors[trained] = follow(model, Trajectory("gd", 0.1, None, (10,)), 64, 0, loss, look)[0][2]
+    whole = errors["all"]
+    assert abs(errors["V~ and the label's"] - whole) < 0.25 * abs(errors["V~"] - whole), errors
 
 
 def test_a_weight_is_a_number_of_copies() -> None:
