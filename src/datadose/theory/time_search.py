@@ -47,6 +47,8 @@ class BestTime:
     """The errors / d there, shape (T,)."""
     at: Callable[[float], float] = field(repr=False)
     """The error / d at a time."""
+    also: Array = field(repr=False)
+    """Errors / d along the grid on the further tests that were given, shape (tests, T)."""
 
     def near(self, share: float) -> tuple[float, float]:
         """The ends of the range of times around the best one whose error is within ``share`` > 0 of its own.
@@ -85,16 +87,17 @@ def best_time(
     weights: Sequence[float] | Array | None = None,
     chain_steps: int = 0,
     per_decade: int = _PER_DECADE,
+    also: Sequence[WeightedTest] = (),
 ) -> BestTime:
     """The time of gradient flow with the least error on ``test``; arguments as in :func:`trained`.
 
     The test may weigh the error on Sigma0 against that on the target. Steps of gradient descent follow as
     time / (learning_rate c_k). ``per_decade`` >= 1 is the number of times a decade at which the minimum is
-    first looked for; fewer cost less and may miss a minimum that is narrow. Raises InputError for a value out
-    of range.
+    first looked for; fewer cost less and may miss a minimum that is narrow. Tests in ``also`` are recorded
+    along the grid. Raises InputError for a value out of range.
     """
-    require_kind("test", test, WeightedTest, "WeightedTest.of(target, length)")
-
+    for one in (test, *also):
+        require_kind("test", one, WeightedTest, "WeightedTest.of(target, length)")
     request = Request.of(eta, sources, weights, chain_steps)
     fit = request.fit(start)
 
@@ -104,21 +107,22 @@ def best_time(
     def error(time: float) -> float:
         return test.error(models(np.array([time]))[0])
 
-    untouched = models(np.zeros(1))[0]
+    (untouched,), none = models(np.zeros(1)), np.zeros((1 + len(also), 0))
     grid = _times(request, require_integer("per_decade", per_decade, 1))
     if not len(grid):
         reason = "there are no prompts with data"
-        return BestTime(0.0, test.error(untouched), untouched, reason, grid, np.zeros(0), error)
-    errors = np.array([test.error(model) for model in models(grid)])
+        return BestTime(0.0, test.error(untouched), untouched, reason, grid, none[0], error, none[1:])
+    table = np.array([[one.error(model) for one in (test, *also)] for model in models(grid)]).T
+    errors, others = table[0], table[1:]
     at = int(errors.argmin())
     base = test.error(untouched)
     ended = _converged(fit)
     if ended is not None and test.error(ended) <= min(errors[at], base) * (1 + _TIE):
         reason = "the error falls for as long as training lasts"
-        return BestTime(None, test.error(ended), ended, reason, grid, errors, error)
+        return BestTime(None, test.error(ended), ended, reason, grid, errors, error, others)
     if base <= errors[at] * (1 + _TIE):
         reason = "training raises the error from the start"
-        return BestTime(0.0, base, untouched, reason, grid, errors, error)
+        return BestTime(0.0, base, untouched, reason, grid, errors, error, others)
     low, high = np.log(grid[max(at - 1, 0)]), np.log(grid[min(at + 1, len(grid) - 1)])
 
     found = scipy.optimize.minimize_scalar(
@@ -126,7 +130,7 @@ def best_time(
     )
     time = float(np.exp(found.x)) if found.fun < errors[at] else float(grid[at])
     (model,) = models(np.array([time]))
-    return BestTime(time, test.error(model), model, None, grid, errors, error)
+    return BestTime(time, test.error(model), model, None, grid, errors, error, others)
 
 
 def _times(request: Request, per_decade: int) -> Array:
