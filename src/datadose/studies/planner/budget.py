@@ -211,7 +211,8 @@ def _draw_gains(axis: Axes, found: pd.DataFrame) -> None:
         rows = found[chosen]
         draw_points(axis, rows[Column.COST], rows["gain"], look, name, markersize=5)
     level(axis, 1.0)
-    axis.set_xscale("log")
+    # Room for the legend.
+    axis.set_ylim(top=1 + 1.4 * max(float(found["gain"].max()) - 1, 0.01))
     plain_log_ticks(axis, (0.1, 0.3, 1, 3))
     axis.set(xlabel="price of a demonstration, in prompts", ylabel="error of the better stage / of both")
     axis.set_title("What both stages add", loc="left")
@@ -232,7 +233,6 @@ def _draw_gaps(axis: Axes, found: pd.DataFrame) -> None:
         )
         draw_points(axis, rows[Column.BUDGET], rows["ratio"], look, chosen, markersize=5)
     level(axis, 1.0)
-    axis.set_xscale("log")
     plain_log_ticks(axis, (0.5, 1, 2, 4, 8, 16))
     axis.set(xlabel="budget in prompts / d", ylabel="forecast / simulated error")
     axis.set_title("Does the forecast come true?", loc="left")
