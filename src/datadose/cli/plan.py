@@ -71,6 +71,11 @@ def _print_plan(document: dict[str, Any]) -> None:
         }
         rows = [[source[name] for name in columns.values()] for source in document["sources"]]
         print_table("sources", list(columns), rows)
+    for name in ("stopping", "penalty"):
+        if name in document:
+            _print_training(document[name], document)
+    if "mixture" in document:
+        _print_mixture(document)
     if "stages" in document:
         outlooks = document["stages"]["outlooks"]
         header = ["stage", "demonstrations", "RL prompts", "error", "pass rate"]
@@ -86,6 +91,8 @@ def _print_plan(document: dict[str, Any]) -> None:
             print(f"note on {', '.join(stages)}: {note}")
     if "pretraining" in document:
         _print_pretraining(document)
+    if "schedule" in document:
+        _print_schedule(document)
 
 
 def _print_pretraining(document: dict[str, Any]) -> None:
@@ -109,6 +116,27 @@ def _print_pretraining(document: dict[str, Any]) -> None:
         print("note on the shares: for unlimited prompts of pretraining; give `prompts` where they are few")
 
 
+def _print_schedule(document: dict[str, Any]) -> None:
+    """What the budget buys of each stage, what the other plans come to, and where the next unit goes."""
+    names = ("stage", "prompts", "time", "steps", "learning_rate", "predicted_error", "cost")
+    header = ["stage", "prompts", "time", "steps", "learning rate", "error after it", "cost"]
+    print_table("schedule of the budget", header, [[s[name] for name in names] for s in document["schedule"]])
+    print_table(
+        "error of the best plan",
+        ["no stage", "SFT alone", "outcome supervision alone", "both at most"],
+        [[document["alternatives"][name] for name in ("none", "sft", "outcome", "both")]],
+    )
+    following = document["next_unit"]
+    if following is None:
+        say("next unit of the budget: it buys nothing that lowers the error")
+        return
+    stage = {"sft": "SFT", "outcome": "outcome supervision"}[following["stage"]]
+    say(
+        f"next unit of the budget: {following['buys']} of {stage}, which lowers the error by "
+        f"{following['gain']:.3g}"
+    )
+
+
 def _print_cautions(document: dict[str, Any]) -> None:
     """A line where the plan's own error may be far off, and for every search that did not go well."""
     from datadose.planner.search import SearchRecord
@@ -121,3 +149,83 @@ def _print_cautions(document: dict[str, Any]) -> None:
         remark = SearchRecord(**counted).remark if counted else None
         if remark is not None:
             print(f"note on the search for {name}: {remark}")
+
+
+def _print_training(found: dict[str, Any], document: dict[str, Any]) -> None:
+    """How training is to end, in one sentence, and what it is compared with."""
+    stopped = "steps" in found
+    say(f"training: {_sentence_of_time(found) if stopped else _sentence_of_penalty(found)}")
+    well = "at the best time" if stopped else "under the best penalty"
+    rows: list[list[object]] = [
+        ["no training", 0, document["error_before"], None],
+        [f"the plan, {well}", found["prompts"], found["predicted_error"], found["predicted_pretraining"]],
+        ["the same rows to convergence", found["prompts"], found["error_if_converged"], None],
+        [f"all rows alike, {well}", None, found["error_on_all_rows"], None],
+        ["all rows alike to convergence", None, found["error_on_all_rows_if_converged"], None],
+    ]
+    print_table("training: predicted errors / d", ["choice", "rows", "target", "on Sigma0"], rows)
+    needed = found["prompts_within_10_percent"]
+    many = "no number of rows" if needed is None else f"{needed} rows" if needed else "no training at all"
+    print(
+        f"ceiling: unlimited rows give {found['ceiling']:.3g}, {many} within 10 percent of it; scarcity "
+        f"costs {found['scarcity']:.3g} now"
+    )
+    if found["reason"] is not None:
+        print(f"note on training: {found['reason']}")
+
+
+def _sentence_of_time(found: dict[str, Any]) -> str:
+    low, high = found["near_optimal_time"]
+    far = f"any time from {low:.3g} on" if high is None else f"any time from {low:.3g} to {high:.3g}"
+    if found["time"] == 0:
+        return f"do not train: {found['reason']}"
+    if found["time"] is None:
+        return f"train on {found['prompts']} rows without an end: {_worth(found)}; {far} is within 5 percent"
+    rate = f" at learning rate {found['learning_rate']:.3g}"
+    steps = "more steps than can be counted" if found["steps"] is None else f"{found['steps']} steps{rate}"
+    return (
+        f"stop after {steps} (time {found['time']:.3g}) on {found['prompts']} rows: {_worth(found)}; {far} "
+        "is within 5 percent"
+    )
+
+
+def _sentence_of_penalty(found: dict[str, Any]) -> str:
+    if found["value"] is None:
+        return f"do not train: {found['reason']}"
+    return f"penalty {found['value']:.3g} on {found['prompts']} rows: {_worth(found)}"
+
+
+def _worth(found: dict[str, Any]) -> str:
+    """The error, how far it is from the ceiling, and what convergence would make of it."""
+    share = found["scarcity"] / found["ceiling"]
+    side = f"{share:.0%} above" if share >= 0 else f"{-share:.0%} below"
+    converged = found["error_if_converged"]
+    ended = "has an infinite mean" if converged is None else f"{converged:.3g}"
+    return f"error {found['predicted_error']:.3g}, {side} the ceiling; trained to convergence {ended}"
+
+
+def _print_mixture(document: dict[str, Any]) -> None:
+    """What each source gives, what one more row of it is worth, and what to buy next."""
+    columns = {
+        "source": "name",
+        "rows": "prompts",
+        "weight": "weight",
+        "share of a batch": "share",
+        "worth of one more": "marginal_value",
+    }
+    bought = document.get("next_purchase")
+    if bought is not None:
+        columns["by cost"] = "gain_per_cost"
+    rows = [[part[name] for name in columns.values()] for part in document["mixture"]]
+    header = list(columns)
+    if bought is not None:
+        header.append("buy next")
+        rows = [[*row, part["prompts"]] for row, part in zip(rows, bought, strict=True)]
+    print_table("mixture", header, rows)
+    if bought is not None:
+        chosen = [f"{part['prompts']} of {part['name']}" for part in bought if part["prompts"]]
+        spent = f"for {document['purchase_budget']:.4g} (a tenth of what the rows cost)"
+        print(f"next purchase {spent}: {', '.join(chosen) or 'nothing, for no row helps'}")
+    for part in document["mixture"]:
+        if part["reason"] is not None:
+            print(f"weight zero for {part['name']}: {part['reason']}")

@@ -66,8 +66,8 @@ def posttrain(
         model: folder or name of a Hugging Face causal language model.
         data: ``sft.jsonl`` or ``rl.jsonl`` as ``select`` writes them, or any pool; extra columns are passed
             to the verifier and otherwise ignored, but for ``weight``: the row's weight in the loss of SFT,
-            relative to that of the others (0: the row is left out). Or several files, each with its share
-            of a batch: every row of a batch is drawn from a file with the probability of its share.
+            relative to the others (0: left out). Or several files, each with its share of a batch: every
+            row of a batch is drawn from a file with the probability of its share.
         out: folder; a run with the same settings that was stopped continues there from its last checkpoint,
             and a finished one is returned.
         config: stage, steps, batch, rates.
@@ -88,13 +88,9 @@ def posttrain(
 
     Example::
 
-        posttrain(
-            "MODEL",
-            [(Path("clean.jsonl"), 3), (Path("web.jsonl"), 1)],
-            Path("runs/mixed"),
-            config=PosttrainConfig("sft", steps=200),
-            evaluation=Evaluation(Path("validation.jsonl"), keep=Path("known.jsonl")),
-        )
+        mix = [(Path("clean.jsonl"), 3), (Path("web.jsonl"), 1)]
+        measured = Evaluation(Path("validation.jsonl"), keep=Path("known.jsonl"))
+        posttrain("MODEL", mix, Path("out"), config=PosttrainConfig("sft"), evaluation=measured)
     """
     inputs = _read(model, data, config, verifier, evaluation, allow_pickle_weights=allow_pickle_weights)
     setting = _setting(inputs)
