@@ -37,6 +37,8 @@ def plan(arguments: argparse.Namespace, _: str) -> None:
         print_json(document)
         return
     _print_plan(document)
+    if "pretraining" in document:
+        _print_pretraining(document)
 
 
 def _print_plan(document: dict[str, Any]) -> None:
@@ -89,8 +91,6 @@ def _print_plan(document: dict[str, Any]) -> None:
                 notes.setdefault(outlook["note"], []).append(outlook["stage"])
         for note, stages in notes.items():
             print(f"note on {', '.join(stages)}: {note}")
-    if "pretraining" in document:
-        _print_pretraining(document)
     if "schedule" in document:
         _print_schedule(document)
 
