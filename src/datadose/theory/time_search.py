@@ -191,7 +191,7 @@ def _least(request: Request, fit: Fit, test: WeightedTest) -> float:
 
     ended = _converged(fit)
     ends = [test.error(model) for model in (fit.ends([Stopping(time=0.0)])[0], ended) if model is not None]
-    times = _times(request, _COARSE)
+    times = flow_times(request, _COARSE)
     if not len(times):
         return min(ends)
     found = errors(np.log(times))
