@@ -50,7 +50,8 @@ def test_pretraining_and_the_error_are_those_of_drawn_prompts() -> None:
     """100,000 prompts, matrices that do not commute: the error of V~ within 5 standard errors (level 1e-6),
     and no small change of V~ is better on them by more than that."""
     rng, d = np.random.default_rng(2), 5
-    prompts = TaskPrompts(*(covariance(rng, d, dense_form=True) for _ in range(2)), 8)
+    A, tasks = (covariance(rng, d, dense_form=True) for _ in range(2))
+    prompts = TaskPrompts(A, tasks, 8)
     V = pretrained_on_tasks(prompts)
     w, phi = drawn(prompts, 100_000, 3)
     squares = ((w + V @ phi) ** 2).sum(axis=0) / np.trace(prompts.tasks)
