@@ -72,7 +72,7 @@ def measured(prompts: int, steps: int, *, own: bool) -> tuple[Array, Array]:
     where = ground()
     first, alone = (
         sft(where, sft_columns(where, prompts)),
-        outcome(where, where.start, outcome_request(where, prompts)),
+        outcome(where, where.start, outcome_request(where.model, prompts)),
     )
     V0, errors = dense(where.model.V0), []
     for seed in range(SEEDS):
@@ -89,7 +89,7 @@ def measured(prompts: int, steps: int, *, own: bool) -> tuple[Array, Array]:
 
 def reinforced(where: Ground, start: State, prompts: int, steps: int) -> float:
     """The error after outcome supervision."""
-    return after_outcome(where, outcome(where, start, outcome_request(where, prompts)), steps)[1]
+    return after_outcome(where, outcome(where, start, outcome_request(where.model, prompts)), steps)[1]
 
 
 def forecast(prompts: int, steps: int) -> Array:

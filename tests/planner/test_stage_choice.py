@@ -177,7 +177,7 @@ def test_longer_chains_are_followed_on_long_prompts() -> None:
 
 
 def test_what_rl_of_longer_chains_does_on_short_prompts_is_not_told() -> None:
-    """Descent gains there where the forecast loses (d = 20, n = 60, B = 40, k = 3): no stage is recommended."""
+    """No stage is recommended: at d = 20, n = 60, B = 40, k = 3 the forecast had the wrong sign."""
     shift = Shift.aligned(np.repeat([0.3, 1.0], [8, 12]), np.repeat([1.0, 0.0], [8, 12]), 0.2, 0.02)
     found = plan(shift, length=60, max_prompts=40, training=PostTraining(3, 300))
     stages = found.stages

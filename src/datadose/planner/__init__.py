@@ -14,6 +14,7 @@ from datadose.planner.error_model import ErrorModel
 from datadose.planner.plan import Plan, plan
 from datadose.planner.pretraining import Category, PossibleShift, PretrainingPlan, plan_pretraining
 from datadose.planner.reading import plan_file
+from datadose.planner.schedule import Costs, Schedule, plan_schedule
 from datadose.planner.stage_choice import Outlook, StageChoice, choose_stage, stage_problem
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "AllocationProblem",
     "BetterAllocation",
     "Category",
+    "Costs",
     "Dose",
     "ErrorModel",
     "Outlook",
@@ -29,6 +31,7 @@ __all__ = [
     "PossibleShift",
     "PostTraining",
     "PretrainingPlan",
+    "Schedule",
     "SourceAdvice",
     "StageChoice",
     "better_allocation",
@@ -41,5 +44,6 @@ __all__ = [
     "plan_counts",
     "plan_file",
     "plan_pretraining",
+    "plan_schedule",
     "stage_problem",
 ]

@@ -11,6 +11,7 @@ of the answer's error. Derivation and validation: docs/derivations/planner.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -238,8 +239,12 @@ class Descent:
         return [self.ground.test.error(m) for m in self.request.fit(self.start.model).ends(stoppings)]
 
     def _equivalent(self, steps: int) -> Equivalent:
-        """Of the penalty B / t, t the time of the steps."""
-        ridge = self.request.prompts / (self.rate * self.request.copies * steps)
+        """Of a penalty that keeps what descent keeps of what moves in no, in one, and in all of the time t.
+
+        Descent keeps e^{-x t / B} along an eigenvalue x, the penalty ridge / (x + ridge).
+        """
+        time = self.rate * self.request.copies * steps
+        ridge = self.request.prompts / ((math.e - 1) * time)
         mean, request = self.start.model.mean, self.request
         return deterministic_equivalent(mean, request.eta, request.columns, ridge=ridge)
 
@@ -251,9 +256,8 @@ def sft(ground: Ground, columns: Sequence[Columns]) -> Descent:
     return Descent.of(ground, ground.start, request)
 
 
-def outcome_request(ground: Ground, prompts: float) -> Request:
+def outcome_request(model: ErrorModel, prompts: float) -> Request:
     """What outcome supervision with one thinking step fits on target prompts: the SFT loss at eta = 1."""
-    model = ground.model
     columns = Columns(prompts, model.test_second_moment, model.target, length=model.test_length)
     return Request.on(1.0, [columns], 1.0)
 
@@ -279,7 +283,7 @@ def after_outcome(ground: Ground, stage: Descent, steps: int) -> tuple[State, fl
     error = ground.error(state)
     if ground.training.chain_steps > 1:
         moved = long_prompt_operator(ground, start, steps)
-        many = outcome_request(ground, _MANY * stage.request.prompts)
+        many = outcome_request(ground.model, _MANY * stage.request.prompts)
         unlimited = Descent(ground, State.fixed(start, P), many, stage.rate)
         error += ground.error(State.fixed(moved, P)) - unlimited.errors([steps])[0]
         state = state.moved(moved, P)

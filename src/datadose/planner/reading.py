@@ -11,6 +11,7 @@ from datadose.planner.counts import PoolSource
 from datadose.planner.dynamics import PostTraining
 from datadose.planner.plan import Plan, mixture_of, plan
 from datadose.planner.pretraining import pretraining_of
+from datadose.planner.schedule import Costs
 from datadose.shift import Shift
 from datadose.theory.source import Source
 
@@ -55,6 +56,7 @@ def plan_file(path: Path) -> Plan:
         weights=config.weights,
         tests=tests,
         learning_rate=config.learning_rate,
+        costs=None if config.costs is None else Costs(**config.costs.model_dump()),
     )
     return found if pretraining is None else replace(found, pretraining=pretraining)
 

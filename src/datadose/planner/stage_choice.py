@@ -226,7 +226,7 @@ def order_is_known(ground: Ground, forecasts: Sequence[Forecast]) -> bool:
 
 def _order_right(ground: Ground) -> float:
     """How often the order of the forecasts is right, read off the table of docs/derivations/planner.md."""
-    return 23 / 24 if ground.training.chain_steps == 1 else 32 / 36
+    return 23 / 24 if ground.training.chain_steps == 1 else 31 / 36
 
 
 def forecast_stages(
@@ -234,7 +234,7 @@ def forecast_stages(
 ) -> tuple[Forecast, Forecast, Forecast, Forecast]:
     """What none, SFT on ``columns``, RL and SFT then RL (half of the steps each) come to by the formulas."""
     T, demonstrations = ground.training.steps, round(sum(c.count for c in columns))
-    teaching, request = sft(ground, columns), outcome_request(ground, outcome_prompts)
+    teaching, request = sft(ground, columns), outcome_request(ground.model, outcome_prompts)
     base, taught, halfway = ground.start, None, None
     if teaching.is_stable:
         taught, halfway = teaching.after(T), teaching.after(max(1, T // 2))
@@ -285,7 +285,7 @@ def _outcome_speed(ground: Ground, prompts: int) -> tuple[float | None, int | No
     """Largest stable step of L_OS at the start, and steps until the error settles (see StageChoice)."""
     if ground.training.chain_steps > 1:
         return None, None
-    stage = outcome(ground, ground.start, outcome_request(ground, prompts))
+    stage = outcome(ground, ground.start, outcome_request(ground.model, prompts))
     if not stage.is_stable:
         return stage.request.largest_rate, None
     counts = [int(T) for T in np.unique(np.geomspace(1, 1e6, 25).round())]

@@ -33,6 +33,7 @@ _INSIGHTS = {
 _PLANNER = {
     "planner": "planner.dose_study:STUDY",
     "planner_stages": "planner.stages_study:STUDY",
+    "plan_budget": "planner.budget:STUDY",
     "pretraining_shares": "planner.pretraining_study:STUDY",
 }
 _TRAINING_TIME = {
@@ -75,6 +76,7 @@ LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 APART = (
     *LANGUAGE_MODELS,
     *(name for name in _TRAINING_TIME if name != "fig1_time"),
+    "plan_budget",
     "pretraining_shares",
 )
 """Studies with a target of their own, so that ``all`` takes minutes."""

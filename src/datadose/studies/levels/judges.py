@@ -7,6 +7,7 @@ standard deviations of a pair's log ratio; the note of a claim gives the ratio t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from datadose.studies.ledger import (
     CONFIDENCE,
     both,
     decide,
+    is_more,
     judge_mean,
     judge_settings,
     mean_interval,
@@ -69,6 +71,8 @@ def judge_ratio(logs: Array, threshold: float, note: str, *, below: bool = True)
         return _not_run("pair of runs")
     mean, low, high = (float(np.exp(x)) for x in mean_interval(logs))
     verdict = decide(low, high, threshold, below=below)
+    if not np.any(logs) and threshold == 1:
+        verdict = "no difference"  # Such as where both are best untouched.
     return Judgement(mean, (low, high), len(logs), verdict, f"{note}; {_power(logs)}")
 
 
@@ -110,8 +114,7 @@ def dilution(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
         below=False,
     )
     only_late = decide(*mean_interval(first)[1:], 0.0)
-    verdict = both(found.verdict, only_late)
-    return Judgement(found.value, found.interval, found.seeds, verdict, found.note)
+    return replace(found, verdict=both(found.verdict, only_late))
 
 
 def best_falls(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
@@ -126,7 +129,8 @@ def best_falls(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
     told = ", ".join(f"{B}: {np.exp(value):.3g}" for B, value in wide.mean().items())
     rise = float(np.expm1(max(steps.max(), 0.0)))
     note = f"best by B, {told}; largest rise to the next B {rise:.2%}; untouched {_untouched(curves)}"
-    return judge_mean(slopes, threshold, note=note)
+    found = judge_mean(slopes, threshold, note=note)
+    return replace(found, verdict=is_more(threshold - slopes))
 
 
 def _untouched(curves: dict[int, pd.DataFrame]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datadose.models import PromptBatch
+from datadose.models import ChainModel, PromptBatch
 from datadose.models.linear_attention import LinearAttention, starting_operator
 from datadose.shapes import Array
 from datadose.shift import Shift
@@ -90,8 +90,8 @@ class LinearTask:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The rows of all runs: of each source, seeds x models side by side."""
+class LinearRows:
+    """The rows of all runs, seeds x models side by side: the prompts and the weight of each source."""
 
     parts: list[PromptBatch]
     weights: list[float]
@@ -100,7 +100,7 @@ class _Rows:
     @classmethod
     def drawn(
         cls, task: LinearTask, pool: str, weight: float, prompts: int, models: int, seeds: list[int]
-    ) -> _Rows:
+    ) -> LinearRows:
         """``models`` disjoint shares of the rows of each seed; what a remainder leaves is dropped."""
         parts, weights = [], []
         for place, (covariance, count, own) in enumerate(task.pool(pool, weight, prompts)):
@@ -121,7 +121,7 @@ class _Rows:
         """Rows of one model."""
         return sum(part.prompts for part in self.parts)
 
-    def loss(self, model: LinearAttention, rows: Tensor | None, *, weighted: bool = True) -> Tensor:
+    def loss(self, model: ChainModel, rows: Tensor | None, *, weighted: bool = True) -> Tensor:
         """The mean over ``rows`` (None: all) of each row's weight times its L_SFT, for each run."""
         total, first = torch.zeros(1, dtype=torch.float64), 0
         for part, weight in zip(self.parts, self.weights, strict=True):
@@ -152,7 +152,7 @@ def run_linear(
     torch.set_num_threads(1)
     runs = len(seeds) * models
     model = LinearAttention(starting_operator(task.start, runs, torch.float64))
-    rows = _Rows.drawn(task, pool, weight, prompts, models, seeds)
+    rows = LinearRows.drawn(task, pool, weight, prompts, models, seeds)
     shown = [
         held_out_prompts(covariance, task.length, task.test_prompts, runs=len(seeds), dtype=torch.float64)
         for covariance in (task.shift.target, task.shift.sigma0)
