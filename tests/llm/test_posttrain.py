@@ -153,6 +153,11 @@ def test_a_stopped_run_ends_like_an_uninterrupted_one(
     assert posttrain(tiny_llama, path, out, config=config, progress=stop) == again
     with pytest.raises(InputError, match="another run is there"):
         posttrain(tiny_llama, path, out, config=replace(config, seed=1))
+    # So is one that was finished before runs were measured and files mixed.
+    older = {name: value for name, value in again.items() if name not in ("shares", "evaluation")}
+    for name in ("setting.json", "result.json"):
+        (out / name).write_text(json.dumps(older))
+    assert posttrain(tiny_llama, path, out, config=config, progress=stop) == older
 
 
 @pytest.mark.parametrize("name", ["setting.json", "result.json"])
