@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datadose.covariance import dense, rotated
+from datadose.covariance import dense, identity_like, plus, product, rotated, trace_product
 from datadose.prompts import draw_moments
 from datadose.shapes import Array
 from datadose.shift import Shift
@@ -31,6 +31,7 @@ from datadose.theory.edge import largest_eigenvalue
 from datadose.theory.equivalent import deterministic_equivalent
 from datadose.theory.penalised import Weighted
 from datadose.theory.time_search import best_time_curve
+from datadose.theory.training_time import Request
 from helpers.pools import EXACT, D, agree, orthogonal, pool, spectrum, turned
 
 WAYS = [
@@ -204,6 +205,40 @@ def test_a_mixture_of_starts_gives_the_mixture_of_results(way: Stopping) -> None
     np.testing.assert_allclose(
         found.second_moment, (first.second_moment + second.second_moment) / 2, rtol=1e-8
     )
+
+
+@pytest.mark.parametrize("basis", [None, orthogonal(4)], ids=["spectra", "matrices"])
+@pytest.mark.parametrize("way", WAYS[:5])
+def test_directions_of_the_answer_are_fitted_by_themselves(way: Stopping, basis: Array | None) -> None:
+    """The moments of P V and of (I - P) V add up to those of V, from a random start, with every noise."""
+    sources, P = pool(label=0.7, demonstration=0.4), np.where(np.arange(D) < D // 3, 1.0, 0.0)
+    if basis is not None:
+        sources, P = [turned(s, basis) for s in sources], rotated(P, basis)
+    V0 = (-2 * np.eye(D) + 0.3 * np.random.default_rng(1).standard_normal((D, D))) / 2
+    whole = Request.of(0.3, sources, [1.0, 0.3, 0.6], 1)
+    first = Request.of(0.3, sources[:1], None, 1)
+    parts = []
+    for Q in (P, identity_like(P) - P):
+        (start,) = first.fit(TrainedOperator.fixed(product(Q, V0)), Q).ends([Stopping(time=3.0)])
+        parts.append(whole.fit(start, Q).ends([way])[0])
+    (start,) = first.fit(V0).ends([Stopping(time=3.0)])
+    (found,) = whole.fit(start).ends([way])
+    mean, second, scatter = (
+        plus(getattr(parts[0], name), getattr(parts[1], name))
+        for name in ("mean", "second_moment", "scatter")
+    )
+    agree(TrainedOperator(mean, second, scatter), found, 1e-8)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.8])
+def test_the_variance_of_some_directions_is_that_of_the_equivalent(noise: float) -> None:
+    eta, sources, V0 = 0.3, pool(label=noise, demonstration=noise), -2 * spectrum(9)
+    rows, M = np.where(np.arange(D) % 3 == 0, 1.0, 0.0), spectrum(7)
+    columns = [source.columns(eta, 2) for source in sources]
+    solved = deterministic_equivalent(V0, eta, columns, ridge=1.7)
+    fit = Request.of(eta, sources, None, 2).fit(TrainedOperator.fixed(rows * V0), rows)
+    (found,) = fit.ends([Stopping(ridge=1.7)])
+    assert trace_product(found.covariance, M) == pytest.approx(solved.variance(M, rows), rel=EXACT)
 
 
 def test_averaging_models_divides_the_variance_alone() -> None:

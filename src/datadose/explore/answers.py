@@ -29,9 +29,9 @@ from datadose.planner import (
 from datadose.planner.dose import COARSE
 from datadose.planner.dynamics import (
     Ground,
-    State,
-    after_outcome,
-    after_sft,
+    outcome,
+    outcome_request,
+    sft,
     start_curvature,
 )
 from datadose.planner.stage_choice import error_is_known
@@ -208,11 +208,11 @@ def learning_curves(setting: Setting) -> tuple[LearningCurve, ...]:
     own = replace(shared, training=replace(shared.training, chain_steps=1))
     found = []
     if dose(setting).prompts:
-        states = [after_sft(shared, columns, T) for T in counts]
-        if error_is_known(shared.correction(states[-1])):
-            errors = tuple(shared.error(state) for state in states)
+        stage = sft(shared, columns)
+        if error_is_known(shared.correction(stage.after(counts[-1]).last)):
+            errors = tuple(stage.errors(counts))
             found.append(LearningCurve(f"SFT on {dose(setting).prompts} prompts", counts, errors))
-    start = State(shared.model.V0)
-    errors = tuple(after_outcome(own, start, setting.max_prompts, T)[1] for T in counts)
+    request = outcome_request(own.model, setting.max_prompts)
+    errors = tuple(outcome(own, own.start, request).errors(counts))
     found.append(LearningCurve("RL, k = 1", counts, errors))
     return tuple(found)

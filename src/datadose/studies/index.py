@@ -33,6 +33,8 @@ _INSIGHTS = {
 _PLANNER = {
     "planner": "planner.dose_study:STUDY",
     "planner_stages": "planner.stages_study:STUDY",
+    "plan_budget": "planner.budget:STUDY",
+    "pretraining_shares": "planner.pretraining_study:STUDY",
 }
 _TRAINING_TIME = {
     "fig1_time": "training_time.fig1_time:STUDY",
@@ -55,6 +57,7 @@ _TRAINING_TIME = {
 _LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",
     "llm_study": "llm_study.study:STUDY",
+    "levels": "levels.study:STUDY",
 }
 _CLAIMS = {
     "theorems": "theorems.measured:STUDY",
@@ -70,7 +73,12 @@ LEDGER = tuple(_CLAIMS | _HOMES)
 """The order of the ledger, the paper's statements first."""
 LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 """About an hour each, so not among ``all``."""
-APART = (*LANGUAGE_MODELS, *(name for name in _TRAINING_TIME if name != "fig1_time"))
+APART = (
+    *LANGUAGE_MODELS,
+    *(name for name in _TRAINING_TIME if name != "fig1_time"),
+    "plan_budget",
+    "pretraining_shares",
+)
 """Studies with a target of their own, so that ``all`` takes minutes."""
 GPT = ("fig3", "gpt_data")
 """Experiments on the nonlinear transformer, which also have a preset ``small``."""

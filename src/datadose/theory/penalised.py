@@ -181,20 +181,24 @@ def both_halves(values: Complex, nodes: Complex) -> Complex:
 
 
 def pair_weights(
-    sources: Weighted, nodes: Complex, gains: tuple[Complex, Complex], overlap: Complex, residuals: Complex
+    sources: Weighted,
+    nodes: Complex,
+    gains: tuple[Complex, Complex],
+    overlap: Complex,
+    residuals: Complex,
+    size: float,
 ) -> Complex:
     """u of the module docstring for each node with each node and conjugate, (N, N', F).
 
-    ``overlap`` is L (N, N', F, F), ``residuals`` r (N, N', F).
+    ``overlap`` is L (N, N', F, F), ``residuals`` r (N, N', F), ``size`` the d of the noise in the answers.
     """
     H, J = gains
     H_all, J_all = both_halves(H, nodes), both_halves(J, nodes)
     X = sources.counts[:, None] * H[:, None] * H_all[None, :]
     own = np.einsum("ijab,ijb->ija", X, residuals)
-    d = len(sources.moments[0])
     noise = np.array([c.noise for c in sources.columns for _ in c.moments])
     if noise.any():
-        own = own + sources.counts * noise * d * np.einsum("jab,iba->ija", J_all, H)
+        own = own + sources.counts * noise * size * np.einsum("jab,iba->ija", J_all, H)
     loop = np.eye(len(noise)) - overlap @ X
     return _solved(loop.swapaxes(-1, -2), own)
 

@@ -124,7 +124,7 @@ def best_time(
         return np.array([test.error(model) for model in models(times)])
 
     (untouched,), none = models(np.zeros(1)), np.zeros((1 + len(also), 0))
-    grid = _times(request, require_integer("per_decade", per_decade, 1))
+    grid = flow_times(request, require_integer("per_decade", per_decade, 1))
     if not len(grid):
         reason = "there are no prompts with data"
         return BestTime(0.0, test.error(untouched), untouched, reason, grid, none[0], along, none[1:])
@@ -192,7 +192,7 @@ def _least(request: Request, fit: Fit, test: WeightedTest) -> float:
 
     ended = _converged(fit)
     ends = [test.error(model) for model in (fit.ends([Stopping(time=0.0)])[0], ended) if model is not None]
-    times = _times(request, _COARSE)
+    times = flow_times(request, _COARSE)
     if not len(times):
         return min(ends)
     found = errors(np.log(times))
@@ -210,7 +210,7 @@ def _closer(
     return times[at - 1 : at + 2], found[at - 1 : at + 2]
 
 
-def _times(request: Request, per_decade: int) -> Array:
+def flow_times(request: Request, per_decade: int) -> Array:
     """Times from before the quickest direction moves until after the slowest one has."""
     spectra = [
         c.weight * c.count / request.prompts * (C if is_spectrum(C) else np.linalg.eigvalsh(C))
