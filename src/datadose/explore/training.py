@@ -24,10 +24,10 @@ from datadose.theory.tuned_weights import tuned_weights
 from datadose.theory.unlimited import UnlimitedFlow
 from datadose.theory.weighted_test import WeightedTest
 
-_PER_DECADE, _POOLED = 4, 3
-"""Times a decade of the curves over time, alone and on a pool; the best time is first looked for there."""
+_PER_DECADE = 3
+"""Times a decade of the curves over time; the best time is first looked for there."""
 _NEAR = 0.05
-_COUNTS, _TIMED = 6, 10
+_COUNTS, _TIMED = 6, 12
 """Numbers of prompts at the best time and at one time."""
 POOL = ("your data", "like pretraining", "spread evenly")
 """The pool's sources, in the order of :data:`datadose.explore.setting.WEIGHTS`."""
@@ -190,7 +190,7 @@ def _weighed(setting: Setting, weights: Sequence[float]) -> Weighed:
         sources,
         _target(setting),
         weights=weights,
-        per_decade=_POOLED,
+        per_decade=_PER_DECADE,
     )
     taken = np.array([w * source.prompts for w, source in zip(weights, sources, strict=True)])
     return Weighed(

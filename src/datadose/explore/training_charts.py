@@ -127,7 +127,7 @@ def time_chart(run: LongRun, ceiling: float, time: float, now: Errors | None, co
     return chart(
         colors,
         traces,
-        "training time t (steps times learning rate)",
+        "training time t",
         "post-test error / d",
         xaxis=_time_axis(),
         yaxis=_error_axis(min(*target, *known, ceiling), highest),
@@ -150,7 +150,7 @@ def _band(low: float, high: float, colors: Palette) -> dict[str, Any]:
 def _along(name: str, curve: StoppedCurve, color: str, dash: str) -> dict[str, Any]:
     hover = f"B = %{{customdata:,}}<br>{NAMED_ERROR}"
     x = place(curve.prompts).tolist()
-    found = line(name, x, list(curve.errors), hover, color, dash, shape="spline", smoothing=1.0)
+    found = line(name, x, list(curve.errors), hover, color, dash, shape="spline", smoothing=0.5)
     return {**found, "customdata": list(curve.prompts)}
 
 
@@ -203,7 +203,7 @@ def pool_chart(entries: Sequence[tuple[str, Weighed, str, str]], before: float, 
     return chart(
         colors,
         [*traces, unchanged("no SFT", ends, before, colors)],
-        "training time t (steps times learning rate)",
+        "training time t",
         "post-test error / d",
         xaxis=_time_axis(),
         yaxis=_error_axis(lowest, min(max(highest, before), 3 * before)),

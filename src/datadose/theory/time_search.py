@@ -84,13 +84,14 @@ class BestTime:
             return outside
         if inside == 0:
             return float(scipy.optimize.brentq(lambda t: self.at(t) - bar, 0.0, outside, rtol=1e-4))
-        ends, over = np.log([inside, outside]), np.zeros(2)
-        while abs(ends[1] - ends[0]) > _NARROW:
-            x = np.linspace(ends[0], ends[1], _WITHIN + 2)
+        first, last = float(np.log(inside)), float(np.log(outside))
+        while True:
+            x = np.linspace(first, last, _WITHIN + 2)
             y = self.along(np.exp(x)) - bar
             after = max(1, int(np.argmax(y > 0)))
-            ends, over = x[after - 1 : after + 1], y[after - 1 : after + 1]
-        return float(np.exp(np.interp(0.0, over, ends)))
+            first, last = float(x[after - 1]), float(x[after])
+            if abs(last - first) <= _NARROW:
+                return float(np.exp(np.interp(0.0, y[after - 1 : after + 1], [first, last])))
 
 
 def best_time(
