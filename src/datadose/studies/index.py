@@ -33,6 +33,7 @@ _INSIGHTS = {
 _PLANNER = {
     "planner": "planner.dose_study:STUDY",
     "planner_stages": "planner.stages_study:STUDY",
+    "plan_decision": "planner.decision:STUDY",
 }
 _TRAINING_TIME = {
     "fig1_time": "training_time.fig1_time:STUDY",
@@ -70,7 +71,7 @@ LEDGER = tuple(_CLAIMS | _HOMES)
 """The order of the ledger, the paper's statements first."""
 LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 """About an hour each, so not among ``all``."""
-APART = (*LANGUAGE_MODELS, *(name for name in _TRAINING_TIME if name != "fig1_time"))
+APART = (*LANGUAGE_MODELS, "plan_decision", *(name for name in _TRAINING_TIME if name != "fig1_time"))
 """Studies with a target of their own, so that ``all`` takes minutes."""
 GPT = ("fig3", "gpt_data")
 """Experiments on the nonlinear transformer, which also have a preset ``small``."""
