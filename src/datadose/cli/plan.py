@@ -203,7 +203,9 @@ def _worth(found: dict[str, Any]) -> str:
     side = f"{share:.0%} above" if share >= 0 else f"{-share:.0%} below"
     converged = found["error_if_converged"]
     ended = "has an infinite mean" if converged is None else f"{converged:.3g}"
-    return f"error {found['predicted_error']:.3g}, {side} the ceiling; trained to convergence {ended}"
+    kept = found["objective"]
+    both = "" if abs(kept - found["predicted_error"]) < 1e-9 else f" (with Sigma0 weighed in {kept:.3g})"
+    return f"error {found['predicted_error']:.3g}{both}, {side} the ceiling; trained to convergence {ended}"
 
 
 def _print_mixture(document: dict[str, Any]) -> None:

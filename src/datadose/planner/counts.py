@@ -41,6 +41,15 @@ class PoolSource:
             require_number(f"cost of source {self.name}", self.cost, 0, np.inf, open_ends=True)
 
 
+def require_costs(sources: Sequence[PoolSource]) -> tuple[float | None, ...]:
+    """The costs of ``sources``, or as many None. Raises InputError where some have one and others none."""
+    costs = tuple(entry.cost for entry in sources)
+    if None in costs and any(cost is not None for cost in costs):
+        missing = sources[costs.index(None)].name
+        reject("cost", f"none for source {missing}", "one for every source, or for none")
+    return costs
+
+
 @dataclass(frozen=True)
 class SourceAdvice:
     """What to take from one source and why."""

@@ -40,8 +40,10 @@ class EqualRows:
     error: float
 
 
-def choose_rows(pool: Pool) -> EqualRows:
-    """The rows and the penalty with the least objective, at most ``max_prompts`` rows in all.
+def choose_rows(pool: Pool) -> list[EqualRows]:
+    """The rows and the penalty with the least objective, at most ``max_prompts`` rows in all, and its rivals.
+
+    After the best come all rows of subsets of the sources, from the best of these to the worst.
 
     All rows of every subset of the sources (of many sources: of each alone, of all, and of all but one) are
     compared at their best penalties; sequential quadratic programming runs from the best of them; the result
@@ -54,7 +56,7 @@ def choose_rows(pool: Pool) -> EqualRows:
     for start in starts[:_STARTS]:
         if 0 < start.ridge < np.inf:
             best = min(best, search.at(search.descend(start)), key=lambda found: found.error)
-    return best
+    return [best, *starts]
 
 
 def subsets(pool: Pool) -> list[Float[Array, " K"]]:

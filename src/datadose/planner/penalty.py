@@ -53,7 +53,7 @@ def choose_penalty(pool: Pool, *, tuned: bool) -> tuple[Penalised, Decided]:
         top, needed = _tuned_ceiling(pool)
         alike = best_equal_weights(pool.effective(pool.all_alike), pool.goal.objective).ridge
     else:
-        rows = choose_rows(pool)
+        rows = choose_rows(pool)[0]
         decided = under_penalty(pool, rows.counts, (rows.counts > 0).astype(np.float64), rows.ridge)
         top, needed = _equal_ceiling(pool)
         alike = best_equal_weights(pool.effective(pool.all_alike), pool.goal.objective).ridge

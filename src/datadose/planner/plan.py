@@ -18,7 +18,7 @@ from datadose.covariance import (
 )
 from datadose.errors import reject, require_integer
 from datadose.planner.allocation import BetterAllocation, Budget, allocation_basis, better_allocation
-from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
+from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts, require_costs
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
@@ -171,6 +171,7 @@ def plan(
     model = ErrorModel(V0, shift.eta, shift.target, length, training.chain_steps)
     asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
     judge = model if tests is None else model.judged_by(asked.goal.target)
+    require_costs(sources or ())
     chosen = asked.decide(model, shift.data, sources, max_prompts)
     if not shift.delta.any():
         return replace(_nothing_to_adapt_to(shift, judge), training=chosen)

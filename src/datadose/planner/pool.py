@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from datadose.covariance import is_spectrum
-from datadose.errors import reject
-from datadose.planner.counts import PoolSource, rounded
+from datadose.planner.counts import PoolSource, require_costs, rounded
 from datadose.planner.goal import Goal
 from datadose.shapes import Array, Float, Operator
 from datadose.theory.columns import Columns
@@ -50,10 +49,7 @@ class Pool:
         chain_steps: int,
     ) -> Pool:
         """The pool of ``sources``. Raises InputError where some have a cost and others have none."""
-        costs = tuple(entry.cost for entry in sources)
-        if None in costs and any(cost is not None for cost in costs):
-            missing = sources[costs.index(None)].name
-            reject("cost", f"none for source {missing}", "one for every source, or for none")
+        costs = require_costs(sources)
         rows = tuple(replace(entry.source, prompts=float(entry.size)) for entry in sources)
         names = tuple(entry.name for entry in sources)
         return cls(start, eta, rows, goal, max_prompts, chain_steps, names, costs)

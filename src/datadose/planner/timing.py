@@ -25,7 +25,7 @@ from datadose.theory.stopping import Stopping
 from datadose.theory.time_search import BestTime, best_time
 from datadose.theory.trained_operator import TrainedOperator
 
-COARSE, FINE = 3, 6
+COARSE, FINE = 2, 6
 """Times a decade while rows or weights are looked for, and for the answer; with matrices the former serve."""
 _DIFFERENCE = 1e-5
 """Step of the differences in the logarithms of pulls, and in the shares of rows."""
@@ -35,6 +35,8 @@ _IDLE = 1e-4
 """A source is left out where the objective rises by no more than this share of it."""
 _LATE = 1e9
 """Times that stand for convergence in a search, over the quickest direction's."""
+_RIVALS = 8
+"""Choices of rows, the best ones at their best penalties, that are compared at their best times."""
 _FEWER = (0.5, 0.25, 0.1, 0.03)
 """Shares of all rows of one kind at which it is checked that no fewer rows are better."""
 
@@ -60,8 +62,8 @@ def choose_time(pool: Pool, *, tuned: bool) -> TimedRows:
     if any(c.pair is not None for c in pool.columns):
         candidates = subsets(pool)
     else:
-        held = choose_rows(pool)
-        candidates = [held.counts, *(subsets(pool) if cheap else [pool.all_alike])]
+        held = [rows.counts for rows in choose_rows(pool)]
+        candidates = [*held[: _RIVALS if cheap else 1], pool.all_alike]
     counts = _best_of(pool, [c for c in candidates if c.any()])
     if cheap:
         counts = _best_of(pool, [counts, _refined_rows(pool, counts)])
