@@ -15,8 +15,8 @@ CLOSE = 0.1
 """How near to the ceiling rows are counted for."""
 _MOST_ROWS = 1e12
 _PRECISION, _SECANTS, _FARTHEST, _FLATTEST, _LEAST = 3e-3, 12, 6.0, -0.1, 1e-9
-"""Of the logarithm of the excess; steps to it, the longest of them, the slope by rows that is the least taken,
-and the least excess that counts."""
+"""Of the logarithm of the excess; steps to it, the longest of them, the flattest slope that is taken, and the
+least excess that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
