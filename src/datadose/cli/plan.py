@@ -42,7 +42,6 @@ def plan(arguments: argparse.Namespace, _: str) -> None:
 def _print_plan(document: dict[str, Any]) -> None:
     """The sentence, then what it rests on."""
     from datadose.planner import WORTHWHILE
-    from datadose.planner.stage_choice import show_pass_rate
 
     say(f"recommendation: {document['recommendation']}")
     near = document["near_optimal"]
@@ -60,35 +59,83 @@ def _print_plan(document: dict[str, Any]) -> None:
         rows.append(["the planner's allocation", better["prompts"], better["predicted_error"]])
     print_table("SFT: predicted post-test error / d", ["choice", "prompts", "error"], rows)
     _print_cautions(document)
-    if "sources" in document:
-        columns = {
-            "source": "name",
-            "size": "size",
-            "take": "prompts",
-            "worth of one more": "marginal_value",
-            "worth at all": "marginal_value_at_all",
-            "noisy per clean": "noisy_per_clean",
-        }
-        rows = [[source[name] for name in columns.values()] for source in document["sources"]]
-        print_table("sources", list(columns), rows)
-    for name in ("stopping", "penalty"):
+    for name, show in _PARTS.items():
         if name in document:
-            _print_training(document[name], document)
-    if "mixture" in document:
-        _print_mixture(document)
-    if "stages" in document:
-        outlooks = document["stages"]["outlooks"]
-        header = ["stage", "demonstrations", "RL prompts", "error", "pass rate"]
-        names = ("stage", "demonstrations", "outcome_prompts", "error")
-        rates = [None if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]) for o in outlooks]
-        rows = [[*(o[name] for name in names), rate] for o, rate in zip(outlooks, rates, strict=True)]
-        print_table(f"stages (regime: {document['regime']}; by gradient descent)", header, rows)
-        notes: dict[str, list[str]] = {}
-        for outlook in outlooks:
-            if outlook["note"] is not None:
-                notes.setdefault(outlook["note"], []).append(outlook["stage"])
-        for note, stages in notes.items():
-            print(f"note on {', '.join(stages)}: {note}")
+            show(document)
+
+
+def _print_sources(document: dict[str, Any]) -> None:
+    """What to take of each source of a pool, trained to convergence."""
+    columns = {
+        "source": "name",
+        "size": "size",
+        "take": "prompts",
+        "worth of one more": "marginal_value",
+        "worth at all": "marginal_value_at_all",
+        "noisy per clean": "noisy_per_clean",
+    }
+    rows = [[source[name] for name in columns.values()] for source in document["sources"]]
+    print_table("sources", list(columns), rows)
+
+
+def _print_stages(document: dict[str, Any]) -> None:
+    """What each choice of stages promises, and why a number is withheld."""
+    from datadose.planner.stage_choice import show_pass_rate
+
+    outlooks = document["stages"]["outlooks"]
+    header = ["stage", "demonstrations", "RL prompts", "error", "pass rate"]
+    names = ("stage", "demonstrations", "outcome_prompts", "error")
+    rates = [None if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]) for o in outlooks]
+    rows = [[*(o[name] for name in names), rate] for o, rate in zip(outlooks, rates, strict=True)]
+    print_table(f"stages (regime: {document['regime']}; by gradient descent)", header, rows)
+    notes: dict[str, list[str]] = {}
+    for outlook in outlooks:
+        if outlook["note"] is not None:
+            notes.setdefault(outlook["note"], []).append(outlook["stage"])
+    for note, stages in notes.items():
+        print(f"note on {', '.join(stages)}: {note}")
+
+
+def _print_pretraining(document: dict[str, Any]) -> None:
+    """What to pretrain on: the sentence, the shares, and the error after every shift."""
+    found = document["pretraining_error"]
+    kind = "mean" if found["objective"] == "mean" else "worst"
+    gain, equal = found["gain"], found["cost_balanced"]
+    compared = f"{abs(gain):.1%} {'below' if gain >= 0 else 'above'} that of equal shares"
+    if found["budget"] is not None and equal > found["budget"]:
+        compared += f", which the budget does not pay for ({equal:.3g} a prompt)"
+    say(f"pretraining: the {kind} error after the shifts that may come is {found['error']:.4g}, {compared}")
+    rows: list[list[object]] = [
+        [one["name"], f"{one['share']:.2%}", one["cost"]] for one in document["pretraining"]
+    ]
+    rows.append(["all", "", found["cost"]])
+    print_table("pretraining mixture", ["source", "share", "cost"], rows)
+    names = ("shift", "weight", "error_before", "error", "error_balanced")
+    header = ["shift", "weight", "before", "error", "from equal shares"]
+    print_table("after each shift", header, [[one[name] for name in names] for one in found["by_shift"]])
+    if found["prompts"] is None:
+        print("note on the shares: for unlimited prompts of pretraining; give `prompts` where they are few")
+
+
+def _print_schedule(document: dict[str, Any]) -> None:
+    """What the budget buys of each stage, what the other plans come to, and where the next unit goes."""
+    names = ("stage", "prompts", "time", "steps", "learning_rate", "predicted_error", "cost")
+    header = ["stage", "prompts", "time", "steps", "learning rate", "error after it", "cost"]
+    print_table("schedule of the budget", header, [[s[name] for name in names] for s in document["schedule"]])
+    print_table(
+        "error of the best plan",
+        ["no stage", "SFT alone", "outcome supervision alone", "both at most"],
+        [[document["alternatives"][name] for name in ("none", "sft", "outcome", "both")]],
+    )
+    following = document["next_unit"]
+    if following is None:
+        say("next unit of the budget: it buys nothing that lowers the error")
+        return
+    stage = {"sft": "SFT", "outcome": "outcome supervision"}[following["stage"]]
+    say(
+        f"next unit of the budget: {following['buys']} of {stage}, which lowers the error by "
+        f"{following['gain']:.3g}"
+    )
 
 
 def _print_cautions(document: dict[str, Any]) -> None:
@@ -105,9 +152,10 @@ def _print_cautions(document: dict[str, Any]) -> None:
             print(f"note on the search for {name}: {remark}")
 
 
-def _print_training(found: dict[str, Any], document: dict[str, Any]) -> None:
+def _print_training(document: dict[str, Any]) -> None:
     """How training is to end, in one sentence, and what it is compared with."""
-    stopped = "steps" in found
+    stopped = "stopping" in document
+    found = document["stopping" if stopped else "penalty"]
     say(f"training: {_sentence_of_time(found) if stopped else _sentence_of_penalty(found)}")
     well = "at the best time" if stopped else "under the best penalty"
     rows: list[list[object]] = [
@@ -185,3 +233,15 @@ def _print_mixture(document: dict[str, Any]) -> None:
     for part in document["mixture"]:
         if part["reason"] is not None:
             print(f"weight zero for {part['name']}: {part['reason']}")
+
+
+_PARTS = {
+    "sources": _print_sources,
+    "stopping": _print_training,
+    "penalty": _print_training,
+    "mixture": _print_mixture,
+    "stages": _print_stages,
+    "pretraining": _print_pretraining,
+    "schedule": _print_schedule,
+}
+"""Printers of the parts that a plan may have, in their order."""

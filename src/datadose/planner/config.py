@@ -72,6 +72,8 @@ class PretrainingConfig(Strict):
     """Categories to pretrain on, and the shifts that may come: by their weights, or the worst of them."""
 
     categories: Annotated[list[CategoryConfig], Field(min_length=1)]
+    prompts: Size | None = None
+    """Of pretraining; unlimited unless given."""
     budget: Positive | None = None
     shifts: Annotated[list[ComingShift], Field(min_length=1)]
     objective: Literal["mean", "worst"] = "mean"

@@ -20,9 +20,11 @@ from datadose.errors import reject, require_integer
 from datadose.planner.allocation import BetterAllocation, Budget, allocation_basis, better_allocation
 from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts, require_costs
 from datadose.planner.dose import COARSE, Dose, dose_of
-from datadose.planner.dynamics import Ground, PostTraining, State
+from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.goal import Stop, Weights
+from datadose.planner.pretraining import PretrainingPlan
+from datadose.planner.schedule import Costs, Schedule, require_schedulable, schedule_of_pool
 from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
 from datadose.planner.training_choice import TrainingChoice, TrainingGoal
@@ -74,6 +76,10 @@ class Plan(Decision):
     """Why ``predicted_error`` may be far off; None where nothing speaks against it."""
     training: TrainingChoice | None = None
     """How long, under which penalty and in what mixture to train; None for training to convergence."""
+    schedule: Schedule | None = None
+    """What a budget buys of each stage, with ``costs``; None where there are none, or nothing to adapt to."""
+    pretraining: PretrainingPlan | None = None
+    """What to pretrain on for the shifts that may come, where they are given."""
 
     def to_json(self) -> dict[str, Any]:
         """The document that `datadose plan --json` prints."""
@@ -105,6 +111,10 @@ class Plan(Decision):
             document["stages"] = asdict(self.stages)
         if self.training is not None:
             document |= self.training.to_json()
+        if self.schedule is not None:
+            document |= self.schedule.to_json()
+        if self.pretraining is not None:
+            document |= self.pretraining.to_json()
         return document
 
 
@@ -123,6 +133,7 @@ def plan(
     weights: Weights = "equal",
     tests: Sequence[tuple[Operator, float]] | None = None,
     learning_rate: float | None = None,
+    costs: Costs | None = None,
 ) -> Plan:
     """Decide how many prompts to take, of which kind and source, at which stage, and for how long to train.
 
@@ -144,12 +155,18 @@ def plan(
         tests: pairs (covariance, weight), weights with sum 1, that judge in place of the target Sigma0 +
             Delta; the choice of stage alone stays with the target, from which its prompts come.
         learning_rate: of the steps that are counted; half of the largest stable one unless given.
+        costs: prices of demonstrations, target prompts and updates, and what may be spent: the stages are
+            then also scheduled (``Plan.schedule``), each with its rows and its best time.
 
     Raises InputError for values out of range. A zero Delta gives a plan: nothing to adapt to.
     """
     length, max_prompts = _named(positional, length, max_prompts)
     rl_prompts = max_prompts if rl_prompts is None else require_integer("rl_prompts", rl_prompts, 1)
     training = training or PostTraining()
+    if learning_rate is not None:
+        training = replace(training, learning_rate=learning_rate)
+    if costs is not None:
+        require_schedulable(training)
     V0 = pretrained_operator(shift.sigma0, length)
     model = ErrorModel(V0, shift.eta, shift.target, length, training.chain_steps)
     asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
@@ -162,7 +179,13 @@ def plan(
         decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
     else:
         decision, columns = _counts(judge, sources, max_prompts)
-    first = Plan(**vars(decision), error_before=judge.error([], []), training=chosen)
+    scheduled = None
+    if costs is not None:
+        sizes = [np.inf] if sources is None else [entry.size for entry in sources]
+        tests_told = (asked.goal.objective, asked.goal.target)
+        limits = (max_prompts, rl_prompts)
+        scheduled = schedule_of_pool(model, columns, sizes, costs, limits, training, tests_told)
+    first = Plan(**vars(decision), error_before=judge.error([], []), training=chosen, schedule=scheduled)
     return _with_stages(first, shift, model, columns, training, rl_prompts)
 
 
@@ -198,7 +221,7 @@ def _dose(
 ) -> tuple[Decision, list[Columns]]:
     """The decision on data of one kind, ``shift.data``, and the columns that SFT sees."""
     length, (spectrum, basis) = model.test_length, spectral_basis(shift.data)
-    turned = model if basis is None else model.rotated(basis)
+    turned, several = model if basis is None else model.rotated(basis), model.tests_second_moment is not None
     others = {max(1, round(factor * length)) for factor in _LENGTHS}
     found = {n: dose_of(turned, spectrum, n, max_prompts, COARSE) for n in others}
     dose = found[length] = dose_of(turned, spectrum, length, max_prompts)
@@ -211,7 +234,8 @@ def _dose(
         curve=dose.curve,
         dose=dose,
         by_length=tuple((n, found[n].prompts, found[n].error) for n in sorted(found)),
-        better=better_allocation(shift, model, length, max_prompts, dose, budget),
+        # Its rule of refusal needs the O(1/d) correction, which is known for one test.
+        better=None if several else better_allocation(shift, model, length, max_prompts, dose, budget),
         best_eta=_best_eta(shift, model, max_prompts) if choose_eta else None,
     )
     return decision, [model.columns(Source(shift.data, length, dose.prompts))]
@@ -238,7 +262,7 @@ def _counts(
 def _caution(ground: Ground, columns: Sequence[Columns]) -> str | None:
     """A warning where the error of the plan's ``columns`` is a limit that finite sizes are far from."""
     found = ground.model.equivalent(columns, [c.count for c in columns])
-    correction = ground.correction(State(found.mean, found))
+    correction = ground.correction(found)
     if error_is_known(correction):
         return None
     size = f"by about {correction:.0%} of it" if np.isfinite(correction) else "by an unknown amount"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from datadose.configs import load_config, read_covariance
@@ -9,6 +10,8 @@ from datadose.planner.config import PlanConfig, SourceConfig
 from datadose.planner.counts import PoolSource
 from datadose.planner.dynamics import PostTraining
 from datadose.planner.plan import Plan, mixture_of, plan
+from datadose.planner.pretraining import pretraining_of
+from datadose.planner.schedule import Costs
 from datadose.shift import Shift
 from datadose.theory.source import Source
 
@@ -36,7 +39,8 @@ def plan_file(path: Path) -> Plan:
             read_covariance("covariance of a test", t.covariance, folder, len(sigma0)) for t in config.tests
         ]
         tests = [(form, t.weight) for form, t in zip(forms, config.tests, strict=True)]
-    return plan(
+    pretraining = pretraining_of(config, folder, sigma0)
+    found = plan(
         shift,
         length=config.length,
         max_prompts=config.max_prompts,
@@ -52,7 +56,9 @@ def plan_file(path: Path) -> Plan:
         weights=config.weights,
         tests=tests,
         learning_rate=config.learning_rate,
+        costs=None if config.costs is None else Costs(**config.costs.model_dump()),
     )
+    return found if pretraining is None else replace(found, pretraining=pretraining)
 
 
 def _pool_source(entry: SourceConfig, folder: Path, dimension: int, length: int) -> PoolSource:
