@@ -221,7 +221,7 @@ def _dose(
 ) -> tuple[Decision, list[Columns]]:
     """The decision on data of one kind, ``shift.data``, and the columns that SFT sees."""
     length, (spectrum, basis) = model.test_length, spectral_basis(shift.data)
-    turned = model if basis is None else model.rotated(basis)
+    turned, several = model if basis is None else model.rotated(basis), model.tests_second_moment is not None
     others = {max(1, round(factor * length)) for factor in _LENGTHS}
     found = {n: dose_of(turned, spectrum, n, max_prompts, COARSE) for n in others}
     dose = found[length] = dose_of(turned, spectrum, length, max_prompts)
@@ -234,7 +234,8 @@ def _dose(
         curve=dose.curve,
         dose=dose,
         by_length=tuple((n, found[n].prompts, found[n].error) for n in sorted(found)),
-        better=better_allocation(shift, model, length, max_prompts, dose, budget),
+        # Its rule of refusal needs the O(1/d) correction, which is known for one test.
+        better=None if several else better_allocation(shift, model, length, max_prompts, dose, budget),
         best_eta=_best_eta(shift, model, max_prompts) if choose_eta else None,
     )
     return decision, [model.columns(Source(shift.data, length, dose.prompts))]
