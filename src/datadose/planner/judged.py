@@ -10,13 +10,13 @@ import numpy as np
 import scipy
 
 from datadose.planner.pool import Decided, Pool
-from datadose.theory.equivalent import PeakError
 
 CLOSE = 0.1
 """How near to the ceiling rows are counted for."""
 _MOST_ROWS = 1e12
-_PRECISION, _SECANTS, _FARTHEST, _LEAST = 3e-3, 12, 10.0, 1e-9
-"""Of the logarithm of a number of rows; steps to it, the longest of them, the least excess that counts."""
+_PRECISION, _SECANTS, _FARTHEST, _FLATTEST, _LEAST = 3e-3, 12, 6.0, -0.1, 1e-9
+"""Of the logarithm of the excess; steps to it, the longest of them, the flattest slope that is taken, and the
+least excess that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +94,17 @@ def enough_rows(pool: Pool, top: float, objective: Callable[[float], float]) -> 
         excess = objective(float(np.exp(x))) / top - 1
         return float(np.log(max(excess, _LEAST) / CLOSE))
 
-    first = float(np.log(pool.all_alike.sum()))
-    step = missed(first)
-    if abs(step) <= _PRECISION:
-        return whole(float(np.exp(first)))
-    try:
-        second = first + float(np.clip(step, -_FARTHEST, _FARTHEST))
-        found = scipy.optimize.root_scalar(
-            missed, x0=first, x1=second, method="secant", xtol=_PRECISION, maxiter=_SECANTS
-        )
-        if found.converged and abs(missed(found.root)) <= 10 * _PRECISION:
-            return whole(float(np.exp(found.root)))
-    except (PeakError, OverflowError):
-        pass
+    x, slope = float(np.log(pool.all_alike.sum())), -1.0
+    value = missed(x)
+    for _ in range(_SECANTS):
+        if abs(value) <= _PRECISION:
+            return whole(float(np.exp(x)))
+        step = float(np.clip(-value / slope, -_FARTHEST, _FARTHEST))
+        if not 0 < x + step < np.log(_MOST_ROWS):
+            break
+        before, x = value, x + step
+        value = missed(x)
+        slope = min((value - before) / step, _FLATTEST)
     low, high = 0.0, float(np.log(_MOST_ROWS))
     if missed(high) > 0:
         return None
