@@ -35,7 +35,7 @@ from datadose.theory import (
     trained,
 )
 from datadose.theory.effective_penalty import EffectivePenalty
-from datadose.theory.equal_weights import best_equal_weights
+from datadose.theory.equal_weights import best_equal_weights, effective_weights
 from datadose.theory.sft import chain_weight
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.training_time import largest_learning_rate
@@ -150,6 +150,23 @@ def test_matrices_give_the_plan_of_their_spectra() -> None:
 
 
 # --- several sources --------------------------------------------------------------------------------------
+
+
+def test_a_source_that_is_left_out_does_not_hide_directions_without_data() -> None:
+    """Matrices: rounding beside the data of the other once made a negative error of a small penalty."""
+    rng = np.random.default_rng(3)
+    few, many = (X @ X.T / len(X.T) for X in (rng.standard_normal((D, r)) for r in (D // 2, 2 * D)))
+    goal = Goal.of(SHIFT.target, SHIFT.sigma0, N)
+    both = [PoolSource("few", Source(few, N, 0), 10 * D), PoolSource("many", Source(many, N, 0), 50)]
+    alone, beside = (Pool.of(START, ETA, sources, goal, 20 * D, 1) for sources in (both[:1], both))
+    counts = np.array([10.0 * D, 0.0])
+    found = best_equal_weights(beside.effective(counts), goal.objective)
+    assert found.error == pytest.approx(best_equal_weights(alone.effective(counts[:1]), goal.objective).error)
+    for ridge in (1e-9, 1e-6, 1e-3):
+        model = beside.effective(counts).at(effective_weights(beside.effective(counts), ridge))
+        assert model.error(TARGET) == pytest.approx(
+            TARGET.error(alone.trained(counts[:1], Stopping(ridge=ridge))), rel=1e-6
+        )
 
 
 def test_values_of_rows_are_the_slope_of_the_least_error() -> None:
