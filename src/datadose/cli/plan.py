@@ -94,6 +94,11 @@ def _print_stages(document: dict[str, Any]) -> None:
             notes.setdefault(outlook["note"], []).append(outlook["stage"])
     for note, stages in notes.items():
         print(f"note on {', '.join(stages)}: {note}")
+    if "stopping" in document or "penalty" in document:
+        print(
+            "note on the stages: SFT runs there for all of `steps`, on the rows that are best at convergence; "
+            "give `costs` to compare stages that are each stopped at their best time"
+        )
 
 
 def _print_pretraining(document: dict[str, Any]) -> None:
@@ -168,10 +173,9 @@ def _print_training(document: dict[str, Any]) -> None:
     print_table("training: predicted errors / d", ["choice", "rows", "target", "on Sigma0"], rows)
     needed = found["prompts_within_10_percent"]
     many = "no number of rows" if needed is None else f"{needed} rows" if needed else "no training at all"
-    print(
-        f"ceiling: unlimited rows give {found['ceiling']:.3g}, {many} within 10 percent of it; scarcity "
-        f"costs {found['scarcity']:.3g} now"
-    )
+    scarcity = found["scarcity"]
+    now = f"scarcity costs {scarcity:.3g} now" if scarcity >= 0 else "the choice of rows is below it already"
+    print(f"ceiling: unlimited rows give {found['ceiling']:.3g}, {many} within 10 percent of it; {now}")
     if found["reason"] is not None:
         print(f"note on training: {found['reason']}")
 

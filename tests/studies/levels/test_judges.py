@@ -144,6 +144,9 @@ def test_averaging_beside_one_model() -> None:
         found = judges.averaging(pd.DataFrame(_rows(_falls) + averaged), GPT, 1.0)
         assert found.verdict == verdict
         assert found.value == pytest.approx(gain, rel=0.1)
+        averaged = [row for row in averaged if row[Column.UPDATES] <= 30]
+        found = judges.averaging(pd.DataFrame(_rows(_falls) + averaged), GPT, 1.0)
+        assert found.value == pytest.approx(gain, rel=0.1)
     assert judges.averaging(pd.DataFrame(_rows(_falls)), GPT, 1.0).verdict == "not run"
 
 

@@ -73,8 +73,15 @@ def _plain(axis: Axes) -> None:
     for side in (axis.xaxis, axis.yaxis):
         if side.get_scale() == "log":
             low, high = sorted(side.get_view_interval())
-            wide = high / low > 40
-            side.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+            width = high / low
+            subs = (
+                (1.0,)
+                if width > 40
+                else (1.0, 2.0, 5.0)
+                if width > 4
+                else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+            )
+            side.set_major_locator(LogLocator(subs=subs))
             side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             side.set_minor_formatter(NullFormatter())
 

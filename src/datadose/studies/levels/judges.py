@@ -195,13 +195,18 @@ def saturation(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
 
 
 def averaging(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
-    """Whether the mean of models of disjoint shares beats one of them, at the best times."""
+    """Whether the mean of models of disjoint shares beats one of them, at the best of the looks all had."""
     single, averaged = arm.curves(table), arm.curves(table, models=AVERAGED)
     sizes = [B for B in sorted(averaged) if B // AVERAGED in single and B in single]
     if not sizes:
         return _not_run("averaged models")
-    shares = [log_ratio(best(averaged[B]), best(single[B // AVERAGED])) for B in sizes]
-    whole = [log_ratio(best(averaged[B]), best(single[B])) for B in sizes]
+    shares, whole = [], []
+    for B in sizes:
+        runs = {0: averaged[B], 1: single[B // AVERAGED], 2: single[B]}
+        shared = [0, *common_updates(runs)]  # One that was trained longer has more times to choose from.
+        mean, share, all_rows = (best(run[[u for u in shared if u in run.columns]]) for run in runs.values())
+        shares.append(log_ratio(mean, share))
+        whole.append(log_ratio(mean, all_rows))
     told = "; ".join(
         f"B={B}: over one of B/{AVERAGED} {float(np.exp(one.mean())):.3g}, over one of B "
         f"{float(np.exp(all_.mean())):.3g}"
