@@ -173,6 +173,15 @@ def test_forecasts_are_judged_by_order_and_sign() -> None:
         assert "signs of changes 0.00" in wrong.note
 
 
+def test_a_forecast_that_was_not_run_is_not_wrong() -> None:
+    """One pool's forecast lacks a seed: the seed is judged by the other pools."""
+    rows = _rows(lambda B, u: 1.0 if u == 0 else 3 * B**-0.3)
+    told = [{**row, Column.MODEL: Model.LINEARISED} for row in rows]
+    told = [row for row in told if (row[Column.PROMPTS], row[Column.SEED]) != (16, 2)]
+    found = judges._forecast(Column.ERROR)(pd.DataFrame(rows + told), GPT, 0.9)
+    assert (found.verdict, found.value, found.seeds) == ("holds", 1.0, 5)
+
+
 def test_power_and_level_are_those_of_a_t_test() -> None:
     """At the stated detectable ratio nine tables in ten decide; level: 4 standard errors of 2,000 draws."""
     rng = np.random.default_rng(1)
