@@ -89,4 +89,6 @@ def test_pass_rates_of_long_chains_above_256_dimensions(share: float) -> None:
             gap = gap + V[:, None] * (S @ gap)
         inside = gap[:m] + noise * rng.standard_normal((m, 200))
         rates.append(((inside**2).sum(axis=0) <= tolerance**2 * m).mean())
-    assert where.pass_rate(State(V)) == pytest.approx(np.mean(rates), abs=5 * (0.25 / 1000) ** 0.5 / 2 + 0.02)
+    assert where.pass_rate(State.fixed(V, where.projector)) == pytest.approx(
+        np.mean(rates), abs=5 * (0.25 / 1000) ** 0.5 / 2 + 0.02
+    )

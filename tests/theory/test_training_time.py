@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datadose.covariance import dense, rotated
+from datadose.covariance import dense, identity_like, plus, product, rotated, trace_product
 from datadose.prompts import draw_moments
 from datadose.shapes import Array
 from datadose.shift import Shift
@@ -30,6 +30,8 @@ from datadose.theory import (
 from datadose.theory.edge import largest_eigenvalue
 from datadose.theory.equivalent import deterministic_equivalent
 from datadose.theory.penalised import Weighted
+from datadose.theory.time_search import best_time_curve
+from datadose.theory.training_time import Request
 from helpers.pools import EXACT, D, agree, orthogonal, pool, spectrum, turned
 
 WAYS = [
@@ -205,6 +207,40 @@ def test_a_mixture_of_starts_gives_the_mixture_of_results(way: Stopping) -> None
     )
 
 
+@pytest.mark.parametrize("basis", [None, orthogonal(4)], ids=["spectra", "matrices"])
+@pytest.mark.parametrize("way", WAYS[:5])
+def test_directions_of_the_answer_are_fitted_by_themselves(way: Stopping, basis: Array | None) -> None:
+    """The moments of P V and of (I - P) V add up to those of V, from a random start, with every noise."""
+    sources, P = pool(label=0.7, demonstration=0.4), np.where(np.arange(D) < D // 3, 1.0, 0.0)
+    if basis is not None:
+        sources, P = [turned(s, basis) for s in sources], rotated(P, basis)
+    V0 = (-2 * np.eye(D) + 0.3 * np.random.default_rng(1).standard_normal((D, D))) / 2
+    whole = Request.of(0.3, sources, [1.0, 0.3, 0.6], 1)
+    first = Request.of(0.3, sources[:1], None, 1)
+    parts = []
+    for Q in (P, identity_like(P) - P):
+        (start,) = first.fit(TrainedOperator.fixed(product(Q, V0)), Q).ends([Stopping(time=3.0)])
+        parts.append(whole.fit(start, Q).ends([way])[0])
+    (start,) = first.fit(V0).ends([Stopping(time=3.0)])
+    (found,) = whole.fit(start).ends([way])
+    mean, second, scatter = (
+        plus(getattr(parts[0], name), getattr(parts[1], name))
+        for name in ("mean", "second_moment", "scatter")
+    )
+    agree(TrainedOperator(mean, second, scatter), found, 1e-8)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.8])
+def test_the_variance_of_some_directions_is_that_of_the_equivalent(noise: float) -> None:
+    eta, sources, V0 = 0.3, pool(label=noise, demonstration=noise), -2 * spectrum(9)
+    rows, M = np.where(np.arange(D) % 3 == 0, 1.0, 0.0), spectrum(7)
+    columns = [source.columns(eta, 2) for source in sources]
+    solved = deterministic_equivalent(V0, eta, columns, ridge=1.7)
+    fit = Request.of(eta, sources, None, 2).fit(TrainedOperator.fixed(rows * V0), rows)
+    (found,) = fit.ends([Stopping(ridge=1.7)])
+    assert trace_product(found.covariance, M) == pytest.approx(solved.variance(M, rows), rel=EXACT)
+
+
 def test_averaging_models_divides_the_variance_alone() -> None:
     model = trained(-2 * spectrum(9), 0.3, pool(), Stopping(time=9.0))
     four = model.averaged(4)
@@ -297,6 +333,25 @@ def test_the_best_time_and_its_range() -> None:
     for end in (low, high):
         at = trained(V0, 0.2, [source], Stopping(time=end)).error(shift.target, 180)
         assert at == pytest.approx(1.05 * best.error, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shift", "n"),
+    [
+        (Shift.two_block(60, 30, 0.1, 0.2, 0.01), 180),
+        (Shift.two_block(60, 20, 0.5, 1.0, 0.0), 30),
+        (Shift.two_block(60, 60, 0.02, 0.2, 0.2), 400),
+        (Shift(spectrum(1), spectrum(2), spectrum(3), 0.3), 50),
+    ],
+)
+def test_the_errors_at_the_best_times_of_many_numbers_of_prompts(shift: Shift, n: int) -> None:
+    """Within 1e-3 of a search on a fine grid; 0 prompts leave the model as it is, at a peak too."""
+    V0, test, d = pretrained_operator(shift.sigma0, n), WeightedTest.of(shift.target, n), shift.dimension
+    counts = [0, 3, d / 3, d, 3 * d, 1000 * d]
+    found = best_time_curve(V0, shift.eta, Source(shift.data, n, 1), test, counts)
+    fine = [best_time(V0, shift.eta, [Source(shift.data, n, B)], test, per_decade=20).error for B in counts]
+    np.testing.assert_allclose(found, fine, rtol=1e-3)
+    assert found[0] == pytest.approx(predict_error(shift, 0, n))
 
 
 def test_a_best_time_may_be_never_or_without_end() -> None:

@@ -11,19 +11,27 @@ from datadose.planner.counts import PoolSource, SourceAdvice, noisy_for_clean, p
 from datadose.planner.dose import Dose, dose_of, find_dose
 from datadose.planner.dynamics import PostTraining
 from datadose.planner.error_model import ErrorModel
-from datadose.planner.plan import Plan, plan, plan_file
+from datadose.planner.plan import Plan, plan
+from datadose.planner.pretraining import Category, PossibleShift, PretrainingPlan, plan_pretraining
+from datadose.planner.reading import plan_file
+from datadose.planner.schedule import Costs, Schedule, plan_schedule
 from datadose.planner.stage_choice import Outlook, StageChoice, choose_stage, stage_problem
 
 __all__ = [
     "WORTHWHILE",
     "AllocationProblem",
     "BetterAllocation",
+    "Category",
+    "Costs",
     "Dose",
     "ErrorModel",
     "Outlook",
     "Plan",
     "PoolSource",
+    "PossibleShift",
     "PostTraining",
+    "PretrainingPlan",
+    "Schedule",
     "SourceAdvice",
     "StageChoice",
     "better_allocation",
@@ -35,5 +43,7 @@ __all__ = [
     "plan",
     "plan_counts",
     "plan_file",
+    "plan_pretraining",
+    "plan_schedule",
     "stage_problem",
 ]

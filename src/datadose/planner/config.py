@@ -8,15 +8,13 @@ from pydantic import Field, model_validator
 
 from datadose.configs import CovarianceSpec, Positive, Size
 from datadose.errors import reject
+from datadose.planner.goal import Stop, Weights
 from datadose.strict import Strict, require_one
 
 NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A finite number of at least 0."""
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A number from 0 to 1."""
-Stop: TypeAlias = Literal["converged", "best", "penalty"]
-"""How training ends: at convergence, at its best time, or held back by its best penalty."""
-_ROUNDING = 1e-9
 
 
 class SourceConfig(Strict):
@@ -74,6 +72,8 @@ class PretrainingConfig(Strict):
     """Categories to pretrain on, and the shifts that may come: by their weights, or the worst of them."""
 
     categories: Annotated[list[CategoryConfig], Field(min_length=1)]
+    prompts: Size | None = None
+    """Of pretraining; unlimited unless given."""
     budget: Positive | None = None
     shifts: Annotated[list[ComingShift], Field(min_length=1)]
     objective: Literal["mean", "worst"] = "mean"
@@ -100,7 +100,7 @@ class PlanConfig(Strict):
     training: Stop = "converged"
     learning_rate: Positive | None = None
     keep: Share = 0.0
-    weights: Literal["equal", "tuned"] = "equal"
+    weights: Weights = "equal"
     tests: Annotated[list[WeightedTestConfig], Field(min_length=1)] | None = None
     costs: CostsConfig | None = None
     pretraining: PretrainingConfig | None = None

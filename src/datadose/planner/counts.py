@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, minimize
 
 from datadose.covariance import Array
-from datadose.errors import reject, require_integer
+from datadose.errors import reject, require_integer, require_number
 from datadose.planner.dose import find_dose
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import Best, SearchRecord, Unsolved, run_search
@@ -30,11 +30,24 @@ class PoolSource:
     name: str
     source: Source
     size: int
+    cost: float | None = None
+    """Of a prompt, > 0, in any unit: what a purchase is planned with."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             reject("name", self.name, "a name")
         require_integer(f"size of source {self.name}", self.size, 1)
+        if self.cost is not None:
+            require_number(f"cost of source {self.name}", self.cost, 0, np.inf, open_ends=True)
+
+
+def require_costs(sources: Sequence[PoolSource]) -> tuple[float | None, ...]:
+    """The costs of ``sources``, or as many None. Raises InputError where some have one and others none."""
+    costs = tuple(entry.cost for entry in sources)
+    if None in costs and any(cost is not None for cost in costs):
+        missing = sources[costs.index(None)].name
+        reject("cost", f"none for source {missing}", "one for every source, or for none")
+    return costs
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,8 @@ class SourceAdvice:
     """How many of its prompts replace one without noise, at the plan; None if none do, or if it has none."""
     clean_error: float | None
     """Predicted error / d of the plan with this source's noise removed; None if it has none."""
+    gain_per_cost: float | None = None
+    """``marginal_value`` by unit of cost; None without costs."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +136,14 @@ def plan_counts(model: ErrorModel, pool: Sequence[PoolSource], max_prompts: int)
         _polish(search, _descend(search, np.array(start), sizes, max_prompts), sizes, max_prompts)
     _polish(search, np.array(search.best), sizes, max_prompts)
     counts = search.best
-    ends = [search.at(taken) for taken in (sizes, _rounded(sizes * min(1.0, max_prompts / sizes.sum())))]
+    ends = [search.at(taken) for taken in (sizes, rounded(sizes * min(1.0, max_prompts / sizes.sum())))]
     at_all, at_max = (error if np.isfinite(error) else None for error in ends)
     curve = _curve(search, sizes, counts, max_prompts)
     advice = _advise(model, pool, columns, counts, with_all=at_all is not None)
     return CountsPlan(counts, search.at(counts), at_all, at_max, advice, curve, search.record)
 
 
-def _rounded(exact: Array) -> NDArray[np.int64]:
+def rounded(exact: Array) -> NDArray[np.int64]:
     """Whole numbers next to ``exact`` by largest remainders: they sum to its rounded sum."""
     taken: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     missing = round(float(exact.sum())) - int(taken.sum())
@@ -143,7 +158,7 @@ def _curve(
     chosen = np.array(counts if sum(counts) else sizes, dtype=np.float64)
     points = {}
     for total in np.append(0, np.geomspace(1, max_prompts, 40)):
-        taken = _rounded(np.minimum(sizes, chosen * total / chosen.sum()))
+        taken = rounded(np.minimum(sizes, chosen * total / chosen.sum()))
         value = search.at(taken)
         points[int(taken.sum())] = value if np.isfinite(value) else None
     return tuple(sorted(points.items()))
@@ -168,7 +183,7 @@ def _scan(search: _Search, sizes: Array, max_prompts: int) -> None:
         inside = np.isin(np.arange(K), group)
         room = min(int(sizes[inside].sum()), max_prompts)
         for share in _SHARES:
-            search.at(_rounded(np.where(inside, sizes, 0) * (share * room / sizes[inside].sum())))
+            search.at(rounded(np.where(inside, sizes, 0) * (share * room / sizes[inside].sum())))
 
 
 def _descend(search: _Search, start: Array, sizes: Array, max_prompts: int) -> Array:
@@ -245,6 +260,7 @@ def _advise(
             own, beside = worth[place], _worth(model, [*columns, model.columns(clean)], [*counts, 0])[-1]
             if own is not None and beside is not None and own > 0 and beside > 0:
                 rate = beside / own
+        value = worth[place]
         advice.append(
             SourceAdvice(
                 entry.name,
@@ -254,6 +270,7 @@ def _advise(
                 at_all[place],
                 rate,
                 clean_error,
+                None if entry.cost is None or value is None else value / entry.cost,
             )
         )
     return tuple(advice)

@@ -1,9 +1,9 @@
-"""What a stage does in T steps, in closed form: states after SFT and after outcome supervision or RL.
+"""What a stage does in T steps: states after SFT and after outcome supervision or RL.
 
 Outcome supervision and RL take prompts of the target itself (no demonstrations are needed, only outcomes),
-SFT takes the plan's data. Every stage is gradient descent from the pretrained model for T steps at half of
-its largest stable step. With one thinking step (k = 1) the outcome loss is the SFT loss at eta = 1, and
-descent for a time t is, nearly, a ridge of 1/t: both stages then have the exact theorem behind them, at any
+SFT takes the plan's data. Every stage is gradient descent for T steps at half of its largest stable step, or
+at a given learning rate. With one thinking step (k = 1) the outcome loss is the SFT loss at eta = 1, so both
+stages and their order have the exact theorem of :mod:`datadose.theory.training_time` behind them, at any
 number and length of prompts. For k > 1 the long-prompt dynamics of section 6 take over (an approximation that
 is stated in the result). A verifiable reward teaches only where it is paid: its pass rate comes from the law
 of the answer's error. Derivation and validation: docs/derivations/planner.md.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ from datadose.covariance import (
     is_spectrum,
     plus,
     product,
-    trace,
+    trace_product,
     transpose,
 )
 from datadose.errors import InputError, probability, reject, require_integer, require_number
@@ -37,7 +38,11 @@ from datadose.theory.equivalent import Columns, Equivalent, PeakError, determini
 from datadose.theory.finite_size import finite_size_correction
 from datadose.theory.outcome import error_factor_path, population_curvature
 from datadose.theory.peaks import rank_of
-from datadose.theory.post_test import quadratic_error
+from datadose.theory.sft import chain_weight
+from datadose.theory.stopping import Stopping
+from datadose.theory.trained_operator import TrainedOperator
+from datadose.theory.training_time import Request
+from datadose.theory.weighted_test import WeightedTest
 
 Reward: TypeAlias = Literal["dense", "verifiable"]
 REWARDS: tuple[Reward, ...] = ("dense", "verifiable")
@@ -54,6 +59,8 @@ class PostTraining:
         tolerance: an answer passes if its root mean square error over the shift's directions is no larger.
         noise: the policy's scale sigma.
         samples: answers that RL samples in a step (prompts times group size).
+        learning_rate: of gradient descent in every stage; half of the largest stable one of each stage unless
+            given.
     """
 
     chain_steps: int = 1
@@ -62,6 +69,7 @@ class PostTraining:
     tolerance: float = 0.5
     noise: float = 0.1
     samples: int = 256
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("chain_steps", "steps", "samples"):
@@ -70,57 +78,32 @@ class PostTraining:
             reject("reward", self.reward, " or ".join(REWARDS))
         for name in ("tolerance", "noise"):
             require_number(name, getattr(self, name), 0, np.inf, open_ends=True)
+        if self.learning_rate is not None:
+            require_number("learning_rate", self.learning_rate, 0, np.inf, open_ends=True)
 
 
 @dataclass(frozen=True)
 class State:
-    """A model on its way: the mean operator and what prompts left uncertain about it."""
+    """A model on its way: the moments of its operator V, and the stage that led here."""
 
-    operator: Array
-    spread: Equivalent | None = None
-    """The equivalent of the stage that led here, for the variance around the mean."""
-    before: State | None = None
-    """Where that stage started, if that was uncertain too."""
-    ridge: float = 0.0
-    """The ridge of that stage: ridge V0 R is what it keeps of its start V0."""
+    model: TrainedOperator
+    judged: TrainedOperator
+    """Those of P V, P the projector on the judged directions of the answer."""
+    last: Equivalent | None = None
+    """Of the last stage, at the penalty that is nearly its number of steps (:meth:`Ground.correction`)."""
 
-    def variance(self, M: Array, rows: Array | None = None) -> float:
-        """E tr((V - Vbar) M (V - Vbar)^T), not divided by d; over the answer's ``rows`` if given.
+    @classmethod
+    def fixed(cls, V: Array, judged: Array) -> State:
+        """A model that is known; ``judged`` is P, (d,) or (d, d)."""
+        return cls(TrainedOperator.fixed(V), TrainedOperator.fixed(product(judged, V)))
 
-        The stage's own, and what is left of its start's,
-        ridge^2 tr[D(R M R) + sum_c kappa_c(M) D(R C_c R)].
-        """
-        if self.spread is None:
-            return 0.0
-        total = self.spread.variance(M, rows)
-        if self.before is not None and self.before.spread is not None:
-            R = self.spread.resolvent
-            kept = self.before.variance(product(R, M, R), rows)
-            for kappa, C in zip(self.spread.leverages(M), self.spread.features.moments, strict=True):
-                kept += kappa * self.before.variance(product(R, C, R), rows)
-            total += float(self.ridge**2 * kept)
-        return total
+    def moved(self, V: Array, judged: Array) -> State:
+        """The same uncertainty around another mean ``V``."""
+        return replace(self, model=_around(V, self.model), judged=_around(product(judged, V), self.judged))
 
 
-def descent_ridge(columns: Sequence[Columns], steps: int) -> float:
-    """The ridge that T steps of gradient descent at half of the largest stable step amount to.
-
-    Descent on ||V Phi + eta Omega||^2 / 2 at step 1/lambda_max(Phi Phi^T) keeps e^{-x} of an eigenvalue mu,
-    x = T mu / lambda_max; a ridge keeps 1 / (1 + mu / ridge). The two agree at x = 0, 1 and infinity for
-    ridge = lambda_max / ((e - 1) T), with lambda_max of :func:`sample_edge`.
-    """
-    return sample_edge(columns) / ((math.e - 1) * steps)
-
-
-def sample_edge(columns: Sequence[Columns]) -> float:
-    """lambda_max(Phi Phi^T) for B columns of mean second moment C.
-
-    B lambda_1(C) (1 + sqrt(tr C / (lambda_1(C) B)))^2: exact for white C in the proportional limit.
-    """
-    B = sum(c.count for c in columns)
-    C = plus(*(c.count / B * c.second_moment for c in columns))
-    largest = float(C.max() if is_spectrum(C) else np.linalg.eigvalsh(C)[-1])
-    return float(B * largest * (1 + np.sqrt(trace(C) / (largest * B))) ** 2)
+def _around(V: Array, model: TrainedOperator) -> TrainedOperator:
+    return TrainedOperator(V, plus(product(transpose(V), V), model.covariance), model.scatter)
 
 
 @dataclass(frozen=True)
@@ -139,18 +122,32 @@ class Ground:
             return M[inside] if is_spectrum(M) else M[np.ix_(inside, inside)]
         return self.judged.T @ dense(M) @ self.judged
 
+    @cached_property
+    def projector(self) -> Array:
+        """P on the judged directions, (d,) or (d, d)."""
+        return self.judged if is_spectrum(self.judged) else self.judged @ self.judged.T
+
+    @property
+    def start(self) -> State:
+        """The pretrained model."""
+        return State.fixed(self.model.V0, self.projector)
+
+    @cached_property
+    def test(self) -> WeightedTest:
+        """The post-test: one prompt of the target, one step."""
+        return WeightedTest(self.model.target, self.model.test_second_moment)
+
     def error(self, state: State) -> float:
         """One-step post-test error / d of a state (Prop 5.1)."""
-        M, target = self.model.test_second_moment, self.model.target
-        return quadratic_error(state.operator, target, M) + state.variance(M) / len(target)
+        return self.test.error(state.model)
 
-    def correction(self, state: State) -> float:
-        """The O(1/d) correction to :meth:`error`, over it: how far finite sizes are from the asymptotics.
+    def correction(self, found: Equivalent | None) -> float:
+        """The O(1/d) correction to an equivalent's error, over it: how far finite sizes are from the limit.
 
         Zero where nothing is uncertain, and where the correction is not known (noisy prompts, sources on both
         sides of their peaks); infinite where peaks are on all sides.
         """
-        found, n = state.spread, self.model.test_length
+        n = self.model.test_length
         if found is None or not found.columns:
             return 0.0
         total = sum(c.count for c in found.columns)
@@ -165,7 +162,7 @@ class Ground:
                 continue
             except InputError:
                 return 0.0
-            return correction.total / self.error(state)
+            return correction.total / found.error(self.model.target, self.model.test_second_moment)
         return np.inf
 
     def pass_rate(self, state: State) -> float:
@@ -177,7 +174,7 @@ class Ground:
         """
         k, limit = self.training.chain_steps, self.training.tolerance**2 * rank_of(self.judged)
         if k == 1:
-            V, M = state.operator, self.model.test_second_moment
+            V, M = state.model.mean, self.model.test_second_moment
             moved = product(V, self.model.target)
             # E[(I + V S) (I + V S)^T], the covariance over prompts of the gap w* - what.
             gap = plus(identity_like(V), moved, transpose(moved), product(V, M, transpose(V)))
@@ -187,14 +184,15 @@ class Ground:
             return weighted_chi_square(np.maximum(values, 0) + uncertain, limit)
         sigma, n = self.model.target, self.model.test_length
         draws = int(np.clip(_DRAWN_NUMBERS / len(sigma), *_DRAWS))
-        gaps = draw_gaps(state.operator, sigma, n, k, draws, seed=0, spread=self._uncertain(state))
+        gaps = draw_gaps(state.model.mean, sigma, n, k, draws, seed=0, spread=self._uncertain(state))
         inside = gaps[:, self.judged > 0] if is_spectrum(self.judged) else gaps @ self.judged
         inside = inside + self.training.noise * np.random.default_rng(0).standard_normal(inside.shape)
         return probability("a pass rate", float(((inside**2).sum(axis=1) <= limit).mean()))
 
     def _uncertain(self, state: State) -> float:
         """The variance that the state's uncertainty adds to each judged direction in one step, on average."""
-        return state.variance(self.model.test_second_moment, self.judged) / rank_of(self.judged)
+        found = trace_product(state.judged.covariance, self.model.test_second_moment) / rank_of(self.judged)
+        return max(found, 0.0)
 
 
 _DRAWN_NUMBERS = 2**20
@@ -202,34 +200,98 @@ _DRAWN_NUMBERS = 2**20
 _DRAWS = (1000, 4000)
 
 
-def after_sft(ground: Ground, columns: Sequence[Columns], steps: int) -> State:
-    """The state after ``steps`` steps of SFT on ``columns``, which hold their counts."""
-    if not sum(c.count for c in columns):
-        return State(ground.model.V0)
-    ridge = descent_ridge(columns, steps)
-    found = deterministic_equivalent(ground.model.V0, ground.model.eta, columns, ridge=ridge)
-    return State(found.mean, found)
+@dataclass(frozen=True)
+class Descent:
+    """A stage of gradient descent on all of its prompts at every step, from one of the planner's states."""
+
+    ground: Ground
+    start: State
+    request: Request
+    rate: float
+    """The learning rate."""
+
+    @classmethod
+    def of(cls, ground: Ground, start: State, request: Request) -> Descent:
+        """The stage at the plan's learning rate, or at half of its own largest stable one."""
+        given = ground.training.learning_rate
+        half = request.largest_rate / 2
+        return cls(ground, start, request, half if given is None else given)
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether the learning rate is below the largest stable one, or there is nothing to fit."""
+        return not self.request.columns or self.rate < self.request.largest_rate
+
+    def after(self, steps: int) -> State:
+        """The state after so many steps. Raises InputError for a learning rate that is not stable."""
+        if not self.request.columns:
+            return self.start
+        stopping, P = Stopping(steps=steps, learning_rate=self.rate), self.ground.projector
+        (model,) = self.request.fit(self.start.model).ends([stopping])
+        (judged,) = self.request.fit(self.start.judged, P).ends([stopping])
+        return State(model, judged, self._equivalent(steps))
+
+    def errors(self, steps: Sequence[int]) -> list[float]:
+        """The error / d after each number of steps. Raises as :meth:`after`."""
+        if not self.request.columns:
+            return [self.ground.error(self.start)] * len(steps)
+        stoppings = [Stopping(steps=T, learning_rate=self.rate) for T in steps]
+        return [self.ground.test.error(m) for m in self.request.fit(self.start.model).ends(stoppings)]
+
+    def _equivalent(self, steps: int) -> Equivalent:
+        """Of a penalty that keeps what descent keeps of what moves in no, in one, and in all of the time t.
+
+        Descent keeps e^{-x t / B} along an eigenvalue x, the penalty ridge / (x + ridge).
+        """
+        time = self.rate * self.request.copies * steps
+        ridge = self.request.prompts / ((math.e - 1) * time)
+        mean, request = self.start.model.mean, self.request
+        return deterministic_equivalent(mean, request.eta, request.columns, ridge=ridge)
 
 
-def after_outcome(ground: Ground, start: State, prompts: int, steps: int) -> tuple[State, float]:
-    """The state after ``steps`` steps of outcome supervision on target prompts, and its predicted error / d.
-
-    What ``start`` is uncertain about decays as its mean does (for one thinking step; for more it is left
-    out).
-    """
+def sft(ground: Ground, columns: Sequence[Columns]) -> Descent:
+    """SFT of the pretrained model on ``columns``, which hold their counts."""
     model = ground.model
-    columns = Columns(prompts, model.test_second_moment, model.target)
-    ridge = descent_ridge([columns], steps)
-    found = deterministic_equivalent(start.operator, 1.0, [columns], ridge=ridge)
-    state = State(found.mean, found, start, ridge)
+    request = Request.on(model.eta, columns, chain_weight(model.eta, model.chain_steps))
+    return Descent.of(ground, ground.start, request)
+
+
+def outcome_request(model: ErrorModel, prompts: float) -> Request:
+    """What outcome supervision with one thinking step fits on target prompts: the SFT loss at eta = 1."""
+    columns = Columns(prompts, model.test_second_moment, model.target, length=model.test_length)
+    return Request.on(1.0, [columns], 1.0)
+
+
+def outcome(ground: Ground, start: State, request: Request) -> Descent:
+    """Outcome supervision from ``start`` on the prompts of :func:`outcome_request`.
+
+    Exact for one thinking step. For more it stands for what few prompts cost; a given learning rate is then
+    that of the longer chain, so half of the stable one of one step is taken.
+    """
+    if ground.training.chain_steps > 1:
+        return Descent(ground, start, request, request.largest_rate / 2)
+    return Descent.of(ground, start, request)
+
+
+def after_outcome(ground: Ground, stage: Descent, steps: int) -> tuple[State, float]:
+    """The state after ``steps`` steps of the stage of :func:`outcome`, and its predicted error / d.
+
+    For more than one thinking step the mean is that of long prompts, and what few prompts add is taken from
+    one thinking step.
+    """
+    state, start, P = stage.after(steps), stage.start.model.mean, ground.projector
     error = ground.error(state)
     if ground.training.chain_steps > 1:
-        moved = long_prompt_operator(ground, start.operator, steps)
-        many = Columns(1e9 * prompts, columns.second_moment, columns.cross)
-        unlimited = deterministic_equivalent(start.operator, 1.0, [many], ridge=1e9 * ridge)
-        error += ground.error(State(moved)) - ground.error(State(unlimited.mean))
-        state = State(moved, found)
+        moved = long_prompt_operator(ground, start, steps)
+        many = outcome_request(ground.model, _MANY * stage.request.prompts)
+        unlimited = Descent(ground, State.fixed(start, P), many, stage.rate)
+        error += ground.error(State.fixed(moved, P)) - unlimited.errors([steps])[0]
+        state = state.moved(moved, P)
     return state, error
+
+
+_MANY = 1e9
+"""Times as many prompts stand for unlimited ones."""
 
 
 def start_curvature(V0: Array, sigma: Array, k: int) -> float:
@@ -251,7 +313,8 @@ def long_prompt_operator(ground: Ground, V0: Array, steps: int) -> Array:
     dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated.
     """
     sigma, k = ground.model.target, ground.training.chain_steps
-    time = steps / start_curvature(V0, sigma, k)
+    given = ground.training.learning_rate
+    time = steps / start_curvature(V0, sigma, k) if given is None else steps * given
     if is_spectrum(V0) and is_spectrum(sigma):
         u0 = 1 + V0 * sigma
         change = error_factor_path(u0, sigma, k, time) - u0

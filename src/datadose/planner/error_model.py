@@ -13,6 +13,7 @@ from datadose.theory.equivalent import Columns, Equivalent, PeakError, determini
 from datadose.theory.one_source import OneSource
 from datadose.theory.sensitivity import sensitivity
 from datadose.theory.source import Source
+from datadose.theory.weighted_test import WeightedTest
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,8 @@ class ErrorModel:
     target: Array
     test_length: int
     chain_steps: int = 1
+    tests_second_moment: Array | None = None
+    """E[S^2] of several tests, weighted, of which ``target`` is then the weighted sum."""
 
     def __post_init__(self) -> None:
         validate_operator("V0", self.V0, len(self.target))
@@ -41,6 +44,8 @@ class ErrorModel:
     @cached_property
     def test_second_moment(self) -> Array:
         """E[S^2] of the test prompts."""
+        if self.tests_second_moment is not None:
+            return self.tests_second_moment
         return wishart_second_moment(self.target, self.test_length)
 
     def rotated(self, basis: Array, target: Array | None = None) -> ErrorModel:
@@ -49,7 +54,12 @@ class ErrorModel:
             self,
             V0=rotated(self.V0, basis),
             target=rotated(self.target, basis) if target is None else target,
+            tests_second_moment=None if (M := self.tests_second_moment) is None else rotated(M, basis),
         )
+
+    def judged_by(self, test: WeightedTest) -> ErrorModel:
+        """The same problem judged by another test, such as a weighted sum of several."""
+        return replace(self, target=test.target, tests_second_moment=test.second_moment)
 
     def columns(self, source: Source) -> Columns:
         """The second moments of a source's prompts."""

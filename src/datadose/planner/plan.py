@@ -5,12 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datadose.configs import load_config, read_covariance
 from datadose.covariance import (
     Array,
     plus,
@@ -20,13 +18,17 @@ from datadose.covariance import (
 )
 from datadose.errors import reject, require_integer
 from datadose.planner.allocation import BetterAllocation, Budget, allocation_basis, better_allocation
-from datadose.planner.config import PlanConfig, SourceConfig
-from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
+from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts, require_costs
 from datadose.planner.dose import COARSE, Dose, dose_of
-from datadose.planner.dynamics import Ground, PostTraining, State
+from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
+from datadose.planner.goal import Stop, Weights
+from datadose.planner.pretraining import PretrainingPlan
+from datadose.planner.schedule import Costs, Schedule, require_schedulable, schedule_of_pool
 from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
+from datadose.planner.training_choice import TrainingChoice, TrainingGoal
+from datadose.shapes import Operator
 from datadose.shift import Shift
 from datadose.theory.equivalent import Columns
 from datadose.theory.outcome import adaptation_radius
@@ -66,12 +68,18 @@ class Plan(Decision):
     """Which data and how much of them, at which stage, and the numbers behind both decisions."""
 
     error_before: float
-    spectral_radius: float
-    regime: str
-    recommendation: str
+    spectral_radius: float = 0.0
+    regime: str = "incremental"
+    recommendation: str = ""
     stages: StageChoice | None = None
     note: str | None = None
     """Why ``predicted_error`` may be far off; None where nothing speaks against it."""
+    training: TrainingChoice | None = None
+    """How long, under which penalty and in what mixture to train; None for training to convergence."""
+    schedule: Schedule | None = None
+    """What a budget buys of each stage, with ``costs``; None where there are none, or nothing to adapt to."""
+    pretraining: PretrainingPlan | None = None
+    """What to pretrain on for the shifts that may come, where they are given."""
 
     def to_json(self) -> dict[str, Any]:
         """The document that `datadose plan --json` prints."""
@@ -101,6 +109,12 @@ class Plan(Decision):
             document["best_eta"] = dict(zip(names, self.best_eta, strict=True))
         if self.stages is not None:
             document["stages"] = asdict(self.stages)
+        if self.training is not None:
+            document |= self.training.to_json()
+        if self.schedule is not None:
+            document |= self.schedule.to_json()
+        if self.pretraining is not None:
+            document |= self.pretraining.to_json()
         return document
 
 
@@ -114,41 +128,82 @@ def plan(
     sources: Sequence[PoolSource] | None = None,
     budget: tuple[Budget, float] | None = None,
     choose_eta: bool = False,
+    stop: Stop = "converged",
+    keep: float = 0.0,
+    weights: Weights = "equal",
+    tests: Sequence[tuple[Operator, float]] | None = None,
+    learning_rate: float | None = None,
+    costs: Costs | None = None,
 ) -> Plan:
-    """Decide how many prompts to take, of which kind, from which source, and at which stage.
+    """Decide how many prompts to take, of which kind and source, at which stage, and for how long to train.
 
     Args:
-        shift: Sigma0, Delta, the data's covariance A (see ``Shift.aligned``) and eta. With ``sources`` A is
-            not used.
+        shift: Sigma0, Delta, the data's covariance A (not used with ``sources``) and eta.
         length: prompt length n of all stages, >= 1.
         max_prompts: the largest number of prompts of SFT, >= 1.
-        positional: ``length`` and ``max_prompts`` without names, which warns and will be refused: they are
-            easily swapped (:func:`predict_error` takes the prompts first), and either order is a plan.
+        positional: ``length`` and ``max_prompts`` without names, which warns and will be refused.
         rl_prompts: how many target prompts RL has; ``max_prompts`` unless given.
         training: chain length k (of SFT, OS and RL), steps and reward; PostTraining() unless given.
         sources: the pool, to choose counts from.
         budget: (kind, cap) on tr A or tr A^2 for the better allocation; the cost of A itself unless given.
         choose_eta: also look for the best eta, with the paper's allocation for each.
+        stop: how SFT ends: "best" also decides the training time, "penalty" the penalty (``Plan.training``).
+        keep: weight in [0, 1] of the error on Sigma0 in what these two minimise.
+        weights: "tuned" also decides the weight of a row of each source in the loss.
+        tests: (covariance, weight), weights with sum 1, that judge in place of the target all but the stage.
+        learning_rate: of the steps that are counted; half of the largest stable one unless given.
+        costs: prices and what may be spent: the stages are then also scheduled (``Plan.schedule``).
 
     Raises InputError for values out of range. A zero Delta gives a plan: nothing to adapt to.
     """
     length, max_prompts = _named(positional, length, max_prompts)
     rl_prompts = max_prompts if rl_prompts is None else require_integer("rl_prompts", rl_prompts, 1)
-    training = training or PostTraining()
+    training = _recipe(training, learning_rate, costs)
     V0 = pretrained_operator(shift.sigma0, length)
     model = ErrorModel(V0, shift.eta, shift.target, length, training.chain_steps)
+    asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
+    judge = model if tests is None else model.judged_by(asked.goal.target)
+    require_costs(sources or ())
+    chosen = asked.decide(model, shift.data, sources, max_prompts)
     if not shift.delta.any():
-        return _nothing_to_adapt_to(shift, model)
-    radius = adaptation_radius(shift.sigma0, shift.delta, length)
+        return replace(_nothing_to_adapt_to(shift, judge), training=chosen)
     if sources is None:
-        decision, columns = _dose(shift, model, max_prompts, budget, choose_eta=choose_eta)
+        decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
     else:
-        decision, columns = _counts(model, sources, max_prompts)
+        decision, columns = _counts(judge, sources, max_prompts)
+    first = Plan(**vars(decision), error_before=judge.error([], []), training=chosen)
+    if costs is not None:
+        sizes = [np.inf] if sources is None else [entry.size for entry in sources]
+        told, limits = (asked.goal.objective, asked.goal.target), (max_prompts, rl_prompts)
+        scheduled = schedule_of_pool(model, columns, sizes, costs, limits, training, told)
+        first = replace(first, schedule=scheduled)
+    return _with_stages(first, shift, model, columns, training, rl_prompts)
+
+
+def _recipe(training: PostTraining | None, learning_rate: float | None, costs: Costs | None) -> PostTraining:
+    """How post-training is run; InputError where it cannot be scheduled though there are costs."""
+    found = training or PostTraining()
+    if learning_rate is not None:
+        found = replace(found, learning_rate=learning_rate)
+    if costs is not None:
+        require_schedulable(found)
+    return found
+
+
+def _with_stages(
+    found: Plan,
+    shift: Shift,
+    model: ErrorModel,
+    columns: Sequence[Columns],
+    training: PostTraining,
+    rl_prompts: int,
+) -> Plan:
+    """The plan ``found`` with the choice of stage, for SFT on ``columns``."""
+    radius = adaptation_radius(shift.sigma0, shift.delta, model.test_length)
     ground, turned = stage_problem(shift, model, columns, training)
     stages = choose_stage(ground, turned, rl_prompts, radius)
-    return Plan(
-        **vars(decision),
-        error_before=model.error([], []),
+    return replace(
+        found,
         spectral_radius=radius,
         regime=stages.regime,
         recommendation=stages.reason,
@@ -167,7 +222,7 @@ def _dose(
 ) -> tuple[Decision, list[Columns]]:
     """The decision on data of one kind, ``shift.data``, and the columns that SFT sees."""
     length, (spectrum, basis) = model.test_length, spectral_basis(shift.data)
-    turned = model if basis is None else model.rotated(basis)
+    turned, several = model if basis is None else model.rotated(basis), model.tests_second_moment is not None
     others = {max(1, round(factor * length)) for factor in _LENGTHS}
     found = {n: dose_of(turned, spectrum, n, max_prompts, COARSE) for n in others}
     dose = found[length] = dose_of(turned, spectrum, length, max_prompts)
@@ -180,7 +235,8 @@ def _dose(
         curve=dose.curve,
         dose=dose,
         by_length=tuple((n, found[n].prompts, found[n].error) for n in sorted(found)),
-        better=better_allocation(shift, model, length, max_prompts, dose, budget),
+        # Its rule of refusal needs the O(1/d) correction, which is known for one test.
+        better=None if several else better_allocation(shift, model, length, max_prompts, dose, budget),
         best_eta=_best_eta(shift, model, max_prompts) if choose_eta else None,
     )
     return decision, [model.columns(Source(shift.data, length, dose.prompts))]
@@ -195,7 +251,7 @@ def _counts(
         prompts=sum(found.prompts),
         predicted_error=found.error,
         error_at_max_prompts=found.error_at_max,
-        allocation=_mixture(sources, found.prompts),
+        allocation=mixture_of(sources, found.prompts),
         curve=found.curve,
         sources=found.sources,
         search=found.search,
@@ -207,7 +263,7 @@ def _counts(
 def _caution(ground: Ground, columns: Sequence[Columns]) -> str | None:
     """A warning where the error of the plan's ``columns`` is a limit that finite sizes are far from."""
     found = ground.model.equivalent(columns, [c.count for c in columns])
-    correction = ground.correction(State(found.mean, found))
+    correction = ground.correction(found)
     if error_is_known(correction):
         return None
     size = f"by about {correction:.0%} of it" if np.isfinite(correction) else "by an unknown amount"
@@ -242,14 +298,12 @@ def _nothing_to_adapt_to(shift: Shift, model: ErrorModel) -> Plan:
         allocation=shift.data,
         curve=((0, error),),
         error_before=error,
-        spectral_radius=0.0,
-        regime="incremental",
         recommendation="no stage: nothing to adapt to (delta is zero), the pretrained model is already the "
         "best: B* = 0",
     )
 
 
-def _mixture(sources: Sequence[PoolSource], counts: Sequence[int]) -> Array:
+def mixture_of(sources: Sequence[PoolSource], counts: Sequence[int]) -> Array:
     """The covariance of a prompt of the planned mixture; of the whole pool where the plan takes nothing."""
     weights = np.array(counts if sum(counts) else [entry.size for entry in sources], dtype=np.float64)
     shares = weights / weights.sum()
@@ -266,40 +320,3 @@ def _best_eta(shift: Shift, model: ErrorModel, max_prompts: int) -> tuple[float,
         dose = dose_of(replace(model, eta=eta), data, model.test_length, max_prompts, COARSE)
         found.append((eta, dose.prompts, dose.error))
     return min(found, key=lambda entry: entry[2])
-
-
-def plan_file(path: Path) -> Plan:
-    """The plan for a SHIFT.yaml; covariance files are found beside it.
-
-    Raises InputError naming the line, the field and what is allowed.
-    """
-    config = load_config(path, PlanConfig)
-    folder = path.parent
-    sigma0 = read_covariance("sigma0", config.sigma0, folder)
-    delta = read_covariance("delta", config.delta, folder, len(sigma0))
-    pool = None
-    if config.sources is not None:
-        pool = [_pool_source(entry, folder, len(sigma0), config.length) for entry in config.sources]
-        shift = Shift(sigma0, delta, _mixture(pool, [entry.size for entry in pool]), config.eta)
-    elif not delta.any():
-        shift = Shift(sigma0, delta, sigma0, config.eta)
-    else:
-        shift = Shift.aligned(sigma0, delta, config.eta, config.interference or 0.0)
-    return plan(
-        shift,
-        length=config.length,
-        max_prompts=config.max_prompts,
-        rl_prompts=config.rl_prompts,
-        training=PostTraining(
-            config.chain_steps, config.steps, config.reward, config.tolerance, config.noise
-        ),
-        sources=pool,
-        budget=None if config.budget is None else (config.budget.kind, config.budget.cap),
-        choose_eta=config.choose_eta,
-    )
-
-
-def _pool_source(entry: SourceConfig, folder: Path, dimension: int, length: int) -> PoolSource:
-    covariance = read_covariance(f"covariance of source {entry.name}", entry.covariance, folder, dimension)
-    source = Source(covariance, entry.length or length, 0, entry.label_noise, entry.demonstration_noise)
-    return PoolSource(entry.name, source, entry.size)

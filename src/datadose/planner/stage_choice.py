@@ -20,8 +20,9 @@ from datadose.planner.dynamics import (
     Reward,
     State,
     after_outcome,
-    after_sft,
-    sample_edge,
+    outcome,
+    outcome_request,
+    sft,
 )
 from datadose.planner.error_model import ErrorModel
 from datadose.shift import Shift
@@ -64,6 +65,8 @@ class Outlook:
         reward is paid too rarely to move the model.
         """
         told = cls(*(getattr(forecast, field.name) for field in fields(cls)))
+        if forecast.note is not None:
+            return replace(told, error=None, pass_rate=None)
         if forecast.stage in ("rl", "sft then rl"):
             if training.reward == "verifiable" and forecast.has_signal:
                 return replace(told, error=None, pass_rate=None, note=_PAID)
@@ -83,6 +86,11 @@ class Forecast(Outlook):
     correction: float = np.nan
     """The O(1/d) correction that the error leaves out, over the error (``Ground.correction``)."""
 
+    @classmethod
+    def diverged(cls, stage: Stage, demonstrations: int, outcome_prompts: int) -> Forecast:
+        """A stage whose learning rate is not stable."""
+        return cls(stage, demonstrations, outcome_prompts, np.inf, 0.0, True, _UNSTABLE)
+
 
 def error_is_known(correction: float) -> bool:
     """Whether an error with this relative O(1/d) correction is told: the next order is about as large."""
@@ -98,6 +106,10 @@ _PAID = (
     "where RL ends that a verifiable reward moves is not forecast: it depends on the course of training, and "
     "directions that the reward does not judge drift"
 )
+_UNSTABLE = (
+    "the stage diverges: the learning rate is at or above the largest stable one on these prompts, in the "
+    "limit of many directions"
+)
 _FEW_DIRECTIONS = (
     "the error is not forecast: with so few directions, or so nearly as many prompts as directions, its mean "
     "is far from the limit that is known"
@@ -108,7 +120,8 @@ _FEW_DIRECTIONS = (
 class StageChoice:
     """The recommended stage, the sentence that says why, and the four outlooks."""
 
-    stage: Stage
+    stage: Stage | None
+    """None where it is not known which stage is best (:func:`order_is_known`)."""
     reason: str
     spectral_radius: float
     """rho(Gamma0^{-1} Delta)."""
@@ -127,8 +140,10 @@ class StageChoice:
     """Whether the outcome stage is forecast by the exact theorem (k = 1) or long-prompt dynamics (k > 1)."""
     reward: Reward
     outlooks: tuple[Outlook, ...]
-    order_right: float
-    """In which share of the unseen test cases of this kind the recommended stage was as good as the best."""
+    order_right: float | None
+    """In which share of the unseen test cases of this kind the recommended stage was as good as the best.
+
+    None where no stage is recommended."""
 
     def of(self, stage: Stage) -> Outlook:
         """The outlook of a choice."""
@@ -173,12 +188,14 @@ def choose_stage(
     regime: Literal["incremental", "novel"] = "incremental" if spectral_radius < 1 else "novel"
     step, needed = _outcome_speed(ground, outcome_prompts)
     outlooks = tuple(Outlook.of(forecast, training) for forecast in forecasts)
-    reason = _reason(chosen.stage, outlooks, spectral_radius, verifiable=verifiable)
-    order = _order_right(ground)
-    if training.chain_steps > 1:
+    stage, order = None, None
+    if order_is_known(ground, forecasts):
+        stage, order = chosen.stage, _order_right(ground)
+    reason = _reason(stage, outlooks, spectral_radius, verifiable=verifiable)
+    if training.chain_steps > 1 and order is not None:
         reason += f" (with more than one thinking step such advice was right in {order:.0%} of test cases)"
     return StageChoice(
-        stage=chosen.stage,
+        stage=stage,
         reason=reason,
         spectral_radius=spectral_radius,
         regime=regime,
@@ -191,12 +208,25 @@ def choose_stage(
     )
 
 
+_LONG = 4
+"""Prompts count as long from this many times the dimension on."""
+
+
+def order_is_known(ground: Ground, forecasts: Sequence[Forecast]) -> bool:
+    """Whether the forecasts tell which stage is best.
+
+    They do not where RL moves the model on prompts shorter than 4 d with more than one thinking step: what
+    few prompts and their length cost is not known there, and was measured to be more than what tells the
+    stages apart (docs/derivations/planner.md).
+    """
+    if ground.training.chain_steps == 1 or ground.model.test_length >= _LONG * len(ground.model.target):
+        return True
+    return not any(f.has_signal for f in forecasts if f.outcome_prompts)
+
+
 def _order_right(ground: Ground) -> float:
     """How often the order of the forecasts is right, read off the table of docs/derivations/planner.md."""
-    if ground.training.chain_steps == 1:
-        return 23 / 24
-    is_short = ground.model.test_length < 4 * len(ground.model.target)
-    return 24 / 36 if is_short else 32 / 36
+    return 23 / 24 if ground.training.chain_steps == 1 else 31 / 36
 
 
 def forecast_stages(
@@ -204,11 +234,16 @@ def forecast_stages(
 ) -> tuple[Forecast, Forecast, Forecast, Forecast]:
     """What none, SFT on ``columns``, RL and SFT then RL (half of the steps each) come to by the formulas."""
     T, demonstrations = ground.training.steps, round(sum(c.count for c in columns))
-    base, taught = State(ground.model.V0), after_sft(ground, columns, T)
-    halfway = after_sft(ground, columns, max(1, T // 2))
+    teaching, request = sft(ground, columns), outcome_request(ground.model, outcome_prompts)
+    base, taught, halfway = ground.start, None, None
+    if teaching.is_stable:
+        taught, halfway = teaching.after(T), teaching.after(max(1, T // 2))
 
-    def reinforced(stage: Stage, start: State, steps: int, count: int) -> Forecast:
-        state, error = after_outcome(ground, start, outcome_prompts, steps)
+    def reinforced(stage: Stage, start: State | None, steps: int, count: int) -> Forecast:
+        following = None if start is None else outcome(ground, start, request)
+        if start is None or following is None or not following.is_stable:
+            return Forecast.diverged(stage, count, outcome_prompts)
+        state, error = after_outcome(ground, following, steps)
         passed, progress = ground.pass_rate(state), 1.0
         if ground.training.reward == "verifiable":
             before = ground.pass_rate(start)
@@ -216,12 +251,14 @@ def forecast_stages(
             error = progress * error + (1 - progress) * ground.error(start)
             passed = progress * passed + (1 - progress) * before
         signal = progress > _NO_SIGNAL
-        correction = ground.correction(state if signal else start)
+        correction = ground.correction((state if signal else start).last)
         return Forecast(stage, count, outcome_prompts, error, passed, signal, correction=correction)
 
-    def plain(stage: Stage, state: State, count: int) -> Forecast:
+    def plain(stage: Stage, state: State | None, count: int) -> Forecast:
+        if state is None:
+            return Forecast.diverged(stage, count, 0)
         error, passed = ground.error(state), ground.pass_rate(state)
-        return Forecast(stage, count, 0, error, passed, True, correction=ground.correction(state))
+        return Forecast(stage, count, 0, error, passed, True, correction=ground.correction(state.last))
 
     return (
         plain("none", base, 0),
@@ -246,16 +283,16 @@ def _better(outlook: Forecast, chosen: Forecast, *, verifiable: bool) -> bool:
 
 def _outcome_speed(ground: Ground, prompts: int) -> tuple[float | None, int | None]:
     """Largest stable step of L_OS at the start, and steps until the error settles (see StageChoice)."""
-    model = ground.model
     if ground.training.chain_steps > 1:
         return None, None
-    columns = Columns(prompts, model.test_second_moment, model.target)
+    stage = outcome(ground, ground.start, outcome_request(ground.model, prompts))
+    if not stage.is_stable:
+        return stage.request.largest_rate, None
     counts = [int(T) for T in np.unique(np.geomspace(1, 1e6, 25).round())]
-    errors = [after_outcome(ground, State(model.V0), prompts, T)[1] for T in counts]
+    errors = stage.errors(counts)
     settled = [abs(error - errors[-1]) <= _SETTLED * abs(errors[-1]) for error in errors]
     first = next(i for i in range(len(counts)) if all(settled[i:]))
-    # L_OS of one step has curvature Phi Phi^T / B.
-    return 2 * prompts / sample_edge([columns]), None if first == len(counts) - 1 else counts[first]
+    return stage.request.largest_rate, None if first == len(counts) - 1 else counts[first]
 
 
 def show_pass_rate(rate: float) -> str:
@@ -266,7 +303,7 @@ def show_pass_rate(rate: float) -> str:
 _RARELY = 1e-3
 
 
-def _reason(chosen: Stage, outlooks: Sequence[Outlook], radius: float, *, verifiable: bool) -> str:
+def _reason(chosen: Stage | None, outlooks: Sequence[Outlook], radius: float, *, verifiable: bool) -> str:
     """One sentence: what is recommended and on which numbers, of which none is withheld."""
     none, sft, rl, both = outlooks
 
@@ -284,16 +321,23 @@ def _reason(chosen: Stage, outlooks: Sequence[Outlook], radius: float, *, verifi
     else:
         rl_promise = f"RL on {rl.outcome_prompts} prompts promises {measure(rl)}"
     many = sft.demonstrations
-    against = f"{measure(sft)} " + (
+    taught = measure(sft) or "an error that is not forecast"
+    against = f"{taught} " + (
         f"after SFT on {many} demonstrations" if many else "without it; no demonstrations help"
     )
+    if chosen is None:
+        return (
+            f"which stage is best is not known: {size}, and where RL with more than one thinking step ends "
+            f"on prompts shorter than {_LONG} times the dimension is not forecast; known are "
+            f"{measure(none)} without a stage and {against}"
+        )
     unknown = "(by how much is not forecast)"
     if chosen == "none":
         return (
             f"no stage: {size}, and none improves on its {measure(none)} by more than 2 percent; {rl_promise}"
         )
     if chosen == "sft":
-        return f"SFT on {many} demonstrations: {size}, SFT promises {measure(sft)}; {rl_promise}"
+        return f"SFT on {many} demonstrations: {size}, SFT promises {taught}; {rl_promise}"
     if chosen == "rl":
         promise = f"promises {measure(rl)} against" if measure(rl) else f"should improve {unknown} on"
         return (

@@ -34,6 +34,11 @@ _PLANNER = {
     "planner": "planner.dose_study:STUDY",
     "planner_stages": "planner.stages_study:STUDY",
 }
+_DECISIONS = {
+    "plan_decision": "planner.decision:STUDY",
+    "plan_budget": "planner.budget:STUDY",
+    "pretraining_shares": "planner.pretraining_study:STUDY",
+}
 _TRAINING_TIME = {
     "fig1_time": "training_time.fig1_time:STUDY",
     "fig2_time": "training_time.fig2_time:STUDY",
@@ -62,7 +67,7 @@ _CLAIMS = {
     "insight1": "insights.kinds_of_data:STUDY",
     "theory": "theorems.formulas:STUDY",
 }
-_HOMES = _FIGURES | _INSIGHTS | _TRAINING_TIME | _PLANNER | _LANGUAGE_MODELS | _CLAIMS
+_HOMES = _FIGURES | _INSIGHTS | _TRAINING_TIME | _PLANNER | _DECISIONS | _LANGUAGE_MODELS | _CLAIMS
 NAMES = tuple(_HOMES)
 """All studies, in the order in which they run and stand in the report."""
 CLAIMS = tuple(_CLAIMS)
@@ -71,7 +76,11 @@ LEDGER = tuple(_CLAIMS | _HOMES)
 """The order of the ledger, the paper's statements first."""
 LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 """About an hour each, so not among ``all``."""
-APART = (*LANGUAGE_MODELS, *(name for name in _TRAINING_TIME if name != "fig1_time"))
+APART = (
+    *LANGUAGE_MODELS,
+    *_DECISIONS,
+    *(name for name in _TRAINING_TIME if name != "fig1_time"),
+)
 """Studies with a target of their own, so that ``all`` takes minutes."""
 GPT = ("fig3", "gpt_data")
 """Experiments on the nonlinear transformer, which also have a preset ``small``."""
@@ -79,6 +88,7 @@ GROUPS = {
     "claims": CLAIMS,
     "insights": tuple(_INSIGHTS),
     "training_time": tuple(_TRAINING_TIME),
+    "decisions": tuple(_DECISIONS),
     "all": tuple(name for name in NAMES if name not in APART),
 }
 """Names of several studies."""

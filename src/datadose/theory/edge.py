@@ -18,13 +18,16 @@ from datadose.theory.penalised import Weighted
 
 _STEPS = 200
 _SOLVED = 1e-10
+_ASIDE = 1e-9
+"""So far the bracket reaches beyond its bounds, which may be the place itself."""
 
 
 def largest_eigenvalue(sources: Weighted) -> float:
     """The upper edge of the limiting spectrum of sum_c w_c Phi_c Phi_c^T, not divided by B."""
     moments = np.stack(sources.moments)
-    if moments.ndim == 3 and len(moments) == 1:
-        moments = np.linalg.eigvalsh(moments[0])[None]
+    if len(moments) == 1:
+        values = moments[0] if moments.ndim == 2 else np.linalg.eigvalsh(moments[0])
+        return sources.columns[0].weight * _one_feature(values, float(sources.counts[0]))
     # The mean of sum_c w_c Phi_c O Phi_c^T, whose diagonal entries of O are 1 for lone features.
     strength = np.concatenate([c.weight * c.count * _copies(c) for c in sources.columns])
     total = np.tensordot(strength, moments, axes=1)
@@ -38,6 +41,21 @@ def largest_eigenvalue(sources: Weighted) -> float:
             lambda x: 1.0 if _is_outside(sources, moments, x) else -1.0, low, high, rtol=1e-9
         )
     )
+
+
+def _one_feature(values: Array, count: float) -> float:
+    """The least B / s + sum C / (1 - s C) over 0 < s < 1 / max C, where the real fixed point at -x ends."""
+    top = float(values.max())
+    share = values[values > 0] / top
+    beside = 1 - share
+
+    def slope(v: float) -> float:
+        return float(((share * v / (1 + v * beside)) ** 2).sum()) - count
+
+    # s = v / (1 + v) / top; only the largest eigenvalue, and all as large as it, bound the place.
+    low, high = np.sqrt([count / len(share), count]) * [1 - _ASIDE, 1 + _ASIDE]
+    v = scipy.optimize.brentq(slope, low, high, rtol=1e-12)
+    return float(top * (1 + v) * (count / v + (share / (1 + v * beside)).sum()))
 
 
 def _copies(columns: Columns) -> Array:

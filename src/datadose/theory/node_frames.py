@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.covariance import dense, diagonal, plus, product, transpose
+from datadose.covariance import dense, diagonal, identity_like, plus, product, trace, transpose
 from datadose.shapes import Array, Complex, Operator
 from datadose.theory.penalised import Weighted, both_halves, pair_weights, solve
 from datadose.theory.stopping import Filter
@@ -24,7 +24,11 @@ _TOGETHER = 32
 
 
 def filtered(
-    start: TrainedOperator, eta: float, sources: Weighted, rules: Sequence[Filter]
+    start: TrainedOperator,
+    eta: float,
+    sources: Weighted,
+    rules: Sequence[Filter],
+    answers: Operator | None = None,
 ) -> list[TrainedOperator]:
     """The model after the fit under each of several filters: moments of sum_i m_i w_i V_{lambda_i}.
 
@@ -33,11 +37,14 @@ def filtered(
         eta: chain-of-thought step.
         sources: all spectra, or all matrices.
         rules: the filters; with spectra the nodes of many are solved together, which is quicker.
+        answers: a projector P, (d,) or (d, d), on directions of the answer: the moments are then those of
+            P V, and ``start`` holds those of P V0. All directions unless given.
     """
+    P = identity_like(sources.columns[0].cross) if answers is None else answers
     if sources.columns[0].cross.ndim > 1:
-        whole = _Matrices.of(start, eta, sources)
+        whole = _Matrices.of(start, eta, sources, dense(P))
         return [_under(rule, start, sources, whole, *_solved(sources, [rule], whole)) for rule in rules]
-    levels, found = _Levels.of(start, eta, sources), []
+    levels, found = _Levels.of(start, eta, sources, P), []
     ends = np.cumsum([len(rule.nodes) for rule in rules])
     for low in range(0, len(rules), _TOGETHER):
         part = rules[low : low + _TOGETHER]
@@ -78,7 +85,7 @@ def _under(
         product(transpose(fitted), fitted),
     )
     overlap, residuals = frame.pairs(rule.nodes, pulled)
-    u = pair_weights(sources, rule.nodes, (H, J), overlap, residuals)
+    u = pair_weights(sources, rule.nodes, (H, J), overlap, residuals, frame.size)
     shares = twice[:, None] * both_halves(rule.weights, rule.nodes)[None, :]
     scatter = frame.spread(shares[..., None] * u, rule.nodes)
     return TrainedOperator(mean, plus(settled, scatter), scatter)
@@ -89,7 +96,10 @@ class _Levels:
     """Spectra; L levels of directions."""
 
     eta: float
-    size: int
+    answers: Operator
+    """P, in either form."""
+    size: float
+    """Directions of the answer that P keeps."""
     first: NDArray[np.int64]
     index: NDArray[np.int64]
     """The level of each direction, (d,)."""
@@ -99,6 +109,8 @@ class _Levels:
     """A_c at the levels, (K, L)."""
     counted: Array
     """Directions of each level, (L,)."""
+    answered: Array
+    """Of them those that P keeps, (L,)."""
     own: Array
     """Sums of V0's diagonal over each level."""
     norms: Array
@@ -106,17 +118,17 @@ class _Levels:
     R: Complex
 
     @classmethod
-    def of(cls, start: TrainedOperator, eta: float, sources: Weighted) -> _Levels:
+    def of(cls, start: TrainedOperator, eta: float, sources: Weighted, P: Operator) -> _Levels:
         crosses = np.stack([c.cross for c in sources.columns])
         stacked = np.concatenate([np.stack(sources.moments), crosses])
-        levels, index = np.unique(stacked, axis=1, return_inverse=True)
+        levels, index = _unique_columns(stacked)
         F, size = len(sources.counts), levels.shape[1]
-        counted, own, norms = (
+        counted, answered, own, norms = (
             np.bincount(index, weights=x, minlength=size).astype(np.float64)
-            for x in (np.ones(len(index)), diagonal(start.mean), diagonal(start.second_moment))
+            for x in (np.ones(len(index)), *map(diagonal, (P, start.mean, start.second_moment)))
         )
-        at = (sources.first, index, levels[:F], levels[F:], counted, own, norms)
-        return cls(eta, len(index), *at, np.zeros((0, size), np.complex128))
+        at = (sources.first, index, levels[:F], levels[F:], counted, answered, own, norms)
+        return cls(eta, P, trace(P), *at, np.zeros((0, size), np.complex128))
 
     def traces(self, rho: Complex) -> tuple[Complex, Complex]:
         R = 1 / (1 + rho @ self.moments)
@@ -131,7 +143,8 @@ class _Levels:
     def mean_parts(self, twice: Complex, pulled: Complex) -> tuple[Operator, Operator]:
         """The real operators K and F of the mean V0 K + F."""
         Y = (pulled @ self.crosses) * self.R
-        return (twice @ self.R).real[self.index], -self.eta * (twice @ Y).real[self.index]
+        fitted = -self.eta * (twice @ Y).real[self.index]
+        return (twice @ self.R).real[self.index], product(self.answers, fitted)
 
     def pairs(self, nodes: Complex, pulled: Complex) -> tuple[Complex, Complex]:
         R, Y = self.R, (pulled @ self.crosses) * self.R
@@ -146,9 +159,9 @@ class _Levels:
         found = np.empty((*overlap.shape[:2], F), np.complex128)
         for a, C in enumerate(self.moments):
             found[:, :, a] = (R * (C * self.norms) - self.eta * Y * (C * self.own)) @ R_all
-            found[:, :, a] += (self.eta**2 * Y * (C * self.counted) - self.eta * R * (C * self.own)) @ Y_all
+            found[:, :, a] += (self.eta**2 * Y * (C * self.answered) - self.eta * R * (C * self.own)) @ Y_all
         # tr(A_c Vbar_i), (K, N).
-        seen = (self.crosses * self.own) @ R.T - self.eta * (self.crosses * self.counted) @ Y.T
+        seen = (self.crosses * self.own) @ R.T - self.eta * (self.crosses * self.answered) @ Y.T
         for place, row in zip(self.first, seen, strict=True):
             both = row[:, None] + both_halves(row, nodes)[None, :]
             found[:, :, place] += self.eta * both + self.eta**2 * self.size
@@ -163,30 +176,45 @@ class _Levels:
         return found[self.index]
 
 
+def _unique_columns(stacked: Array) -> tuple[Array, NDArray[np.int64]]:
+    """The different columns of a matrix, and where each of its columns stands among them.
+
+    What numpy.unique returns along axis 1, from a sort of numbers instead of a sort of records.
+    """
+    order = np.lexsort(stacked[::-1])
+    ordered = stacked[:, order]
+    new = np.r_[True, (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)]
+    index = np.empty(len(order), np.int64)
+    index[order] = np.cumsum(new) - 1
+    return ordered[:, new], index
+
+
 @dataclass
 class _Matrices:
     """Matrices: one inverse a node."""
 
     eta: float
-    size: int
+    size: float
+    """Directions of the answer that P keeps."""
     first: NDArray[np.int64]
     moments: Sequence[Array]
     crosses: Sequence[Array]
+    """P A_c."""
     start: Array
     loose: Array
     """The covariance E[V0^T V0] - E[V0]^T E[V0] of a random start."""
     R: Complex
 
     @classmethod
-    def of(cls, start: TrainedOperator, eta: float, sources: Weighted) -> _Matrices:
+    def of(cls, start: TrainedOperator, eta: float, sources: Weighted, P: Array) -> _Matrices:
         mean = dense(start.mean)
-        crosses, d = [c.cross for c in sources.columns], len(mean)
+        crosses, d = [P @ c.cross for c in sources.columns], len(mean)
         nothing = np.zeros((0, d, d), np.complex128)
         loose = dense(start.second_moment) - mean.T @ mean
-        return cls(eta, d, sources.first, sources.moments, crosses, mean, loose, nothing)
+        return cls(eta, trace(P), sources.first, sources.moments, crosses, mean, loose, nothing)
 
     def _resolvents(self, rho: Complex) -> Complex:
-        inner = np.eye(self.size) + np.tensordot(rho, np.stack(self.moments), axes=1)
+        inner = np.eye(len(self.start)) + np.tensordot(rho, np.stack(self.moments), axes=1)
         return np.asarray(np.linalg.inv(inner), np.complex128)
 
     def traces(self, rho: Complex) -> tuple[Complex, Complex]:
@@ -208,29 +236,29 @@ class _Matrices:
         return np.tensordot(twice, self.R, axes=1).real, -self.eta * fitted
 
     def pairs(self, nodes: Complex, pulled: Complex) -> tuple[Complex, Complex]:
-        R, N, F = self.R, len(nodes), len(self.moments)
+        R, N, F, d = self.R, len(nodes), len(self.moments), len(self.start)
         means = self.start @ R - self.eta * self._pulled(pulled)
         seen = np.stack([C @ R for C in self.moments], axis=1).reshape(N * F, -1)
-        flipped = seen.reshape(N, F, self.size, self.size).swapaxes(-1, -2).reshape(N, F, -1)
+        flipped = seen.reshape(N, F, d, d).swapaxes(-1, -2).reshape(N, F, -1)
         turned = both_halves(flipped, nodes).reshape(-1, seen.shape[1])
         overlap = (seen @ turned.T).reshape(N, F, -1, F).swapaxes(1, 2)
         held = np.stack([means @ C for C in self.moments], axis=1).reshape(N * F, -1)
         others = both_halves(means, nodes).reshape(-1, held.shape[1])
         crossed = held @ others.T
         if self.loose.any():
-            left = (seen.reshape(-1, self.size) @ self.loose).reshape(N * F, -1)
+            left = (seen.reshape(-1, d) @ self.loose).reshape(N * F, -1)
             others = both_halves(R.swapaxes(-1, -2), nodes).reshape(-1, held.shape[1])
             crossed += left @ others.T
         found = np.ascontiguousarray(crossed.reshape(N, F, -1).swapaxes(1, 2))
         for place, A in zip(self.first, self.crosses, strict=True):
-            row = np.einsum("ij,nji->n", A, means)
+            row = np.einsum("ij,nij->n", A, means)
             both = row[:, None] + both_halves(row, nodes)[None, :]
             found[:, :, place] += self.eta * both + self.eta**2 * self.size
         return overlap, found
 
     def spread(self, u: Complex, nodes: Complex) -> Operator:
         """sum_a sum_ij u_ija R_i C_a R_j."""
-        d = self.size
+        d = len(self.start)
         R_all = both_halves(self.R, nodes).reshape(-1, d * d)
         found = np.zeros((d, d))
         for a, C in enumerate(self.moments):

@@ -163,7 +163,7 @@ def _direction(
     mapped, overlap = frame.traces(sources.counts * np.einsum("naa->na", H))
     gap = np.log(mapped / tau)
     slope = overlap @ (sources.counts[:, None] * H**2) * tau[:, None, :] / mapped[:, :, None]
-    newton = np.linalg.solve(np.eye(tau.shape[1]) - slope, gap[..., None])[..., 0]
+    newton = _solved(np.eye(tau.shape[1]) - slope, gap)
     newton *= np.minimum(1, _LONGEST / np.abs(newton).max(axis=1, initial=_LONGEST))[:, None]
     return np.asarray(np.abs(gap).max(axis=1), np.float64), np.asarray(gap), np.asarray(newton)
 
@@ -181,19 +181,30 @@ def both_halves(values: Complex, nodes: Complex) -> Complex:
 
 
 def pair_weights(
-    sources: Weighted, nodes: Complex, gains: tuple[Complex, Complex], overlap: Complex, residuals: Complex
+    sources: Weighted,
+    nodes: Complex,
+    gains: tuple[Complex, Complex],
+    overlap: Complex,
+    residuals: Complex,
+    size: float,
 ) -> Complex:
     """u of the module docstring for each node with each node and conjugate, (N, N', F).
 
-    ``overlap`` is L (N, N', F, F), ``residuals`` r (N, N', F).
+    ``overlap`` is L (N, N', F, F), ``residuals`` r (N, N', F), ``size`` the d of the noise in the answers.
     """
     H, J = gains
     H_all, J_all = both_halves(H, nodes), both_halves(J, nodes)
     X = sources.counts[:, None] * H[:, None] * H_all[None, :]
     own = np.einsum("ijab,ijb->ija", X, residuals)
-    d = len(sources.moments[0])
     noise = np.array([c.noise for c in sources.columns for _ in c.moments])
     if noise.any():
-        own = own + sources.counts * noise * d * np.einsum("jab,iba->ija", J_all, H)
+        own = own + sources.counts * noise * size * np.einsum("jab,iba->ija", J_all, H)
     loop = np.eye(len(noise)) - overlap @ X
-    return np.asarray(np.linalg.solve(loop.swapaxes(-1, -2), own[..., None])[..., 0])
+    return _solved(loop.swapaxes(-1, -2), own)
+
+
+def _solved(matrices: Complex, right: Complex) -> Complex:
+    """x with M x = b for many M (.., F, F) and b (.., F); with one feature it is a division."""
+    if matrices.shape[-1] == 1:
+        return np.asarray(right / matrices[..., 0])
+    return np.asarray(np.linalg.solve(matrices, right[..., None])[..., 0])

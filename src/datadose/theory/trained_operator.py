@@ -46,6 +46,11 @@ class TrainedOperator:
         V = validate_operator("V", V)
         return cls(V, product(transpose(V), V), np.zeros(len(V)))
 
+    @property
+    def covariance(self) -> Operator:
+        """E[V^T V] - E[V]^T E[V], all that is uncertain of V; positive semidefinite up to O(1/d)."""
+        return plus(self.second_moment, -product(transpose(self.mean), self.mean))
+
     def error(self, target: Operator, test_length: int) -> float:
         """Prop 5.1 / d: E ||what - w*||^2 / d after one step on a prompt of covariance ``target``.
 

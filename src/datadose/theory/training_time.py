@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from datadose.covariance import dense, is_spectrum, rotated, spectral_basis, trace
-from datadose.errors import reject, require_integer, require_kind, require_number
+from datadose.errors import InternalError, reject, require_integer, require_kind, require_number
 from datadose.shapes import Array, Matrix, Operator
 from datadose.shift import Shift
 from datadose.theory.columns import Columns, unit_of
@@ -32,6 +33,8 @@ from datadose.theory.trained_operator import TrainedOperator
 LARGEST_WEIGHT = 1e50
 _DIGITS = 1e-22
 """Penalties below this share of sum_c w_c B_c tr C_c / d leave no digits: ask for convergence instead."""
+_NOTHING = 1e-100
+"""A time that moves less than this share of the way moves nothing."""
 
 
 def trained(
@@ -139,14 +142,7 @@ def largest_learning_rate(
 
     Arguments and errors as in :func:`trained`.
     """
-    request = Request.of(eta, sources, weights, chain_steps)
-    if not request.columns:
-        return float("inf")
-    unit = unit_of(request.columns)
-    scaled = [c.scaled(unit) for c in request.columns]
-    if not all(is_spectrum(c.cross) for c in scaled):
-        scaled = [c.dense() for c in scaled]
-    return 2 * request.prompts / (request.copies * unit**2 * largest_eigenvalue(Weighted.of(scaled)))
+    return Request.of(eta, sources, weights, chain_steps).largest_rate
 
 
 def _weights(weights: Sequence[float] | Array | None, sources: int) -> list[float]:
@@ -192,18 +188,44 @@ class Request:
         _require_kinds("sources", sources, Source, "Source(A, length, prompts)")
         columns = [source.columns(eta, chain_steps) for source in sources]
         chosen = zip(columns, _weights(weights, len(columns)), strict=True)
-        kept = [replace(c, weight=w) for c, w in chosen if w > 0 and c.count > 0]
-        moving = tuple(c for c in kept if c.second_moment.any())
-        sizes = tuple(len(c.cross) for c in columns)
-        return cls(eta, moving, sum(c.count for c in kept), copies, sizes)
+        found = cls.on(eta, [replace(c, weight=w) for c, w in chosen if w > 0], copies)
+        return replace(found, dimensions=tuple(len(c.cross) for c in columns))
 
-    def fit(self, start: TrainedOperator | Operator) -> Fit:
-        """The fit from ``start``. Raises InputError for a start of another size."""
+    @classmethod
+    def on(cls, eta: float, columns: Sequence[Columns], copies: float) -> Request:
+        """The request to fit ``columns``, which hold their counts and weights, for c_k = ``copies``."""
+        kept = [c for c in columns if c.count > 0]
+        moving = tuple(c for c in kept if c.second_moment.any())
+        return cls(eta, moving, sum(c.count for c in kept), copies, tuple(len(c.cross) for c in columns))
+
+    @cached_property
+    def edge(self) -> float:
+        """The largest eigenvalue of sum_c w_c Phi_c Phi_c^T in the limit, 0 where there is nothing to fit."""
+        if not self.columns:
+            return 0.0
+        unit = unit_of(self.columns)
+        scaled = [c.scaled(unit) for c in self.columns]
+        if not all(is_spectrum(c.cross) for c in scaled):
+            scaled = [c.dense() for c in scaled]
+        return unit**2 * largest_eigenvalue(Weighted.of(scaled))
+
+    @property
+    def largest_rate(self) -> float:
+        """The largest stable learning rate, infinite where there is nothing to fit."""
+        return 2 * self.prompts / (self.copies * self.edge) if self.columns else float("inf")
+
+    def fit(self, start: TrainedOperator | Operator, answers: Operator | None = None) -> Fit:
+        """The fit from ``start``. Raises InputError for a start of another size.
+
+        With a projector ``answers`` = P, (d,) or (d, d), the fit is that of the directions of the answer that
+        P keeps: ``start`` holds the moments of P V0, and the results are those of P V. Each row of V is
+        fitted by itself to the same prompts, so nothing else changes.
+        """
         state = start if isinstance(start, TrainedOperator) else TrainedOperator.fixed(start)
         for size in self.dimensions:
             if size != len(state.mean):
                 reject("sources", f"dimension {size}", f"dimension {len(state.mean)}, as at the start")
-        return Fit.of(state, self.eta, self.columns, self.prompts, self.copies)
+        return Fit.of(state, self, answers)
 
 
 @dataclass(frozen=True)
@@ -211,28 +233,26 @@ class Fit:
     """A stage up to its end, in one form: one source in its own eigenbasis, or all as they are."""
 
     start: TrainedOperator
-    eta: float
+    request: Request
     columns: tuple[Columns, ...]
-    """Of sources with prompts, data and a weight above zero."""
-    prompts: float
-    copies: float
-    """c_k."""
+    """Those of the request, in this form."""
     basis: Matrix | None
     """In which the columns are spectra, where the start is given in another."""
+    answers: Operator | None = None
+    """P of :meth:`Request.fit`, in that basis."""
 
     @classmethod
-    def of(
-        cls, start: TrainedOperator, eta: float, columns: Sequence[Columns], prompts: float, copies: float
-    ) -> Fit:
+    def of(cls, start: TrainedOperator, request: Request, answers: Operator | None = None) -> Fit:
+        columns = request.columns
         if all(is_spectrum(c.cross) for c in columns):
-            return cls(start, eta, tuple(columns), prompts, copies, None)
+            return cls(start, request, columns, None, answers)
         dense_columns = tuple(c.dense() for c in columns)
         if len(columns) > 1:
             clean, joint = in_joint_range(dense_columns)
             if joint is None:
-                return cls(start.mapped(dense), eta, clean, prompts, copies, None)
+                return cls(start.mapped(dense), request, clean, None, answers)
             turned = start.mapped(lambda M: rotated(dense(M), joint))
-            return cls(turned, eta, clean, prompts, copies, joint)
+            return cls(turned, request, clean, joint, _turned(answers, joint))
         values, basis = spectral_basis(dense_columns[0].cross)
         assert basis is not None
 
@@ -242,13 +262,13 @@ class Fit:
 
         own = dense_columns[0].rotated(basis).changed(spectrum, spectrum, None)
         turned = start.mapped(lambda M: rotated(dense(M), basis))
-        return cls(turned, eta, (own,), prompts, copies, basis)
+        return cls(turned, request, (own,), basis, _turned(answers, basis))
 
     def ends(self, stoppings: Sequence[Stopping]) -> list[TrainedOperator]:
         """The model after the stage, for each of ``stoppings``."""
         untrained = replace(self.start, scatter=np.zeros(len(self.start.mean)))
         found = [untrained] * len(stoppings)
-        moving = [] if not self.columns else [i for i, s in enumerate(stoppings) if not s.is_untrained]
+        moving = [] if not self.columns else [i for i, s in enumerate(stoppings) if not self._leaves(s)]
         for i in (i for i in moving if stoppings[i].is_converged):
             found[i] = self._converged()
         filtering = [i for i in moving if not stoppings[i].is_converged]
@@ -258,18 +278,27 @@ class Fit:
         back = self.basis
         return found if back is None else [s.mapped(lambda M: rotated(dense(M), back.T)) for s in found]
 
+    def _leaves(self, stopping: Stopping) -> bool:
+        """Whether the model stays as it is, to far below rounding."""
+        time = stopping.time
+        if stopping.steps is not None and stopping.learning_rate is not None:
+            time = stopping.steps * stopping.learning_rate * self.request.copies
+        return time is not None and time / self.request.prompts * _size(self.columns) < _NOTHING
+
     def _converged(self) -> TrainedOperator:
+        if self.answers is not None:
+            raise InternalError("a fit of some directions of the answer is followed to a finite time alone")
         # A common weight cancels.
         heaviest = max(c.weight for c in self.columns)
         columns = [replace(c, weight=c.weight / heaviest) for c in self.columns]
-        equivalent = deterministic_equivalent(self.start.mean, self.eta, columns)
+        equivalent = deterministic_equivalent(self.start.mean, self.request.eta, columns)
         equivalent.require_finite()
         return equivalent.trained(self.start)
 
     def _require_digits(
         self, sources: Weighted, stoppings: Sequence[Stopping], rules: Sequence[Filter]
     ) -> None:
-        size = sum(c.weight * c.count * trace(C) for c in sources.columns for C in c.moments)
+        size = _size(sources.columns)
         for stopping, rule in zip(stoppings, rules, strict=True):
             if np.abs(rule.nodes).min() < _DIGITS * size / len(self.start.mean):
                 name = next(n for n in ("ridge", "time", "steps") if getattr(stopping, n) is not None)
@@ -277,11 +306,20 @@ class Fit:
                 reject(name, getattr(stopping, name), allowed)
 
     def _filtered(self, stoppings: Sequence[Stopping]) -> list[TrainedOperator]:
-        unit = unit_of(self.columns)
+        unit, request = unit_of(self.columns), self.request
         sources = Weighted.of([c.scaled(unit) for c in self.columns] if unit != 1 else self.columns)
-        steps = any(s.steps is not None for s in stoppings)
-        edge = unit**2 * largest_eigenvalue(sources) if steps else 0.0
-        rules = [s.filter(self.prompts, self.copies, edge) for s in stoppings]
+        edge = request.edge if any(s.steps is not None for s in stoppings) else 0.0
+        rules = [s.filter(request.prompts, request.copies, edge) for s in stoppings]
         rules = [replace(rule, nodes=rule.nodes / unit**2) for rule in rules]
         self._require_digits(sources, stoppings, rules)
-        return [s.scaled(1 / unit) for s in filtered(self.start.scaled(unit), self.eta, sources, rules)]
+        found = filtered(self.start.scaled(unit), request.eta, sources, rules, self.answers)
+        return [s.scaled(1 / unit) for s in found]
+
+
+def _turned(M: Operator | None, basis: Matrix) -> Operator | None:
+    return None if M is None else rotated(dense(M), basis)
+
+
+def _size(columns: Sequence[Columns]) -> float:
+    """sum_c w_c B_c tr C_c: the mean sum of the eigenvalues that are filtered."""
+    return sum(c.weight * c.count * trace(C) for c in columns for C in c.moments)

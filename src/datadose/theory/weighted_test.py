@@ -52,9 +52,14 @@ class WeightedTest:
         sizes = [len(form.target) for form in forms]
         if len(set(sizes)) > 1:
             reject("targets", f"dimensions {sizes}", "one dimension")
+        return cls.summed(list(zip(weights, forms, strict=True)))
+
+    @classmethod
+    def summed(cls, parts: Sequence[tuple[float, WeightedTest]]) -> WeightedTest:
+        """The sum of (weight, test) ``parts`` of one dimension; nothing is checked."""
         return cls(
-            plus(*(w * form.target for w, form in zip(weights, forms, strict=True))),
-            plus(*(w * form.second_moment for w, form in zip(weights, forms, strict=True))),
+            plus(*(w * form.target for w, form in parts)),
+            plus(*(w * form.second_moment for w, form in parts)),
         )
 
     def error(self, model: TrainedOperator) -> float:

@@ -81,7 +81,7 @@ STUDY = Study(
     name=NAME,
     title="Four levels of model: how long, how many rows, and what of a misleading source?",
     story=(
-        "At the best time more rows are better at every level, and one pass over new rows is at least as good "
+        "At the best time more rows are better at every level, and one pass over new rows at least as good "
         "as many epochs on few at equal updates. What the theory of V~ alone says of long training, that a "
         "large set ends worse than a small one, is gone once all weights move; and where misleading rows are "
         "wrong answers, removing them leaves less error than a lower weight, and forgets far less."

@@ -62,10 +62,11 @@ def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFra
     One row a case and rule: the arm that the rule picks, what was measured, and what it loses to the best.
 
     ``loss`` is the error over the best arm's minus 1 (dense) or the best pass rate minus the arm's. The
-    paper's rule of thumb is RL within reach of the pretrained model (radius < 1), else SFT then RL.
+    paper's rule of thumb is RL within reach of the pretrained model (radius < 1), else SFT then RL. Cases in
+    which the planner recommends no stage, as it does not know (:func:`abstained`), are left out for all.
     """
     rows = []
-    table = table[forecast_panels(table) == forecasts]
+    table = table[(forecast_panels(table) == forecasts) & table[Column.RECOMMENDED].notna()]
     if Column.OPTIMISER in table:
         table = table[table[Column.OPTIMISER] != "adam"]
     for panel, case in table.groupby(Column.PANEL, sort=False):
@@ -83,6 +84,12 @@ def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFra
             good = loss <= (CLOSE_ERROR if dense else CLOSE_PASS_RATE)
             rows.append((panel, reward, radius, rule, arm, best, loss, good))
     return pd.DataFrame(rows, columns=names(RuleColumn))
+
+
+def abstained(table: pd.DataFrame, *, forecasts: bool = False) -> tuple[int, int]:
+    """In how many cases the planner recommends no stage, and of how many."""
+    chosen = table[forecast_panels(table) == forecasts].groupby(Column.PANEL)[Column.RECOMMENDED]
+    return int((chosen.count() == 0).sum()), len(chosen)
 
 
 def forecast_panels(table: pd.DataFrame) -> pd.Series[bool]:

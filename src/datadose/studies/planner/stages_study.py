@@ -27,7 +27,7 @@ from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 
 
 def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
-    """Every case's four arms with the recommended one ringed, what fixed rules lose, and the forecasts."""
+    """Every case's four arms, the recommended one ringed if one is; what fixed rules lose; the forecasts."""
     with new_grid(1, 4, width=15.0, height=4.4, width_ratios=(1.25, 1.25, 1.0, 1.0)) as (figure, axes):
         chosen = table[~rules.forecast_panels(table)]
         dense, verifiable = (chosen[chosen[Column.REWARD] == reward] for reward in (DENSE, VERIFIABLE))
@@ -41,7 +41,8 @@ def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
         caption(
             figure,
             f"{config.cases} random shifts (d = {config.dimension}) that the rule was not built on, "
-            f"{config.seeds} seeds; ring: the planner's choice. Cases sorted by rho(Gamma0^-1 Delta). "
+            f"{config.seeds} seeds; ring: the planner's choice, if it has one. Cases sorted by "
+            "rho(Gamma0^-1 Delta). "
             f"Right: {config.forecasts} other shifts, error after descent (GRPO if verifiable).",
         )
     return figure
@@ -55,7 +56,7 @@ def _draw_cases(axis: Axes, table: pd.DataFrame, column: str, title: str) -> Non
         values = [means.get((panel, arm), np.nan) for panel in cases.index]
         label = "no stage" if arm == NO_STAGE else arm
         draw_points(axis, range(len(values)), values, look, label, markersize=4.5)
-    best = [means[(panel, chosen[panel])] for panel in cases.index]
+    best = [means.get((panel, chosen.get(panel)), np.nan) for panel in cases.index]
     ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.1}
     draw_points(axis, range(len(best)), best, Look("#202124", "none", "o"), "recommended", **ring)
     radii = [f"{radius:.1f}" for radius in cases]
@@ -125,9 +126,11 @@ def stage_beats_fixed_rules(saved: Saved[PlannerStages], threshold: float) -> Ju
         .groupby(RuleColumn.REWARD)[RuleColumn.LOSS]
         .agg(["mean", "max"])
     )
+    silent, cases = rules.abstained(saved.table)
     decisive = int((good[list(RULES[1:])].min(axis=1) < 1).sum())
     note = (
-        f"as good as the best: {shares} (in {decisive} of {len(good)} cases some rule is not); "
+        f"no stage is recommended in {silent} of {cases} cases, which are left out; as good as the best: "
+        f"{shares} (in {decisive} of {len(good)} cases some rule is not); "
         + "; ".join(
             f"the planner's loss with a {reward} reward: mean {row['mean']:.3f}, largest {row['max']:.2f}"
             for reward, row in losses.iterrows()
@@ -152,11 +155,13 @@ def told_forecasts_come_true(saved: Saved[PlannerStages], threshold: float) -> J
         return Judgement(None, None, seeds, "mixed", "the plan tells no forecast of these cases")
     shares = tested.groupby(ForecastColumn.CASE)[ForecastColumn.OFF].mean().to_numpy(dtype=np.float64)
     mean, low, high = mean_interval(shares)
+    silent, cases = rules.abstained(table, forecasts=True)
     good = rules.compare_rules(table, forecasts=True).groupby(RuleColumn.RULE)[RuleColumn.GOOD].mean()
     note = (
         f"{len(tested)} forecasts of {len(shares)} cases: {_shares(tested)}; withheld {_shares(withheld)}; "
-        f"the choice, which also rests on what is withheld, is as good as the best arm in "
-        f"{good[PLANNER]:.0%} of the cases (always RL {good[rules.ALWAYS_RL]:.0%}, always both "
+        f"the choice, which also rests on what is withheld, is not told in {silent} of {cases} cases and as "
+        f"good as the best arm in {good[PLANNER]:.0%} of the others (always RL "
+        f"{good[rules.ALWAYS_RL]:.0%}, always both "
         f"{good[rules.ALWAYS_SFT_THEN_RL]:.0%})"
     )
     return Judgement(mean, (low, high), seeds, decide(low, high, threshold), note)

@@ -1,0 +1,150 @@
+"""The rows that a plan may train on: where training starts, what there is of each source, what is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from datadose.covariance import is_spectrum
+from datadose.planner.counts import PoolSource, require_costs, rounded
+from datadose.planner.goal import Goal
+from datadose.shapes import Array, Float, Operator
+from datadose.theory.columns import Columns
+from datadose.theory.effective_weights import EffectiveSources
+from datadose.theory.equivalent import PeakError
+from datadose.theory.source import Source
+from datadose.theory.stopping import Stopping
+from datadose.theory.trained_operator import TrainedOperator
+from datadose.theory.training_time import trained
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """K sources with all the rows that there are of each, the model before training, and the goal."""
+
+    start: Operator
+    """V0, a spectrum (d,) or a matrix (d, d)."""
+    eta: float
+    sources: tuple[Source, ...]
+    goal: Goal
+    max_prompts: int
+    """The most rows that may be taken in all."""
+    chain_steps: int
+    names: tuple[str, ...]
+    costs: tuple[float | None, ...]
+    """Of a row of each source; None where none is given."""
+
+    @classmethod
+    def of(
+        cls,
+        start: Operator,
+        eta: float,
+        sources: Sequence[PoolSource],
+        goal: Goal,
+        max_prompts: int,
+        chain_steps: int,
+    ) -> Pool:
+        """The pool of ``sources``. Raises InputError where some have a cost and others have none."""
+        costs = require_costs(sources)
+        rows = tuple(replace(entry.source, prompts=float(entry.size)) for entry in sources)
+        names = tuple(entry.name for entry in sources)
+        return cls(start, eta, rows, goal, max_prompts, chain_steps, names, costs)
+
+    @cached_property
+    def sizes(self) -> Float[Array, " K"]:
+        """Rows that there are of each source, (K,), no more than may be taken."""
+        return np.array([min(s.prompts, self.max_prompts) for s in self.sources], dtype=np.float64)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there are more rows than may be taken."""
+        return bool(self.sizes.sum() > self.max_prompts)
+
+    @cached_property
+    def shares(self) -> Float[Array, " K"]:
+        """The share of each source among all rows that there are, (K,)."""
+        owned = np.array([s.prompts for s in self.sources], dtype=np.float64)
+        return np.asarray(owned / owned.sum())
+
+    @cached_property
+    def all_alike(self) -> Float[Array, " K"]:
+        """Rows of each source, whole numbers (K,), in the pool's proportions: all, or as many as allowed."""
+        owned = np.array([s.prompts for s in self.sources], dtype=np.float64)
+        return np.asarray(rounded(owned * min(1.0, self.max_prompts / owned.sum())), dtype=np.float64)
+
+    @cached_property
+    def columns(self) -> tuple[Columns, ...]:
+        """The second moments of a row of each source."""
+        return tuple(source.columns(self.eta, self.chain_steps) for source in self.sources)
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether an error at a time costs milliseconds: one source, or spectra."""
+        return len(self.sources) == 1 or all(is_spectrum(c.cross) for c in self.columns)
+
+    @cached_property
+    def untouched(self) -> TrainedOperator:
+        """The model before training."""
+        return TrainedOperator.fixed(self.start)
+
+    def left_untouched(self, reason: str) -> Decided:
+        """The decision to take no row."""
+        nothing, model = np.zeros(len(self.sources)), self.untouched
+        return Decided(nothing, nothing, Stopping(time=0.0), model, self.goal.objective.error(model), reason)
+
+    def taking(self, counts: ArrayLike) -> list[Source]:
+        """The sources with ``counts`` (K,) rows."""
+        numbers = np.asarray(counts, dtype=np.float64)
+        return [replace(s, prompts=float(B)) for s, B in zip(self.sources, numbers, strict=True)]
+
+    def effective(self, counts: ArrayLike) -> EffectiveSources:
+        """Training on ``counts`` (K,) rows in effective weights.
+
+        Raises InputError where a prompt imposes two conditions: label noise in chains of several steps.
+        """
+        return EffectiveSources.of(self.start, self.eta, self.taking(counts), chain_steps=self.chain_steps)
+
+    def trained(
+        self, counts: ArrayLike, stopping: Stopping, weights: Sequence[float] | Array | None = None
+    ) -> TrainedOperator:
+        """The model that training on ``counts`` rows with these weights ends with; raises PeakError."""
+        sources = self.taking(counts)
+        return trained(self.start, self.eta, sources, stopping, weights=weights, chain_steps=self.chain_steps)
+
+    def converged(
+        self, counts: ArrayLike, weights: Sequence[float] | Array | None = None
+    ) -> tuple[float | None, str | None]:
+        """The target's error / d after training to convergence, or None and why its mean is infinite."""
+        try:
+            return self.goal.target.error(self.trained(counts, Stopping(), weights)), None
+        except PeakError as error:
+            return None, error.reason
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What is decided about training on a pool, and the model that comes of it."""
+
+    counts: Float[Array, " K"]
+    """Rows of each source, whole numbers, (K,)."""
+    weights: Float[Array, " K"]
+    """w_c of a row of each source, the largest is 1; 0 where no row is taken, (K,)."""
+    stopping: Stopping
+    model: TrainedOperator = field(repr=False)
+    objective: float
+    """Error / d on the goal's objective."""
+    reason: str | None = None
+    """Why there is no end to training, or none to the penalty, or nothing is trained."""
+    known_values: Float[Array, " K"] | None = None
+    """What one more row of each source is worth, (K,), where it is known in closed form."""
+    reasons: tuple[str, ...] | None = None
+    """Why a source has weight zero, "" for one that is used, K of them; None with equal weights."""
+
+    @property
+    def row_weights(self) -> Float[Array, " K"]:
+        """The weight that a further row of each source would have, (K,): 1 if rows count alike."""
+        return self.weights if self.reasons is not None else np.ones(len(self.weights))
