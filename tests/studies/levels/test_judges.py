@@ -136,11 +136,8 @@ def test_saturation_reads_losses_and_accuracies() -> None:
 
 def test_averaging_beside_one_model() -> None:
     for gain, verdict in ((0.8, "holds"), (1.25, "fails")):
-        averaged = _rows(
-            lambda B, u, gain=gain: gain * _falls(B, u),
-            (64,),
-            columns={Column.MODELS: AVERAGED},  # type: ignore[misc]
-        )
+        averaged = _rows(_falls, (64,), columns={Column.MODELS: AVERAGED})
+        averaged = [{**row, Column.ERROR: gain * row[Column.ERROR]} for row in averaged]
         found = judges.averaging(pd.DataFrame(_rows(_falls) + averaged), GPT, 1.0)
         assert found.verdict == verdict
         assert found.value == pytest.approx(gain, rel=0.1)
