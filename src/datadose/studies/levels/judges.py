@@ -118,11 +118,12 @@ def dilution(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
 
 
 def best_falls(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
-    """Whether the best-time error falls with B: the slope of its log over log B, by seed."""
+    """Whether the error at the best of the looks that all had falls with B: the slope of logs, by seed."""
     curves = arm.curves(table)
     if len(curves) < 2:
         return _not_run("two numbers of rows")
-    wide = pd.DataFrame({B: np.log(best(curve)) for B, curve in curves.items()}).dropna()
+    shared = [0, *common_updates(curves)]  # A run with more looks has more times to choose from.
+    wide = pd.DataFrame({B: np.log(best(curve[shared])) for B, curve in curves.items()}).dropna()
     x = np.log([float(B) for B in wide.columns])
     slopes = np.array([np.polyfit(x, row, 1)[0] for row in wide.to_numpy()])
     steps = wide.mean().diff().dropna()
@@ -232,7 +233,8 @@ def _forecasts(
             one, other = real[B][shared], told[B][shared]
             if len(other) == 1 < len(one):  # Exact theory has no seed.
                 other = pd.concat([other] * len(one)).set_axis(one.index)
-            yield f"{pool} {weight:g} {B}", one, other.reindex(one.index)
+            seeds = one.index.intersection(other.index)
+            yield f"{pool} {weight:g} {B}", one.loc[seeds], other.loc[seeds]
 
 
 def _agreement(real: Array, told: Array) -> tuple[int, int]:
@@ -244,9 +246,11 @@ def _agreement(real: Array, told: Array) -> tuple[int, int]:
 def _shares(pairs: Sequence[tuple[str, pd.DataFrame, pd.DataFrame]], order: bool) -> Array:
     """By seed: the share of changes since the start, or of pairs of pools, that the forecast has right."""
     shares = []
-    for seed in pairs[0][1].index:
+    for seed in sorted({seed for _, real, _ in pairs for seed in real.index}):
         held = total = 0
-        logs = [(np.log(real.loc[seed]), np.log(told.loc[seed])) for _, real, told in pairs]
+        logs = [
+            (np.log(real.loc[seed]), np.log(told.loc[seed])) for _, real, told in pairs if seed in real.index
+        ]
         for place, (real, told) in enumerate(logs):
             others = logs[place + 1 :] if order else [(real[0] + 0 * real, told[0] + 0 * told)]
             for other, forecast in others:
