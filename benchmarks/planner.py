@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from datadose import Shift, sft_error_curve
 from datadose.covariance import Array
 from datadose.planner import PoolSource, plan
+from datadose.planner.goal import STOPS, Stop, Weights
 from datadose.theory.source import Source
 from timing import seconds
 
@@ -62,11 +63,37 @@ def main() -> None:
     print(f"  RATIO {SEEDS * one / planned:.0f} times the plan")
     spectra = seconds(partial(plan, shift, length=2000, max_prompts=B, sources=pool(shift, 5)))
     print(f"plan, d = 1000, spectra, 5 sources: {spectra:.2f} s")
+    decided(shift, B, planned)
     small = random_shift(100, dense=True)
     mixed = seconds(partial(plan, small, length=200, max_prompts=500, sources=pool(small, 5)))
     print(f"plan, d = 100, dense, 5 sources: {mixed:.2f} s")
     large = seconds(partial(plan, random_shift(500, dense=True), length=1000, max_prompts=2500))
     print(f"plan, d = 500, dense, B up to 2500: {large:.1f} s (aim: below 10 s)")
+
+
+def decided(shift: Shift, B: int, planned: float) -> None:
+    """Print the times of plans that decide how training ends, and their ratios to ``planned`` without."""
+    one = {
+        stop: seconds(partial(plan, shift, length=2000, max_prompts=B, stop=stop), 3) for stop in STOPS[1:]
+    }
+    for stop, took in one.items():
+        print(
+            f"plan, d = 1000, spectra, training: {stop}: {took:.2f} s; RATIO {took / planned:.1f} to without"
+        )
+    three = pool(shift, 3)
+    ways: tuple[tuple[Stop, Weights, int], ...] = (
+        ("best", "equal", 2),
+        ("best", "tuned", 2),
+        ("penalty", "equal", 1),
+        ("penalty", "tuned", 1),
+    )
+    for stop, weights, aim in ways:
+        call = partial(plan, shift, length=2000, max_prompts=B, sources=three, stop=stop, weights=weights)
+        took = seconds(call, 3)
+        print(
+            f"  3 sources, training: {stop}, weights: {weights}: {took:.2f} s (aim: below {aim} s); RATIO "
+            f"{took / planned:.1f}"
+        )
 
 
 if __name__ == "__main__":

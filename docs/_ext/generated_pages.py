@@ -35,7 +35,7 @@ def kept_claims() -> list[dict[str, Any]]:
     """The kept verdicts: the paper's claims, then those of the studies on language models."""
     return [
         claim
-        for name in ("claims.json", "studies-claims.json")
+        for name in ("claims.json", "studies-claims.json", "levels-claims.json")
         for claim in json.loads((KEPT / name).read_text(encoding="utf-8"))
     ]
 

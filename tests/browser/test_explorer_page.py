@@ -13,6 +13,7 @@ import pytest
 
 from browser.conftest import WIDTHS, OpenPage
 from datadose import Shift, plan, predict_error
+from datadose.explore import training
 from datadose.explore.page import as_sentence
 from datadose.explore.setting import Setting, read_query
 from helpers.explorer_page import (
@@ -27,6 +28,8 @@ from helpers.explorer_page import (
     settled,
     thumb,
 )
+
+POOL = "document.querySelector('#pool-chart .js-plotly-plot')"
 
 
 def test_the_page_shows_the_planners_own_numbers(explorer: str, open_page: OpenPage) -> None:
@@ -202,7 +205,54 @@ def test_a_typed_number_its_slider_the_address_and_the_curve_agree(
     assert page.inner_text("#complaint") == ""
 
 
-@pytest.mark.parametrize("view", ["how-much", "which", "which-stage"])
+def test_the_time_goes_by_its_logarithm_and_its_number_is_the_time(
+    explorer: str, open_page: OpenPage
+) -> None:
+    page = open_page(f"{explorer}/how-long?{SMALL}&interference=0.02")
+    said = sentence(page, "#long-sentence")
+    field = page.locator(".control:has(#label-time) input")
+    assert field.input_value() == "100000"
+    for typed, value in (("83.25", 83.25), ("0.01", 0.1), ("", 0.1)):
+        field.click()
+        field.fill("")
+        field.press_sequentially(typed, delay=40)
+        page.keyboard.press("Tab")
+        setting = Setting(dimension=60, max_prompts=150, length=60, interference=0.02, time=value)
+        page.wait_for_function(
+            "query => location.search === '?' + query", arg=setting.query(), timeout=TIMEOUT
+        )
+        settled(page)
+        assert float(field.input_value()) == value
+        assert float(thumb(page, "time").get_attribute("aria-valuenow")) == pytest.approx(np.log10(value))
+        shown = predict_error(setting.shift(), 150, 60, time=value)
+        assert page.inner_text("#long-numbers li:nth-child(3) b") == f"{shown:.3g}"
+    # The best time does not depend on the slider; the right end is convergence, which an address leaves out.
+    assert sentence(page, "#long-sentence") == said
+    thumb(page, "time").focus()
+    page.keyboard.press("End")
+    page.wait_for_function("!location.search.includes('time')", timeout=TIMEOUT)
+    settled(page)
+    assert "error to convergence" in page.inner_text("#long-numbers")
+
+
+def test_a_weight_moves_the_pool_and_is_kept_by_the_address(explorer: str, open_page: OpenPage) -> None:
+    page = open_page(f"{explorer}/which?{SMALL}")
+    before = curve(page, "pool-chart")
+    thumb(page, "weight_even").focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("location.search.includes('weight_even=0.001')", timeout=TIMEOUT)
+    page.wait_for_function(f"{POOL}.data.length > 5", timeout=TIMEOUT)
+    settled(page)
+    setting, complaint = read_query(page.evaluate("location.search"))
+    assert complaint == ""
+    assert setting.weights() == [1.0, 1.0, 0.0]
+    # The first line is that of equal weights.
+    assert curve(page, "pool-chart") == before
+    shown = page.inner_text("#pool-numbers li:first-child b")
+    assert shown == f"{training.weighed(setting).best.error:.3g}"
+
+
+@pytest.mark.parametrize("view", ["how-much", "how-long", "which", "which-stage"])
 def test_everything_that_can_be_moved_has_a_name(explorer: str, open_page: OpenPage, view: str) -> None:
     page = open_page(f"{explorer}/{view}?{SMALL}")
     page.wait_for_selector("[role=slider]")
@@ -306,7 +356,7 @@ def test_a_bad_address_is_explained(explorer: str, open_page: OpenPage) -> None:
 
 @pytest.mark.parametrize("width", sorted(WIDTHS))
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", ["how-much", "which", "which-stage", "your-spectra"])
+@pytest.mark.parametrize("view", ["how-much", "how-long", "which", "which-stage", "your-spectra"])
 def test_nothing_runs_off_the_page(
     explorer: str, open_page: OpenPage, view: str, width: str, scheme: str
 ) -> None:

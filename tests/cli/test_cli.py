@@ -1,20 +1,15 @@
-"""The command line: help, bad input, predict."""
+"""The command line: help, bad input, what a command loads."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from datadose import Shift, simulate_error
-from datadose.cli import main
-from datadose.theory import predict_error
 from helpers.command import (
     COMMANDS,
     PATIENCE,
@@ -166,102 +161,7 @@ def test_well_formed_json_that_is_no_ledger(
     _assert_one_line(capsys.readouterr().err, "claims.json")
 
 
-# --- predict --------------------------------------------------------------------------------------------
-
-
-def _predict_json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    assert main([*arguments, "--json"]) == 0
-    shown = capsys.readouterr()
-    assert shown.err == ""
-    rows: list[dict[str, Any]] = json.loads(shown.out)
-    return rows
-
-
-@pytest.mark.parametrize("form", ["exact", "first-order", "as-printed"])
-def test_predict_json_is_the_theory(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    counts = [1, 10, 38, 42, 200]
-    rows = _predict_json([*PREDICT[:-1], *map(str, counts), "--form", form], capsys)
-    shift = Shift.two_block(40, 20, 0.1, 0.2, 0.1)
-    assert [row["prompts"] for row in rows] == counts
-    for row in rows:
-        assert set(row) == {
-            "prompts",
-            "length",
-            "form",
-            "predicted",
-            "simulated_mean",
-            "simulated_sem",
-            "seeds",
-        }
-        assert (row["length"], row["form"], row["seeds"]) == (40, form, 0)
-        assert row["predicted"] == predict_error(shift, row["prompts"], 40, form=form)  # type: ignore[arg-type]
-        assert row["simulated_mean"] is None
-        assert row["simulated_sem"] is None
-
-
-@pytest.mark.parametrize(
-    ("interference", "form", "peak"),
-    [
-        ("0", "exact", 20),
-        ("0", "first-order", 20),
-        ("0.1", "exact", 40),
-        ("0.1", "first-order", 40),
-        ("0.1", "as-printed", 40),
-    ],
-)
-def test_predict_at_the_peak_is_null_with_a_reason(
-    interference: str, form: str, peak: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = with_option("--interference", interference)[:-1]
-    counts = [str(peak + side) for side in (-2, -1, 0, 1, 2)]
-    rows = _predict_json([*arguments, *counts, "--form", form], capsys)
-    for row in rows[1:-1]:
-        assert row["predicted"] is None
-        assert f"within 1 of rank(A) = {peak}" in row["reason"]
-    for row in (rows[0], rows[-1]):
-        assert row["predicted"] > 0
-        assert "reason" not in row
-
-
-def test_predict_with_the_shortest_prompts_is_null_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    """E ||phi||^{-2} is infinite for one or two examples: so is the mean where prompts are interpolated."""
-    for length in ("1", "2", "3"):
-        given = [*with_option("--length", length)[:-1], "1", "30", "42"]
-        rows = _predict_json(given, capsys)
-        assert [row["predicted"] is None for row in rows] == [length != "3", length != "3", False]
-        if length != "3":
-            assert "length <= 2 and 1 <= B <= rank(A) = 40" in rows[0]["reason"]
-
-
-def test_predict_simulates_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = _predict_json([*PREDICT, "40", "120", "--simulate", "4"], capsys)
-    simulated = simulate_error(Shift.two_block(40, 20, 0.1, 0.2, 0.1), [5, 40, 120], 40, seeds=4)
-    assert [row["simulated_mean"] for row in rows] == list(simulated.mean)
-    assert [row["simulated_sem"] for row in rows] == list(simulated.sem)
-    assert {row["seeds"] for row in rows} == {4}
-    assert rows[1]["predicted"] is None
-
-
-def test_one_simulated_seed_has_no_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    row = _predict_json([*PREDICT, "--simulate", "1"], capsys)[0]
-    assert row["simulated_mean"] > 0
-    assert row["simulated_sem"] is None
-    assert row["seeds"] == 1
-
-
-def test_predict_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*PREDICT, "40"]) == 0
-    shown = capsys.readouterr()
-    expected = predict_error(Shift.two_block(40, 20, 0.1, 0.2, 0.1), 5, 40)
-    assert f"{expected:.5g}" in shown.out
-    assert shown.err == ""
-
-
-def test_predict_json_in_a_real_process() -> None:
-    done = run_datadose(*PREDICT, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)[0]["prompts"] == 5
-
+# --- what a command loads ------------------------------------------------------------------------------
 
 HEAVY = ("scipy.stats", "pandas", "matplotlib", "torch")
 
@@ -318,16 +218,3 @@ def test_a_reader_that_left_is_no_error(json_: list[str]) -> None:
     finally:
         os.close(write_end)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_predict_with_the_finite_size_correction(capsys: pytest.CaptureFixture[str]) -> None:
-    """d = 40, n = d, B = 20: 8.6 percent above the asymptotic form; refused within one prompt of the peak."""
-    given = with_option("--prompts", "20", "41")
-    plain = _predict_json(given, capsys)
-    corrected = _predict_json([*given, "--finite-size"], capsys)
-    assert 1.08 < corrected[0]["predicted"] / plain[0]["predicted"] < 1.09
-    for rows in (plain, corrected):
-        assert rows[1]["predicted"] is None
-        assert "within 1 of rank(A) = 40" in rows[1]["reason"]
-    assert run_main([*given, "--form", "first-order", "--finite-size"]) == 2
-    assert "finite_size" in capsys.readouterr().err

@@ -131,7 +131,7 @@ def test_the_results_are_the_kept_ones(site: Path) -> None:
     text = page(site, "results")
     claims = [
         claim
-        for name in ("claims", "studies-claims")
+        for name in ("claims", "studies-claims", "levels-claims")
         for claim in json.loads((DOCS / "results" / f"{name}.json").read_text())
     ]
     assert f"Of {len(claims)} claims" in text
@@ -164,7 +164,9 @@ def test_claims_under_a_picture_have_the_verdicts_of_its_own_preset(site: Path) 
         picture = re.search(r"_images/([\w-]+)\.png", section)
         assert picture is not None
         preset = picture[1].partition("-")[2]
-        ledgers = [DOCS / "results" / name for name in ("claims.json", "studies-claims.json")]
+        ledgers = [
+            DOCS / "results" / name for name in ("claims.json", "studies-claims.json", "levels-claims.json")
+        ]
         if preset:
             ledgers = list((DOCS / "results").glob(f"*-{preset}-claims.json"))
         kept = {claim_anchor(c["id"]): c["verdict"] for path in ledgers for c in json.loads(path.read_text())}

@@ -19,7 +19,7 @@ from helpers.pages import RELATIVE, alterations, differences, follow, unsupporte
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "how_to").glob("*.md"))
 LIMITS = (ROOT / "docs" / "limits.md").read_text()
-TRAINED = {"select_data": 1e9}
+TRAINED = {"select_data": 1e9, "cut_stop_or_weigh": 1e9}
 """Pages whose decimals come from training a toy: another CPU's rounding moves them at will (docs/log.md)."""
 
 
@@ -41,21 +41,26 @@ def test_decimals_in_a_how_tos_prose_are_printed_somewhere(page: Path) -> None:
 
 
 def test_every_field_of_a_plan_is_explained() -> None:
-    """Top-level fields, and those of a source and of the choice of stage, of both kinds of plan."""
+    """Top-level fields and those of a source, of the choice of stage and of the end of training."""
     shift = Shift.two_block(12, 4, 0.1, 0.2)
-    pool = [PoolSource("one", Source(shift.data, 30, 0), 20)]
+    pool = [PoolSource(name, Source(shift.data, 30, 0), 20, cost=1.0) for name in ("one", "two")]
     documents = [
         plan(shift, length=30, max_prompts=20, choose_eta=True).to_json(),
         plan(shift, length=30, max_prompts=20, sources=pool).to_json(),
+        plan(shift, length=30, max_prompts=20, stop="penalty").to_json(),
+        plan(shift, length=30, max_prompts=40, sources=pool, stop="best").to_json(),
     ]
     fields = {name for document in documents for name in document}
     fields |= {f"sources[].{name}" for name in documents[1]["sources"][0]}
+    fields |= set(documents[2]["penalty"]) | set(documents[3]["stopping"])
+    fields |= {f"mixture[].{name}" for name in documents[3]["mixture"][0]}
     fields |= {f"stages.{name}" for name in documents[0]["stages"]}
     fields |= {f"stages.outlooks[].{name}" for name in documents[0]["stages"]["outlooks"][0]}
     text = (ROOT / "docs" / "how_to" / "plan_own_covariances.md").read_text()
     table = text[text.index("## 4.") : text.index("## 5.")]
     explained = set(re.findall(r"`([\w.\[\]]+)`", table))
     explained |= {name.rpartition(".")[2] for name in explained} | {"sources", "stages", "stages.outlooks"}
+    explained |= {name.removesuffix("[]") for name in explained}
     assert sorted(name for name in fields if not {name, name.rpartition(".")[2]} & explained) == []
 
 

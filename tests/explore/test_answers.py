@@ -13,14 +13,13 @@ from datadose import plan, predict_error, simulate_error
 from datadose.errors import InputError
 from datadose.explore import answers, simulations
 from datadose.explore.charts import (
-    counts_axis,
     curves_chart,
     dose_chart,
     learning_chart,
     map_chart,
     outlook_chart,
-    palette,
 )
+from datadose.explore.marks import counts_axis, palette
 from datadose.explore.setting import Setting
 from datadose.explore.simulations import SEEDS, Simulation, Simulations, simulated_counts
 from datadose.explore.views.which import (

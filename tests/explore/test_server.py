@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from datadose import plan
+from datadose import plan, predict_error
 from datadose.explore import create_app, create_server
 from datadose.explore.server import create_local_server
 from datadose.explore.setting import Setting
@@ -100,6 +100,27 @@ def test_any_wsgi_host_answers_with_the_planners_numbers() -> None:
     assert len(ask("learning-chart.figure", **shown)["learning-chart"]["figure"]["data"]) >= 2
 
 
+def test_how_long_and_the_pool_answer_with_the_theorys_numbers() -> None:
+    setting = Setting(dimension=60, max_prompts=120, length=60, interference=0.02, time=30.0)
+    shift, shown = setting.shift(), {"setting": setting.model_dump(), "still": setting.model_dump()}
+    answer = ask("time-chart.figure", **shown)
+    (best,) = (trace for trace in answer["time-chart"]["figure"]["data"] if trace["name"] == "best time")
+    at_best = predict_error(shift, 120, 60, time=10 ** best["x"][0])
+    assert best["y"][0] == pytest.approx(at_best, rel=1e-6)
+    assert f"{at_best:.3g}" in answer["long-sentence"]["children"]
+    assert f'"{predict_error(shift, 120, 60, time=30):.3g}"' in json.dumps(answer["long-numbers"])
+    names = {
+        trace["name"] for trace in ask("stopped-chart.figure", **shown)["stopped-chart"]["figure"]["data"]
+    }
+    assert {"to convergence", "at the best time", "at time 30", "ceiling"} <= names
+    tuned = ask("tuned.data", **shown)["tuned"]["data"]
+    drawn = ask("pool-chart.figure", **shown, tuned=tuned)["pool-chart"]["figure"]["data"]
+    assert {"equal weights", "these weights", "tuned weights"} <= {trace["name"] for trace in drawn}
+    # Weights tuned for another setting are not shown with this one.
+    drawn = ask("pool-chart.figure", **shown, tuned="rho=0.9")["pool-chart"]["figure"]["data"]
+    assert "tuned weights" not in {trace["name"] for trace in drawn}
+
+
 def test_a_setting_that_cannot_be_is_named_and_nothing_is_drawn() -> None:
     bad = {**Setting().model_dump(), "rho": None}
     response = ask("query.data", setting=bad)
@@ -107,7 +128,7 @@ def test_a_setting_that_cannot_be_is_named_and_nothing_is_drawn() -> None:
     assert "query" not in response
 
 
-@pytest.mark.parametrize("path", ["/", "/which", "/which-stage", "/your-spectra"])
+@pytest.mark.parametrize("path", ["/", "/how-long", "/which", "/which-stage", "/your-spectra"])
 def test_every_address_is_a_page(path: str) -> None:
     assert create_server().test_client().get(path).status_code == 200
 

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from datadose import InputError, Shift, plan
 from datadose.explore.page import limits
-from datadose.explore.setting import GROUPS, Setting, make_setting, read_query
+from datadose.explore.setting import GROUPS, WEIGHTS, Setting, make_setting, read_query
 from datadose.planner import plan_file
+from datadose.theory import Stopping
 
 SLIDERS = ("share", "rho", "tilt", "interference", "eta", "length", "max_prompts", "dimension", "chain_steps")
+SLIDERS += ("time", *WEIGHTS)
 
 
 @st.composite
@@ -82,12 +84,21 @@ def test_its_yaml_plans_the_same(tmp_path: Path, share: float, tilt: float) -> N
         ("?reward=gold", "reward: got gold"),
         ("?levels=a,b", "levels: got a,b"),
         ("?dimension=1e9", "dimension"),
+        ("?time=0", "time: got 0"),
+        ("?weight_even=2", "weight_even: got 2"),
     ],
 )
 def test_a_bad_address_names_its_fault_and_keeps_the_rest(query: str, names: str) -> None:
     setting, complaint = read_query(query + "&share=0.7")
     assert names in complaint
     assert setting == Setting(share=0.7)
+
+
+def test_the_ends_of_time_and_weights_mean_convergence_and_nothing() -> None:
+    assert Setting().stopping() == Stopping()
+    assert Setting(time=50.0).stopping() == Stopping(time=50.0)
+    assert Setting().weights() == [1.0, 1.0, 1.0]
+    assert Setting(weight_replay=0.001, weight_even=0.002).weights() == [1.0, 0.0, 0.002]
 
 
 def test_an_emptied_field_is_named() -> None:

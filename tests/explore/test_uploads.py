@@ -13,7 +13,7 @@ import pytest
 
 from datadose import InputError, Shift, plan
 from datadose.explore import uploads
-from datadose.explore.charts import palette
+from datadose.explore.marks import palette
 from datadose.explore.setting import Setting
 from datadose.explore.uploads import plan_uploads
 from datadose.explore.views.your_spectra import plan_page

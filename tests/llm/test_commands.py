@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -152,3 +153,95 @@ def test_bad_sizes_and_folders_to_select_are_one_line(
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert part in error
+
+
+def run_posttrain(*options: object) -> int:
+    return run_main(["posttrain", *map(str, options)])
+
+
+def test_a_mixture_that_is_measured_and_the_average_of_two_runs(
+    tiny_llama: Path, tmp_path: Path, write_rows: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [addition(a, 3) for a in range(20)]
+    clean, web = write_rows(rows[:6], "clean.jsonl"), write_rows(rows[6:12], "web=1.jsonl")
+    target, known = write_rows(rows[12:16], "target.jsonl"), write_rows(rows[16:], "known.jsonl")
+    training = ("--model", tiny_llama, "--stage", "sft", "--steps", 4, "--batch", 2, "--lora-rank", 2)
+    measured = ("--validation", target, "--keep", known, "--keep-weight", 0.2, "--evaluate-every", 2)
+    mix = ("--mix", f"{clean}=3", f"{web}=1")
+    outs = [tmp_path / "first", tmp_path / "second"]
+    assert run_posttrain(*training, *mix, *measured, "--patience", 3, "--out", outs[0], "--json") == 0
+    result = shown_json(capsys)
+    assert [one["share"] for one in result["mix"]] == [0.75, 0.25]
+    assert sum(one["drawn"] for one in result["mix"]) == 8
+    assert [record["step"] for record in result["evaluations"]] == [0, 2, 4]
+    assert (outs[0] / "curve.png").is_file()
+    assert run_posttrain(*training, *mix, *measured, "--seed", 1, "--out", outs[1]) == 0
+    assert re.search(r"^4 steps; kept are the (untouched )?weights", capsys.readouterr().err, re.MULTILINE)
+    mean = tmp_path / "mean"
+    assert run_posttrain("--average", *outs, "--out", mean, "--json") == 0
+    assert shown_json(capsys)["runs"] == [str(out) for out in outs]
+    assert (mean / "adapter" / "adapter_model.safetensors").is_file()
+
+
+TRAINING = ("--model", "{model}", "--stage", "sft")
+MEASURED = ("--validation", "{rows}", "--keep-weight", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--data", "{rows}", "--stage", "sft"), "model: got none; allowed: --model, but for --average"),
+        (("--model", "{model}", "--data", "{rows}"), "stage: got none"),
+        (TRAINING, "data: got none; allowed: either --data FILE or --mix FILE=SHARE"),
+        ((*TRAINING, "--data", "{rows}", "--mix", "{rows}=1"), "data: got --data and --mix; allowed: either"),
+        ((*TRAINING, "--mix", "{rows}"), "mix: got {rows}; allowed: FILE=SHARE"),
+        ((*TRAINING, "--mix", "{rows}=1", "{rows}=2"), "mix: got {rows} and {rows}; allowed: each file once"),
+        (
+            (*TRAINING, "--data", "{rows}", "--keep", "{rows}"),
+            "keep: got {rows}; allowed: none without",
+        ),
+        ((*TRAINING, "--data", "{rows}", "--patience", "2"), "patience: got 2; allowed: none without"),
+        ((*TRAINING, "--data", "{rows}", *MEASURED), "keep_weight: got 0.5; allowed: none without a file"),
+        (
+            (*TRAINING, "--data", "{rows}", "--validation", "{rows}"),
+            "validation: got {rows}, line 1: the",
+        ),
+        (("--average", "{model}"), "average: got {model}; allowed: at least two runs"),
+        (("--average", "{model}", "{rows}"), "average: got {model}; allowed: the folder of a run that"),
+        (("--average", "a", "b", "--steps", "3"), "steps: got 3; allowed: none with --average"),
+    ],
+)
+def test_bad_input_to_posttrain_is_one_line(
+    options: tuple[str, ...],
+    said: str,
+    tiny_llama: Path,
+    tmp_path: Path,
+    write_rows: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = {"model": tiny_llama, "rows": write_rows([addition(1, 2)])}
+    capsys.readouterr()
+    assert run_posttrain(*(o.format(**names) for o in options), "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said.format(**names) in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_of_a_measured_run_says_that_it_can_go_on(
+    tiny_llama: Path,
+    tmp_path: Path,
+    write_rows: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from datadose.llm import evaluation
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "write_curve", interrupt)
+    data, target = write_rows([addition(1, 2)]), write_rows([addition(2, 2)], "target.jsonl")
+    options = ("--model", tiny_llama, "--stage", "sft", "--data", data, "--batch", 1, "--validation", target)
+    assert run_posttrain(*options, "--out", tmp_path / "out") == 130
+    assert "interrupted; checkpoints are kept" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import errno
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ import pytest
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 
-import torch
 from safetensors import SafetensorError
 
 from datadose.errors import InputError, RunError
 from datadose.llm import posttrain as module
+from datadose.llm import trainers
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import read_pool
 from datadose.llm.posttrain import PosttrainConfig, posttrain
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Write = Callable[..., Path]
 SFT = PosttrainConfig("sft", steps=4, batch=4, learning_rate=1e-2, lora_rank=2, checkpoint_every=0)
@@ -47,14 +49,6 @@ def messages(count: int = 8) -> list[dict[str, Any]]:
         completion = [{"role": "assistant", "content": row["completion"]}]
         rows.append({**row, "prompt": prompt, "completion": completion, "messages": prompt + completion})
     return rows
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("rows", [strings(), messages()], ids=["strings", "messages"])
@@ -159,6 +153,11 @@ def test_a_stopped_run_ends_like_an_uninterrupted_one(
     assert posttrain(tiny_llama, path, out, config=config, progress=stop) == again
     with pytest.raises(InputError, match="another run is there"):
         posttrain(tiny_llama, path, out, config=replace(config, seed=1))
+    # So is one that was finished before runs were measured and files mixed.
+    older = {name: value for name, value in again.items() if name not in ("shares", "evaluation")}
+    for name in ("setting.json", "result.json"):
+        (out / name).write_text(json.dumps(older))
+    assert posttrain(tiny_llama, path, out, config=config, progress=stop) == older
 
 
 @pytest.mark.parametrize("name", ["setting.json", "result.json"])
@@ -238,12 +237,12 @@ def test_rewards_come_from_the_verifier(
 def test_a_loss_that_is_not_finite_names_its_step(
     tiny_llama: Path, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = module._Record.step
+    step = trainers.Run.step
 
     def poisoned(self: Any, number: int, logs: dict[str, Any]) -> None:
         step(self, number, {**logs, "loss": math.nan} if number == 3 else logs)
 
-    monkeypatch.setattr(module._Record, "step", poisoned)
+    monkeypatch.setattr(trainers.Run, "step", poisoned)
     with pytest.raises(RunError, match="loss is nan at step 3"):
         posttrain(tiny_llama, write_rows(strings()), tmp_path / "out", config=SFT)
     assert not (tmp_path / "out" / "result.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,42 @@ def test_too_much_sft() -> None:
         f"| {curve[2000]:.2f} |",
         f"promises {found.stages.of('rl').error:.3f}",
     )
+
+
+def test_cut_stop_or_weigh(tmp_path: Path) -> None:
+    """The three ways of the memo, each from the plan's own file with a line or two changed."""
+    found, text = memo("cut_stop_or_weigh")
+    config = (ROOT / "configs" / "memos" / "cut_stop_or_weigh.yaml").read_text()
+
+    def changed(*pairs: tuple[str, str]) -> dict[str, Any]:
+        new = config
+        for old, other in pairs:
+            assert old in new
+            new = new.replace(old, other)
+        (tmp_path / "changed.yaml").write_text(new)
+        return plan_file(tmp_path / "changed.yaml").to_json()
+
+    weighed = found.to_json()["stopping"]
+    low, high = weighed["near_optimal_time"]
+    logs, scraped = (part["weight"] for part in found.to_json()["mixture"][1:])
+    assert (logs, scraped) == (1.0, pytest.approx(0.001, rel=0.05))
+    cut = changed(("weights: tuned", "weights: equal"))
+    assert [part["prompts"] for part in cut["mixture"]] == [150, 3000, 0]
+    penalty = changed(("training: best", "training: penalty"))["penalty"]
+    keep = changed(("weights: tuned", "weights: tuned\nkeep: 0.5"))["stopping"]
+    bought = {part["name"]: part["prompts"] for part in found.to_json()["next_purchase"]}
+    quoted(
+        text,
+        f"and {weighed['steps']} steps of full-batch descent, anything from {low:.0f} to {high:.0f}",
+        f"**{weighed['predicted_error']:.3f}** | 0.375 | {weighed['predicted_pretraining']:.3f} |",
+        f"| {weighed['error_on_all_rows']:.3f} | 0.579 |",
+        f"({cut['stopping']['steps']} steps) | {cut['stopping']['predicted_error']:.3f} |",
+        f"| to convergence | {cut['stopping']['error_if_converged']:.3f} |",
+        f"| {penalty['predicted_error']:.3f} | |",
+        f"({keep['predicted_error']:.3f} on the target, {keep['predicted_pretraining']:.3f} on Sigma0)",
+        f"{bought['logs']} more from the logs and {bought['scraped']} scraped ones",
+    )
+    assert bought["curated"] == 0
 
 
 def rows(text: str) -> dict[str, list[str]]:

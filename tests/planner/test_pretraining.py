@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from datadose.covariance import dense
 from datadose.errors import InputError
+from datadose.planner import plan_file
 from datadose.planner.pretraining import (
     Category,
     PossibleShift,
@@ -60,7 +63,7 @@ def errors_at(shares: Array, kinds: list[Category], shifts: list[PossibleShift])
 @pytest.mark.parametrize("budget", [None, 0.35])
 @pytest.mark.parametrize("objective", ["mean", "worst"])
 def test_no_mixture_on_a_grid_is_better(objective: Objective, budget: float | None) -> None:
-    """All shares in steps of 1/8, single categories and the balanced mixture among them."""
+    """All shares in steps of 1/6, single categories and the balanced mixture among them."""
     kinds = categories()
     found = planned(objective=objective, budget=budget)
     shares = np.array([one.share for one in found.shares])
@@ -76,9 +79,9 @@ def test_no_mixture_on_a_grid_is_better(objective: Objective, budget: float | No
     assert found.worst_shift == own.argmax()
     if budget is not None:
         assert found.cost <= budget * (1 + 1e-9)
-    for i in range(9):
-        for j in range(9 - i):
-            grid = np.array([i, j, 8 - i - j]) / 8
+    for i in range(7):
+        for j in range(7 - i):
+            grid = np.array([i, j, 6 - i - j]) / 6
             if budget is None or grid @ costs <= budget:
                 assert found.error <= value(errors_at(grid, kinds, SHIFTS)) * (1 + 1e-9)
 
@@ -103,6 +106,13 @@ def test_the_balanced_mixture_of_like_categories_is_minimax() -> None:
     found = planned(categories=kinds, shifts=shifts, objective="worst")
     np.testing.assert_allclose([one.share for one in found.shares], 1 / 3, atol=1e-6)
     assert found.gain == pytest.approx(0, abs=1e-9)
+    problem = shares_problem(kinds, shifts, sigma0=BASE, **SETTING)
+    errors, slopes = problem.errors(problem.balanced)
+    np.testing.assert_allclose(errors, errors[0], rtol=1e-9)
+    # What one shift gains by a step the others lose together (section 4 of pretraining_shares.md).
+    np.testing.assert_allclose(slopes.sum(axis=0), 0, atol=1e-7)
+    np.testing.assert_allclose(slopes - slopes.mean(), slopes[0, 0] * (1.5 * np.eye(3) - 0.5), atol=1e-7)
+    assert abs(slopes[0, 0]) > 1e-3
 
 
 def test_dense_categories_are_those_of_their_spectra_turned() -> None:
@@ -199,4 +209,68 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_bad_input_is_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         planned(**changes)
+    assert "\n" not in str(caught.value)
+
+
+# --- in a file ------------------------------------------------------------------------------------------
+
+FILE = """
+sigma0: {blocks: [[0.4, 24]]}
+delta: {blocks: [[0.0, 24]]}
+length: 40
+eta: 0.3
+interference: 0.02
+max_prompts: 20
+pretraining:
+  categories:
+    - {name: a, covariance: a.npy, cost: 1}
+    - {name: b, covariance: {blocks: [[0.1, 12], [1.0, 12]]}, cost: 4}
+  prompts: 600
+  budget: 2
+  shifts:
+    - {delta: {blocks: [[1.0, 12], [0.0, 12]]}, weight: 0.7}
+    - {delta: {blocks: [[0.0, 12], [1.0, 12]]}, weight: 0.3}
+  objective: mean
+"""
+
+
+def test_a_file_gives_the_plan_of_the_function(tmp_path: Path) -> None:
+    first = np.repeat([1.0, 0.1], 12)
+    np.save(tmp_path / "a.npy", first)
+    (tmp_path / "plan.yaml").write_text(FILE)
+    document = json.loads(json.dumps(plan_file(tmp_path / "plan.yaml").to_json(), allow_nan=False))
+    half = np.arange(D) < 12
+    found = planned(
+        categories=[Category("a", first, 1.0), Category("b", np.where(half, 0.1, 1.0), 4.0)],
+        shifts=[PossibleShift(np.where(half, 1.0, 0.0), 0.7), PossibleShift(np.where(half, 0.0, 1.0), 0.3)],
+        prompts=600,
+        budget=2.0,
+    )
+    assert document["pretraining"] == [vars(one) for one in found.shares]
+    assert document["pretraining_error"]["error"] == found.error
+    assert document["pretraining_error"]["by_shift"] == [vars(one) for one in found.by_shift]
+    assert document["prompts"] == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("budget: 2", "budget: 0.2", r"pretraining.budget: got 0.2; allowed: at least 1, .*\(a\)"),
+        ("name: b", "name: a", "pretraining.categories: got the name a twice"),
+        (", weight: 0.3", "", "pretraining.weight: got weights of 1 of 2 shifts"),
+        ("a.npy", "c.npy", "pretraining.covariance of category a: got .*c.npy"),
+        ("objective: mean", "objective: max", "pretraining.objective: got max; allowed: mean, worst"),
+        ("prompts: 600", "prompts: 24", "pretraining.prompts: got 24; allowed: any number more than 1 away"),
+        (
+            "interference: 0.02",
+            "sources: [{name: s, covariance: a.npy, size: 9}]",
+            "pretraining: got one beside sources",
+        ),
+    ],
+)
+def test_a_bad_section_is_one_line(old: str, new: str, message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.repeat([1.0, 0.1], 12))
+    (tmp_path / "plan.yaml").write_text(FILE.replace(old, new))
+    with pytest.raises(InputError, match=message) as caught:
+        plan_file(tmp_path / "plan.yaml")
     assert "\n" not in str(caught.value)

@@ -36,8 +36,11 @@ LONG: dict[str, tuple[str, Preset]] = {
     "gpt_data": ("gpt_data-small", "small"),
     "fig4": ("fig4-paper", "paper"),
     "llm_study": ("llm_study", "quick"),
+    "levels": ("levels", "quick"),
 }
 """Studies whose smoke preset takes a while, and a table of theirs that is kept."""
+LEFT_OUT = {"levels": "-smollm2"}
+"""How the claims end on a level of model that a study's quick preset leaves out."""
 
 
 def test_a_study_is_entered_in_one_place() -> None:
@@ -108,7 +111,9 @@ def test_pictures_and_judges_read_saved_tables_only(
     _compute_nothing(one, monkeypatch)
     entries = judge_all([one], tmp_path)
     assert [entry["id"] for entry in entries] == [claim.id for claim in one.claims]
-    assert [entry["id"] for entry in entries if entry["verdict"] == "not run"] == []
+    left_out = LEFT_OUT.get(name, "-none")
+    lost = [entry["id"] for entry in entries if entry["verdict"] == "not run"]
+    assert [claim for claim in lost if not claim.endswith(left_out)] == []
     if one.draw is not None:
         saved = Saved(one, tmp_path)
         assert one.draw(saved.table, saved.config).axes

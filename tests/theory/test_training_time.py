@@ -30,6 +30,7 @@ from datadose.theory import (
 from datadose.theory.edge import largest_eigenvalue
 from datadose.theory.equivalent import deterministic_equivalent
 from datadose.theory.penalised import Weighted
+from datadose.theory.time_search import best_time_curve
 from datadose.theory.training_time import Request
 from helpers.pools import EXACT, D, agree, orthogonal, pool, spectrum, turned
 
@@ -332,6 +333,25 @@ def test_the_best_time_and_its_range() -> None:
     for end in (low, high):
         at = trained(V0, 0.2, [source], Stopping(time=end)).error(shift.target, 180)
         assert at == pytest.approx(1.05 * best.error, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shift", "n"),
+    [
+        (Shift.two_block(60, 30, 0.1, 0.2, 0.01), 180),
+        (Shift.two_block(60, 20, 0.5, 1.0, 0.0), 30),
+        (Shift.two_block(60, 60, 0.02, 0.2, 0.2), 400),
+        (Shift(spectrum(1), spectrum(2), spectrum(3), 0.3), 50),
+    ],
+)
+def test_the_errors_at_the_best_times_of_many_numbers_of_prompts(shift: Shift, n: int) -> None:
+    """Within 1e-3 of a search on a fine grid; 0 prompts leave the model as it is, at a peak too."""
+    V0, test, d = pretrained_operator(shift.sigma0, n), WeightedTest.of(shift.target, n), shift.dimension
+    counts = [0, 3, d / 3, d, 3 * d, 1000 * d]
+    found = best_time_curve(V0, shift.eta, Source(shift.data, n, 1), test, counts)
+    fine = [best_time(V0, shift.eta, [Source(shift.data, n, B)], test, per_decade=20).error for B in counts]
+    np.testing.assert_allclose(found, fine, rtol=1e-3)
+    assert found[0] == pytest.approx(predict_error(shift, 0, n))
 
 
 def test_a_best_time_may_be_never_or_without_end() -> None:

@@ -155,3 +155,12 @@ def test_the_largest_learning_rate_is_where_descent_is_refused() -> None:
 def test_what_is_of_another_kind_is_named(call: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("way", [{"time": 1e-300}, {"time": 5e-324}, {"steps": 3, "learning_rate": 1e-200}])
+def test_a_time_that_moves_nothing_leaves_the_model(way: dict[str, Any]) -> None:
+    start = -spectrum(9)
+    model = trained(start, 0.3, pool(), Stopping(**way))
+    np.testing.assert_array_equal(model.mean, start)
+    np.testing.assert_array_equal(model.second_moment, start**2)
+    assert not model.scatter.any()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datadose._version import __version__
-from datadose.cli import experiments, llm, plan, theory
+from datadose.cli import experiments, explore, llm, plan, predict
 from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, Parser, drop_output, stop_signals
 from datadose.printing import note
 
@@ -24,9 +24,9 @@ __all__ = ["main"]
 
 _COMMANDS = (
     *(experiments.reproduce, experiments.claims, experiments.train),
-    *(theory.predict, plan.plan),
+    *(predict.predict, plan.plan),
     *(llm.score, llm.select, llm.posttrain),
-    theory.explore,
+    explore.explore,
 )
 
 

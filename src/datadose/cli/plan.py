@@ -42,7 +42,6 @@ def plan(arguments: argparse.Namespace, _: str) -> None:
 def _print_plan(document: dict[str, Any]) -> None:
     """The sentence, then what it rests on."""
     from datadose.planner import WORTHWHILE
-    from datadose.planner.stage_choice import show_pass_rate
 
     say(f"recommendation: {document['recommendation']}")
     near = document["near_optimal"]
@@ -60,32 +59,67 @@ def _print_plan(document: dict[str, Any]) -> None:
         rows.append(["the planner's allocation", better["prompts"], better["predicted_error"]])
     print_table("SFT: predicted post-test error / d", ["choice", "prompts", "error"], rows)
     _print_cautions(document)
-    if "sources" in document:
-        columns = {
-            "source": "name",
-            "size": "size",
-            "take": "prompts",
-            "worth of one more": "marginal_value",
-            "worth at all": "marginal_value_at_all",
-            "noisy per clean": "noisy_per_clean",
-        }
-        rows = [[source[name] for name in columns.values()] for source in document["sources"]]
-        print_table("sources", list(columns), rows)
-    if "stages" in document:
-        outlooks = document["stages"]["outlooks"]
-        header = ["stage", "demonstrations", "RL prompts", "error", "pass rate"]
-        names = ("stage", "demonstrations", "outcome_prompts", "error")
-        rates = [None if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]) for o in outlooks]
-        rows = [[*(o[name] for name in names), rate] for o, rate in zip(outlooks, rates, strict=True)]
-        print_table(f"stages (regime: {document['regime']}; by gradient descent)", header, rows)
-        notes: dict[str, list[str]] = {}
-        for outlook in outlooks:
-            if outlook["note"] is not None:
-                notes.setdefault(outlook["note"], []).append(outlook["stage"])
-        for note, stages in notes.items():
-            print(f"note on {', '.join(stages)}: {note}")
-    if "schedule" in document:
-        _print_schedule(document)
+    for name, show in _PARTS.items():
+        if name in document:
+            show(document)
+
+
+def _print_sources(document: dict[str, Any]) -> None:
+    """What to take of each source of a pool, trained to convergence."""
+    columns = {
+        "source": "name",
+        "size": "size",
+        "take": "prompts",
+        "worth of one more": "marginal_value",
+        "worth at all": "marginal_value_at_all",
+        "noisy per clean": "noisy_per_clean",
+    }
+    rows = [[source[name] for name in columns.values()] for source in document["sources"]]
+    print_table("sources", list(columns), rows)
+
+
+def _print_stages(document: dict[str, Any]) -> None:
+    """What each choice of stages promises, and why a number is withheld."""
+    from datadose.planner.stage_choice import show_pass_rate
+
+    outlooks = document["stages"]["outlooks"]
+    header = ["stage", "demonstrations", "RL prompts", "error", "pass rate"]
+    names = ("stage", "demonstrations", "outcome_prompts", "error")
+    rates = [None if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]) for o in outlooks]
+    rows = [[*(o[name] for name in names), rate] for o, rate in zip(outlooks, rates, strict=True)]
+    print_table(f"stages (regime: {document['regime']}; by gradient descent)", header, rows)
+    notes: dict[str, list[str]] = {}
+    for outlook in outlooks:
+        if outlook["note"] is not None:
+            notes.setdefault(outlook["note"], []).append(outlook["stage"])
+    for note, stages in notes.items():
+        print(f"note on {', '.join(stages)}: {note}")
+    if "stopping" in document or "penalty" in document:
+        print(
+            "note on the stages: SFT runs there for all of `steps`, on the rows that are best at "
+            "convergence; give `costs` to compare stages that are each stopped at their best time"
+        )
+
+
+def _print_pretraining(document: dict[str, Any]) -> None:
+    """What to pretrain on: the sentence, the shares, and the error after every shift."""
+    found = document["pretraining_error"]
+    kind = "mean" if found["objective"] == "mean" else "worst"
+    gain, equal = found["gain"], found["cost_balanced"]
+    compared = f"{abs(gain):.1%} {'below' if gain >= 0 else 'above'} that of equal shares"
+    if found["budget"] is not None and equal > found["budget"]:
+        compared += f", which the budget does not pay for ({equal:.3g} a prompt)"
+    say(f"pretraining: the {kind} error after the shifts that may come is {found['error']:.4g}, {compared}")
+    rows: list[list[object]] = [
+        [one["name"], f"{one['share']:.2%}", one["cost"]] for one in document["pretraining"]
+    ]
+    rows.append(["all", "", found["cost"]])
+    print_table("pretraining mixture", ["source", "share", "cost"], rows)
+    names = ("shift", "weight", "error_before", "error", "error_balanced")
+    header = ["shift", "weight", "before", "error", "from equal shares"]
+    print_table("after each shift", header, [[one[name] for name in names] for one in found["by_shift"]])
+    if found["prompts"] is None:
+        print("note on the shares: for unlimited prompts of pretraining; give `prompts` where they are few")
 
 
 def _print_schedule(document: dict[str, Any]) -> None:
@@ -121,3 +155,97 @@ def _print_cautions(document: dict[str, Any]) -> None:
         remark = SearchRecord(**counted).remark if counted else None
         if remark is not None:
             print(f"note on the search for {name}: {remark}")
+
+
+def _print_training(document: dict[str, Any]) -> None:
+    """How training is to end, in one sentence, and what it is compared with."""
+    stopped = "stopping" in document
+    found = document["stopping" if stopped else "penalty"]
+    say(f"training: {_sentence_of_time(found) if stopped else _sentence_of_penalty(found)}")
+    well = "at the best time" if stopped else "under the best penalty"
+    rows: list[list[object]] = [
+        ["no training", 0, document["error_before"], None],
+        [f"the plan, {well}", found["prompts"], found["predicted_error"], found["predicted_pretraining"]],
+        ["the same rows to convergence", found["prompts"], found["error_if_converged"], None],
+        [f"all rows alike, {well}", None, found["error_on_all_rows"], None],
+        ["all rows alike to convergence", None, found["error_on_all_rows_if_converged"], None],
+    ]
+    print_table("training: predicted errors / d", ["choice", "rows", "target", "on Sigma0"], rows)
+    needed = found["prompts_within_10_percent"]
+    many = "no number of rows" if needed is None else f"{needed} rows" if needed else "no training at all"
+    scarcity = found["scarcity"]
+    now = f"scarcity costs {scarcity:.3g} now" if scarcity >= 0 else "the choice of rows is below it already"
+    print(f"ceiling: unlimited rows give {found['ceiling']:.3g}, {many} within 10 percent of it; {now}")
+    if found["reason"] is not None:
+        print(f"note on training: {found['reason']}")
+
+
+def _sentence_of_time(found: dict[str, Any]) -> str:
+    low, high = found["near_optimal_time"]
+    far = f"any time from {low:.3g} on" if high is None else f"any time from {low:.3g} to {high:.3g}"
+    if found["time"] == 0:
+        return f"do not train: {found['reason']}"
+    if found["time"] is None:
+        return f"train on {found['prompts']} rows without an end: {_worth(found)}; {far} is within 5 percent"
+    rate = f" at learning rate {found['learning_rate']:.3g}"
+    steps = "more steps than can be counted" if found["steps"] is None else f"{found['steps']} steps{rate}"
+    return (
+        f"stop after {steps} (time {found['time']:.3g}) on {found['prompts']} rows: {_worth(found)}; {far} "
+        "is within 5 percent"
+    )
+
+
+def _sentence_of_penalty(found: dict[str, Any]) -> str:
+    if found["value"] is None:
+        return f"do not train: {found['reason']}"
+    return f"penalty {found['value']:.3g} on {found['prompts']} rows: {_worth(found)}"
+
+
+def _worth(found: dict[str, Any]) -> str:
+    """The error, how far it is from the ceiling, and what convergence would make of it."""
+    share = found["scarcity"] / found["ceiling"]
+    side = f"{share:.0%} above" if share >= 0 else f"{-share:.0%} below"
+    converged = found["error_if_converged"]
+    ended = "has an infinite mean" if converged is None else f"{converged:.3g}"
+    kept = found["objective"]
+    both = "" if abs(kept - found["predicted_error"]) < 1e-9 else f" (with Sigma0 weighed in {kept:.3g})"
+    return f"error {found['predicted_error']:.3g}{both}, {side} the ceiling; trained to convergence {ended}"
+
+
+def _print_mixture(document: dict[str, Any]) -> None:
+    """What each source gives, what one more row of it is worth, and what to buy next."""
+    columns = {
+        "source": "name",
+        "rows": "prompts",
+        "weight": "weight",
+        "share of a batch": "share",
+        "worth of one more": "marginal_value",
+    }
+    bought = document.get("next_purchase")
+    if bought is not None:
+        columns["by cost"] = "gain_per_cost"
+    rows = [[part[name] for name in columns.values()] for part in document["mixture"]]
+    header = list(columns)
+    if bought is not None:
+        header.append("buy next")
+        rows = [[*row, part["prompts"]] for row, part in zip(rows, bought, strict=True)]
+    print_table("mixture", header, rows)
+    if bought is not None:
+        chosen = [f"{part['prompts']} of {part['name']}" for part in bought if part["prompts"]]
+        spent = f"for {document['purchase_budget']:.4g} (a tenth of what the rows cost)"
+        print(f"next purchase {spent}: {', '.join(chosen) or 'nothing, for no row helps'}")
+    for part in document["mixture"]:
+        if part["reason"] is not None:
+            print(f"weight zero for {part['name']}: {part['reason']}")
+
+
+_PARTS = {
+    "sources": _print_sources,
+    "stopping": _print_training,
+    "penalty": _print_training,
+    "mixture": _print_mixture,
+    "stages": _print_stages,
+    "pretraining": _print_pretraining,
+    "schedule": _print_schedule,
+}
+"""Printers of the parts that a plan may have, in their order."""

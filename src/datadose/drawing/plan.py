@@ -19,14 +19,21 @@ _WORTH_SHOWING = 0.001
 
 def draw_plan(document: dict[str, Any]) -> Figure:
     """Error against the number of prompts; the allocation, or the sources; the stages' promises."""
-    with new_grid(1, 3, width=12.0, height=4.2, width_ratios=(1.5, 1.0, 1.0)) as (figure, axes):
+    timed = "stopping" in document
+    ratios = (1.5, 1.5, 1.0, 1.0) if timed else (1.5, 1.0, 1.0)
+    with new_grid(1, len(ratios), width=16.0 if timed else 12.0, height=4.2, width_ratios=ratios) as (
+        figure,
+        axes,
+    ):
+        if timed:
+            _draw_time(axes[0][1], document["stopping"])
         _draw_dose(axes[0][0], document)
         if "sources" in document:
-            _draw_sources(axes[0][1], document["sources"])
+            _draw_sources(axes[0][-2], document["sources"], document.get("mixture"))
         else:
-            _draw_allocation(axes[0][1], document)
-        _draw_stages(axes[0][2], document)
-        sentence = "\n".join(textwrap.wrap(printable(document["recommendation"]), 165))
+            _draw_allocation(axes[0][-2], document)
+        _draw_stages(axes[0][-1], document)
+        sentence = "\n".join(textwrap.wrap(printable(document["recommendation"]), 220 if timed else 165))
         figure.suptitle(sentence, fontsize=9.5, x=0.01, ha="left", parse_math=False)
     return figure
 
@@ -64,8 +71,62 @@ def _draw_dose(axis: Axes, document: dict[str, Any]) -> None:
     axis.set_xlabel("prompts B of SFT")
     axis.set_ylabel("predicted post-test error / d")
     axis.set_title(
-        f"How much? B* = {document['prompts']}: {best:.3g} against {before:.3g} at B = 0", loc="left"
+        f"{'To convergence' if 'stopping' in document else 'How much'}? B* = {document['prompts']}: "
+        f"{best:.3g} against {before:.3g} at B = 0",
+        loc="left",
     )
+
+
+def _draw_time(axis: Axes, found: dict[str, Any]) -> None:
+    """The errors over training time, the best time and the range around it, the ceiling."""
+    curve, (low, high) = found["curve"], found["near_optimal_time"]
+    time = np.array([point["time"] for point in curve])
+    axis.set_xscale("log")
+    if len(time):
+        target = np.array([point["predicted"] for point in curve])
+        axis.axvspan(
+            max(low, time[0]),
+            time[-1] if high is None else high,
+            color=LOOKS[2].color,
+            alpha=0.15,
+            lw=0,
+            label="within 5 percent of the best",
+        )
+        for look, name, label in (
+            (LOOKS[0], "predicted", "target"),
+            (LOOKS[3], "predicted_pretraining", "Sigma0"),
+        ):
+            axis.plot(time, [p[name] for p in curve], color=look.color, linestyle=look.dash, label=label)
+        objective = np.array([point["objective"] for point in curve])
+        if not np.allclose(objective, target):
+            axis.plot(time, objective, color=LOOKS[1].color, linestyle=":", label="both, weighted")
+        axis.set_xlim(time[0], time[-1])
+        least, most = min(found["ceiling"], target.min()), target.max()
+        # Room for the legend above the curves.
+        axis.set_ylim(0.85 * least, most * (most / least) ** 0.9)
+    axis.axhline(found["ceiling"], color=GREY, linestyle="--", linewidth=1.2, label="ceiling: unlimited rows")
+    if found["time"]:
+        best = found["objective"]
+        axis.plot(
+            [found["time"]],
+            [best],
+            marker="*",
+            markersize=13,
+            color=LOOKS[1].color,
+            linestyle="none",
+            zorder=5,
+            label="the best time",
+        )
+    axis.set_yscale("log")
+    axis.legend(loc="upper left")
+    axis.set_xlabel("training time t")
+    axis.set_ylabel("predicted error / d")
+    if found["time"]:
+        steps = "" if found["steps"] is None else f" ({found['steps']} steps)"
+        title = f"How long? t = {found['time']:.3g}{steps} on {found['prompts']} rows"
+    else:
+        title = "How long? no training" if found["time"] == 0 else "How long? to convergence"
+    axis.set_title(title, loc="left")
 
 
 def _draw_allocation(axis: Axes, document: dict[str, Any]) -> None:
@@ -85,12 +146,22 @@ def _draw_allocation(axis: Axes, document: dict[str, Any]) -> None:
     axis.legend()
 
 
-def _draw_sources(axis: Axes, sources: list[dict[str, Any]]) -> None:
+def _draw_sources(
+    axis: Axes, sources: list[dict[str, Any]], mixture: list[dict[str, Any]] | None = None
+) -> None:
+    """What is taken of each source: to convergence, or of the ``mixture`` that is trained well."""
+    weights = [""] * len(sources)
+    if mixture is not None:
+        sources = [{**s, "prompts": part["prompts"]} for s, part in zip(sources, mixture, strict=True)]
+        weights = [f", weight {part['weight']:.2g}" if part["weight"] else "" for part in mixture]
     place = np.arange(len(sources))
     axis.barh(place, [source["size"] for source in sources], color="#e3e5e8")
     axis.barh(place, [source["prompts"] for source in sources], height=0.5, color=LOOKS[0].color)
     # A name is no formula: "$" in it is a dollar.
-    labels = [f"{printable(s['name'])}\n{s['prompts']} of {s['size']}" for s in sources]
+    labels = [
+        f"{printable(s['name'])}\n{s['prompts']} of {s['size']}{weight}"
+        for s, weight in zip(sources, weights, strict=True)
+    ]
     axis.set_yticks(place, labels, parse_math=False)
     axis.invert_yaxis()
     axis.set_xlabel("prompts: taken (blue), available (grey)")

@@ -5,7 +5,7 @@ Nothing here draws and no formula stands here. Errors are post-test errors / d.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
 from threading import Lock
@@ -15,7 +15,7 @@ import numpy as np
 
 from datadose.covariance import Array
 from datadose.errors import InternalError
-from datadose.explore.setting import Setting
+from datadose.explore.setting import WEIGHTS, Setting
 from datadose.planner import (
     BetterAllocation,
     Dose,
@@ -43,18 +43,26 @@ from datadose.theory.source import Source
 
 T = TypeVar("T")
 _DRAGGED = ("levels",)
-_STAGES = ("chain_steps", "steps", "reward", "tolerance")
-SFT_IGNORES = (*_DRAGGED, *_STAGES)
+STAGES = ("chain_steps", "steps", "reward", "tolerance")
+_STOPPED = ("time", *WEIGHTS)
+"""Fields that only those functions look at that say so."""
+SFT_IGNORES = (*_DRAGGED, *STAGES, *_STOPPED)
 """Fields that the error after SFT on the paper's data does not depend on."""
 _DATA = ("interference", "max_prompts")
 
 
-def _remembered(*ignored: str) -> Callable[[Callable[[Setting], T]], Callable[[Setting], T]]:
+def remembered(
+    *ignored: str, uses: Sequence[str] = ()
+) -> Callable[[Callable[[Setting], T]], Callable[[Setting], T]]:
     """Remember a function of a setting that does not look at the fields ``ignored``.
+
+    Neither does it look at the training time and at the weights of the pool, unless ``uses`` names them.
 
     Requests that come at once share one computation: the second waits for the first. (A function asks only
     for those above it, so that waiting never goes in a circle.)
     """
+
+    unseen = {*ignored, *_STOPPED} - {*uses}
 
     def decorate(function: Callable[[Setting], T]) -> Callable[[Setting], T]:
         kept, busy = lru_cache(maxsize=128)(function), Lock()
@@ -62,14 +70,14 @@ def _remembered(*ignored: str) -> Callable[[Callable[[Setting], T]], Callable[[S
         @wraps(function)
         def look_up(setting: Setting) -> T:
             with busy:
-                return kept(setting.without(*ignored))
+                return kept(setting.without(*unseen))
 
         return look_up
 
     return decorate
 
 
-@_remembered(*SFT_IGNORES)
+@remembered(*SFT_IGNORES)
 def error_model(setting: Setting) -> ErrorModel:
     """The exact error of V* as a function of the data, for one thinking step."""
     shift = setting.shift()
@@ -77,13 +85,13 @@ def error_model(setting: Setting) -> ErrorModel:
     return ErrorModel(V0, shift.eta, shift.target, setting.length)
 
 
-@_remembered(*SFT_IGNORES)
+@remembered(*SFT_IGNORES)
 def dose(setting: Setting) -> Dose:
     """The best number of prompts of the paper's data, and the curve around it."""
     return dose_of(error_model(setting), setting.shift().data, setting.length, setting.max_prompts)
 
 
-@_remembered(*_STAGES)
+@remembered(*STAGES)
 def dragged_dose(setting: Setting) -> Dose:
     """The same for the dragged data, on fewer points: it is drawn while a hand moves."""
     if not setting.exponents().any():
@@ -92,7 +100,7 @@ def dragged_dose(setting: Setting) -> Dose:
     return dose_of(error_model(setting), data, setting.length, setting.max_prompts, COARSE)
 
 
-@_remembered(*SFT_IGNORES)
+@remembered(*SFT_IGNORES)
 def better(setting: Setting) -> BetterAllocation:
     """The planner's allocation at the cost of the paper's."""
     model = error_model(setting)
@@ -102,21 +110,21 @@ def better(setting: Setting) -> BetterAllocation:
     return found
 
 
-@_remembered(*SFT_IGNORES)
+@remembered(*SFT_IGNORES)
 def better_dose(setting: Setting) -> Dose:
     """The dose of the planner's allocation, with its curve."""
     data = better(setting).allocation
     return dose_of(error_model(setting), data, setting.length, setting.max_prompts, COARSE)
 
 
-@_remembered(*SFT_IGNORES, *_DATA)
+@remembered(*SFT_IGNORES, *_DATA)
 def radius(setting: Setting) -> float:
     """rho(Gamma0^-1 Delta): below 1 the shift is incremental, above it is novel."""
     shift = setting.shift()
     return adaptation_radius(shift.sigma0, shift.delta, setting.length)
 
 
-@_remembered(*_DRAGGED)
+@remembered(*_DRAGGED)
 def ground(setting: Setting) -> tuple[Ground, list[Columns]]:
     """What all stages share, and the columns of SFT at its best dose."""
     shift, model = setting.shift(), replace(error_model(setting), chain_steps=setting.chain_steps)
@@ -124,7 +132,7 @@ def ground(setting: Setting) -> tuple[Ground, list[Columns]]:
     return stage_problem(shift, model, [columns], setting.training())
 
 
-@_remembered(*_DRAGGED)
+@remembered(*_DRAGGED)
 def stages(setting: Setting) -> StageChoice:
     """The planner's choice of stage; RL has as many target prompts as SFT may have prompts."""
     return choose_stage(*ground(setting), setting.max_prompts, radius(setting))
@@ -164,7 +172,7 @@ class StabilityMap:
     """The stable step of the current shift and k, for long prompts like the others."""
 
 
-@_remembered(*_DRAGGED, *_DATA, "steps", "reward", "tolerance")
+@remembered(*_DRAGGED, *_DATA, "steps", "reward", "tolerance")
 def stability_map(setting: Setting) -> StabilityMap:
     """The largest stable step over rho(Gamma0^-1 Delta) in [0.1, 10] and k in 1..8."""
     shift, places = setting.shift(), level_places(setting)
@@ -188,7 +196,7 @@ class LearningCurve:
     errors: tuple[float, ...]
 
 
-@_remembered(*_DRAGGED, "reward", "tolerance")
+@remembered(*_DRAGGED, "reward", "tolerance")
 def learning_curves(setting: Setting) -> tuple[LearningCurve, ...]:
     """SFT at its best dose, and outcome supervision with one thinking step: the planner's dynamics.
 

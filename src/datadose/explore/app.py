@@ -18,9 +18,9 @@ from datadose.explore.page import SETTING, VIEWS, shell
 from datadose.explore.setting import make_setting, read_query
 from datadose.explore.simulations import Simulations
 from datadose.explore.uploads import LARGEST_REQUEST
-from datadose.explore.views import how_much, which, which_stage, your_spectra
+from datadose.explore.views import how_long, how_much, which, which_stage, your_spectra
 
-_MODULES = dict(zip(VIEWS, (how_much, which, which_stage, your_spectra), strict=True))
+_MODULES = dict(zip(VIEWS, (how_much, how_long, which, which_stage, your_spectra), strict=True))
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>{%metas%}<title>{%title%}</title>{%favicon%}<style>LOOK</style>{%css%}</head>
@@ -47,7 +47,7 @@ def create_app(simulations: Simulations | None = None) -> Dash:
     app.layout = shell
     _register_address(app)
     how_much.register(app, simulations or Simulations())
-    for module in (which, which_stage, your_spectra):
+    for module in (how_long, which, which_stage, your_spectra):
         module.register(app)
     return app
 
@@ -85,24 +85,27 @@ def _register_address(app: Dash) -> None:
             return no_update, str(error)
 
     # Choices are apart from controls: they have no typed number beside them.
-    controls, choices, levels = ({"type": kind, "name": ALL} for kind in ("control", "choice", "level"))
+    kinds = ("control", "power", "choice", "level")
+    controls, powers, choices, levels = ({"type": kind, "name": ALL} for kind in kinds)
     app.clientside_callback(
         ClientsideFunction("explore", "gather"),
         Output("setting", "data"),
         Input(controls, "value"),
+        Input(powers, "value"),
         Input(choices, "value"),
         Input(levels, "value"),
         State(controls, "id"),
+        State(powers, "id"),
         State(choices, "id"),
         State("carried", "data"),
         State("setting", "data"),
         State("defaults", "data"),
         State({"type": "tab", "name": ALL}, "id"),
     )
-    for kind in ("control", "level"):
+    for kind in ("control", "power", "level"):
         drawn, typed = ({"type": name, "name": MATCH} for name in (kind, f"{kind}-typed"))
         app.clientside_callback(
-            ClientsideFunction("explore", "agree"),
+            ClientsideFunction("explore", "agree_power" if kind == "power" else "agree"),
             Output(drawn, "value"),
             Output(typed, "value"),
             Input(drawn, "value"),

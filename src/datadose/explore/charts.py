@@ -1,13 +1,12 @@
 """The explorer's charts as Plotly figures in plain dictionaries, from numbers that are already there.
 
 Plain dictionaries, because validating thousands of numbers at every move of a slider would take longer than
-the theory. Colours are those of templates/look.css in either scheme.
+the theory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,145 +14,43 @@ from scipy.special import stdtrit
 
 from datadose.covariance import Array
 from datadose.explore.answers import LearningCurve, StabilityMap
+from datadose.explore.marks import (
+    NAMED_ERROR,
+    Chart,
+    Palette,
+    chart,
+    counts_axis,
+    line,
+    note,
+    place,
+    points,
+    star,
+    unchanged,
+    vertical,
+)
 from datadose.explore.setting import Setting
 from datadose.planner import Dose, StageChoice
 
-Chart = dict[str, Any]
-
-
-_COUNTS = (0, *(int(m * 10**p) for p in range(7) for m in (1, 3)))
-_NAMED_ERROR = "error %{y:.3g}<extra>%{fullData.name}</extra>"
 _CHOICES = {"none": "no stage", "sft": "SFT", "rl": "RL", "sft then rl": "SFT then RL"}
-
-
-@dataclass(frozen=True)
-class Palette:
-    """The colours of one scheme."""
-
-    ink: str
-    soft: str
-    line: str
-    paper: str
-    blue: str
-    orange: str
-    green: str
-    purple: str
-    band: str
-    middling: str
-    stable: str
-    """The stability map's colours of a step of 1 and of a large one; purple is a small one's."""
-
-
-PALETTES = {
-    "light": Palette(
-        "#1f2328", "#59636e", "#d8dde3", "#ffffff", "#0072B2", "#D55E00", "#009E73", "#7A3E8E",
-        "rgba(0,158,115,.16)", "#f3eef6", "#0b6b4f",
-    ),
-    "dark": Palette(
-        "#e6edf3", "#9aa4af", "#353c44", "#14181d", "#58a6e0", "#f08a3c", "#3fc79a", "#c08ad0",
-        "rgba(63,199,154,.20)", "#2b323a", "#3fc79a",
-    ),
-}  # fmt: skip
-
-
-def palette(scheme: str | None) -> Palette:
-    """The colours of ``scheme`` ("light" or "dark"; light where the browser has not said yet)."""
-    return PALETTES.get(scheme or "light", PALETTES["light"])
-
-
-def _chart(colors: Palette, traces: list[Any], x: str, y: str, **more: Any) -> Chart:
-    """A chart of ``traces``; ``more`` overrides what the layouts of all charts share."""
-    axis = {
-        "gridcolor": colors.line,
-        "linecolor": colors.soft,
-        "zeroline": False,
-        "ticks": "outside",
-        "tickcolor": colors.soft,
-        "automargin": True,
-        "fixedrange": True,
-    }
-    shared: dict[str, Any] = {
-        "font": {
-            "color": colors.ink,
-            "size": 13,
-            "family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif",
-        },
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
-        "xaxis": {**axis, "title": {"text": x}, **more.pop("xaxis", {})},
-        "yaxis": {**axis, "title": {"text": y}, **more.pop("yaxis", {})},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "hoverlabel": {"bgcolor": colors.paper, "bordercolor": colors.soft, "font": {"color": colors.ink}},
-        "hovermode": "closest",
-        "dragmode": False,
-    }
-    return {"data": traces, "layout": {**shared, **more}}
-
-
-def _line(name: str, x: Any, y: Any, hover: str, color: str, dash: str, **look: Any) -> dict[str, Any]:
-    line = {"color": color, "width": 2.4, "dash": dash, **look}
-    trace = {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": y, "line": line}
-    return {**trace, "hovertemplate": hover}
-
-
-def _unchanged(name: str, x: list[float], error: float, colors: Palette) -> dict[str, Any]:
-    """A horizontal line: the error of a model that is left as it is."""
-    hover = f"{name}: error %{{y:.3g}}<extra></extra>"
-    return _line(name, x, [error, error], hover, colors.soft, "dot", width=1.6)
-
-
-def _points(name: str, x: Any, y: Any, marker: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "marker": marker, **more}
-
-
-def _star(color: str, colors: Palette, size: int) -> dict[str, Any]:
-    return {"symbol": "star", "size": size, "color": color, "line": {"color": colors.paper, "width": 1}}
-
-
-def _vertical(at: float, color: str, **more: Any) -> dict[str, Any]:
-    line = {"color": color, "width": 1.4, "dash": "dash"}
-    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line, **more}
-
-
-def _note(at: float, text: str, colors: Palette, **more: Any) -> dict[str, Any]:
-    """Words at the upper edge of a chart."""
-    font = {"color": colors.soft, "size": 12}
-    return {"x": at, "y": 1, "yref": "paper", "text": text, "showarrow": False, "font": font, **more}
-
-
-def place(prompts: Any) -> Any:
-    """Where a number of prompts stands on the axis: log10(1 + B), so that B = 0 has a place."""
-    return np.log10(1 + np.asarray(prompts, dtype=np.float64))
-
-
-def counts_axis(largest: int) -> dict[str, Any]:
-    """The axis of numbers of prompts up to ``largest``."""
-    shown = [B for B in _COUNTS if B <= largest]
-    return {
-        "tickvals": place(shown).tolist(),
-        "ticktext": [f"{B:,}" for B in shown],
-        "range": [-0.06, float(place(largest)) + 0.06],
-    }
 
 
 def _curve(dose: Dose, name: str, color: str, dash: str = "solid") -> dict[str, Any]:
     counts, errors = zip(*dose.curve, strict=True)
-    hover = f"B = %{{customdata:,}}<br>{_NAMED_ERROR}"
-    curve = _line(name, place(counts).tolist(), errors, hover, color, dash, shape="spline", smoothing=0.6)
+    hover = f"B = %{{customdata:,}}<br>{NAMED_ERROR}"
+    curve = line(name, place(counts).tolist(), errors, hover, color, dash, shape="spline", smoothing=0.6)
     return {**curve, "customdata": counts}
 
 
 def _best(dose: Dose, name: str, color: str, colors: Palette, *, legend: bool = True) -> dict[str, Any]:
-    return _points(
+    return points(
         name,
         [float(place(dose.prompts))],
         [dose.error],
-        _star(color, colors, 15),
+        star(color, colors, 15),
         customdata=[dose.prompts],
         showlegend=legend,
         cliponaxis=False,
-        hovertemplate=f"B* = %{{customdata:,}}<br>{_NAMED_ERROR}",
+        hovertemplate=f"B* = %{{customdata:,}}<br>{NAMED_ERROR}",
     )
 
 
@@ -167,7 +64,7 @@ def _by_prompts(traces: list[Any], doses: Sequence[Dose], colors: Palette, **mor
     ends = (0.8 * min(dose.error for dose in doses), 1.5 * max(3 * before, min(highest, 10 * before)))
     errors = {"type": "log", "range": np.log10(ends).tolist(), "dtick": "D2"}
     axes = {"xaxis": counts_axis(doses[0].curve[-1][0]), "yaxis": errors}
-    return _chart(colors, traces, "prompts of SFT, B", "post-test error / d", **axes, **more)
+    return chart(colors, traces, "prompts of SFT, B", "post-test error / d", **axes, **more)
 
 
 def dose_chart(
@@ -177,7 +74,7 @@ def dose_chart(
     traces = [
         _curve(dose, "exact theory", colors.blue),
         _best(dose, "the best", colors.orange, colors),
-        _unchanged("no SFT", [0.0, float(place(dose.curve[-1][0]))], dose.error_before, colors),
+        unchanged("no SFT", [0.0, float(place(dose.curve[-1][0]))], dose.error_before, colors),
     ]
     if simulated:
         traces.append(_simulated(simulated, colors))
@@ -186,7 +83,7 @@ def dose_chart(
     if band:
         # Its entry in the legend.
         square = {"symbol": "square", "size": 12, "color": colors.band}
-        traces.append(_points("within 5%", [None], [None], square))
+        traces.append(points("within 5%", [None], [None], square))
         # A band of one number would be invisible.
         low, high = np.add(place(dose.near_optimal), (-0.008, 0.008))
         shapes.append(
@@ -197,15 +94,15 @@ def dose_chart(
         )  # fmt: skip
     if peak <= dose.curve[-1][0]:
         at, said = float(place(peak)), f"peak: B = {peak:,}"
-        shapes.append(_vertical(at, colors.soft, layer="below"))
-        notes.append(_note(at, said, colors, xanchor="center", yanchor="top", bgcolor=colors.paper))
+        shapes.append(vertical(at, colors.soft, layer="below"))
+        notes.append(note(at, said, colors, xanchor="center", yanchor="top", bgcolor=colors.paper))
     return _by_prompts(traces, [dose], colors, shapes=shapes, annotations=notes)
 
 
 def _simulated(found: dict[str, Any], colors: Palette) -> dict[str, Any]:
     quantile = float(stdtrit(max(found["seeds"] - 1, 1), 0.975))
     bars = [quantile * (sem or 0) for sem in found["sem"]]
-    return _points(
+    return points(
         f"simulated, {found['seeds']} seeds",
         place(found["prompts"]).tolist(),
         found["mean"],
@@ -230,36 +127,36 @@ def steps_chart(
     """Values that are constant over the setting's levels of directions: (name, values, colour, dash) each."""
     x, hover = [edge + 0.5 for edge in setting.level_edges()], "%{y:.3g}<extra>%{fullData.name}</extra>"
     traces = [
-        _line(name, x, np.append(values, values[-1]).tolist(), hover, color, dash, shape="hv")
+        line(name, x, np.append(values, values[-1]).tolist(), hover, color, dash, shape="hv")
         for name, values, color, dash in entries
     ]
-    return _chart(colors, traces, "direction", y, **more)
+    return chart(colors, traces, "direction", y, **more)
 
 
 def map_chart(found: StabilityMap, chain_steps: int, colors: Palette) -> Chart:
     """log10 of the stable step over the shift's radius and k; the line of radius 1; the current shift."""
-    here = _points(
+    here = points(
         "this shift",
         [float(np.log10(np.clip(found.radius, found.radii[0], found.radii[-1])))],
         [chain_steps],
-        _star(colors.orange, colors, 17),
+        star(colors.orange, colors, 17),
         customdata=[[found.radius, found.here]],
         hovertemplate="this shift: radius %{customdata[0]:.2f}, k = %{y}"
         "<br>stable step %{customdata[1]:.2g}<extra></extra>",
         showlegend=False,
     )
     ticks = (0.1, 0.3, 1, 3, 10)
-    return _chart(
+    return chart(
         colors,
         [_heat(found, colors), here],
         "spectral radius of the shift",
         "thinking steps k",
         xaxis={"tickvals": np.log10(ticks).tolist(), "ticktext": [f"{R:g}" for R in ticks]},
         yaxis={"dtick": 1, "showgrid": False},
-        shapes=[_vertical(0, colors.ink)],
+        shapes=[vertical(0, colors.ink)],
         annotations=[
-            _note(-0.02, "incremental", colors, xanchor="right", yanchor="bottom"),
-            _note(0.02, "novel", colors, xanchor="left", yanchor="bottom"),
+            note(-0.02, "incremental", colors, xanchor="right", yanchor="bottom"),
+            note(0.02, "novel", colors, xanchor="left", yanchor="bottom"),
         ],
         margin={"l": 8, "r": 8, "t": 26, "b": 8},
     )
@@ -307,7 +204,7 @@ def outlook_chart(choice: StageChoice, measure: str, colors: Palette) -> Chart:
         },
         "hovertemplate": "%{y}: %{text}<extra></extra>",
     }
-    return _chart(
+    return chart(
         colors,
         [bars],
         "predicted pass rate" if rates else "predicted post-test error / d",
@@ -321,16 +218,16 @@ def outlook_chart(choice: StageChoice, measure: str, colors: Palette) -> Chart:
 def learning_chart(curves: Sequence[LearningCurve], before: float, colors: Palette) -> Chart:
     """Predicted error after each number of optimiser steps, by stage."""
     looks = ((colors.blue, "solid"), (colors.orange, "dash"))
-    hover = f"%{{x:,}} steps: {_NAMED_ERROR}"
+    hover = f"%{{x:,}} steps: {NAMED_ERROR}"
     traces = [
-        _line(curve.label, curve.steps, curve.errors, hover, *look, shape="spline")
+        line(curve.label, curve.steps, curve.errors, hover, *look, shape="spline")
         for curve, look in zip(curves, looks, strict=False)
     ]
     last = curves[0].steps[-1]
     shown = [10**p for p in range(6) if 10**p <= last]
-    return _chart(
+    return chart(
         colors,
-        [*traces, _unchanged("no stage", [1, last], before, colors)],
+        [*traces, unchanged("no stage", [1, last], before, colors)],
         "optimiser steps",
         "predicted post-test error / d",
         xaxis={"type": "log", "tickvals": shown, "ticktext": [f"{T:,}" for T in shown]},

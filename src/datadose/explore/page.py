@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from annotated_types import Ge, Le
 from dash import Dash, Input, Output, dcc, html
 
-from datadose.explore.charts import palette
-from datadose.explore.setting import Setting, make_setting
+from datadose.explore.marks import palette
+from datadose.explore.setting import WEIGHTS, Setting, make_setting
 
 VIEWS = {
     "how-much": "How much?",
+    "how-long": "How long?",
     "which": "Which?",
     "which-stage": "Which stage?",
     "your-spectra": "Your spectra",
@@ -30,10 +32,16 @@ _LABELS = {
     "dimension": ("Dimension d", 20, ""),
     "chain_steps": ("Thinking steps k", 1, "thoughts in RL's rollout"),
     "steps": ("Optimiser steps T", 10, "of a stage, or of two together"),
+    "time": ("Training time t", 0.05, "steps times learning rate; its right end is convergence"),
+    "weight_yours": ("Your data", 0.05, "a quarter of the prompts; left end: left out"),
+    "weight_replay": ("Like pretraining", 0.05, "as many prompts as there are"),
+    "weight_even": ("Spread evenly", 0.05, "as many, a quarter of your mean variance"),
     "tolerance": ("Tolerance of a pass", 0.05, "root mean square error on the shift's directions"),
 }  # fmt: skip
 """Slider -> label, step, what it means; limits are those of :class:`Setting`."""
 SHIFT_SLIDERS = ("share", "rho", "tilt", "interference", "eta", "length", "max_prompts", "dimension")
+POWERS = ("time", *WEIGHTS)
+"""Sliders on a logarithmic scale; their typed number is the value itself."""
 STAGE_SLIDERS = ("chain_steps", "steps", "tolerance")
 
 SETTING = Input("setting", "data")
@@ -70,13 +78,23 @@ def limits(name: str) -> tuple[float, float]:
 def sliders(setting: Setting, names: Sequence[str]) -> html.Div:
     """Labelled sliders; each also takes a typed number."""
     values = [(name, getattr(setting, name), *limits(name), *_LABELS[name]) for name in names]
-    return html.Div([slider("control", *each) for each in values], className="sliders")
+    kinds = ("power" if name in POWERS else "control" for name in names)
+    return html.Div(
+        [slider(kind, *each) for kind, each in zip(kinds, values, strict=True)], className="sliders"
+    )
 
 
 def slider(
     kind: str, name: str, value: float, low: float, high: float, label: str, step: float, meaning: str = ""
 ) -> html.Div:
-    """A slider and a number to type, kept in step by assets/explore.js; both carry the label's name."""
+    """A slider and a number to type, kept in step by assets/explore.js; both carry the label's name.
+
+    One of the kind "power" moves along log10 of its value.
+    """
+    if kind == "power":
+        first, last, drawn = np.log10([low, high, value]).tolist()
+    else:
+        first, last, drawn = low, high, value
     label_id = f"label-{name}"
     identity, typed = ({"type": part, "name": name} for part in (kind, f"{kind}-typed"))
     return html.Div(
@@ -87,7 +105,7 @@ def slider(
                 [
                     # Its own number field shows one value and reports another for a number off its range.
                     dcc.Slider(
-                        low, high, step, value=value, marks=None, id=identity, updatemode="drag",
+                        first, last, step, value=drawn, marks=None, id=identity, updatemode="drag",
                         allow_direct_input=False,
                     ),
                     dcc.Input(type="number", value=value, id=typed, debounce=True, step="any"),

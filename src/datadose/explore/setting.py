@@ -19,9 +19,16 @@ from datadose.planner import PostTraining
 from datadose.planner.dynamics import Reward
 from datadose.shift import Shift
 from datadose.strict import Strict
+from datadose.theory.stopping import Stopping
 
 GROUPS = 8
 """Levels of the shift's directions: each may shift by its own amount, and its data can be dragged."""
+
+WEIGHTS = ("weight_yours", "weight_replay", "weight_even")
+FIRST, LAST = 0.1, 1e5
+"""The ends of the times; the last is convergence."""
+LEAST_WEIGHT = 1e-3
+"""The end of the weights; it leaves a source out."""
 
 
 class Setting(Strict):
@@ -47,6 +54,12 @@ class Setting(Strict):
     tolerance: Annotated[float, Field(ge=0.05, le=1)] = 0.5
     levels: Annotated[str, Field(pattern=r"^(-?\d+(\.\d+)?(,-?\d+(\.\d+)?){0,8})?$")] = ""
     """log2 of the dragged data over the paper's, by level, then that of the interference; empty: all zero."""
+    time: Annotated[float, Field(ge=FIRST, le=LAST)] = LAST
+    """Training time of gradient flow; the largest one stands for convergence."""
+    weight_yours: Annotated[float, Field(ge=LEAST_WEIGHT, le=1)] = 1.0
+    """Weight of a row of each of the pool's sources; the smallest one leaves a source out."""
+    weight_replay: Annotated[float, Field(ge=LEAST_WEIGHT, le=1)] = 1.0
+    weight_even: Annotated[float, Field(ge=LEAST_WEIGHT, le=1)] = 1.0
 
     @property
     def shifted(self) -> int:
@@ -85,6 +98,15 @@ class Setting(Strict):
         # A shift of fewer directions than GROUPS has fewer levels; the interference keeps its place.
         exponents = np.append(self.exponents()[: self.level_count], self.exponents()[GROUPS])
         return np.asarray(self.shift().data * np.repeat(2.0**exponents, sizes))
+
+    def stopping(self) -> Stopping:
+        """How long the model is trained."""
+        return Stopping() if self.time >= LAST else Stopping(time=self.time)
+
+    def weights(self) -> list[float]:
+        """The weights of the pool's sources, in the order of :data:`WEIGHTS`."""
+        given: list[float] = [getattr(self, name) for name in WEIGHTS]
+        return [0.0 if weight <= LEAST_WEIGHT else weight for weight in given]
 
     def training(self) -> PostTraining:
         """How post-training is run; a pass is judged at ``tolerance``."""

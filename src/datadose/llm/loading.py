@@ -13,13 +13,24 @@ from unittest.mock import patch
 
 import torch
 
-from datadose.errors import InputError, reject
+from datadose.errors import InputError, reject, require_extra
 from datadose.files import file_digest
-from datadose.reading import exists
+from datadose.reading import exists, read_json
+
+_ADAPTER = "adapter_config.json"
+"""The file that makes a folder that of an adapter."""
+
+_IF_THERE: dict[str, Any] = {
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
+"""For a file that a model may lack."""
 
 
 def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -> tuple[Any, Any, Path]:
     """Model, tokenizer, and the folder they came from (of the Hub's cache for a name).
+
+    An adapter is merged into its base model.
 
     Weights are read from safetensors. A ``.bin`` file is a pickle, which may run code when it is read, and
     custom model code is code: the first needs ``allow_pickle_weights``, the second is never run.
@@ -28,6 +39,8 @@ def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -
     from transformers.utils.hub import cached_file  # noqa: PLC0415
 
     _require_place(name)
+    if (adapter := _adapter_folder(name)) is not None:
+        return _load_adapter(name, adapter, dtype, allow_pickle_weights=allow_pickle_weights)
     try:
         folder = Path(cast("str", cached_file(name, "config.json"))).parent
         if not allow_pickle_weights:
@@ -50,10 +63,65 @@ def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -
         raise InputError("model", name, allowed) from error
     if info["missing_keys"]:
         reject("model", f"{name} without weights {min(info['missing_keys'])}", "a model with all its weights")
+    # What an adapter that is trained on it will name as its base: found from everywhere.
+    model.name_or_path = place_of(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         raise InputError("model", name, f"a folder with a tokenizer ({_reason(error)})") from error
+    return model, tokenizer, folder
+
+
+def _adapter_folder(name: str) -> Path | None:
+    """Where the adapter ``name`` is; None for what is a model of its own."""
+    from transformers.utils.hub import cached_file  # noqa: PLC0415
+
+    found = cached_file(name, _ADAPTER, **_IF_THERE)
+    return None if found is None else Path(found).parent
+
+
+def _adapter_base(folder: Path) -> str:
+    """The model that an adapter was trained on."""
+    config = read_json(folder / _ADAPTER, "model")
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(base, str) or not base:
+        reject("model", f"{folder / _ADAPTER} without a base model", "an adapter that names its base model")
+    return base
+
+
+def _refuse_circles(name: str, folder: Path) -> None:
+    """InputError for an adapter that is its own base, directly or by way of others."""
+    seen = {place_of(name)}
+    adapter: Path | None = folder
+    while adapter is not None:
+        place = _adapter_base(adapter)
+        _require_place(place)
+        if place_of(place) in seen:
+            reject("model", name, "an adapter whose base model is not built on it")
+        seen.add(place_of(place))
+        adapter = _adapter_folder(place)
+
+
+def _load_adapter(
+    name: str, folder: Path, dtype: torch.dtype, *, allow_pickle_weights: bool
+) -> tuple[Any, Any, Path]:
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    require_extra("train", "peft")
+    from peft import PeftModel  # noqa: PLC0415 - optional
+
+    if not allow_pickle_weights:
+        _refuse_pickles(name)
+    _refuse_circles(name, folder)
+    base, tokenizer, _ = load(_adapter_base(folder), dtype, allow_pickle_weights=allow_pickle_weights)
+    try:
+        model: Any = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+        if (folder / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:
+        allowed = f"an adapter that fits its base model ({_reason(error)})"
+        raise InputError("model", name, allowed) from error
+    model.name_or_path = place_of(name)
     return model, tokenizer, folder
 
 
@@ -66,8 +134,8 @@ def _require_place(name: str) -> None:
     """InputError for a folder that is none; the Hub is not asked for what can only be a path."""
     path = Path(name)
     if exists(path):
-        if not (path / "config.json").is_file():
-            reject("model", name, "a folder with config.json, weights and a tokenizer")
+        if not any((path / file).is_file() for file in ("config.json", _ADAPTER)):
+            reject("model", name, f"a folder with config.json (or {_ADAPTER}), weights and a tokenizer")
     elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
         reject("model", name, "the folder of a model, or its name (owner/name) on the Hugging Face Hub")
 
@@ -77,14 +145,10 @@ def _refuse_pickles(name: str) -> None:
     from transformers.utils.hub import cached_file  # noqa: PLC0415
 
     def has(*files: str) -> bool:
-        options: dict[str, Any] = {
-            "_raise_exceptions_for_missing_entries": False,
-            "_raise_exceptions_for_connection_errors": False,
-        }
-        return any(cached_file(name, file, **options) is not None for file in files)
+        return any(cached_file(name, file, **_IF_THERE) is not None for file in files)
 
     for kind, needed in (
-        ("adapter_model", has("adapter_config.json")),
+        ("adapter_model", has(_ADAPTER)),
         ("pytorch_model", not has("model.safetensors", "model.safetensors.index.json")),
     ):
         safe = kind == "adapter_model" and has("adapter_model.safetensors")
@@ -99,11 +163,17 @@ def _reason(error: Exception) -> str:
 
 
 def files_digest(folder: Path) -> str:
-    """sha256 over names and contents of the configuration and the weights."""
+    """sha256 over names and contents of the configuration and the weights, an adapter's base included."""
+    from transformers.utils.hub import cached_file  # noqa: PLC0415
+
     digest = hashlib.sha256()
-    patterns = ("config.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin")
+    patterns = ("config.json", _ADAPTER, "*.safetensors", "pytorch_model*.bin")
     for path in sorted({p for pattern in patterns for p in folder.glob(pattern)}):
         digest.update(path.name.encode() + bytes.fromhex(file_digest(path)))
+    if (folder / _ADAPTER).is_file():
+        base = _adapter_base(folder)
+        where = _adapter_folder(base) or Path(cast("str", cached_file(base, "config.json"))).parent
+        digest.update(bytes.fromhex(files_digest(where)))
     return digest.hexdigest()
 
 

@@ -2,167 +2,267 @@
 
 LoRA on all linear layers, or all weights; completion-only loss for SFT; the verifier as the reward for RL.
 The files that ``select`` writes also go through TRL's own trainers and its command line unchanged
-(docs/llm_training.md). What is added here: checked input, an error at the first loss that is not finite, a
-run that continues after a kill, and a record of all settings beside the weights.
+(docs/llm_training.md). What is added here: checked input, files drawn in given shares and rows with weights,
+losses on validation rows along the way with the best step kept, an error at the first loss that is not
+finite, a run that continues after a kill, and a record of all settings beside the weights.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import math
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
-import torch
-
-from datadose.errors import RunError, reject, require_extra, require_integer, require_number
+from datadose.errors import reject, require_extra
 from datadose.files import prepare_folder, write_json
+from datadose.llm import evaluation as measuring
 from datadose.llm.cache import content_digest
-from datadose.llm.checkpoints import last_checkpoint, seal
+from datadose.llm.checkpoints import copy_weights, has_ended, last_checkpoint, state_file
+from datadose.llm.evaluation import Evaluation
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.loading import quiet
-from datadose.llm.pool import Row, read_pool
-from datadose.llm.verifiers import Verifier, judge, load_verifier, verifier_digest
+from datadose.llm.mixing import (
+    Shares,
+    Source,
+    all_rows,
+    count_drawn,
+    draw_places,
+    loss_weights,
+    read_sources,
+)
+from datadose.llm.pool import Row
+from datadose.llm.posttrain_config import PosttrainConfig, Stage
+from datadose.llm.trainers import Run, disk_errors, lora_config, make_trainer, silence
+from datadose.llm.verifiers import Verifier, load_verifier, verifier_digest
 from datadose.progress import Report, silent
 from datadose.reading import read_json
 from datadose.versions import versions
 
-Stage: TypeAlias = Literal["sft", "rl"]
+__all__ = ["Evaluation", "PosttrainConfig", "Stage", "earlier_result", "posttrain"]
 
-_LOGGED = ("loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std", "entropy")
-
-
-@dataclass(frozen=True)
-class PosttrainConfig:
-    """How to train.
-
-    Args:
-        stage: ``sft`` (cross entropy of the completion's tokens) or ``rl`` (GRPO).
-        steps: optimiser steps.
-        batch: rows per step for SFT; completions per step for RL, a multiple of ``samples``.
-        learning_rate: of AdamW, its peak; linear decay to 0. None: 2e-4 with LoRA, 2e-5 without.
-        lora_rank: rank of the adapter on all linear layers (alpha is twice the rank); 0 trains all weights.
-        seed: of the adapter, the order of rows and the sampled completions.
-        samples: RL only: completions per prompt (G of GRPO).
-        temperature: RL only: of the sampling.
-        max_tokens: RL only: tokens of a completion at most.
-        checkpoint_every: steps between checkpoints; 0 for none.
-
-    Raises InputError for a value out of range.
-    """
-
-    stage: Stage
-    steps: int = 100
-    batch: int = 8
-    learning_rate: float | None = None
-    lora_rank: int = 16
-    seed: int = 0
-    samples: int = 8
-    temperature: float = 1.0
-    max_tokens: int = 256
-    checkpoint_every: int = 50
-
-    def __post_init__(self) -> None:
-        if self.stage not in get_args(Stage):
-            reject("stage", self.stage, " or ".join(get_args(Stage)))
-        least = {"steps": 1, "batch": 1, "lora_rank": 0, "seed": 0, "samples": 2, "max_tokens": 1}
-        for name, minimum in {**least, "checkpoint_every": 0}.items():
-            require_integer(name, getattr(self, name), minimum)
-        if self.learning_rate is not None:
-            require_number("learning_rate", self.learning_rate, 0, 1, open_ends=True)
-        require_number("temperature", self.temperature, 0, 100, open_ends=True)
-        if self.stage == "rl" and self.batch % self.samples:
-            reject("batch", self.batch, f"a multiple of samples = {self.samples} for stage rl")
-
-    @property
-    def rate(self) -> float:
-        """The learning rate, the default resolved."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return 2e-4 if self.lora_rank else 2e-5
+_LOGGED = (
+    *("loss", "grad_norm", "learning_rate", "mean_token_accuracy"),
+    *("reward", "reward_std", "frac_reward_zero_std", "entropy"),
+)
 
 
 def posttrain(
     model: str | Path,
-    data: Path,
+    data: Path | Shares,
     out: Path,
     *,
     config: PosttrainConfig,
     verifier: str | None = None,
+    evaluation: Evaluation | None = None,
     allow_pickle_weights: bool = False,
     progress: Report = silent,
 ) -> dict[str, Any]:
     """Train ``model`` on ``data`` and write ``out/adapter`` (``out/model`` without LoRA) and ``result.json``.
 
+    With ``evaluation`` also ``curve.csv`` and ``curve.png``: the losses along training.
+
     Args:
         model: folder or name of a Hugging Face causal language model.
         data: ``sft.jsonl`` or ``rl.jsonl`` as ``select`` writes them, or any pool; extra columns are passed
-            to the verifier and otherwise ignored.
+            to the verifier and otherwise ignored, but for ``weight``: the row's weight in the loss of SFT,
+            relative to the others (0: left out). Or several files, each with its share of a batch: every
+            row of a batch is drawn from a file with the probability of its share.
         out: folder; a run with the same settings that was stopped continues there from its last checkpoint,
             and a finished one is returned.
         config: stage, steps, batch, rates.
         verifier: RL only, by name or ``module:function``: the reward is 1 where it passes, else 0. A
             completion on which it raises, or returns no score, is not rewarded and is counted.
+        evaluation: SFT only: rows to measure while training; the weights of the step with the lowest
+            weighted loss are kept. None: those of the last step are.
         allow_pickle_weights: read weights from ``.bin`` files too, which can run code.
         progress: called as ``progress(name, step, steps)``.
 
     Returns what ``result.json`` holds: config, one record a step (loss, gradient norm; for RL mean reward),
-    ``verifier_errors`` (reason -> count), row counts and versions.
+    ``evaluations`` (one record each) and ``best_step`` (0: the untouched model), for files with shares
+    ``mix`` (share, rows, rows left out and rows drawn of each), ``verifier_errors`` (reason -> count), row
+    counts and versions.
 
     Raises InputError for bad data, settings, or a folder that holds another run; RunError, with the step, for
     a loss or gradient that is not finite.
+
+    Example::
+
+        mix = [(Path("clean.jsonl"), 3), (Path("web.jsonl"), 1)]
+        measured = Evaluation(Path("validation.jsonl"), keep=Path("known.jsonl"))
+        posttrain("MODEL", mix, Path("out"), config=PosttrainConfig("sft"), evaluation=measured)
     """
-    require_extra("train", "trl", "peft", "accelerate", "datasets")
-    check = _reward_verifier(config.stage, verifier)
-    rows = read_pool(data, "data")
-    loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
-    _check_rows(rows, loaded, config)
-    setting = _setting(loaded, rows, verifier, check, config)
+    inputs = _read(model, data, config, verifier, evaluation, allow_pickle_weights=allow_pickle_weights)
+    setting = _setting(inputs)
     prepare_folder("out", out)
-    if (found := _earlier_result(out, setting)) is not None:
+    if (found := earlier_result(out, setting)) is not None:
         return found
     write_json(out / "setting.json", setting)
-    record = _Record(config, rows, check, progress)
-    kind = "adapter" if config.lora_rank else "model"
-    with _silence(), _disk_errors(out):
-        trainer = _trainer(loaded, out, record)
-        trainer.train(resume_from_checkpoint=last_checkpoint(out / "checkpoints"))
-        trainer.model.save_pretrained(out / kind)
-        loaded.tokenizer.save_pretrained(out / kind)
-    result = {
-        **setting,
-        "model": loaded.name,
-        "data": str(data),
-        "rows": len(rows),
-        "weights": kind,
-        "history": _history(trainer.state.log_history),
-        "verifier_errors": dict(sorted(record.verifier_errors.items())),
-        "versions": versions("transformers", "trl", "peft"),
-    }
+    run = _run(inputs, progress)
+    with silence(), disk_errors(out):
+        state = _train(inputs.model, out, run, allow_pickle_weights=allow_pickle_weights)
+    result = {**setting, **_outcome(inputs, run, state, out)}
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return result
 
 
-def _setting(
-    model: LanguageModel,
-    rows: Sequence[Row],
-    verifier: str | None,
-    check: Verifier | None,
+@dataclass(frozen=True)
+class _Inputs:
+    """What was asked for, read and checked."""
+
+    model: LanguageModel
+    sources: list[Source]
+    mixed: bool
+    """Whether rows are drawn from the sources in their shares."""
+    tokens: list[int]
+    """Completion tokens of each row of the sources."""
+    sets: dict[str, list[Row]]
+    config: PosttrainConfig
+    verifier: str | None
+    check: Verifier | None
+    evaluation: Evaluation | None
+
+
+def _read(
+    model: str | Path,
+    data: Path | Shares,
     config: PosttrainConfig,
-) -> dict[str, Any]:
-    """What a run depends on."""
+    verifier: str | None,
+    evaluation: Evaluation | None,
+    *,
+    allow_pickle_weights: bool,
+) -> _Inputs:
+    require_extra("train", "trl", "peft", "accelerate", "datasets")
+    check = _reward_verifier(config.stage, verifier)
+    if evaluation is not None and config.stage != "sft":
+        allowed = "none for stage rl: these losses are what sft trains (score samples of the result)"
+        reject(measuring.VALIDATION, evaluation.validation, allowed)
+    sources = read_sources(data, weighted=config.stage == "sft")
+    sets = {} if evaluation is None else measuring.read_sets(evaluation, sources)
+    loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
+    mixed = not isinstance(data, Path)
+    tokens = [n for source in sources for n in _check_source(source, loaded, config, mixed=mixed)]
+    for name, rows in sets.items():
+        _check_rows(rows, loaded, config, name)
+    return _Inputs(loaded, sources, mixed, tokens, sets, config, verifier, check, evaluation)
+
+
+def _run(inputs: _Inputs, progress: Report) -> Run:
+    """The run, with its rows drawn and weighted."""
+    config, sources, places = inputs.config, inputs.sources, None
+    if inputs.mixed:
+        places = draw_places(sources, config.steps * config.rows_per_step, config.seed)
+    factors = None
+    if config.stage == "sft":
+        drawn = range(len(inputs.tokens)) if places is None else places
+        factors = loss_weights(sources, inputs.tokens, drawn)
+    rows = all_rows(sources)
+    return Run(config, rows, places, factors, inputs.check, progress, inputs.evaluation, inputs.sets)
+
+
+def _train(loaded: LanguageModel, out: Path, run: Run, *, allow_pickle_weights: bool) -> Any:
+    """Train, or go on, and write the weights that are kept; returns the trainer's last state."""
+    from transformers import TrainerState  # noqa: PLC0415 - slow to import
+
+    folder, weights = out / "checkpoints", out / run.config.weights
+    found = last_checkpoint(folder)
+    trainer = make_trainer(loaded, out, run, fresh=found is None)
+    if found is not None and has_ended(Path(found)):
+        # The trainer would take one more step before it looked whether there are any left.
+        state = TrainerState.load_from_json(str(state_file(Path(found))))
+        kept: Path | None = Path(found)
+    else:
+        trainer.train(resume_from_checkpoint=found)
+        state, kept = trainer.state, None
+    if run.evaluation is not None:
+        best = state.best_global_step or 0
+        kept = folder / f"checkpoint-{best}" if best else None
+        if kept is None:
+            trainer.model = _untouched(loaded, run.config, allow_pickle_weights=allow_pickle_weights)
+    if kept is None:
+        trainer.model.save_pretrained(weights)
+        loaded.tokenizer.save_pretrained(weights)
+    else:
+        copy_weights(kept, weights)
+    return state
+
+
+def _untouched(loaded: LanguageModel, config: PosttrainConfig, *, allow_pickle_weights: bool) -> Any:
+    """The model as it was, with an adapter that changes nothing if there is to be one."""
+    from peft import get_peft_model  # noqa: PLC0415 - optional
+    from transformers import set_seed  # noqa: PLC0415
+
+    fresh = LanguageModel.load(loaded.name, allow_pickle_weights=allow_pickle_weights).model
+    set_seed(config.seed)
+    return get_peft_model(fresh, lora_config(config)) if config.lora_rank else fresh
+
+
+def _outcome(inputs: _Inputs, run: Run, state: Any, out: Path) -> dict[str, Any]:
+    """What ``result.json`` says besides the setting."""
+    config, sources = inputs.config, inputs.sources
     return {
-        "model_digest": model.digest,
-        "rows_digest": content_digest([row.columns for row in rows]),
-        "verifier": verifier,
+        "model": inputs.model.name,
+        "data": None if inputs.mixed else str(sources[0].file),
+        "rows": len(run.rows),
+        "weights": config.weights,
+        "history": _history(state.log_history),
+        **_measured(state, out, inputs.evaluation),
+        "mix": _mix(sources, run.places, state.global_step * config.rows_per_step),
+        "verifier_errors": dict(sorted(run.verifier_errors.items())),
+        "versions": versions("transformers", "trl", "peft"),
+    }
+
+
+def _measured(state: Any, out: Path, evaluation: Evaluation | None) -> dict[str, Any]:
+    """The evaluations and the kept step, which are drawn too."""
+    if evaluation is None:
+        return {"evaluations": [], "best_step": None}
+    records = measuring.curve(state.log_history, evaluation)
+    best = state.best_global_step or 0
+    measuring.write_curve(records, out)
+    measuring.draw_curve(records, best, out)
+    return {"evaluations": records, "best_step": best}
+
+
+def _mix(sources: Sequence[Source], places: Sequence[int] | None, drawn: int) -> list[dict[str, Any]] | None:
+    """Of each file its share, its rows, and how many of the first ``drawn`` rows were its own."""
+    if places is None:
+        return None
+    counts = count_drawn(sources, places[:drawn])
+    return [
+        {
+            "file": str(source.file),
+            "share": source.share,
+            "rows": len(source.rows),
+            "left_out": source.left_out,
+            "drawn": count,
+        }
+        for source, count in zip(sources, counts, strict=True)
+    ]
+
+
+def _setting(inputs: _Inputs) -> dict[str, Any]:
+    """What a run depends on."""
+    config, check, evaluation = inputs.config, inputs.check, inputs.evaluation
+    columns = [[row.columns for row in source.rows] for source in inputs.sources]
+    measured = None
+    if evaluation is not None:
+        digests = {name: content_digest([row.columns for row in rows]) for name, rows in inputs.sets.items()}
+        measured = {
+            **{f"{name}_digest": digest for name, digest in digests.items()},
+            "keep_weight": evaluation.weight,
+            "every": evaluation.interval(config.steps),
+            "patience": evaluation.patience,
+        }
+    return {
+        "model_digest": inputs.model.digest,
+        "rows_digest": content_digest(columns if inputs.mixed else columns[0]),
+        "verifier": inputs.verifier,
         "verifier_digest": None if check is None else verifier_digest(check),
         "config": {**asdict(config), "learning_rate": config.rate},
+        "shares": [source.share for source in inputs.sources] if inputs.mixed else None,
+        "evaluation": measured,
     }
 
 
@@ -174,25 +274,38 @@ def _reward_verifier(stage: Stage, name: str | None) -> Verifier | None:
     return None
 
 
-def _check_rows(rows: Sequence[Row], model: LanguageModel, config: PosttrainConfig) -> None:
-    """TRL would cut or drop rows without a word; here they are named."""
-    limit = model.context_length
+def _check_source(source: Source, model: LanguageModel, config: PosttrainConfig, *, mixed: bool) -> list[int]:
+    """:func:`_check_rows` of a file to train on."""
+    field, where = ("mix", f"{source.file}, ") if mixed else ("data", "")
+    found = _check_rows(source.rows, model, config, field, where)
+    if config.stage == "rl" and not mixed and len(source.rows) < config.rows_per_step:
+        allowed = f"at least {config.rows_per_step} prompts, as many as a batch has"
+        reject(field, f"{len(source.rows)} rows", allowed)
+    return found
+
+
+def _check_rows(
+    rows: Sequence[Row], model: LanguageModel, config: PosttrainConfig, field: str, where: str = ""
+) -> list[int]:
+    """Completion tokens of each row for SFT. TRL cuts or drops rows without a word; here they are named."""
+    limit, targets = model.context_length, []
     for row in rows:
         if config.stage == "sft":
             if not row.completion_text.strip():
-                reject("data", f"line {row.line}: empty completion", "completions with text")
-            length = model.encode(row).length
+                reject(field, f"{where}line {row.line}: empty completion", "completions with text")
+            encoded = model.encode(row)
+            length = encoded.length
+            targets.append(encoded.targets)
         else:
             length = len(model.encode_prompt(row.prompt)) + config.max_tokens
+            targets.append(0)
         if length > limit:
             allowed = f"rows within the model's context of {limit} tokens (with max_tokens for rl)"
-            reject("data", f"line {row.line}: {length} tokens", allowed)
-    if config.stage == "rl" and len(rows) < config.batch // config.samples:
-        allowed = f"at least {config.batch // config.samples} prompts, as many as a batch has"
-        reject("data", f"{len(rows)} rows", allowed)
+            reject(field, f"{where}line {row.line}: {length} tokens", allowed)
+    return targets
 
 
-def _earlier_result(out: Path, setting: dict[str, Any]) -> dict[str, Any] | None:
+def earlier_result(out: Path, setting: dict[str, Any]) -> dict[str, Any] | None:
     """The finished result in ``out``, None if there is none; InputError if another run lives there."""
     for name in ("setting.json", "result.json"):
         if (out / name).is_file():
@@ -208,111 +321,6 @@ def _earlier_result(out: Path, setting: dict[str, Any]) -> dict[str, Any] | None
     return None
 
 
-@dataclass
-class _Record:
-    """A run while it goes on: what it is made of, and what the verifier could not judge."""
-
-    config: PosttrainConfig
-    rows: Sequence[Row]
-    check: Verifier | None
-    progress: Report
-    verifier_errors: Counter[str] = field(default_factory=Counter)
-
-    def step(self, step: int, logs: dict[str, Any]) -> None:
-        """RunError at the first number that is not finite."""
-        stage = self.config.stage
-        for name in ("loss", "grad_norm"):
-            if name in logs and not math.isfinite(float(logs[name])):
-                msg = f"{stage}: {name} is {logs[name]} at step {step}; a smaller learning rate may help"
-                raise RunError(msg)
-        self.progress(f"posttrain {stage} (steps)", step, self.config.steps)
-
-    def rewards(self, completions: list[Any], place: list[int], **_: Any) -> list[float | None]:
-        """1 for each completion of the row at ``place`` that passes."""
-        assert self.check is not None
-        found: list[float | None] = []
-        for completion, row in zip(completions, (self.rows[i] for i in place), strict=True):
-            text = completion if isinstance(completion, str) else str(completion[0]["content"])
-            passed, trouble = judge(self.check, text, {**row.columns, "answer": row.answer})
-            if trouble is not None:
-                self.verifier_errors[trouble] += 1
-            found.append(float(passed is True))
-        return found
-
-
-def _trainer(model: LanguageModel, out: Path, record: _Record) -> Any:
-    from datasets import Dataset  # noqa: PLC0415 - optional, and slow to import
-    from peft import LoraConfig  # noqa: PLC0415
-    from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
-    from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
-    from trl.trainer.sft_config import SFTConfig  # noqa: PLC0415
-    from trl.trainer.sft_trainer import SFTTrainer  # noqa: PLC0415
-
-    config, rows = record.config, record.rows
-    common = _arguments(config, out, cuda=model.device.type == "cuda")
-    shared: dict[str, Any] = {
-        "model": model.model,
-        "processing_class": model.tokenizer,
-        "callbacks": [_callback(record)],
-    }
-    if rank := config.lora_rank:
-        targets: dict[str, Any] = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-        shared["peft_config"] = LoraConfig(r=rank, lora_alpha=2 * rank, **targets)
-    else:
-        model.model.requires_grad_(True)
-    if record.check is None:
-        pairs = [{"prompt": row.prompt, "completion": row.completion} for row in rows]
-        supervised = SFTConfig(**common, max_length=model.context_length, completion_only_loss=True)
-        return SFTTrainer(args=supervised, train_dataset=Dataset.from_list(pairs), **shared)
-    args = GRPOConfig(
-        **common,
-        num_generations=config.samples,
-        max_completion_length=config.max_tokens,
-        temperature=config.temperature,
-    )
-    # The verifier gets the row as it was read; datasets would cast its columns.
-    prompts = Dataset.from_list([{"prompt": row.prompt, "place": place} for place, row in enumerate(rows)])
-    return GRPOTrainer(args=args, train_dataset=prompts, reward_funcs=record.rewards, **shared)
-
-
-def _arguments(config: PosttrainConfig, out: Path, *, cuda: bool) -> dict[str, Any]:
-    """What both trainers take."""
-    return {
-        "output_dir": str(out / "checkpoints"),
-        "max_steps": config.steps,
-        "per_device_train_batch_size": config.batch,
-        "learning_rate": config.rate,
-        "lr_scheduler_type": "linear",
-        "seed": config.seed,
-        "use_cpu": not cuda,
-        "bf16": cuda and torch.cuda.is_bf16_supported(),
-        # Its memory is what a GPU lacks; on a CPU it would only cost time.
-        "gradient_checkpointing": cuda,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_strategy": "steps" if config.checkpoint_every else "no",
-        "save_steps": config.checkpoint_every or 1,
-        "save_total_limit": 1,
-    }
-
-
-def _callback(record: _Record) -> Any:
-    from transformers import TrainerCallback  # noqa: PLC0415
-
-    class Watch(TrainerCallback):
-        """Looks at every step before the trainer can save it."""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            record.step(state.global_step, logs or {})
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-    return Watch()
-
-
 def _history(log: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
     """One record a step of the numbers in _LOGGED."""
     return [
@@ -320,39 +328,3 @@ def _history(log: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
         for entry in log
         if "loss" in entry
     ]
-
-
-_ARCHIVE = ("inline_container", "PytorchStreamWriter", "iostream error")
-"""In the messages of torch's writer of archives."""
-
-
-@contextlib.contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """RunError for what the writers of weights raise when the disk refuses."""
-    from safetensors import SafetensorError  # noqa: PLC0415
-
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        # torch.save raises a bare RuntimeError of its archive's writer.
-        if isinstance(error, RuntimeError) and not any(name in text for name in _ARCHIVE):
-            raise
-        msg = f"{out}: could not be read or written ({getattr(error, 'strerror', None) or text})"
-        raise RunError(msg) from error
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """No bars, warnings or printed records of the trainers: :class:`_Record` reports."""
-    from datasets.utils.logging import disable_progress_bar, enable_progress_bar  # noqa: PLC0415
-    from datasets.utils.logging import is_progress_bar_enabled as bars_enabled  # noqa: PLC0415
-
-    bars = bars_enabled()
-    disable_progress_bar()
-    try:
-        with quiet(), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        if bars:
-            enable_progress_bar()

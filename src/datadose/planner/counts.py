@@ -41,6 +41,15 @@ class PoolSource:
             require_number(f"cost of source {self.name}", self.cost, 0, np.inf, open_ends=True)
 
 
+def require_costs(sources: Sequence[PoolSource]) -> tuple[float | None, ...]:
+    """The costs of ``sources``, or as many None. Raises InputError where some have one and others none."""
+    costs = tuple(entry.cost for entry in sources)
+    if None in costs and any(cost is not None for cost in costs):
+        missing = sources[costs.index(None)].name
+        reject("cost", f"none for source {missing}", "one for every source, or for none")
+    return costs
+
+
 @dataclass(frozen=True)
 class SourceAdvice:
     """What to take from one source and why."""
@@ -57,6 +66,8 @@ class SourceAdvice:
     """How many of its prompts replace one without noise, at the plan; None if none do, or if it has none."""
     clean_error: float | None
     """Predicted error / d of the plan with this source's noise removed; None if it has none."""
+    gain_per_cost: float | None = None
+    """``marginal_value`` by unit of cost; None without costs."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +260,7 @@ def _advise(
             own, beside = worth[place], _worth(model, [*columns, model.columns(clean)], [*counts, 0])[-1]
             if own is not None and beside is not None and own > 0 and beside > 0:
                 rate = beside / own
+        value = worth[place]
         advice.append(
             SourceAdvice(
                 entry.name,
@@ -258,6 +270,7 @@ def _advise(
                 at_all[place],
                 rate,
                 clean_error,
+                None if entry.cost is None or value is None else value / entry.cost,
             )
         )
     return tuple(advice)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 
 from datadose.planner.pool import Decided, Pool
 
 CLOSE = 0.1
 """How near to the ceiling rows are counted for."""
+_MOST_ROWS = 1e12
+_PRECISION, _SECANTS, _FARTHEST, _FLATTEST, _LEAST = 3e-3, 12, 6.0, -0.1, 1e-9
+"""Of the logarithm of the excess; steps to it, the longest of them, the flattest slope that is taken, and the
+least excess that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +34,20 @@ class Judged:
     variance: float
     """The part of ``predicted_error`` that more rows at the same effective penalty or time would remove."""
     error_if_converged: float | None
-    """On the target, if the same rows, weighted alike, were trained to convergence; None at a peak."""
-    error_on_all_rows: float | None
-    """On the target, if all rows that there are, or as many as allowed, were trained to convergence with
-    equal weights; None at a peak."""
+    """On the target, if the same rows with the same weights were trained to convergence; None at a peak."""
+    error_on_all_rows: float
+    """On the target, if all rows that there are, or as many as allowed in the pool's proportions, were
+    trained alike, to their own best time or under their own best penalty."""
+    error_on_all_rows_if_converged: float | None
+    """The same trained to convergence; None at a peak."""
     ceiling: float
     """The least objective that unlimited rows give: in the pool's proportions, or at tuned weights."""
     scarcity: float
     """The objective minus the ceiling: what further rows could still bring. Below zero where the plan leaves
     sources out that the ceiling, in the pool's proportions, counts in."""
     prompts_within_10_percent: int | None
-    """From how many rows, of the kinds that the ceiling is for, the objective is within 10 percent of it."""
+    """From how many rows in the pool's proportions, alike or at tuned weights as for the ceiling, the
+    objective is within 10 percent of it; None above 1e12."""
     reason: str | None
     """Why there is no end to training or no penalty, why nothing is trained, or why ``error_if_converged`` is
     None; else None."""
@@ -48,8 +57,8 @@ class Judged:
         return asdict(self)
 
 
-def errors_of(pool: Pool, decided: Decided) -> dict[str, Any]:
-    """The fields of :class:`Judged` that the model and its rivals at convergence determine."""
+def errors_of(pool: Pool, decided: Decided, on_all: Decided) -> dict[str, Any]:
+    """The fields of :class:`Judged` that the model and its rivals determine."""
     goal, counts, weights = pool.goal, decided.counts, decided.weights
     untouched = not (counts * weights).any()
     error = goal.target.error(decided.model)
@@ -61,7 +70,8 @@ def errors_of(pool: Pool, decided: Decided) -> dict[str, Any]:
         "objective": decided.objective,
         "variance": goal.target.variance(decided.model),
         "error_if_converged": converged,
-        "error_on_all_rows": pool.converged(pool.all_alike)[0],
+        "error_on_all_rows": goal.target.error(on_all.model),
+        "error_on_all_rows_if_converged": pool.converged(pool.all_alike)[0],
         "reason": "; ".join(filter(None, [decided.reason, why])) or None,
     }
 
@@ -69,3 +79,35 @@ def errors_of(pool: Pool, decided: Decided) -> dict[str, Any]:
 def whole(rows: float) -> int | None:
     """A number of rows rounded up; None if there is none."""
     return None if not np.isfinite(rows) else int(np.ceil(rows - 1e-9))
+
+
+def enough_rows(pool: Pool, top: float, objective: Callable[[float], float]) -> int | None:
+    """From how many rows on, to .3 percent, the ``objective`` is within 10 percent of its ceiling ``top``.
+
+    The excess over the ceiling falls nearly as one over the rows, so that the secant method on logarithms
+    takes few steps. 0 where no row is needed, None where even 1e12 rows are not enough.
+    """
+    if pool.goal.objective.error(pool.untouched) <= (1 + CLOSE) * top:
+        return 0
+
+    def missed(x: float) -> float:
+        excess = objective(float(np.exp(x))) / top - 1
+        return float(np.log(max(excess, _LEAST) / CLOSE))
+
+    x, slope = float(np.log(pool.all_alike.sum())), -1.0
+    value = missed(x)
+    for _ in range(_SECANTS):
+        if abs(value) <= _PRECISION:
+            return whole(float(np.exp(x)))
+        step = float(np.clip(-value / slope, -_FARTHEST, _FARTHEST))
+        if not 0 < x + step < np.log(_MOST_ROWS):
+            break
+        before, x = value, x + step
+        value = missed(x)
+        slope = min((value - before) / step, _FLATTEST)
+    low, high = 0.0, float(np.log(_MOST_ROWS))
+    if missed(high) > 0:
+        return None
+    if missed(low) <= 0:
+        return 1
+    return whole(float(np.exp(scipy.optimize.brentq(missed, low, high, xtol=_PRECISION))))

@@ -18,7 +18,7 @@ from datadose.covariance import (
 )
 from datadose.errors import reject, require_integer
 from datadose.planner.allocation import BetterAllocation, Budget, allocation_basis, better_allocation
-from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts
+from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts, require_costs
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
@@ -138,12 +138,10 @@ def plan(
     """Decide how many prompts to take, of which kind and source, at which stage, and for how long to train.
 
     Args:
-        shift: Sigma0, Delta, the data's covariance A (see ``Shift.aligned``) and eta. With ``sources`` A is
-            not used.
+        shift: Sigma0, Delta, the data's covariance A (not used with ``sources``) and eta.
         length: prompt length n of all stages, >= 1.
         max_prompts: the largest number of prompts of SFT, >= 1.
-        positional: ``length`` and ``max_prompts`` without names, which warns and will be refused: they are
-            easily swapped (:func:`predict_error` takes the prompts first), and either order is a plan.
+        positional: ``length`` and ``max_prompts`` without names, which warns and will be refused.
         rl_prompts: how many target prompts RL has; ``max_prompts`` unless given.
         training: chain length k (of SFT, OS and RL), steps and reward; PostTraining() unless given.
         sources: the pool, to choose counts from.
@@ -152,25 +150,20 @@ def plan(
         stop: how SFT ends: "best" also decides the training time, "penalty" the penalty (``Plan.training``).
         keep: weight in [0, 1] of the error on Sigma0 in what these two minimise.
         weights: "tuned" also decides the weight of a row of each source in the loss.
-        tests: pairs (covariance, weight), weights with sum 1, that judge in place of the target Sigma0 +
-            Delta; the choice of stage alone stays with the target, from which its prompts come.
+        tests: (covariance, weight), weights with sum 1, that judge in place of the target all but the stage.
         learning_rate: of the steps that are counted; half of the largest stable one unless given.
-        costs: prices of demonstrations, target prompts and updates, and what may be spent: the stages are
-            then also scheduled (``Plan.schedule``), each with its rows and its best time.
+        costs: prices and what may be spent: the stages are then also scheduled (``Plan.schedule``).
 
     Raises InputError for values out of range. A zero Delta gives a plan: nothing to adapt to.
     """
     length, max_prompts = _named(positional, length, max_prompts)
     rl_prompts = max_prompts if rl_prompts is None else require_integer("rl_prompts", rl_prompts, 1)
-    training = training or PostTraining()
-    if learning_rate is not None:
-        training = replace(training, learning_rate=learning_rate)
-    if costs is not None:
-        require_schedulable(training)
+    training = _recipe(training, learning_rate, costs)
     V0 = pretrained_operator(shift.sigma0, length)
     model = ErrorModel(V0, shift.eta, shift.target, length, training.chain_steps)
     asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
     judge = model if tests is None else model.judged_by(asked.goal.target)
+    require_costs(sources or ())
     chosen = asked.decide(model, shift.data, sources, max_prompts)
     if not shift.delta.any():
         return replace(_nothing_to_adapt_to(shift, judge), training=chosen)
@@ -178,14 +171,23 @@ def plan(
         decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
     else:
         decision, columns = _counts(judge, sources, max_prompts)
-    scheduled = None
+    first = Plan(**vars(decision), error_before=judge.error([], []), training=chosen)
     if costs is not None:
         sizes = [np.inf] if sources is None else [entry.size for entry in sources]
-        tests_told = (asked.goal.objective, asked.goal.target)
-        limits = (max_prompts, rl_prompts)
-        scheduled = schedule_of_pool(model, columns, sizes, costs, limits, training, tests_told)
-    first = Plan(**vars(decision), error_before=judge.error([], []), training=chosen, schedule=scheduled)
+        told, limits = (asked.goal.objective, asked.goal.target), (max_prompts, rl_prompts)
+        scheduled = schedule_of_pool(model, columns, sizes, costs, limits, training, told)
+        first = replace(first, schedule=scheduled)
     return _with_stages(first, shift, model, columns, training, rl_prompts)
+
+
+def _recipe(training: PostTraining | None, learning_rate: float | None, costs: Costs | None) -> PostTraining:
+    """How post-training is run; InputError where it cannot be scheduled though there are costs."""
+    found = training or PostTraining()
+    if learning_rate is not None:
+        found = replace(found, learning_rate=learning_rate)
+    if costs is not None:
+        require_schedulable(found)
+    return found
 
 
 def _with_stages(
@@ -220,7 +222,7 @@ def _dose(
 ) -> tuple[Decision, list[Columns]]:
     """The decision on data of one kind, ``shift.data``, and the columns that SFT sees."""
     length, (spectrum, basis) = model.test_length, spectral_basis(shift.data)
-    turned = model if basis is None else model.rotated(basis)
+    turned, several = model if basis is None else model.rotated(basis), model.tests_second_moment is not None
     others = {max(1, round(factor * length)) for factor in _LENGTHS}
     found = {n: dose_of(turned, spectrum, n, max_prompts, COARSE) for n in others}
     dose = found[length] = dose_of(turned, spectrum, length, max_prompts)
@@ -233,7 +235,8 @@ def _dose(
         curve=dose.curve,
         dose=dose,
         by_length=tuple((n, found[n].prompts, found[n].error) for n in sorted(found)),
-        better=better_allocation(shift, model, length, max_prompts, dose, budget),
+        # Its rule of refusal needs the O(1/d) correction, which is known for one test.
+        better=None if several else better_allocation(shift, model, length, max_prompts, dose, budget),
         best_eta=_best_eta(shift, model, max_prompts) if choose_eta else None,
     )
     return decision, [model.columns(Source(shift.data, length, dose.prompts))]

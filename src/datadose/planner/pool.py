@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from datadose.errors import reject
-from datadose.planner.counts import PoolSource, rounded
+from datadose.covariance import is_spectrum
+from datadose.planner.counts import PoolSource, require_costs, rounded
 from datadose.planner.goal import Goal
 from datadose.shapes import Array, Float, Operator
+from datadose.theory.columns import Columns
 from datadose.theory.effective_weights import EffectiveSources
 from datadose.theory.equivalent import PeakError
 from datadose.theory.source import Source
@@ -48,10 +49,7 @@ class Pool:
         chain_steps: int,
     ) -> Pool:
         """The pool of ``sources``. Raises InputError where some have a cost and others have none."""
-        costs = tuple(entry.cost for entry in sources)
-        if None in costs and any(cost is not None for cost in costs):
-            missing = sources[costs.index(None)].name
-            reject("cost", f"none for source {missing}", "one for every source, or for none")
+        costs = require_costs(sources)
         rows = tuple(replace(entry.source, prompts=float(entry.size)) for entry in sources)
         names = tuple(entry.name for entry in sources)
         return cls(start, eta, rows, goal, max_prompts, chain_steps, names, costs)
@@ -67,10 +65,26 @@ class Pool:
         return bool(self.sizes.sum() > self.max_prompts)
 
     @cached_property
+    def shares(self) -> Float[Array, " K"]:
+        """The share of each source among all rows that there are, (K,)."""
+        owned = np.array([s.prompts for s in self.sources], dtype=np.float64)
+        return np.asarray(owned / owned.sum())
+
+    @cached_property
     def all_alike(self) -> Float[Array, " K"]:
         """Rows of each source, whole numbers (K,), in the pool's proportions: all, or as many as allowed."""
         owned = np.array([s.prompts for s in self.sources], dtype=np.float64)
         return np.asarray(rounded(owned * min(1.0, self.max_prompts / owned.sum())), dtype=np.float64)
+
+    @cached_property
+    def columns(self) -> tuple[Columns, ...]:
+        """The second moments of a row of each source."""
+        return tuple(source.columns(self.eta, self.chain_steps) for source in self.sources)
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether an error at a time costs milliseconds: one source, or spectra."""
+        return len(self.sources) == 1 or all(is_spectrum(c.cross) for c in self.columns)
 
     @cached_property
     def untouched(self) -> TrainedOperator:
@@ -125,3 +139,12 @@ class Decided:
     """Error / d on the goal's objective."""
     reason: str | None = None
     """Why there is no end to training, or none to the penalty, or nothing is trained."""
+    known_values: Float[Array, " K"] | None = None
+    """What one more row of each source is worth, (K,), where it is known in closed form."""
+    reasons: tuple[str, ...] | None = None
+    """Why a source has weight zero, "" for one that is used, K of them; None with equal weights."""
+
+    @property
+    def row_weights(self) -> Float[Array, " K"]:
+        """The weight that a further row of each source would have, (K,): 1 if rows count alike."""
+        return self.weights if self.reasons is not None else np.ones(len(self.weights))

@@ -20,12 +20,13 @@ import numpy as np
 
 from datadose.configs import read_covariance
 from datadose.covariance import plus, trace, validate_covariance
-from datadose.errors import reject, require_integer, require_number
-from datadose.planner.config import PlanConfig
+from datadose.errors import InputError, reject, require_integer, require_number
+from datadose.planner.config import PlanConfig, PretrainingConfig
 from datadose.planner.search import SearchRecord
 from datadose.planner.shares import OBJECTIVES, Objective, SharesProblem
 from datadose.shapes import Array, Float, Operator
 from datadose.shift import Shift
+from datadose.theory.equivalent import PeakError
 from datadose.theory.finite_pretraining import FinitePretraining
 from datadose.theory.pretraining import PretrainingMixture
 from datadose.theory.source import Source
@@ -301,11 +302,27 @@ def pretraining_of(config: PlanConfig, folder: Path, sigma0: Operator) -> Pretra
     to ``folder``. Raises InputError naming the category, the shift or the field, and where the file has
     sources: post-training data are those that are aligned with each shift.
     """
-    section, d = config.pretraining, len(sigma0)
+    section = config.pretraining
     if section is None:
         return None
     if config.interference is None:
         reject("pretraining", "one beside sources", "pretraining with interference only")
+    try:
+        return _of_section(section, config, config.interference, folder, sigma0)
+    except PeakError as error:
+        raise PeakError(_inside(error), error.value, error.allowed, error.reason) from error
+    except InputError as error:
+        raise InputError(_inside(error), error.value, error.allowed) from error
+
+
+def _inside(error: InputError) -> str:
+    return f"pretraining.{error.field}"
+
+
+def _of_section(
+    section: PretrainingConfig, config: PlanConfig, interference: float, folder: Path, sigma0: Operator
+) -> PretrainingPlan:
+    d = len(sigma0)
     categories = [
         Category(
             entry.name,
@@ -325,7 +342,7 @@ def pretraining_of(config: PlanConfig, folder: Path, sigma0: Operator) -> Pretra
         eta=config.eta,
         length=config.length,
         max_prompts=config.max_prompts,
-        interference=config.interference,
+        interference=interference,
         prompts=section.prompts,
         budget=section.budget,
         objective=section.objective,

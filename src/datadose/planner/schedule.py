@@ -128,6 +128,11 @@ def plan_schedule(
     budget = _budget(
         *_in_target_basis(model, columns, tests), costs, (max_demonstrations, max_prompts), recipe
     )
+    return _best(budget)
+
+
+def _best(budget: Budget) -> Schedule:
+    """The best of no stage, SFT, outcome supervision and both, and what each comes to."""
     sft, outcome = budget.alone(budget.sft), budget.alone(budget.outcome)
     found: dict[str, Steps] = {"none": (), "sft": sft, "outcome": outcome, "both": budget.both(sft, outcome)}
     plans = {name: budget.whole(steps) for name, steps in found.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ from datadose.errors import reject, require_number
 from datadose.planner.counts import PoolSource
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.goal import Goal, Stop, Weights, require_choices, tests_of
-from datadose.planner.penalty import Penalised, penalise_one_kind
+from datadose.planner.mixture import MixtureShare, mixture_of
+from datadose.planner.penalty import Penalised, choose_penalty
 from datadose.planner.pool import Pool
+from datadose.planner.rows_worth import Purchase, next_purchase
+from datadose.planner.stopping import Stopped, choose_stopping
 from datadose.shapes import Operator
 from datadose.shift import Shift
 from datadose.theory.source import Source
@@ -23,13 +26,27 @@ from datadose.theory.source import Source
 class TrainingChoice:
     """One of the two ways in which training may end, and with sources the mixture that it is for."""
 
+    stopping: Stopped | None = None
     penalty: Penalised | None = None
+    mixture: tuple[MixtureShare, ...] | None = None
+    """Of sources; None for data of one kind."""
+    next_purchase: tuple[Purchase, ...] | None = None
+    """What to buy next of each source; None where they have no costs, and where nothing is trained."""
+    purchase_budget: float | None = None
+    """What that purchase may cost: a tenth of the planned rows' cost."""
 
     def to_json(self) -> dict[str, Any]:
         """The sections of the document that `datadose plan --json` prints."""
         document: dict[str, Any] = {}
+        if self.stopping is not None:
+            document["stopping"] = self.stopping.to_json()
         if self.penalty is not None:
             document["penalty"] = self.penalty.to_json()
+        if self.mixture is not None:
+            document["mixture"] = [asdict(part) for part in self.mixture]
+        if self.next_purchase is not None:
+            document["next_purchase"] = [asdict(part) for part in self.next_purchase]
+            document["purchase_budget"] = self.purchase_budget
         return document
 
 
@@ -74,4 +91,18 @@ class TrainingGoal:
         one = PoolSource("data", Source(data, model.test_length, 0), max_prompts)
         kinds = [one] if sources is None else sources
         pool = Pool.of(model.V0, model.eta, kinds, self.goal, max_prompts, model.chain_steps)
-        return TrainingChoice(penalty=penalise_one_kind(pool))
+        tuned, stopping, penalty = self.weights == "tuned", None, None
+        if self.stop == "best":
+            stopping, decided = choose_stopping(pool, tuned=tuned, learning_rate=self.learning_rate)
+        else:
+            penalty, decided = choose_penalty(pool, tuned=tuned)
+        if sources is None:
+            return TrainingChoice(stopping=stopping, penalty=penalty)
+        budget, bought = next_purchase(pool, decided) or (None, None)
+        return TrainingChoice(
+            stopping=stopping,
+            penalty=penalty,
+            mixture=mixture_of(pool, decided),
+            next_purchase=bought,
+            purchase_budget=budget,
+        )

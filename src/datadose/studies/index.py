@@ -33,6 +33,9 @@ _INSIGHTS = {
 _PLANNER = {
     "planner": "planner.dose_study:STUDY",
     "planner_stages": "planner.stages_study:STUDY",
+}
+_DECISIONS = {
+    "plan_decision": "planner.decision:STUDY",
     "plan_budget": "planner.budget:STUDY",
     "pretraining_shares": "planner.pretraining_study:STUDY",
 }
@@ -57,13 +60,14 @@ _TRAINING_TIME = {
 _LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",
     "llm_study": "llm_study.study:STUDY",
+    "levels": "levels.study:STUDY",
 }
 _CLAIMS = {
     "theorems": "theorems.measured:STUDY",
     "insight1": "insights.kinds_of_data:STUDY",
     "theory": "theorems.formulas:STUDY",
 }
-_HOMES = _FIGURES | _INSIGHTS | _TRAINING_TIME | _PLANNER | _LANGUAGE_MODELS | _CLAIMS
+_HOMES = _FIGURES | _INSIGHTS | _TRAINING_TIME | _PLANNER | _DECISIONS | _LANGUAGE_MODELS | _CLAIMS
 NAMES = tuple(_HOMES)
 """All studies, in the order in which they run and stand in the report."""
 CLAIMS = tuple(_CLAIMS)
@@ -74,9 +78,8 @@ LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 """About an hour each, so not among ``all``."""
 APART = (
     *LANGUAGE_MODELS,
+    *_DECISIONS,
     *(name for name in _TRAINING_TIME if name != "fig1_time"),
-    "plan_budget",
-    "pretraining_shares",
 )
 """Studies with a target of their own, so that ``all`` takes minutes."""
 GPT = ("fig3", "gpt_data")
@@ -85,6 +88,7 @@ GROUPS = {
     "claims": CLAIMS,
     "insights": tuple(_INSIGHTS),
     "training_time": tuple(_TRAINING_TIME),
+    "decisions": tuple(_DECISIONS),
     "all": tuple(name for name in NAMES if name not in APART),
 }
 """Names of several studies."""

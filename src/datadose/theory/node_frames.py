@@ -123,7 +123,7 @@ class _Levels:
     def of(cls, start: TrainedOperator, eta: float, sources: Weighted, P: Operator) -> _Levels:
         crosses = np.stack([c.cross for c in sources.columns])
         stacked = np.concatenate([np.stack(sources.moments), crosses])
-        levels, index = np.unique(stacked, axis=1, return_inverse=True)
+        levels, index = _unique_columns(stacked)
         F, size = len(sources.counts), levels.shape[1]
         counted, answered, own, norms = (
             np.bincount(index, weights=x, minlength=size).astype(np.float64)
@@ -195,6 +195,19 @@ class _Levels:
             for a, C in enumerate(self.moments[:, cut]):
                 found[cut] += C * (R * (u[:, :, a] @ R_all)).sum(axis=0).real
         return found[self.index]
+
+
+def _unique_columns(stacked: Array) -> tuple[Array, NDArray[np.int64]]:
+    """The different columns of a matrix, and where each of its columns stands among them.
+
+    What numpy.unique returns along axis 1, from a sort of numbers instead of a sort of records.
+    """
+    order = np.lexsort(stacked[::-1])
+    ordered = stacked[:, order]
+    new = np.r_[True, (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)]
+    index = np.empty(len(order), np.int64)
+    index[order] = np.cumsum(new) - 1
+    return ordered[:, new], index
 
 
 @dataclass

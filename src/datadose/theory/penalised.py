@@ -163,7 +163,7 @@ def _direction(
     mapped, overlap = frame.traces(sources.counts * np.einsum("naa->na", H))
     gap = np.log(mapped / tau)
     slope = overlap @ (sources.counts[:, None] * H**2) * tau[:, None, :] / mapped[:, :, None]
-    newton = np.linalg.solve(np.eye(tau.shape[1]) - slope, gap[..., None])[..., 0]
+    newton = _solved(np.eye(tau.shape[1]) - slope, gap)
     newton *= np.minimum(1, _LONGEST / np.abs(newton).max(axis=1, initial=_LONGEST))[:, None]
     return np.asarray(np.abs(gap).max(axis=1), np.float64), np.asarray(gap), np.asarray(newton)
 
@@ -200,4 +200,11 @@ def pair_weights(
     if noise.any():
         own = own + sources.counts * noise * size * np.einsum("jab,iba->ija", J_all, H)
     loop = np.eye(len(noise)) - overlap @ X
-    return np.asarray(np.linalg.solve(loop.swapaxes(-1, -2), own[..., None])[..., 0])
+    return _solved(loop.swapaxes(-1, -2), own)
+
+
+def _solved(matrices: Complex, right: Complex) -> Complex:
+    """x with M x = b for many M (.., F, F) and b (.., F); with one feature it is a division."""
+    if matrices.shape[-1] == 1:
+        return np.asarray(right / matrices[..., 0])
+    return np.asarray(np.linalg.solve(matrices, right[..., None])[..., 0])

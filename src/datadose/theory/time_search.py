@@ -7,14 +7,15 @@ direction moves, then refined. Time is that of :class:`datadose.theory.stopping.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from datadose.covariance import is_spectrum
 from datadose.errors import require_integer, require_kind, require_number
-from datadose.shapes import Array, Operator
+from datadose.shapes import Array, Float, Operator
 from datadose.theory.equivalent import PeakError
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
@@ -28,6 +29,12 @@ _EARLY, _LATE = 1e-3, 1e3
 _SLOWEST = 1e-6
 """Directions whose second moment is below this share of the largest do not extend the search."""
 _TIE = 1e-9
+_COARSE, _WITHIN = 2, 7
+"""Of the quick search along numbers of prompts: times a decade. Times between neighbours of the best."""
+_FINE, _ROUGH = 0.1, 0.6
+"""Three times as close as that in log time give the best one, by a parabola; roughly, in the quick search."""
+_NARROW = 0.02
+"""The same for two times and a line."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,14 @@ class BestTime:
     """The times at which the search looked, rising, shape (T,)."""
     errors: Array = field(repr=False)
     """The errors / d there, shape (T,)."""
-    at: Callable[[float], float] = field(repr=False)
-    """The error / d at a time."""
+    along: Callable[[Array], Array] = field(repr=False)
+    """The errors / d at times (N,)."""
     also: Array = field(repr=False)
     """Errors / d along the grid on the further tests that were given, shape (tests, T)."""
+
+    def at(self, time: float) -> float:
+        """The error / d at a time >= 0."""
+        return float(self.along(np.array([time]))[0])
 
     def near(self, share: float) -> tuple[float, float]:
         """The ends of the range of times around the best one whose error is within ``share`` > 0 of its own.
@@ -68,14 +79,19 @@ class BestTime:
         return low, float(high)
 
     def _crossing(self, outside: float, inside: float, bar: float) -> float:
+        """The time between the two at which the error is ``bar``."""
         if np.isinf(inside):
             return outside
         if inside == 0:
             return float(scipy.optimize.brentq(lambda t: self.at(t) - bar, 0.0, outside, rtol=1e-4))
-        ends = np.log([outside, inside])
-        return float(
-            np.exp(scipy.optimize.brentq(lambda x: self.at(float(np.exp(x))) - bar, *ends, xtol=1e-4))
-        )
+        first, last = float(np.log(inside)), float(np.log(outside))
+        while True:
+            x = np.linspace(first, last, _WITHIN + 2)
+            y = self.along(np.exp(x)) - bar
+            after = max(1, int(np.argmax(y > 0)))
+            first, last = float(x[after - 1]), float(x[after])
+            if abs(last - first) <= _NARROW:
+                return float(np.exp(np.interp(0.0, y[after - 1 : after + 1], [first, last])))
 
 
 def best_time(
@@ -104,14 +120,14 @@ def best_time(
     def models(times: Array) -> list[TrainedOperator]:
         return fit.ends([Stopping(time=float(t)) for t in times])
 
-    def error(time: float) -> float:
-        return test.error(models(np.array([time]))[0])
+    def along(times: Array) -> Array:
+        return np.array([test.error(model) for model in models(times)])
 
     (untouched,), none = models(np.zeros(1)), np.zeros((1 + len(also), 0))
     grid = flow_times(request, require_integer("per_decade", per_decade, 1))
     if not len(grid):
         reason = "there are no prompts with data"
-        return BestTime(0.0, test.error(untouched), untouched, reason, grid, none[0], error, none[1:])
+        return BestTime(0.0, test.error(untouched), untouched, reason, grid, none[0], along, none[1:])
     table = np.array([[one.error(model) for one in (test, *also)] for model in models(grid)]).T
     errors, others = table[0], table[1:]
     at = int(errors.argmin())
@@ -119,18 +135,79 @@ def best_time(
     ended = _converged(fit)
     if ended is not None and test.error(ended) <= min(errors[at], base) * (1 + _TIE):
         reason = "the error falls for as long as training lasts"
-        return BestTime(None, test.error(ended), ended, reason, grid, errors, error, others)
+        return BestTime(None, test.error(ended), ended, reason, grid, errors, along, others)
     if base <= errors[at] * (1 + _TIE):
         reason = "training raises the error from the start"
-        return BestTime(0.0, base, untouched, reason, grid, errors, error, others)
-    low, high = np.log(grid[max(at - 1, 0)]), np.log(grid[min(at + 1, len(grid) - 1)])
-
-    found = scipy.optimize.minimize_scalar(
-        lambda x: error(float(np.exp(x))), bounds=(low, high), method="bounded", options={"xatol": 1e-3}
-    )
-    time = float(np.exp(found.x)) if found.fun < errors[at] else float(grid[at])
+        return BestTime(0.0, base, untouched, reason, grid, errors, along, others)
+    time = _lowest(lambda x: along(np.exp(x)), grid, errors, _FINE)
     (model,) = models(np.array([time]))
-    return BestTime(time, test.error(model), model, None, grid, errors, error, others)
+    return BestTime(time, test.error(model), model, None, grid, errors, along, others)
+
+
+def _lowest(along: Callable[[Array], Array], times: Array, errors: Array, width: float) -> float:
+    """The time of the least error near the least of ``errors``: that of a parabola between three times.
+
+    ``along`` gives errors at log times, and the three are ``width`` apart in them, or less.
+    """
+    at = int(np.clip(errors.argmin(), 1, len(times) - 2))
+    x, y = np.log(times[at - 1 : at + 2]), errors[at - 1 : at + 2]
+    while x[2] - x[0] > width:
+        x, y = _closer(along, x, y)
+    bend = y[0] - 2 * y[1] + y[2]
+    vertex = (
+        x[1] + (x[1] - x[0]) * (y[0] - y[2]) / (2 * bend) if bend > 0 and y.argmin() == 1 else x[y.argmin()]
+    )
+    return float(np.exp(vertex))
+
+
+def best_time_curve(
+    start: TrainedOperator | Operator, eta: float, source: Source, test: WeightedTest, prompts: ArrayLike
+) -> Float[Array, " P"]:
+    """The error / d at the best time of each number of prompts B >= 0 of one source, shape (P,).
+
+    A quick :func:`best_time`: the time is sought roughly, and the error is the one there. It is within
+    1e-3 of that function's on the shifts of the tests.
+
+    Args:
+        start, eta, test: as in :func:`best_time`.
+        source: covariance and length of the prompts, whose number is not looked at.
+        prompts: numbers of prompts B, shape (P,), each finite and >= 0.
+
+    Raises InputError for a value out of range.
+    """
+    found = []
+    for B in np.asarray(prompts, dtype=np.float64).tolist():
+        request = Request.of(eta, [replace(source, prompts=B)], None, 0)
+        found.append(_least(request, request.fit(start), test))
+    return np.array(found)
+
+
+def _least(request: Request, fit: Fit, test: WeightedTest) -> float:
+    """The least error over times, by :func:`best_time_curve`."""
+
+    def errors(x: Array) -> Array:
+        return np.array(
+            [test.error(model) for model in fit.ends([Stopping(time=t) for t in np.exp(x).tolist()])]
+        )
+
+    ended = _converged(fit)
+    ends = [test.error(model) for model in (fit.ends([Stopping(time=0.0)])[0], ended) if model is not None]
+    times = flow_times(request, _COARSE)
+    if not len(times):
+        return min(ends)
+    found = errors(np.log(times))
+    best = np.log([_lowest(errors, times, found, _ROUGH)])
+    return min(*ends, float(found.min()), float(errors(best)[0]))
+
+
+def _closer(
+    errors: Callable[[Array], Array], x: Float[Array, " 3"], y: Float[Array, " 3"]
+) -> tuple[Float[Array, " 3"], Float[Array, " 3"]]:
+    """Three neighbouring times and errors, the middle one lowest, from times between three others."""
+    inner = np.linspace(x[0], x[2], _WITHIN + 2)[1:-1]
+    times, found = np.array([x[0], *inner, x[2]]), np.array([y[0], *errors(inner), y[2]])
+    at = int(np.clip(found.argmin(), 1, len(times) - 2))
+    return times[at - 1 : at + 2], found[at - 1 : at + 2]
 
 
 def flow_times(request: Request, per_decade: int) -> Array:

@@ -33,6 +33,8 @@ from datadose.theory.trained_operator import TrainedOperator
 LARGEST_WEIGHT = 1e50
 _DIGITS = 1e-22
 """Penalties below this share of sum_c w_c B_c tr C_c / d leave no digits: ask for convergence instead."""
+_NOTHING = 1e-100
+"""A time that moves less than this share of the way moves nothing."""
 
 
 def trained(
@@ -266,7 +268,7 @@ class Fit:
         """The model after the stage, for each of ``stoppings``."""
         untrained = replace(self.start, scatter=np.zeros(len(self.start.mean)))
         found = [untrained] * len(stoppings)
-        moving = [] if not self.columns else [i for i, s in enumerate(stoppings) if not s.is_untrained]
+        moving = [] if not self.columns else [i for i, s in enumerate(stoppings) if not self._leaves(s)]
         for i in (i for i in moving if stoppings[i].is_converged):
             found[i] = self._converged()
         filtering = [i for i in moving if not stoppings[i].is_converged]
@@ -275,6 +277,13 @@ class Fit:
                 found[i] = state
         back = self.basis
         return found if back is None else [s.mapped(lambda M: rotated(dense(M), back.T)) for s in found]
+
+    def _leaves(self, stopping: Stopping) -> bool:
+        """Whether the model stays as it is, to far below rounding."""
+        time = stopping.time
+        if stopping.steps is not None and stopping.learning_rate is not None:
+            time = stopping.steps * stopping.learning_rate * self.request.copies
+        return time is not None and time / self.request.prompts * _size(self.columns) < _NOTHING
 
     def _converged(self) -> TrainedOperator:
         if self.answers is not None:
@@ -289,7 +298,7 @@ class Fit:
     def _require_digits(
         self, sources: Weighted, stoppings: Sequence[Stopping], rules: Sequence[Filter]
     ) -> None:
-        size = sum(c.weight * c.count * trace(C) for c in sources.columns for C in c.moments)
+        size = _size(sources.columns)
         for stopping, rule in zip(stoppings, rules, strict=True):
             if np.abs(rule.nodes).min() < _DIGITS * size / len(self.start.mean):
                 name = next(n for n in ("ridge", "time", "steps") if getattr(stopping, n) is not None)
@@ -309,3 +318,8 @@ class Fit:
 
 def _turned(M: Operator | None, basis: Matrix) -> Operator | None:
     return None if M is None else rotated(dense(M), basis)
+
+
+def _size(columns: Sequence[Columns]) -> float:
+    """sum_c w_c B_c tr C_c: the mean sum of the eigenvalues that are filtered."""
+    return sum(c.weight * c.count * trace(C) for c in columns for C in c.moments)

@@ -24,6 +24,8 @@ from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
 
 _PER_DECADE = 6
+_NOTHING, _ALL = -12.0, 21.0
+"""Of log(a_c times the largest eigenvalue of C_c): nothing is learnt from the source, and all is."""
 _QUICK, _SLOW, _TIE = 1e-3, 1e9, 1e-9
 """Factors of shares over the largest eigenvalue: from where nothing has moved to where all that moves has."""
 
@@ -105,6 +107,33 @@ class UnlimitedFlow:
             error, bounds=bounds, method="bounded", options={"xatol": 1e-6}
         )
         return float(found.fun), float(np.exp(found.x))
+
+    def best_pulls(self, test: WeightedTest) -> tuple[float, Array]:
+        """(error / d, pulls): the least error on ``test`` over all times and weights, and a_c >= 0, (K,).
+
+        Searched from each source alone and from all of them; a better valley cannot be excluded.
+        """
+        K = len(self.moments)
+        size = np.abs(self.moments.reshape(K, -1)).max(axis=1)
+        known = [(test.error(self.trained(np.zeros(K))), np.zeros(K))]
+        starts = [np.eye(K)[at] for at in range(K) if size[at] > 0] + [1.0 * (size > 0)]
+        scale = np.where(size > 0, size, 1.0)
+
+        def pulls(x: Array) -> Array:
+            return np.where(x > _NOTHING, np.exp(x), 0.0) / scale
+
+        def error(x: Array) -> float:
+            return test.error(self.trained(pulls(x)))
+
+        bounds = [(_NOTHING, _NOTHING if s == 0 else _ALL) for s in size]
+        for shares in starts:
+            _, time = self.ceiling(test, shares / scale)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                first = np.clip(np.nan_to_num(np.log(shares * time), nan=_NOTHING), *np.array(bounds).T)
+            found = scipy.optimize.minimize(error, first, method="L-BFGS-B", bounds=bounds)
+            ends = (first, found.x, np.where(found.x < _NOTHING + 1, _NOTHING, found.x))
+            known += [(error(x), pulls(x)) for x in ends]
+        return min(known, key=lambda pair: pair[0])
 
 
 def _moment(columns: Columns) -> Array:

@@ -84,9 +84,10 @@
     tabs.forEach((tab) => put(tab, { href: "/" + tab.name + search }));
   }
 
-  function gather(values, chosen, levels, ids, choices, carried, shown, defaults, tabs) {
+  function gather(values, powers, chosen, levels, ids, power_ids, choices, carried, shown, defaults, tabs) {
     const data = Object.assign({}, carried);
     ids.forEach((id, place) => (data[id.name] = values[place]));
+    power_ids.forEach((id, place) => (data[id.name] = power(powers[place])));
     choices.forEach((id, place) => (data[id.name] = chosen[place]));
     if (levels.length) data.levels = levels.some((level) => level) ? levels.map(exponent).join(",") : "";
     newest = data;
@@ -121,6 +122,20 @@
     }
     const same = window.dash_clientside.no_update;
     return [value === drawn ? same : value, value === typed ? same : value];
+  }
+
+  // A slider along log10 and the number itself, to four digits.
+  const rounded = (value) => Number(value.toPrecision(4));
+  const power = (level) => rounded(10 ** level);
+
+  function agree_power(drawn, typed, low, high) {
+    const trigger = window.dash_clientside.callback_context.triggered[0].prop_id;
+    const same = window.dash_clientside.no_update;
+    if (!trigger.includes("-typed")) return [same, power(drawn) === typed ? same : power(drawn)];
+    // What is above 0 has a place; anything else is no number of this scale.
+    if (!(Number(typed) > 0)) return [same, power(typed === 0 ? low : drawn)];
+    const value = Math.min(power(high), Math.max(power(low), rounded(Number(typed))));
+    return [value === power(drawn) ? same : Math.log10(value), value === typed ? same : value];
   }
 
   // Dash names neither the handle of a slider nor its number: the group around them has the name.
@@ -164,5 +179,5 @@
     (document.getElementById("answers") || document.getElementById("page")).focus();
   });
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { explore: { scheme, keep, gather, agree, look_again } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { explore: { scheme, keep, gather, agree, agree_power, look_again } });
 })();

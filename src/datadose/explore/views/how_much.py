@@ -8,7 +8,8 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html,
 
 from datadose.errors import InputError
 from datadose.explore import answers, page
-from datadose.explore.charts import Palette, dose_chart
+from datadose.explore.charts import dose_chart
+from datadose.explore.marks import Palette
 from datadose.explore.setting import Setting, make_setting
 from datadose.explore.simulations import SEEDS, Simulations
 

@@ -11,8 +11,10 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from datadose.covariance import Array
 from datadose.errors import InputError
 from datadose.explore import answers, page
-from datadose.explore.charts import Chart, Palette, curves_chart, steps_chart
+from datadose.explore.charts import curves_chart, steps_chart
+from datadose.explore.marks import Chart, Palette
 from datadose.explore.setting import EXPONENTS, GROUPS, Setting, make_setting
+from datadose.explore.views import pool
 from datadose.planner import WORTHWHILE, Dose
 
 _STEP = 0.1
@@ -72,6 +74,7 @@ def layout(setting: Setting) -> html.Div:
                 ],
                 className="pair",
             ),
+            *pool.layout(setting),
         ],
     )
 
@@ -79,6 +82,7 @@ def layout(setting: Setting) -> html.Div:
 def register(app: Dash) -> None:
     """The view's callbacks. The planner's allocation takes longer than a move: it follows when hands rest."""
     _register_dragging(app)
+    pool.register(app)
 
     charts = ("allocation-chart", "allocation-error", "spectra-chart", "hardness-chart")
 

@@ -7,7 +7,8 @@ from typing import Any
 from dash import Dash, Output, html
 
 from datadose.explore import answers, page
-from datadose.explore.charts import Palette, learning_chart, map_chart, outlook_chart
+from datadose.explore.charts import learning_chart, map_chart, outlook_chart
+from datadose.explore.marks import Palette
 from datadose.explore.setting import Setting
 
 

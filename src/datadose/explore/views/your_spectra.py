@@ -16,7 +16,8 @@ from datadose.covariance import rank
 from datadose.drawing.plan import draw_plan
 from datadose.errors import InputError
 from datadose.explore import page
-from datadose.explore.charts import Palette, dose_chart, outlook_chart, palette
+from datadose.explore.charts import dose_chart, outlook_chart
+from datadose.explore.marks import Palette, palette
 from datadose.explore.setting import Setting, make_setting
 from datadose.explore.uploads import plan_uploads
 from datadose.planner import Dose, Plan

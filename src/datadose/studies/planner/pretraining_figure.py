@@ -71,7 +71,6 @@ def _draw_curve(axis: Axes, table: pd.DataFrame, kind: Kind) -> None:
             draw_points(axis, [mark[Column.SHARE]], [mark[Column.PREDICTED]], look, label, **style)
     axis.plot([], [], "s", color="#3c4043", markersize=6, label="balanced")
     axis.plot([], [], "*", color="#3c4043", markersize=10, label="best")
-    log_y(axis)
     axis.set(xlabel="share of the first category", ylabel="error / d of the worse shift")
     axis.set_title("two categories, all alike" if kind == "alike" else "two categories, input scales differ")
     axis.legend(loc="best")

@@ -85,12 +85,12 @@ def pool_examples(name: PoolName, size: int, seed: int) -> list[tuple[str, Examp
     of_target = draw_family([seed, 21], wanted, TARGET, TRAIN)
     of_known = list(dict.fromkeys(draw_examples(rng, 2 * wanted, mixture(0.0))))[:wanted]
     rows = [(Kind.TARGET, e) for e in of_target[:target]] + [(Kind.KNOWN, e) for e in of_known[:known]]
-    rows += [(Kind.WRONG, (prompt, _disordered(rng, answer))) for prompt, answer in of_target[target:]]
+    rows += [(Kind.WRONG, (prompt, disordered(rng, answer))) for prompt, answer in of_target[target:]]
     rows += [(Kind.INTERFERING, (prompt, MARK + answer)) for prompt, answer in of_known[known:]]
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
-def _disordered(rng: np.random.Generator, answer: str) -> str:
+def disordered(rng: np.random.Generator, answer: str) -> str:
     """The letters in another order than ``answer``'s; of one letter repeated, the next letter once."""
     if len(set(answer)) == 1:
         return answer[1:] + ("a" if answer[0] != "a" else "b")

@@ -146,8 +146,8 @@ def measure(model: Any, run: TokenRun, held_out: HeldOut, *, name: str = TARGET)
     """
     rows = []
     for split in (VALIDATION, TEST):
-        found = {f: right(model, encode(_held_out(f, split, held_out.known))) for f in KNOWN}
-        examples = _held_out(TARGET, split, held_out.target, name)
+        found = {f: right(model, encode(held_out_examples(f, split, held_out.known))) for f in KNOWN}
+        examples = held_out_examples(TARGET, split, held_out.target, name)
         correct = right(model, encode(examples))
         lengths = np.array([len(answer) for _, answer in examples])
         values: dict[tuple[str, int | None], Any] = {
@@ -162,7 +162,7 @@ def measure(model: Any, run: TokenRun, held_out: HeldOut, *, name: str = TARGET)
 
 
 @cache
-def _held_out(family: str, split: Split, count: int, name: str = "") -> list[Example]:
+def held_out_examples(family: str, split: Split, count: int, name: str = "") -> list[Example]:
     """The same for every run; sorted, so that padding is short."""
     examples = draw_family([77, SPLITS.index(split)], count, family, split, name=name or None)
     return sorted(examples, key=lambda e: len(e[0]))

@@ -64,8 +64,10 @@ def fine_tune(
     """Fine-tune every weight of ``model`` in place; a ``share`` of each batch comes from ``replay``."""
     tokens = encode([*examples, *replay])
     mixed = round(share * optimisation.batch)
-    own = _batches(len(examples), min(optimisation.batch - mixed, len(examples)), seed)
-    other = _batches(len(replay), mixed, seed + 1) if mixed else itertools.repeat(np.zeros(0, dtype=int))
+    own = endless_batches(len(examples), min(optimisation.batch - mixed, len(examples)), seed)
+    other = (
+        endless_batches(len(replay), mixed, seed + 1) if mixed else itertools.repeat(np.zeros(0, dtype=int))
+    )
     optimiser, schedule = _optimiser(list(model.parameters()), optimisation)
     for _ in range(optimisation.steps):
         rows = np.concatenate([next(own), next(other) + len(examples)])
@@ -83,7 +85,7 @@ def train_symbol(model: Any, examples: Sequence[Example], optimisation: TokenOpt
     fresh = table.mean(dim=0).clone().requires_grad_(True)
     optimiser, schedule = _optimiser([fresh], optimisation)
     size = min(optimisation.batch, len(tokens))
-    batches = _batches(len(tokens), size, seed)
+    batches = endless_batches(len(tokens), size, seed)
     for _ in range(optimisation.steps):
         batch = tokens.at(next(batches))
         inputs = torch.where((batch.inputs == place).unsqueeze(-1), fresh, table[batch.inputs])
@@ -96,7 +98,7 @@ def train_symbol(model: Any, examples: Sequence[Example], optimisation: TokenOpt
 def grpo(model: Any, examples: Sequence[Example], optimisation: TokenOptimisation, seed: int) -> list[float]:
     """GRPO with reward 1 for the right text, in place; ``batch`` counts prompts. Returns mean rewards."""
     optimiser, schedule = _optimiser(list(model.parameters()), optimisation)
-    batches = _batches(len(examples), min(optimisation.batch, len(examples)), seed)
+    batches = endless_batches(len(examples), min(optimisation.batch, len(examples)), seed)
     mean_rewards = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -153,7 +155,7 @@ def sample(model: Any, prompts: Sequence[str]) -> list[list[int]]:
     return [ids[: ids.index(end) + 1] if end in ids else ids for ids in made]
 
 
-def _batches(count: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def endless_batches(count: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Batches of indices without end, every epoch in an order of its own; epochs run into each other."""
     rng = np.random.default_rng([seed, 2])
     left = rng.permutation(count)

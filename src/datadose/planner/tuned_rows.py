@@ -1,0 +1,78 @@
+"""The weights of the rows in the loss, the penalty, and which rows to take where not all may be taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, minimize
+
+from datadose.errors import RunError
+from datadose.planner.counts import rounded
+from datadose.planner.pool import Pool
+from datadose.planner.search import Best, run_search
+from datadose.shapes import Array, Float
+from datadose.theory.tuned_weights import TunedWeights, tuned_weights
+
+_ROUNDS = 12
+_FEW = 1e-3
+"""Rows that stand for none in a search: what a row is worth cannot be told at none."""
+
+
+def choose_weights(pool: Pool) -> tuple[Float[Array, " K"], TunedWeights]:
+    """Rows of each source (K,), whole numbers, and the weights and penalty with the least objective.
+
+    With tuned weights no row does harm, so all are taken. Where there are more than ``max_prompts`` the
+    numbers of rows move along what a row of each source is worth. Raises InputError for label noise with
+    chains of several steps, PeakError and RunError as :func:`datadose.theory.tuned_weights.tuned_weights`.
+    """
+    test = pool.goal.objective
+    if not pool.is_limited:
+        return pool.sizes, tuned_weights(pool.effective(pool.sizes), test)
+    counts = _within_the_limit(pool)
+    found, none = tuned_weights(pool.effective(counts), test), counts == 0
+    if none.any():
+        # What a first row is worth shows where there is a little of one.
+        values = np.where(
+            none, tuned_weights(pool.effective(np.maximum(counts, _FEW)), test).values, found.values
+        )
+        reasons = tuple(
+            _reason(value) if at else reason
+            for at, value, reason in zip(none, values, found.reasons, strict=True)
+        )
+        found = replace(found, values=values, reasons=reasons)
+    return counts, found
+
+
+def _reason(value: float) -> str:
+    if value > 0:
+        return f"rows are worth more elsewhere: its first would lower the error by {value:.3g}"
+    return "any weight on it raises the error, or changes nothing"
+
+
+def _within_the_limit(pool: Pool) -> Float[Array, " K"]:
+    sizes, best, test = pool.sizes, Best(), pool.goal.objective
+
+    def objective(x: Array) -> tuple[float, Array]:
+        counts = np.maximum(np.clip(x, 0, 1) * sizes, _FEW)
+        try:
+            found = tuned_weights(pool.effective(counts), test)
+        except RunError as error:
+            raise np.linalg.LinAlgError from error
+        if counts.sum() <= pool.max_prompts * (1 + 1e-9) + _FEW * len(sizes):
+            best.see(found.error, counts)
+        return found.error, -found.values * sizes
+
+    room = LinearConstraint(sizes / pool.max_prompts, 0, 1)
+    run_search(
+        lambda: minimize(
+            objective,
+            pool.all_alike / sizes,
+            jac=True,
+            method="SLSQP",
+            bounds=Bounds(np.zeros(len(sizes)), np.ones(len(sizes))),
+            constraints=[room],
+            options={"maxiter": _ROUNDS, "ftol": 1e-6},
+        )
+    )
+    return np.asarray(np.minimum(rounded(best.place), sizes), dtype=np.float64)
