@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.studies.levels import judges
+from datadose.studies.levels import forecasts, judges
 from datadose.studies.levels.arms import ADAM, DESCENT, GPT, Arm, at_saturation
 from datadose.studies.levels.schema import AVERAGED, LOWER_WEIGHT, WEIGHTS, Column, Model, Pool
 from datadose.studies.levels.study import STUDY
@@ -159,7 +159,7 @@ def test_forecasts_are_judged_by_order_and_sign() -> None:
         for row in forecast:
             row[Column.SEED] = None if arm is DESCENT else row[Column.SEED]
         table = pd.DataFrame(_rows(error, arm=arm) + forecast)
-        return judges._forecast(Column.ERROR)(table, arm, 0.9)
+        return forecasts.forecast_of(Column.ERROR)(table, arm, 0.9)
 
     for arm, model in ((GPT, Model.LINEARISED), (DESCENT, Model.THEORY)):
         right = judged(lambda B, u: error(B, u) ** 0.5, arm, model)
@@ -175,7 +175,7 @@ def test_a_forecast_that_was_not_run_is_not_wrong() -> None:
     rows = _rows(lambda B, u: 1.0 if u == 0 else 3 * B**-0.3)
     told = [{**row, Column.MODEL: Model.LINEARISED} for row in rows]
     told = [row for row in told if (row[Column.PROMPTS], row[Column.SEED]) != (16, 2)]
-    found = judges._forecast(Column.ERROR)(pd.DataFrame(rows + told), GPT, 0.9)
+    found = forecasts.forecast_of(Column.ERROR)(pd.DataFrame(rows + told), GPT, 0.9)
     assert (found.verdict, found.value, found.seeds) == ("holds", 1.0, 5)
 
 

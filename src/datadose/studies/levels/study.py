@@ -14,9 +14,9 @@ from typing import Any, ClassVar, cast
 import pandas as pd
 
 from datadose.errors import reject
+from datadose.studies.levels.claims import claims
 from datadose.studies.levels.figure import draw_levels
 from datadose.studies.levels.gpt import GptLevel
-from datadose.studies.levels.judges import claims
 from datadose.studies.levels.language import LanguageLevel
 from datadose.studies.levels.linear import LinearLevel
 from datadose.studies.levels.schema import Column, LevelConfig
