@@ -36,15 +36,20 @@ def test_unnamed_numbers_are_read_aloud_and_never_mixed_with_named_ones() -> Non
 
 @pytest.mark.long
 def test_a_large_dense_reward_and_many_judged_directions_take_memory_of_order_d() -> None:
-    """A (d, d) matrix of doubles takes 128 MB at d = 4,000; all of a plan stays below a quarter of that."""
-    inside = np.arange(4000) < 2000
-    spectrum = np.geomspace(0.5, 2, 4000)
-    shift = Shift.aligned(spectrum * np.where(inside, 0.1, 1.0), np.where(inside, spectrum, 0.0), 0.2, 0.05)
-    tracemalloc.start()
-    for reward in ("dense", "verifiable"):
-        plan(shift, length=8000, max_prompts=2000, training=PostTraining(reward=reward))  # type: ignore[arg-type]
-    assert tracemalloc.get_traced_memory()[1] < 4000**2 * 8 / 4
-    tracemalloc.stop()
+    """Twice the dimension takes twice the memory; one (d, d) matrix of doubles would make it three times."""
+    peaks = []
+    for d in (1500, 3000):
+        inside, spectrum = np.arange(d) < d // 2, np.geomspace(0.5, 2, d)
+        start = spectrum * np.where(inside, 0.1, 1.0), np.where(inside, spectrum, 0.0)
+        shift = Shift.aligned(*start, 0.2, 0.05)
+        tracemalloc.start()
+        for reward in ("dense", "verifiable"):
+            recipe = PostTraining(reward=reward)  # type: ignore[arg-type]
+            plan(shift, length=2 * d, max_prompts=d // 2, training=recipe)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2.3 * peaks[0]
+    assert peaks[1] < 3000**2 * 8
 
 
 def test_the_pass_rates_of_a_large_plan_are_probabilities() -> None:

@@ -29,7 +29,7 @@ MIXTURE = {"name", "prompts", "weight", "share", "marginal_value"}
 
 
 def test_the_sections_of_one_kind_of_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain = document_of(write(tmp_path, {**BASE, "learning_rate": 0.2}), capsys)
+    plain = document_of(write(tmp_path, BASE), capsys)
     assert not {"stopping", "penalty", "mixture", "next_purchase"} & plain.keys()
     for training, name, fields in (("best", "stopping", STOPPING), ("penalty", "penalty", PENALTY)):
         found = document_of(write(tmp_path, {**BASE, "training": training, "keep": 0.25}), capsys)
@@ -50,9 +50,9 @@ def test_the_sections_of_sources(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert part["weight"] > 0 or part["reason"]
     assert "next_purchase" not in found
     priced = document_of(write(tmp_path, sourced(sources=PRICED, **shared)), capsys)
-    assert {key: priced[key] for key in ("penalty", "sources")} == {
-        key: found[key] for key in ("penalty", "sources")
-    }
+    assert priced["penalty"] == found["penalty"]
+    for before, after, cost in zip(found["sources"], priced["sources"], (2.0, 1.0), strict=True):
+        assert after == {**before, "gain_per_cost": after["marginal_value"] / cost}
     costs = dict(zip(("experts", "crowd"), (2.0, 1.0), strict=True))
     spent = sum(costs[part["name"]] * part["prompts"] for part in priced["next_purchase"])
     assert 0 < spent <= priced["purchase_budget"]

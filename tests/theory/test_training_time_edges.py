@@ -97,6 +97,10 @@ def test_training_that_leaves_no_digits_is_refused() -> None:
     for way in (Stopping(ridge=1e-200), Stopping(time=1e100)):
         with pytest.raises(InputError, match="leaves digits"):
             trained(-spectrum(9), 0.3, source, way)
+    shift = Shift.two_block(40, 20, 0.1, 0.2, 0.01)
+    with pytest.raises(InputError, match="leaves digits"):
+        predict_error(shift, 40, 60, ridge=1e-28)
+    assert np.isfinite(predict_error(shift, 40, 60, ridge=1e-12))
     with pytest.raises(InputError, match="steps: got"):
         Stopping(steps=10**15, learning_rate=0.1)
 

@@ -96,8 +96,8 @@ def _print_stages(document: dict[str, Any]) -> None:
         print(f"note on {', '.join(stages)}: {note}")
     if "stopping" in document or "penalty" in document:
         print(
-            "note on the stages: SFT runs there for all of `steps`, on the rows best at convergence; "
-            "give `costs` to compare stages that are each stopped at their best time"
+            "note on the stages: SFT runs there for all of `steps`, on the rows that are best at "
+            "convergence; give `costs` to compare stages that are each stopped at their best time"
         )
 
 

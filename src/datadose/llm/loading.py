@@ -20,6 +20,8 @@ from datadose.reading import exists, read_json
 _ADAPTER = "adapter_config.json"
 """The file that makes a folder that of an adapter."""
 
+_MODEL = "a causal language model of Hugging Face's transformers ({})"
+
 _IF_THERE: dict[str, Any] = {
     "_raise_exceptions_for_missing_entries": False,
     "_raise_exceptions_for_connection_errors": False,
@@ -59,8 +61,7 @@ def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -
         raise
     except Exception as error:
         # Anybody's configuration and files: a size of 0 divides by it, a text takes the place of a number.
-        allowed = f"a causal language model of Hugging Face's transformers ({_reason(error)})"
-        raise InputError("model", name, allowed) from error
+        raise InputError("model", name, _MODEL.format(_reason(error))) from error
     if info["missing_keys"]:
         reject("model", f"{name} without weights {min(info['missing_keys'])}", "a model with all its weights")
     # What an adapter that is trained on it will name as its base: found from everywhere.
@@ -76,7 +77,11 @@ def _adapter_folder(name: str) -> Path | None:
     """Where the adapter ``name`` is; None for what is a model of its own."""
     from transformers.utils.hub import cached_file  # noqa: PLC0415
 
-    found = cached_file(name, _ADAPTER, **_IF_THERE)
+    try:
+        found = cached_file(name, _ADAPTER, **_IF_THERE)
+    except Exception as error:
+        # A name that is no path and that the Hub does not allow.
+        raise InputError("model", name, _MODEL.format(_reason(error))) from error
     return None if found is None else Path(found).parent
 
 

@@ -200,6 +200,10 @@ _DRAWN_NUMBERS = 2**20
 _DRAWS = (1000, 4000)
 
 
+_TOGETHER = 4
+"""Numbers of steps that are worked out at once: more are quicker, and take more memory."""
+
+
 @dataclass(frozen=True)
 class Descent:
     """A stage of gradient descent on all of its prompts at every step, from one of the planner's states."""
@@ -236,7 +240,9 @@ class Descent:
         if not self.request.columns:
             return [self.ground.error(self.start)] * len(steps)
         stoppings = [Stopping(steps=T, learning_rate=self.rate) for T in steps]
-        return [self.ground.test.error(m) for m in self.request.fit(self.start.model).ends(stoppings)]
+        fit, test = self.request.fit(self.start.model), self.ground.test
+        parts = [stoppings[i : i + _TOGETHER] for i in range(0, len(stoppings), _TOGETHER)]
+        return [test.error(model) for part in parts for model in fit.ends(part)]
 
     def _equivalent(self, steps: int) -> Equivalent:
         """Of a penalty that keeps what descent keeps of what moves in no, in one, and in all of the time t.

@@ -35,6 +35,7 @@ from datadose.theory.effective_weights import as_start, explicit_columns
 from datadose.theory.equivalent import PeakError
 from datadose.theory.one_source import OneSource, infinite_mean, weights_below_peak
 from datadose.theory.source import Source
+from datadose.theory.stopping import LEAST_PENALTY
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
 
@@ -78,9 +79,8 @@ class Ceiling:
     """The least error / d that any penalty reaches with unlimited prompts of the source."""
 
     error: float
-    """F* = min F."""
     penalty: float
-    """mu at which it is reached; 0 for convergence, infinite for the untouched model."""
+    """mu at which F* = min F is reached; 0 for convergence, infinite for the untouched model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +175,7 @@ class EffectivePenalty:
     def penalty(self, prompts: float, ridge: float) -> float:
         """mu with lambda = mu (B - df1(mu)); at lambda = 0 df1(mu) = B, or 0 above the rank.
 
-        Infinite without prompts and without data. Raises InputError for numbers that are negative or not
-        finite.
+        Infinite without prompts or data. Raises InputError for numbers that are out of range.
         """
         B = require_number("prompts", prompts, 0, np.inf)
         lam = require_number("ridge", ridge, 0, np.inf) / self.curve.unit**2
@@ -187,8 +186,7 @@ class EffectivePenalty:
     def at(self, prompts: float, ridge: float) -> PenalisedError:
         """The error on B = ``prompts`` >= 0 at the penalty lambda = ``ridge`` >= 0.
 
-        Raises InputError for numbers that are negative or not finite, PeakError where the mean error over
-        finite prompts is infinite (only without a penalty).
+        Raises InputError for numbers that are out of range, PeakError where the mean is infinite.
         """
         if ridge == 0:
             self._require_finite(require_number("prompts", prompts, 0, np.inf))
@@ -200,8 +198,8 @@ class EffectivePenalty:
     def errors(self, prompts: ArrayLike, ridge: ArrayLike) -> Array:
         """The error / d at many (B, lambda), in the shape that the two broadcast to.
 
-        Infinite where the mean over finite prompts is (only without a penalty). Raises InputError for
-        numbers that are negative or not finite.
+        Infinite where the mean over finite prompts is (only without a penalty). Raises InputError for numbers
+        that are negative or not finite, and for penalties above 0 too small to leave digits.
         """
         B, lam = np.broadcast_arrays(_numbers("prompts", prompts), _numbers("ridge", ridge))
         shape, B, lam = B.shape, B.ravel(), lam.ravel() / self.curve.unit**2
@@ -313,6 +311,9 @@ class EffectivePenalty:
 
     def _solved_many(self, B: Float[Array, " P"], lam: Float[Array, " P"]) -> Float[Array, " P"]:
         L, rank = self.curve.levels, self.curve.rank
+        lost = lam[(lam > 0) & (lam < LEAST_PENALTY * B * (L.sizes @ L.C) / len(self.curve.columns.cross))]
+        if len(lost):
+            reject("ridge", lost[0] * self.curve.unit**2, "0 for convergence, or one that leaves digits")
         inside = L.C > 0
         C, sizes = L.C[inside], L.sizes[inside]
         mu = np.zeros(len(B))

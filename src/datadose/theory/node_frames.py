@@ -21,6 +21,8 @@ from datadose.theory.trained_operator import TrainedOperator
 
 _TOGETHER = 32
 """Filters whose nodes are solved at once."""
+_HELD = 2**15
+"""Nodes times levels whose pairs are summed at once."""
 
 
 def filtered(
@@ -147,32 +149,51 @@ class _Levels:
         return (twice @ self.R).real[self.index], product(self.answers, fitted)
 
     def pairs(self, nodes: Complex, pulled: Complex) -> tuple[Complex, Complex]:
-        R, Y = self.R, (pulled @ self.crosses) * self.R
-        R_all, Y_all = both_halves(R, nodes).T, both_halves(Y, nodes).T
-        F = len(self.moments)
-        overlap = np.empty((R.shape[0], R_all.shape[1], F, F), np.complex128)
-        for a in range(F):
-            for b in range(a + 1):
-                overlap[:, :, a, b] = overlap[:, :, b, a] = (
-                    R * (self.counted * self.moments[a] * self.moments[b])
-                ) @ R_all
-        found = np.empty((*overlap.shape[:2], F), np.complex128)
-        for a, C in enumerate(self.moments):
-            found[:, :, a] = (R * (C * self.norms) - self.eta * Y * (C * self.own)) @ R_all
-            found[:, :, a] += (self.eta**2 * Y * (C * self.answered) - self.eta * R * (C * self.own)) @ Y_all
+        N, F = len(nodes), len(self.moments)
+        whole = 2 * N - int((nodes.imag == 0).sum())
+        overlap = np.zeros((N, whole, F, F), np.complex128)
+        found = np.zeros((N, whole, F), np.complex128)
+        for cut in self._parts(N):
+            self._add_pairs(cut, nodes, pulled, overlap, found)
         # tr(A_c Vbar_i), (K, N).
-        seen = (self.crosses * self.own) @ R.T - self.eta * (self.crosses * self.answered) @ Y.T
+        seen = (self.crosses * self.own) @ self.R.T
+        for cut in self._parts(N):
+            Y = (pulled @ self.crosses[:, cut]) * self.R[:, cut]
+            seen -= self.eta * (self.crosses * self.answered)[:, cut] @ Y.T
         for place, row in zip(self.first, seen, strict=True):
             both = row[:, None] + both_halves(row, nodes)[None, :]
             found[:, :, place] += self.eta * both + self.eta**2 * self.size
         return overlap, found
 
+    def _parts(self, nodes: int) -> list[slice]:
+        """Slices of the levels, so that what is held for many nodes at once stays small."""
+        size = max(1, _HELD // nodes)
+        return [slice(low, low + size) for low in range(0, len(self.counted), size)]
+
+    def _add_pairs(
+        self, cut: slice, nodes: Complex, pulled: Complex, overlap: Complex, found: Complex
+    ) -> None:
+        """Add what the levels in ``cut`` contribute to the traces of all pairs of nodes."""
+        R, moments, own = self.R[:, cut], self.moments[:, cut], self.own[cut]
+        Y = (pulled @ self.crosses[:, cut]) * R
+        R_all, Y_all = both_halves(R, nodes).T, both_halves(Y, nodes).T
+        for a, C in enumerate(moments):
+            for b in range(a + 1):
+                part = (R * (self.counted[cut] * C * moments[b])) @ R_all
+                overlap[:, :, a, b] += part
+                if a != b:
+                    overlap[:, :, b, a] += part
+            found[:, :, a] += (R * (C * self.norms[cut]) - self.eta * Y * (C * own)) @ R_all
+            answered = self.eta**2 * Y * (C * self.answered[cut])
+            found[:, :, a] += (answered - self.eta * R * (C * own)) @ Y_all
+
     def spread(self, u: Complex, nodes: Complex) -> Operator:
         """sum_a sum_ij u_ija R_i C_a R_j."""
-        R_all = both_halves(self.R, nodes)
         found = np.zeros(len(self.counted))
-        for a, C in enumerate(self.moments):
-            found += C * (self.R * (u[:, :, a] @ R_all)).sum(axis=0).real
+        for cut in self._parts(len(nodes)):
+            R, R_all = self.R[:, cut], both_halves(self.R[:, cut], nodes)
+            for a, C in enumerate(self.moments[:, cut]):
+                found[cut] += C * (R * (u[:, :, a] @ R_all)).sum(axis=0).real
         return found[self.index]
 
 

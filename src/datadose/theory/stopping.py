@@ -23,6 +23,8 @@ _FEW_STEPS = 12
 """Up to so many steps a circle around all of [-1, 1] is used instead, which is exact up to rounding."""
 MOST_STEPS = 10**12
 """More steps than anyone takes; their rounding would be seen in the filter."""
+LEAST_PENALTY = 1e-22
+"""Penalties below this share of sum_c w_c B_c tr C_c / d leave no digits: ask for convergence instead."""
 _RADIUS, _DIGITS = 2.5, 25.0
 """The circle's radius is e^(2.5 / T), so its weights stay below e^2.5; its error is e^-25."""
 

@@ -27,12 +27,10 @@ from datadose.theory.penalised import Weighted, in_joint_range
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.sft import chain_weight
 from datadose.theory.source import Source
-from datadose.theory.stopping import Filter, Stopping
+from datadose.theory.stopping import LEAST_PENALTY, Filter, Stopping
 from datadose.theory.trained_operator import TrainedOperator
 
 LARGEST_WEIGHT = 1e50
-_DIGITS = 1e-22
-"""Penalties below this share of sum_c w_c B_c tr C_c / d leave no digits: ask for convergence instead."""
 _NOTHING = 1e-100
 """A time that moves less than this share of the way moves nothing."""
 
@@ -300,7 +298,7 @@ class Fit:
     ) -> None:
         size = _size(sources.columns)
         for stopping, rule in zip(stoppings, rules, strict=True):
-            if np.abs(rule.nodes).min() < _DIGITS * size / len(self.start.mean):
+            if np.abs(rule.nodes).min() < LEAST_PENALTY * size / len(self.start.mean):
                 name = next(n for n in ("ridge", "time", "steps") if getattr(stopping, n) is not None)
                 allowed = "one that leaves digits; for longer training, convergence"
                 reject(name, getattr(stopping, name), allowed)

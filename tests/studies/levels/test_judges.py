@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadose.studies.levels import judges
+from datadose.studies.levels import forecasts, judges
 from datadose.studies.levels.arms import ADAM, DESCENT, GPT, Arm, at_saturation
 from datadose.studies.levels.schema import AVERAGED, LOWER_WEIGHT, WEIGHTS, Column, Model, Pool
 from datadose.studies.levels.study import STUDY
@@ -136,11 +136,8 @@ def test_saturation_reads_losses_and_accuracies() -> None:
 
 def test_averaging_beside_one_model() -> None:
     for gain, verdict in ((0.8, "holds"), (1.25, "fails")):
-        averaged = _rows(
-            lambda B, u, gain=gain: gain * _falls(B, u),
-            (64,),
-            columns={Column.MODELS: AVERAGED},  # type: ignore[misc]
-        )
+        averaged = _rows(_falls, (64,), columns={Column.MODELS: AVERAGED})
+        averaged = [{**row, Column.ERROR: gain * row[Column.ERROR]} for row in averaged]
         found = judges.averaging(pd.DataFrame(_rows(_falls) + averaged), GPT, 1.0)
         assert found.verdict == verdict
         assert found.value == pytest.approx(gain, rel=0.1)
@@ -162,7 +159,7 @@ def test_forecasts_are_judged_by_order_and_sign() -> None:
         for row in forecast:
             row[Column.SEED] = None if arm is DESCENT else row[Column.SEED]
         table = pd.DataFrame(_rows(error, arm=arm) + forecast)
-        return judges._forecast(Column.ERROR)(table, arm, 0.9)
+        return forecasts.forecast_of(Column.ERROR)(table, arm, 0.9)
 
     for arm, model in ((GPT, Model.LINEARISED), (DESCENT, Model.THEORY)):
         right = judged(lambda B, u: error(B, u) ** 0.5, arm, model)
@@ -171,6 +168,15 @@ def test_forecasts_are_judged_by_order_and_sign() -> None:
         wrong = judged(lambda B, u: 1 / error(B, u), arm, model)
         assert (wrong.verdict, wrong.value) == ("fails", 0.0)
         assert "signs of changes 0.00" in wrong.note
+
+
+def test_a_forecast_that_was_not_run_is_not_wrong() -> None:
+    """One pool's forecast lacks a seed: the seed is judged by the other pools."""
+    rows = _rows(lambda B, u: 1.0 if u == 0 else 3 * B**-0.3)
+    told = [{**row, Column.MODEL: Model.LINEARISED} for row in rows]
+    told = [row for row in told if (row[Column.PROMPTS], row[Column.SEED]) != (16, 2)]
+    found = forecasts.forecast_of(Column.ERROR)(pd.DataFrame(rows + told), GPT, 0.9)
+    assert (found.verdict, found.value, found.seeds) == ("holds", 1.0, 5)
 
 
 def test_power_and_level_are_those_of_a_t_test() -> None:

@@ -60,8 +60,8 @@ def test_what_parts_from_the_theory_early_is_the_attentions_weight_on_labels() -
             V, W = torch.zeros_like(model.V), torch.zeros_like(model.W)
             V[:, 17:33, :16] = 1.0
             W[:, 16, 33] = float(trained != "V~")
-            model.V.register_hook(lambda slope, kept=V: slope * kept)
-            model.W.register_hook(lambda slope, kept=W: slope * kept)
+            for weight, kept in ((model.V, V), (model.W, W)):
+                weight.register_hook(lambda slope, kept=kept: slope * kept)  # type: ignore[no-untyped-call]
 
         def loss(chosen: torch.Tensor, model: LinearAttention = model) -> torch.Tensor:
             return rows.loss(model, chosen).sum()

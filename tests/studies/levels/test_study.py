@@ -17,6 +17,7 @@ from datadose.sweep import Workers, run_cells
 from helpers.studies import write_result
 
 
+@pytest.mark.long
 def test_two_levels_at_one_seed(tmp_path: Path) -> None:
     config = Levels(LinearLevel.preset("smoke"), GptLevel.preset("smoke"), None, None, 1)
     results = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datadose.models import PromptBatch
+from datadose.models import ChainModel, PromptBatch
 from datadose.models.baselines import lsa
 from datadose.stages import FixedData, Optimisation, train
 from datadose.stages.optimisation import Optimiser
@@ -53,11 +53,13 @@ def test_a_look_on_the_way_is_a_shorter_run() -> None:
     for updates in ((0, 4), (0, 4, 10)):
         model, prompts = lsa(np.array([-0.5, -0.5, -0.5]), 1).double(), _prompts()
 
-        def loss(rows: Tensor, model=model, prompts=prompts) -> Tensor:  # type: ignore[no-untyped-def]
+        def loss(rows: Tensor, model: ChainModel = model, prompts: PromptBatch = prompts) -> Tensor:
             return model.teacher_forced_loss(prompts.take(rows), ETA, 1).sum()
 
-        trajectory = Trajectory("adam", 0.05, 3, updates)
-        found.append(follow(model, trajectory, 7, 0, loss, lambda model=model: model.V.detach().clone()))
+        def look(V: Tensor = model.V) -> Tensor:
+            return V.detach().clone()
+
+        found.append(follow(model, Trajectory("adam", 0.05, 3, updates), 7, 0, loss, look))
     torch.testing.assert_close(found[0][1][2], found[1][1][2], rtol=0, atol=0)
 
 

@@ -40,6 +40,7 @@ _MARKERS = "osD^vP*X"
 
 def draw_levels(table: pd.DataFrame, config: Any) -> Figure:
     """A row a level that is in the table; curves are geometric means over seeds."""
+    del config
     rows = [arm for arm in (ADAM, GPT, LANGUAGE, SMOLLM) if not arm.rows(table).empty]
     panels: Sequence[Callable[[Axes, pd.DataFrame, Arm], None]] = (
         _draw_rows,
@@ -63,7 +64,8 @@ def draw_levels(table: pd.DataFrame, config: Any) -> Figure:
             "Forgetting: error on what was known (across) along training. Forecast: the linearised model, in "
             "the first row exact\ntheory beside gradient descent. Repetition: error over B at equal updates; "
             "filled: no row met twice. Errors: squared error / d (linear, GPT), nats a token (language "
-            f"models). At most {config.seeds} seeds; geometric means.",
+            "models); geometric means over seeds; dotted: untouched."
+            + ("\nSmolLM2: the pool with misleading rows in every panel." if SMOLLM in rows else ""),
         )
     return figure
 

@@ -6,9 +6,8 @@ standard deviations of a pair's log ratio; the note of a claim gives the ratio t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +24,6 @@ from datadose.studies.ledger import (
     mean_interval,
 )
 from datadose.studies.levels.arms import (
-    ADAM,
-    ARMS,
-    DESCENT,
-    GPT,
-    LANGUAGE,
     Arm,
     at_saturation,
     best,
@@ -37,22 +31,20 @@ from datadose.studies.levels.arms import (
     epochs_of,
     log_ratio,
 )
-from datadose.studies.levels.schema import AVERAGED, LOWER_WEIGHT, Column, Model, Pool
-from datadose.studies.study import Claim, Judgement, Saved, Verdict
+from datadose.studies.levels.schema import AVERAGED, LOWER_WEIGHT, Column, Pool
+from datadose.studies.study import Judgement, Verdict
 
 MUCH_LARGER = 8
 """A set is small beside one with so many times its rows."""
 MANY_EPOCHS = 4.0
 SMALL_COST = 1.1
 """Times the best error: what stopping by another rule may cost."""
-CHANGED = 0.02
-"""The least relative change, or difference, of the real model that a forecast is asked about."""
 _POWER = 0.9
 
 Judge = Callable[[pd.DataFrame, Arm, float], Judgement]
 
 
-def _not_run(what: str) -> Judgement:
+def not_run(what: str) -> Judgement:
     return Judgement(None, None, 0, "not run", f"no {what} in this table")
 
 
@@ -68,7 +60,7 @@ def _power(logs: Array) -> str:
 def judge_ratio(logs: Array, threshold: float, note: str, *, below: bool = True) -> Judgement:
     """Judge a geometric mean ratio over paired seeds; ``logs`` (seeds,), the threshold that of the ratio."""
     if len(logs) == 0:
-        return _not_run("pair of runs")
+        return not_run("pair of runs")
     mean, low, high = (float(np.exp(x)) for x in mean_interval(logs))
     verdict = decide(low, high, threshold, below=below)
     if not np.any(logs) and threshold == 1:
@@ -96,7 +88,7 @@ def dilution(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
     last = max((int(curve.columns.max()) for curve in curves.values()), default=0)
     long = {B: curve for B, curve in curves.items() if last in curve.columns}
     if len(long) < 2 or min(long) * MUCH_LARGER > max(long):
-        return _not_run("pair of a small and a large set trained long")
+        return not_run("pair of a small and a large set trained long")
     large = max(long)
     shared = common_updates(long)
     early = min(shared, key=lambda u: float(np.log(long[large][u]).mean()))
@@ -118,11 +110,12 @@ def dilution(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
 
 
 def best_falls(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
-    """Whether the best-time error falls with B: the slope of its log over log B, by seed."""
+    """Whether the error at the best of the looks that all had falls with B: the slope of logs, by seed."""
     curves = arm.curves(table)
     if len(curves) < 2:
-        return _not_run("two numbers of rows")
-    wide = pd.DataFrame({B: np.log(best(curve)) for B, curve in curves.items()}).dropna()
+        return not_run("two numbers of rows")
+    shared = [0, *common_updates(curves)]  # A run with more looks has more times to choose from.
+    wide = pd.DataFrame({B: np.log(best(curve[shared])) for B, curve in curves.items()}).dropna()
     x = np.log([float(B) for B in wide.columns])
     slopes = np.array([np.polyfit(x, row, 1)[0] for row in wide.to_numpy()])
     steps = wide.mean().diff().dropna()
@@ -143,7 +136,7 @@ def weight_or_removal(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgem
         arm.curves(table, pool=Pool.MISLEADING, weight=weight) for weight in (LOWER_WEIGHT, 0.0, 1.0)
     )
     if not lower:
-        return _not_run("pool with a misleading source")
+        return not_run("pool with a misleading source")
     verdicts: dict[str, Verdict] = {}
     notes, seeds = [], 0
     for B in sorted(lower):
@@ -172,7 +165,7 @@ def repetition(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
             logs = log_ratio(curves[small][updates], curves[max(once)][updates])
             found.append((updates, small, max(once), logs))
     if not found:
-        return _not_run("single pass beside many epochs")
+        return not_run("single pass beside many epochs")
     told = ", ".join(f"{u}: {float(np.exp(logs.mean())):.3g} (B={s})" for u, s, _, logs in found)
     updates, small, large, logs = found[-1]
     note = f"B={small} over one pass (B={large}) at {updates} updates; by updates, {told}"
@@ -183,7 +176,7 @@ def saturation(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
     """Whether stopping where the fit saturates costs at most the threshold: a verdict at each B."""
     errors, fits = arm.curves(table), arm.curves(table, column=Column.TRAIN)
     if not errors:
-        return _not_run("run")
+        return not_run("run")
     verdicts: dict[str, Verdict] = {}
     notes, seeds = [], 0
     for B in sorted(errors):
@@ -199,7 +192,7 @@ def averaging(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
     single, averaged = arm.curves(table), arm.curves(table, models=AVERAGED)
     sizes = [B for B in sorted(averaged) if B // AVERAGED in single and B in single]
     if not sizes:
-        return _not_run("averaged models")
+        return not_run("averaged models")
     shares, whole = [], []
     for B in sizes:
         runs = {0: averaged[B], 1: single[B // AVERAGED], 2: single[B]}
@@ -213,188 +206,3 @@ def averaging(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
         for B, one, all_ in zip(sizes, shares, whole, strict=True)
     )
     return judge_ratio(np.mean(shares, axis=0), threshold, told)
-
-
-# --- forecasts --------------------------------------------------------------------------------------------
-
-
-def _forecasts(
-    table: pd.DataFrame, arm: Arm, model: str, column: str
-) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Name, real curve and forecast at the updates that both have, for each pool, weight and B."""
-    for pool, weight in ((Pool.ONE_KIND, 1.0), *((Pool.MISLEADING, w) for w in (1.0, LOWER_WEIGHT, 0.0))):
-        real, told = (
-            arm.curves(table, pool=pool, weight=weight, model=kind, column=column)
-            for kind in (Model.REAL, model)
-        )
-        for B in sorted(real.keys() & told.keys()):
-            shared = sorted(set(real[B].columns) & set(told[B].columns))
-            one, other = real[B][shared], told[B][shared]
-            if len(other) == 1 < len(one):  # Exact theory has no seed.
-                other = pd.concat([other] * len(one)).set_axis(one.index)
-            yield f"{pool} {weight:g} {B}", one, other.reindex(one.index)
-
-
-def _agreement(real: Array, told: Array) -> tuple[int, int]:
-    """(how many of the real log ratios, shape (N,), that count have the forecast's sign, how many count)."""
-    counts = np.abs(real) > np.log1p(CHANGED)
-    return int((np.sign(real) == np.sign(told))[counts].sum()), int(counts.sum())
-
-
-def _shares(pairs: Sequence[tuple[str, pd.DataFrame, pd.DataFrame]], order: bool) -> Array:
-    """By seed: the share of changes since the start, or of pairs of pools, that the forecast has right."""
-    shares = []
-    for seed in pairs[0][1].index:
-        held = total = 0
-        logs = [(np.log(real.loc[seed]), np.log(told.loc[seed])) for _, real, told in pairs]
-        for place, (real, told) in enumerate(logs):
-            others = logs[place + 1 :] if order else [(real[0] + 0 * real, told[0] + 0 * told)]
-            for other, forecast in others:
-                shared = [u for u in real.index if u in other.index and u > 0]
-                found = _agreement(
-                    (real[shared] - other[shared]).to_numpy(), (told[shared] - forecast[shared]).to_numpy()
-                )
-                held, total = held + found[0], total + found[1]
-        if total:
-            shares.append(held / total)
-    return np.array(shares, dtype=np.float64)
-
-
-def _where_it_parts(pairs: Sequence[tuple[str, pd.DataFrame, pd.DataFrame]]) -> str:
-    """Median over pools and seeds of forecast over real, by updates."""
-    ratios = pd.concat([told / real for _, real, told in pairs])
-    return ", ".join(f"{int(u)}: {value:.3g}" for u, value in ratios.median().items() if u > 0)
-
-
-def _same_best_time(pairs: Sequence[tuple[str, pd.DataFrame, pd.DataFrame]]) -> float:
-    """Share of pools and seeds whose best looks are the same or neighbours."""
-    gaps = [
-        np.abs(real.to_numpy().argmin(axis=1) - told.to_numpy().argmin(axis=1)) for _, real, told in pairs
-    ]
-    return float((np.concatenate(gaps) <= 1).mean())
-
-
-def _forecast(column: str) -> Judge:
-    def judge(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
-        model = Model.THEORY if arm is DESCENT else Model.LINEARISED
-        pairs = list(_forecasts(table, arm, model, column))
-        if len(pairs) < 2:
-            return _not_run("forecast of two pools")
-        shares = _shares(pairs, order=True)
-        if len(shares) == 0:
-            return _not_run("two pools that differ")
-        signs = _shares(pairs, order=False)
-        told = f"signs of changes {signs.mean():.2f}; " if len(signs) else ""
-        times = f"best look the same or next {_same_best_time(pairs):.2f}; " if column == Column.ERROR else ""
-        note = f"{told}{times}forecast/real by updates, {_where_it_parts(pairs)}"
-        return judge_mean(shares, threshold, below=False, note=note)
-
-    return judge
-
-
-# --- claims -----------------------------------------------------------------------------------------------
-
-_TEST = "tests/studies/levels/test_judges.py"
-_AT_BEST = "each at its best time"
-_QUESTIONS: tuple[tuple[str, str, str, float, Judge, str, tuple[Arm, ...]], ...] = (
-    (
-        "dilution",
-        "a large set is worse than a small one when trained long, and not at its own best time.",
-        "error of the largest set over that of the best one at most an eighth as large, at the longest "
-        "training",
-        1.0,
-        dilution,
-        "test_dilution_is_late_or_not_at_all",
-        ARMS,
-    ),
-    (
-        "best-falls",
-        "the error at the best time falls with the number of rows.",
-        "slope of the log error at the best time over log B",
-        0.0,
-        best_falls,
-        "test_the_best_error_falls_or_rises",
-        ARMS,
-    ),
-    (
-        "weights",
-        "a lower weight on misleading rows beats their removal.",
-        f"share of B at which weight {LOWER_WEIGHT:g} has the lower error, {_AT_BEST}",
-        1.0,
-        weight_or_removal,
-        "test_weight_against_removal_by_rows",
-        ARMS,
-    ),
-    (
-        "repetition",
-        "at equal updates many epochs on few rows beat one pass over many.",
-        f"least error of a set met {MANY_EPOCHS:g} times or more over that of a single pass, at its end",
-        1.0,
-        repetition,
-        "test_repetition_is_judged_at_the_longest_pass",
-        (ADAM, GPT, LANGUAGE),
-    ),
-    (
-        "saturation",
-        "stopping where the fit of the training rows saturates costs at most a tenth of the best error.",
-        "share of B at which the error at 95% of the fit's gain is at most 1.1 times the best",
-        1.0,
-        saturation,
-        "test_saturation_reads_losses_and_accuracies",
-        ARMS,
-    ),
-    (
-        "averaging",
-        f"the mean of {AVERAGED} models of disjoint shares of the rows beats one of them.",
-        f"error of the mean over that of one model, {_AT_BEST}",
-        1.0,
-        averaging,
-        "test_averaging_beside_one_model",
-        (ADAM, GPT, LANGUAGE),
-    ),
-    (
-        "forecast",
-        "the forecast has nine in ten pairs of pools in the real order of their errors on the target.",
-        f"share of pairs at equal updates that differ by over {CHANGED:.0%}, mean over seeds",
-        0.9,
-        _forecast(Column.ERROR),
-        "test_forecasts_are_judged_by_order_and_sign",
-        (DESCENT, GPT, LANGUAGE),
-    ),
-    (
-        "forecast-kept",
-        "the forecast has nine in ten pairs of pools in the real order of what is lost of what was known.",
-        f"share of pairs at equal updates that differ by over {CHANGED:.0%}, mean over seeds",
-        0.9,
-        _forecast(Column.KEPT),
-        "test_forecasts_are_judged_by_order_and_sign",
-        (DESCENT, GPT, LANGUAGE),
-    ),
-)
-
-
-def _judged(judge: Judge, arm: Arm) -> Callable[[Saved[Any], float], Judgement]:
-    def judged(saved: Saved[Any], threshold: float) -> Judgement:
-        if arm.rows(saved.table).empty:
-            return _not_run(f"row of the {arm.title}")
-        return judge(saved.table, arm, threshold)
-
-    return judged
-
-
-def claims() -> tuple[Claim, ...]:
-    """Every question at every level that it is put to."""
-    return tuple(
-        Claim(
-            f"levels-{name}-{arm.key}",
-            "ours",
-            f"{arm.title[0].upper()}{arm.title[1:]}: {statement}",
-            "SFT along its way; sizes and seeds of the preset",
-            f"{statistic} ({CONFIDENCE:.0%} interval)",
-            threshold,
-            _judged(judge, arm),
-            f"{_TEST}::{test}",
-        )
-        for name, statement, statistic, threshold, judge, test, arms in _QUESTIONS
-        for arm in arms
-    )

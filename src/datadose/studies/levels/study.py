@@ -14,9 +14,9 @@ from typing import Any, ClassVar, cast
 import pandas as pd
 
 from datadose.errors import reject
+from datadose.studies.levels.claims import claims
 from datadose.studies.levels.figure import draw_levels
 from datadose.studies.levels.gpt import GptLevel
-from datadose.studies.levels.judges import claims
 from datadose.studies.levels.language import LanguageLevel
 from datadose.studies.levels.linear import LinearLevel
 from datadose.studies.levels.schema import Column, LevelConfig
@@ -80,7 +80,13 @@ class Levels:
 STUDY = Study(
     name=NAME,
     title="Four levels of model: how long, how many rows, and what of a misleading source?",
-    story="...",
+    story=(
+        "At the best time more rows are better at every level, and one pass over new rows at least as good "
+        "as many epochs on few at equal updates. What the theory of V~ alone says of long training, that a "
+        "large set ends worse than a small one, is gone once all weights move; and where misleading rows are "
+        "wrong answers, removing them leaves less error than a lower weight, and forgets far less "
+        "(SmolLM2's wrong numbers, near the answers, do too little harm to tell)."
+    ),
     experiment=Levels,
     draw=draw_levels,
     claims=claims(),
