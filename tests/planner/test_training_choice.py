@@ -201,6 +201,32 @@ def test_which_rows_to_take_where_not_all_may_be_taken_at_tuned_weights() -> Non
     assert held.objective <= min(errors) * (1 + 1e-4)
 
 
+@pytest.mark.parametrize(("noise", "limit"), [(0.0, 80), (0.1, 10)])
+def test_tuned_weights_are_never_worse_where_not_all_rows_may_be_taken(noise: float, limit: int) -> None:
+    shifted = np.arange(20) < 8
+    target = np.where(shifted, 0.9, 1.0)
+    kinds = {"curated": (0.18, 0.0, 20, 0.0), "logs": (0.18, 0.05, 400, noise), "web": (0.01, 0.2, 1000, 0.0)}
+    sources = [
+        PoolSource(name, Source(np.where(shifted, inside, outside), N, 0, label_noise=label), size)
+        for name, (inside, outside, size, label) in kinds.items()
+    ]
+    sigma0 = np.where(shifted, 0.1, 1.0)
+    goal = Goal.of(target, sigma0, N)
+    pool = Pool.of(pretrained_operator(sigma0, N), ETA, sources, goal, limit, 1)
+    equal, tuned = (choose_time(pool, tuned=tuned) for tuned in (False, True))
+    assert tuned.counts.sum() <= limit
+    assert tuned.best.error <= equal.best.error * (1 + 1e-3)
+
+
+def test_rows_that_are_known_to_be_good_are_tried() -> None:
+    """The plan at convergence is what training without an end, or without a penalty, may do as well."""
+    pool = two_kinds(sizes=(40, 400), limit=100)
+    for found in (choose_time(pool, tuned=False).counts, choose_rows(pool)[0].counts):
+        assert not (found == [7, 13]).all()
+    only = replace(pool, known=(np.array([7.0, 13.0]),))
+    assert any((rows.counts == [7, 13]).all() for rows in choose_rows(only))
+
+
 @pytest.mark.parametrize("tuned", [False, True])
 @pytest.mark.parametrize("stop", ["best", "penalty"])
 def test_the_mixture_adds_up(stop: str, tuned: bool) -> None:

@@ -37,6 +37,8 @@ _LATE = 1e9
 """Times that stand for convergence in a search, over the quickest direction's."""
 _RIVALS = 8
 """Choices of rows, the best ones at their best penalties, that are compared at their best times."""
+_FEW_RIVALS = 3
+"""The same where rows at equal weights are only a start."""
 _FEWER = (0.5, 0.25, 0.1, 0.03)
 """Shares of all rows of one kind at which it is checked that no fewer rows are better."""
 
@@ -58,16 +60,22 @@ def choose_time(pool: Pool, *, tuned: bool) -> TimedRows:
         return _answer(pool, _best_of(pool, candidates), np.ones(1))
     if tuned:
         return _choose_weights(pool)
+    counts = _rows_alike(pool, _RIVALS)
+    return _answer(pool, counts, (counts > 0).astype(np.float64))
+
+
+def _rows_alike(pool: Pool, rivals: int) -> Float[Array, " K"]:
+    """The best rows at weight 1: of so many candidates at their best times, refined where that is cheap."""
     cheap = pool.is_cheap
     if any(c.pair is not None for c in pool.columns):
         candidates = subsets(pool)
     else:
         held = [rows.counts for rows in choose_rows(pool)]
-        candidates = [*held[: _RIVALS if cheap else 1], pool.all_alike]
+        candidates = [*held[: rivals if cheap else 1], pool.all_alike, *pool.known]
     counts = _best_of(pool, [c for c in candidates if c.any()])
     if cheap:
         counts = _best_of(pool, [counts, _refined_rows(pool, counts)])
-    return _answer(pool, counts, (counts > 0).astype(np.float64))
+    return counts
 
 
 def time_of(
@@ -168,15 +176,26 @@ def _refined_rows(pool: Pool, counts: Array) -> Float[Array, " K"]:
 
 
 def _choose_weights(pool: Pool) -> TimedRows:
-    """From the weights of the best penalty; from equal ones where it is not explicit or uses no row."""
-    test = pool.goal.objective
+    """From the weights of the best penalty; from equal ones where it is not explicit or uses no row.
+
+    Where not all rows may be taken, the rows that are best at equal weights are a second start.
+    """
     counts, weights = pool.all_alike, np.ones(len(pool.sources))
     if not any(c.pair is not None for c in pool.columns):
         counts, held = choose_weights(pool)
         weights = held.weights if held.weights.any() else weights
-    start = time_of(pool, counts, weights, COARSE)
-    if not pool.is_cheap or start.time == 0:
-        return _answer(pool, counts, weights)
+    tries = _refined_weights(pool, counts, weights)
+    if pool.is_limited:
+        alike = _rows_alike(pool, _FEW_RIVALS)
+        tries += _refined_weights(pool, alike, (alike > 0).astype(np.float64))
+    return min(tries, key=lambda tried: tried.best.error * (1 + _IDLE * (tried.weights > 0).sum()))
+
+
+def _refined_weights(pool: Pool, counts: Array, weights: Array) -> list[TimedRows]:
+    """The best time at these weights and, where that is cheap, at the weights next to them that are better."""
+    test, given = pool.goal.objective, _answer(pool, counts, weights)
+    if not pool.is_cheap or given.best.time == 0:
+        return [given]
     size = counts * np.array([float(np.sum(c.second_moment)) for c in pool.columns]) / len(pool.start)
     used = size > 0
     base = test.error(pool.untouched)
@@ -190,12 +209,11 @@ def _choose_weights(pool: Pool) -> TimedRows:
         return test.error(pulled(pool, counts, pulls(x))) / base
 
     with np.errstate(divide="ignore"):
-        first = np.log((_pull(pool, counts, weights, start.time) * size)[used])
+        first = np.log((_pull(pool, counts, weights, given.best.time) * size)[used])
     low, high = np.full(used.sum(), _LEAST), np.full(used.sum(), _MOST)
     found = pulls(_descended(value, np.clip(first, low, high), low, high, None))
     refined = _without_idle(pool, counts, found)
-    tries = [_answer(pool, counts, w) for w in (weights, refined / refined.max())]
-    return min(tries, key=lambda tried: tried.best.error * (1 + _IDLE * (tried.weights > 0).sum()))
+    return [given, _answer(pool, counts, refined / refined.max())]
 
 
 def _without_idle(pool: Pool, counts: Array, pulls: Array) -> Array:
