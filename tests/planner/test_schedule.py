@@ -15,8 +15,16 @@ from datadose.errors import InputError
 from datadose.planner import Costs, ErrorModel, PoolSource, PostTraining, Schedule, plan, plan_schedule
 from datadose.shift import Shift
 from datadose.simulation.training import TrainingStage, simulate_stages
-from datadose.theory import Stopping, TrainedOperator, WeightedTest, pretrained_operator, trained
+from datadose.theory import (
+    Stopping,
+    TrainedOperator,
+    WeightedTest,
+    pretrained_operator,
+    trained,
+    trained_path,
+)
 from datadose.theory.source import Source
+from datadose.theory.training_time import largest_learning_rate
 from helpers.pools import orthogonal
 
 D, N = 80, 240
@@ -121,6 +129,38 @@ def test_more_money_never_hurts_and_its_worth_is_told(update: float) -> None:
         slope = (low.predicted_error - high.predicted_error) / 60
         mean = (low.next_unit.gain + high.next_unit.gain) / 2  # type: ignore[union-attr]
         assert mean == pytest.approx(slope, rel=0.1)
+
+
+def test_no_whole_numbers_of_updates_and_rows_are_better() -> None:
+    """SFT alone, every number of updates with all the rows that the rest buys, at a time up to theirs."""
+    costs = Costs(demonstration=0.3, prompt=1e6, update=5.0, total=200)
+    found, test = scheduled(costs), WeightedTest.of(SHIFT.target, N)
+    errors = []
+    for count in range(1, 30):
+        source = Source(SHIFT.data, N, int((costs.total - costs.update * count) / costs.demonstration))
+        longest = count * largest_learning_rate([source], SHIFT.eta) / 2
+        ends = [Stopping(time=share * longest) for share in (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)]
+        errors += [test.error(model) for model in trained_path(V0, SHIFT.eta, [source], ends)]
+    assert found.predicted_error <= 1.005 * min(errors)
+    assert costs.total - costs.demonstration <= found.cost <= costs.total
+
+
+def test_no_row_more_than_there_may_be() -> None:
+    found = scheduled(Costs(1, 1, 1e12), most=10**9)
+    assert [stage.prompts for stage in found.stages] == [10**9]
+
+
+def test_rows_that_show_nothing_are_no_stage() -> None:
+    nothing = MODEL.columns(Source(np.zeros(D), N, 1))
+    found = plan_schedule(MODEL, [nothing], BOTH, max_demonstrations=50, max_prompts=50)
+    assert [stage.stage for stage in found.stages] == ["outcome"]
+    assert found.alternatives["sft"] == found.alternatives["none"]
+
+
+def test_without_a_shift_there_is_a_schedule_without_stages() -> None:
+    still = Shift(SHIFT.sigma0, np.zeros(D), SHIFT.sigma0, SHIFT.eta)
+    found = plan(still, length=N, max_prompts=50, costs=BOTH).to_json()
+    assert (found["schedule"], found["next_unit"]) == ([], None)
 
 
 def test_updates_that_cost_something_make_training_shorter() -> None:
@@ -238,5 +278,5 @@ def test_a_plan_schedules_its_own_mixture() -> None:
     assert set(document["schedule"][0]) == {
         "stage", "prompts", "time", "steps", "epochs", "learning_rate", "predicted_error", "cost",
     }  # fmt: skip
-    with pytest.raises(InputError, match=r"costs: got given with chain_steps: 2"):
+    with pytest.raises(InputError, match=r"costs: got some beside chain_steps: 2"):
         plan(SHIFT, **options, costs=Costs(1, 1, 60), training=PostTraining(2))

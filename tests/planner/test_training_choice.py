@@ -35,8 +35,9 @@ from datadose.theory import (
     trained,
 )
 from datadose.theory.effective_penalty import EffectivePenalty
-from datadose.theory.equal_weights import best_equal_weights
+from datadose.theory.equal_weights import best_equal_weights, effective_weights
 from datadose.theory.sft import chain_weight
+from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.training_time import largest_learning_rate
 from datadose.theory.tuned_weights import tuned_weights
 
@@ -151,6 +152,23 @@ def test_matrices_give_the_plan_of_their_spectra() -> None:
 # --- several sources --------------------------------------------------------------------------------------
 
 
+def test_a_source_that_is_left_out_does_not_hide_directions_without_data() -> None:
+    """Matrices: rounding beside the data of the other once made a negative error of a small penalty."""
+    rng = np.random.default_rng(3)
+    few, many = (X @ X.T / len(X.T) for X in (rng.standard_normal((D, r)) for r in (D // 2, 2 * D)))
+    goal = Goal.of(SHIFT.target, SHIFT.sigma0, N)
+    both = [PoolSource("few", Source(few, N, 0), 10 * D), PoolSource("many", Source(many, N, 0), 50)]
+    alone, beside = (Pool.of(START, ETA, sources, goal, 20 * D, 1) for sources in (both[:1], both))
+    counts = np.array([10.0 * D, 0.0])
+    found = best_equal_weights(beside.effective(counts), goal.objective)
+    assert found.error == pytest.approx(best_equal_weights(alone.effective(counts[:1]), goal.objective).error)
+    for ridge in (1e-9, 1e-6, 1e-3):
+        model = beside.effective(counts).at(effective_weights(beside.effective(counts), ridge))
+        assert model.error(TARGET) == pytest.approx(
+            TARGET.error(alone.trained(counts[:1], Stopping(ridge=ridge))), rel=1e-6
+        )
+
+
 def test_values_of_rows_are_the_slope_of_the_least_error() -> None:
     """Envelope theorem: the penalty is chosen anew at every number of rows, but need not be followed."""
     pool, counts = two_kinds(), np.array([40.0, 30.0])
@@ -190,6 +208,56 @@ def test_no_weight_of_a_grid_is_better_than_the_tuned_one() -> None:
     assert held.objective <= choose_penalty(pool, tuned=False)[0].objective * (1 + 1e-9)
 
 
+def test_a_weight_is_found_where_the_penalty_says_none() -> None:
+    """Much of one source and a trace of the other: the best penalty has weights 20 orders apart."""
+    sources = [
+        PoolSource("clean", Source(np.repeat([0.22, 0.0], 12), N, 0), 300),
+        PoolSource("broad", Source(np.repeat([0.1, 0.6], 12), N, 0), 300),
+    ]
+    pool = Pool.of(START, ETA, sources, Goal.of(SHIFT.target, SHIFT.sigma0, N), 600, 1)
+    found, test = choose_time(pool, tuned=True), pool.goal.objective
+    grid = np.geomspace(1e-6, 1, 13)
+    errors = [best_time(START, ETA, pool.taking(pool.sizes), test, weights=[1.0, w]).error for w in grid]
+    assert found.best.error <= min(errors) * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_tuned_weights_are_no_worse_than_equal_ones(noise: float) -> None:
+    """Where not all rows may be taken, and where noisy labels leave no explicit penalty to start from."""
+    sources = [
+        PoolSource("clean", Source(np.repeat([0.22, 0.0], 12), N, 0), 60),
+        PoolSource("wrong", Source(np.repeat([0.1, 0.6], 12), N, 0, noise), 180),
+    ]
+    pool = Pool.of(START, ETA, sources, Goal.of(SHIFT.target, SHIFT.sigma0, N), 150, 1)
+    equal, tuned = (choose_time(pool, tuned=tuned).best.error for tuned in (False, True))
+    assert tuned <= equal * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("stop", ["best", "penalty"])
+@pytest.mark.parametrize("weights", ["equal", "tuned"])
+def test_sources_without_data(stop: str, weights: str) -> None:
+    nothing = [PoolSource(name, Source(np.zeros(D), N, 0), 50) for name in "ab"]
+    found = chosen(max_prompts=100, sources=nothing, stop=stop, weights=weights)
+    ended: Any = found.stopping or found.penalty
+    assert (ended.prompts, ended.predicted_error) == (0, TARGET.error(TrainedOperator.fixed(START)))
+    beside = [PoolSource("good", Source(GOOD, N, 0), 40), nothing[0]]
+    found = chosen(max_prompts=100, sources=beside, stop=stop, weights=weights)
+    assert found.mixture is not None
+    assert found.mixture[1].reason == "its covariance is zero"
+
+
+def test_tests_may_need_training_without_a_shift() -> None:
+    still = Shift(SHIFT.sigma0, np.zeros(D), SHIFT.data, ETA)
+    found = plan(still, length=N, max_prompts=200, stop="best", tests=[(SHIFT.target, 1.0)])
+    shifted = plan(SHIFT, length=N, max_prompts=200, stop="best")
+    assert found.prompts == shifted.prompts
+    assert found.training is not None
+    assert found.training.stopping is not None
+    assert shifted.training is not None
+    assert found.training.stopping == shifted.training.stopping
+    assert "already the best" not in found.recommendation
+
+
 def test_which_rows_to_take_where_not_all_may_be_taken_at_tuned_weights() -> None:
     pool = two_kinds((300, 300), limit=100)
     held, decided = choose_penalty(pool, tuned=True)
@@ -201,30 +269,19 @@ def test_which_rows_to_take_where_not_all_may_be_taken_at_tuned_weights() -> Non
     assert held.objective <= min(errors) * (1 + 1e-4)
 
 
-@pytest.mark.parametrize(("noise", "limit"), [(0.0, 80), (0.1, 10)])
-def test_tuned_weights_are_never_worse_where_not_all_rows_may_be_taken(noise: float, limit: int) -> None:
+def test_no_way_to_end_training_is_worse_than_convergence() -> None:
+    """Where the best is convergence on some of the rows, a time without an end and no penalty find it too."""
     shifted = np.arange(20) < 8
-    target = np.where(shifted, 0.9, 1.0)
-    kinds = {"curated": (0.18, 0.0, 20, 0.0), "logs": (0.18, 0.05, 400, noise), "web": (0.01, 0.2, 1000, 0.0)}
+    shift = Shift.aligned(np.where(shifted, 0.1, 1.0), np.where(shifted, 0.8, 0.0), eta=ETA)
+    kinds = {"curated": (0.18, 0.0, 20), "logs": (0.18, 0.05, 400), "web": (0.01, 0.2, 1000)}
     sources = [
-        PoolSource(name, Source(np.where(shifted, inside, outside), N, 0, label_noise=label), size)
-        for name, (inside, outside, size, label) in kinds.items()
+        PoolSource(name, Source(np.where(shifted, inside, outside), N, 0), size)
+        for name, (inside, outside, size) in kinds.items()
     ]
-    sigma0 = np.where(shifted, 0.1, 1.0)
-    goal = Goal.of(target, sigma0, N)
-    pool = Pool.of(pretrained_operator(sigma0, N), ETA, sources, goal, limit, 1)
-    equal, tuned = (choose_time(pool, tuned=tuned) for tuned in (False, True))
-    assert tuned.counts.sum() <= limit
-    assert tuned.best.error <= equal.best.error * (1 + 1e-3)
-
-
-def test_rows_that_are_known_to_be_good_are_tried() -> None:
-    """The plan at convergence is what training without an end, or without a penalty, may do as well."""
-    pool = two_kinds(sizes=(40, 400), limit=100)
-    for found in (choose_time(pool, tuned=False).counts, choose_rows(pool)[0].counts):
-        assert not (found == [7, 13]).all()
-    only = replace(pool, known=(np.array([7.0, 13.0]),))
-    assert any((rows.counts == [7, 13]).all() for rows in choose_rows(only))
+    asked: dict[str, Any] = {"length": N, "max_prompts": 400, "sources": sources}
+    best = plan(shift, **asked).predicted_error
+    for stop in ("best", "penalty"):
+        assert section(shift, stop=stop, **asked).objective <= best * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("tuned", [False, True])

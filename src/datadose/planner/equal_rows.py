@@ -46,9 +46,9 @@ def choose_rows(pool: Pool) -> list[EqualRows]:
     After the best come all rows of subsets of the sources, from the best of these to the worst.
 
     All rows of every subset of the sources (of many sources: of each alone, of all, and of all but one), and
-    rows that are known already, are compared at their best penalties; sequential quadratic programming runs from the best of them; the result
-    is rounded. A better valley elsewhere cannot be excluded. Raises InputError for label noise with chains of
-    several steps.
+    rows that are known already, are compared at their best penalties; sequential quadratic programming runs
+    from the best of them; the result is rounded. A better valley elsewhere cannot be excluded. Raises
+    InputError for label noise with chains of several steps.
     """
     search = _Search(pool)
     starts = sorted((search.at(counts) for counts in subsets(pool)), key=lambda found: found.error)

@@ -31,7 +31,7 @@ class MixtureShare:
 
 def mixture_of(pool: Pool, decided: Decided) -> tuple[MixtureShare, ...]:
     """The mixture that was ``decided``, source by source."""
-    values = [None if x is None else float(x) for x in values_of_rows(pool, decided)]
+    values = [None if x is None else float(x) + 0.0 for x in values_of_rows(pool, decided)]
     rows = decided.weights * decided.counts
     shares = rows / rows.sum() if rows.any() else np.zeros(len(rows))
     found = []
@@ -45,19 +45,21 @@ def mixture_of(pool: Pool, decided: Decided) -> tuple[MixtureShare, ...]:
                 share=float(shares[at]),
                 marginal_value=value,
                 gain_per_cost=None if value is None or cost is None else value / cost,
-                reason=None if weight > 0 else _reason(decided, at, value),
+                reason=None if weight > 0 else _reason(pool, decided, at, value),
             )
         )
     return tuple(found)
 
 
-def _reason(decided: Decided, at: int, value: float | None) -> str:
+def _reason(pool: Pool, decided: Decided, at: int, value: float | None) -> str:
     if not decided.counts.any():
         return "nothing is trained"
     if decided.reasons is not None and decided.reasons[at]:
         return decided.reasons[at]
     if decided.reasons is not None:
         return "without a penalty it is fitted only after the sources of weight 1"
+    if not pool.columns[at].second_moment.any():
+        return "its covariance is zero"
     if value is not None and value > 0:
         return f"rows are worth more elsewhere: its first would lower the error by {value:.3g}"
     change = "" if value is None else f": its first would, by {-value:.3g}"

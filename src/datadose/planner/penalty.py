@@ -99,6 +99,8 @@ def _unlimited(pool: Pool) -> EffectiveSources:
 def _equal_ceiling(pool: Pool) -> tuple[float, int | None]:
     """The least objective of unlimited rows in the pool's proportions, and the rows that come near it."""
     limit, test, shares = _unlimited(pool), pool.goal.objective, pool.shares
+    if not limit.sizes.any():
+        return test.error(pool.untouched), 0
     middle = np.log(float(shares @ limit.sizes) / limit.dimension * limit.unit**2)
 
     def error(x: float) -> float:

@@ -24,7 +24,13 @@ from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.goal import Stop, Weights
 from datadose.planner.pretraining import PretrainingPlan
-from datadose.planner.schedule import Costs, Schedule, require_schedulable, schedule_of_pool
+from datadose.planner.schedule import (
+    Costs,
+    Schedule,
+    no_schedule,
+    require_schedulable,
+    schedule_of_pool,
+)
 from datadose.planner.search import SearchRecord
 from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
 from datadose.planner.training_choice import TrainingChoice, TrainingGoal
@@ -35,6 +41,10 @@ from datadose.theory.outcome import adaptation_radius
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
 
+_NO_SHIFT = (
+    "no stage is recommended: delta is zero, so that the target is what the model was pretrained on; the "
+    "tests in its place judge the rows and the end of training"
+)
 _LENGTHS = (0.25, 0.5, 2.0, 4.0)
 
 
@@ -164,10 +174,13 @@ def plan(
     asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
     judge = model if tests is None else model.judged_by(asked.goal.target)
     require_costs(sources or ())
-    if not shift.delta.any():
+    if tests is None and not shift.delta.any():
+        found = _nothing_to_adapt_to(shift, judge)
+        idle = None if costs is None else no_schedule(found.error_before)
         chosen = asked.decide(model, shift.data, sources, max_prompts)
-        return replace(_nothing_to_adapt_to(shift, judge), training=chosen)
+        return replace(found, training=chosen, schedule=idle)
     if sources is None:
+        choose_eta &= bool(shift.delta.any())
         decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
     else:
         decision, columns = _counts(judge, sources, max_prompts)
@@ -179,6 +192,8 @@ def plan(
         told, limits = (asked.goal.objective, asked.goal.target), (max_prompts, rl_prompts)
         scheduled = schedule_of_pool(model, columns, sizes, costs, limits, training, told)
         first = replace(first, schedule=scheduled)
+    if not shift.delta.any():
+        return replace(first, recommendation=_NO_SHIFT)
     return _with_stages(first, shift, model, columns, training, rl_prompts)
 
 

@@ -20,6 +20,7 @@ from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.training_time import trained
+from datadose.theory.unlimited import UnlimitedFlow
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,21 @@ class Pool:
     def columns(self) -> tuple[Columns, ...]:
         """The second moments of a row of each source."""
         return tuple(source.columns(self.eta, self.chain_steps) for source in self.sources)
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether some prompt imposes two conditions: noisy labels in chains of several steps."""
+        return any(c.pair is not None for c in self.columns)
+
+    @cached_property
+    def flow(self) -> UnlimitedFlow:
+        """Gradient flow on unlimited rows of the sources."""
+        return UnlimitedFlow.of(self.start, self.eta, self.sources, chain_steps=self.chain_steps)
+
+    @cached_property
+    def unlimited_pulls(self) -> tuple[float, Array]:
+        """(error / d, pulls): the least objective of unlimited rows over times and weights, and its pulls."""
+        return self.flow.best_pulls(self.goal.objective)
 
     @property
     def is_cheap(self) -> bool:

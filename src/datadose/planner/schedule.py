@@ -76,12 +76,17 @@ class Schedule:
         }
 
 
+def no_schedule(error: float) -> Schedule:
+    """The schedule of a model that there is nothing to adapt to, with its error / d."""
+    return Schedule((), error, 0.0, dict.fromkeys(("none", "sft", "outcome", "both"), error), None)
+
+
 def require_schedulable(training: PostTraining) -> None:
     """InputError for training whose stages have no exact composition: longer chains, verifiable rewards."""
     if training.chain_steps > 1:
-        reject("costs", f"given with chain_steps: {training.chain_steps}", "chain_steps: 1 beside costs")
+        reject("costs", f"some beside chain_steps: {training.chain_steps}", "chain_steps: 1 beside costs")
     if training.reward != "dense":
-        reject("costs", f"given with reward: {training.reward}", "reward: dense beside costs")
+        reject("costs", f"some beside reward: {training.reward}", "reward: dense beside costs")
 
 
 def plan_schedule(

@@ -37,7 +37,7 @@ _SIMPLEX = (0.07, 0.5, 0.5)
 """First steps of the search in the share and in the log times."""
 _EVALUATIONS = 120
 _CLOCKS = 12
-_ROUNDS, _SAME = 100, 1e-9
+_ROUNDS, _SAME, _ROUNDING = 100, 1e-9, 1e-12
 _STEP = 1e-3
 """Of the rows or the updates, for their marginal value."""
 
@@ -121,6 +121,10 @@ class Rows:
         """How many updates, nearly, a training time takes on so many rows."""
         return max(1.0, time * math.exp(-np.interp(math.log(rows), *self._clocks)))
 
+    def count(self, rows: float, time: float) -> int:
+        """The least whole number of updates that take a training time on so many rows."""
+        return max(1, math.ceil(time / self.clock(rows) * (1 - _SAME)))
+
     def cost(self, rows: float, time: float) -> float:
         """Of rows and their updates."""
         return self.price * rows + (self.update * self.updates(rows, time) if self.update else 0.0)
@@ -172,7 +176,12 @@ class Budget:
         return self.objective.error(self.train(steps)[-1] if steps else self.start)
 
     def alone(self, kind: Rows) -> Steps:
-        """The best time of one stage, with all the rows that the budget buys then."""
+        """The best time of one stage, with all the rows that the budget buys then.
+
+        No step where its rows show nothing.
+        """
+        if not len(kind.times):
+            return ()
 
         def at(log_time: float) -> Steps:
             time = math.exp(log_time)
@@ -189,6 +198,8 @@ class Budget:
 
     def both(self, sft: Steps, outcome: Steps) -> Steps:
         """The best share of the budget for SFT and the best times, from those of the stages alone."""
+        if not (sft and outcome):
+            return sft or outcome
 
         def at(place: Array) -> Steps:
             share = float(np.clip(place[0], 0, 1))
@@ -230,25 +241,37 @@ class Budget:
         return at(min(found, key=lambda one: float(one.fun)).x)
 
     def whole(self, steps: Steps) -> Steps:
-        """Whole rows, and where updates cost something whole updates, within the budget."""
-        found = []
+        """Whole rows, and where updates cost something whole updates, within the budget.
+
+        With fewer updates than the best real number or with more, whichever leads to the smaller error; what
+        rounding leaves is spent on rows.
+        """
+        roundings: list[Steps] = [()]
         for kind, rows, time in steps:
-            B = math.floor(rows * (1 + _SAME))
-            if B < 1:
-                continue
-            if kind.update:
-                clock = kind.clock(B)
-                whole = clock * math.floor(time / clock * (1 + _SAME))
-                found.append((kind, float(B), whole or time))
-            else:
-                found.append((kind, float(B), time))
+            roundings = [(*before, *one) for before in roundings for one in _roundings(kind, rows, time)]
+        paid = [one for one in roundings if self._left(one) >= -_ROUNDING * self.total]
+        return min((self._spent(one) for one in paid), key=self.error)
+
+    def _left(self, steps: Steps) -> float:
+        """What whole rows and updates leave of the budget."""
+        spent = (kind.price * rows + kind.update * kind.count(rows, time) for kind, rows, time in steps)
+        return self.total - sum(spent)
+
+    def _spent(self, steps: Steps) -> Steps:
+        """``steps`` with as many rows more as what they leave of the budget buys, in their order."""
+        left, found = self._left(steps), []
+        for kind, rows, time in steps:
+            more = min(kind.most - rows, max(0, _floor(left / kind.price))) if kind.price else 0.0
+            # More rows have a larger stable step: the time takes no more updates.
+            left -= kind.price * more
+            found.append((kind, rows + more, time))
         return tuple(found)
 
     def told(self, steps: Steps) -> tuple[ScheduledStage, ...]:
         """The stages as they are reported."""
         found = []
         for (kind, rows, time), model in zip(steps, self.train(steps), strict=True):
-            count = max(1, math.ceil(time / kind.clock(rows) * (1 - _SAME)))
+            count = kind.count(rows, time)
             found.append(
                 ScheduledStage(
                     kind.stage,
@@ -288,6 +311,30 @@ class Budget:
             return None
         gain, kind, buys = max(found, key=lambda one: one[0])
         return NextUnit(kind.stage, buys, gain) if gain > 0 else None
+
+
+def _floor(x: float) -> int:
+    """The largest whole number up to ``x``, but for rounding."""
+    return math.floor(x * (1 + _ROUNDING))
+
+
+def _roundings(kind: Rows, rows: float, time: float) -> list[Steps]:
+    """Whole rows of one stage and their time, for the money of real ones; no step for less than one row."""
+    B = min(_floor(rows), kind.most)
+    if B < 1:
+        return [()]
+    if not kind.update:
+        return [((kind, float(B), time),)]
+    money, real = kind.cost(rows, time), time / kind.clock(B)
+    # The search has the clock by interpolation, which must not buy an update more than there is money for.
+    fewer = min(math.floor(real * (1 + _SAME)), _floor(money / kind.update))
+    found: list[Steps] = []
+    for count in sorted({max(1, fewer), max(1, math.ceil(real * (1 - _SAME)))}):
+        left = money - kind.update * count
+        paid = min(kind.most, _floor(left / kind.price)) if kind.price else kind.most
+        if paid >= 1:
+            found.append(((kind, float(paid), min(time, count * kind.clock(paid))),))
+    return found or [()]
 
 
 def _gain(below: tuple[float, float], above: tuple[float, float]) -> float:

@@ -24,7 +24,6 @@ from datadose.shapes import Array, Float
 from datadose.theory.sft import chain_weight
 from datadose.theory.stopping import MOST_STEPS, Stopping
 from datadose.theory.training_time import largest_learning_rate
-from datadose.theory.unlimited import UnlimitedFlow
 
 NEAR = 0.05
 """Times with an objective within this share of the least count as near-optimal."""
@@ -156,11 +155,10 @@ def _ceiling(pool: Pool, *, tuned: bool) -> tuple[float, int | None]:
     sources the time is held at that of unlimited rows, which asks for a few rows more.
     """
     test, shares = pool.goal.objective, pool.shares
-    flow = UnlimitedFlow.of(pool.start, pool.eta, pool.sources, chain_steps=pool.chain_steps)
     if tuned and len(shares) > 1:
-        top, pulls = flow.best_pulls(test)
+        top, pulls = pool.unlimited_pulls
     else:
-        top, time = flow.ceiling(test, shares)
+        top, time = pool.flow.ceiling(test, shares)
         pulls = np.where(np.isinf(time), 0.0, time) * shares
     weights = _weights(pulls, shares)
 

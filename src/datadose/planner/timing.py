@@ -31,14 +31,14 @@ _DIFFERENCE = 1e-5
 """Step of the differences in the logarithms of pulls, and in the shares of rows."""
 _LEAST, _MOST = -9.0, 16.0
 """Of log(a_c B_c tr C_c / d): nothing is learnt from the source, and all is."""
+_LEARNT = 7.0
+"""The same where all that counts is learnt, from which a search for pulls without bound begins."""
 _IDLE = 1e-4
 """A source is left out where the objective rises by no more than this share of it."""
 _LATE = 1e9
 """Times that stand for convergence in a search, over the quickest direction's."""
 _RIVALS = 8
 """Choices of rows, the best ones at their best penalties, that are compared at their best times."""
-_FEW_RIVALS = 3
-"""The same where rows at equal weights are only a start."""
 _FEWER = (0.5, 0.25, 0.1, 0.03)
 """Shares of all rows of one kind at which it is checked that no fewer rows are better."""
 
@@ -60,18 +60,18 @@ def choose_time(pool: Pool, *, tuned: bool) -> TimedRows:
         return _answer(pool, _best_of(pool, candidates), np.ones(1))
     if tuned:
         return _choose_weights(pool)
-    counts = _rows_alike(pool, _RIVALS)
+    counts = _choose_rows(pool)
     return _answer(pool, counts, (counts > 0).astype(np.float64))
 
 
-def _rows_alike(pool: Pool, rivals: int) -> Float[Array, " K"]:
-    """The best rows at weight 1: of so many candidates at their best times, refined where that is cheap."""
+def _choose_rows(pool: Pool) -> Float[Array, " K"]:
+    """The rows of each source with the least objective at their best time, where every row counts alike."""
     cheap = pool.is_cheap
-    if any(c.pair is not None for c in pool.columns):
+    if pool.has_pairs:
         candidates = subsets(pool)
     else:
         held = [rows.counts for rows in choose_rows(pool)]
-        candidates = [*held[: rivals if cheap else 1], pool.all_alike, *pool.known]
+        candidates = [*held[: _RIVALS if cheap else 1], pool.all_alike, *pool.known]
     counts = _best_of(pool, [c for c in candidates if c.any()])
     if cheap:
         counts = _best_of(pool, [counts, _refined_rows(pool, counts)])
@@ -176,28 +176,16 @@ def _refined_rows(pool: Pool, counts: Array) -> Float[Array, " K"]:
 
 
 def _choose_weights(pool: Pool) -> TimedRows:
-    """From the weights of the best penalty; from equal ones where it is not explicit or uses no row.
-
-    Where not all rows may be taken, the rows that are best at equal weights are a second start.
-    """
-    counts, weights = pool.all_alike, np.ones(len(pool.sources))
-    if not any(c.pair is not None for c in pool.columns):
-        counts, held = choose_weights(pool)
-        weights = held.weights if held.weights.any() else weights
-    tries = _refined_weights(pool, counts, weights)
-    if pool.is_limited:
-        alike = _rows_alike(pool, _FEW_RIVALS)
-        tries += _refined_weights(pool, alike, (alike > 0).astype(np.float64))
-    return min(tries, key=lambda tried: tried.best.error * (1 + _IDLE * (tried.weights > 0).sum()))
-
-
-def _refined_weights(pool: Pool, counts: Array, weights: Array) -> list[TimedRows]:
-    """The best time at these weights and, where that is cheap, at the weights next to them that are better."""
-    test, given = pool.goal.objective, _answer(pool, counts, weights)
-    if not pool.is_cheap or given.best.time == 0:
-        return [given]
-    size = counts * np.array([float(np.sum(c.second_moment)) for c in pool.columns]) / len(pool.start)
+    """From the weights of the best penalty, and from the pulls that are best on unlimited rows."""
+    test = pool.goal.objective
+    counts, weights, time = _first_weights(pool)
+    if not pool.is_cheap:
+        return _answer(pool, counts, weights)
+    by_pull = np.array([float(np.sum(c.second_moment)) for c in pool.columns]) / len(pool.start)
+    size = counts * by_pull
     used = size > 0
+    if not used.any():
+        return _answer(pool, counts, weights)
     base = test.error(pool.untouched)
 
     def pulls(x: Array) -> Array:
@@ -208,12 +196,39 @@ def _refined_weights(pool: Pool, counts: Array, weights: Array) -> list[TimedRow
     def value(x: Array) -> float:
         return test.error(pulled(pool, counts, pulls(x))) / base
 
-    with np.errstate(divide="ignore"):
-        first = np.log((_pull(pool, counts, weights, given.best.time) * size)[used])
     low, high = np.full(used.sum(), _LEAST), np.full(used.sum(), _MOST)
-    found = pulls(_descended(value, np.clip(first, low, high), low, high, None))
-    refined = _without_idle(pool, counts, found)
-    return [given, _answer(pool, counts, refined / refined.max())]
+    starts = [] if time == 0 else [(_pull(pool, counts, weights, time) * size, _MOST)]
+    starts.append((pool.unlimited_pulls[1] * by_pull, _LEARNT))
+    tries = [_answer(pool, counts, weights)]
+    for start, most in starts:
+        with np.errstate(divide="ignore"):
+            first = np.clip(np.log(start[used]), _LEAST, most)
+        found = pulls(_descended(value, first, low, high, None))
+        if found.any():
+            refined = _without_idle(pool, counts, found)
+            tries.append(_answer(pool, counts, refined / refined.max()))
+    return min(tries, key=lambda tried: tried.best.error * (1 + _IDLE * (tried.weights > 0).sum()))
+
+
+def _first_weights(pool: Pool) -> tuple[Float[Array, " K"], Float[Array, " K"], float | None]:
+    """Rows, weights and their best time, from which the weights are sought.
+
+    Those of the best penalty; all alike where it is not explicit or uses no row. Where they choose the rows
+    badly, those that are best at equal weights.
+    """
+    counts, weights = pool.all_alike, np.ones(len(pool.sources))
+    if not pool.has_pairs:
+        counts, held = choose_weights(pool)
+        weights = held.weights if held.weights.any() else weights
+    start = time_of(pool, counts, weights, COARSE)
+    if not (pool.is_limited or pool.has_pairs):
+        return counts, weights, start.time
+    # Rows that serve a penalty need not serve a time, and noisy labels have no explicit penalty.
+    rows = _choose_rows(pool)
+    alike = time_of(pool, rows, (rows > 0).astype(np.float64), COARSE)
+    if start.error <= alike.error:
+        return counts, weights, start.time
+    return rows, (rows > 0).astype(np.float64), alike.time
 
 
 def _without_idle(pool: Pool, counts: Array, pulls: Array) -> Array:

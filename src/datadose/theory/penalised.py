@@ -86,9 +86,11 @@ def in_joint_range(columns: Sequence[Columns]) -> tuple[tuple[Columns, ...], Arr
     """Dense columns in a basis (d, d) whose first vectors span the data, exactly 0 beside them.
 
     Rounding beside the data would be magnified by long training. The columns themselves, and None, where the
-    data span everything.
+    data span everything. Data are the columns with prompts, or all where none has any; those without are in
+    the basis as they are.
     """
-    spanned, beside = joint_basis([c.span for c in columns])
+    data = [c for c in columns if c.count > 0] or list(columns)
+    spanned, beside = joint_basis([c.span for c in data])
     rank, d = spanned.shape[1], spanned.shape[0]
     if rank == d:
         return tuple(columns), None
@@ -99,7 +101,10 @@ def in_joint_range(columns: Sequence[Columns]) -> tuple[tuple[Columns, ...], Arr
         found[rank:], found[:, rank:] = 0.0, 0.0
         return np.asarray((found + found.T) / 2)
 
-    return tuple(c.changed(turned, turned, None) for c in columns), basis
+    return tuple(
+        c.changed(turned, turned, None) if any(c is one for one in data) else c.rotated(basis)
+        for c in columns
+    ), basis
 
 
 class Resolvents(Protocol):

@@ -64,7 +64,8 @@ def draw_levels(table: pd.DataFrame, config: Any) -> Figure:
             "Forgetting: error on what was known (across) along training. Forecast: the linearised model, in "
             "the first row exact\ntheory beside gradient descent. Repetition: error over B at equal updates; "
             "filled: no row met twice. Errors: squared error / d (linear, GPT), nats a token (language "
-            "models); geometric means over seeds; dotted: untouched.",
+            "models); geometric means over seeds; dotted: untouched."
+            + ("\nSmolLM2: the pool with misleading rows in every panel." if SMOLLM in rows else ""),
         )
     return figure
 

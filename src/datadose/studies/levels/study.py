@@ -84,7 +84,8 @@ STUDY = Study(
         "At the best time more rows are better at every level, and one pass over new rows at least as good "
         "as many epochs on few at equal updates. What the theory of V~ alone says of long training, that a "
         "large set ends worse than a small one, is gone once all weights move; and where misleading rows are "
-        "wrong answers, removing them leaves less error than a lower weight, and forgets far less."
+        "wrong answers, removing them leaves less error than a lower weight, and forgets far less "
+        "(SmolLM2's wrong numbers, near the answers, do too little harm to tell)."
     ),
     experiment=Levels,
     draw=draw_levels,
