@@ -190,7 +190,10 @@ MEASURED = ("--validation", "{rows}", "--keep-weight", "0.5")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--data", "{rows}", "--stage", "sft"), "model: got none; allowed: --model, but for --average"),
+        (
+            ("--data", "{rows}", "--stage", "sft"),
+            "model: got none; allowed: --model with a value; only --average needs none",
+        ),
         (("--model", "{model}", "--data", "{rows}"), "stage: got none"),
         (TRAINING, "data: got none; allowed: either --data FILE or --mix FILE=SHARE"),
         ((*TRAINING, "--data", "{rows}", "--mix", "{rows}=1"), "data: got --data and --mix; allowed: either"),

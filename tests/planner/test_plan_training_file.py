@@ -23,6 +23,7 @@ STOPPING = {
 }
 PENALTY = {
     *("value", "predicted_error", "predicted_pretraining", "error_if_converged", "ceiling", "variance"),
+    "pretraining_before",
     "prompts_within_10_percent",
 }
 MIXTURE = {"name", "prompts", "weight", "share", "marginal_value"}
@@ -103,6 +104,24 @@ def test_not_to_train_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for training in ("best", "penalty"):
         assert main(["plan", str(write(tmp_path, {**BASE, "training": training, "keep": 1}))]) == 0
         assert "do not train" in capsys.readouterr().out
+
+
+def test_the_recommendation_says_what_it_does_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stages are compared at convergence and without a budget, whatever else the file decides."""
+    costs = {"costs": {"demonstration": 1, "prompt": 1, "total": 50}}
+    timed, priced = {"training": "best"}, {"training": "penalty", **costs}
+    for changes, said, unsaid in (
+        ({}, [], ["note on the recommendation"]),
+        (timed, ["stopped at its best time on ", "give `costs`"], ["does not count `costs`"]),
+        (priced, ["under its best penalty on ", "does not count `costs`"], ["give `costs`"]),
+        (costs, ["does not count `costs`"], ["SFT runs there"]),
+    ):
+        assert main(["plan", str(write(tmp_path, {**BASE, **changes}))]) == 0
+        shown = capsys.readouterr().out
+        assert all(text in shown for text in said)
+        assert not any(text in shown for text in unsaid)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

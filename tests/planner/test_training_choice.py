@@ -201,6 +201,21 @@ def test_which_rows_to_take_where_not_all_may_be_taken_at_tuned_weights() -> Non
     assert held.objective <= min(errors) * (1 + 1e-4)
 
 
+def test_no_way_to_end_training_is_worse_than_convergence() -> None:
+    """Where the best is convergence on some of the rows, a time without an end and no penalty find it too."""
+    shifted = np.arange(20) < 8
+    shift = Shift.aligned(np.where(shifted, 0.1, 1.0), np.where(shifted, 0.8, 0.0), eta=ETA)
+    kinds = {"curated": (0.18, 0.0, 20), "logs": (0.18, 0.05, 400), "web": (0.01, 0.2, 1000)}
+    sources = [
+        PoolSource(name, Source(np.where(shifted, inside, outside), N, 0), size)
+        for name, (inside, outside, size) in kinds.items()
+    ]
+    asked: dict[str, Any] = {"length": N, "max_prompts": 400, "sources": sources}
+    best = plan(shift, **asked).predicted_error
+    for stop in ("best", "penalty"):
+        assert section(shift, stop=stop, **asked).objective <= best * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("tuned", [False, True])
 @pytest.mark.parametrize("stop", ["best", "penalty"])
 def test_the_mixture_adds_up(stop: str, tuned: bool) -> None:

@@ -232,7 +232,7 @@ def _trained(arguments: argparse.Namespace) -> Any:
 
     for name in ("model", "stage"):
         if getattr(arguments, name) is None:
-            reject(name, "none", f"--{name}, but for --average")
+            reject(name, "none", f"--{name} with a value; only --average needs none")
     if (arguments.data is None) == (arguments.mix is None):
         given = "none" if arguments.data is None else "--data and --mix"
         reject("data", given, "either --data FILE or --mix FILE=SHARE ...")

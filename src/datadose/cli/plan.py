@@ -42,8 +42,11 @@ def plan(arguments: argparse.Namespace, _: str) -> None:
 def _print_plan(document: dict[str, Any]) -> None:
     """The sentence, then what it rests on."""
     from datadose.planner import WORTHWHILE
+    from datadose.planner.judged import recommendation_notes
 
     say(f"recommendation: {document['recommendation']}")
+    for note in recommendation_notes(document):
+        print(f"note on the recommendation: {note}")
     near = document["near_optimal"]
     rows: list[list[object]] = [
         ["no prompts", 0, document["error_before"]],
@@ -94,11 +97,6 @@ def _print_stages(document: dict[str, Any]) -> None:
             notes.setdefault(outlook["note"], []).append(outlook["stage"])
     for note, stages in notes.items():
         print(f"note on {', '.join(stages)}: {note}")
-    if "stopping" in document or "penalty" in document:
-        print(
-            "note on the stages: SFT runs there for all of `steps`, on the rows that are best at "
-            "convergence; give `costs` to compare stages that are each stopped at their best time"
-        )
 
 
 def _print_pretraining(document: dict[str, Any]) -> None:
@@ -164,7 +162,7 @@ def _print_training(document: dict[str, Any]) -> None:
     say(f"training: {_sentence_of_time(found) if stopped else _sentence_of_penalty(found)}")
     well = "at the best time" if stopped else "under the best penalty"
     rows: list[list[object]] = [
-        ["no training", 0, document["error_before"], None],
+        ["no training", 0, document["error_before"], found["pretraining_before"]],
         [f"the plan, {well}", found["prompts"], found["predicted_error"], found["predicted_pretraining"]],
         ["the same rows to convergence", found["prompts"], found["error_if_converged"], None],
         [f"all rows alike, {well}", None, found["error_on_all_rows"], None],

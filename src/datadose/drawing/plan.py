@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datadose.drawing.style import GREY, LOOKS, new_grid
+from datadose.planner.judged import recommendation_notes
 from datadose.planner.stage_choice import show_pass_rate
 from datadose.printing import printable
 
@@ -33,7 +34,8 @@ def draw_plan(document: dict[str, Any]) -> Figure:
         else:
             _draw_allocation(axes[0][-2], document)
         _draw_stages(axes[0][-1], document)
-        sentence = "\n".join(textwrap.wrap(printable(document["recommendation"]), 220 if timed else 165))
+        told = "; ".join([document["recommendation"], *recommendation_notes(document)])
+        sentence = "\n".join(textwrap.wrap(printable(told), 220 if timed else 165))
         figure.suptitle(sentence, fontsize=9.5, x=0.01, ha="left", parse_math=False)
     return figure
 

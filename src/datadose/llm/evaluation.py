@@ -155,9 +155,9 @@ def _draw_losses(axis: Axes, table: pd.DataFrame, kept: int, *, both: bool) -> N
         style: dict[str, Any] = {"color": look.color, "linestyle": look.dash, "marker": look.marker}
         axis.plot(table["step"], table[column], label=label, markersize=3.4, **style)
     axis.axvline(kept, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
-    axis.text(
-        kept, 1.0, f" best: step {kept} ", transform=axis.get_xaxis_transform(), color=GREY, va="bottom"
-    )
+    side = "right" if kept > table["step"].iloc[-1] / 2 else "left"
+    place = axis.get_xaxis_transform()
+    axis.text(kept, 1.0, f" best: step {kept} ", transform=place, color=GREY, va="bottom", ha=side)
     axis.set(xlabel="step", ylabel="NLL, nats per completion token")
     axis.legend()
 
@@ -172,9 +172,10 @@ def _draw_exchange(axis: Axes, table: pd.DataFrame, kept: int) -> None:
         hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": GREY, "markersize": 7}
         axis.plot(target.iloc[0], keep.iloc[0], "s", label="untouched", zorder=3, **hollow)
     last = int(table["step"].iloc[-1])
-    axis.annotate(
-        f"step {last}", (target.iloc[-1], keep.iloc[-1]), (4, 4), textcoords="offset points", color=GREY
-    )
+    if last != kept:
+        axis.annotate(
+            f"step {last}", (target.iloc[-1], keep.iloc[-1]), (4, 4), textcoords="offset points", color=GREY
+        )
     axis.set(xlabel="target (validation), nats per token", ylabel="kept, nats per token")
     axis.legend()
 

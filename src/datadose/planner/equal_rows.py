@@ -45,10 +45,10 @@ def choose_rows(pool: Pool) -> list[EqualRows]:
 
     After the best come all rows of subsets of the sources, from the best of these to the worst.
 
-    All rows of every subset of the sources (of many sources: of each alone, of all, and of all but one) are
-    compared at their best penalties; sequential quadratic programming runs from the best of them; the result
-    is rounded. A better valley elsewhere cannot be excluded. Raises InputError for label noise with chains of
-    several steps.
+    All rows of every subset of the sources (of many sources: of each alone, of all, and of all but one), and
+    rows that are known already, are compared at their best penalties; sequential quadratic programming runs
+    from the best of them; the result is rounded. A better valley elsewhere cannot be excluded. Raises
+    InputError for label noise with chains of several steps.
     """
     search = _Search(pool)
     starts = sorted((search.at(counts) for counts in subsets(pool)), key=lambda found: found.error)
@@ -60,7 +60,7 @@ def choose_rows(pool: Pool) -> list[EqualRows]:
 
 
 def subsets(pool: Pool) -> list[Float[Array, " K"]]:
-    """All rows of the sources in each subset, as many as allowed, in their proportions."""
+    """All rows of the sources in each subset, as many as allowed, in their proportions; and known rows."""
     K = len(pool.sources)
     groups = [group for size in range(1, K + 1) for group in combinations(range(K), size)]
     if len(groups) > _MOST_SUBSETS:
@@ -69,7 +69,7 @@ def subsets(pool: Pool) -> list[Float[Array, " K"]]:
     for group in groups:
         inside = np.where(np.isin(np.arange(K), group), pool.sizes, 0.0)
         found.append(rounded(inside * min(1.0, pool.max_prompts / inside.sum())).astype(np.float64))
-    return found
+    return [*found, *pool.known]
 
 
 def row_values(pool: Pool, counts: Float[Array, " K"], ridge: float) -> Float[Array, " K"]:

@@ -29,6 +29,8 @@ class Judged:
     """On the target, or the weighted tests in its place."""
     predicted_pretraining: float
     """On Sigma0: what is kept of what was known."""
+    pretraining_before: float
+    """On Sigma0, of the model before training."""
     objective: float
     """(1 - keep) times the former plus keep times the latter, which is minimised."""
     variance: float
@@ -67,6 +69,7 @@ def errors_of(pool: Pool, decided: Decided, on_all: Decided) -> dict[str, Any]:
         "prompts": int(counts[weights > 0].sum()),
         "predicted_error": error,
         "predicted_pretraining": goal.pretraining.error(decided.model),
+        "pretraining_before": goal.pretraining.error(pool.untouched),
         "objective": decided.objective,
         "variance": goal.target.variance(decided.model),
         "error_if_converged": converged,
@@ -74,6 +77,28 @@ def errors_of(pool: Pool, decided: Decided, on_all: Decided) -> dict[str, Any]:
         "error_on_all_rows_if_converged": pool.converged(pool.all_alike)[0],
         "reason": "; ".join(filter(None, [decided.reason, why])) or None,
     }
+
+
+def recommendation_notes(document: dict[str, Any]) -> list[str]:
+    """What the recommended stage does not count: how training ends, and a budget.
+
+    ``document`` is that of `datadose plan --json`. One sentence each; none for a plan to convergence without
+    costs.
+    """
+    notes, found = [], document.get("stopping") or document.get("penalty")
+    if found is not None and "stages" in document:
+        well = "stopped at its best time" if "stopping" in document else "under its best penalty"
+        trained = f"{well} on {found['prompts']} rows it comes to error {found['predicted_error']:.3g}"
+        if not found["prompts"]:
+            trained = "the best end of training is not to train"
+        notes.append(
+            f"SFT runs there for all of `steps`, on the rows that are best at convergence; {trained}"
+        )
+        if "schedule" not in document:
+            notes[-1] += "; give `costs` to compare stages that are each stopped at their best time"
+    if "schedule" in document and "stages" in document:
+        notes.append("it does not count `costs`; the schedule of the budget does")
+    return notes
 
 
 def whole(rows: float) -> int | None:

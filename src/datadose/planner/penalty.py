@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy
 
+from datadose.errors import reject
 from datadose.planner.equal_rows import choose_rows
 from datadose.planner.judged import CLOSE, Judged, enough_rows, errors_of, whole
 from datadose.planner.pool import Decided, Pool
@@ -39,6 +40,8 @@ def choose_penalty(pool: Pool, *, tuned: bool) -> tuple[Penalised, Decided]:
     Raises InputError for label noise with chains of several steps, and PeakError where the best is no penalty
     and the mean error over finite prompts is infinite.
     """
+    if pool.has_pairs:
+        reject("label_noise", "some beside training: penalty", "0 there; training: best takes noisy labels")
     if len(pool.sources) == 1:
         return _of_one_kind(pool)
     if tuned:

@@ -174,16 +174,18 @@ def plan(
     asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
     judge = model if tests is None else model.judged_by(asked.goal.target)
     require_costs(sources or ())
-    chosen = asked.decide(model, shift.data, sources, max_prompts)
     if tests is None and not shift.delta.any():
         found = _nothing_to_adapt_to(shift, judge)
         idle = None if costs is None else no_schedule(found.error_before)
+        chosen = asked.decide(model, shift.data, sources, max_prompts)
         return replace(found, training=chosen, schedule=idle)
     if sources is None:
         choose_eta &= bool(shift.delta.any())
         decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
     else:
         decision, columns = _counts(judge, sources, max_prompts)
+    known = [[advice.prompts for advice in decision.sources]] if decision.sources else []
+    chosen = asked.decide(model, shift.data, sources, max_prompts, known)
     first = Plan(**vars(decision), error_before=judge.error([], []), training=chosen)
     if costs is not None:
         sizes = [np.inf] if sources is None else [entry.size for entry in sources]

@@ -38,6 +38,8 @@ class Pool:
     names: tuple[str, ...]
     costs: tuple[float | None, ...]
     """Of a row of each source; None where none is given."""
+    known: tuple[Float[Array, " K"], ...] = ()
+    """Rows that another search found, (K,) each, which are tried too: no plan is worse than with them."""
 
     @classmethod
     def of(
@@ -48,12 +50,14 @@ class Pool:
         goal: Goal,
         max_prompts: int,
         chain_steps: int,
+        known: Sequence[ArrayLike] = (),
     ) -> Pool:
         """The pool of ``sources``. Raises InputError where some have a cost and others have none."""
         costs = require_costs(sources)
         rows = tuple(replace(entry.source, prompts=float(entry.size)) for entry in sources)
         names = tuple(entry.name for entry in sources)
-        return cls(start, eta, rows, goal, max_prompts, chain_steps, names, costs)
+        found = tuple(np.asarray(one, dtype=np.float64) for one in known if np.any(one))
+        return cls(start, eta, rows, goal, max_prompts, chain_steps, names, costs, found)
 
     @cached_property
     def sizes(self) -> Float[Array, " K"]:

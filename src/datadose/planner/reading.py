@@ -16,11 +16,12 @@ from datadose.shift import Shift
 from datadose.theory.source import Source
 
 
-def plan_file(path: Path) -> Plan:
+def plan_file(path: str | Path) -> Plan:
     """The plan for a SHIFT.yaml; covariance files are found beside it.
 
     Raises InputError naming the line, the field and what is allowed.
     """
+    path = Path(path)
     config = load_config(path, PlanConfig)
     folder = path.parent
     sigma0 = read_covariance("sigma0", config.sigma0, folder)

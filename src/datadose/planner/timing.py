@@ -71,7 +71,7 @@ def _choose_rows(pool: Pool) -> Float[Array, " K"]:
         candidates = subsets(pool)
     else:
         held = [rows.counts for rows in choose_rows(pool)]
-        candidates = [*held[: _RIVALS if cheap else 1], pool.all_alike]
+        candidates = [*held[: _RIVALS if cheap else 1], pool.all_alike, *pool.known]
     counts = _best_of(pool, [c for c in candidates if c.any()])
     if cheap:
         counts = _best_of(pool, [counts, _refined_rows(pool, counts)])

@@ -9,6 +9,7 @@ from scipy.optimize import Bounds, LinearConstraint, minimize
 
 from datadose.errors import RunError
 from datadose.planner.counts import rounded
+from datadose.planner.equal_rows import choose_rows
 from datadose.planner.pool import Pool
 from datadose.planner.search import Best, run_search
 from datadose.shapes import Array, Float
@@ -23,7 +24,8 @@ def choose_weights(pool: Pool) -> tuple[Float[Array, " K"], TunedWeights]:
     """Rows of each source (K,), whole numbers, and the weights and penalty with the least objective.
 
     With tuned weights no row does harm, so all are taken. Where there are more than ``max_prompts`` the
-    numbers of rows move along what a row of each source is worth. Raises InputError for label noise with
+    numbers of rows move along what a row of each source is worth, and the rows that are best at equal weights
+    are tried as well. Raises InputError for label noise with
     chains of several steps, PeakError and RunError as :func:`datadose.theory.tuned_weights.tuned_weights`.
     """
     test = pool.goal.objective
@@ -63,6 +65,9 @@ def _within_the_limit(pool: Pool) -> Float[Array, " K"]:
             best.see(found.error, counts)
         return found.error, -found.values * sizes
 
+    def least(counts: Array) -> float:
+        return tuned_weights(pool.effective(counts), test).error if counts.any() else np.inf
+
     room = LinearConstraint(sizes / pool.max_prompts, 0, 1)
     run_search(
         lambda: minimize(
@@ -75,4 +80,5 @@ def _within_the_limit(pool: Pool) -> Float[Array, " K"]:
             options={"maxiter": _ROUNDS, "ftol": 1e-6},
         )
     )
-    return np.asarray(np.minimum(rounded(best.place), sizes), dtype=np.float64)
+    moved = np.asarray(np.minimum(rounded(best.place), sizes), dtype=np.float64)
+    return min((moved, choose_rows(pool)[0].counts), key=least)
