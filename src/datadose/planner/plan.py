@@ -22,7 +22,7 @@ from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts, requi
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
-from datadose.planner.goal import Stop, Weights
+from datadose.planner.goal import Goal, Stop, Weights
 from datadose.planner.pretraining import PretrainingPlan
 from datadose.planner.schedule import (
     Costs,
@@ -71,6 +71,11 @@ class Decision:
     """How the search for the sources' counts went (None without sources)."""
     best_eta: tuple[float, int, float] | None = None
     """(eta, best B, error) over a grid of eta with the paper's allocation for each."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Prompts of each source; none without sources."""
+        return tuple(advice.prompts for advice in self.sources or ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,26 +180,34 @@ def plan(
     judge = model if tests is None else model.judged_by(asked.goal.target)
     require_costs(sources or ())
     if tests is None and not shift.delta.any():
-        found = _nothing_to_adapt_to(shift, judge)
-        idle = None if costs is None else no_schedule(found.error_before)
         chosen = asked.decide(model, shift.data, sources, max_prompts)
-        return replace(found, training=chosen, schedule=idle)
+        return _nothing_to_adapt_to(shift, judge.error([], []), chosen, scheduled=costs is not None)
     if sources is None:
         choose_eta &= bool(shift.delta.any())
         decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
     else:
         decision, columns = _counts(judge, sources, max_prompts)
-    known = [[advice.prompts for advice in decision.sources]] if decision.sources else []
-    chosen = asked.decide(model, shift.data, sources, max_prompts, known)
+    chosen = asked.decide(model, shift.data, sources, max_prompts, decision.counts)
     first = Plan(**vars(decision), error_before=judge.error([], []), training=chosen)
     if costs is not None:
-        sizes = [np.inf] if sources is None else [entry.size for entry in sources]
-        told, limits = (asked.goal.objective, asked.goal.target), (max_prompts, rl_prompts)
-        scheduled = schedule_of_pool(model, columns, sizes, costs, limits, training, told)
-        first = replace(first, schedule=scheduled)
-    if not shift.delta.any():
-        return replace(first, recommendation=_NO_SHIFT)
+        pool, limits = (columns, sources), (max_prompts, rl_prompts)
+        first = replace(first, schedule=_scheduled(model, *pool, costs, limits, training, asked.goal))
     return _with_stages(first, shift, model, columns, training, rl_prompts)
+
+
+def _scheduled(
+    model: ErrorModel,
+    columns: Sequence[Columns],
+    sources: Sequence[PoolSource] | None,
+    costs: Costs,
+    limits: tuple[int, int],
+    training: PostTraining,
+    goal: Goal,
+) -> Schedule:
+    """The stages that the budget is best spent on; ``limits`` of demonstrations and of RL's prompts."""
+    sizes = [np.inf] if sources is None else [entry.size for entry in sources]
+    told = goal.objective, goal.target
+    return schedule_of_pool(model, columns, sizes, costs, limits, training, told)
 
 
 def _recipe(training: PostTraining | None, learning_rate: float | None, costs: Costs | None) -> PostTraining:
@@ -216,6 +229,8 @@ def _with_stages(
     rl_prompts: int,
 ) -> Plan:
     """The plan ``found`` with the choice of stage, for SFT on ``columns``."""
+    if not shift.delta.any():
+        return replace(found, recommendation=_NO_SHIFT)
     radius = adaptation_radius(shift.sigma0, shift.delta, model.test_length)
     ground, turned = stage_problem(shift, model, columns, training)
     stages = choose_stage(ground, turned, rl_prompts, radius)
@@ -305,8 +320,10 @@ def _named(positional: Sequence[int], length: int | None, max_prompts: int | Non
     return require_integer("length", length, 1), require_integer("max_prompts", max_prompts, 1)
 
 
-def _nothing_to_adapt_to(shift: Shift, model: ErrorModel) -> Plan:
-    error = model.error([], [])
+def _nothing_to_adapt_to(
+    shift: Shift, error: float, training: TrainingChoice | None, *, scheduled: bool
+) -> Plan:
+    """The plan to take no prompt, for a model with this ``error`` / d as it is."""
     return Plan(
         prompts=0,
         predicted_error=error,
@@ -315,6 +332,8 @@ def _nothing_to_adapt_to(shift: Shift, model: ErrorModel) -> Plan:
         allocation=shift.data,
         curve=((0, error),),
         error_before=error,
+        training=training,
+        schedule=no_schedule(error) if scheduled else None,
         recommendation="no stage: nothing to adapt to (delta is zero), the pretrained model is already the "
         "best: B* = 0",
     )

@@ -83,12 +83,12 @@ class TrainingGoal:
         data: Operator,
         sources: Sequence[PoolSource] | None,
         max_prompts: int,
-        known: Sequence[Sequence[int]] = (),
+        known: Sequence[int] = (),
     ) -> TrainingChoice | None:
         """The best end of training on ``max_prompts`` rows of ``data``, or on ``sources``.
 
-        None for training to convergence. ``model`` holds the start, eta and the chain length, ``known`` rows
-        of each source that are tried as well.
+        None for training to convergence. ``model`` holds the start, eta and the chain length; ``known`` are
+        rows of each source that are tried as well.
         """
         if self.stop == "converged":
             return None
@@ -96,7 +96,7 @@ class TrainingGoal:
             reject("weights", "tuned without sources", "sources beside it")
         one = PoolSource("data", Source(data, model.test_length, 0), max_prompts)
         kinds = [one] if sources is None else sources
-        pool = Pool.of(model.V0, model.eta, kinds, self.goal, max_prompts, model.chain_steps, known)
+        pool = Pool.of(model.V0, model.eta, kinds, self.goal, max_prompts, model.chain_steps, [known])
         tuned, stopping, penalty = self.weights == "tuned", None, None
         if self.stop == "best":
             stopping, decided = choose_stopping(pool, tuned=tuned, learning_rate=self.learning_rate)
