@@ -322,7 +322,7 @@ def test_the_modules_of_this_package_do_nothing_when_they_are_imported() -> None
             found.add(path.relative_to(folder).as_posix())
         # A decorator that registers what it is given would be such a statement; these do not.
         decorators = {ast.unparse(one) for node in run for one in getattr(node, "decorator_list", ())}
-        if any(not one.startswith(("torch.", "command(", "_remembered(")) for one in decorators):
+        if any(not one.startswith(("torch.", "command(", "remembered(")) for one in decorators):
             found.add(path.relative_to(folder).as_posix())
     commands = {path for path in found if path.endswith("__main__.py")}
     # One finds the modules that moved under their old names, the other refuses to do without its extra.
