@@ -11,23 +11,10 @@ from datadose.planner import PoolSource, plan
 from datadose.planner.goal import Goal
 from datadose.planner.pool import Pool
 from datadose.planner.timing import choose_time
-from datadose.planner.training_choice import TrainingChoice
 from datadose.shift import Shift
-from datadose.theory import Source, Stopping, TrainedOperator, WeightedTest, best_time, pretrained_operator
+from datadose.theory import Source, Stopping, TrainedOperator, WeightedTest, best_time
 from datadose.theory.equal_weights import best_equal_weights, effective_weights
-
-D, N, ETA = 24, 60, 0.2
-SHIFT = Shift.two_block(D, 12, 0.1, ETA, 0.01)
-START = pretrained_operator(SHIFT.sigma0, N)
-TARGET = WeightedTest.of(SHIFT.target, N)
-GOOD = ETA * SHIFT.target
-
-
-def chosen(**options: Any) -> TrainingChoice:
-    """What a plan decides about training."""
-    found = plan(SHIFT, length=N, **options).training
-    assert found is not None
-    return found
+from helpers.two_kinds import ETA, GOOD, SHIFT, START, TARGET, D, N, chosen
 
 
 def test_the_best_penalty_of_matrices_is_not_one_that_rounding_makes() -> None:

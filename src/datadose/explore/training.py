@@ -19,7 +19,7 @@ from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
 from datadose.theory.time_search import BestTime, best_time, best_time_curve
 from datadose.theory.trained_operator import TrainedOperator
-from datadose.theory.training_time import trained_path
+from datadose.theory.training_time import trained
 from datadose.theory.tuned_weights import tuned_weights
 from datadose.theory.unlimited import UnlimitedFlow
 from datadose.theory.weighted_test import WeightedTest
@@ -91,15 +91,11 @@ def long_run(setting: Setting) -> LongRun:
         best.errors[seen],
         best.also[0][seen],
         errors_of(setting, TrainedOperator.fixed(V0)),
-        _converged(setting),
+        _ends(setting, Stopping()),
         best,
         errors_of(setting, best.model),
         best.near(_NEAR),
     )
-
-
-def _converged(setting: Setting) -> Errors | None:
-    return _ends(setting, Stopping())
 
 
 @remembered(*SFT_IGNORES, uses=("time",))
@@ -110,7 +106,7 @@ def at_time(setting: Setting) -> Errors | None:
 
 def _ends(setting: Setting, stopping: Stopping) -> Errors | None:
     try:
-        (model,) = trained_path(error_model(setting).V0, setting.eta, [_source(setting)], [stopping])
+        model = trained(error_model(setting).V0, setting.eta, [_source(setting)], stopping)
     except PeakError:
         return None
     return errors_of(setting, model)
@@ -151,7 +147,7 @@ def at_one_time(setting: Setting) -> StoppedCurve | None:
         return None
     V0, data, n = error_model(setting).V0, setting.shift().data, setting.length
     counts = _counts(setting.max_prompts, _TIMED)
-    models = (trained_path(V0, setting.eta, [Source(data, n, B)], [stopping])[0] for B in counts)
+    models = (trained(V0, setting.eta, [Source(data, n, B)], stopping) for B in counts)
     return StoppedCurve(counts, tuple(test.error(model) for model in models))
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from datadose.configs import CovarianceSpec, Positive, Size
 from datadose.errors import reject
 from datadose.planner.goal import Stop, Weights
+from datadose.planner.shares import Objective
 from datadose.strict import Strict, require_one
 
 NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -76,7 +77,7 @@ class PretrainingConfig(Strict):
     """Of pretraining; unlimited unless given."""
     budget: Positive | None = None
     shifts: Annotated[list[ComingShift], Field(min_length=1)]
-    objective: Literal["mean", "worst"] = "mean"
+    objective: Objective = "mean"
 
 
 class PlanConfig(Strict):

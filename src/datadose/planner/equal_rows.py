@@ -8,6 +8,7 @@ M-matrix J = dB / drho, so that dErr/dB = (partial by B at fixed rho) + J^{-T} (
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -40,6 +41,7 @@ class EqualRows:
     error: float
 
 
+@lru_cache(maxsize=1)
 def choose_rows(pool: Pool) -> list[EqualRows]:
     """The rows and the penalty with the least objective, at most ``max_prompts`` rows in all, and its rivals.
 
@@ -47,8 +49,8 @@ def choose_rows(pool: Pool) -> list[EqualRows]:
 
     All rows of every subset of the sources (of many sources: of each alone, of all, and of all but one), and
     rows that are known already, are compared at their best penalties; sequential quadratic programming runs
-    from the best of them; the result is rounded. A better valley elsewhere cannot be excluded. Raises
-    InputError for label noise with chains of several steps.
+    from the best of them; the result is rounded. A better valley elsewhere cannot be excluded. Those of the
+    last pool are remembered. Raises InputError for label noise with chains of several steps.
     """
     search = _Search(pool)
     starts = sorted((search.at(counts) for counts in subsets(pool)), key=lambda found: found.error)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy
 
 from datadose.errors import reject
 from datadose.planner.equal_rows import choose_rows
@@ -15,10 +14,11 @@ from datadose.planner.pool import Decided, Pool
 from datadose.planner.tuned_rows import choose_weights
 from datadose.shapes import Array
 from datadose.theory.effective_penalty import EffectivePenalty
-from datadose.theory.effective_weights import EffectiveSources
 from datadose.theory.equal_weights import best_equal_weights
+from datadose.theory.least import least_beside
 from datadose.theory.stopping import Stopping
-from datadose.theory.tuned_weights import ceiling, tuned_weights
+from datadose.theory.trained_operator import TrainedOperator
+from datadose.theory.tuned_weights import ceiling, tuned_weights, unlimited
 
 UNTOUCHED = "any training raises the error: the best is to leave the model as it is"
 INTERPOLATES = "the best is no penalty: to train to convergence"
@@ -47,23 +47,21 @@ def choose_penalty(pool: Pool, *, tuned: bool) -> tuple[Penalised, Decided]:
     if tuned:
         counts, found = choose_weights(pool)
         decided = replace(
-            under_penalty(pool, counts, found.weights, found.ridge),
-            model=found.model.trained,
+            under_penalty(pool, counts, found.weights, found.ridge, found.model.trained),
             objective=found.error,
             known_values=found.values,
             reasons=found.reasons,
         )
         top, needed = _tuned_ceiling(pool)
-        alike = best_equal_weights(pool.effective(pool.all_alike), pool.goal.objective).ridge
     else:
         rows = choose_rows(pool)[0]
         decided = under_penalty(pool, rows.counts, (rows.counts > 0).astype(np.float64), rows.ridge)
         top, needed = _equal_ceiling(pool)
-        alike = best_equal_weights(pool.effective(pool.all_alike), pool.goal.objective).ridge
+    alike = best_equal_weights(pool.effective(pool.all_alike), pool.goal.objective).ridge
     on_all = under_penalty(pool, pool.all_alike, np.ones(len(pool.sources)), alike)
     return Penalised(
         **errors_of(pool, decided, on_all),
-        value=None if decided.stopping.ridge is None else decided.stopping.ridge,
+        value=decided.stopping.ridge,
         ceiling=top,
         scarcity=decided.objective - top,
         prompts_within_10_percent=needed,
@@ -85,23 +83,23 @@ def _of_one_kind(pool: Pool) -> tuple[Penalised, Decided]:
     ), decided
 
 
-def under_penalty(pool: Pool, counts: Array, weights: Array, ridge: float) -> Decided:
-    """The decision for the penalty ``ridge``; an infinite one leaves the model untouched on no rows."""
+def under_penalty(
+    pool: Pool, counts: Array, weights: Array, ridge: float, known: TrainedOperator | None = None
+) -> Decided:
+    """The decision for the penalty ``ridge``; an infinite one leaves the model untouched on no rows.
+
+    ``known`` is the model that it gives, where that is known.
+    """
     if np.isinf(ridge):
         return pool.left_untouched(UNTOUCHED)
-    model = pool.trained(counts, Stopping(ridge=ridge), weights)
+    model = pool.trained(counts, Stopping(ridge=ridge), weights) if known is None else known
     error, reason = pool.goal.objective.error(model), INTERPOLATES if ridge == 0 else None
     return Decided(np.where(weights > 0, counts, 0.0), weights, Stopping(ridge=ridge), model, error, reason)
 
 
-def _unlimited(pool: Pool) -> EffectiveSources:
-    known = pool.effective(pool.all_alike)
-    return replace(known, columns=tuple(replace(c, count=np.inf) for c in known.columns))
-
-
 def _equal_ceiling(pool: Pool) -> tuple[float, int | None]:
     """The least objective of unlimited rows in the pool's proportions, and the rows that come near it."""
-    limit, test, shares = _unlimited(pool), pool.goal.objective, pool.shares
+    limit, test, shares = unlimited(pool.effective(pool.all_alike)), pool.goal.objective, pool.shares
     if not limit.sizes.any():
         return test.error(pool.untouched), 0
     middle = np.log(float(shares @ limit.sizes) / limit.dimension * limit.unit**2)
@@ -113,9 +111,7 @@ def _equal_ceiling(pool: Pool) -> tuple[float, int | None]:
     grid = np.linspace(-reach, reach, int(2 * np.log10(_REACH) * _PER_DECADE) + 1)
     values = np.array([error(x) for x in grid])
     at = int(values.argmin())
-    ends = (grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)])
-    found = scipy.optimize.minimize_scalar(error, bounds=ends, method="bounded", options={"xatol": 1e-6})
-    top = min(float(found.fun), float(values[at]), test.error(pool.untouched))
+    top = min(least_beside(error, grid, at, 1e-6)[1], float(values[at]), test.error(pool.untouched))
 
     def best(rows: Array) -> float:
         return best_equal_weights(pool.effective(rows), test).error

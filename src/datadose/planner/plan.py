@@ -283,7 +283,7 @@ def _counts(
         prompts=sum(found.prompts),
         predicted_error=found.error,
         error_at_max_prompts=found.error_at_max,
-        allocation=mixture_of(sources, found.prompts),
+        allocation=mean_covariance(sources, found.prompts),
         curve=found.curve,
         sources=found.sources,
         search=found.search,
@@ -339,7 +339,7 @@ def _nothing_to_adapt_to(
     )
 
 
-def mixture_of(sources: Sequence[PoolSource], counts: Sequence[int]) -> Array:
+def mean_covariance(sources: Sequence[PoolSource], counts: Sequence[int]) -> Array:
     """The covariance of a prompt of the planned mixture; of the whole pool where the plan takes nothing."""
     weights = np.array(counts if sum(counts) else [entry.size for entry in sources], dtype=np.float64)
     shares = weights / weights.sum()

@@ -60,9 +60,14 @@ class Pool:
         return cls(start, eta, rows, goal, max_prompts, chain_steps, names, costs, found)
 
     @cached_property
+    def owned(self) -> Float[Array, " K"]:
+        """Rows that there are of each source, (K,)."""
+        return np.array([source.prompts for source in self.sources], dtype=np.float64)
+
+    @cached_property
     def sizes(self) -> Float[Array, " K"]:
-        """Rows that there are of each source, (K,), no more than may be taken."""
-        return np.array([min(s.prompts, self.max_prompts) for s in self.sources], dtype=np.float64)
+        """The same, no more than may be taken."""
+        return np.minimum(self.owned, self.max_prompts)
 
     @property
     def is_limited(self) -> bool:
@@ -72,14 +77,13 @@ class Pool:
     @cached_property
     def shares(self) -> Float[Array, " K"]:
         """The share of each source among all rows that there are, (K,)."""
-        owned = np.array([s.prompts for s in self.sources], dtype=np.float64)
-        return np.asarray(owned / owned.sum())
+        return np.asarray(self.owned / self.owned.sum())
 
     @cached_property
     def all_alike(self) -> Float[Array, " K"]:
         """Rows of each source, whole numbers (K,), in the pool's proportions: all, or as many as allowed."""
-        owned = np.array([s.prompts for s in self.sources], dtype=np.float64)
-        return np.asarray(rounded(owned * min(1.0, self.max_prompts / owned.sum())), dtype=np.float64)
+        share = min(1.0, self.max_prompts / self.owned.sum())
+        return np.asarray(rounded(self.owned * share), dtype=np.float64)
 
     @cached_property
     def columns(self) -> tuple[Columns, ...]:

@@ -9,7 +9,7 @@ from datadose.configs import load_config, read_covariance
 from datadose.planner.config import PlanConfig, SourceConfig
 from datadose.planner.counts import PoolSource
 from datadose.planner.dynamics import PostTraining
-from datadose.planner.plan import Plan, mixture_of, plan
+from datadose.planner.plan import Plan, mean_covariance, plan
 from datadose.planner.pretraining import pretraining_of
 from datadose.planner.schedule import Costs
 from datadose.shift import Shift
@@ -29,7 +29,7 @@ def plan_file(path: str | Path) -> Plan:
     pool = None
     if config.sources is not None:
         pool = [_pool_source(entry, folder, len(sigma0), config.length) for entry in config.sources]
-        shift = Shift(sigma0, delta, mixture_of(pool, [entry.size for entry in pool]), config.eta)
+        shift = Shift(sigma0, delta, mean_covariance(pool, [entry.size for entry in pool]), config.eta)
     elif not delta.any():
         shift = Shift(sigma0, delta, sigma0, config.eta)
     else:

@@ -17,6 +17,7 @@ import scipy
 from datadose.errors import reject
 from datadose.shapes import Array
 from datadose.theory.equivalent import Columns
+from datadose.theory.least import least_beside
 from datadose.theory.stopping import Stopping
 from datadose.theory.time_search import flow_times
 from datadose.theory.trained_operator import TrainedOperator
@@ -190,11 +191,8 @@ class Budget:
         places = np.log(kind.times)
         errors = np.array([self.error(at(x)) for x in places])
         best = int((errors <= errors.min() * (1 + _SETTLED)).argmax())
-        ends = places[max(best - 1, 0)], places[min(best + 1, len(places) - 1)]
-        found = scipy.optimize.minimize_scalar(
-            lambda x: self.error(at(x)), bounds=ends, method="bounded", options={"xatol": 1e-3}
-        )
-        return at(found.x if found.fun < errors[best] * (1 - _SETTLED) else places[best])
+        place, least = least_beside(lambda x: self.error(at(x)), places, best, 1e-3)
+        return at(place if least < errors[best] * (1 - _SETTLED) else places[best])
 
     def both(self, sft: Steps, outcome: Steps) -> Steps:
         """The best share of the budget for SFT and the best times, from those of the stages alone."""

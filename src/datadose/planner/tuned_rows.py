@@ -25,14 +25,14 @@ def choose_weights(pool: Pool) -> tuple[Float[Array, " K"], TunedWeights]:
 
     With tuned weights no row does harm, so all are taken. Where there are more than ``max_prompts`` the
     numbers of rows move along what a row of each source is worth, and the rows that are best at equal weights
-    are tried as well. Raises InputError for label noise with
-    chains of several steps, PeakError and RunError as :func:`datadose.theory.tuned_weights.tuned_weights`.
+    are tried as well. Raises InputError for label noise with chains of several steps, PeakError and RunError
+    as :func:`datadose.theory.tuned_weights.tuned_weights`.
     """
     test = pool.goal.objective
     if not pool.is_limited:
         return pool.sizes, tuned_weights(pool.effective(pool.sizes), test)
-    counts = _within_the_limit(pool)
-    found, none = tuned_weights(pool.effective(counts), test), counts == 0
+    counts, found = _within_the_limit(pool)
+    none = counts == 0
     if none.any():
         # What a first row is worth shows where there is a little of one.
         values = np.where(
@@ -52,7 +52,7 @@ def _reason(value: float) -> str:
     return "any weight on it raises the error, or changes nothing"
 
 
-def _within_the_limit(pool: Pool) -> Float[Array, " K"]:
+def _within_the_limit(pool: Pool) -> tuple[Float[Array, " K"], TunedWeights]:
     sizes, best, test = pool.sizes, Best(), pool.goal.objective
 
     def objective(x: Array) -> tuple[float, Array]:
@@ -64,9 +64,6 @@ def _within_the_limit(pool: Pool) -> Float[Array, " K"]:
         if counts.sum() <= pool.max_prompts * (1 + 1e-9) + _FEW * len(sizes):
             best.see(found.error, counts)
         return found.error, -found.values * sizes
-
-    def least(counts: Array) -> float:
-        return tuned_weights(pool.effective(counts), test).error if counts.any() else np.inf
 
     room = LinearConstraint(sizes / pool.max_prompts, 0, 1)
     run_search(
@@ -81,4 +78,8 @@ def _within_the_limit(pool: Pool) -> Float[Array, " K"]:
         )
     )
     moved = np.asarray(np.minimum(rounded(best.place), sizes), dtype=np.float64)
-    return min((moved, choose_rows(pool)[0].counts), key=least)
+    tried = [
+        (counts, tuned_weights(pool.effective(counts), test))
+        for counts in (moved, choose_rows(pool)[0].counts)
+    ]
+    return min(tried, key=lambda pair: pair[1].error if pair[0].any() else np.inf)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
 from datadose.errors import require_number
 from datadose.shapes import Array, Float
 from datadose.theory.effective_weights import EffectiveModel, EffectiveSources
 from datadose.theory.equivalent import deterministic_equivalent
+from datadose.theory.least import least_beside
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
 
@@ -80,10 +80,9 @@ def best_equal_weights(sources: EffectiveSources, test: WeightedTest) -> EqualWe
     grid, models = grid[first:], models[first:]
     values = np.array([model.error(test) for model in models])
     at = int(np.argmin(values))
-    bounds = (grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)])
-    best = scipy.optimize.minimize_scalar(error, bounds=bounds, method="bounded", options={"xatol": 1e-7})
-    if best.fun < least:
-        least, ridge = float(best.fun), float(np.exp(best.x))
+    place, value = least_beside(error, grid, at, 1e-7)
+    if value < least:
+        least, ridge = value, float(np.exp(place))
         rho = effective_weights(sources, ridge)
     if at == 0:
         return _converged(sources, test, EqualWeights(least, ridge, rho))

@@ -11,13 +11,15 @@ prompts do not have. Both make a small share dearer than
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from datadose.errors import require_number
 from datadose.shapes import Array, Float, Operator
+from datadose.theory.columns import Columns
 from datadose.theory.equivalent import Equivalent, deterministic_equivalent
 from datadose.theory.pretraining import PretrainingMixture
 from datadose.theory.sensitivity import sensitivity
@@ -105,6 +107,11 @@ class FinitePretraining:
         s = self.mixture.checked(shares)
         return np.asarray(np.maximum(s / s.sum(), _LEAST), dtype=np.float64)
 
+    @cached_property
+    def _columns(self) -> list[Columns]:
+        """The moments of a prompt of each category."""
+        return [Source(C, self.length, 1.0).columns(1.0, 0) for C in self.mixture.covariances]
+
     @property
     def _zero(self) -> Operator:
         return np.zeros(self.mixture.covariances.shape[1:], dtype=np.float64)
@@ -112,11 +119,8 @@ class FinitePretraining:
     def _equivalent(self, s: Array) -> Equivalent:
         key = s.tobytes()
         if key not in self._last:
-            sources = [
-                Source(C, self.length, share * self.prompts)
-                for C, share in zip(self.mixture.covariances, s.tolist(), strict=True)
-            ]
-            columns = [source.columns(1.0, 0) for source in sources]
+            counts = (s * self.prompts).tolist()
+            columns = [replace(c, count=B) for c, B in zip(self._columns, counts, strict=True)]
             self._last.clear()
             self._last[key] = deterministic_equivalent(self._zero, 1.0, columns)
         return self._last[key]

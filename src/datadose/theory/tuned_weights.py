@@ -86,8 +86,12 @@ def ceiling(sources: EffectiveSources, test: WeightedTest) -> TunedWeights:
 
     Raises as there.
     """
-    unlimited = tuple(replace(c, count=np.inf) for c in sources.columns)
-    return tuned_weights(replace(sources, columns=unlimited), test)
+    return tuned_weights(unlimited(sources), test)
+
+
+def unlimited(sources: EffectiveSources) -> EffectiveSources:
+    """The same sources with prompts without bound."""
+    return replace(sources, columns=tuple(replace(c, count=np.inf) for c in sources.columns))
 
 
 def best_purchase(

@@ -19,6 +19,7 @@ from datadose.covariance import dense, is_spectrum, product
 from datadose.errors import reject, require_number
 from datadose.shapes import Array, Operator
 from datadose.theory.columns import Columns
+from datadose.theory.least import least_beside
 from datadose.theory.source import Source
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
@@ -102,11 +103,8 @@ class UnlimitedFlow:
             return untouched, 0.0
         if values[-1] <= values[at] * (1 + _TIE):
             return float(values[-1]), float("inf")
-        bounds = (grid[max(at - 1, 0)], grid[at + 1])
-        found = scipy.optimize.minimize_scalar(
-            error, bounds=bounds, method="bounded", options={"xatol": 1e-6}
-        )
-        return float(found.fun), float(np.exp(found.x))
+        place, least = least_beside(error, grid, at, 1e-6)
+        return least, float(np.exp(place))
 
     def best_pulls(self, test: WeightedTest) -> tuple[float, Array]:
         """(error / d, pulls): the least error on ``test`` over all times and weights, and a_c >= 0, (K,).

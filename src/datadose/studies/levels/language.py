@@ -25,7 +25,15 @@ from torch import Tensor
 
 from datadose.studies.levels.descent import Descent, Outputs, descend, score_tokens, weighted_loss
 from datadose.studies.levels.linearised import Linearised
-from datadose.studies.levels.schema import LOWER_WEIGHT, SHARE_MISLEADING, Column, Level, Model, Pool
+from datadose.studies.levels.schema import (
+    SHARE_MISLEADING,
+    WEIGHTS,
+    Column,
+    Level,
+    Model,
+    Pool,
+    shared_columns,
+)
 from datadose.studies.study import Preset
 from datadose.studies.tables import Setting
 from datadose.studies.token_study.language import (
@@ -51,11 +59,10 @@ from datadose.studies.token_study.pools import disordered
 from datadose.studies.token_study.runs import HeldOut, held_out_examples
 from datadose.sweep import Cell, file_cell
 
-ACCURACY, KEPT_ACCURACY = "accuracy", "kept_accuracy"
-"""Further columns: shares of held-out strings of the target, of the known families, that are right."""
 MEASURED = (
-    Column.UPDATES, Column.EPOCHS, Column.ERROR, Column.KEPT, Column.TRAIN, ACCURACY, KEPT_ACCURACY,
-)  # fmt: skip
+    *(Column.UPDATES, Column.EPOCHS, Column.ERROR, Column.KEPT),
+    *(Column.TRAIN, Column.ACCURACY, Column.KEPT_ACCURACY),
+)
 _TRAINED_ROWS = 256
 """Rows trained on that are scored, evenly among all."""
 
@@ -273,16 +280,16 @@ class LanguageLevel:
         for run in self.runs():
             yield (
                 Cell(run_language, {"path": models[run.seed].file, "run": run, "held_out": self.held_out}),
-                {
-                    Column.LEVEL: Level.LANGUAGE,
-                    Column.OPTIMISER: "adamw",
-                    Column.MODEL: Model.LINEARISED if run.linearised else Model.REAL,
-                    Column.POOL: Pool.MISLEADING if run.misleading else Pool.ONE_KIND,
-                    Column.WEIGHT: run.weight,
-                    Column.PROMPTS: run.prompts,
-                    Column.MODELS: run.models,
-                    Column.SEED: run.seed,
-                },
+                shared_columns(
+                    Level.LANGUAGE,
+                    "adamw",
+                    run.prompts,
+                    pool=Pool.MISLEADING if run.misleading else Pool.ONE_KIND,
+                    weight=run.weight,
+                    models=run.models,
+                    model=Model.LINEARISED if run.linearised else Model.REAL,
+                    seed=run.seed,
+                ),
             )
 
     def runs(self) -> Iterator[LanguageRun]:
@@ -297,7 +304,7 @@ class LanguageLevel:
             yield replace(first, prompts=B, descent=longer if B in self.long_prompts else self.descent)
         mixed = replace(first, misleading=SHARE_MISLEADING)
         for B in self.mixed_prompts:
-            yield from (replace(mixed, prompts=B, weight=weight) for weight in (1.0, LOWER_WEIGHT, 0.0))
+            yield from (replace(mixed, prompts=B, weight=weight) for weight in WEIGHTS)
         expansion = replace(self.descent, updates=self.linearised_updates)
         for one, sizes in ((first, self.linearised_prompts), (mixed, self.linearised_mixed)):
             yield from (replace(one, prompts=B, descent=expansion, linearised=True) for B in sizes)

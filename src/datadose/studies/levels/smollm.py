@@ -24,7 +24,13 @@ from datadose.errors import require_extra
 from datadose.llm.language_model import LanguageModel
 from datadose.studies.levels.descent import Descent, descend, score_tokens, weighted_loss
 from datadose.studies.levels.language import MEASURED
-from datadose.studies.levels.schema import LOWER_WEIGHT, SHARE_MISLEADING, Column, Level, Model, Pool
+from datadose.studies.levels.schema import (
+    LOWER_WEIGHT,
+    SHARE_MISLEADING,
+    Level,
+    Pool,
+    shared_columns,
+)
 from datadose.studies.llm_study.base_model import Base, make_base
 from datadose.studies.llm_study.measure import encode_rows
 from datadose.studies.llm_study.tasks import draw_mixture, spoil
@@ -181,16 +187,14 @@ class SmolLevel:
         for run in self.runs():
             yield (
                 Cell(run_smol, {"base": model.file, "run": run, "questions": self.questions}),
-                {
-                    Column.LEVEL: Level.SMOLLM,
-                    Column.OPTIMISER: "adamw",
-                    Column.MODEL: Model.REAL,
-                    Column.POOL: Pool.MISLEADING,
-                    Column.WEIGHT: run.weight,
-                    Column.PROMPTS: run.prompts,
-                    Column.MODELS: 1,
-                    Column.SEED: run.seed,
-                },
+                shared_columns(
+                    Level.SMOLLM,
+                    "adamw",
+                    run.prompts,
+                    pool=Pool.MISLEADING,
+                    weight=run.weight,
+                    seed=run.seed,
+                ),
             )
 
     def runs(self) -> Iterator[SmolRun]:
