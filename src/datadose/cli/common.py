@@ -23,7 +23,9 @@ AGAIN = "run the same command again"
 Run: TypeAlias = Callable[[argparse.Namespace, str], None]
 Option: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]
 _NARROW = 12
-"""A table is printed only where each of its columns has so many characters."""
+"""Characters that a column of text must have for a table to be printed, and that a head may always take."""
+_WORDS = ("id", "statement", "verdict", "stage", "choice", "source")
+"""Heads of the columns that hold text, not numbers."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -147,15 +149,22 @@ def print_table(title: str, header: list[str], cells: Sequence[Sequence[object]]
 
     rows = [[_shown(cell) for cell in row] for row in cells]
     console = Console(width=None if sys.stdout.isatty() else 120)
-    if console.width < _NARROW * len(header):
+    table, needed = Table(), 1
+    for name, *column in zip(header, *rows, strict=True):
+        # Words can be wrapped, numbers cannot.
+        longest = max(map(len, column), default=0)
+        width = max(map(len, name.split()))
+        width = max(width, min(longest, _NARROW) if name in _WORDS else longest)
+        needed += width + len(" ┃ ")
+        head = "\n".join(textwrap.wrap(name, max(width, _NARROW)))
+        table.add_column(head, justify="left" if name in _WORDS else "right", overflow="fold")
+    if console.width < needed:
         say(_blocks(title, header, rows, console.width))
         return
-    table = Table(title=Text(printable(title)), title_justify="left")
-    for name in header:
-        numeric = name not in ("id", "statement", "verdict", "stage", "choice", "source")
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
+    # A title of rich's is wrapped to the width of its table, which may be narrower than the terminal.
+    say("\n".join(textwrap.wrap(title, console.width)))
     # Printed by us, so that a reader that left is met as BrokenPipeError in main, not by an exit of rich's.
     with console.capture() as captured:
         console.print(table)

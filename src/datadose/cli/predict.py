@@ -62,9 +62,7 @@ _COLUMNS = {
             option("--time", type=number, nargs="+", metavar="T", help="times of gradient flow"),
             option("--steps", type=integer, metavar="T", help="steps of gradient descent"),
             option("--learning-rate", type=number, metavar="G", help="their size"),
-            option(
-                "--chain-steps", type=integer, default=0, metavar="k", help="k of the chains, for the steps"
-            ),
+            option("--chain-steps", type=integer, metavar="k", help="k of the chains, with steps (default: 0)"),
             option("--ridge", type=number, metavar="L", help="the penalty L ||V - V0||_F^2"),
             option("--best-time", action="store_true", help="also the time with the least error"),
             option("--best-ridge", action="store_true", help="also the penalty with the least error"),
@@ -106,6 +104,11 @@ def _stoppings(arguments: argparse.Namespace) -> list[Stopping]:
     from datadose.errors import reject, require_integer
     from datadose.theory.stopping import Stopping
 
+    if arguments.chain_steps is None:
+        arguments.chain_steps = 0
+    elif arguments.steps is None:
+        # A time, a penalty and convergence are the same for chains of every length.
+        reject("chain_steps", f"{arguments.chain_steps} without steps", "steps and learning_rate beside it")
     require_integer("chain_steps", arguments.chain_steps, 0, _LONGEST_CHAIN)
     of_one = {name: getattr(arguments, name) for name in ("steps", "learning_rate", "ridge")}
     found = [Stopping(time=time, **of_one) for time in arguments.time or [None]]
@@ -275,6 +278,8 @@ def _print(arguments: argparse.Namespace, rows: Sequence[Row], *, plain: bool) -
     title = f"post-test error / d, {arguments.form} form, n = {arguments.length}"
     if arguments.steps is not None:
         title += f", after {arguments.steps} steps of {arguments.learning_rate:g}"
+        if arguments.chain_steps:
+            title += f" on chains of k = {arguments.chain_steps}"
     if arguments.ridge is not None:
         title += f", ridge {arguments.ridge:g}"
     shown = [name for name in _COLUMNS if name in rows[0]]

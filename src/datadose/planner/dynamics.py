@@ -114,6 +114,8 @@ class Ground:
     judged: Array
     """Directions that a verifiable reward judges: an orthonormal basis (d, m), or a 0/1 spectrum (d,)."""
     training: PostTraining
+    tests: WeightedTest | None = None
+    """What errors are told on in place of the target, in the same basis; RL's prompts stay the target's."""
 
     def within(self, M: Array) -> Array:
         """A matrix restricted to the judged directions: (m,) or (m, m)."""
@@ -134,8 +136,8 @@ class Ground:
 
     @cached_property
     def test(self) -> WeightedTest:
-        """The post-test: one prompt of the target, one step."""
-        return WeightedTest(self.model.target, self.model.test_second_moment)
+        """The post-test: one prompt of the target, or of the tests in its place, one step."""
+        return self.tests or WeightedTest(self.model.target, self.model.test_second_moment)
 
     def error(self, state: State) -> float:
         """One-step post-test error / d of a state (Prop 5.1)."""
@@ -144,7 +146,7 @@ class Ground:
     def correction(self, found: Equivalent | None) -> float:
         """The O(1/d) correction to an equivalent's error, over it: how far finite sizes are from the limit.
 
-        Zero where nothing is uncertain, and where the correction is not known (noisy prompts, sources on both
+        It is that of the target, also beside tests: it is known for one test. Zero where nothing is uncertain, and where the correction is not known (noisy prompts, sources on both
         sides of their peaks); infinite where peaks are on all sides.
         """
         n = self.model.test_length

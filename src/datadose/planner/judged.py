@@ -37,11 +37,16 @@ class Judged:
     """The part of ``predicted_error`` that more rows at the same effective penalty or time would remove."""
     error_if_converged: float | None
     """On the target, if the same rows with the same weights were trained to convergence; None at a peak."""
+    pretraining_if_converged: float | None
+    """The same on Sigma0."""
     error_on_all_rows: float
     """On the target, if all rows that there are, or as many as allowed in the pool's proportions, were
     trained alike, to their own best time or under their own best penalty."""
     error_on_all_rows_if_converged: float | None
     """The same trained to convergence; None at a peak."""
+    pretraining_on_all_rows: float
+    pretraining_on_all_rows_if_converged: float | None
+    """Both on Sigma0."""
     ceiling: float
     """The least objective that unlimited rows give: in the pool's proportions, or at tuned weights."""
     scarcity: float
@@ -63,29 +68,36 @@ def errors_of(pool: Pool, decided: Decided, on_all: Decided) -> dict[str, Any]:
     """The fields of :class:`Judged` that the model and its rivals determine."""
     goal, counts, weights = pool.goal, decided.counts, decided.weights
     untouched = not (counts * weights).any()
-    error = goal.target.error(decided.model)
-    converged, why = (error, None) if untouched else pool.converged(counts, weights)
+    converged, why = (decided.model, None) if untouched else pool.converged(counts, weights)
+    all_converged, _ = pool.converged(pool.all_alike)
     return {
         "prompts": int(counts[weights > 0].sum()),
-        "predicted_error": error,
+        "predicted_error": goal.target.error(decided.model),
         "predicted_pretraining": goal.pretraining.error(decided.model),
         "pretraining_before": goal.pretraining.error(pool.untouched),
         "objective": decided.objective,
         "variance": goal.target.variance(decided.model),
-        "error_if_converged": converged,
+        "error_if_converged": converged and goal.target.error(converged),
+        "pretraining_if_converged": converged and goal.pretraining.error(converged),
         "error_on_all_rows": goal.target.error(on_all.model),
-        "error_on_all_rows_if_converged": pool.converged(pool.all_alike)[0],
+        "error_on_all_rows_if_converged": all_converged and goal.target.error(all_converged),
+        "pretraining_on_all_rows": goal.pretraining.error(on_all.model),
+        "pretraining_on_all_rows_if_converged": all_converged and goal.pretraining.error(all_converged),
         "reason": "; ".join(filter(None, [decided.reason, why])) or None,
     }
 
 
 def recommendation_notes(document: dict[str, Any]) -> list[str]:
-    """What the recommended stage does not count: how training ends, and a budget.
+    """What the recommended stage rests on and does not count: tests, how training ends, and a budget.
 
     ``document`` is that of `datadose plan --json`. One sentence each; none for a plan to convergence without
     costs.
     """
     notes, found = [], document.get("stopping") or document.get("penalty")
+    if document.get("stages", {}).get("judged_by") == "tests":
+        notes.append(
+            "errors are those on `tests`; RL takes its prompts from sigma0 + delta, where its pass rate is told"
+        )
     if found is not None and "stages" in document:
         well = "stopped at its best time" if "stopping" in document else "under its best penalty"
         trained = f"{well} on {found['prompts']} rows it comes to error {found['predicted_error']:.3g}"

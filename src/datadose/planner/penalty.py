@@ -17,6 +17,7 @@ from datadose.theory.effective_penalty import EffectivePenalty
 from datadose.theory.equal_weights import best_equal_weights
 from datadose.theory.least import least_beside
 from datadose.theory.stopping import Stopping
+from datadose.theory.time_search import UNSEEN
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.tuned_weights import ceiling, tuned_weights, unlimited
 
@@ -42,6 +43,12 @@ def choose_penalty(pool: Pool, *, tuned: bool) -> tuple[Penalised, Decided]:
     """
     if pool.has_pairs:
         reject("label_noise", "some beside training: penalty", "0 there; training: best takes noisy labels")
+    if pool.is_unseen:
+        decided = pool.left_untouched(UNSEEN)
+        same, top = errors_of(pool, decided, decided), decided.objective
+        return Penalised(
+            **same, value=None, ceiling=top, scarcity=0.0, prompts_within_10_percent=0
+        ), decided
     if len(pool.sources) == 1:
         return _of_one_kind(pool)
     if tuned:

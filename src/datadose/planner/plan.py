@@ -40,10 +40,14 @@ from datadose.theory.equivalent import Columns
 from datadose.theory.outcome import adaptation_radius
 from datadose.theory.pretraining import pretrained_operator
 from datadose.theory.source import Source
+from datadose.theory.weighted_test import WeightedTest
 
 _NO_SHIFT = (
     "no stage is recommended: delta is zero, so that the target is what the model was pretrained on; the "
     "tests in its place judge the rows and the end of training"
+)
+_NOTHING_TO_ADAPT_TO = (
+    "no stage: nothing to adapt to (delta is zero), the pretrained model is already the best: B* = 0"
 )
 _LENGTHS = (0.25, 0.5, 2.0, 4.0)
 
@@ -165,7 +169,8 @@ def plan(
         stop: how SFT ends: "best" also decides the training time, "penalty" the penalty (``Plan.training``).
         keep: weight in [0, 1] of the error on Sigma0 in what these two minimise.
         weights: "tuned" also decides the weight of a row of each source in the loss.
-        tests: (covariance, weight), weights with sum 1, that judge in place of the target all but the stage.
+        tests: (covariance, weight), weights with sum 1, that judge in place of the target, from which RL
+            still takes its prompts and a verifiable reward its pass rate.
         learning_rate: of the steps that are counted; half of the largest stable one unless given.
         costs: prices and what may be spent: the stages are then also scheduled (``Plan.schedule``).
 
@@ -179,20 +184,23 @@ def plan(
     asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
     judge = model if tests is None else model.judged_by(asked.goal.target)
     require_costs(sources or ())
-    if tests is None and not shift.delta.any():
-        chosen = asked.decide(model, shift.data, sources, max_prompts)
-        return _nothing_to_adapt_to(shift, judge.error([], []), chosen, scheduled=costs is not None)
     if sources is None:
-        choose_eta &= bool(shift.delta.any())
+        if not shift.delta.any():
+            # Neither an allocation nor eta can serve what is not there.
+            budget, choose_eta = None, False
         decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
     else:
         decision, columns = _counts(judge, sources, max_prompts)
     chosen = asked.decide(model, shift.data, sources, max_prompts, decision.counts)
-    first = Plan(**vars(decision), error_before=judge.error([], []), training=chosen)
-    if costs is not None:
+    before = judge.error([], []) if decision.dose is None else decision.dose.error_before
+    first = Plan(**vars(decision), error_before=before, training=chosen)
+    if costs is not None and tests is None and not shift.delta.any():
+        first = replace(first, schedule=no_schedule(first.error_before))
+    elif costs is not None:
         pool, limits = (columns, sources), (max_prompts, rl_prompts)
         first = replace(first, schedule=_scheduled(model, *pool, costs, limits, training, asked.goal))
-    return _with_stages(first, shift, model, columns, training, rl_prompts)
+    judged = None if tests is None else asked.goal.target
+    return _with_stages(first, shift, (model, judged), columns, training, rl_prompts)
 
 
 def _scheduled(
@@ -223,16 +231,17 @@ def _recipe(training: PostTraining | None, learning_rate: float | None, costs: C
 def _with_stages(
     found: Plan,
     shift: Shift,
-    model: ErrorModel,
+    judged: tuple[ErrorModel, WeightedTest | None],
     columns: Sequence[Columns],
     training: PostTraining,
     rl_prompts: int,
 ) -> Plan:
-    """The plan ``found`` with the choice of stage, for SFT on ``columns``."""
+    """The plan ``found`` with the choice of stage, for SFT on ``columns``; ``judged`` by the tests, if any."""
+    model, tests = judged
     if not shift.delta.any():
-        return replace(found, recommendation=_NO_SHIFT)
+        return replace(found, recommendation=_NOTHING_TO_ADAPT_TO if tests is None else _NO_SHIFT)
     radius = adaptation_radius(shift.sigma0, shift.delta, model.test_length)
-    ground, turned = stage_problem(shift, model, columns, training)
+    ground, turned = stage_problem(shift, model, columns, training, tests)
     stages = choose_stage(ground, turned, rl_prompts, radius)
     return replace(
         found,
@@ -318,25 +327,6 @@ def _named(positional: Sequence[int], length: int | None, max_prompts: int | Non
             stacklevel=3,
         )
     return require_integer("length", length, 1), require_integer("max_prompts", max_prompts, 1)
-
-
-def _nothing_to_adapt_to(
-    shift: Shift, error: float, training: TrainingChoice | None, *, scheduled: bool
-) -> Plan:
-    """The plan to take no prompt, for a model with this ``error`` / d as it is."""
-    return Plan(
-        prompts=0,
-        predicted_error=error,
-        error_at_max_prompts=None,
-        near_optimal=(0, 0),
-        allocation=shift.data,
-        curve=((0, error),),
-        error_before=error,
-        training=training,
-        schedule=no_schedule(error) if scheduled else None,
-        recommendation="no stage: nothing to adapt to (delta is zero), the pretrained model is already the "
-        "best: B* = 0",
-    )
 
 
 def mean_covariance(sources: Sequence[PoolSource], counts: Sequence[int]) -> Array:

@@ -141,12 +141,17 @@ class Pool:
 
     def converged(
         self, counts: ArrayLike, weights: Sequence[float] | Array | None = None
-    ) -> tuple[float | None, str | None]:
-        """The target's error / d after training to convergence, or None and why its mean is infinite."""
+    ) -> tuple[TrainedOperator | None, str | None]:
+        """The model after training to convergence, or None and why its mean error is infinite."""
         try:
-            return self.goal.target.error(self.trained(counts, Stopping(), weights)), None
+            return self.trained(counts, Stopping(), weights), None
         except PeakError as error:
             return None, error.reason
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether no training changes the objective, on which no prompt shows anything."""
+        return not any(self.goal.objective.sees(c.second_moment) for c in self.columns)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from datadose.covariance import dense, rotated, spectral_basis
+from datadose.covariance import spectral_basis
 from datadose.errors import reject, require_integer, require_number
 from datadose.planner.dynamics import PostTraining, outcome_request
 from datadose.planner.error_model import ErrorModel
@@ -178,11 +178,8 @@ def _in_target_basis(
     target, basis = spectral_basis(model.target)
     if basis is None:
         return model, list(columns), (objective, judge)
-    turned = [
-        WeightedTest(*(rotated(dense(M), basis) for M in (test.target, test.second_moment)))
-        for test in (objective, judge)
-    ]
-    return model.rotated(basis, target), [c.rotated(basis) for c in columns], (turned[0], turned[1])
+    turned = objective.rotated(basis), judge.rotated(basis)
+    return model.rotated(basis, target), [c.rotated(basis) for c in columns], turned
 
 
 def _budget(

@@ -27,6 +27,7 @@ from datadose.planner.dynamics import (
 from datadose.planner.error_model import ErrorModel
 from datadose.shift import Shift
 from datadose.theory.equivalent import Columns
+from datadose.theory.weighted_test import WeightedTest
 
 Stage: TypeAlias = Literal["none", "sft", "rl", "sft then rl"]
 
@@ -143,7 +144,9 @@ class StageChoice:
     order_right: float | None
     """In which share of the unseen test cases of this kind the recommended stage was as good as the best.
 
-    None where no stage is recommended."""
+    None where no stage is recommended, and beside tests, of which no case was run."""
+    judged_by: Literal["target", "tests"] = "target"
+    """Whose error the outlooks tell; RL's prompts and pass rates are the target's in either case."""
 
     def of(self, stage: Stage) -> Outlook:
         """The outlook of a choice."""
@@ -151,12 +154,17 @@ class StageChoice:
 
 
 def stage_problem(
-    shift: Shift, model: ErrorModel, columns: Sequence[Columns], training: PostTraining
+    shift: Shift,
+    model: ErrorModel,
+    columns: Sequence[Columns],
+    training: PostTraining,
+    tests: WeightedTest | None = None,
 ) -> tuple[Ground, list[Columns]]:
     """(ground, columns) of :func:`choose_stage`, in the target's eigenbasis.
 
     There outcome supervision is elementwise. ``columns`` hold the counts of SFT; ``model`` is in the basis of
-    ``shift``. A verifiable reward judges the directions of Delta.
+    ``shift``, as are the ``tests`` that errors are told on in place of the target. A verifiable reward judges
+    the directions of Delta.
     """
     target, basis = spectral_basis(shift.target)
     judged = range_projector(shift.delta) if is_spectrum(shift.delta) else range_basis(shift.delta)
@@ -164,7 +172,8 @@ def stage_problem(
         model = model.rotated(basis, target)
         judged = transpose(basis) @ judged
         columns = [c.rotated(basis) for c in columns]
-    return Ground(model, judged, training), list(columns)
+        tests = tests and tests.rotated(basis)
+    return Ground(model, judged, training, tests), list(columns)
 
 
 def choose_stage(
@@ -190,7 +199,7 @@ def choose_stage(
     outlooks = tuple(Outlook.of(forecast, training) for forecast in forecasts)
     stage, order = None, None
     if order_is_known(ground, forecasts):
-        stage, order = chosen.stage, _order_right(ground)
+        stage, order = chosen.stage, _order_right(ground) if ground.tests is None else None
     reason = _reason(stage, outlooks, spectral_radius, verifiable=verifiable)
     if training.chain_steps > 1 and order is not None:
         reason += f" (with more than one thinking step such advice was right in {order:.0%} of test cases)"
@@ -205,6 +214,7 @@ def choose_stage(
         reward=training.reward,
         outlooks=outlooks,
         order_right=order,
+        judged_by="target" if ground.tests is None else "tests",
     )
 
 

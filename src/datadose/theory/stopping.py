@@ -59,7 +59,9 @@ class Stopping:
             reject("steps", "none", "an integer >= 0, as `learning_rate` is given")
         given = [name for name in ("time", "steps", "ridge") if getattr(self, name) is not None]
         if len(given) > 1:
-            reject(given[1], f"given with {given[0]}", "one of time, steps (with learning_rate) and ridge")
+            first, second = (f"{getattr(self, name):g}" for name in given[:2])
+            beside = f"{second} beside {given[0]}: {first}"
+            reject(given[1], beside, "one of time, steps (with learning_rate) and ridge")
         if self.time is not None:
             require_number("time", self.time, 0, np.inf)
         if self.steps is not None:

@@ -35,6 +35,7 @@ _FINE, _ROUGH = 0.1, 0.6
 """Three times as close as that in log time give the best one, by a parabola; roughly, in the quick search."""
 _NARROW = 0.02
 """The same for two times and a line."""
+UNSEEN = "training changes nothing on the test: its covariance is zero, or zero wherever the prompts have data"
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ def best_time(
     errors, others = table[0], table[1:]
     at = int(errors.argmin())
     base = test.error(untouched)
+    if not any(test.sees(c.second_moment) for c in request.columns):
+        return BestTime(0.0, base, untouched, UNSEEN, grid, errors, along, others)
     ended = _converged(fit)
     if ended is not None and test.error(ended) <= min(errors[at], base) * (1 + _TIE):
         reason = "the error falls for as long as training lasts"

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datadose.covariance import plus, trace_product, validate_covariance, wishart_second_moment
+import numpy as np
+
+from datadose.covariance import (
+    Array,
+    plus,
+    product,
+    rotated,
+    trace_product,
+    validate_covariance,
+    wishart_second_moment,
+)
 from datadose.errors import reject, require_integer, require_number
 from datadose.shapes import Operator
 from datadose.theory.post_test import error_of_moments
@@ -62,10 +72,23 @@ class WeightedTest:
             plus(*(w * form.second_moment for w, form in parts)),
         )
 
+    def rotated(self, basis: Array) -> WeightedTest:
+        """The same test in the orthonormal ``basis``, (d, d), as matrices (d, d)."""
+        return WeightedTest(rotated(self.target, basis), rotated(self.second_moment, basis))
+
     def error(self, model: TrainedOperator) -> float:
         """Error / d of the model on this test. Raises InputError for a model of another size."""
         require_same_size(self, len(model.mean))
         return error_of_moments(model.mean, model.second_moment, self.target, self.second_moment)
+
+    def sees(self, moment: Operator) -> bool:
+        """Whether training on prompts with this second moment can change the :meth:`error`.
+
+        It moves V along the directions of ``moment``, (d,) or (d, d), alone: nothing changes where the test has
+        none of them, to rounding.
+        """
+        common, scale = product(moment, self.target), np.abs(moment).max() * np.abs(self.target).max()
+        return bool(np.abs(common).max() > _ROUNDING * scale)
 
     def variance(self, model: TrainedOperator) -> float:
         """The part of :meth:`error` that the model's ``scatter`` makes. Raises InputError as there."""

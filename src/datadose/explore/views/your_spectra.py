@@ -106,13 +106,11 @@ def plan_page(found: Plan, names: Sequence[str], colors: Palette) -> list[Any]:
     draw_plan(document).savefig(picture, format="png", metadata={"Software": None})
     plan_json = json.dumps(document, indent=2, allow_nan=False).encode()
     near = found.near_optimal
-    # Where there is nothing to adapt to no error with all prompts was computed; else None is the peak.
-    planned = found.dose is not None or found.sources is not None
     numbers = [
         (f"{found.prompts:,}", "best number of prompts, B*"),
         (page.number(found.predicted_error), "error there"),
         (page.number(found.error_before), "error without SFT"),
-        *([(page.number(found.error_at_max_prompts), "error with all that is allowed")] if planned else []),
+        (page.number(found.error_at_max_prompts), "error with all that is allowed"),
         *([(f"{near[0]:,} to {near[1]:,}", "within 5 percent of the best")] if near else []),
         (f"{found.spectral_radius:.2g}", f"spectral radius of the shift: {found.regime}"),
     ]
