@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,24 @@ def test_on_a_narrow_terminal_a_row_is_a_block_of_whole_words(
     monkeypatch.setenv("COLUMNS", "80")
     print_table("a ledger", header, [["thm-4.1", "The error never rises with more data", "1", "2", "holds"]])
     assert "│ thm-4.1 │ The error" in capsys.readouterr().out
+
+
+def test_a_title_is_as_wide_as_the_terminal_and_heads_break_between_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    title = "a title that is far wider than the table below it, yet not than the terminal"
+    print_table(title, ["stage", "error"], [["sft", "0.5"]])
+    assert capsys.readouterr().out.splitlines()[0] == title
+    heads = ["source", "rows", "weight", "share of a batch", "worth of one more", "by cost", "buy next"]
+    row = ["experts", "150", "0.012567", "0.013156", "2.3912e-05", "4.7824e-06", "0"]
+    print_table("mixture", heads, [row])
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "│ experts │" in shown
+    assert "4.7824e-06" in shown
+    assert {word for head in heads for word in head.split()} <= set(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 # --- stdout ----------------------------------------------------------------------------------------------

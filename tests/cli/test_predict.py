@@ -238,9 +238,12 @@ def test_a_best_that_has_no_number_has_a_reason(
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        ("--time 3 --ridge 2", ("ridge: got given with time", "one of time, steps")),
-        ("--time 3 --steps 2 --learning-rate 0.1", ("steps: got given with time",)),
-        ("--steps 3 --learning-rate 0.1 --ridge 1", ("ridge: got given with steps",)),
+        ("--time 3 --ridge 2", ("ridge: got 2 beside time: 3; allowed: one of time, steps",)),
+        ("--time 3 --steps 2 --learning-rate 0.1", ("steps: got 2 beside time: 3; allowed: one of time",)),
+        ("--steps 3 --learning-rate 0.1 --ridge 1", ("ridge: got 1 beside steps: 3; allowed: one of time",)),
+        ("--chain-steps 3", ("chain_steps: got 3 without steps; allowed: steps and learning_rate",)),
+        ("--chain-steps 0 --time 3", ("chain_steps: got 0 without steps; allowed: steps",)),
+        ("--chain-steps 2 --ridge 1 --best-time", ("chain_steps: got 2 without steps",)),
         ("--steps 3", ("learning_rate: got none", "`steps` is given")),
         ("--learning-rate 3", ("steps: got none", "`learning_rate` is given")),
         ("--steps 3 --learning-rate 40", ("learning_rate: got 40", "the largest stable one")),

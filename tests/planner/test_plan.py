@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 from datadose import sft_error_curve
 from datadose.cli import main
 from datadose.errors import InputError
-from datadose.planner import PoolSource, plan, plan_file
+from datadose.planner import ErrorModel, PoolSource, plan, plan_file
 from datadose.shift import Shift
-from datadose.theory import predict_error
+from datadose.theory import predict_error, pretrained_operator
 from datadose.theory.source import Source
 from helpers.command import run_datadose, run_main
 from helpers.plans import BASE, POOL, SHIFT, document_of, sourced, write
@@ -165,6 +166,64 @@ def test_nothing_to_adapt_to(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert found["prompts"] == 0
         assert found["predicted_error"] == found["error_before"]
         assert "nothing to adapt to" in found["recommendation"]
+
+
+def test_without_a_shift_every_number_is_still_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a first prompt of each source and all would do, against differences; and the dose's curve."""
+    still = Shift(np.repeat([0.1, 1.0], [6, 10]), np.zeros(16), np.full(16, 0.05), 0.2)
+    found = document_of(write(tmp_path, sourced(delta=[0.0] * 16)), capsys)
+    model = ErrorModel(pretrained_operator(still.sigma0, 40), 0.2, still.target, 40)
+    kinds = [
+        Source(np.repeat([0.22, 0.0], [6, 10]), n, 1, 0.0, noise) for n, noise in ((40, 0.0), (80, 0.05))
+    ]
+    columns, start, few = [model.columns(kind) for kind in kinds], model.error([], []), 1e-5
+    assert [(source["name"], source["prompts"]) for source in found["sources"]] == [
+        ("experts", 0),
+        ("crowd", 0),
+    ]
+    for place, source in enumerate(found["sources"]):
+        first, more = np.eye(2)[place] * few, np.array([20.0, 50.0]) + np.eye(2)[place] * few
+        assert source["marginal_value"] < 0
+        slope = (start - model.error(columns, first)) / few
+        assert source["marginal_value"] == pytest.approx(slope, rel=1e-3)
+        slope = (model.error(columns, [20, 50]) - model.error(columns, more)) / few
+        assert source["marginal_value_at_all"] == pytest.approx(slope, rel=1e-3)
+    alone = document_of(write(tmp_path, {**BASE, "delta": [0.0] * 16}), capsys)
+    still = replace(still, data=np.array(alone["allocation"]))
+    assert alone["error_at_max_prompts"] == pytest.approx(predict_error(still, 60, 40))
+    assert alone["curve"][-1] == {"prompts": 60, "predicted": alone["error_at_max_prompts"]}
+
+
+def test_stages_are_judged_on_the_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A test that is the target changes no number; another is that of the table to convergence too."""
+    tests: list[Any] = [{"covariance": {"blocks": [[1.1, 6], [1.0, 10]]}, "weight": 1.0}]
+    plain, same = (
+        document_of(write(tmp_path, {**BASE, "training": "penalty", **changes}), capsys)["stages"]
+        for changes in ({}, {"tests": tests})
+    )
+    assert (plain["judged_by"], same["judged_by"]) == ("target", "tests")
+    for one, other in zip(plain["outlooks"], same["outlooks"], strict=True):
+        assert other["error"] == (one["error"] if one["error"] is None else pytest.approx(one["error"]))
+    assert plain["order_right"] is not None
+    assert same["order_right"] is None
+    for basis in (np.linalg.qr(np.random.default_rng(2).standard_normal((16, 16)))[0],):
+        known = (basis * np.repeat([0.1, 1.0], [6, 10])) @ basis.T
+        np.save(tmp_path / "known.npy", (known + known.T) / 2)
+        added = (basis * np.repeat([1.0, 0.0], [6, 10])) @ basis.T
+        np.save(tmp_path / "added.npy", (added + added.T) / 2)
+        changed = {"sigma0": "known.npy", "delta": "added.npy", "training": "best", "steps": 10**6}
+        changed["tests"] = [
+            {"covariance": "known.npy", "weight": 0.5},
+            {"covariance": "added.npy", "weight": 0.5},
+        ]
+        found = document_of(write(tmp_path, {**BASE, **changed}), capsys)
+        told = {outlook["stage"]: outlook["error"] for outlook in found["stages"]["outlooks"]}
+        assert told["none"] == pytest.approx(found["error_before"])
+        assert told["sft"] is None or told["sft"] == pytest.approx(found["predicted_error"], rel=1e-3)
+        assert main(["plan", str(tmp_path / "shift.yaml")]) == 0
+        assert "errors are those on `tests`" in capsys.readouterr().out
 
 
 # --- the command ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from datadose.cli import main
 from datadose.configs import load_config
+from datadose.drawing.plan import draw_plan
 from datadose.planner.config import PlanConfig
 from helpers.command import run_main
 from helpers.plans import BASE, POOL, document_of, sourced, write
@@ -122,6 +123,37 @@ def test_the_recommendation_says_what_it_does_not_count(
         shown = capsys.readouterr().out
         assert all(text in shown for text in said)
         assert not any(text in shown for text in unsaid)
+
+
+def test_what_the_file_asks_for_comes_first_in_text_and_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costs = {"costs": {"demonstration": 1, "prompt": 1, "total": 50}}
+    kinds = [{"name": "a", "covariance": [1.0] * 16}, {"name": "b", "covariance": [0.5] * 16}]
+    coming = {"pretraining": {"categories": kinds, "shifts": [{"delta": [1.0] * 16}]}}
+    for changes, word, panel in (
+        ({"training": "best"}, "training: ", "How long?"),
+        ({"training": "penalty"}, "training: penalty ", "Which penalty?"),
+        (costs, "schedule: ", "What to buy?"),
+        (coming, "pretraining: ", "What to pretrain on?"),
+    ):
+        path = write(tmp_path, {**BASE, **changes})
+        assert main(["plan", str(path)]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(word)
+        assert shown.index(word) < shown.index("recommendation: ") < shown.index("SFT to convergence")
+        figure = draw_plan(document_of(path, capsys))
+        assert figure.axes[0].get_title(loc="left").startswith(panel)
+
+
+def test_a_dash_in_the_table_of_training_has_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for most, is_peak in ((16, True), (60, False)):
+        assert main(["plan", str(write(tmp_path, {**BASE, "training": "best", "max_prompts": most}))]) == 0
+        shown = capsys.readouterr().out
+        table = shown[shown.index("training: predicted errors") : shown.index("ceiling: ")]
+        assert (" - " in table) == ("the mean error is infinite there" in table) == is_peak
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

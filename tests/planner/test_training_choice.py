@@ -18,11 +18,13 @@ from datadose.simulation.training import simulate_training
 from datadose.theory import (
     Source,
     Stopping,
+    TrainedOperator,
     WeightedTest,
     best_time,
     predict_error,
     pretrained_operator,
     trained,
+    trained_on_shift,
 )
 from datadose.theory.effective_penalty import EffectivePenalty
 from datadose.theory.sft import chain_weight
@@ -162,6 +164,33 @@ def test_a_time_without_end() -> None:
     assert found["near_optimal_time"][1] is None
     assert found["reason"] == "the error falls for as long as training lasts"
     assert found["predicted_error"] == pytest.approx(found["error_if_converged"])
+
+
+@pytest.mark.parametrize("sources", [None, [PoolSource(x, Source(GOOD, N, 0), 30) for x in "ab"]])
+@pytest.mark.parametrize("stop", ["best", "penalty"])
+def test_a_test_that_no_prompt_shows_is_not_trained_for(stop: str, sources: Any) -> None:
+    """A covariance of zero, and one where the data have none: the error is the same after any training."""
+    for test in (np.zeros(D), np.where(GOOD > 0, 0.0, 1.0)):
+        options = {"sources": sources, "stop": stop, "tests": [(test, 1.0)], "max_prompts": 60}
+        found = section(Shift(SHIFT.sigma0, SHIFT.delta, GOOD, ETA), **options)
+        assert found.reason.startswith(
+            "training changes nothing on the test: its covariance is zero, or zero"
+        )
+        assert found.prompts == 0
+        assert found.predicted_error == found.ceiling == found.error_if_converged
+        assert found.predicted_error == pytest.approx(
+            WeightedTest.of(test, N).error(TrainedOperator.fixed(START))
+        )
+
+
+def test_what_convergence_makes_of_the_known() -> None:
+    found = section(stop="best")
+    after = trained_on_shift(SHIFT, 200, N, Stopping()).error(SHIFT.sigma0, N)
+    assert found.pretraining_if_converged == pytest.approx(after)
+    assert (found.all_rows, found.pretraining_on_all_rows_if_converged) == (200, pytest.approx(after))
+    assert found.pretraining_on_all_rows == pytest.approx(found.predicted_pretraining, rel=1e-4)
+    peak = section(max_prompts=D, stop="best")
+    assert peak.pretraining_if_converged is peak.pretraining_on_all_rows_if_converged is None
 
 
 def test_noisy_labels_have_a_best_time_but_no_explicit_penalty() -> None:

@@ -51,7 +51,7 @@ def test_the_largest_stable_learning_rate_is_named() -> None:
         ({"learning_rate": 0.1}, "steps: got none"),
         ({"steps": 2.5, "learning_rate": 0.1}, "steps: got 2.5"),
         ({"steps": 3, "learning_rate": 0.0}, r"learning_rate: got 0.0; allowed: a number in \(0, inf\)"),
-        ({"time": 1.0, "ridge": 1.0}, "ridge: got given with time"),
+        ({"time": 1.0, "ridge": 1.0}, "ridge: got 1 beside time: 1; allowed: one of time"),
     ],
 )
 def test_bad_input_is_one_clear_line(given: dict[str, float], message: str) -> None:

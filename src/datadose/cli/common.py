@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -24,6 +25,8 @@ Run: TypeAlias = Callable[[argparse.Namespace, str], None]
 Option: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]
 _NARROW = 12
 """Characters that a column of text must have for a table to be printed, and that a head may always take."""
+_BETWEEN = 3
+"""Characters of a table from one column to the next."""
 _WORDS = ("id", "statement", "verdict", "stage", "choice", "source")
 """Heads of the columns that hold text, not numbers."""
 
@@ -141,6 +144,13 @@ def _shown(cell: object) -> str:
     return "-" if cell is None else f"{cell:.5g}" if isinstance(cell, float) else str(cell)
 
 
+def tell(sentence: str) -> None:
+    """Print a sentence on stdout; on a terminal in lines of whole words."""
+    if sys.stdout.isatty():
+        sentence = "\n".join(textwrap.wrap(sentence, shutil.get_terminal_size().columns))
+    say(sentence)
+
+
 def print_table(title: str, header: list[str], cells: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout, numbers to the right; on a narrow terminal each row is a block of lines."""
     from rich.console import Console
@@ -149,14 +159,16 @@ def print_table(title: str, header: list[str], cells: Sequence[Sequence[object]]
 
     rows = [[_shown(cell) for cell in row] for row in cells]
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table, needed = Table(), 1
-    for name, *column in zip(header, *rows, strict=True):
+    columns = list(zip(header, *rows, strict=True))
+    needed, longest = 1, [max(map(len, column)) for column in columns]
+    fits = sum(width + _BETWEEN for width in longest) < console.width
+    table = Table()
+    for name, *column in columns:
         # Words can be wrapped, numbers cannot.
-        longest = max(map(len, column), default=0)
-        width = max(map(len, name.split()))
-        width = max(width, min(longest, _NARROW) if name in _WORDS else longest)
-        needed += width + len(" ┃ ")
-        head = "\n".join(textwrap.wrap(name, max(width, _NARROW)))
+        cell = max(map(len, column), default=0)
+        width = max([*map(len, name.split()), min(cell, _NARROW) if name in _WORDS else cell])
+        needed += width + _BETWEEN
+        head = name if fits else "\n".join(textwrap.wrap(name, max(width, _NARROW)))
         table.add_column(head, justify="left" if name in _WORDS else "right", overflow="fold")
     if console.width < needed:
         say(_blocks(title, header, rows, console.width))

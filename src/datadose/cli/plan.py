@@ -1,4 +1,4 @@
-"""The command `datadose plan`: the sentence of a plan, then the tables that it rests on."""
+"""The command `datadose plan`: the sentences of a plan, each with the tables that it rests on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import JSON, command, option, print_json, print_table
-from datadose.printing import say
+from datadose.cli.common import JSON, command, option, print_json, print_table, tell
 
 
 @command(
@@ -40,13 +39,25 @@ def plan(arguments: argparse.Namespace, _: str) -> None:
 
 
 def _print_plan(document: dict[str, Any]) -> None:
-    """The sentence, then what it rests on."""
-    from datadose.planner import WORTHWHILE
+    """What the file asks for beyond the plan to convergence, then that plan with its recommendation."""
     from datadose.planner.judged import recommendation_notes
 
-    say(f"recommendation: {document['recommendation']}")
+    for name, show in _ASKED.items():
+        if name in document:
+            show(document)
+    tell(f"recommendation: {document['recommendation']}")
     for note in recommendation_notes(document):
-        print(f"note on the recommendation: {note}")
+        tell(f"note on the recommendation: {note}")
+    _print_converged(document)
+    for name, show in _PARTS.items():
+        if name in document:
+            show(document)
+
+
+def _print_converged(document: dict[str, Any]) -> None:
+    """How many prompts to take for training to convergence, and what to beware of."""
+    from datadose.planner import WORTHWHILE
+
     near = document["near_optimal"]
     rows: list[list[object]] = [
         ["no prompts", 0, document["error_before"]],
@@ -56,15 +67,17 @@ def _print_plan(document: dict[str, Any]) -> None:
         rows.append(["within 5 percent of it", f"{near[0]} to {near[1]}", ""])
     sides = {side: document.get(side.replace(" ", "_")) for side in ("best below peak", "best above peak")}
     rows += [[side, best["prompts"], best["predicted"]] for side, best in sides.items() if best]
-    rows.append(["all that is allowed", "", document["error_at_max_prompts"]])
+    # With sources the curve ends where they do in the plan's proportions.
+    most = "" if "sources" in document else document["curve"][-1]["prompts"]
+    rows.append(["all that is allowed", most, document["error_at_max_prompts"]])
     better = document.get("better_allocation")
     if better and better["gain"] > WORTHWHILE:
         rows.append(["the planner's allocation", better["prompts"], better["predicted_error"]])
-    print_table("SFT: predicted post-test error / d", ["choice", "prompts", "error"], rows)
+    title = "SFT to convergence: predicted post-test error / d"
+    print_table(title, ["choice", "prompts", "error"], rows)
+    if document["error_at_max_prompts"] is None:
+        tell("note on all that is allowed: the mean error is infinite there, next to a peak")
     _print_cautions(document)
-    for name, show in _PARTS.items():
-        if name in document:
-            show(document)
 
 
 def _print_sources(document: dict[str, Any]) -> None:
@@ -78,7 +91,11 @@ def _print_sources(document: dict[str, Any]) -> None:
         "noisy per clean": "noisy_per_clean",
     }
     rows = [[source[name] for name in columns.values()] for source in document["sources"]]
-    print_table("sources", list(columns), rows)
+    print_table(
+        "sources, to convergence: what to take, and by how much one more prompt lowers the error",
+        list(columns),
+        rows,
+    )
 
 
 def _print_stages(document: dict[str, Any]) -> None:
@@ -90,13 +107,15 @@ def _print_stages(document: dict[str, Any]) -> None:
     names = ("stage", "demonstrations", "outcome_prompts", "error")
     rates = [None if o["pass_rate"] is None else show_pass_rate(o["pass_rate"]) for o in outlooks]
     rows = [[*(o[name] for name in names), rate] for o, rate in zip(outlooks, rates, strict=True)]
-    print_table(f"stages (regime: {document['regime']}; by gradient descent)", header, rows)
+    on = " on `tests`" if document["stages"]["judged_by"] == "tests" else ""
+    title = f"stages (regime: {document['regime']}; by gradient descent): predicted post-test error / d{on}"
+    print_table(title, header, rows)
     notes: dict[str, list[str]] = {}
     for outlook in outlooks:
         if outlook["note"] is not None:
             notes.setdefault(outlook["note"], []).append(outlook["stage"])
     for note, stages in notes.items():
-        print(f"note on {', '.join(stages)}: {note}")
+        tell(f"note on {', '.join(stages)}: {note}")
 
 
 def _print_pretraining(document: dict[str, Any]) -> None:
@@ -107,21 +126,26 @@ def _print_pretraining(document: dict[str, Any]) -> None:
     compared = f"{abs(gain):.1%} {'below' if gain >= 0 else 'above'} that of equal shares"
     if found["budget"] is not None and equal > found["budget"]:
         compared += f", which the budget does not pay for ({equal:.3g} a prompt)"
-    say(f"pretraining: the {kind} error after the shifts that may come is {found['error']:.4g}, {compared}")
+    tell(f"pretraining: the {kind} error after the shifts that may come is {found['error']:.4g}, {compared}")
     rows: list[list[object]] = [
         [one["name"], f"{one['share']:.2%}", one["cost"]] for one in document["pretraining"]
     ]
     rows.append(["all", "", found["cost"]])
-    print_table("pretraining mixture", ["source", "share", "cost"], rows)
+    print_table("pretraining mixture: shares, and the cost of a prompt", ["source", "share", "cost"], rows)
     names = ("shift", "weight", "error_before", "error", "error_balanced")
     header = ["shift", "weight", "before", "error", "from equal shares"]
-    print_table("after each shift", header, [[one[name] for name in names] for one in found["by_shift"]])
+    print_table(
+        "error / d after each shift that may come, in the order of the file",
+        header,
+        [[one[name] for name in names] for one in found["by_shift"]],
+    )
     if found["prompts"] is None:
-        print("note on the shares: for unlimited prompts of pretraining; give `prompts` where they are few")
+        tell("note on the shares: for unlimited prompts of pretraining; give `prompts` where they are few")
 
 
 def _print_schedule(document: dict[str, Any]) -> None:
     """What the budget buys of each stage, what the other plans come to, and where the next unit goes."""
+    tell(f"schedule: {_sentence_of_schedule(document)}")
     names = ("stage", "prompts", "time", "steps", "learning_rate", "predicted_error", "cost")
     header = ["stage", "prompts", "time", "steps", "learning rate", "error after it", "cost"]
     print_table("schedule of the budget", header, [[s[name] for name in names] for s in document["schedule"]])
@@ -132,12 +156,29 @@ def _print_schedule(document: dict[str, Any]) -> None:
     )
     following = document["next_unit"]
     if following is None:
-        say("next unit of the budget: it buys nothing that lowers the error")
+        tell("next unit of the budget: it buys nothing that lowers the error")
         return
-    stage = {"sft": "SFT", "outcome": "outcome supervision"}[following["stage"]]
-    say(
-        f"next unit of the budget: {following['buys']} of {stage}, which lowers the error by "
-        f"{following['gain']:.3g}"
+    tell(
+        f"next unit of the budget: {following['buys']} of {_STAGES[following['stage']]}, which lowers the "
+        f"error by {following['gain']:.3g}"
+    )
+
+
+_STAGES = {"sft": "SFT", "outcome": "outcome supervision"}
+
+
+def _sentence_of_schedule(document: dict[str, Any]) -> str:
+    """What to do in which order, what it comes to, and what it costs."""
+    stages, none = document["schedule"], document["alternatives"]["none"]
+    if not stages:
+        return f"buy nothing, for no stage lowers the error {none:.3g}"
+    steps = ["" if s["steps"] is None else f" for {s['steps']} steps" for s in stages]
+    told = [
+        f"{_STAGES[s['stage']]} on {s['prompts']} rows{long}" for s, long in zip(stages, steps, strict=True)
+    ]
+    return (
+        f"{', then '.join(told)}: error {stages[-1]['predicted_error']:.3g} against {none:.3g} without, at a "
+        f"cost of {sum(s['cost'] for s in stages):.4g}"
     )
 
 
@@ -146,36 +187,54 @@ def _print_cautions(document: dict[str, Any]) -> None:
     from datadose.planner.search import SearchRecord
 
     if document.get("note"):
-        print(f"note on the best number: {document['note']}")
+        tell(f"note on the best number: {document['note']}")
     better = document.get("better_allocation", {})
     searches = {"the planner's allocation": better.get("search"), "sources": document.get("search")}
     for name, counted in searches.items():
         remark = SearchRecord(**counted).remark if counted else None
         if remark is not None:
-            print(f"note on the search for {name}: {remark}")
+            tell(f"note on the search for {name}: {remark}")
 
 
 def _print_training(document: dict[str, Any]) -> None:
     """How training is to end, in one sentence, and what it is compared with."""
     stopped = "stopping" in document
     found = document["stopping" if stopped else "penalty"]
-    say(f"training: {_sentence_of_time(found) if stopped else _sentence_of_penalty(found)}")
+    tell(f"training: {_sentence_of_time(found) if stopped else _sentence_of_penalty(found)}")
     well = "at the best time" if stopped else "under the best penalty"
     rows: list[list[object]] = [
         ["no training", 0, document["error_before"], found["pretraining_before"]],
         [f"the plan, {well}", found["prompts"], found["predicted_error"], found["predicted_pretraining"]],
-        ["the same rows to convergence", found["prompts"], found["error_if_converged"], None],
-        [f"all rows alike, {well}", None, found["error_on_all_rows"], None],
-        ["all rows alike to convergence", None, found["error_on_all_rows_if_converged"], None],
+        [
+            "the same rows to convergence",
+            found["prompts"],
+            found["error_if_converged"],
+            found["pretraining_if_converged"],
+        ],
+        [
+            f"all rows alike, {well}",
+            found["all_rows"],
+            found["error_on_all_rows"],
+            found["pretraining_on_all_rows"],
+        ],
+        [
+            "all rows alike to convergence",
+            found["all_rows"],
+            found["error_on_all_rows_if_converged"],
+            found["pretraining_on_all_rows_if_converged"],
+        ],
     ]
-    print_table("training: predicted errors / d", ["choice", "rows", "target", "on Sigma0"], rows)
+    test = "on tests" if document.get("stages", {}).get("judged_by") == "tests" else "target"
+    print_table("training: predicted errors / d", ["choice", "rows", test, "on Sigma0"], rows)
+    if any(row[2] is None for row in rows):
+        tell("note on the dashes: the mean error is infinite there, next to a peak")
     needed = found["prompts_within_10_percent"]
     many = "no number of rows" if needed is None else f"{needed} rows" if needed else "no training at all"
     scarcity = found["scarcity"]
     now = f"scarcity costs {scarcity:.3g} now" if scarcity >= 0 else "the choice of rows is below it already"
-    print(f"ceiling: unlimited rows give {found['ceiling']:.3g}, {many} within 10 percent of it; {now}")
+    tell(f"ceiling: unlimited rows give {found['ceiling']:.3g}, {many} within 10 percent of it; {now}")
     if found["reason"] is not None:
-        print(f"note on training: {found['reason']}")
+        tell(f"note on training: {found['reason']}")
 
 
 def _sentence_of_time(found: dict[str, Any]) -> str:
@@ -227,23 +286,27 @@ def _print_mixture(document: dict[str, Any]) -> None:
     if bought is not None:
         header.append("buy next")
         rows = [[*row, part["prompts"]] for row, part in zip(rows, bought, strict=True)]
-    print_table("mixture", header, rows)
+    print_table(
+        "mixture: rows and their weight in the loss, and by how much one more row lowers the error",
+        header,
+        rows,
+    )
     if bought is not None:
         chosen = [f"{part['prompts']} of {part['name']}" for part in bought if part["prompts"]]
         spent = f"for {document['purchase_budget']:.4g} (a tenth of what the rows cost)"
-        print(f"next purchase {spent}: {', '.join(chosen) or 'nothing, for no row helps'}")
+        tell(f"next purchase {spent}: {', '.join(chosen) or 'nothing, for no row helps'}")
     for part in document["mixture"]:
         if part["reason"] is not None:
-            print(f"weight zero for {part['name']}: {part['reason']}")
+            tell(f"weight zero for {part['name']}: {part['reason']}")
 
 
-_PARTS = {
-    "sources": _print_sources,
+_ASKED = {
     "stopping": _print_training,
     "penalty": _print_training,
     "mixture": _print_mixture,
-    "stages": _print_stages,
-    "pretraining": _print_pretraining,
     "schedule": _print_schedule,
+    "pretraining": _print_pretraining,
 }
-"""Printers of the parts that a plan may have, in their order."""
+"""Printers of what a file asks for beyond the plan to convergence, which come first."""
+_PARTS = {"sources": _print_sources, "stages": _print_stages}
+"""Printers of the parts of the plan to convergence, in their order."""

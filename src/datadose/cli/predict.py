@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from datadose.cli.common import JSON, command, integer, number, option, print_json, print_table
-from datadose.printing import say
+from datadose.cli.common import JSON, command, integer, number, option, print_json, print_table, tell
 
 if TYPE_CHECKING:
     from datadose.shapes import Operator
@@ -62,7 +61,9 @@ _COLUMNS = {
             option("--time", type=number, nargs="+", metavar="T", help="times of gradient flow"),
             option("--steps", type=integer, metavar="T", help="steps of gradient descent"),
             option("--learning-rate", type=number, metavar="G", help="their size"),
-            option("--chain-steps", type=integer, metavar="k", help="k of the chains, with steps (default: 0)"),
+            option(
+                "--chain-steps", type=integer, metavar="k", help="k of the chains, with steps (default: 0)"
+            ),
             option("--ridge", type=number, metavar="L", help="the penalty L ||V - V0||_F^2"),
             option("--best-time", action="store_true", help="also the time with the least error"),
             option("--best-ridge", action="store_true", help="also the penalty with the least error"),
@@ -291,4 +292,4 @@ def _print(arguments: argparse.Namespace, rows: Sequence[Row], *, plain: bool) -
         if "reason" in row:
             notes.setdefault(row["reason"], []).append(row["prompts"])
     for reason, counts in notes.items():
-        say(f"note on {', '.join(map(str, dict.fromkeys(counts)))} prompts: {reason}")
+        tell(f"note on {', '.join(map(str, dict.fromkeys(counts)))} prompts: {reason}")

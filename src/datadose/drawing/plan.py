@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,28 +17,40 @@ from datadose.printing import printable
 
 _FEW = 40
 _WORTH_SHOWING = 0.001
+_WIDTH, _LETTERS = 4.0, 13.75
+"""Of a further panel, in inches; of the sentence above, for an inch."""
+_SAME = 1e-9
+"""Objectives closer than this to the target's error are that error."""
 
 
 def draw_plan(document: dict[str, Any]) -> Figure:
-    """Error against the number of prompts; the allocation, or the sources; the stages' promises."""
-    timed = "stopping" in document
-    ratios = (1.5, 1.5, 1.0, 1.0) if timed else (1.5, 1.0, 1.0)
-    with new_grid(1, len(ratios), width=16.0 if timed else 12.0, height=4.2, width_ratios=ratios) as (
-        figure,
-        axes,
-    ):
-        if timed:
-            _draw_time(axes[0][1], document["stopping"])
-        _draw_dose(axes[0][0], document)
-        if "sources" in document:
-            _draw_sources(axes[0][-2], document["sources"], document.get("mixture"))
-        else:
-            _draw_allocation(axes[0][-2], document)
-        _draw_stages(axes[0][-1], document)
+    """What the file asks for beyond the plan to convergence; then that plan: dose, data, stages."""
+    asked = [draw for name, draw in _ASKED.items() if name in document]
+    panels = [(1.5, draw) for draw in [*asked, _draw_dose]]
+    panels += [(1.0, _draw_sources if "sources" in document else _draw_allocation), (1.0, _draw_stages)]
+    ratios, width = [ratio for ratio, _ in panels], 12.0 + _WIDTH * len(asked)
+    with new_grid(1, len(panels), width=width, height=4.2, width_ratios=ratios) as (figure, axes):
+        for axis, (_, draw) in zip(axes[0], panels, strict=True):
+            draw(axis, document)
         told = "; ".join([document["recommendation"], *recommendation_notes(document)])
-        sentence = "\n".join(textwrap.wrap(printable(told), 220 if timed else 165))
+        sentence = "\n".join(textwrap.wrap(printable(told), int(_LETTERS * width)))
         figure.suptitle(sentence, fontsize=9.5, x=0.01, ha="left", parse_math=False)
     return figure
+
+
+def _bars(
+    axis: Axes, values: dict[str, float | None], words: Sequence[str], chosen: Sequence[bool], label: str
+) -> None:
+    """A bar for each of ``values`` with its word beside it; what is not known (None) has the word alone."""
+    place, known = np.arange(len(values)), [value or 0.0 for value in values.values()]
+    axis.barh(place, known, color=[LOOKS[1 if best else 0].color for best in chosen], height=0.6)
+    for i, word in enumerate(words):
+        axis.text(known[i], i, f" {word}", va="center", fontsize=8)
+    # A name is no formula: "$" in it is a dollar.
+    axis.set_yticks(place, [printable(name) for name in values], parse_math=False)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.25 * max([*known, 1e-12]))
+    axis.set_xlabel(label)
 
 
 def _draw_dose(axis: Axes, document: dict[str, Any]) -> None:
@@ -73,14 +86,16 @@ def _draw_dose(axis: Axes, document: dict[str, Any]) -> None:
     axis.set_xlabel("prompts B of SFT")
     axis.set_ylabel("predicted post-test error / d")
     axis.set_title(
-        f"{'To convergence' if 'stopping' in document else 'How much'}? B* = {document['prompts']}: "
+        f"{'To convergence' if 'stopping' in document or 'penalty' in document else 'How much'}? "
+        f"B* = {document['prompts']}: "
         f"{best:.3g} against {before:.3g} at B = 0",
         loc="left",
     )
 
 
-def _draw_time(axis: Axes, found: dict[str, Any]) -> None:
+def _draw_time(axis: Axes, document: dict[str, Any]) -> None:
     """The errors over training time, the best time and the range around it, the ceiling."""
+    found = document["stopping"]
     curve, (low, high) = found["curve"], found["near_optimal_time"]
     time = np.array([point["time"] for point in curve])
     axis.set_xscale("log")
@@ -131,6 +146,51 @@ def _draw_time(axis: Axes, found: dict[str, Any]) -> None:
     axis.set_title(title, loc="left")
 
 
+def _draw_penalty(axis: Axes, document: dict[str, Any]) -> None:
+    """The target's errors under the best penalty and without one, and the ceiling."""
+    found = document["penalty"]
+    values = {
+        "no training": document["error_before"],
+        "the plan": found["predicted_error"],
+        "the same rows\nto convergence": found["error_if_converged"],
+        "all rows alike,\nbest penalty": found["error_on_all_rows"],
+        "all rows alike,\nto convergence": found["error_on_all_rows_if_converged"],
+    }
+    words = ["infinite mean" if value is None else f"{value:.3g}" for value in values.values()]
+    _bars(axis, values, words, [name == "the plan" for name in values], "predicted error / d on the target")
+    # The ceiling is one of the objective.
+    if abs(found["objective"] - found["predicted_error"]) < _SAME:
+        axis.axvline(
+            found["ceiling"], color=GREY, linestyle="--", linewidth=1.2, label="ceiling: unlimited rows"
+        )
+        axis.legend(loc="lower right")
+    named = (
+        f"{found['value']:.3g} on {found['prompts']} rows" if found["value"] is not None else "no training"
+    )
+    axis.set_title(f"Which penalty? {named}", loc="left")
+
+
+def _draw_schedule(axis: Axes, document: dict[str, Any]) -> None:
+    """The error that the budget brings with each choice of stages."""
+    bought = [stage["stage"] for stage in document["schedule"]]
+    chosen = "none" if not bought else "both" if len(bought) > 1 else bought[0]
+    names = {"none": "no stage", "sft": "SFT alone", "outcome": "outcome alone", "both": "both at most"}
+    values = {names[name]: error for name, error in document["alternatives"].items()}
+    words = [f"{value:.3g}" for value in values.values()]
+    _bars(axis, values, words, [name == names[chosen] for name in values], "predicted post-test error / d")
+    rows = ", ".join(f"{stage['stage']} {stage['prompts']} rows" for stage in document["schedule"])
+    axis.set_title(f"What to buy? {rows or 'nothing'}", loc="left")
+
+
+def _draw_pretraining(axis: Axes, document: dict[str, Any]) -> None:
+    """The shares of pretraining that serve the shifts that may come."""
+    found = document["pretraining_error"]
+    values = {one["name"]: one["share"] for one in document["pretraining"]}
+    words = [f"{share:.1%}" for share in values.values()]
+    _bars(axis, values, words, [False] * len(values), "share of pretraining")
+    axis.set_title(f"What to pretrain on? {found['objective']} error {found['error']:.3g}", loc="left")
+
+
 def _draw_allocation(axis: Axes, document: dict[str, Any]) -> None:
     entries = [("plan's data", document["allocation"], LOOKS[0])]
     better = document.get("better_allocation")
@@ -148,10 +208,9 @@ def _draw_allocation(axis: Axes, document: dict[str, Any]) -> None:
     axis.legend()
 
 
-def _draw_sources(
-    axis: Axes, sources: list[dict[str, Any]], mixture: list[dict[str, Any]] | None = None
-) -> None:
-    """What is taken of each source: to convergence, or of the ``mixture`` that is trained well."""
+def _draw_sources(axis: Axes, document: dict[str, Any]) -> None:
+    """What is taken of each source: to convergence, or of the mixture that is trained well."""
+    sources, mixture = document["sources"], document.get("mixture")
     weights = [""] * len(sources)
     if mixture is not None:
         sources = [{**s, "prompts": part["prompts"]} for s, part in zip(sources, mixture, strict=True)]
@@ -175,20 +234,25 @@ def _draw_stages(axis: Axes, document: dict[str, Any]) -> None:
     if stages is None:
         axis.set_axis_off()
         return
-    outlooks = stages["outlooks"]
-    place = np.arange(len(outlooks))
-    verifiable = stages["reward"] == "verifiable"
-    values = [outlook["pass_rate" if verifiable else "error"] for outlook in outlooks]
-    chosen = [outlook["stage"] == stages["stage"] for outlook in outlooks]
-    # What is withheld has no bar, but a word.
-    known = [0.0 if value is None else value for value in values]
-    axis.barh(place, known, color=[LOOKS[1 if best else 0].color for best in chosen], height=0.6)
-    for i, (value, outlook) in enumerate(zip(values, outlooks, strict=True)):
+    outlooks, verifiable = stages["outlooks"], stages["reward"] == "verifiable"
+    values, words = {}, []
+    for outlook in outlooks:
+        value = outlook["pass_rate" if verifiable else "error"]
+        values["no stage" if outlook["stage"] == "none" else outlook["stage"]] = value
+        # What is withheld has no bar, but a word.
         shown = "not forecast" if value is None else show_pass_rate(value) if verifiable else f"{value:.3g}"
-        shown += "" if outlook["has_signal"] else ", no signal"
-        axis.text(known[i], i, f" {shown}", va="center", fontsize=8)
-    axis.set_yticks(place, ["no stage" if o["stage"] == "none" else o["stage"] for o in outlooks])
-    axis.invert_yaxis()
-    axis.set_xlim(0, 1.25 * max([*known, 1e-12]))
-    axis.set_xlabel("predicted pass rate" if verifiable else "predicted post-test error / d")
+        words.append(shown if outlook["has_signal"] else f"{shown}, no signal")
+    label = "predicted pass rate" if verifiable else "predicted post-test error / d"
+    if stages["judged_by"] == "tests" and not verifiable:
+        label += " on tests"
+    _bars(axis, values, words, [outlook["stage"] == stages["stage"] for outlook in outlooks], label)
     axis.set_title("Which stage?", loc="left")
+
+
+_ASKED = {
+    "stopping": _draw_time,
+    "penalty": _draw_penalty,
+    "schedule": _draw_schedule,
+    "pretraining": _draw_pretraining,
+}
+"""Panels of what a file asks for beyond the plan to convergence, which come first."""

@@ -146,8 +146,9 @@ class Ground:
     def correction(self, found: Equivalent | None) -> float:
         """The O(1/d) correction to an equivalent's error, over it: how far finite sizes are from the limit.
 
-        It is that of the target, also beside tests: it is known for one test. Zero where nothing is uncertain, and where the correction is not known (noisy prompts, sources on both
-        sides of their peaks); infinite where peaks are on all sides.
+        It is that of the target, also beside tests: it is known for one test. Zero where nothing is
+        uncertain, and where the correction is not known (noisy prompts, sources on both sides of their
+        peaks); infinite where peaks are on all sides.
         """
         n = self.model.test_length
         if found is None or not found.columns:

@@ -39,9 +39,11 @@ class Judged:
     """On the target, if the same rows with the same weights were trained to convergence; None at a peak."""
     pretraining_if_converged: float | None
     """The same on Sigma0."""
+    all_rows: int
+    """All rows that there are, or as many as allowed in the pool's proportions."""
     error_on_all_rows: float
-    """On the target, if all rows that there are, or as many as allowed in the pool's proportions, were
-    trained alike, to their own best time or under their own best penalty."""
+    """On the target, if ``all_rows`` were trained alike, to their own best time or under their own best
+    penalty."""
     error_on_all_rows_if_converged: float | None
     """The same trained to convergence; None at a peak."""
     pretraining_on_all_rows: float
@@ -79,6 +81,7 @@ def errors_of(pool: Pool, decided: Decided, on_all: Decided) -> dict[str, Any]:
         "variance": goal.target.variance(decided.model),
         "error_if_converged": converged and goal.target.error(converged),
         "pretraining_if_converged": converged and goal.pretraining.error(converged),
+        "all_rows": int(pool.all_alike.sum()),
         "error_on_all_rows": goal.target.error(on_all.model),
         "error_on_all_rows_if_converged": all_converged and goal.target.error(all_converged),
         "pretraining_on_all_rows": goal.pretraining.error(on_all.model),
@@ -96,7 +99,7 @@ def recommendation_notes(document: dict[str, Any]) -> list[str]:
     notes, found = [], document.get("stopping") or document.get("penalty")
     if document.get("stages", {}).get("judged_by") == "tests":
         notes.append(
-            "errors are those on `tests`; RL takes its prompts from sigma0 + delta, where its pass rate is told"
+            "errors are those on `tests`; RL takes its prompts, and pass rates hold, on sigma0 + delta"
         )
     if found is not None and "stages" in document:
         well = "stopped at its best time" if "stopping" in document else "under its best penalty"

@@ -46,9 +46,7 @@ def choose_penalty(pool: Pool, *, tuned: bool) -> tuple[Penalised, Decided]:
     if pool.is_unseen:
         decided = pool.left_untouched(UNSEEN)
         same, top = errors_of(pool, decided, decided), decided.objective
-        return Penalised(
-            **same, value=None, ceiling=top, scarcity=0.0, prompts_within_10_percent=0
-        ), decided
+        return Penalised(**same, value=None, ceiling=top, scarcity=0.0, prompts_within_10_percent=0), decided
     if len(pool.sources) == 1:
         return _of_one_kind(pool)
     if tuned:

@@ -236,7 +236,7 @@ def _with_stages(
     training: PostTraining,
     rl_prompts: int,
 ) -> Plan:
-    """The plan ``found`` with the choice of stage, for SFT on ``columns``; ``judged`` by the tests, if any."""
+    """The plan ``found`` with the choice of stage, for SFT on ``columns``, ``judged`` by tests if any."""
     model, tests = judged
     if not shift.delta.any():
         return replace(found, recommendation=_NOTHING_TO_ADAPT_TO if tests is None else _NO_SHIFT)

@@ -35,7 +35,9 @@ _FINE, _ROUGH = 0.1, 0.6
 """Three times as close as that in log time give the best one, by a parabola; roughly, in the quick search."""
 _NARROW = 0.02
 """The same for two times and a line."""
-UNSEEN = "training changes nothing on the test: its covariance is zero, or zero wherever the prompts have data"
+UNSEEN = (
+    "training changes nothing on the test: its covariance is zero, or zero wherever the prompts have data"
+)
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,8 @@ class WeightedTest:
     def sees(self, moment: Operator) -> bool:
         """Whether training on prompts with this second moment can change the :meth:`error`.
 
-        It moves V along the directions of ``moment``, (d,) or (d, d), alone: nothing changes where the test has
-        none of them, to rounding.
+        It moves V along the directions of ``moment``, (d,) or (d, d), alone: nothing changes where the test
+        has none of them, to rounding.
         """
         common, scale = product(moment, self.target), np.abs(moment).max() * np.abs(self.target).max()
         return bool(np.abs(common).max() > _ROUNDING * scale)
