@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 FAST := tests/drawing tests/models tests/planner tests/simulation tests/studies tests/theory $(wildcard tests/test_*.py)
 READY := $(VENV)/.ready
 
-.PHONY: help setup reproduce token-study llm-study levels check test test-all lint docs bench clean
+.PHONY: help setup reproduce token-study llm-study levels check test test-all lint docs limits bench clean
 
 help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|paper), write $(OUT)/report.html"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-all    the tests that take minutes too: kills by the dozen, whole clusters"
 	@echo "make lint        ruff, mypy and pre-commit"
 	@echo "make docs        the documentation as a site: site/index.html (no network; warnings and dead links fail)"
+	@echo "make limits      the claims that did not come out, in docs/limits.md, after docs/results/claims.json"
 	@echo "make bench       the benchmarks, as ratios measured side by side"
 	@echo "make clean       remove results, caches and the environment"
 
@@ -66,6 +67,9 @@ lint: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs site
+
+limits: $(READY)
+	$(BIN)/python docs/_ext/limits_lists.py
 
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curves.py

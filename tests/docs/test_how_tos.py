@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,28 @@ def test_the_limits_list_every_claim_that_did_not_come_out() -> None:
     listed = LIMITS[LIMITS.index("The mixed ones hold") : LIMITS.index("At the paper's size")]
     mixed = [c["id"] for c in ledger("claims") if c["verdict"] == "mixed"]
     assert re.findall(r"`([\w.-]+)`", listed) == mixed
+
+
+def test_the_limits_are_written_from_a_ledger() -> None:
+    """As they stand they change nothing; another order and other verdicts are followed, words are kept."""
+    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+    from limits_lists import with_lists
+
+    claims = ledger("claims")
+    assert with_lists(LIMITS, claims) == LIMITS
+    turned = with_lists(LIMITS, claims[::-1])
+    failed = [c["id"] for c in claims if c["verdict"] == "fails"]
+    assert re.findall(r"^\| `([\w.-]+)` \|", turned, re.MULTILINE) == failed[::-1]
+    assert with_lists(turned, claims) == LIMITS
+    other = [{**c, "verdict": "fails" if c["id"] == "shares-mean" else c["verdict"]} for c in claims]
+    changed = with_lists(LIMITS, other)
+    statement = next(c["statement"] for c in claims if c["id"] == "shares-mean").rstrip(".")
+    assert f"| `shares-mean` | {statement} (" in changed
+    assert f"and {len(failed) + 1} fail" in changed
+    with pytest.raises(ValueError, match="not run"):
+        with_lists(LIMITS, [{**claims[0], "verdict": "not run"}])
+    with pytest.raises(ValueError, match="page"):
+        with_lists("No table.", claims)
 
 
 def test_the_limits_count_as_the_ledgers_do() -> None:

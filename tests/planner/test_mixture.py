@@ -11,6 +11,7 @@ import pytest
 
 from datadose.planner import PoolSource, plan
 from datadose.planner.equal_rows import choose_rows, row_values
+from datadose.planner.goal import Goal
 from datadose.planner.mixture import mixture_of
 from datadose.planner.penalty import choose_penalty
 from datadose.planner.pool import Pool
@@ -21,6 +22,7 @@ from datadose.shift import Shift
 from datadose.theory import (
     Source,
     best_time,
+    pretrained_operator,
 )
 from datadose.theory.equal_weights import best_equal_weights
 from datadose.theory.tuned_weights import tuned_weights
@@ -50,6 +52,35 @@ def test_no_rows_of_a_grid_are_better_at_equal_weights(limit: int | None) -> Non
     timed = choose_time(pool, tuned=False)
     times = [best_time(START, ETA, pool.taking(counts), test, chain_steps=1).error for counts in grid]
     assert timed.best.error <= min(times) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_rows_are_split_where_training_has_no_end(noise: float) -> None:
+    """Few rows of data with a broad tail are best fitted to the end; in the pool's proportions 17% is lost.
+
+    Label noise leaves no explicit penalty, so that the search over times is all that there is.
+    """
+    d, length, most = 100, 6000, 14
+    target, one, two = np.ones(d), np.full(d, 3.0), np.full(d, 3.0)
+    target[:6] = one[:3] = two[3:6] = 30.0
+    sources = [
+        PoolSource(name, Source(ETA * A, length, 0, label_noise=noise), size)
+        for name, A, size in (("one", one, 8), ("two", two, 300))
+    ]
+    goal = Goal.of(target, np.ones(d), length)
+    pool = Pool.of(pretrained_operator(np.ones(d), length), ETA, sources, goal, most, 1)
+    grid = [np.array([a, most - a], dtype=np.float64) for a in range(1, 9)]
+    timed = choose_time(pool, tuned=False)
+    times = [
+        best_time(pool.start, ETA, pool.taking(rows), goal.objective, chain_steps=1).error for rows in grid
+    ]
+    assert timed.best.time is None
+    assert timed.best.error <= min(times) * (1 + 1e-6)
+    if noise == 0:
+        found = choose_rows(pool)[0]
+        errors = [best_equal_weights(pool.effective(rows), goal.objective).error for rows in grid]
+        assert found.ridge == 0
+        assert found.error <= min(errors) * (1 + 1e-9)
 
 
 def test_no_weight_of_a_grid_is_better_than_the_tuned_one() -> None:

@@ -28,6 +28,8 @@ _FEW = 1e-6
 """Rows of a source that is left out, at which the value of its first row is taken."""
 _REACH = 16.0
 """How far in log lambda a search may move from its start."""
+_HARDLY_ANY = 1e-6
+"""The penalty from which the search starts where none is best, over the sum of the moments by direction."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def choose_rows(pool: Pool) -> list[EqualRows]:
     starts = sorted((search.at(counts) for counts in subsets(pool)), key=lambda found: found.error)
     best = starts[0]
     for start in starts[:_STARTS]:
-        if 0 < start.ridge < np.inf:
+        if np.isfinite(start.ridge):
             best = min(best, search.at(search.descend(start)), key=lambda found: found.error)
     return [best, *starts]
 
@@ -112,7 +114,7 @@ class _Search:
 
     def descend(self, start: EqualRows) -> Float[Array, " K"]:
         """Whole numbers of rows next to where sequential quadratic programming ends."""
-        sizes, best, origin = self.pool.sizes, Best(), np.log(start.ridge)
+        sizes, best, origin = self.pool.sizes, Best(), np.log(start.ridge or self._hardly_any(start.counts))
         K = len(sizes)
 
         def objective(x: Array) -> tuple[float, Array]:
@@ -141,3 +143,8 @@ class _Search:
             return start.counts
         found = np.minimum(rounded(best.place), sizes)
         return np.asarray(found, dtype=np.float64)
+
+    def _hardly_any(self, counts: Float[Array, " K"]) -> float:
+        """A penalty above 0 that changes little: the slopes need one, and rows alone then move."""
+        sources = self.pool.effective(counts)
+        return _HARDLY_ANY * float(sources.counts @ sources.sizes) / sources.dimension * sources.unit**2

@@ -158,9 +158,9 @@ def _refined_rows(pool: Pool, counts: Array) -> Float[Array, " K"]:
     sizes, test = pool.sizes, pool.goal.objective
     base = test.error(pool.untouched)
     start = time_of(pool, counts, (counts > 0).astype(np.float64), COARSE)
-    if start.time is None or start.time == 0:
+    if start.time == 0:
         return counts
-    origin = np.log(start.time / counts.sum())
+    origin = np.log(_pull(pool, counts, np.ones(len(sizes)), start.time).max())
 
     def value(x: Array) -> float:
         rows = np.where(x[:-1] * sizes > _DIFFERENCE, x[:-1] * sizes, 0.0)
@@ -168,7 +168,8 @@ def _refined_rows(pool: Pool, counts: Array) -> Float[Array, " K"]:
         return test.error(pulled(pool, rows, pulls)) / base
 
     K = len(sizes)
-    low, high = np.append(np.zeros(K), origin + _LEAST), np.append(np.ones(K), origin - _LEAST)
+    later = 0.0 if start.time is None else -_LEAST
+    low, high = np.append(np.zeros(K), origin + _LEAST), np.append(np.ones(K), origin + later)
     room = LinearConstraint(np.append(sizes, 0.0) / pool.max_prompts, 0, 1) if pool.is_limited else None
     found = _descended(value, np.append(counts / sizes, origin), low, high, room)
     rows = np.minimum(rounded(found[:-1] * sizes), sizes).astype(np.float64)

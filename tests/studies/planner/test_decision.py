@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from datadose.simulation.training import simulate_training
-from datadose.studies.planner.decision import STUDY, Column, Decisions
+from datadose.studies.planner.decision import CAPPED_BELOW, STUDY, Column, Decisions
 from datadose.studies.planner.decision_cells import (
     CHAIN,
+    TILTS,
     DrawnRows,
+    cap,
     decisions,
     measure_pool,
     random_pool,
+    splits,
     stoppings,
 )
 from datadose.studies.tables import as_table
@@ -29,6 +32,7 @@ ROW = {
     Column.TUNED: 1,
     Column.SOURCES: 2,
     Column.DENSE: 0,
+    Column.CAP: 1.0,
     Column.PREDICTED: 1.0,
     Column.ERROR: 1.0,
     Column.SEM: 1e-3,
@@ -64,6 +68,15 @@ def test_regrets_are_judged(
     found = judged("plan-decision-worst", rows, tmp_path)
     assert found["verdict"] == worst
     assert "time, tuned weights" in found["note"]
+    assert "no pool capped" in found["note"]
+
+
+def test_the_note_tells_of_capped_pools_alone(tmp_path: Path) -> None:
+    """Those that may use half of their rows are no capped ones."""
+    caps = [(0.05, 0.01), (0.1, 0.03), (0.08, 0.02), (0.5, 0.9), (1.0, 0.8)]
+    rows = [{Column.CAP: cap, Column.REGRET: regret, Column.REGRET_SEM: 1e-4} for cap, regret in caps]
+    note = judged("plan-decision-worst", rows, tmp_path)["note"]
+    assert "3 pools capped at 5.0% to 10.0% of their rows: median 2.00% [1.00%, 3.00%], worst 3.00%" in note
 
 
 @pytest.mark.parametrize(
@@ -114,6 +127,34 @@ def test_the_grid_keeps_to_the_limit_and_holds_all_and_nothing() -> None:
             ends = stoppings(pool, *grid[0], "best")
             assert any(end.is_converged for end in ends)
             assert any(end.is_untrained for end in ends)
+
+
+def test_one_pool_in_five_is_capped() -> None:
+    pools = [random_pool(12, seed) for seed in range(400)]
+    capped = [pool for pool in pools if cap(pool) < CAPPED_BELOW]
+    # Three standard deviations of 400 draws are 24.
+    assert 56 <= len(capped) <= 104
+    for pool in capped:
+        total = pool.owned.sum()
+        assert np.round(0.05 * total) <= pool.max_prompts <= np.round(0.1 * total)
+    assert {round(cap(pool), 1) for pool in pools if pool not in capped} == {0.5, 1.0}
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_the_grid_splits_a_cap_between_the_sources(tuned: bool) -> None:
+    """All of it to each source that has as many rows, and shares between; no row is taken for nothing."""
+    pool = next(p for p in (random_pool(40, s) for s in range(99)) if cap(p) < 0.1 and len(p.sources) == 3)
+    most, tilts = pool.max_prompts, TILTS[tuned]
+    rows = splits(pool, tilts)
+    assert all(0 < counts.sum() <= most and (counts <= pool.sizes).all() for counts in rows)
+    tried = {tuple(counts) for counts, _ in decisions(pool, tuned=tuned)}
+    assert {tuple(counts) for counts in rows} <= tried
+    for at, size in enumerate(pool.sizes):
+        assert tuple(size * np.eye(3)[at]) in tried
+        shares = {counts[at] / most for counts in rows if counts.sum() == most}
+        assert max(np.diff(sorted({0.0, *shares, size / most}))) <= 0.35
+    if not tuned:
+        assert min(sum(counts) for counts in tried) <= most / 3
 
 
 def test_the_worst_decision_is_told_from_the_plan() -> None:

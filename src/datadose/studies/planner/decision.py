@@ -28,6 +28,8 @@ from datadose.sweep import Cell
 NAME = "plan_decision"
 FIRST = 2000
 """The first pool that is judged; none of this kind was looked at while the searches were built."""
+CAPPED_BELOW = 0.4
+"""The share of its rows below which a pool counts as capped; the other limit is half of them."""
 WAYS: tuple[tuple[Stop, bool], ...] = (("best", True), ("penalty", True), ("best", False), ("penalty", False))
 NAMES = {
     ("best", 1): "time, tuned weights",
@@ -44,6 +46,8 @@ class Column(tables.Column):
     TUNED = "tuned"
     SOURCES = "sources"
     DENSE = "dense"
+    CAP = "cap"
+    """The share of all rows that may be taken; 1 where all may."""
     SEM = "sem"
     REGRET = "regret"
     """Error of the plan over that of the grid's best, minus 1, on seeds that the best was not chosen on."""
@@ -62,7 +66,7 @@ class Decisions(SettingsExperiment):
 
     figure, columns = NAME, Column
     measured = (
-        *(Column.SOURCES, Column.DENSE, Column.PREDICTED, Column.ERROR, Column.SEM),
+        *(Column.SOURCES, Column.DENSE, Column.CAP, Column.PREDICTED, Column.ERROR, Column.SEM),
         *(Column.REGRET, Column.REGRET_SEM, Column.UNTOUCHED),
         *(Column.STEPS_PREDICTED, Column.STEPS_ERROR, Column.STEPS_SEM),
     )
@@ -116,9 +120,21 @@ def _told(saved: Saved[Decisions]) -> str:
         for way, rows in saved.table.groupby([Column.STOP, Column.TUNED])
     )
     return (
-        f"{len(regret)} decisions; median and worst by way: {by_way}; a regret is known to "
-        f"{np.median(sem):.2%} (median standard error; largest {sem.max():.2%}), so that one of "
-        f"{quantile * np.median(sem):.2%} is told from none"
+        f"{len(regret)} decisions; median and worst by way: {by_way}; {_told_of_capped(saved)}; "
+        f"a regret is known to {np.median(sem):.2%} (median standard error; largest {sem.max():.2%}), so "
+        f"that one of {quantile * np.median(sem):.2%} is told from none"
+    )
+
+
+def _told_of_capped(saved: Saved[Decisions]) -> str:
+    rows = saved.table[saved.table[Column.CAP] < CAPPED_BELOW]
+    if rows.empty:
+        return "no pool capped"
+    caps = rows[Column.CAP]
+    median, (low, high) = _median(np.sort(rows[Column.REGRET].to_numpy(dtype=np.float64)))
+    return (
+        f"of {len(rows)} pools capped at {caps.min():.1%} to {caps.max():.1%} of their rows: median "
+        f"{median:.2%} [{low:.2%}, {high:.2%}], worst {rows[Column.REGRET].max():.2%}"
     )
 
 
@@ -129,11 +145,15 @@ def _quantile(settings: int, seeds: int) -> float:
 
 def median_regret(saved: Saved[Decisions], threshold: float) -> Judgement:
     """The median regret, with its exact order-statistic interval."""
-    regret = np.sort(_regrets(saved)[0])
-    low, high = stats.binom.interval(CONFIDENCE, len(regret), 0.5)
-    ends = float(regret[max(int(low) - 1, 0)]), float(regret[min(int(high), len(regret) - 1)])
-    middle = float(np.median(regret))
+    middle, ends = _median(np.sort(_regrets(saved)[0]))
     return Judgement(middle, ends, saved.config.seeds, decide(*ends, threshold), _told(saved))
+
+
+def _median(ordered: Array) -> tuple[float, tuple[float, float]]:
+    """The median of what is sorted, and its exact order-statistic interval."""
+    low, high = stats.binom.interval(CONFIDENCE, len(ordered), 0.5)
+    ends = ordered[max(int(low) - 1, 0)], ordered[min(int(high), len(ordered) - 1)]
+    return float(np.median(ordered)), (float(ends[0]), float(ends[1]))
 
 
 def worst_regret(saved: Saved[Decisions], threshold: float) -> Judgement:
@@ -190,8 +210,9 @@ def draw_decision(table: pd.DataFrame, config: Decisions) -> Figure:
         caption(
             figure,
             f"{config.pools} random pools of two or three sources, one misleading, d = {config.dimension} "
-            f"(every eighth dense, d = {config.dimension // 2}); best of the grid chosen on half of "
-            f"{config.seeds} seeds, regret on the others; bars: two standard errors",
+            f"(every eighth dense, d = {config.dimension // 2}), one in five capped at 5 to 10% of its "
+            f"rows; best of the grid chosen on half of {config.seeds} seeds, regret on the others; bars: two "
+            "standard errors",
         )
     return figure
 
@@ -236,10 +257,12 @@ def _draw_forecast(axis: Axes, table: pd.DataFrame, names: tuple[str, str, str],
 
 _SETTING = (
     "random pools of two or three sources, one of which misleads, with d to 20 d rows of it; every third may "
-    "use half of its rows, every fifth weighs in Sigma0, every eighth is dense (sizes of the preset)"
+    "use half of its rows, one in five (drawn) only 5 to 10 percent, every fifth weighs in Sigma0, every "
+    "eighth is dense (sizes of the preset)"
 )
 _GRID = (
-    "; grid: shares of each source's rows (0, .1, 1/3, 1) or weights (0, .003, .03, .3, 1), by 41 times or "
+    "; grid: shares of each source's rows (0, .1, 1/3, 1) or weights (0, .003, .03, .3, 1), under a limit "
+    "also the limit split in proportions (0, .1, .25 where rows count alike, .5, 1), by 41 times or "
     "penalties, convergence and no training"
 )
 _TEST = "tests/studies/planner/test_decision.py"

@@ -7,7 +7,7 @@ other half, so that a smallest of noisy means is not mistaken for a best.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product as every
@@ -17,6 +17,7 @@ import numpy as np
 
 from datadose.covariance import dense, product
 from datadose.planner import PoolSource
+from datadose.planner.counts import rounded
 from datadose.planner.goal import Goal, Stop
 from datadose.planner.penalty import choose_penalty
 from datadose.planner.pool import Decided, Pool
@@ -38,6 +39,11 @@ LEVELS = (0.0, 0.003, 0.03, 0.3, 1.0)
 """Weights of a row, with tuned weights; the largest is 1."""
 FEWER = (1 / 3, 1.0)
 """Shares of all rows that these are tried at."""
+CAPPED = 0.2
+"""Of the pools, on average: they may use only a share of their rows between the two that follow."""
+LEAST_CAP, MOST_CAP = 0.05, 0.1
+TILTS = {False: (0.0, 0.1, 0.25, 0.5, 1.0), True: (0.0, 0.1, 0.5, 1.0)}
+"""Of each source's rows, in whose proportions a limit is split, with equal and with tuned weights."""
 POINTS = 41
 """Times, and penalties, of the grid."""
 DESCENTS = 300
@@ -51,7 +57,8 @@ def random_pool(dimension: int, seed: int) -> Pool:
     Sigma0 and Delta are those of the random shifts of power laws; the good source has eta times the target's
     covariance, the misleading one another power law in random order, .1 to 10 times as large and with more
     rows; a third one, in two of three pools, is half and half, with noisy demonstrations. In every third pool
-    only half of the rows may be taken; in every fifth the error on Sigma0 counts for .3.
+    only half of the rows may be taken; in every fifth the error on Sigma0 counts for .3. One pool in five, as
+    the last draws of its seed say, may take only 5 to 10 percent of its rows.
     """
     rng = np.random.default_rng([22, dimension, seed])
     is_dense = seed % 8 == 7
@@ -82,7 +89,15 @@ def random_pool(dimension: int, seed: int) -> Pool:
         0.3 if seed % 5 == 4 else 0.0,
     )
     start = pretrained_operator(dense(sigma0) if is_dense else sigma0, n)
-    return Pool.of(start, eta, sources, goal, total // 2 if seed % 3 == 2 else total, CHAIN)
+    most = total // 2 if seed % 3 == 2 else total
+    if rng.random() < CAPPED:
+        most = max(1, round(total * float(rng.uniform(LEAST_CAP, MOST_CAP))))
+    return Pool.of(start, eta, sources, goal, most, CHAIN)
+
+
+def cap(pool: Pool) -> float:
+    """The share of all rows that may be taken, in (0, 1]."""
+    return min(1.0, pool.max_prompts / float(pool.owned.sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,23 +156,36 @@ class DrawnRows:
 
 def decisions(pool: Pool, *, tuned: bool) -> Iterator[tuple[Array, Array]]:
     """Rows and weights of the grid, (K,) each."""
-    K, sizes = len(pool.sources), pool.sizes
-    ones = np.ones(K)
+    K = len(pool.sources)
+    split = splits(pool, TILTS[tuned]) if pool.is_limited else []
     if not tuned:
-        for shares in every(SHARES, repeat=K):
-            counts = np.round(np.array(shares) * sizes)
+        shared = [np.round(np.array(shares) * pool.sizes) for shares in every(SHARES, repeat=K)]
+        fewer = [np.floor(share * counts) for share in FEWER for counts in split]
+        for counts in [*shared, pool.all_alike, *fewer]:
             if 0 < counts.sum() <= pool.max_prompts:
-                yield counts, ones
-        yield pool.all_alike, ones
+                yield counts, np.ones(K)
         return
-    taken = [np.round(share * pool.all_alike) for share in FEWER]
-    if pool.is_limited:
-        tilts = [np.array(tilt) for tilt in every((0.1, 0.5, 1.0), repeat=K) if max(tilt) == 1.0]
-        filled = [np.minimum(sizes, np.floor(tilt * sizes)) for tilt in tilts]
-        taken += [np.floor(rows * min(1.0, pool.max_prompts / rows.sum())) for rows in filled]
-    for counts, weights in every(taken, every(LEVELS, repeat=K)):
-        if max(weights) == 1.0:
-            yield counts, np.array(weights)
+    levels = [np.array(weights) for weights in every(LEVELS, repeat=K) if max(weights) == 1.0]
+    yield from every((np.round(share * pool.all_alike) for share in FEWER), levels)
+    for counts, weights in every(split, levels):
+        # Under a limit no row is taken for weight zero, and no weight counts without rows.
+        if ((weights > 0) == (counts > 0)).all():
+            yield counts, weights
+
+
+def splits(pool: Pool, tilts: Sequence[float]) -> list[Float[Array, " K"]]:
+    """Whole numbers of rows of each source, (K,) each: as many as allowed, or all that the proportions leave.
+
+    The proportions are those of ``tilts`` in [0, 1], one a source and the largest 1, of the source's rows, of
+    which no more count than may be taken in all.
+    """
+    found = []
+    for tilt in every(tilts, repeat=len(pool.sources)):
+        if max(tilt) == 1.0:
+            rows = np.array(tilt) * pool.sizes
+            share = min(1.0, pool.max_prompts / rows.sum())
+            found.append(rounded(share * rows).astype(np.float64))
+    return found
 
 
 def stoppings(pool: Pool, counts: Array, weights: Array, stop: Stop) -> list[Stopping]:
@@ -203,6 +231,7 @@ def measure_pool(dimension: int, seed: int, stop: Stop, tuned: bool, seeds: list
         [
             len(pool.sources),
             int(pool.sources[0].covariance.ndim == 2),
+            cap(pool),
             found.objective,
             float(own.mean()),
             _sem(own),
