@@ -20,19 +20,22 @@ from datadose.theory.columns import Columns
 
 Inverted = TypeVar("Inverted", Array, Complex)
 
-_APART = 1e3
+APART = 1e3
 """Sources whose sizes differ by less share a place in the order, as do all that are smaller than this."""
+
+
+def sizes_of(columns: Sequence[Columns], weights: Float[Array, " K"]) -> Float[Array, " K"]:
+    """rho_c times the largest diagonal entry of C_c, (K,), of K sources, matrices, with ``weights`` rho_c."""
+    largest = [float(diagonal(c.second_moment).max()) for c in columns]
+    return np.asarray(weights * np.array(largest))
 
 
 def order_of(columns: Sequence[Columns], weights: Float[Array, " K"]) -> tuple[int, ...]:
     """The sources with prompts from the largest on; those of like sizes, and all small ones, as they come.
 
-    Args:
-        columns: K sources, matrices.
-        weights: rho_c >= 0, (K,): the size of a source is rho_c times the largest diagonal entry of C_c.
+    Arguments as in :func:`sizes_of`.
     """
-    largest = np.array([float(diagonal(c.second_moment).max()) for c in columns])
-    places = np.floor(np.log(np.maximum(weights * largest, _APART)) / np.log(_APART))
+    places = np.floor(np.log(np.maximum(sizes_of(columns, weights), 1.0)) / np.log(APART))
     held = [at for at, c in enumerate(columns) if c.count > 0] or list(range(len(columns)))
     return tuple(sorted(held, key=lambda at: -places[at]))
 

@@ -19,13 +19,14 @@ from datadose.covariance import dense, is_spectrum, rotated, spectral_basis, tra
 from datadose.errors import InternalError, reject, require_integer, require_kind, require_number
 from datadose.shapes import Array, Matrix, Operator
 from datadose.shift import Shift
-from datadose.theory.columns import Columns, unit_of
+from datadose.theory.columns import Columns, Features, unit_of
 from datadose.theory.edge import largest_eigenvalue
 from datadose.theory.equivalent import deterministic_equivalent
-from datadose.theory.graded import graded, order_of
+from datadose.theory.graded import APART, graded, order_of, sizes_of
 from datadose.theory.node_frames import filtered
 from datadose.theory.penalised import Weighted
 from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.regimes import ridge_weights
 from datadose.theory.sft import chain_weight
 from datadose.theory.source import Source
 from datadose.theory.stopping import LEAST_PENALTY, Filter, Stopping
@@ -320,7 +321,7 @@ class Fit:
 
     def _graded(self, start: TrainedOperator, sources: Weighted, rule: Filter) -> TrainedOperator:
         """The model under one filter, from matrices in the basis in which each source keeps its digits."""
-        order = self._order(start, sources, float(np.abs(rule.nodes).min()))
+        order = self._order(sources, float(np.abs(rule.nodes).min()))
         if order not in self._turned:
             columns, basis = graded(sources.columns, order)
             turned = start.mapped(lambda M: rotated(dense(M), basis))
@@ -330,14 +331,14 @@ class Fit:
         (found,) = filtered(turned, self.request.eta, clean, [rule], answers)
         return found.mapped(lambda M: rotated(dense(M), basis.T))
 
-    def _order(self, start: TrainedOperator, sources: Weighted, ridge: float) -> tuple[int, ...]:
+    @staticmethod
+    def _order(sources: Weighted, ridge: float) -> tuple[int, ...]:
         """The sources from the largest effective weight on, at the penalty ``ridge`` > 0."""
         at_most = np.array([c.weight * c.count / ridge for c in sources.columns])
-        first = order_of(sources.columns, at_most)
-        if first == order_of(sources.columns, np.zeros(len(at_most))):
-            return first
-        found = deterministic_equivalent(start.mean, self.request.eta, sources.columns, ridge=ridge)
-        return order_of(sources.columns, found.weights[sources.first] / ridge)
+        if sizes_of(sources.columns, at_most).max() <= APART:
+            return order_of(sources.columns, at_most)
+        weights = ridge_weights(Features.of(sources.columns), ridge)
+        return order_of(sources.columns, weights[sources.first] / ridge)
 
 
 def _turned(M: Operator | None, basis: Matrix) -> Operator | None:
