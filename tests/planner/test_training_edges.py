@@ -42,7 +42,7 @@ def test_a_pool_works_its_columns_out_once(monkeypatch: pytest.MonkeyPatch) -> N
     kinds = [PoolSource("some", Source(some, N, 0), 80), PoolSource("all", Source(all_over, N, 0, 0.3), 30)]
     pool = Pool.of(START, ETA, kinds, Goal.of(SHIFT.target, SHIFT.sigma0, N), 90, 1)
     counts, weights = np.array([60.0, 30.0]), np.array([1.0, 0.2])
-    for end in (Stopping(ridge=2.0), Stopping(time=3.0), Stopping(steps=20, learning_rate=0.1)):
+    for end in (Stopping(ridge=2.0), Stopping(time=3.0), Stopping(steps=20, learning_rate=0.01)):
         anew = trained(START, ETA, pool.taking(counts), end, weights=weights, chain_steps=1)
         np.testing.assert_array_equal(pool.trained(counts, end, weights).second_moment, anew.second_moment)
     worked, columns = [], Source.columns
