@@ -94,6 +94,13 @@ def decided(shift: Shift, B: int, planned: float) -> None:
             f"  3 sources, training: {stop}, weights: {weights}: {took:.2f} s (aim: below {aim} s); RATIO "
             f"{took / planned:.1f}"
         )
+    for stop, weights, aim in ways[1::2]:
+        call = partial(plan, shift, length=2000, max_prompts=1500, sources=three, stop=stop, weights=weights)
+        took = seconds(call, 3)
+        print(
+            f"  the same, no more than 1500 of 3000 rows, training: {stop}, weights: {weights}: {took:.2f} s "
+            f"(aim: below {aim} s); RATIO {took / planned:.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from datadose.planner.counts import rounded
 from datadose.planner.pool import Pool
 from datadose.planner.search import Best, Unsolved, run_search
 from datadose.shapes import Array, Float
-from datadose.theory.effective_weights import EffectiveModel
 from datadose.theory.equal_weights import EqualWeights, best_equal_weights, effective_weights
 from datadose.theory.equivalent import PeakError
 
@@ -88,7 +87,7 @@ def _slopes(pool: Pool, counts: Float[Array, " K"], ridge: float) -> tuple[float
     """The objective at ``counts`` > 0 and lambda = ``ridge``, and its derivatives by both."""
     sources, test = pool.effective(counts), pool.goal.objective
     unit = sources.unit**2
-    model = EffectiveModel(sources, effective_weights(sources, ridge) * unit)
+    model = sources.model(effective_weights(sources, ridge) * unit)
     gradient = model.gradient(test)
     by_weight = gradient.weights / unit
     J = np.diag(np.full(len(counts), ridge / unit)) + model.fitted_slopes

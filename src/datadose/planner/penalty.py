@@ -126,10 +126,13 @@ def _equal_ceiling(pool: Pool) -> tuple[float, int | None]:
 
 def _tuned_ceiling(pool: Pool) -> tuple[float, int | None]:
     """The same at tuned weights."""
-    top = ceiling(pool.effective(pool.all_alike), pool.goal.objective).error
+    top, near = ceiling(pool.effective(pool.all_alike), pool.goal.objective).error, None
 
     def best(rows: Array) -> float:
-        return tuned_weights(pool.effective(rows), pool.goal.objective).error
+        nonlocal near
+        found = tuned_weights(pool.effective(rows), pool.goal.objective, near)
+        near = found.effective_weights
+        return found.error
 
     return top, _near(pool, top, best)
 

@@ -16,10 +16,12 @@ from datadose.shapes import Array, Float, Operator
 from datadose.theory.columns import Columns
 from datadose.theory.effective_weights import EffectiveSources
 from datadose.theory.equivalent import PeakError
+from datadose.theory.explicit_columns import explicit_columns
+from datadose.theory.sft import chain_weight
 from datadose.theory.source import Source
 from datadose.theory.stopping import Stopping
 from datadose.theory.trained_operator import TrainedOperator
-from datadose.theory.training_time import trained
+from datadose.theory.training_time import Request
 from datadose.theory.unlimited import UnlimitedFlow
 
 
@@ -130,14 +132,26 @@ class Pool:
 
         Raises InputError where a prompt imposes two conditions: label noise in chains of several steps.
         """
-        return EffectiveSources.of(self.start, self.eta, self.taking(counts), chain_steps=self.chain_steps)
+        counted = zip(self._explicit, np.asarray(counts, dtype=np.float64), strict=True)
+        columns = tuple(replace(c, count=float(B)) for c, B in counted)
+        return EffectiveSources.on(self.start, self.eta, columns)
+
+    @cached_property
+    def _explicit(self) -> tuple[Columns, ...]:
+        return explicit_columns(self.sources, self.eta, self.chain_steps)
+
+    def request(self, counts: ArrayLike, weights: ArrayLike | None = None) -> Request:
+        """The fit to ``counts`` rows of each source with these weights, 1 unless given, (K,) each >= 0."""
+        held = np.ones(len(self.sources)) if weights is None else np.asarray(weights, dtype=np.float64)
+        columns = zip(self.columns, np.asarray(counts, dtype=np.float64), held, strict=True)
+        chosen = [replace(c, count=float(B), weight=float(w)) for c, B, w in columns if w > 0]
+        return Request.on(self.eta, chosen, chain_weight(self.eta, self.chain_steps))
 
     def trained(
-        self, counts: ArrayLike, stopping: Stopping, weights: Sequence[float] | Array | None = None
+        self, counts: ArrayLike, stopping: Stopping, weights: ArrayLike | None = None
     ) -> TrainedOperator:
         """The model that training on ``counts`` rows with these weights ends with; raises PeakError."""
-        sources = self.taking(counts)
-        return trained(self.start, self.eta, sources, stopping, weights=weights, chain_steps=self.chain_steps)
+        return self.request(counts, weights).fit(self.start).ends([stopping])[0]
 
     def converged(
         self, counts: ArrayLike, weights: Sequence[float] | Array | None = None

@@ -23,7 +23,6 @@ from datadose.planner.timing import COARSE, TimedRows, choose_time, pulled, time
 from datadose.shapes import Array, Float
 from datadose.theory.sft import chain_weight
 from datadose.theory.stopping import MOST_STEPS, Stopping
-from datadose.theory.training_time import largest_learning_rate
 
 NEAR = 0.05
 """Times with an objective within this share of the least count as near-optimal."""
@@ -132,8 +131,8 @@ def _steps(pool: Pool, decided: Decided, time: float | None, learning_rate: floa
     if time == 0:
         error = pool.goal.target.error(pool.untouched)
         return dict(zip(names, (0, 0, learning_rate, learning_rate, error), strict=True))
-    sources, weights = pool.taking(decided.counts), decided.weights
-    largest = largest_learning_rate(sources, pool.eta, weights=weights, chain_steps=pool.chain_steps)
+    weights = decided.weights
+    largest = pool.request(decided.counts, weights).largest_rate
     rate = largest / 2 if learning_rate is None else learning_rate
     if rate >= largest:
         allowed = f"a number below {largest:.6g}, the largest stable one on the planned rows"

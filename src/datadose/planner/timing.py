@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, minimize
@@ -22,7 +23,7 @@ from datadose.planner.search import Best, run_search
 from datadose.planner.tuned_rows import choose_weights
 from datadose.shapes import Array, Float
 from datadose.theory.stopping import Stopping
-from datadose.theory.time_search import BestTime, best_time
+from datadose.theory.time_search import BestTime, best_time_of
 from datadose.theory.trained_operator import TrainedOperator
 
 COARSE, FINE = 2, 6
@@ -82,17 +83,17 @@ def time_of(
     pool: Pool, counts: Array, weights: Array | None, per_decade: int, *, also: bool = False
 ) -> BestTime:
     """The best time on ``counts`` rows with these weights, 1 unless given."""
+    held = np.ones(len(counts)) if weights is None else weights
+    return _time_of(pool, tuple(counts.tolist()), tuple(held.tolist()), per_decade, also)
+
+
+@lru_cache(maxsize=_RIVALS * 4)
+def _time_of(
+    pool: Pool, counts: tuple[float, ...], weights: tuple[float, ...], per_decade: int, also: bool
+) -> BestTime:
     goal = pool.goal
-    return best_time(
-        pool.start,
-        pool.eta,
-        pool.taking(counts),
-        goal.objective,
-        weights=weights,
-        chain_steps=pool.chain_steps,
-        per_decade=per_decade,
-        also=(goal.target, goal.pretraining) if also else (),
-    )
+    tests = (goal.target, goal.pretraining) if also else ()
+    return best_time_of(pool.request(counts, weights), pool.start, goal.objective, per_decade, tests)
 
 
 def _best_of(pool: Pool, candidates: list[Array]) -> Float[Array, " K"]:

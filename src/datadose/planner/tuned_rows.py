@@ -35,9 +35,8 @@ def choose_weights(pool: Pool) -> tuple[Float[Array, " K"], TunedWeights]:
     none = counts == 0
     if none.any():
         # What a first row is worth shows where there is a little of one.
-        values = np.where(
-            none, tuned_weights(pool.effective(np.maximum(counts, _FEW)), test).values, found.values
-        )
+        little = tuned_weights(pool.effective(np.maximum(counts, _FEW)), test, found.effective_weights)
+        values = np.where(none, little.values, found.values)
         reasons = tuple(
             _reason(value) if at else reason
             for at, value, reason in zip(none, values, found.reasons, strict=True)
@@ -54,13 +53,16 @@ def _reason(value: float) -> str:
 
 def _within_the_limit(pool: Pool) -> tuple[Float[Array, " K"], TunedWeights]:
     sizes, best, test = pool.sizes, Best(), pool.goal.objective
+    near: Array | None = None
 
     def objective(x: Array) -> tuple[float, Array]:
+        nonlocal near
         counts = np.maximum(np.clip(x, 0, 1) * sizes, _FEW)
         try:
-            found = tuned_weights(pool.effective(counts), test)
+            found = tuned_weights(pool.effective(counts), test, near)
         except RunError as error:
             raise np.linalg.LinAlgError from error
+        near = found.effective_weights
         if counts.sum() <= pool.max_prompts * (1 + 1e-9) + _FEW * len(sizes):
             best.see(found.error, counts)
         return found.error, -found.values * sizes

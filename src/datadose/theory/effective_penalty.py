@@ -31,8 +31,8 @@ from datadose.covariance import rotated
 from datadose.errors import reject, require_number
 from datadose.shapes import Array, Float, Operator
 from datadose.theory.columns import Columns
-from datadose.theory.effective_weights import as_start, explicit_columns
 from datadose.theory.equivalent import PeakError
+from datadose.theory.explicit_columns import as_start, explicit_columns
 from datadose.theory.one_source import OneSource, infinite_mean, weights_below_peak
 from datadose.theory.source import Source
 from datadose.theory.stopping import LEAST_PENALTY

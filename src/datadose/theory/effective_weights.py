@@ -35,11 +35,11 @@ from datadose.covariance import (
     trace_product,
     transpose,
 )
-from datadose.covariance import inverse as inverse_of
-from datadose.errors import reject, require_number
+from datadose.errors import reject
 from datadose.shapes import Array, Float, Matrix, Operator
-from datadose.theory.columns import Columns, unit_of
-from datadose.theory.penalised import in_joint_range
+from datadose.theory.columns import Columns, Features, unit_of
+from datadose.theory.explicit_columns import as_start, explicit_columns
+from datadose.theory.graded import graded, graded_inverse, order_of
 from datadose.theory.post_test import error_of_moments
 from datadose.theory.source import Source
 from datadose.theory.trained_operator import TrainedOperator
@@ -47,37 +47,6 @@ from datadose.theory.weighted_test import WeightedTest, require_same_size
 
 FEASIBLE = 1e-9
 """The relative slack in rho_c tau_c <= B_c that counts as rounding."""
-
-
-def explicit_columns(sources: Sequence[Source], eta: float, chain_steps: int) -> tuple[Columns, ...]:
-    """The columns of sources that impose one condition a prompt, all in one form.
-
-    Raises InputError for no source, for sources of different dimensions, and for label noise in chains of
-    more than one step (k >= 1), which makes a prompt impose two conditions.
-    """
-    require_number("eta", eta, 0, 2, open_ends=True)
-    columns = tuple(source.columns(eta, chain_steps) for source in sources)
-    if not columns:
-        reject("sources", "none", "at least one source")
-    for source, c in zip(sources, columns, strict=True):
-        if c.pair is not None:
-            instead = "0 where chain_steps >= 1; `trained` with a `ridge` takes such prompts"
-            reject("label_noise", f"{source.label_noise:g} with chain_steps {chain_steps}", instead)
-    sizes = [len(c.cross) for c in columns]
-    if len(set(sizes)) > 1:
-        reject("sources", f"dimensions {sizes}", "one dimension")
-    return columns if all(is_spectrum(c.cross) for c in columns) else tuple(c.dense() for c in columns)
-
-
-def as_start(start: TrainedOperator | Operator, dimension: int) -> TrainedOperator:
-    """The model that training starts from; an operator V0 is one that is known.
-
-    Raises InputError for a start of another dimension.
-    """
-    found = start if isinstance(start, TrainedOperator) else TrainedOperator.fixed(start)
-    if len(found.mean) != dimension:
-        reject("start", f"dimension {len(found.mean)}", f"dimension {dimension}, as in the sources")
-    return found
 
 
 @dataclass(frozen=True)
@@ -102,8 +71,9 @@ class EffectiveSources:
     columns: tuple[Columns, ...]
     unit: float
     basis: Matrix | None = field(default=None, repr=False)
-    """Of all above, where matrices together miss directions: their range first, exactly 0 beside it."""
+    """Of all above, where they are matrices that :meth:`model` turned."""
     _forms: dict[int, tuple[WeightedTest, WeightedTest]] = field(default_factory=dict, repr=False)
+    _turned: dict[tuple[int, ...], EffectiveSources] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -124,17 +94,19 @@ class EffectiveSources:
 
         Raises InputError for values out of range, another dimension, and label noise where k >= 1.
         """
-        columns = explicit_columns(sources, eta, chain_steps)
+        return cls.on(start, eta, explicit_columns(sources, eta, chain_steps))
+
+    @classmethod
+    def on(
+        cls, start: TrainedOperator | Operator, eta: float, columns: tuple[Columns, ...]
+    ) -> EffectiveSources:
+        """The same from what :func:`explicit_columns` found, which hold their counts."""
         model, unit = as_start(start, len(columns[0].cross)), unit_of(columns)
         mean, second = model.mean * unit, model.second_moment * unit**2
         scaled = tuple(c.scaled(unit) if unit != 1 else c for c in columns)
         if is_spectrum(columns[0].cross):
             return cls(mean, second, eta, scaled, unit)
-        clean, basis = in_joint_range(scaled)
-        mean, second = dense(mean), dense(second)
-        if basis is not None:
-            mean, second = rotated(mean, basis), rotated(second, basis)
-        return cls(mean, second, eta, clean, unit, basis)
+        return cls(dense(mean), dense(second), eta, scaled, unit)
 
     def judged_by(self, test: WeightedTest) -> WeightedTest:
         """``test`` in the unit and the basis of the sources. Raises InputError for a test of another size."""
@@ -158,6 +130,11 @@ class EffectiveSources:
     def counts(self) -> Float[Array, " K"]:
         """B_c, (K,)."""
         return np.array([c.count for c in self.columns], dtype=np.float64)
+
+    @cached_property
+    def features(self) -> Features:
+        """One of each source, with weights as the columns hold them."""
+        return Features.of(self.columns)
 
     @cached_property
     def moments(self) -> Array:
@@ -194,12 +171,23 @@ class EffectiveSources:
         Raises InputError for weights that are negative, not finite or of another number, and where they are
         not feasible: rho_c tau_c > B_c for some source.
         """
-        model = EffectiveModel(self, self.require_weights(weights) * self.unit**2)
+        model = self.model(self.require_weights(weights) * self.unit**2)
         if not model.is_feasible:
             at = int(np.argmax(model.fitted - self.counts))
             shown = f"{model.fitted[at]:.6g} degrees of freedom fitted to source {at}"
             reject("weights", shown, f"effective weights that fit at most its {self.counts[at]:g} prompts")
         return model
+
+    def model(self, rho: Float[Array, " K"]) -> EffectiveModel:
+        """The model at rho (K,) in the unit of the sources, feasible or not; matrices in a graded basis."""
+        if is_spectrum(self.columns[0].cross):
+            return EffectiveModel(self, rho)
+        order = order_of(self.columns, rho)
+        if order not in self._turned:
+            columns, basis = graded(self.columns, order)
+            mean, second = rotated(self.mean, basis), rotated(self.second_moment, basis)
+            self._turned[order] = EffectiveSources(mean, second, self.eta, columns, self.unit, basis)
+        return EffectiveModel(self._turned[order], rho)
 
     def require_weights(self, weights: ArrayLike, field: str = "weights") -> Float[Array, " K"]:
         """``weights`` as K finite numbers >= 0, else InputError."""
@@ -225,7 +213,7 @@ class EffectiveModel:
     def _resolvent(self) -> Operator:
         moments = self.sources.moments
         total = np.tensordot(self.rho, moments, axes=1)
-        return inverse_of(total + (1.0 if moments.ndim == 2 else np.eye(len(total))))
+        return 1 / (1 + total) if moments.ndim == 2 else graded_inverse(np.eye(len(total)) + total)
 
     @cached_property
     def _pull(self) -> Operator:

@@ -14,15 +14,15 @@ from numpy.typing import ArrayLike
 
 from datadose.errors import require_number
 from datadose.shapes import Array, Float
-from datadose.theory.effective_weights import EffectiveModel, EffectiveSources
+from datadose.theory.effective_weights import EffectiveSources
 from datadose.theory.equivalent import deterministic_equivalent
 from datadose.theory.least import least_beside
+from datadose.theory.regimes import ridge_weights
 from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
 
 _PENALTIES = np.geomspace(1e-9, 1e4, 27)
 """Where the best penalty is looked for first, in units of sum_c B_c tr C_c / d."""
-_CONDITION = 3e6
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,8 @@ def effective_weights(
     used = (w > 0) & (sources.counts > 0) & (sources.sizes > 0)
     rho = np.zeros(len(w))
     if used.any():
-        columns = [
-            replace(c, weight=float(x)) for c, x, on in zip(sources.columns, w, used, strict=True) if on
-        ]
-        rho[used] = deterministic_equivalent(sources.mean, sources.eta, columns, ridge=lam).weights
+        features = replace(sources.features, heavy=w).subset(used)
+        rho[used] = ridge_weights(features, lam)
     return rho / lam / sources.unit**2
 
 
@@ -73,12 +71,7 @@ def best_equal_weights(sources: EffectiveSources, test: WeightedTest) -> EqualWe
         return sources.at(effective_weights(sources, float(np.exp(x)))).error(test)
 
     grid = np.log(scale * _PENALTIES)
-    models = [sources.at(effective_weights(sources, float(np.exp(x)))) for x in grid]
-    kept = [_keeps_digits(model) for model in models]
-    # From a strong penalty down to where rounding spoils the error; convergence is computed otherwise.
-    first = max((at + 1 for at, keeps in enumerate(kept) if not keeps), default=0)
-    grid, models = grid[first:], models[first:]
-    values = np.array([model.error(test) for model in models])
+    values = np.array([error(x) for x in grid])
     at = int(np.argmin(values))
     place, value = least_beside(error, grid, at, 1e-7)
     if value < least:
@@ -87,18 +80,6 @@ def best_equal_weights(sources: EffectiveSources, test: WeightedTest) -> EqualWe
     if at == 0:
         return _converged(sources, test, EqualWeights(least, ridge, rho))
     return EqualWeights(least, ridge, rho)
-
-
-def _keeps_digits(model: EffectiveModel) -> bool:
-    """Whether rounding leaves the errors of ``model`` their digits.
-
-    With matrices it grows with the square of the condition of I + sum_c rho_c C_c: large where some
-    directions are fitted to the last digit and others hardly at all.
-    """
-    if model.sources.moments.ndim == 2:
-        return True
-    values = np.linalg.eigvalsh(np.tensordot(model.rho, model.sources.moments, axes=1))
-    return bool(1 + values[-1] <= _CONDITION * (1 + max(float(values[0]), 0.0)))
 
 
 def _converged(sources: EffectiveSources, test: WeightedTest, rival: EqualWeights) -> EqualWeights:

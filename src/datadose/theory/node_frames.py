@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from datadose.covariance import dense, diagonal, identity_like, plus, product, trace, transpose
 from datadose.shapes import Array, Complex, Operator
+from datadose.theory.graded import graded_inverse
 from datadose.theory.penalised import Weighted, both_halves, pair_weights, solve
 from datadose.theory.stopping import Filter
 from datadose.theory.trained_operator import TrainedOperator
@@ -236,7 +237,7 @@ class _Matrices:
 
     def _resolvents(self, rho: Complex) -> Complex:
         inner = np.eye(len(self.start)) + np.tensordot(rho, np.stack(self.moments), axes=1)
-        return np.asarray(np.linalg.inv(inner), np.complex128)
+        return np.asarray(graded_inverse(inner), np.complex128)
 
     def traces(self, rho: Complex) -> tuple[Complex, Complex]:
         R = self._resolvents(rho)

@@ -28,7 +28,6 @@ from datadose.covariance import trace
 from datadose.errors import InternalError
 from datadose.shapes import Array, Complex
 from datadose.theory.columns import Columns
-from datadose.theory.peaks import joint_basis
 
 _STEPS = 120
 _PLAIN, _PERIOD = 3, 20
@@ -80,31 +79,6 @@ class Weighted:
             H[:, at, at], H[:, at + 1, at + 1] = (a * scaled + det * v) / over, (e * scaled + det * u) / over
             H[:, at, at + 1] = H[:, at + 1, at] = b * scaled / over
         return H, J
-
-
-def in_joint_range(columns: Sequence[Columns]) -> tuple[tuple[Columns, ...], Array | None]:
-    """Dense columns in a basis (d, d) whose first vectors span the data, exactly 0 beside them.
-
-    Rounding beside the data would be magnified by long training. The columns themselves, and None, where the
-    data span everything. Data are the columns with prompts, or all where none has any; those without are in
-    the basis as they are.
-    """
-    data = [c for c in columns if c.count > 0] or list(columns)
-    spanned, beside = joint_basis([c.span for c in data])
-    rank, d = spanned.shape[1], spanned.shape[0]
-    if rank == d:
-        return tuple(columns), None
-    basis = np.hstack([spanned, beside])
-
-    def turned(M: Array) -> Array:
-        found = basis.T @ M @ basis
-        found[rank:], found[:, rank:] = 0.0, 0.0
-        return np.asarray((found + found.T) / 2)
-
-    return tuple(
-        c.changed(turned, turned, None) if any(c is one for one in data) else c.rotated(basis)
-        for c in columns
-    ), basis
 
 
 class Resolvents(Protocol):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadose.covariance import is_spectrum, plus, product, transpose
-from datadose.shapes import Array, Bool, Operator
+from datadose.shapes import Array, Bool, Float, Operator
 from datadose.theory.columns import Columns, Features
 from datadose.theory.fixed_point import Frame, MatrixFrame, Regime, Solved, SpectralFrame, solve_fixed_point
 from datadose.theory.one_source import weights_below_peak
@@ -35,6 +35,11 @@ def with_ridge(
     solved = _solve(features, Regime(ridge, loose=True), None)
     kept = ridge * solved.resolvent
     return plus(product(V0, kept), -eta * _crossed(sources, features, solved)), kept, solved
+
+
+def ridge_weights(features: Features, ridge: float) -> Float[Array, " F"]:
+    """q (F,) of :func:`with_ridge` alone."""
+    return _solve(features, Regime(ridge, loose=True), None).weights
 
 
 def without_ridge(

@@ -37,7 +37,7 @@ from datadose.errors import require_number
 from datadose.shapes import Matrix, Operator
 from datadose.theory.columns import Columns
 from datadose.theory.effective_penalty import EffectivePenalty, PenalisedError
-from datadose.theory.effective_weights import as_start, explicit_columns
+from datadose.theory.explicit_columns import as_start, explicit_columns
 from datadose.theory.one_source import OneSource
 from datadose.theory.source import Source
 from datadose.theory.trained_operator import TrainedOperator

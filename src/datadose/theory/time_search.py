@@ -118,6 +118,17 @@ def best_time(
     for one in (test, *also):
         require_kind("test", one, WeightedTest, "WeightedTest.of(target, length)")
     request = Request.of(eta, sources, weights, chain_steps)
+    return best_time_of(request, start, test, per_decade, also)
+
+
+def best_time_of(
+    request: Request,
+    start: TrainedOperator | Operator,
+    test: WeightedTest,
+    per_decade: int,
+    also: Sequence[WeightedTest] = (),
+) -> BestTime:
+    """:func:`best_time` of a request whose sources' columns are known."""
     fit = request.fit(start)
 
     def models(times: Array) -> list[TrainedOperator]:

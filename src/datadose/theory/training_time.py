@@ -10,7 +10,7 @@ of Sigma0 it is pretraining on finitely many prompts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,12 +19,14 @@ from datadose.covariance import dense, is_spectrum, rotated, spectral_basis, tra
 from datadose.errors import InternalError, reject, require_integer, require_kind, require_number
 from datadose.shapes import Array, Matrix, Operator
 from datadose.shift import Shift
-from datadose.theory.columns import Columns, unit_of
+from datadose.theory.columns import Columns, Features, unit_of
 from datadose.theory.edge import largest_eigenvalue
 from datadose.theory.equivalent import deterministic_equivalent
+from datadose.theory.graded import APART, graded, order_of, sizes_of
 from datadose.theory.node_frames import filtered
-from datadose.theory.penalised import Weighted, in_joint_range
+from datadose.theory.penalised import Weighted
 from datadose.theory.pretraining import pretrained_operator
+from datadose.theory.regimes import ridge_weights
 from datadose.theory.sft import chain_weight
 from datadose.theory.source import Source
 from datadose.theory.stopping import LEAST_PENALTY, Filter, Stopping
@@ -238,6 +240,10 @@ class Fit:
     """In which the columns are spectra, where the start is given in another."""
     answers: Operator | None = None
     """P of :meth:`Request.fit`, in that basis."""
+    _turned: dict[tuple[int, ...], tuple[Weighted, Matrix, TrainedOperator, Operator | None]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """Sources, basis, start and answers of matrices by the order that they are graded in."""
 
     @classmethod
     def of(cls, start: TrainedOperator, request: Request, answers: Operator | None = None) -> Fit:
@@ -246,11 +252,7 @@ class Fit:
             return cls(start, request, columns, None, answers)
         dense_columns = tuple(c.dense() for c in columns)
         if len(columns) > 1:
-            clean, joint = in_joint_range(dense_columns)
-            if joint is None:
-                return cls(start.mapped(dense), request, clean, None, answers)
-            turned = start.mapped(lambda M: rotated(dense(M), joint))
-            return cls(turned, request, clean, joint, _turned(answers, joint))
+            return cls(start.mapped(dense), request, dense_columns, None, answers)
         values, basis = spectral_basis(dense_columns[0].cross)
         assert basis is not None
 
@@ -310,8 +312,33 @@ class Fit:
         rules = [s.filter(request.prompts, request.copies, edge) for s in stoppings]
         rules = [replace(rule, nodes=rule.nodes / unit**2) for rule in rules]
         self._require_digits(sources, stoppings, rules)
-        found = filtered(self.start.scaled(unit), request.eta, sources, rules, self.answers)
+        start = self.start.scaled(unit)
+        if is_spectrum(self.columns[0].cross):
+            found = filtered(start, request.eta, sources, rules, self.answers)
+        else:
+            found = [self._graded(start, sources, rule) for rule in rules]
         return [s.scaled(1 / unit) for s in found]
+
+    def _graded(self, start: TrainedOperator, sources: Weighted, rule: Filter) -> TrainedOperator:
+        """The model under one filter, from matrices in the basis in which each source keeps its digits."""
+        order = self._order(sources, float(np.abs(rule.nodes).min()))
+        if order not in self._turned:
+            columns, basis = graded(sources.columns, order)
+            turned = start.mapped(lambda M: rotated(dense(M), basis))
+            answers = None if self.answers is None else rotated(dense(self.answers), basis)
+            self._turned[order] = Weighted.of(columns), basis, turned, answers
+        clean, basis, turned, answers = self._turned[order]
+        (found,) = filtered(turned, self.request.eta, clean, [rule], answers)
+        return found.mapped(lambda M: rotated(dense(M), basis.T))
+
+    @staticmethod
+    def _order(sources: Weighted, ridge: float) -> tuple[int, ...]:
+        """The sources from the largest effective weight on, at the penalty ``ridge`` > 0."""
+        at_most = np.array([c.weight * c.count / ridge for c in sources.columns])
+        if sizes_of(sources.columns, at_most).max() <= APART:
+            return order_of(sources.columns, at_most)
+        weights = ridge_weights(Features.of(sources.columns), ridge)
+        return order_of(sources.columns, weights[sources.first] / ridge)
 
 
 def _turned(M: Operator | None, basis: Matrix) -> Operator | None:

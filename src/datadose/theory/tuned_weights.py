@@ -63,17 +63,21 @@ class TunedWeights:
     """The trained model at these weights."""
 
 
-def tuned_weights(sources: EffectiveSources, test: WeightedTest) -> TunedWeights:
+def tuned_weights(
+    sources: EffectiveSources, test: WeightedTest, near: Float[Array, " K"] | None = None
+) -> TunedWeights:
     """The weights and the penalty with the least error on ``test``, from all feasible ones.
 
     The error is that of the best of several searches; it is a local minimum, and no proof that it is the
-    global one. Raises InputError for a test of another size, PeakError where the best point fits sources to
-    the last of their prompts and their mean error is infinite there, RunError where no search converges.
+    global one. With ``near``, the best effective weights (K,) of much the same sources, one search from there
+    takes the place of the several, if it ends in a minimum. Raises InputError for a test of another size,
+    PeakError where the best point fits sources to the last of their prompts and their mean error is infinite
+    there, RunError where no search converges.
     """
     require_kind("sources", sources, EffectiveSources, "EffectiveSources.of(V0, eta, [Source(A, n, B)])")
     require_kind("test", test, WeightedTest, "WeightedTest.of(target, length)")
     search = _Search(sources, test)
-    found = search.best()
+    found = search.best(near)
     model = search.model(found)
     active = model.is_active(_ACTIVE)
     if active.any():
@@ -160,7 +164,7 @@ class _Search:
             self._seen.clear()
             rho = np.zeros(len(self.used))
             rho[self.used] = np.expm1(np.maximum(x, 0)) / self.scale
-            self._seen[key] = EffectiveModel(self.sources, rho)
+            self._seen[key] = self.sources.model(rho)
         return self._seen[key]
 
     def place(self, rho: Array) -> Array:
@@ -222,11 +226,15 @@ class _Search:
             found += [each * size for size in (1.0, 1e3, 1e6)]
         return [self.shrunk(self.place(rho)) for rho in found]
 
-    def best(self) -> Array:
+    def best(self, near: Array | None = None) -> Array:
         """The best point that any search ends in; no effective weight if nothing is to be used."""
         nothing = np.zeros(int(self.used.sum()))
         if not self.used.any():
             return nothing
+        if near is not None:
+            end = self.refined(self.shrunk(self.place(near * self.sources.unit**2)))
+            if self.left_over(end) <= _STATIONARY and self.value(end) <= self.value(nothing):
+                return end
         ends = [self.refined(start) for start in self.starts()]
         ends.append(nothing)
         for end in sorted(ends, key=self.value):
