@@ -109,7 +109,8 @@ def main() -> None:
     for name, law in LAWS.items():
         found = average(law, arguments.prompts, arguments.pools, rule)
         print(
-            f"{name:<26} {found.uniform[-1]:.4f} {found.adaptive:.4f} {found.samples:6.2f} {found.equal:6.2f} "
+            f"{name:<26} {found.uniform[-1]:.4f} {found.adaptive:.4f} "
+            f"{found.samples:6.2f} {found.equal:6.2f} "
             f"{1 - found.samples / found.equal:+.2f} ({1 - found.samples / K:+.2f} of {K})",
             flush=True,
         )

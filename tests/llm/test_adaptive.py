@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import adaptive_sampling as benchmark
 import numpy as np
 import pytest
 
+import adaptive_sampling as benchmark
 from datadose.errors import InputError
 from datadose.llm.adaptive import AdaptiveRule, flip_chance, more_samples
 from datadose.llm.pass_rates import Prior, chance_mixed, fit_prior
@@ -106,7 +106,9 @@ def test_a_tolerance_of_zero_changes_no_decision() -> None:
     assert (kept[0] == kept[1]).mean() > 0.995
 
 
-@pytest.mark.parametrize("name", ["U-shaped, Beta(0.5, 0.5)", "uniform", "hard, Beta(0.3, 1.2)", "0.05 or 0.6"])
+@pytest.mark.parametrize(
+    "name", ["U-shaped, Beta(0.5, 0.5)", "uniform", "hard, Beta(0.3, 1.2)", "0.05 or 0.6"]
+)
 def test_samples_are_saved_at_equal_agreement(name: str) -> None:
     """At least a fifth, against the uniform number of samples that is right as often."""
     found = benchmark.average(benchmark.LAWS[name], 600, 4, RULE)

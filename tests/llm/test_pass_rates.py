@@ -1,4 +1,4 @@
-"""The Beta posterior of pass rates: closed forms against quadrature and draws, the fit against scipy's law."""
+"""The Beta posterior of pass rates: closed forms against quadrature and draws, the fit against scipy's."""
 
 from __future__ import annotations
 
@@ -118,7 +118,10 @@ def _chances(prior: Prior, judged: int) -> np.ndarray:
 def test_half_always_half_never_leaves_nothing_mixed() -> None:
     """What 33 prompts at 0 of 16 and 60 at 16 of 16 say: groups of them are hardly ever mixed."""
     found = fit_prior(np.repeat([0, 16], [33, 60]), np.full(93, 16))
-    assert found.note == "no prompt has both passed and failed samples: one with 1 of 2 passed is added for the fit"
+    assert (
+        found.note
+        == "no prompt has both passed and failed samples: one with 1 of 2 passed is added for the fit"
+    )
     assert found.mean == pytest.approx(60 / 93, abs=0.01)
     # About one prompt more of 93 would be mixed.
     prior_mixed = 93 * chance_mixed(np.array(found.a), np.array(found.b), 16)
@@ -140,7 +143,7 @@ def test_all_alike_at_an_end_stays_finite(passed: int) -> None:
 
 def test_equal_rates_are_one_rate() -> None:
     found = fit_prior(np.full(60, 4), np.full(60, 16))
-    assert found.note == "pass rates differ no more than chance makes them: a + b is held at the number of samples"
+    assert found.note == "pass rates differ no more than by chance: a + b is held at the number of samples"
     assert found.a + found.b == pytest.approx(960)
     assert found.mean == pytest.approx(0.25, abs=0.001)
     assert np.ptp(_chances(found, 16)) < 0.02

@@ -1,4 +1,4 @@
-"""Which prompts need more samples: a pilot of all, then only those whose place in or out of the RL set is open.
+"""Which prompts need more samples: a pilot of all, then only those whose place in the RL set is open.
 
 A prompt is kept for RL if its chance of a mixed group is at least a threshold
 (:mod:`datadose.llm.pass_rates`). After k of n samples have passed, the counts that all K samples would end
@@ -58,7 +58,7 @@ class AdaptiveRule:
 
 
 def check_mixed(field: str, chance: float, group: int) -> None:
-    """InputError unless ``group`` >= 2 and some pass rate gives a mixed group with at least ``chance`` > 0."""
+    """InputError unless ``group`` >= 2 and ``chance`` > 0 is one that some pass rate gives a mixed group."""
     require_integer("group", group, 2)
     best = best_chance(group)
     if not 0 < require_number(field, chance, 0, 1) <= best:
@@ -87,7 +87,7 @@ def more_samples(
         return pilot if pilot.any() else _next(drawn, np.ones(len(drawn), dtype=bool), rule)
     prior = fit_prior(passed, judged)
     cases, place = np.unique(np.stack([drawn, passed, judged]), axis=1, return_inverse=True)
-    still_open = np.array([_is_open(prior, *case, rule) for case in cases.T.tolist()])
+    still_open = np.array([_is_open(prior, *map(int, case), rule=rule) for case in cases.T])
     return _next(drawn, still_open[place.ravel()], rule)
 
 
@@ -110,7 +110,7 @@ def _kept(alpha: Array, beta: Array, rule: AdaptiveRule) -> NDArray[np.bool_]:
     return np.asarray(chance_mixed(alpha, beta, rule.group) >= rule.mixed)
 
 
-def _is_open(prior: Prior, drawn: int, passed: int, judged: int, rule: AdaptiveRule) -> bool:
+def _is_open(prior: Prior, drawn: int, passed: int, judged: int, *, rule: AdaptiveRule) -> bool:
     further = rule.samples - drawn
     if further <= 0:
         return False

@@ -150,22 +150,24 @@ def fit_prior(passed: NDArray[Any], judged: NDArray[Any]) -> Prior:
         raise ValueError(msg)
     if n.max() == 1:
         mean = (int(k.sum()) + 1) / (samples + 2)
-        note = "no prompt has two samples, so how much pass rates differ is not known: a + b = 2 is assumed"
-        return Prior(2 * mean, 2 * (1 - mean), prompts, samples, note)
-    note = None
-    counts = [_more_than(values, int(n.max())) for values in (k, n - k, n)]
+        unknown = (
+            "no prompt has two samples, so how much pass rates differ is not known: a + b = 2 is assumed"
+        )
+        return Prior(2 * mean, 2 * (1 - mean), prompts, samples, unknown)
+    notes = []
+    c, d, e = (_more_than(values, int(n.max())) for values in (k, n - k, n))
     if ((k == 0) | (k == n)).all():
-        note = "no prompt has both passed and failed samples: one with 1 of 2 passed is added for the fit"
-        for place, count in zip((0, 0, slice(2)), counts, strict=True):
-            count[place] += 1
-    strength, mean = _maximise(*counts, lowest=0.01 / (prompts + 1), highest=float(samples))
+        notes.append(
+            "no prompt has both passed and failed samples: one with 1 of 2 passed is added for the fit"
+        )
+        c[0], d[0], e[:2] = c[0] + 1, d[0] + 1, e[:2] + 1
+    strength, mean = _maximise(c, d, e, lowest=0.01 / (prompts + 1), highest=float(samples))
     if strength == samples:
-        common = "pass rates differ no more than chance makes them: a + b is held at the number of samples"
-        note = common if note is None else f"{note}; {common}"
-    return Prior(strength * mean, strength * (1 - mean), prompts, samples, note)
+        notes.append("pass rates differ no more than by chance: a + b is held at the number of samples")
+    return Prior(strength * mean, strength * (1 - mean), prompts, samples, "; ".join(notes) or None)
 
 
-def fit_pool(questions: NDArray[np.int64], passed: Array, judged: Array) -> Prior | None:
+def fit_pool(questions: NDArray[np.int64], passed: NDArray[Any], judged: NDArray[Any]) -> Prior | None:
     """The prior of a pool whose rows may ask the same: of each question the first row with samples counts.
 
     Args:
@@ -182,7 +184,7 @@ def fit_pool(questions: NDArray[np.int64], passed: Array, judged: Array) -> Prio
     return fit_prior(passed[rows], judged[rows])
 
 
-def pool_signals(prior: Prior | None, passed: Array, judged: Array) -> Array:
+def pool_signals(prior: Prior | None, passed: NDArray[Any], judged: NDArray[Any]) -> Array:
     """E p (1 - p) of each row of a pool, (N,); NaN where no sample was judged. Arguments as fit_pool has."""
     found = np.full(len(judged), np.nan)
     rows = np.flatnonzero(judged > 0)

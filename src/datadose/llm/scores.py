@@ -31,6 +31,7 @@ MEASURED: dict[str, str] = {
     "pass_rate_passed": "Int64",
     "pass_rate_low": "float64",
     "pass_rate_high": "float64",
+    "signal": "float64",
     "label_passes": "boolean",
     "own_completion": "string",
     "own_confidence": "float64",
