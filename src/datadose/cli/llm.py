@@ -31,8 +31,7 @@ _THRESHOLDS = {
     "unaligned": "quantile of the target's own alignment that a row must reach (0.1)",
     "interfering": "share of each stratum set apart as most opposed to the reference (0.1)",
     "sft_solved": "pass rates surely above this are left out of the SFT set (0.5)",
-    "rl_solved": "pass rates surely above this are left out of the RL set (0.9)",
-    "rl_hopeless": "pass rates surely below this are left out of the RL set (0.05)",
+    "rl_mixed": "chance that a group of G is mixed from which a prompt is in the RL set (0.5)",
 }
 """Fields of SelectionConfig, with their defaults in brackets (a test compares them)."""
 
@@ -100,12 +99,17 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     "Choose an SFT set and an RL set, and equal-size random controls, from a scored pool.",
     "datadose select --scores scores --target target.jsonl --out selected",
     option("--scores", type=Path, required=True, help="folder that `datadose score` wrote"),
-    option("--target", type=Path, required=True, help="examples of the target: a pool, or its scores folder"),
+    option(
+        "--target",
+        type=Path,
+        help="examples of the target: a pool, or its scores folder; needed unless --sft-size is 0",
+    ),
     option("--out", type=Path, required=True, help="folder for the sets, manifest and report"),
     option("--reference", type=Path, help="what must be kept: a pool or its scores (default: the pool)"),
     _COLUMNS,
-    option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set"),
-    option("--rl-size", default="auto", metavar="auto|N", help="rows of the RL set; 0: none"),
+    option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set; 0: none"),
+    option("--rl-size", default="auto", metavar="auto|N", help="prompts of the RL set; 0: none"),
+    option("--group", type=integer, metavar="G", help="completions per prompt in RL (8)"),
     option("--replay", type=number, default=0.0, help="share of reference rows in the SFT set"),
     option("--representation", default="sketch", help="sketch or embedding"),
     option("--seed", type=integer, default=0, help="of everything that is drawn"),
@@ -130,15 +134,18 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     arguments.rl_size = _size("rl-size", arguments.rl_size)
     config = _config(SelectionConfig, arguments)
     pool = read_scores(arguments.scores)
+    if arguments.sft_size == 0 and arguments.reference is not None:
+        note("reference: not used, it is for the SFT set")
+        arguments.reference = None
     options: dict[str, Any] = {
         "columns": _columns(arguments),
         "several": arguments.reference is not None,
         "allow_pickle_weights": arguments.allow_pickle_weights,
     }
-    target = scores_of(arguments.target, "target", pool, **options)
-    reference = None
-    if arguments.reference is not None:
-        reference = scores_of(arguments.reference, "reference", pool, **options)
+    target, reference = (
+        None if path is None else scores_of(path, field, pool, **options)
+        for field, path in (("target", arguments.target), ("reference", arguments.reference))
+    )
     prepare_folder("out", arguments.out)
     selection = select(pool, target, reference=reference, config=config)
     write_selection(selection, pool, reference, arguments.out)

@@ -25,10 +25,10 @@ from datadose.files import file_digest, prepare_folder
 from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.generation import Sampling, prompt_batches
 from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
-from datadose.llm.measured import best_answers, counts, each_answer, measured, targets
+from datadose.llm.measured import add_signals, best_answers, counts, each_answer, measured, targets
 from datadose.llm.pool import Pool, Row, open_pool
 from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
-from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
+from datadose.llm.scores import MEASURED, ROLE, Scores, hash_question, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
 from datadose.progress import Report, silent
@@ -132,7 +132,9 @@ def score(
     one_each = losses if len(losses.nll) == len(rows) else losses.at(run.starts[:-1] + best)
     nll = (losses.nll[first:end] for first, end in pairwise(run.starts))
     parts = zip(rows, nll, best.tolist(), texts, verdicts, run.issues, strict=True)
-    found = _write(out, rows, one_each, [measured(tokens, *values) for values in parts], record)
+    numbers = [measured(tokens, *values) for values in parts]
+    record["pass_rates"] = add_signals([hash_question(row.question) for row in rows], numbers)
+    found = _write(out, rows, one_each, numbers, record)
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
     rows.remove()

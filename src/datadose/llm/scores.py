@@ -31,6 +31,7 @@ MEASURED: dict[str, str] = {
     "pass_rate_passed": "Int64",
     "pass_rate_low": "float64",
     "pass_rate_high": "float64",
+    "signal": "float64",
     "label_passes": "boolean",
     "best_completion": "Int64",
     "completion_nlls": "object",

@@ -83,9 +83,9 @@ class _Part:
 def write_selection(selection: Selection, pool: Scores, reference: Scores | None, out: Path) -> None:
     """Write sft, rl and their controls as JSONL, manifest.json and report.html to ``out``.
 
-    The manifest comes last: a folder with one is complete. Without an RL set there is no rl.jsonl, and none
-    of an earlier selection is left. Raises InputError if ``out`` cannot be a folder or if replayed rows have
-    other types than the pool's in a column; RunError if the disk refuses.
+    The manifest comes last: a folder with one is complete. Without an RL set there is no rl.jsonl, without an
+    SFT set no sft.jsonl, and none of an earlier selection is left. Raises InputError if ``out`` cannot be a
+    folder or if replayed rows have other types than the pool's in a column; RunError if the disk refuses.
     """
     prepare_folder("out", out)
     remove_manifest(out)
@@ -97,11 +97,11 @@ def write_selection(selection: Selection, pool: Scores, reference: Scores | None
         old = _Source.survey(reference, selection.replay)
         replayed.append(_Part(old, selection.replay, _demonstration("replay")))
     taught = _demonstration("target")
-    for name, rows in sft:
-        _write_set(out / f"{name}.jsonl", [_Part(source, rows, taught), *replayed])
-    for name, rows in rl:
+    parts = [(name, rows, [_Part(source, rows, taught), *replayed]) for name, rows in sft]
+    parts += [(name, rows, [_Part(source, rows, _problem)]) for name, rows in rl]
+    for name, rows, of_file in parts:
         if len(rows):
-            _write_set(out / f"{name}.jsonl", [_Part(source, rows, _problem)])
+            _write_set(out / f"{name}.jsonl", of_file)
         else:
             (out / f"{name}.jsonl").unlink(missing_ok=True)
     write_report(selection, pool, reference, out)
@@ -117,10 +117,11 @@ def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Co
         "planner": selection.planner,
         "geometry": selection.geometry,
         "diversity": selection.diversity,
+        "rl": selection.rl_record,
         "unchecked": selection.unchecked,
         "scores": {
             "pool": pool.manifest,
-            "target": selection.target.manifest,
+            "target": None if selection.target is None else selection.target.manifest,
             "reference": None if reference is None else reference.manifest,
         },
         "versions": versions(),
@@ -132,7 +133,7 @@ def _demonstration(role: str) -> Callable[[Columns], Columns]:
 
 
 def _problem(row: Columns) -> Columns:
-    """A row of rl.jsonl: it has an answer, the completion's text where the pool has none."""
+    """A row of rl.jsonl: it has an answer, else the completion's text for one, else null."""
     row = for_trl(row)
     if row.get("answer") is None and row.get("completion") is not None:
         row["answer"] = text_of(row["completion"])
