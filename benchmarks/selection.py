@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datadose.files import write_json
+from datadose.llm.pass_rates import fit_pool, pool_signals
 from datadose.llm.scores import TABLE, file_digests, hash_question, read_scores
 from datadose.llm.selection import SelectionConfig, select, write_selection
 
@@ -47,7 +48,7 @@ def make_scores(folder: Path, rows: int, name: str, target_share: float) -> None
             block[~here, 1] += 8
             array[start : start + len(block)] = block * tokens[start : start + len(block), None]
         del array
-    passed = rng.binomial(SAMPLES, rng.random(rows))
+    passed, judged = rng.binomial(SAMPLES, rng.random(rows)), np.full(rows, SAMPLES)
     middle = (passed + Z2 / 2) / (SAMPLES + Z2)
     half = np.sqrt(Z2 * (passed * (SAMPLES - passed) / SAMPLES + Z2 / 4)) / (SAMPLES + Z2)
     ids = [f"{name}-{i}" for i in range(rows)]
@@ -62,6 +63,7 @@ def make_scores(folder: Path, rows: int, name: str, target_share: float) -> None
             "pass_rate_passed": passed,
             "pass_rate_low": middle - half,
             "pass_rate_high": middle + half,
+            "signal": pool_signals(fit_pool(np.arange(rows), passed, judged), passed, judged),
             "label_passes": rng.random(rows) < 0.95,
             "own_confidence": rng.random(rows),
             "own_differs": rng.random(rows) < 0.5,

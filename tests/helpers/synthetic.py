@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from datadose.llm.pass_rates import fit_pool, pool_signals
 from datadose.llm.scores import MEASURED, TABLE, Scores, hash_question, write_scores
 
 KINDS = ("target", "old", "wrong", "interfering")
@@ -36,7 +37,7 @@ class Pool:
     @property
     def scores(self) -> Scores:
         """In memory, as selection sees them."""
-        measured = {name: [row[name] for row in self.rows] for name in MEASURED if name != "own_completion"}
+        measured = {name: [row[name] for row in self.rows] for name in MEASURED if name in TABLE}
         hashes = [hash_question(str(row["prompt"])) for row in self.rows]
         table = pd.DataFrame(
             {"id": [row["id"] for row in self.rows], "question_hash": hashes, **measured, "offset": 0}
@@ -84,6 +85,8 @@ def make(
     embeddings = rng.standard_normal((rows, HIDDEN))
     embeddings[np.isin(kinds, ("target", "wrong")), 0] += 4
     passed = rng.binomial(max(1, samples), np.where(bad, 0.7, 1 - difficulty))
+    judged = np.full(rows, max(1, samples))
+    signal = pool_signals(fit_pool(np.arange(rows), passed, judged), passed, judged)
     low, high = wilson(passed, max(1, samples))
     confidence = np.where(bad, 0.9, 0.35 + 0.3 * rng.random(rows))
     differs = bad | (rng.random(rows) < difficulty)
@@ -98,11 +101,12 @@ def make(
             "pass_rate_passed": int(passed[i]) if known else None,
             "pass_rate_low": float(low[i]) if known else None,
             "pass_rate_high": float(high[i]) if known else None,
+            "signal": float(signal[i]) if known else None,
             "label_passes": bool(not bad[i]) if verified else None,
             "own_completion": f"own {i}" if known else None,
             "own_confidence": float(confidence[i]) if known else None,
             "own_differs": bool(differs[i]) if known else None,
             "issue": None,
         }
-        made.append(row)
+        made.append(row | {name: None for name in MEASURED if name not in row})
     return Pool(made, kinds, difficulty, embeddings.astype(np.float32), sketches.astype(np.float32))

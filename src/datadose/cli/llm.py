@@ -16,6 +16,13 @@ _PICKLES = option(
     action="store_true",
     help="read weights from .bin files, which can run code: only for models that you trust",
 )
+_POOL = ".jsonl, .json, .csv, .gz of these, .parquet, a folder or glob, or hf:owner/name[/config][:split]"
+_COLUMNS = option(
+    "--columns",
+    metavar="ROLE=COLUMN,...",
+    help="the columns of prompt, completion (or messages), answer, tools and id, where names do not show "
+    "them: prompt=question,completion=solution,answer=final",
+)
 _MANIFEST = option("--json", action="store_true", help="the manifest as one JSON document on stdout")
 _THRESHOLDS = {
     "hard": "share of each length stratum, hardest first, that the SFT set is drawn from (0.5)",
@@ -24,10 +31,15 @@ _THRESHOLDS = {
     "unaligned": "quantile of the target's own alignment that a row must reach (0.1)",
     "interfering": "share of each stratum set apart as most opposed to the reference (0.1)",
     "sft_solved": "pass rates surely above this are left out of the SFT set (0.5)",
-    "rl_solved": "pass rates surely above this are left out of the RL set (0.9)",
-    "rl_hopeless": "pass rates surely below this are left out of the RL set (0.05)",
+    "rl_mixed": "chance that a group of G is mixed from which a prompt is in the RL set (0.5)",
 }
 """Fields of SelectionConfig, with their defaults in brackets (a test compares them)."""
+
+
+def _columns(arguments: argparse.Namespace) -> dict[str, str] | None:
+    from datadose.llm.pool import parse_columns
+
+    return None if arguments.columns is None else parse_columns(arguments.columns)
 
 
 def _config(kind: Any, arguments: argparse.Namespace) -> Any:
@@ -40,7 +52,8 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     "Measure a pool of examples under a base model: loss, pass rate, representations.",
     "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier last-number",
     _MODEL,
-    option("--pool", type=Path, required=True, help=".jsonl or .parquet"),
+    option("--pool", type=Path, required=True, help=_POOL),
+    _COLUMNS,
     option("--out", type=Path, required=True, help="scores folder; continues what is in it"),
     option("--samples", type=integer, default=0, metavar="K", help="completions sampled per prompt"),
     option(
@@ -66,6 +79,7 @@ def score(arguments: argparse.Namespace, _: str) -> None:
             arguments.model,
             arguments.pool,
             arguments.out,
+            columns=_columns(arguments),
             config=_config(ScoreConfig, arguments),
             verifier=arguments.verifier,
             completions=arguments.completions,
@@ -86,12 +100,16 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     "datadose select --scores scores --target target.jsonl --out selected",
     option("--scores", type=Path, required=True, help="folder that `datadose score` wrote"),
     option(
-        "--target", type=Path, required=True, help="examples of the target: a pool file, or its scores folder"
+        "--target",
+        type=Path,
+        help="examples of the target: a pool, or its scores folder; needed unless --sft-size is 0",
     ),
     option("--out", type=Path, required=True, help="folder for the sets, manifest and report"),
-    option("--reference", type=Path, help="what must be kept: a pool file or its scores (default: the pool)"),
-    option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set"),
-    option("--rl-size", default="auto", metavar="auto|N", help="rows of the RL set; 0: none"),
+    option("--reference", type=Path, help="what must be kept: a pool or its scores (default: the pool)"),
+    _COLUMNS,
+    option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set; 0: none"),
+    option("--rl-size", default="auto", metavar="auto|N", help="prompts of the RL set; 0: none"),
+    option("--group", type=integer, metavar="G", help="completions per prompt in RL (8)"),
     option("--replay", type=number, default=0.0, help="share of reference rows in the SFT set"),
     option("--representation", default="sketch", help="sketch or embedding"),
     option("--seed", type=integer, default=0, help="of everything that is drawn"),
@@ -116,11 +134,18 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     arguments.rl_size = _size("rl-size", arguments.rl_size)
     config = _config(SelectionConfig, arguments)
     pool = read_scores(arguments.scores)
-    pickles = arguments.allow_pickle_weights
-    target = scores_of(arguments.target, "target", pool, allow_pickle_weights=pickles)
-    reference = None
-    if arguments.reference is not None:
-        reference = scores_of(arguments.reference, "reference", pool, allow_pickle_weights=pickles)
+    if arguments.sft_size == 0 and arguments.reference is not None:
+        note("reference: not used, it is for the SFT set")
+        arguments.reference = None
+    options: dict[str, Any] = {
+        "columns": _columns(arguments),
+        "several": arguments.reference is not None,
+        "allow_pickle_weights": arguments.allow_pickle_weights,
+    }
+    target, reference = (
+        None if path is None else scores_of(path, field, pool, **options)
+        for field, path in (("target", arguments.target), ("reference", arguments.reference))
+    )
     prepare_folder("out", arguments.out)
     selection = select(pool, target, reference=reference, config=config)
     write_selection(selection, pool, reference, arguments.out)
@@ -156,6 +181,7 @@ _EXAMPLES = (
     option(
         "--data", type=Path, metavar="FILE", help="sft.jsonl or rl.jsonl of `datadose select`, or any pool"
     ),
+    _COLUMNS,
     option("--stage", help="sft or rl"),
     option("--out", type=Path, required=True, help="run folder; continues what is in it"),
     option("--verifier", help="the reward of stage rl, as in `datadose score`"),
@@ -257,6 +283,7 @@ def _trained(arguments: argparse.Namespace) -> Any:
             config=_config(PosttrainConfig, arguments),
             verifier=arguments.verifier,
             evaluation=evaluation,
+            columns=_columns(arguments),
             allow_pickle_weights=arguments.allow_pickle_weights,
             progress=progress,
         )

@@ -88,6 +88,10 @@ class Losses:
         vectors = [np.full((rows, size), np.nan, dtype=np.float32) for size in (hidden, sketch)]
         return cls(np.full(rows, np.nan), *vectors)
 
+    def at(self, places: NDArray[np.int64]) -> Losses:
+        """Those of some rows."""
+        return Losses(self.nll[places], self.embeddings[places], self.sketches[places])
+
 
 @dataclass(frozen=True)
 class LanguageModel:
@@ -181,7 +185,7 @@ class LanguageModel:
             completion = row.completion_text
             whole = self._ids(row.prompt + completion + (end if not completion.endswith(end) else ""))
         else:
-            whole = self._chat_ids([*row.prompt, *cast("list[dict[str, str]]", row.completion)], False)
+            whole = self._chat_ids([*row.prompt, *cast("list[dict[str, Any]]", row.completion)], False)
         return Encoded(np.array(whole, dtype=np.int32), _shared([prompt, whole]))
 
     def encode_prompt(self, prompt: Text) -> list[int]:
@@ -280,7 +284,7 @@ class LanguageModel:
     def _ids(self, text: str) -> list[int]:
         return cast("list[int]", self.tokenizer(text)["input_ids"])
 
-    def _chat_ids(self, messages: list[dict[str, str]], opening: bool) -> list[int]:
+    def _chat_ids(self, messages: list[dict[str, Any]], opening: bool) -> list[int]:
         from jinja2 import TemplateError  # noqa: PLC0415
 
         if self.tokenizer.chat_template is None:

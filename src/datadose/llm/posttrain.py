@@ -10,7 +10,7 @@ finite, a run that continues after a kill, and a record of all settings beside t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from datadose.llm.mixing import (
     loss_weights,
     read_sources,
 )
-from datadose.llm.pool import Row
+from datadose.llm.pool import Row, is_blank
 from datadose.llm.posttrain_config import PosttrainConfig, Stage
 from datadose.llm.trainers import Run, disk_errors, lora_config, make_trainer, silence
 from datadose.llm.verifiers import Verifier, load_verifier, verifier_digest
@@ -55,6 +55,7 @@ def posttrain(
     config: PosttrainConfig,
     verifier: str | None = None,
     evaluation: Evaluation | None = None,
+    columns: Mapping[str, str] | None = None,
     allow_pickle_weights: bool = False,
     progress: Report = silent,
 ) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def posttrain(
             completion on which it raises, or returns no score, is not rewarded and is counted.
         evaluation: SFT only: rows to measure while training; the weights of the step with the lowest
             weighted loss are kept. None: those of the last step are.
+        columns: the column of a role that is not recognised by its name, as ``{"prompt": "question"}``.
         allow_pickle_weights: read weights from ``.bin`` files too, which can run code.
         progress: called as ``progress(name, step, steps)``.
 
@@ -92,7 +94,9 @@ def posttrain(
         measured = Evaluation(Path("validation.jsonl"), keep=Path("known.jsonl"))
         posttrain("MODEL", mix, Path("out"), config=PosttrainConfig("sft"), evaluation=measured)
     """
-    inputs = _read(model, data, config, verifier, evaluation, allow_pickle_weights=allow_pickle_weights)
+    inputs = _read(
+        model, data, config, verifier, evaluation, columns, allow_pickle_weights=allow_pickle_weights
+    )
     setting = _setting(inputs)
     prepare_folder("out", out)
     if (found := earlier_result(out, setting)) is not None:
@@ -130,6 +134,7 @@ def _read(
     config: PosttrainConfig,
     verifier: str | None,
     evaluation: Evaluation | None,
+    columns: Mapping[str, str] | None,
     *,
     allow_pickle_weights: bool,
 ) -> _Inputs:
@@ -138,8 +143,9 @@ def _read(
     if evaluation is not None and config.stage != "sft":
         allowed = "none for stage rl: these losses are what sft trains (score samples of the result)"
         reject(measuring.VALIDATION, evaluation.validation, allowed)
-    sources = read_sources(data, weighted=config.stage == "sft")
-    sets = {} if evaluation is None else measuring.read_sets(evaluation, sources)
+    several = evaluation is not None
+    sources = read_sources(data, weighted=config.stage == "sft", columns=columns, several=several)
+    sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, columns)
     loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
     mixed = not isinstance(data, Path)
     tokens = [n for source in sources for n in _check_source(source, loaded, config, mixed=mixed)]
@@ -291,8 +297,8 @@ def _check_rows(
     limit, targets = model.context_length, []
     for row in rows:
         if config.stage == "sft":
-            if not row.completion_text.strip():
-                reject(field, f"{where}line {row.line}: empty completion", "completions with text")
+            if is_blank(row.completion):
+                reject(field, f"{where}{row.place}: empty completion", "completions with text")
             encoded = model.encode(row)
             length = encoded.length
             targets.append(encoded.targets)
@@ -301,7 +307,7 @@ def _check_rows(
             targets.append(0)
         if length > limit:
             allowed = f"rows within the model's context of {limit} tokens (with max_tokens for rl)"
-            reject(field, f"{where}line {row.line}: {length} tokens", allowed)
+            reject(field, f"{where}{row.place}: {length} tokens", allowed)
     return targets
 
 

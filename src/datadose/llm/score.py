@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from datadose.files import file_digest, prepare_folder
 from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.generation import Sampling, prompt_batches
 from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
-from datadose.llm.pool import Row, read_pool
+from datadose.llm.measured import add_signals, best_answers, counts, each_answer, measured, targets
+from datadose.llm.pool import Pool, Row, open_pool
 from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
-from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
+from datadose.llm.scores import MEASURED, ROLE, Scores, hash_question, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
-from datadose.printing import note
 from datadose.progress import Report, silent
 from datadose.versions import versions
 
@@ -69,9 +70,12 @@ class ScoreConfig(Sampling):
 
 def score(
     model: str | Path | LanguageModel,
-    pool: Path,
+    pool: Path | str,
     out: Path,
     *,
+    columns: Mapping[str, str] | None = None,
+    several: bool = False,
+    field: str = "pool",
     config: ScoreConfig | None = None,
     verifier: str | None = None,
     completions: Path | None = None,
@@ -88,7 +92,8 @@ def score(
     its manifest and no file has changed (with a verifier of another module, everything is verified anew).
 
     A bad row of the pool is kept and marked. A column of the pool that has the name of a measured one is kept
-    as ``pool_NAME``. Fields of the configuration as ``settings`` are deprecated.
+    as ``pool_NAME``. ``columns``, ``several`` and ``field`` are those of
+    :func:`~datadose.llm.pool.open_pool`. Fields of the configuration as ``settings`` are deprecated.
 
     Raises InputError for bad input of any other kind, RunError if the disk is full.
     """
@@ -98,21 +103,24 @@ def score(
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         config = replace(config, **settings)
     check = _verifier(verifier, config, completions)
-    rows = read_pool(pool, mark=True)
+    prepare_folder("out", out)
+    names = (*MEASURED, ROLE)
+    rows = open_pool(pool, out / ".cache", field, columns=columns, several=several, reserved=names)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
         model = LanguageModel.load(model, dtype=config.dtype, allow_pickle_weights=allow_pickle_weights)
-    prepare_folder("out", out)
     record = {
         **_conditions(model, config),
         "pool": str(pool),
-        "pool_digest": file_digest(pool),
+        "pool_digest": rows.digest(),
+        "columns": dict(columns or {}),
         "completions": None if completions is None else str(completions),
         "completions_digest": None if completions is None else file_digest(completions),
         "verifier": verifier,
         "verifier_digest": None if check is None else verifier_digest(check),
     }
     if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
+        rows.remove()
         return finished
     run = _Run(model, rows, out, config, progress)
     tokens = run.encode()
@@ -120,11 +128,16 @@ def score(
     texts = given or run.samples()
     kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
     verdicts = run.verdicts(texts, check, kept)
-    targets = (_targets(row, tokens.get(row.key)) for row in rows)
-    columns = zip(losses.nll.tolist(), targets, texts, verdicts, run.issues, strict=True)
-    found = _write(out, rows, losses, [_measured(*values) for values in columns], record)
+    best = best_answers(run.starts, losses.nll, verdicts)
+    one_each = losses if len(losses.nll) == len(rows) else losses.at(run.starts[:-1] + best)
+    nll = (losses.nll[first:end] for first, end in pairwise(run.starts))
+    parts = zip(rows, nll, best.tolist(), texts, verdicts, run.issues, strict=True)
+    numbers = [measured(tokens, *values) for values in parts]
+    record["pass_rates"] = add_signals([hash_question(row.question) for row in rows], numbers)
+    found = _write(out, rows, one_each, numbers, record)
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
+    rows.remove()
     return found
 
 
@@ -157,45 +170,29 @@ def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
     return found if same else None
 
 
-def _renamed(rows: Sequence[Row]) -> dict[str, str]:
-    """New names of the pool's columns that are called like ours."""
-    columns = {name for row in rows for name in row.columns}
-    names = {}
-    for name in (*MEASURED, ROLE):
-        if name in columns:
-            free = f"pool_{name}"
-            while free in columns:
-                free = f"pool_{free}"
-            names[name] = free
-            columns.add(free)
-    if names:
-        what = ", ".join(f"{name} (kept as {free})" for name, free in names.items())
-        note(f"the pool has columns with names of measured ones: {what}")
-    return names
+def _reading(rows: Pool) -> dict[str, Any]:
+    """How the pool was understood, for the manifest."""
+    layout = dict(rows.layout)
+    return {"renamed_columns": layout.pop("renamed"), "layout": layout}
 
 
 def _template(rows: Sequence[Row]) -> str:
     """Which rows went through the chat template."""
-    good = [row for row in rows if row.issue is None]
-    plain = sum(isinstance(row.prompt, str) for row in good)
-    return "chat" if plain == 0 else "none" if plain == len(good) else "chat, none for plain strings"
+    forms = Counter(isinstance(row.prompt, str) for row in rows if row.issue is None)
+    return "chat, none for plain strings" if len(forms) == 2 else "none" if forms[True] else "chat"
 
 
 def _write(
-    out: Path, rows: Sequence[Row], losses: Losses, measured: list[dict[str, Any]], record: dict[str, Any]
+    out: Path, rows: Pool, losses: Losses, numbers: list[dict[str, Any]], record: dict[str, Any]
 ) -> Scores:
-    names = _renamed(rows)
     return write_scores(
         out,
-        (
-            {**{names.get(name, name): value for name, value in row.columns.items()}, **numbers}
-            for row, numbers in zip(rows, measured, strict=True)
-        ),
-        [row.id for row in rows],
-        [row.question for row in rows],
+        ({**row.columns, **found} for row, found in zip(rows, numbers, strict=True)),
+        (row.id for row in rows),
+        (row.question for row in rows),
         losses.embeddings,
         losses.sketches,
-        {**record, "template": _template(rows), "renamed_columns": names, **_counts(measured)},
+        {**record, **_reading(rows), "template": _template(rows), **counts(numbers)},
     )
 
 
@@ -215,8 +212,14 @@ class _Run:
         self, model: LanguageModel, rows: Sequence[Row], out: Path, config: ScoreConfig, progress: Report
     ) -> None:
         self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
-        self.issues = [row.issue for row in rows]
+        self.issues: list[str | None] = []
         """Why a row could not be measured, noted stage by stage."""
+        answers = [0]
+        for row in rows:
+            self.issues.append(row.issue)
+            answers.append(max(1, len(row.completions)))
+        self.starts = np.cumsum(answers)
+        """Where each row's completions begin among those of all rows; a row without any has one place."""
         # What every number depends on. Rounding differs between batch sizes, devices and libraries, and a
         # sample with it; a folder holds the results of one setting.
         self.setting = {
@@ -229,38 +232,51 @@ class _Run:
         }
 
     def encode(self) -> dict[str, Encoded]:
-        """Token ids by key; notes the rows that cannot be scored."""
+        """Token ids by key of a row with one completion; notes the rows that cannot be scored."""
         tokens: dict[str, Encoded] = {}
-        limit = self.model.context_length
         for place, row in enumerate(self.rows):
             if self.issues[place] is not None:
                 continue
-            key = row.key
             try:
-                found = tokens[key] = tokens.get(key) or self.model.encode(row)
+                issues = [self._encode(one, tokens) for one in each_answer(row)]
             except InputError as error:
                 if error.field != "messages":
                     raise
-                self.issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
-                continue
-            if not _targets(row, found):
-                self.issues[place] = "empty completion"
-            elif found.length > limit:
-                sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
-                self.issues[place] = f"prompt too long: {sizes} in a context of {limit}"
+                issues = [f"messages: the chat template refuses them; allowed: {error.allowed}"]
+            self.issues[place] = None if None in issues else issues[0]
         return tokens
 
+    def _encode(self, row: Row, tokens: dict[str, Encoded]) -> str | None:
+        """Note the tokens of a row with one completion; why it cannot be measured, None if it can."""
+        if not row.has_completion:
+            size, limit = len(self.model.encode_prompt(row.prompt)), self.model.context_length
+            return f"prompt too long: {size} tokens in a context of {limit}" if size >= limit else None
+        key = row.key
+        tokens[key] = tokens.get(key) or self.model.encode(row)
+        return self._trouble(row, tokens[key])
+
+    def _trouble(self, row: Row, found: Encoded) -> str | None:
+        """Why a row with one completion cannot be scored, None if it can."""
+        if not targets(row, found):
+            return "empty completion"
+        if found.length > (limit := self.model.context_length):
+            sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
+            return f"prompt too long: {sizes} in a context of {limit}"
+        return None
+
     def losses(self, tokens: dict[str, Encoded]) -> Losses:
-        """NLL, mean hidden state and sketch of each row; notes those without a finite loss."""
+        """NLL, mean hidden state and sketch of each completion; notes the rows without a finite loss."""
         places: dict[str, list[int]] = defaultdict(list)
         for place, row in enumerate(self.rows):
-            if self.issues[place] is None:
-                places[row.key].append(place)
+            if self.issues[place] is None and row.has_completion:
+                for unit, one in enumerate(each_answer(row), start=int(self.starts[place])):
+                    if self._trouble(one, tokens[one.key]) is None:
+                        places[one.key].append(unit)
         keys = list(places)
         lengths = [tokens[key].length for key in keys]
         sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
         sketch.to(self.model.device)
-        losses = Losses.empty(len(self.rows), self.model.hidden_size, sketch.size)
+        losses = Losses.empty(int(self.starts[-1]), self.model.hidden_size, sketch.size)
 
         def compute(batch: list[str]) -> list[Record]:
             found = self.model.measure([tokens[key] for key in batch], sketch)
@@ -280,8 +296,10 @@ class _Run:
             keep,
             self._reporter("score (tokens)", dict(zip(keys, lengths, strict=True))),
         )
-        for place, nll in enumerate(losses.nll.tolist()):
-            if self.issues[place] is None and math.isnan(nll):
+        found = np.isfinite(losses.nll)
+        for place, row in enumerate(self.rows):
+            first, end = self.starts[place : place + 2]
+            if self.issues[place] is None and row.has_completion and not found[first:end].any():
                 self.issues[place] = "non-finite loss"
         return losses
 
@@ -349,33 +367,3 @@ class _Run:
                 self.progress(name, done, total)
 
         return report
-
-
-def _targets(row: Row, tokens: Encoded | None) -> int | None:
-    """Scored tokens of the row, None if it could not be encoded."""
-    return None if tokens is None else tokens.targets if row.completion_text.strip() else 0
-
-
-def _measured(
-    nll: float, targets: int | None, texts: Texts, verdict: Record, issue: str | None
-) -> dict[str, Any]:
-    """The columns MEASURED of a row."""
-    found = {
-        **verdict,
-        "nll": float(nll) if issue is None else None,
-        "tokens": targets,
-        "own_completion": texts.own,
-        "own_confidence": texts.confidence,
-        "issue": issue or verdict["issue"],
-    }
-    return {name: found[name] for name in MEASURED}
-
-
-def _counts(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many rows, scored rows, and rows with each kind of issue."""
-    issues = Counter(row["issue"].split(":")[0] for row in measured if row["issue"] is not None)
-    return {
-        "rows": len(measured),
-        "scored": sum(row["nll"] is not None for row in measured),
-        "issues": dict(sorted(issues.items())),
-    }

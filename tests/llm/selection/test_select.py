@@ -14,9 +14,8 @@ from threadpoolctl import threadpool_limits
 from datadose.errors import InputError
 from datadose.llm.scores import Scores
 from datadose.llm.selection import Selection, SelectionConfig, arrays, select
-from datadose.llm.selection.rl_set import samples_needed
 from datadose.llm.selection.sft_set import allot
-from helpers.synthetic import Pool, make, wilson
+from helpers.synthetic import Pool, make
 
 DIRTY = (0.4, 0.4, 0.1, 0.1)
 SETS = ("sft", "rl", "control_sft", "control_rl")
@@ -275,33 +274,6 @@ def test_replay_has_its_share_and_asks_nothing_twice(dirty, target):
         select(dirty.scores, target, config=config)
 
 
-def test_rl_drops_only_what_is_sure(target, reference):
-    """80 samples tell the extremes; with 8, none of 8 is not surely hopeless, all of 8 not surely solved."""
-    config = SelectionConfig(sft_size=20)
-    for samples, tells in ((8, False), (80, True)):
-        pool = make(1500, 8, samples=samples)
-        found = select(pool.scores, target, reference=reference, config=config)
-        rate = pool.scores.table["pass_rate"].to_numpy()
-        assert (_removed(found, "surely solved", "rl") > 0) == tells
-        assert (_removed(found, "surely hopeless", "rl") > 0) == tells
-        assert ("Surely solved" in " ".join(found.unchecked)) == (not tells)
-        middle = np.flatnonzero((rate > 0.1) & (rate < 0.9))
-        assert np.isin(np.setdiff1d(middle, found.sft), found.rl).all()
-    solved, hopeless = samples_needed(config)
-    for samples, expected in ((solved, True), (solved - 1, False)):
-        assert (wilson(np.array([samples]), samples)[0][0] > config.rl_solved) == expected
-    for samples, expected in ((hopeless, True), (hopeless - 1, False)):
-        assert (wilson(np.array([0]), samples)[1][0] < config.rl_hopeless) == expected
-
-
-def test_rows_without_a_pass_rate_are_left_out_of_rl(target, reference):
-    pool = make(800, 9)
-    for row in pool.rows[:100]:
-        row |= {name: None for name in row if name.startswith("pass_rate")}
-    found = select(pool.scores, target, reference=reference, config=SelectionConfig(sft_size=10))
-    assert found.rl.min() >= 100
-
-
 def test_errors_are_named(dirty, target, reference):
     plain = make(500, 10, samples=0).scores
     config = SelectionConfig(sft_size=10)
@@ -316,16 +288,15 @@ def test_errors_are_named(dirty, target, reference):
         InputError, match=r"sft-size: got 3500; allowed: at most \d+, or auto: \d+ rows are left"
     ):
         select(dirty.scores, target, reference=reference, config=replace(config, sft_size=3500))
-    with pytest.raises(InputError, match=r"rl-size: got 3999; allowed: at most \d+, or auto"):
-        select(dirty.scores, target, reference=reference, config=replace(config, rl_size=3999))
+    with pytest.raises(InputError, match=r"rl-size: got 4000; allowed: at most 3990, or auto: 3990 distinct"):
+        select(dirty.scores, target, reference=reference, config=replace(config, rl_size=4000))
     solved = replace(plain, table=plain.table.assign(pass_rate=1.0, pass_rate_low=0.95, pass_rate_high=1.0))
     with pytest.raises(
         InputError, match=r"sft-size: got 10; allowed: nothing can be chosen: 0 .*solved -500"
     ):
         select(solved, target, reference=reference, config=config)
-    hopeless = plain.table.assign(pass_rate=0.0, pass_rate_low=0.0, pass_rate_high=0.01, pass_rate_total=400)
-    with pytest.raises(InputError, match=r"rl-size: got auto; allowed: nothing can be chosen.*hopeless -490"):
-        select(replace(plain, table=hopeless), target, reference=reference, config=config)
+    with pytest.raises(InputError, match=r"target: got none; allowed: examples of the target"):
+        select(dirty.scores, config=config)
     other = replace(target, manifest={"model": "another", "model_digest": "1"})
     with pytest.raises(InputError, match="target: got another; allowed: scores under synthetic"):
         select(dirty.scores, other, config=config)
@@ -349,8 +320,10 @@ def test_rows_with_broken_numbers_are_unscored(target, reference):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sft_size": 0}, "sft_size: got 0"),
-        ({"sft_size": "many"}, "sft_size: got many; allowed: auto, or an integer >= 1"),
+        ({"sft_size": -1}, "sft_size: got -1"),
+        ({"sft_size": 0, "rl_size": 0}, "rl_size: got 0; allowed: a number above 0, or auto"),
+        ({"sft_size": 0, "replay": 0.1}, "replay: got 0.1; allowed: 0 with an sft_size of 0"),
+        ({"sft_size": "many"}, "sft_size: got many; allowed: auto, or an integer >= 0"),
         ({"rl_size": -1}, "rl_size: got -1"),
         ({"rl_size": 2.5}, "rl_size: got 2.5"),
         ({"replay": 1.0}, "replay: got 1.0"),
@@ -358,7 +331,9 @@ def test_rows_with_broken_numbers_are_unscored(target, reference):
         ({"conflict": 1.5}, "conflict: got 1.5"),
         ({"representation": "hidden"}, "representation: got hidden; allowed: sketch or embedding"),
         ({"hardness": "loss"}, "hardness: got loss; allowed: nll or sketch"),
-        ({"rl_hopeless": 0.95}, "rl_hopeless: got 0.95"),
+        ({"group": 1}, "group: got 1"),
+        ({"group": 2, "rl_mixed": 0.6}, "rl_mixed: got 0.6; allowed: a number in (0, 0.5]"),
+        ({"rl_mixed": 0.0}, "rl_mixed: got 0.0"),
         ({"seed": -1}, "seed: got -1"),
     ],
 )

@@ -25,7 +25,7 @@ from datadose.llm.selection.config import Representation, SelectionConfig, Size
 from datadose.llm.selection.filters import Filter, Funnel
 from datadose.llm.selection.geometry import ShiftGeometry, estimate_geometry
 from datadose.llm.selection.measures import Measures, measure
-from datadose.llm.selection.rl_set import filter_rl, require_pass_rates, samples_needed
+from datadose.llm.selection.rl_set import RlSet, choose_rl, no_rl_set, require_pass_rates
 from datadose.llm.selection.sft_set import NOT_ALIGNED, draw_diverse, filter_sft
 from datadose.llm.selection.size import SMALLEST, plan_size
 
@@ -52,17 +52,20 @@ class Selection:
     filters: list[Filter]
     """In order, first those of the SFT set, then those of the RL set."""
     geometry: dict[str, Any]
+    """The shift; empty without an SFT set."""
     sizes: dict[str, int]
     planner: dict[str, Any]
     diversity: dict[str, Any]
+    rl_record: dict[str, Any]
+    """The prior of the pool's pass rates, the threshold and what they say; empty without an RL set."""
     unchecked: list[str]
     """What could not be checked with these scores, a sentence each."""
     config: SelectionConfig
     pool: Scores = field(repr=False)
-    target: Scores = field(repr=False)
+    target: Scores | None = field(repr=False)
     measures: Measures = field(repr=False)
     eligible: Mask = field(repr=False)
-    """Per pool row: scored, and the first with its question."""
+    """Per pool row: scored, and the first with its question; without an SFT set, sampled and the first."""
     sft_removed: NDArray[np.int8] = field(repr=False)
     """Per pool row, the place among the SFT set's filters of the one that removed it; -1 for none."""
     rl_removed: NDArray[np.int8] = field(repr=False)
@@ -75,7 +78,7 @@ class Selection:
 
 def select(
     pool: Scores,
-    target: Scores,
+    target: Scores | None = None,
     *,
     reference: Scores | None = None,
     config: SelectionConfig | None = None,
@@ -83,37 +86,67 @@ def select(
     """Choose an SFT set and an RL set for ``target`` from ``pool``, and equal-size random controls.
 
     Pure: no model and no files but the arrays' own. The result depends on the scores and ``config`` alone.
+    A set whose size is ``auto`` may be empty if the other is not.
 
     Args:
         pool: scores of the rows to choose from.
         target: scores of examples of what the model should learn, not in the pool (at least 2; a shift is
-            hardly ever found from fewer than FEW_ROWS).
-        reference: scores of what must be kept; without it, a random sample of the pool stands for that.
+            hardly ever found from fewer than FEW_ROWS). None only without an SFT set.
+        reference: scores of what must be kept; without it, a random sample of the pool stands for that. Not
+            used without an SFT set.
         config: sizes, seed and thresholds.
 
-    Raises InputError: scores under another model, fewer than 2 scored rows in target or reference, a question
-    of the target in the pool, an empty set (with the counts of every filter), a size that cannot be had, no
-    pass rates for the RL set, replay without a reference.
+    Raises InputError: no target for an SFT set, scores under another model, fewer than 2 scored rows in
+    target or reference, a question of the target in the pool, nothing left for either set (with the counts of
+    every filter), a size that cannot be had, no pass rates for the RL set, replay without a reference.
     """
     config = config or SelectionConfig()
+    if target is None and config.sft_size != 0:
+        reject("target", "none", "examples of the target for the SFT set (only an sft-size of 0 needs none)")
     _require_one_model(pool, target, reference)
-    _require_no_overlap(pool, target)
+    if target is not None:
+        _require_no_overlap(pool, target)
     if config.rl_size != 0:
         require_pass_rates(pool)
     if config.replay and reference is None:
         reject("replay", config.replay, "0 without a reference (there is nothing to replay)")
-    kind = config.representation
     # One thread: sums then do not depend on the machine, and the work is bound by memory anyway.
     with threadpool_limits(1):
-        return _select(
-            _usable(pool, "scores", kind),
-            _usable(target, "target", kind),
-            None if reference is None else _usable(reference, "reference", kind),
-            config,
-        )
+        if target is None or config.sft_size == 0:
+            return _select(pool, target, None, _no_sft_set(pool), config)
+        usable, kind = _usable(pool, "scores", config.representation), config.representation
+        kept = None if reference is None else _usable(reference, "reference", kind)
+        sft = _choose_sft(usable, _usable(target, "target", kind), kept, config)
+        return _select(pool, target, kept, sft, config)
 
 
-def _select(pool: Usable, target: Usable, reference: Usable | None, config: SelectionConfig) -> Selection:
+@dataclass(frozen=True, eq=False)
+class _SftSet:
+    """The rows chosen for SFT, and why."""
+
+    rows: Indices
+    eligible: Mask
+    """Per pool row: scored, and the first with its question."""
+    funnel: Funnel
+    measures: Measures
+    geometry: dict[str, Any]
+    sizes: dict[str, int]
+    """Of what it was chosen from."""
+    planner: dict[str, Any]
+    diversity: dict[str, Any] = field(default_factory=dict)
+    unchecked: list[str] = field(default_factory=list)
+
+
+def _no_sft_set(pool: Scores) -> _SftSet:
+    rows, read = len(pool.table), int(pool.table["issue"].isna().sum())
+    sizes = {"scored": read, "target": 0, "reference": 0, "hard_stratum": 0}
+    funnel, nothing = Funnel("sft", rows), Measures.nothing(rows)
+    return _SftSet(
+        _NONE, funnel.alive & False, funnel, nothing, {}, sizes, {"note": "not asked: --sft-size 0"}
+    )
+
+
+def _choose_sft(pool: Usable, target: Usable, reference: Usable | None, config: SelectionConfig) -> _SftSet:
     kind, hashes = config.representation, pool.scores.table["question_hash"].to_numpy()
     scored = np.zeros(len(hashes), dtype=bool)
     scored[pool.rows] = True
@@ -123,47 +156,69 @@ def _select(pool: Usable, target: Usable, reference: Usable | None, config: Sele
     geometry = estimate_geometry(
         kept.array(kind), kept.rows, target.array(kind), target.rows, representation=kind, seed=config.seed
     )
-    sft_funnel, rl_funnel = (_distinct_funnel(name, scored, distinct) for name in ("sft", "rl"))
-    filter_sft(sft_funnel, pool.scores, measures, config)
-    size, planner = _sft_size(sft_funnel, pool, geometry, config)
-    sft, diversity = draw_diverse(sft_funnel.rows, size, pool, target, geometry, config)
-    rl = _NONE if config.rl_size == 0 else _draw_rl(rl_funnel, pool.scores, sft, config)
-    control_sft, control_rl = _controls(np.flatnonzero(distinct), len(sft), len(rl), config.seed)
+    funnel = _distinct_funnel("sft", scored, distinct)
+    filter_sft(funnel, pool.scores, measures, config)
+    rows = _NONE
+    planner: dict[str, Any] = {}
+    diversity: dict[str, Any] = {}
+    if funnel.left == 0 and config.sft_size == "auto" and config.rl_size != 0:
+        planner = {"note": f"nothing can be chosen: {funnel.story()}"}
+    else:
+        size, planner = _sft_size(funnel, pool, geometry, config)
+        rows, diversity = draw_diverse(funnel.rows, size, pool, target, geometry, config)
+    sizes = {
+        "scored": len(pool.rows),
+        "target": len(target.rows),
+        "reference": len(kept.rows),
+        "hard_stratum": funnel.left,
+    }
+    said = _unchecked(pool, target, kept, funnel, given=reference is not None)
+    return _SftSet(rows, distinct, funnel, measures, geometry.to_json(), sizes, planner, diversity, said)
+
+
+def _select(
+    pool: Scores, target: Scores | None, reference: Usable | None, sft: _SftSet, config: SelectionConfig
+) -> Selection:
+    hashes = pool.table["question_hash"].to_numpy()
+    rl = no_rl_set(pool) if config.rl_size == 0 else choose_rl(pool, sft.rows, config)
+    if len(sft.rows) == len(rl.rows) == 0:
+        also = f"; for SFT {sft.funnel.story()}" if sft.funnel.filters else ""
+        reject("rl-size", config.rl_size, f"nothing can be chosen: {rl.funnel.story()}{also}")
+    control_sft, control_rl = _controls(hashes, sft, rl, config.seed)
     replay = _NONE
-    if reference is not None and config.replay:
-        chosen = np.concatenate([sft, rl, control_sft, control_rl])
-        replay = _replay(reference, target.scores, hashes[chosen], len(sft), config)
+    if reference is not None and target is not None and config.replay:
+        chosen = np.concatenate([sft.rows, rl.rows, control_sft, control_rl])
+        replay = _replay(reference, target, hashes[chosen], len(sft.rows), config)
+    eligible = rl.eligible if config.sft_size == 0 else sft.eligible
     return Selection(
-        sft=sft,
-        rl=rl,
+        sft=sft.rows,
+        rl=rl.rows,
         control_sft=control_sft,
         control_rl=control_rl,
         replay=replay,
-        filters=sft_funnel.filters + (rl_funnel.filters if config.rl_size != 0 else []),
-        geometry=geometry.to_json(),
+        filters=sft.funnel.filters + rl.funnel.filters,
+        geometry=sft.geometry,
         sizes={
-            "pool": len(scored),
-            "scored": len(pool.rows),
-            "eligible": int(distinct.sum()),
-            "target": len(target.rows),
-            "reference": len(kept.rows),
-            "hard_stratum": sft_funnel.left,
-            "sft": len(sft),
+            "pool": len(hashes),
+            **sft.sizes,
+            "eligible": int(eligible.sum()),
+            "sft": len(sft.rows),
             "replay": len(replay),
-            "rl": len(rl),
+            "rl": len(rl.rows),
             "control_sft": len(control_sft),
             "control_rl": len(control_rl),
         },
-        planner=planner,
-        diversity=diversity,
-        unchecked=_unchecked(pool, target, kept, config, sft_funnel, given=reference is not None),
+        planner=sft.planner,
+        diversity=sft.diversity,
+        rl_record=rl.record,
+        unchecked=sft.unchecked,
         config=config,
-        pool=pool.scores,
-        target=target.scores,
-        measures=measures,
-        eligible=distinct,
-        sft_removed=sft_funnel.removed_by,
-        rl_removed=rl_funnel.removed_by,
+        pool=pool,
+        target=target,
+        measures=sft.measures,
+        eligible=eligible,
+        sft_removed=sft.funnel.removed_by,
+        rl_removed=rl.funnel.removed_by,
     )
 
 
@@ -173,7 +228,7 @@ def _some_of(pool: Usable, rows: Indices, seed: int) -> Usable:
     return Usable(pool.scores, np.sort(stream(seed, "reference").choice(rows, count, replace=False)))
 
 
-def _require_one_model(pool: Scores, target: Scores, reference: Scores | None) -> None:
+def _require_one_model(pool: Scores, target: Scores | None, reference: Scores | None) -> None:
     for name, scores in (("target", target), ("reference", reference)):
         if scores is None:
             continue
@@ -243,19 +298,19 @@ def _available(name: str, size: Size, funnel: Funnel) -> int | None:
     return size
 
 
-def _draw_rl(funnel: Funnel, pool: Scores, sft: Indices, config: SelectionConfig) -> Indices:
-    filter_rl(funnel, pool, sft, config)
-    size = _available("rl_size", config.rl_size, funnel)
-    if size is None:
-        return funnel.rows
-    # Uniformly: the number of prompts matters more than which of the remaining they are.
-    return np.sort(stream(config.seed, "rl").choice(funnel.rows, size, replace=False))
+def _controls(hashes: NDArray[np.int64], sft: _SftSet, rl: RlSet, seed: int) -> tuple[Indices, Indices]:
+    """Two disjoint uniform samples of the rows that each set could be chosen from, of the sets' sizes.
 
-
-def _controls(eligible: Indices, sft: int, rl: int, seed: int) -> tuple[Indices, Indices]:
-    """Two disjoint uniform samples of the eligible rows, of the given sizes."""
-    drawn = stream(seed, "control").choice(eligible, sft + rl, replace=False)
-    return np.sort(drawn[:sft]), np.sort(drawn[sft:])
+    So many questions are left to the second that it can have its size: those of the sets themselves are an
+    example that both fit.
+    """
+    rng = stream(seed, "control")
+    order = rng.permutation(np.flatnonzero(sft.eligible))
+    shared = np.isin(hashes[order], hashes[rl.eligible])
+    spare = int(rl.eligible.sum()) - len(rl.rows)
+    first = order[~shared | (shared.cumsum() <= spare)][: len(sft.rows)]
+    rest = np.flatnonzero(rl.eligible & ~np.isin(hashes, hashes[first]))
+    return np.sort(first), np.sort(rng.choice(rest, len(rl.rows), replace=False))
 
 
 def _replay(
@@ -279,9 +334,7 @@ def _replay(
     return np.sort(stream(config.seed, "replay").choice(rows, count, replace=False))
 
 
-def _unchecked(
-    pool: Usable, target: Usable, reference: Usable, config: SelectionConfig, sft: Funnel, *, given: bool
-) -> list[str]:
+def _unchecked(pool: Usable, target: Usable, reference: Usable, sft: Funnel, *, given: bool) -> list[str]:
     table, said = pool.scores.table, []
     label_passes, label_fails = flags(table, "label_passes")
     if not (label_passes | label_fails).any():
@@ -289,18 +342,8 @@ def _unchecked(
     differs, agrees = flags(table, "own_differs")
     if not (differs | agrees).any():
         said.append("Conflicts: the model's own answers were not sampled (score with --samples).")
-    total = pool.numbers("pass_rate_total")
-    if not (total > 0).any():
+    if not (pool.numbers("pass_rate_total") > 0).any():
         said.append("Solved rows: there are no pass rates (score with --samples and a verifier).")
-    elif config.rl_size != 0:
-        most, needed = int(np.nanmax(total)), samples_needed(config)
-        ends = (("solved", most, "below", config.rl_solved), ("hopeless", 0, "above", config.rl_hopeless))
-        said += [
-            f"Surely {name} prompts: with {most} samples even {passes} passes leave the interval {side} "
-            f"{limit:g}; {enough} samples would tell."
-            for (name, passes, side, limit), enough in zip(ends, needed, strict=True)
-            if most < enough
-        ]
     said += [
         f"The {name} has {len(used.rows)} scored rows: its mean is noisy, and only a large shift can be told "
         "from chance."

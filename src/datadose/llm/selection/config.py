@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from datadose.errors import reject, require_integer, require_number
+from datadose.llm.adaptive import check_mixed
+from datadose.llm.pass_rates import GROUP, MIXED
 
 Size: TypeAlias = int | Literal["auto"]
 """A number of rows, or `auto`."""
@@ -18,8 +20,10 @@ class SelectionConfig:
     """Sizes and thresholds; docs/llm_selection.md says what each filter is for.
 
     Args:
-        sft_size: rows taken from the pool for the SFT set, >= 1, or ``auto`` (the planner's).
-        rl_size: prompts of the RL set, or ``auto`` (all that the filters leave), or 0 for none.
+        sft_size: rows taken from the pool for the SFT set, or ``auto`` (the planner's), or 0 for none: then
+            neither losses nor representations nor a target are used.
+        rl_size: prompts of the RL set, the best-ranked, or ``auto`` (all whose groups are mixed with at least
+            the chance ``rl_mixed``), or 0 for none.
         seed: of everything that is drawn.
         representation: what alignment, the shift and diversity are measured on. Interference is always
             measured on the sketches: only a gradient says what a step would undo.
@@ -33,8 +37,9 @@ class SelectionConfig:
             target's own rows, in [0, 1); and never against it.
         interfering: share of each stratum that is set apart as most opposed to the reference, in [0, 1).
         sft_solved: pass rates surely above this (lower end of the interval) have nothing to learn by SFT.
-        rl_solved: pass rates surely above this have nothing to learn by RL.
-        rl_hopeless: pass rates surely below this (upper end) give RL no signal.
+        group: samples G of a prompt in a step of RL, >= 2.
+        rl_mixed: the chance that a group of G is mixed (some pass, some fail) from which a prompt is worth
+            its samples, in (0, 1 - 2^(1-G)].
 
     Raises InputError for a value out of range.
     """
@@ -51,13 +56,17 @@ class SelectionConfig:
     unaligned: float = 0.1
     interfering: float = 0.1
     sft_solved: float = 0.5
-    rl_solved: float = 0.9
-    rl_hopeless: float = 0.05
+    group: int = GROUP
+    rl_mixed: float = MIXED
 
     def __post_init__(self) -> None:
-        for name, minimum in (("sft_size", 1), ("rl_size", 0)):
+        for name in ("sft_size", "rl_size"):
             if getattr(self, name) != "auto":
-                _check_size(name, getattr(self, name), minimum)
+                _check_size(name, getattr(self, name), 0)
+        if self.sft_size == self.rl_size == 0:
+            reject("rl_size", 0, "a number above 0, or auto, with an sft_size of 0: nothing was asked for")
+        if self.sft_size == 0 and self.replay:
+            reject("replay", self.replay, "0 with an sft_size of 0: rows are replayed in the SFT set")
         require_integer("seed", self.seed, 0)
         for name, allowed in (("representation", get_args(Representation)), ("hardness", get_args(Hardness))):
             if getattr(self, name) not in allowed:
@@ -67,10 +76,9 @@ class SelectionConfig:
                 reject(name, getattr(self, name), "a number in [0, 1)")
         if require_number("hard", self.hard, 0, 1) == 0:
             reject("hard", self.hard, "a number in (0, 1]")
-        for name in ("conflict", "sft_solved", "rl_solved", "rl_hopeless"):
+        for name in ("conflict", "sft_solved"):
             require_number(name, getattr(self, name), 0, 1)
-        if self.rl_hopeless >= self.rl_solved:
-            reject("rl_hopeless", self.rl_hopeless, f"a number below rl_solved = {self.rl_solved}")
+        check_mixed("rl_mixed", self.rl_mixed, self.group)
 
 
 def _check_size(name: str, value: object, minimum: int) -> None:

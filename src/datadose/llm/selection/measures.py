@@ -49,6 +49,12 @@ class Measures:
     target_alignment: Array
     """Of the target's rows, each against the mean of the others."""
 
+    @classmethod
+    def nothing(cls, rows: int) -> Measures:
+        """Of a pool of ``rows`` rows on which nothing is measured: an RL set needs none of it."""
+        unknown, none = np.full(rows, np.nan), np.zeros(0)
+        return cls(np.full(rows, -1), (), unknown, unknown, unknown, none, none)
+
 
 def length_strata(tokens: Array, among: Mask) -> tuple[NDArray[np.int64], tuple[int, ...]]:
     """(stratum of each row, fewest tokens of each): quantile bins of ``tokens``, small ones merged."""

@@ -37,10 +37,11 @@ class Picture:
 def pictures(selection: Selection) -> list[Picture]:
     """The report's pictures, in order; one about pass rates only where there are some."""
     eligible = np.flatnonzero(selection.eligible)
-    found = [_hardness(selection, eligible), _directions(selection, eligible)]
+    compared = bool(selection.geometry)
+    found = [_hardness(selection, eligible), _directions(selection, eligible)] if compared else []
     if np.isfinite(numbers(selection.pool.table, "pass_rate")).any():
         found.append(_pass_rates(selection, eligible))
-    return [*found, _shift(selection)]
+    return [*found, _shift(selection)] if compared else found
 
 
 def _hardness(selection: Selection, eligible: Indices) -> Picture:
@@ -116,7 +117,7 @@ def _directions(selection: Selection, eligible: Indices) -> Picture:
 
 
 def _pass_rates(selection: Selection, eligible: Indices) -> Picture:
-    table, config = selection.pool.table, selection.config
+    table, band = selection.pool.table, selection.rl_record.get("band", ())
     rate = numbers(table, "pass_rate")
     samples = int(np.nanmax(numbers(table, "pass_rate_total")))
     bins = min(samples, 32)
@@ -126,15 +127,16 @@ def _pass_rates(selection: Selection, eligible: Indices) -> Picture:
         sets = [(v[np.isfinite(v)], c, n) for v, c, n in _sets(rate, selection, eligible)]
         _histograms(axis, edges, sets, share=False)
         above = axis.get_xaxis_transform()
-        limits = ((config.rl_hopeless, "hopeless", "right"), (config.rl_solved, "solved", "left"))
-        for edge, name, side in limits:
+        names = (("seldom mixed", "right"), ("seldom mixed", "left"))
+        for edge, (name, side) in zip(band, names, strict=False):
             axis.axvline(edge, **_DASHED)
             axis.text(edge, 1.0, f" {name} ", transform=above, ha=side, va="bottom", color=GREY)
         axis.set(xlabel=f"pass rate of {samples} samples", xlim=edges[[0, -1]])
         return Picture(
             "Neither solved nor hopeless",
-            "A prompt leaves the RL set only if the 95 percent interval of its pass rate lies beyond a "
-            "dashed line. As many prompts as possible stay: their number matters more than a narrow band.",
+            "A group of samples teaches only if some pass and some fail. Prompts whose groups are mixed with "
+            "less than the chance asked for leave the RL set; with a pass rate known for sure, those beyond "
+            "the dashed lines.",
             _inline(figure),
         )
 

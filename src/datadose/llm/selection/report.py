@@ -16,6 +16,7 @@ from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, numbers, stream
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.picture import pictures
+from datadose.llm.selection.rl_set import describe_rl
 from datadose.versions import versions
 
 _EXAMPLES, _REMOVED = 4, 2
@@ -31,6 +32,7 @@ def write_report(selection: Selection, pool: Scores, reference: Scores | None, o
         selection=selection,
         funnels=_funnels(selection),
         pictures=pictures(selection),
+        rl_told=describe_rl(selection.rl_record, selection.sizes["rl"]),
         examples=_examples(selection, pool, reference),
         model=pool.manifest.get("model", "a model"),
         versions=versions(),
@@ -49,14 +51,18 @@ def _funnels(selection: Selection) -> list[dict[str, Any]]:
         ]
         if rows:
             drawn = selection.sizes[name]
-            found.append({"title": title, "filters": rows, "drawn": drawn, "width": 100 * drawn / total})
+            found.append(
+                {"name": name, "title": title, "filters": rows, "drawn": drawn, "width": 100 * drawn / total}
+            )
     return found
 
 
 def _examples(selection: Selection, pool: Scores, reference: Scores | None) -> list[dict[str, Any]]:
     """A few rows of each set and of what each filter removed."""
     rng = stream(selection.config.seed, "order")
-    groups: list[tuple[str, Scores, Indices, int]] = [("In the SFT set", pool, selection.sft, _EXAMPLES)]
+    groups: list[tuple[str, Scores, Indices, int]] = []
+    if len(selection.sft):
+        groups.append(("In the SFT set", pool, selection.sft, _EXAMPLES))
     if reference is not None and len(selection.replay):
         groups.append(("Replayed from the reference", reference, selection.replay, _REMOVED))
     if len(selection.rl):
@@ -86,6 +92,8 @@ def _shown(row: dict[str, Any], selection: Selection, index: int, in_pool: bool)
         facts.append(f"{row['tokens']} tokens")
     if row.get("pass_rate_total"):
         facts.append(f"{row['pass_rate_passed']} of {row['pass_rate_total']} pass")
+    if row.get("signal") is not None:
+        facts.append(f"signal {row['signal']:.3f}")
     measures = selection.measures
     if in_pool and measures.stratum[index] >= 0:
         facts.append(f"alignment {measures.alignment[index]:+.2f}")
@@ -105,9 +113,16 @@ def _shown(row: dict[str, Any], selection: Selection, index: int, in_pool: bool)
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        value = "\n".join(m["content"] if len(value) == 1 else f"{m['role']}: {m['content']}" for m in value)
+        value = "\n".join(_said(m) if len(value) == 1 else f"{m['role']}: {_said(m)}" for m in value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _said(message: dict[str, Any]) -> str:
+    """A message's text; beside a call or a thought, all of it."""
+    other = {name: value for name, value in message.items() if name not in ("role", "content")}
+    more = f" {json.dumps(other, ensure_ascii=False)}" if other else ""
+    return f"{message.get('content') or ''}{more}".strip()
 
 
 def describe(selection: Selection) -> str:
@@ -117,13 +132,15 @@ def describe(selection: Selection) -> str:
         f"SFT set {sizes['sft']} rows"
         + (f" and {sizes['replay']} replayed" if sizes["replay"] else "")
         + f", RL set {sizes['rl']} prompts, of {sizes['pool']} rows; random controls of the same sizes",
-        f"shift: {selection.geometry['shifted_directions']} of {selection.geometry['dimensions']} directions",
     ]
+    if geometry := selection.geometry:
+        lines.append(f"shift: {geometry['shifted_directions']} of {geometry['dimensions']} directions")
     if "prompts" in planner:
         lines.append(
             f"SFT size by the planner (a heuristic): {planner['size']}"
             + (f", its own advice {planner['prompts']} clipped" if planner["clipped"] else "")
         )
+    lines += describe_rl(selection.rl_record, sizes["rl"])
     width = max(len(f["name"]) for f in selection.filters)
     for name in ("sft", "rl"):
         if rows := selection.filters_of(name):

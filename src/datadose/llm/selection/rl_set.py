@@ -1,17 +1,46 @@
-"""The RL set: as many distinct prompts as possible, without the surely solved and the surely hopeless."""
+"""The RL set: the distinct prompts whose groups of samples will be mixed, those that teach most first.
+
+Neither losses nor representations decide here, and rows without a completion can be in it: RL trusts the
+answers that the verifier is given.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from datadose.errors import reject
+from datadose.llm.pass_rates import chance_mixed, fit_pool, mixed_band, pool_signals
 from datadose.llm.scores import Scores
-from datadose.llm.selection.arrays import Indices, numbers
+from datadose.llm.selection.arrays import Indices, Mask, first_of_each, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.filters import Funnel
+from datadose.shapes import Array
 
-_Z2 = 1.959963984540054**2
-"""Squared 97.5 percent point of the normal law, as in the intervals of `score`."""
+SOLVED, HOPELESS = "mostly all pass", "mostly all fail"
+"""The filters of prompts whose groups are seldom mixed, by which end the pass rate is near."""
+
+
+@dataclass(frozen=True, eq=False)
+class RlSet:
+    """The prompts chosen for RL, and why."""
+
+    rows: Indices
+    """Positions in the pool, ascending."""
+    eligible: Mask
+    """Per pool row: read and sampled without an issue, and the first such row with its question."""
+    funnel: Funnel
+    record: dict[str, Any] = field(default_factory=dict)
+    """For the manifest: the prior, the threshold, and what they say of the pool and of the set."""
+
+
+def no_rl_set(pool: Scores) -> RlSet:
+    """Of a selection that asks for none; its control still needs to know which rows could be drawn."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return RlSet(nothing, np.zeros(len(pool.table), dtype=bool), Funnel("rl", len(pool.table)))
 
 
 def require_pass_rates(pool: Scores) -> None:
@@ -21,32 +50,121 @@ def require_pass_rates(pool: Scores) -> None:
         reject("rl-size", "scores without pass rates", allowed)
 
 
-def filter_rl(funnel: Funnel, pool: Scores, sft: Indices, config: SelectionConfig) -> None:
-    """Apply the filters of the RL set to a funnel that holds scored, distinct questions."""
-    taken = np.zeros(len(funnel.alive), dtype=bool)
-    taken[sft] = True
-    low, high = numbers(pool.table, "pass_rate_low"), numbers(pool.table, "pass_rate_high")
-    funnel.drop("in the SFT set", taken, "a prompt is used in one stage only")
-    funnel.drop("no pass rate", np.isnan(low) | np.isnan(high), "no completions of it were judged")
-    funnel.drop(
-        "surely solved",
-        low > config.rl_solved,
-        f"the interval of its pass rate lies above {config.rl_solved:g}: nothing left to learn",
-    )
-    funnel.drop(
-        "surely hopeless",
-        high < config.rl_hopeless,
-        f"the interval of its pass rate lies below {config.rl_hopeless:g}: almost no group of "
-        "samples holds an answer that passes",
-    )
+def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig) -> RlSet:
+    """The RL set of ``config.rl_size`` prompts, or all that are kept.
 
+    A prompt is kept if the chance that a group of ``config.group`` of its samples is mixed is at least
+    ``config.rl_mixed``, under the posterior of its pass rate with the prior fitted to the pool. Prompts are
+    ranked by the expected signal E p (1 - p), ties at random by the seed. A number that is asked for is given
+    whenever there are as many distinct prompts with pass rates, the kept ones first: the record says how many
+    lie beyond the threshold.
 
-def samples_needed(config: SelectionConfig) -> tuple[int, int]:
-    """Samples per prompt from which K of K passes is surely solved, and 0 of K surely hopeless.
+    Args:
+        pool: scores with pass rates.
+        sft: rows of the SFT set; no prompt asks what they ask.
+        config: size, group, threshold, seed.
 
-    The Wilson interval of K passes of K starts at K / (K + z^2), that of 0 ends at z^2 / (K + z^2).
+    Raises InputError for a size that cannot be had.
     """
-    solved = _Z2 * config.rl_solved / (1 - config.rl_solved) if config.rl_solved < 1 else np.inf
-    hopeless = _Z2 * (1 - config.rl_hopeless) / config.rl_hopeless if config.rl_hopeless > 0 else np.inf
-    never = np.iinfo(np.int64).max
-    return tuple(int(K) + 1 if np.isfinite(K) else never for K in (solved, hopeless))  # type: ignore[return-value]
+    table, hashes = pool.table, pool.table["question_hash"].to_numpy()
+    passed, judged = numbers(table, "pass_rate_passed"), numbers(table, "pass_rate_total")
+    prior = fit_pool(hashes, passed, judged)
+    assert prior is not None, "select() requires pass rates"
+    signal = pool_signals(prior, passed, judged)
+    chance, solved = _chances(signal, *prior.posterior(passed, judged), config.group)
+    funnel, eligible = _distinct(hashes, table["issue"].isna().to_numpy(dtype=bool), np.isfinite(signal))
+    funnel.drop("in the SFT set", np.isin(hashes, hashes[sft]), "a prompt is used in one stage only")
+    usable = funnel.alive.copy()
+    group, mixed = config.group, config.rl_mixed
+    why = f"a group of {group} samples is mixed with a chance below {mixed:g}, its pass rate being near"
+    funnel.drop(SOLVED, (chance < mixed) & solved, f"{why} 1: little left to learn")
+    funnel.drop(HOPELESS, (chance < mixed) & ~solved, f"{why} 0: hardly anything to reinforce")
+    rows = _best(funnel, usable, signal, config)
+    band = mixed_band(group, mixed)
+    below, above = prior.shares(*band)
+    taken = np.zeros(len(hashes), dtype=bool)
+    taken[rows] = True
+    record = {
+        "group": group,
+        "mixed": mixed,
+        "prior": prior.to_json(),
+        "band": list(band),
+        "share_hopeless": below,
+        "share_solved": above,
+        "kept": funnel.left,
+        "beyond_threshold": int((taken & ~funnel.alive).sum()),
+        "chance_mixed": _mean(chance[rows]),
+        "chance_mixed_pool": _mean(chance[eligible]),
+    }
+    # What was taken in spite of the threshold was not removed after all.
+    funnel.removed_by[taken] = -1
+    return RlSet(rows, eligible, funnel, record)
+
+
+def _chances(signal: Array, alpha: Array, beta: Array, group: int) -> tuple[Array, Mask]:
+    """(chance of a mixed group, whether the pass rate is nearer to 1) of each row, NaN and no where unknown.
+
+    A million rows have as few different posteriors as there are counts.
+    """
+    chance, solved = np.full(len(signal), np.nan), np.zeros(len(signal), dtype=bool)
+    known = np.isfinite(signal)
+    cases, place = np.unique(alpha[known] + 1j * beta[known], return_inverse=True)
+    chance[known] = chance_mixed(cases.real, cases.imag, group)[place]
+    solved[known] = (cases.real > cases.imag)[place]
+    return chance, solved
+
+
+def _distinct(hashes: NDArray[np.int64], read: Mask, sampled: Mask) -> tuple[Funnel, Mask]:
+    """(the funnel of distinct prompts with pass rates, those of them that count for the control too)."""
+    funnel = Funnel("rl", len(hashes))
+    funnel.drop("unscored", ~read, "reading or scoring marked it with an issue")
+    funnel.drop("no pass rate", ~sampled, "no completions of it were judged")
+    distinct = first_of_each(hashes, funnel.alive)
+    funnel.drop("duplicate question", ~distinct, "an earlier row asks the same")
+    return funnel, distinct
+
+
+def _best(funnel: Funnel, usable: Mask, signal: Array, config: SelectionConfig) -> Indices:
+    """The best-ranked rows, ascending: kept ones first, others only for a number that needs them."""
+    if config.rl_size == "auto":
+        return funnel.rows
+    rows = np.flatnonzero(usable)
+    if config.rl_size > len(rows):
+        story = f"{len(rows)} distinct prompts with pass rates are left for RL of {len(usable)} rows"
+        reject("rl-size", config.rl_size, f"at most {len(rows)}, or auto: {story}")
+    chance_order = stream(config.seed, "rl").random(len(rows))
+    order = np.lexsort((chance_order, -signal[rows], ~funnel.alive[rows]))
+    return np.sort(rows[order[: config.rl_size]])
+
+
+def _mean(values: Array) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def describe_rl(record: dict[str, Any], size: int) -> list[str]:
+    """What the ``record`` of an RL set of ``size`` prompts says, a sentence each; [] without one."""
+    if not record:
+        return []
+    prior, (low, high) = record["prior"], record["band"]
+    group, mixed = record["group"], record["mixed"]
+    said = [
+        f"Pass rates of the pool: Beta({prior['a']:.3g}, {prior['b']:.3g}), mean {prior['mean']:.3g}, "
+        f"fitted to {prior['samples']} samples of {prior['prompts']} prompts",
+        f"By that law {100 * record['share_solved']:.3g} percent of the prompts pass more often than "
+        f"{high:.3f} and {100 * record['share_hopeless']:.3g} percent less often than {low:.3f}: there a "
+        f"group of {group} is mixed with a chance below {mixed:g}",
+    ]
+    if prior["note"]:
+        said.append(f"Of that law: {prior['note']}")
+    if size == 0:
+        said.append(f"No prompt's group of {group} is mixed with a chance of {mixed:g} or more: no RL set")
+    else:
+        said.append(
+            f"A group is mixed with a chance of {record['chance_mixed']:.2f} on average over the RL set, "
+            f"{record['chance_mixed_pool']:.2f} over all prompts"
+        )
+    if beyond := record["beyond_threshold"]:
+        said.append(
+            f"{beyond} of the {size} prompts lie beyond the threshold, {record['kept']} are within it"
+        )
+    return said

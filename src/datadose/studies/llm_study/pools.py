@@ -209,11 +209,7 @@ def choose_rl(where: Path, band: Band, size: int, seed: int) -> list[Row]:
     sums = np.flatnonzero([row["level"].startswith("sum") for row in rows])
     scores, rows = part(scores, sums), [rows[i] for i in sums]
     if band == "ours":
-        # With so few samples a rate is never surely below 5 percent: what never passed is dropped instead.
-        hopeless = float(scores.table["pass_rate_high"].min()) + 1e-6
-        config = SelectionConfig(sft_size=1, rl_size="auto", seed=seed, rl_hopeless=hopeless)
-        target, reference = read_scores(where / _TARGET), read_scores(where / _REFERENCES)
-        return scores.lines(select(scores, target, reference=reference, config=config).rl)
+        return scores.lines(select(scores, config=SelectionConfig(sft_size=0, seed=seed)).rl)
     rate = scores.table["pass_rate"].to_numpy(dtype=np.float64)
     low, high = _PASS_RATES.get(band, (-1.0, 1.0))
     inside = np.flatnonzero((rate >= low) & (rate < high if high < 1 else rate <= high))
