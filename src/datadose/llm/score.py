@@ -24,7 +24,7 @@ from datadose.files import file_digest, prepare_folder
 from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.generation import Sampling, prompt_batches
 from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
-from datadose.llm.pass_rates import fit_pool, pool_signals
+from datadose.llm.pass_rates import add_signals
 from datadose.llm.pool import Row, read_pool
 from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, hash_question, read_scores, write_scores
@@ -124,7 +124,7 @@ def score(
     targets = (_targets(row, tokens.get(row.key)) for row in rows)
     columns = zip(losses.nll.tolist(), targets, texts, verdicts, run.issues, strict=True)
     measured = [_measured(*values) for values in columns]
-    record["pass_rates"] = _add_signals(rows, measured)
+    record["pass_rates"] = add_signals([hash_question(row.question) for row in rows], measured)
     found = _write(out, rows, losses, measured, record)
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
@@ -373,18 +373,6 @@ def _measured(
         "issue": issue or verdict["issue"],
     }
     return {name: found[name] for name in MEASURED}
-
-
-def _add_signals(rows: Sequence[Row], measured: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Set ``signal`` where a sample was judged; returns the prior that it rests on, None without samples."""
-    passed, judged = (
-        np.array([row[f"pass_rate_{name}"] for row in measured], dtype=np.float64)
-        for name in ("passed", "total")
-    )
-    prior = fit_pool(np.array([hash_question(row.question) for row in rows], dtype=np.int64), passed, judged)
-    for row, signal in zip(measured, pool_signals(prior, passed, judged).tolist(), strict=True):
-        row["signal"] = None if math.isnan(signal) else signal
-    return None if prior is None else prior.to_json()
 
 
 def _counts(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
