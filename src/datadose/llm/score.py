@@ -123,9 +123,7 @@ def score(
     verdicts = run.verdicts(texts, check, kept)
     targets = (_targets(row, tokens.get(row.key)) for row in rows)
     columns = zip(losses.nll.tolist(), targets, texts, verdicts, run.issues, strict=True)
-    measured = [_measured(*values) for values in columns]
-    record["pass_rates"] = add_signals([hash_question(row.question) for row in rows], measured)
-    found = _write(out, rows, losses, measured, record)
+    found = _write(out, rows, losses, [_measured(*values) for values in columns], record)
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
     return found
@@ -188,6 +186,7 @@ def _write(
     out: Path, rows: Sequence[Row], losses: Losses, measured: list[dict[str, Any]], record: dict[str, Any]
 ) -> Scores:
     names = _renamed(rows)
+    prior = add_signals([hash_question(row.question) for row in rows], measured)
     return write_scores(
         out,
         (
@@ -198,7 +197,13 @@ def _write(
         [row.question for row in rows],
         losses.embeddings,
         losses.sketches,
-        {**record, "template": _template(rows), "renamed_columns": names, **_counts(measured)},
+        {
+            **record,
+            "template": _template(rows),
+            "renamed_columns": names,
+            "pass_rates": prior,
+            **_counts(measured),
+        },
     )
 
 
