@@ -65,6 +65,7 @@ def make_scores(folder: Path, rows: int, name: str, target_share: float) -> None
             "pass_rate_high": middle + half,
             "signal": pool_signals(fit_pool(np.arange(rows), passed, judged), passed, judged),
             "label_passes": rng.random(rows) < 0.95,
+            "best_completion": None,
             "own_confidence": rng.random(rows),
             "own_differs": rng.random(rows) < 0.5,
             "issue": None,

@@ -30,6 +30,7 @@ _THRESHOLDS = {
     "conflict": "the model's confidence from which its own, different answer makes a label suspect (0.7)",
     "unaligned": "quantile of the target's own alignment that a row must reach (0.1)",
     "interfering": "share of each stratum set apart as most opposed to the reference (0.1)",
+    "overlap": "share of an evaluation question's word 8-grams with which a row is out (0.5)",
     "sft_solved": "pass rates surely above this are left out of the SFT set (0.5)",
     "rl_mixed": "chance that a group of G is mixed from which a prompt is in the RL set (0.5)",
 }
@@ -108,7 +109,24 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     option("--reference", type=Path, help="what must be kept: a pool or its scores (default: the pool)"),
     _COLUMNS,
     option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set; 0: none"),
+    option(
+        "--sft-tokens", type=integer, metavar="N", help="completion tokens of the SFT set, in place of rows"
+    ),
     option("--rl-size", default="auto", metavar="auto|N", help="prompts of the RL set; 0: none"),
+    option(
+        "--against",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="evaluation files: no row that repeats a question of theirs is chosen",
+    ),
+    option(
+        "--near-duplicates",
+        type=number,
+        metavar="X",
+        help="similarity of two questions, in (0, 1], from which one of them is left out (none)",
+    ),
+    option("--format", default="trl", help="trl, or also verl, openrlhf, llama-factory or axolotl"),
     option("--group", type=integer, metavar="G", help="completions per prompt in RL (8)"),
     option("--replay", type=number, default=0.0, help="share of reference rows in the SFT set"),
     option("--representation", default="sketch", help="sketch or embedding"),
@@ -125,11 +143,13 @@ def score(arguments: argparse.Namespace, _: str) -> None:
 def select(arguments: argparse.Namespace, _: str) -> None:
     """Choose and write the sets, and describe them."""
     from datadose.files import prepare_folder
+    from datadose.llm.pool import read_pool
     from datadose.llm.represent import scores_of
     from datadose.llm.scores import read_scores
-    from datadose.llm.selection import SelectionConfig, describe, select, write_selection
+    from datadose.llm.selection import SelectionConfig, check_format, describe, select, write_selection
     from datadose.reading import read_json
 
+    check_format(arguments.format)
     arguments.sft_size = _size("sft-size", arguments.sft_size)
     arguments.rl_size = _size("rl-size", arguments.rl_size)
     config = _config(SelectionConfig, arguments)
@@ -137,18 +157,22 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     if arguments.sft_size == 0 and arguments.reference is not None:
         note("reference: not used, it is for the SFT set")
         arguments.reference = None
-    options: dict[str, Any] = {
+    files = arguments.against or ()
+    reading: dict[str, Any] = {
         "columns": _columns(arguments),
-        "several": arguments.reference is not None,
-        "allow_pickle_weights": arguments.allow_pickle_weights,
+        "several": arguments.reference is not None or bool(files),
+    }
+    options = {**reading, "allow_pickle_weights": arguments.allow_pickle_weights}
+    against = {
+        str(path): read_pool(path, "against", mark=True, prompts_alone=True, **reading) for path in files
     }
     target, reference = (
         None if path is None else scores_of(path, field, pool, **options)
         for field, path in (("target", arguments.target), ("reference", arguments.reference))
     )
     prepare_folder("out", arguments.out)
-    selection = select(pool, target, reference=reference, config=config)
-    write_selection(selection, pool, reference, arguments.out)
+    selection = select(pool, target, reference=reference, against=against, config=config)
+    write_selection(selection, pool, reference, arguments.out, form=arguments.format)
     if arguments.json:
         print_json(read_json(arguments.out / "manifest.json"))
         return

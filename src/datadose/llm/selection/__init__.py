@@ -2,7 +2,8 @@
 
 from datadose.llm.selection.choose import Selection, select
 from datadose.llm.selection.config import SelectionConfig
+from datadose.llm.selection.formats import FORMATS, check_format
 from datadose.llm.selection.report import describe
 from datadose.llm.selection.writing import write_selection
 
-__all__ = ["Selection", "SelectionConfig", "describe", "select", "write_selection"]
+__all__ = ["FORMATS", "Selection", "SelectionConfig", "check_format", "describe", "select", "write_selection"]

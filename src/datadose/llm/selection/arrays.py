@@ -79,9 +79,9 @@ def flags(table: pd.DataFrame, column: str) -> tuple[Mask, Mask]:
     return is_true, is_false
 
 
-def first_of_each(values: NDArray[np.int64], among: Mask) -> Mask:
-    """Which of the rows in ``among`` are the first with their value."""
-    places = np.flatnonzero(among)
+def first_of_each(values: NDArray[np.int64], among: Mask, order: Indices | None = None) -> Mask:
+    """Which of the rows in ``among`` are the first with their value, in the given ``order`` of all rows."""
+    places = np.flatnonzero(among) if order is None else order[among[order]]
     found = np.zeros(len(values), dtype=bool)
     found[places[np.unique(values[places], return_index=True)[1]]] = True
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from datadose.errors import reject
+from datadose.llm.pool import Row
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import (
     Indices,
@@ -21,19 +23,19 @@ from datadose.llm.selection.arrays import (
     numbers,
     stream,
 )
-from datadose.llm.selection.config import Representation, SelectionConfig, Size
+from datadose.llm.selection.config import Representation, SelectionConfig
+from datadose.llm.selection.duplicates import Repeats, find_near_copies, find_overlaps
 from datadose.llm.selection.filters import Filter, Funnel
-from datadose.llm.selection.geometry import ShiftGeometry, estimate_geometry
+from datadose.llm.selection.geometry import estimate_geometry
 from datadose.llm.selection.measures import Measures, measure
 from datadose.llm.selection.rl_set import RlSet, choose_rl, no_rl_set, require_pass_rates
-from datadose.llm.selection.sft_set import NOT_ALIGNED, draw_diverse, filter_sft
-from datadose.llm.selection.size import SMALLEST, plan_size
+from datadose.llm.selection.sft_set import NOT_ALIGNED, best_of_each, filter_sft, take_rows
+from datadose.llm.selection.size import SMALLEST, Budget, sft_budget
 
 REFERENCE_ROWS = 4096
 """Rows of the pool that stand for what must be kept where no reference is given."""
 FEW_ROWS = 32
 """Rows of target or reference below which the selection says that they are few."""
-_PLANNED_ROWS = 20_000
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -44,7 +46,7 @@ class Selection:
     sft: Indices
     rl: Indices
     control_sft: Indices
-    """As many rows as ``sft``, uniformly from the eligible ones (scored, first with their question)."""
+    """As many rows as ``sft`` (with a budget in tokens: as many tokens), uniformly from the eligible ones."""
     control_rl: Indices
     """As many rows as ``rl``, likewise, without those of ``control_sft``."""
     replay: Indices
@@ -58,6 +60,8 @@ class Selection:
     diversity: dict[str, Any]
     rl_record: dict[str, Any]
     """The prior of the pool's pass rates, the threshold and what they say; empty without an RL set."""
+    repeats: dict[str, Any]
+    """What was found of evaluation files and of near duplicates; without what was not looked for."""
     unchecked: list[str]
     """What could not be checked with these scores, a sentence each."""
     config: SelectionConfig
@@ -65,7 +69,8 @@ class Selection:
     target: Scores | None = field(repr=False)
     measures: Measures = field(repr=False)
     eligible: Mask = field(repr=False)
-    """Per pool row: scored, and the first with its question; without an SFT set, sampled and the first."""
+    """Per pool row: scored, the one of its question, and neither a near duplicate nor in an evaluation file;
+    without an SFT set, sampled in place of scored."""
     sft_removed: NDArray[np.int8] = field(repr=False)
     """Per pool row, the place among the SFT set's filters of the one that removed it; -1 for none."""
     rl_removed: NDArray[np.int8] = field(repr=False)
@@ -81,11 +86,12 @@ def select(
     target: Scores | None = None,
     *,
     reference: Scores | None = None,
+    against: Mapping[str, Sequence[Row]] | None = None,
     config: SelectionConfig | None = None,
 ) -> Selection:
     """Choose an SFT set and an RL set for ``target`` from ``pool``, and equal-size random controls.
 
-    Pure: no model and no files but the arrays' own. The result depends on the scores and ``config`` alone.
+    Pure: no model and no files but the pool's own. The result depends on the arguments alone.
     A set whose size is ``auto`` may be empty if the other is not.
 
     Args:
@@ -94,6 +100,8 @@ def select(
             hardly ever found from fewer than FEW_ROWS). None only without an SFT set.
         reference: scores of what must be kept; without it, a random sample of the pool stands for that. Not
             used without an SFT set.
+        against: the rows of evaluation files by name (their prompts count): no row that repeats one of them
+            is in any set. The pool needs its folder then, and for ``near_duplicates``.
         config: sizes, seed and thresholds.
 
     Raises InputError: no target for an SFT set, scores under another model, fewer than 2 scored rows in
@@ -112,12 +120,33 @@ def select(
         reject("replay", config.replay, "0 without a reference (there is nothing to replay)")
     # One thread: sums then do not depend on the machine, and the work is bound by memory anyway.
     with threadpool_limits(1):
+        repeats = _repeats(pool, against, config)
         if target is None or config.sft_size == 0:
-            return _select(pool, target, None, _no_sft_set(pool), config)
+            return _select(pool, target, None, _no_sft_set(pool), repeats, config)
         usable, kind = _usable(pool, "scores", config.representation), config.representation
         kept = None if reference is None else _usable(reference, "reference", kind)
-        sft = _choose_sft(usable, _usable(target, "target", kind), kept, config)
-        return _select(pool, target, kept, sft, config)
+        sft = _choose_sft(usable, _usable(target, "target", kind), kept, repeats, config)
+        return _select(pool, target, kept, sft, repeats, config)
+
+
+def _repeats(pool: Scores, against: Mapping[str, Sequence[Row]] | None, config: SelectionConfig) -> Repeats:
+    """The rows that repeat an evaluation file or, nearly, another row."""
+    overlaps = copies = None
+    record: dict[str, Any] = {}
+    if against:
+        overlaps, record["against"] = find_overlaps(pool, against, config.overlap)
+    if config.near_duplicates is not None:
+        among = pool.table["issue"].isna().to_numpy(dtype=bool)
+        if overlaps is not None:
+            among &= ~overlaps
+        among = best_of_each(pool, among)
+        passes, fails = flags(pool.table, "label_passes")
+        order = np.lexsort((fails, ~passes))
+        found, record["near_duplicates"] = find_near_copies(pool, order[among[order]], config.near_duplicates)
+        # A question that is a near copy is one whichever of its rows is looked at.
+        hashes = pool.table["question_hash"].to_numpy()
+        copies = np.isin(hashes, hashes[found])
+    return Repeats(overlaps, copies, record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +155,7 @@ class _SftSet:
 
     rows: Indices
     eligible: Mask
-    """Per pool row: scored, and the first with its question."""
+    """Per pool row: scored, the one of its question, and no repeat of what it should not be."""
     funnel: Funnel
     measures: Measures
     geometry: dict[str, Any]
@@ -139,52 +168,60 @@ class _SftSet:
 
 def _no_sft_set(pool: Scores) -> _SftSet:
     rows, read = len(pool.table), int(pool.table["issue"].isna().sum())
-    sizes = {"scored": read, "target": 0, "reference": 0, "hard_stratum": 0}
+    sizes = {"scored": read, "target": 0, "reference": 0, "hard_stratum": 0, "sft_tokens": 0}
     funnel, nothing = Funnel("sft", rows), Measures.nothing(rows)
     return _SftSet(
         _NONE, funnel.alive & False, funnel, nothing, {}, sizes, {"note": "not asked: --sft-size 0"}
     )
 
 
-def _choose_sft(pool: Usable, target: Usable, reference: Usable | None, config: SelectionConfig) -> _SftSet:
-    kind, hashes = config.representation, pool.scores.table["question_hash"].to_numpy()
-    scored = np.zeros(len(hashes), dtype=bool)
-    scored[pool.rows] = True
-    distinct = first_of_each(hashes, scored)
+def _choose_sft(
+    pool: Usable, target: Usable, reference: Usable | None, repeats: Repeats, config: SelectionConfig
+) -> _SftSet:
+    kind = config.representation
+    funnel = _distinct_funnel(pool, repeats)
+    distinct = funnel.alive.copy()
     kept = reference or _some_of(pool, np.flatnonzero(distinct), config.seed)
     measures = measure(pool, target, kept, config)
     geometry = estimate_geometry(
         kept.array(kind), kept.rows, target.array(kind), target.rows, representation=kind, seed=config.seed
     )
-    funnel = _distinct_funnel("sft", scored, distinct)
     filter_sft(funnel, pool.scores, measures, config)
     rows = _NONE
     planner: dict[str, Any] = {}
     diversity: dict[str, Any] = {}
-    if funnel.left == 0 and config.sft_size == "auto" and config.rl_size != 0:
+    stratum, asked = funnel.left, config.sft_size != "auto" or config.sft_tokens is not None
+    said = _unchecked(pool, target, kept, funnel, repeats, given=reference is not None)
+    if stratum == 0 and not asked and config.rl_size != 0:
         planner = {"note": f"nothing can be chosen: {funnel.story()}"}
     else:
-        size, planner = _sft_size(funnel, pool, geometry, config)
-        rows, diversity = draw_diverse(funnel.rows, size, pool, target, geometry, config)
+        budget, planner = sft_budget(funnel, pool, geometry, config)
+        rows, diversity = take_rows(funnel, budget, pool, target, geometry, config)
+        funnel.take(rows)
     sizes = {
         "scored": len(pool.rows),
         "target": len(target.rows),
         "reference": len(kept.rows),
-        "hard_stratum": funnel.left,
+        "hard_stratum": stratum,
+        "sft_tokens": int(pool.numbers("tokens")[rows].sum()),
     }
-    said = _unchecked(pool, target, kept, funnel, given=reference is not None)
     return _SftSet(rows, distinct, funnel, measures, geometry.to_json(), sizes, planner, diversity, said)
 
 
 def _select(
-    pool: Scores, target: Scores | None, reference: Usable | None, sft: _SftSet, config: SelectionConfig
+    pool: Scores,
+    target: Scores | None,
+    reference: Usable | None,
+    sft: _SftSet,
+    repeats: Repeats,
+    config: SelectionConfig,
 ) -> Selection:
     hashes = pool.table["question_hash"].to_numpy()
-    rl = no_rl_set(pool) if config.rl_size == 0 else choose_rl(pool, sft.rows, config)
+    rl = no_rl_set(pool) if config.rl_size == 0 else choose_rl(pool, sft.rows, config, repeats)
     if len(sft.rows) == len(rl.rows) == 0:
         also = f"; for SFT {sft.funnel.story()}" if sft.funnel.filters else ""
         reject("rl-size", config.rl_size, f"nothing can be chosen: {rl.funnel.story()}{also}")
-    control_sft, control_rl = _controls(hashes, sft, rl, config.seed)
+    control_sft, control_rl = _controls(pool, sft, rl, config)
     replay = _NONE
     if reference is not None and target is not None and config.replay:
         chosen = np.concatenate([sft.rows, rl.rows, control_sft, control_rl])
@@ -211,6 +248,7 @@ def _select(
         planner=sft.planner,
         diversity=sft.diversity,
         rl_record=rl.record,
+        repeats=repeats.record,
         unchecked=sft.unchecked,
         config=config,
         pool=pool,
@@ -264,51 +302,36 @@ def _usable(scores: Scores, name: str, representation: Representation) -> Usable
     return Usable(scores, rows)
 
 
-def _distinct_funnel(name: str, scored: Mask, distinct: Mask) -> Funnel:
-    funnel = Funnel(name, len(scored))
+def _distinct_funnel(pool: Usable, repeats: Repeats) -> Funnel:
+    """The funnel of an SFT set up to the rows that its control is drawn from too."""
+    scored = np.zeros(len(pool.scores.table), dtype=bool)
+    scored[pool.rows] = True
+    funnel = Funnel("sft", len(scored))
     funnel.drop("unscored", ~scored, "scoring marked it with an issue, or its loss is not finite")
-    funnel.drop("duplicate question", ~distinct, "an earlier row asks the same")
+    repeats.drop_overlaps(funnel)
+    # Verified before one of each question is kept: a wrong answer must not stand in front of a right one.
+    best = best_of_each(pool.scores, funnel.alive)
+    funnel.drop("duplicate question", ~best, "another row answers the same question, better or before it")
+    repeats.drop_copies(funnel)
     return funnel
 
 
-def _sft_size(
-    funnel: Funnel, pool: Usable, geometry: ShiftGeometry, config: SelectionConfig
-) -> tuple[int, dict[str, Any]]:
-    rows = funnel.rows
-    size = _available("sft_size", config.sft_size, funnel)
-    if size is not None:
-        return size, {"note": f"not asked: --sft-size {size}"}
-    some = rows
-    if len(rows) > _PLANNED_ROWS:
-        some = rows[np.linspace(0, len(rows) - 1, _PLANNED_ROWS).astype(np.int64)]
-    median = float(np.median(pool.numbers("tokens")[rows]))
-    coordinates = geometry.coordinates(pool.array(config.representation), some)
-    return plan_size(coordinates, geometry, median, len(rows))
-
-
-def _available(name: str, size: Size, funnel: Funnel) -> int | None:
-    """The size, None for auto; InputError if no rows are left or fewer than asked for."""
-    label = name.replace("_", "-")
-    if funnel.left == 0:
-        reject(label, size, f"nothing can be chosen: {funnel.story()}")
-    if size == "auto":
-        return None
-    if size > funnel.left:
-        reject(label, size, f"at most {funnel.left}, or auto: {funnel.story()}")
-    return size
-
-
-def _controls(hashes: NDArray[np.int64], sft: _SftSet, rl: RlSet, seed: int) -> tuple[Indices, Indices]:
+def _controls(pool: Scores, sft: _SftSet, rl: RlSet, config: SelectionConfig) -> tuple[Indices, Indices]:
     """Two disjoint uniform samples of the rows that each set could be chosen from, of the sets' sizes.
 
     So many questions are left to the second that it can have its size: those of the sets themselves are an
     example that both fit.
     """
-    rng = stream(seed, "control")
+    hashes = pool.table["question_hash"].to_numpy()
+    rng = stream(config.seed, "control")
     order = rng.permutation(np.flatnonzero(sft.eligible))
     shared = np.isin(hashes[order], hashes[rl.eligible])
     spare = int(rl.eligible.sum()) - len(rl.rows)
-    first = order[~shared | (shared.cumsum() <= spare)][: len(sft.rows)]
+    order = order[~shared | (shared.cumsum() <= spare)]
+    same = Budget(rows=len(sft.rows))
+    if config.sft_tokens is not None:
+        same = Budget(tokens=sft.sizes["sft_tokens"])
+    first = order[: same.count(numbers(pool.table, "tokens")[order])]
     rest = np.flatnonzero(rl.eligible & ~np.isin(hashes, hashes[first]))
     return np.sort(first), np.sort(rng.choice(rest, len(rl.rows), replace=False))
 
@@ -334,7 +357,9 @@ def _replay(
     return np.sort(stream(config.seed, "replay").choice(rows, count, replace=False))
 
 
-def _unchecked(pool: Usable, target: Usable, reference: Usable, sft: Funnel, *, given: bool) -> list[str]:
+def _unchecked(
+    pool: Usable, target: Usable, reference: Usable, sft: Funnel, repeats: Repeats, *, given: bool
+) -> list[str]:
     table, said = pool.scores.table, []
     label_passes, label_fails = flags(table, "label_passes")
     if not (label_passes | label_fails).any():
@@ -350,6 +375,10 @@ def _unchecked(pool: Usable, target: Usable, reference: Usable, sft: Funnel, *, 
         for name, used in (("target", target), ("reference", reference))
         if len(used.rows) < FEW_ROWS
     ]
+    if repeats.overlaps is None:
+        said.append("Evaluation files: none was given to compare the rows with (--against FILE).")
+    if repeats.copies is None:
+        said.append("Near duplicates: only equal questions were found (--near-duplicates 0.8 finds more).")
     if not given:
         said.append("What must be kept: no reference was given, a random sample of the pool stands for it.")
     aligned = next(f["left"] for f in sft.filters if f["name"] == NOT_ALIGNED)

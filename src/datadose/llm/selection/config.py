@@ -22,6 +22,11 @@ class SelectionConfig:
     Args:
         sft_size: rows taken from the pool for the SFT set, or ``auto`` (the planner's), or 0 for none: then
             neither losses nor representations nor a target are used.
+            A number is given whenever there are as many usable rows: where too few are within the thresholds
+            of judgement (conflict, sft_solved, extreme, unaligned, interfering, hard), rows beyond them
+            follow, the nearest first. ``auto`` stays within.
+        sft_tokens: in place of a number of rows, scored completion tokens that the rows from the pool have
+            together at most, >= 1; else None.
         rl_size: prompts of the RL set, the best-ranked, or ``auto`` (all whose groups are mixed with at least
             the chance ``rl_mixed``), or 0 for none.
         seed: of everything that is drawn.
@@ -38,6 +43,9 @@ class SelectionConfig:
         interfering: share of each stratum that is set apart as most opposed to the reference, in [0, 1).
         sft_solved: pass rates surely above this (lower end of the interval) have nothing to learn by SFT.
         group: samples G of a prompt in a step of RL, >= 2.
+        near_duplicates: similarity of two questions' 5-grams, in (0, 1], from which only one of them stays;
+            None: near duplicates are not looked for.
+        overlap: share of an evaluation question's 8-grams, in (0, 1], with which a row is out.
         rl_mixed: the chance that a group of G is mixed (some pass, some fail) from which a prompt is worth
             its samples, in (0, 1 - 2^(1-G)].
 
@@ -45,6 +53,7 @@ class SelectionConfig:
     """
 
     sft_size: Size = "auto"
+    sft_tokens: int | None = None
     rl_size: Size = "auto"
     seed: int = 0
     representation: Representation = "sketch"
@@ -56,17 +65,13 @@ class SelectionConfig:
     unaligned: float = 0.1
     interfering: float = 0.1
     sft_solved: float = 0.5
+    near_duplicates: float | None = None
+    overlap: float = 0.5
     group: int = GROUP
     rl_mixed: float = MIXED
 
     def __post_init__(self) -> None:
-        for name in ("sft_size", "rl_size"):
-            if getattr(self, name) != "auto":
-                _check_size(name, getattr(self, name), 0)
-        if self.sft_size == self.rl_size == 0:
-            reject("rl_size", 0, "a number above 0, or auto, with an sft_size of 0: nothing was asked for")
-        if self.sft_size == 0 and self.replay:
-            reject("replay", self.replay, "0 with an sft_size of 0: rows are replayed in the SFT set")
+        self._check_sizes()
         require_integer("seed", self.seed, 0)
         for name, allowed in (("representation", get_args(Representation)), ("hardness", get_args(Hardness))):
             if getattr(self, name) not in allowed:
@@ -76,9 +81,26 @@ class SelectionConfig:
                 reject(name, getattr(self, name), "a number in [0, 1)")
         if require_number("hard", self.hard, 0, 1) == 0:
             reject("hard", self.hard, "a number in (0, 1]")
+        for name in ("near_duplicates", "overlap"):
+            value = getattr(self, name)
+            if value is not None and require_number(name, value, 0, 1) == 0:
+                reject(name, value, "a number in (0, 1]")
         for name in ("conflict", "sft_solved"):
             require_number(name, getattr(self, name), 0, 1)
         check_mixed("rl_mixed", self.rl_mixed, self.group)
+
+    def _check_sizes(self) -> None:
+        for name in ("sft_size", "rl_size"):
+            if getattr(self, name) != "auto":
+                _check_size(name, getattr(self, name), 0)
+        if self.sft_size == self.rl_size == 0:
+            reject("rl_size", 0, "a number above 0, or auto, with an sft_size of 0: nothing was asked for")
+        if self.sft_size == 0 and self.replay:
+            reject("replay", self.replay, "0 with an sft_size of 0: rows are replayed in the SFT set")
+        if self.sft_tokens is not None:
+            require_integer("sft_tokens", self.sft_tokens, 1)
+            if self.sft_size != "auto":
+                reject("sft_tokens", self.sft_tokens, "none with a number of rows as sft_size")
 
 
 def _check_size(name: str, value: object, minimum: int) -> None:

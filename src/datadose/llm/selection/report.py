@@ -15,6 +15,7 @@ from datadose.llm.pool import for_trl
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, numbers, stream
 from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.filters import describe_beyond
 from datadose.llm.selection.picture import pictures
 from datadose.llm.selection.rl_set import describe_rl
 from datadose.versions import versions
@@ -32,6 +33,7 @@ def write_report(selection: Selection, pool: Scores, reference: Scores | None, o
         selection=selection,
         funnels=_funnels(selection),
         pictures=pictures(selection),
+        beyond=describe_beyond(selection.filters_of("sft"), selection.sizes["sft"]),
         rl_told=describe_rl(selection.rl_record, selection.sizes["rl"]),
         examples=_examples(selection, pool, reference),
         model=pool.manifest.get("model", "a model"),
@@ -140,6 +142,8 @@ def describe(selection: Selection) -> str:
             f"SFT size by the planner (a heuristic): {planner['size']}"
             + (f", its own advice {planner['prompts']} clipped" if planner["clipped"] else "")
         )
+    if beyond := describe_beyond(selection.filters_of("sft"), sizes["sft"]):
+        lines.append(beyond)
     lines += describe_rl(selection.rl_record, sizes["rl"])
     width = max(len(f["name"]) for f in selection.filters)
     for name in ("sft", "rl"):

@@ -17,6 +17,7 @@ from datadose.llm.pass_rates import Prior, chance_mixed, fit_pool, mixed_band, p
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, Mask, first_of_each, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
+from datadose.llm.selection.duplicates import NO_REPEATS, Repeats
 from datadose.llm.selection.filters import Funnel
 from datadose.shapes import Array
 
@@ -50,7 +51,7 @@ def require_pass_rates(pool: Scores) -> None:
         reject("rl-size", "scores without pass rates", allowed)
 
 
-def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig) -> RlSet:
+def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig, repeats: Repeats = NO_REPEATS) -> RlSet:
     """The RL set of ``config.rl_size`` prompts, or all that are kept.
 
     A prompt is kept if the chance that a group of ``config.group`` of its samples is mixed is at least
@@ -63,6 +64,7 @@ def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig) -> RlSet:
         pool: scores with pass rates.
         sft: rows of the SFT set; no prompt asks what they ask.
         config: size, group, threshold, seed.
+        repeats: rows that repeat an evaluation file or, nearly, another row.
 
     Raises InputError for a size that cannot be had.
     """
@@ -72,13 +74,17 @@ def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig) -> RlSet:
     assert prior is not None, "select() requires pass rates"
     signal = pool_signals(prior, passed, judged)
     chance, solved = _chances(prior, passed, judged, config.group)
-    funnel, eligible = _distinct(hashes, table["issue"].isna().to_numpy(dtype=bool), np.isfinite(signal))
+    funnel, eligible = _distinct(
+        hashes, table["issue"].isna().to_numpy(dtype=bool), np.isfinite(signal), repeats
+    )
     funnel.drop("in the SFT set", np.isin(hashes, hashes[sft]), "a prompt is used in one stage only")
     usable = funnel.alive.copy()
     group, mixed = config.group, config.rl_mixed
     why = f"a group of {group} samples is mixed with a chance below {mixed:g}, its pass rate being near"
-    funnel.drop(SOLVED, (chance < mixed) & solved, f"{why} 1: little left to learn")
-    funnel.drop(HOPELESS, (chance < mixed) & ~solved, f"{why} 0: hardly anything to reinforce")
+    funnel.drop(SOLVED, (chance < mixed) & solved, f"{why} 1: little left to learn", mixed - chance)
+    funnel.drop(
+        HOPELESS, (chance < mixed) & ~solved, f"{why} 0: hardly anything to reinforce", mixed - chance
+    )
     rows = _best(funnel, usable, signal, config)
     band = mixed_band(group, mixed)
     below, above = prior.shares(*band)
@@ -97,7 +103,7 @@ def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig) -> RlSet:
         "chance_mixed_pool": _mean(chance[eligible]),
     }
     # What was taken in spite of the threshold was not removed after all.
-    funnel.removed_by[taken] = -1
+    funnel.take(rows)
     return RlSet(rows, eligible, funnel, record)
 
 
@@ -117,14 +123,16 @@ def _chances(prior: Prior, passed: Array, judged: Array, group: int) -> tuple[Ar
     return chance, solved
 
 
-def _distinct(hashes: NDArray[np.int64], read: Mask, sampled: Mask) -> tuple[Funnel, Mask]:
+def _distinct(hashes: NDArray[np.int64], read: Mask, sampled: Mask, repeats: Repeats) -> tuple[Funnel, Mask]:
     """(the funnel of distinct prompts with pass rates, those of them that count for the control too)."""
     funnel = Funnel("rl", len(hashes))
     funnel.drop("unscored", ~read, "reading or scoring marked it with an issue")
     funnel.drop("no pass rate", ~sampled, "no completions of it were judged")
+    repeats.drop_overlaps(funnel)
     distinct = first_of_each(hashes, funnel.alive)
     funnel.drop("duplicate question", ~distinct, "an earlier row asks the same")
-    return funnel, distinct
+    repeats.drop_copies(funnel)
+    return funnel, funnel.alive.copy()
 
 
 def _best(funnel: Funnel, usable: Mask, signal: Array, config: SelectionConfig) -> Indices:

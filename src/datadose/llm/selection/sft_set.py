@@ -11,17 +11,34 @@ from scipy.cluster.vq import kmeans2, vq
 
 from datadose.covariance import Array
 from datadose.llm.scores import Scores
-from datadose.llm.selection.arrays import Indices, Mask, Usable, flags, numbers, stream
+from datadose.llm.selection.arrays import Indices, Mask, Usable, first_of_each, flags, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.filters import Funnel
 from datadose.llm.selection.geometry import ShiftGeometry
 from datadose.llm.selection.measures import Measures, shares_within
+from datadose.llm.selection.size import Budget
 
 NOT_ALIGNED = "not aligned"
 CLUSTERS = 32
 """Clusters at most; each has at least 20 candidates on average."""
 _FIT_ROWS = 20_000
 _COORDINATES = 16
+
+
+def best_of_each(pool: Scores, among: Mask) -> Mask:
+    """Which of the rows in ``among`` is the one of its question: the whole prompt, system message included.
+
+    A row whose completion passes the verifier comes before one that was not judged, and that before one that
+    fails. Of several that pass the one with the lowest loss stays, as among several completions of a row: a
+    question is then hard only if its easiest right answer is; a higher loss is mostly another wording.
+    Of others the first stays: a low loss is no sign of being right.
+    """
+    passes, fails = flags(pool.table, "label_passes")
+    order = None
+    if (passes | fails).any():
+        loss = np.where(passes, numbers(pool.table, "nll"), 0.0)
+        order = np.lexsort((loss, fails, ~passes))
+    return first_of_each(pool.table["question_hash"].to_numpy(), among, order)
 
 
 def filter_sft(funnel: Funnel, pool: Scores, measures: Measures, config: SelectionConfig) -> None:
@@ -36,24 +53,29 @@ def filter_sft(funnel: Funnel, pool: Scores, measures: Measures, config: Selecti
         _conflict(pool, config.conflict) & ~label_passes,
         f"the model gives its own, different answer with confidence {config.conflict:g} or more and finds it "
         "likelier than the label, which no verifier has confirmed",
+        numbers(table, "own_confidence") - config.conflict,
     )
     low = numbers(table, "pass_rate_low")
     funnel.drop(
         "already solved",
         low > config.sft_solved,
         f"the pass rate is surely above {config.sft_solved:g}: nothing to learn from a demonstration",
+        low - config.sft_solved,
     )
     shares = shares_within(numbers(table, "nll"), stratum, funnel.alive)
     funnel.drop(
         "too hard",
         shares > 1 - config.extreme,
         f"NLL in the top {100 * config.extreme:g} percent of its length: such tails are mostly noise",
+        shares - (1 - config.extreme),
     )
+    shortfall = _shortfall(measures)
     funnel.drop(
         NOT_ALIGNED,
-        _unaligned(measures),
+        (shortfall > 0) | (measures.alignment <= 0),
         f"less aligned with the target's mean than {100 * (1 - config.unaligned):g} percent of the target's "
         "own rows of that length, or against it",
+        shortfall,
     )
     shares = shares_within(measures.interference, stratum, funnel.alive)
     funnel.drop(
@@ -61,12 +83,14 @@ def filter_sft(funnel: Funnel, pool: Scores, measures: Measures, config: Selecti
         (shares < config.interfering) & (measures.interference < 0),
         "a step on it raises the reference's loss, and it is in the worst "
         f"{100 * config.interfering:g} percent of its length",
+        -measures.interference,
     )
     shares = shares_within(measures.hardness, stratum, funnel.alive)
     funnel.drop(
         "outside the hard stratum",
         shares < 1 - config.hard,
         f"not among the hardest {100 * config.hard:g} percent of the rows of its length that are left",
+        1 - config.hard - shares,
     )
 
 
@@ -77,42 +101,76 @@ def _conflict(pool: Scores, confidence: float) -> Mask:
     return np.asarray(differs & (own >= confidence) & (own > label))
 
 
-def _unaligned(measures: Measures) -> Mask:
-    found = np.zeros(len(measures.alignment), dtype=bool)
+def _shortfall(measures: Measures) -> Array:
+    """How much less aligned each row is than its stratum needs; NaN where that is not known."""
+    found = np.full(len(measures.alignment), np.nan)
     known = measures.stratum >= 0
-    needed = measures.needed[measures.stratum[known]]
-    found[known] = (measures.alignment[known] < needed) | (measures.alignment[known] <= 0)
+    found[known] = measures.needed[measures.stratum[known]] - measures.alignment[known]
     return found
 
 
-def draw_diverse(
-    candidates: Indices,
-    size: int,
+def take_rows(
+    funnel: Funnel,
+    budget: Budget,
     pool: Usable,
     target: Usable,
     geometry: ShiftGeometry,
     config: SelectionConfig,
-) -> tuple[Indices, dict[str, object]]:
-    """``size`` of the ``candidates`` (ascending), spread over clusters as the target is; and what was done.
+) -> tuple[Indices, dict[str, Any]]:
+    """The rows of the SFT set, ascending, and how they were drawn: within all thresholds, if these suffice.
+
+    Else all of those, and of the rows beyond a threshold of judgement the first that :meth:`Funnel.beyond`
+    gives. ``budget`` must be one that the two together can fill.
+    """
+    within = funnel.rows
+    tokens = pool.numbers("tokens")
+    spare = budget.without(tokens[within])
+    if spare is None:
+        return draw_diverse(within, budget, pool, target, geometry, config)
+    beyond = funnel.beyond()
+    more = beyond[: spare.count(tokens[beyond])]
+    return np.sort(np.concatenate([within, more])), {
+        "note": "all rows within the thresholds, and some beyond"
+    }
+
+
+def draw_diverse(
+    candidates: Indices,
+    budget: Budget,
+    pool: Usable,
+    target: Usable,
+    geometry: ShiftGeometry,
+    config: SelectionConfig,
+) -> tuple[Indices, dict[str, Any]]:
+    """Of the ``candidates`` (ascending) what the ``budget`` holds, spread over clusters as the target is.
 
     Clusters are k-means of the candidates' whitened coordinates along the shifted directions (the leading 16
     coordinates where fewer than two are). Cluster c gets a share (t_c + 1) / (t + k) of the draw, t_c of the
     t target rows being nearest to it, as far as it has rows; within a cluster the draw is uniform. So the set
     follows the target over what it needs to teach, and a cluster that the target never visits stays small.
+    Returns the rows and what was done.
     """
+    tokens = pool.numbers("tokens")[candidates]
     used = min(geometry.shifted, _COORDINATES) if geometry.shifted >= 2 else _COORDINATES
     points = geometry.coordinates(pool.array(config.representation), candidates)[:, :used]
-    k = max(1, min(CLUSTERS, len(candidates) // 20, size))
+    expected = budget.spend(lambda size: size * float(tokens.mean()), len(candidates))
+    k = max(1, min(CLUSTERS, len(candidates) // 20, expected))
     centroids = _centroids(points, k, config.seed)
     there = geometry.coordinates(target.array(config.representation), target.rows)[:, :used]
     own, wanted = vq(points, centroids)[0], vq(there, centroids)[0]
     available = np.bincount(own, minlength=len(centroids))
     visits = np.bincount(wanted, minlength=len(centroids)) + 1.0
-    quota = allot(size, visits, available)
     rng = stream(config.seed, "sft")
-    chosen = [
-        rng.choice(candidates[own == c], count, replace=False) for c, count in enumerate(quota) if count
-    ]
+    # Every cluster in random order: a draw is the front of each.
+    orders = [rng.permutation(np.flatnonzero(own == c)) for c in range(len(centroids))]
+    sums = [np.concatenate([[0], np.cumsum(tokens[order])]) for order in orders]
+
+    def tokens_of(size: int) -> float:
+        quota = allot(size, visits, available)
+        return float(sum(total[count] for total, count in zip(sums, quota, strict=True)))
+
+    quota = allot(budget.spend(tokens_of, len(candidates)), visits, available)
+    chosen = [candidates[order[:count]] for order, count in zip(orders, quota, strict=True)]
     record = {"clusters": len(centroids), "coordinates": int(points.shape[1]), "quota": quota.tolist()}
     return np.sort(np.concatenate(chosen)), record
 

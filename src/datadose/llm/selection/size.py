@@ -10,11 +10,18 @@ docs/llm_selection.md.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from datadose.covariance import Array
+from datadose.errors import reject
+from datadose.llm.selection.arrays import Usable
+from datadose.llm.selection.config import SelectionConfig
+from datadose.llm.selection.filters import Funnel
 from datadose.llm.selection.geometry import ShiftGeometry
 from datadose.planner import plan
 from datadose.shift import Shift
@@ -23,6 +30,35 @@ ETA = 0.2
 """The paper's step of the chain of thought. It nearly cancels: the data's covariance scales with it."""
 SMALLEST = 64
 """Rows that `auto` takes at least, if there are as many: the planner may advise none."""
+_PLANNED_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a set may hold: a number of rows, or a number of tokens."""
+
+    rows: int | None = None
+    tokens: int | None = None
+
+    def count(self, tokens: Array) -> int:
+        """How many rows, from the first on, fit if they have these ``tokens``."""
+        if self.tokens is None:
+            return min(self.rows or 0, len(tokens))
+        return int(np.searchsorted(np.cumsum(tokens), self.tokens, side="right"))
+
+    def without(self, tokens: Array) -> Budget | None:
+        """What is left after rows of these ``tokens``; None if they alone fill it."""
+        if self.tokens is None:
+            left = (self.rows or 0) - len(tokens)
+            return Budget(rows=left) if left > 0 else None
+        left = self.tokens - int(tokens.sum())
+        return Budget(tokens=left) if left > 0 else None
+
+    def spend(self, tokens: Callable[[int], float], most: int) -> int:
+        """The number of rows, at most ``most``, where ``tokens`` gives the sum of a draw of that many."""
+        if self.tokens is None:
+            return min(self.rows or 0, most)
+        return bisect_right(range(1, most + 1), float(self.tokens), key=tokens)
 
 
 def interference(candidates: Array, geometry: ShiftGeometry) -> float:
@@ -80,3 +116,30 @@ def plan_size(
         "clipped": size != found.prompts,
     }
     return size, record
+
+
+def sft_budget(
+    funnel: Funnel, pool: Usable, geometry: ShiftGeometry, config: SelectionConfig
+) -> tuple[Budget, dict[str, Any]]:
+    """What the SFT set may hold, and the planner's record; InputError if there is not as much."""
+    usable, tokens = np.concatenate([funnel.rows, funnel.beyond()]), pool.numbers("tokens")
+    asked = config.sft_size != "auto" or config.sft_tokens is not None
+    if len(usable if asked else funnel.rows) == 0:
+        reject("sft-size", config.sft_size, f"nothing can be chosen: {funnel.story()}")
+    if config.sft_tokens is not None:
+        least, most = int(tokens[usable].min()), int(tokens[usable].sum())
+        if not least <= config.sft_tokens <= most:
+            allowed = f"{least} to {most}, the tokens of {len(usable)} usable rows: {funnel.story()}"
+            reject("sft-tokens", config.sft_tokens, allowed)
+        return Budget(tokens=config.sft_tokens), {"note": f"not asked: --sft-tokens {config.sft_tokens}"}
+    if config.sft_size != "auto":
+        if config.sft_size > len(usable):
+            allowed = f"at most {len(usable)}, the usable rows, or auto: {funnel.story()}"
+            reject("sft-size", config.sft_size, allowed)
+        return Budget(rows=config.sft_size), {"note": f"not asked: --sft-size {config.sft_size}"}
+    rows = some = funnel.rows
+    if len(rows) > _PLANNED_ROWS:
+        some = rows[np.linspace(0, len(rows) - 1, _PLANNED_ROWS).astype(np.int64)]
+    coordinates = geometry.coordinates(pool.array(config.representation), some)
+    size, record = plan_size(coordinates, geometry, float(np.median(tokens[rows])), len(rows))
+    return Budget(rows=size), record

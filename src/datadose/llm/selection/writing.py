@@ -19,6 +19,7 @@ from datadose.llm.pool import Columns, for_trl, kind_of, text_of
 from datadose.llm.scores import ROLE, Scores, remove_manifest
 from datadose.llm.selection.arrays import Indices
 from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.formats import check_format, write_format
 from datadose.llm.selection.report import write_report
 from datadose.printing import note
 from datadose.versions import versions
@@ -80,13 +81,18 @@ class _Part:
                 yield raw
 
 
-def write_selection(selection: Selection, pool: Scores, reference: Scores | None, out: Path) -> None:
+def write_selection(
+    selection: Selection, pool: Scores, reference: Scores | None, out: Path, *, form: str = "trl"
+) -> None:
     """Write sft, rl and their controls as JSONL, manifest.json and report.html to ``out``.
+
+    The JSONL files are TRL's; for another ``form`` (of FORMATS) its files stand in a folder of that name too.
 
     The manifest comes last: a folder with one is complete. Without an RL set there is no rl.jsonl, without an
     SFT set no sft.jsonl, and none of an earlier selection is left. Raises InputError if ``out`` cannot be a
     folder or if replayed rows have other types than the pool's in a column; RunError if the disk refuses.
     """
+    check_format(form)
     prepare_folder("out", out)
     remove_manifest(out)
     sft = (("sft", selection.sft), ("control_sft", selection.control_sft))
@@ -105,7 +111,8 @@ def write_selection(selection: Selection, pool: Scores, reference: Scores | None
         else:
             (out / f"{name}.jsonl").unlink(missing_ok=True)
     write_report(selection, pool, reference, out)
-    write_json(out / "manifest.json", manifest(selection, pool, reference))
+    written = write_format(form, out, str(pool.manifest.get("model")))
+    write_json(out / "manifest.json", {**manifest(selection, pool, reference), "format": written})
 
 
 def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Columns:
@@ -118,6 +125,7 @@ def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Co
         "geometry": selection.geometry,
         "diversity": selection.diversity,
         "rl": selection.rl_record,
+        "repeats": selection.repeats,
         "unchecked": selection.unchecked,
         "scores": {
             "pool": pool.manifest,
