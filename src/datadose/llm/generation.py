@@ -139,7 +139,7 @@ def _decode(
     ends = torch.tensor(model.eos_ids, device=model.device)
     alive = torch.arange(count, device=model.device)
     for step in range(room):
-        log_p = torch.log_softmax(model.head(states).float().nan_to_num(nan=-1e9), dim=-1)
+        log_p = torch.log_softmax(model.logits(states).nan_to_num(nan=-1e9), dim=-1)
         chosen = _draw(log_p, noise[alive, step], greedy[alive], temperature)
         places = alive.cpu()
         tokens[places, step] = chosen.cpu()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -20,8 +20,8 @@ from datadose.llm.cache import content_digest
 from datadose.llm.parquet import read_parquet
 from datadose.reading import NotJSONError, check_file, load_json
 
-Message: TypeAlias = dict[str, str]
-"""A role and its content, under these names."""
+Message: TypeAlias = dict[str, Any]
+"""A role and its content, under these names, and whatever else a chat template may read."""
 Text: TypeAlias = str | list[Message]
 """A string, or the messages of a conversation."""
 
@@ -53,6 +53,10 @@ class Row:
     line: int
     issue: str | None = None
     """Why the row cannot be used, with its line; ``prompt`` and ``completion`` are empty then."""
+    tools: list[Any] | None = None
+    """The tools that the chat template is given."""
+    template_options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the chat template."""
 
     @property
     def question(self) -> str:
@@ -78,7 +82,7 @@ class Row:
     @property
     def key(self) -> str:
         """A digest of prompt and completion (64 hexadecimal digits): equal content, equal key."""
-        return content_digest([self.prompt, self.completion])
+        return content_digest([self.prompt, self.completion, self.tools, self.template_options])
 
 
 def read_pool(path: Path, field: str = "pool", *, mark: bool = False) -> list[Row]:
@@ -120,7 +124,10 @@ def read_pool(path: Path, field: str = "pool", *, mark: bool = False) -> list[Ro
             rows.append(Row(_label(columns, line), "", "", columns, line, issue))
         else:
             known[id_] = line
-            rows.append(Row(id_, prompt, completion, columns, line))
+            tools = columns.get("tools")
+            tools = json.loads(tools) if isinstance(tools, str) else tools
+            options = columns.get("chat_template_kwargs") or {}
+            rows.append(Row(id_, prompt, completion, columns, line, None, tools, options))
     if first_fault is not None and not known:
         raise first_fault
     return rows
@@ -303,7 +310,7 @@ def _messages(value: Any, name: str) -> list[Message]:
             isinstance(message.get(key), str) for key in ("role", "content")
         ):
             _malformed(f"{name} has {json.dumps(message, default=str)[:80]}", allowed)
-    return [{"role": m["role"], "content": m["content"]} for m in value]
+    return value
 
 
 def _identity(columns: Columns, line: int) -> str:

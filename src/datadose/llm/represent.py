@@ -42,7 +42,13 @@ def _measure(path: Path, field: str, pool: Scores, allow_pickle_weights: bool) -
 
         read_pool(path, field, mark=True)  # what is wrong with it is said under its own name
         model = pool.manifest["model"]
-        config = ScoreConfig(dtype=pool.manifest["dtype"], sketch_size=pool.manifest["sketch"]["size"])
+        found = pool.manifest
+        config = ScoreConfig(
+            dtype=found["dtype"],
+            sketch_size=found["sketch"]["size"],
+            loss=found["loss"],
+            template_date=found["template_date"],
+        )
         note(f"{field}: measuring {path} with {model}, once, into {folder}")
         pickles = allow_pickle_weights
         with step_progress() as progress:

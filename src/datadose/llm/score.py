@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from datadose.errors import InputError, reject, require_integer
 from datadose.files import file_digest, prepare_folder
 from datadose.llm.cache import BatchCache, Record, content_digest
+from datadose.llm.chat import TEMPLATE_DATE, Encoded, check_chat
 from datadose.llm.generation import Sampling, prompt_batches
-from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
+from datadose.llm.language_model import AUTO, BATCH_TOKENS, LanguageModel, Losses
+from datadose.llm.left_out import is_empty, unread_columns
 from datadose.llm.pool import Row, read_pool
 from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
@@ -48,19 +50,29 @@ class ScoreConfig(Sampling):
         seed: of the samples.
         batch_tokens: padded tokens of a batch. Nothing depends on it beyond rounding.
         sketch_size: numbers D of a gradient's sketch.
-        dtype: ``float32`` or ``bfloat16``; a loaded model keeps its own.
+        dtype: of the weights; ``auto``: the checkpoint's own on a GPU, float32 on a CPU. A loaded model
+            keeps its own.
+        device_map: ``auto`` spreads a model that is larger than a device; None: one device holds it.
+        loss: ``last``: a row's completion is scored; ``all``: all assistant turns of its conversation.
+        template_date: what the clock of a chat template shows, YYYY-MM-DD.
 
     Raises InputError for a value out of range.
     """
 
     batch_tokens: int = BATCH_TOKENS
     sketch_size: int = SKETCH_SIZE
-    dtype: str = "float32"
+    dtype: str = AUTO
+    device_map: str | None = None
+    loss: str = "last"
+    template_date: str = TEMPLATE_DATE
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer("batch-tokens", self.batch_tokens, 1)
         require_integer("sketch-size", self.sketch_size, 2)
+        check_chat(self.loss, self.template_date)
+        if self.device_map not in (None, AUTO):
+            reject("device-map", self.device_map, AUTO)
 
     def sampling(self) -> dict[str, Any]:
         """The settings that samples depend on."""
@@ -101,7 +113,9 @@ def score(
     rows = read_pool(pool, mark=True)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(model, dtype=config.dtype, allow_pickle_weights=allow_pickle_weights)
+        pickles, spread = allow_pickle_weights, config.device_map
+        model = LanguageModel.load(model, dtype=config.dtype, device_map=spread, allow_pickle_weights=pickles)
+    model = model.with_chat(config.loss, config.template_date)
     prepare_folder("out", out)
     record = {
         **_conditions(model, config),
@@ -137,6 +151,8 @@ def _conditions(model: LanguageModel, config: ScoreConfig) -> dict[str, Any]:
         "chat_template_digest": model.template_digest,
         "dtype": model.dtype,
         "device": model.device.type,
+        "loss": config.loss,
+        "template_date": config.template_date,
         "batch_tokens": config.batch_tokens,
         **config.sampling(),
         "sketch": {"size": config.sketch_size, "seed": SKETCH_SEED},
@@ -184,7 +200,10 @@ def _template(rows: Sequence[Row]) -> str:
 def _write(
     out: Path, rows: Sequence[Row], losses: Losses, measured: list[dict[str, Any]], record: dict[str, Any]
 ) -> Scores:
-    names = _renamed(rows)
+    names, unread = _renamed(rows), unread_columns(rows)
+    read = {"template": _template(rows), "renamed_columns": names, "unread_columns": unread}
+    for name, count in unread.items():
+        note(f"the column {name} of {count} rows is not scored: trainers do not read it with such a prompt")
     return write_scores(
         out,
         (
@@ -195,7 +214,7 @@ def _write(
         [row.question for row in rows],
         losses.embeddings,
         losses.sketches,
-        {**record, "template": _template(rows), "renamed_columns": names, **_counts(measured)},
+        {**record, **read, **_counts(measured)},
     )
 
 
@@ -243,7 +262,9 @@ class _Run:
                     raise
                 self.issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
                 continue
-            if not _targets(row, found):
+            if found.issue is not None:
+                self.issues[place] = found.issue
+            elif not _targets(row, found):
                 self.issues[place] = "empty completion"
             elif found.length > limit:
                 sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
@@ -295,7 +316,7 @@ class _Run:
         for place, row in enumerate(self.rows):
             if self.issues[place] is not None:
                 continue
-            ids = self.model.encode_prompt(row.prompt)
+            ids = self.model.encode_prompt(row.prompt, row.tools, row.template_options)
             if len(ids) < self.model.context_length:
                 owners[place] = content_digest(ids)
                 prompts[owners[place]] = np.array(ids, dtype=np.int32)
@@ -353,7 +374,7 @@ class _Run:
 
 def _targets(row: Row, tokens: Encoded | None) -> int | None:
     """Scored tokens of the row, None if it could not be encoded."""
-    return None if tokens is None else tokens.targets if row.completion_text.strip() else 0
+    return None if tokens is None else 0 if is_empty(row.completion) else tokens.targets
 
 
 def _measured(
