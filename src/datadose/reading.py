@@ -113,7 +113,7 @@ _NO_JSON: tuple[tuple[type[Exception], str, str], ...] = (
 
 
 def load_json(text: str, *, writable: bool = True) -> Any:
-    """``text`` as a JSON document; if not ``writable``, with 1e999 and half a character left in it.
+    """``text`` as a JSON document; if not ``writable``, with NaN, 1e999 and half a character left in it.
 
     Raises NotJSONError for what is no JSON, for a key that an object has twice, for numbers that are none
     (NaN, infinities, 1e999, 5,000 digits), for half a character (a lone surrogate) and for nesting too deep
@@ -121,8 +121,9 @@ def load_json(text: str, *, writable: bool = True) -> Any:
     """
     try:
         floats = _finite if writable else None
+        constants = _refuse if writable else float
         document = json.loads(
-            text, parse_constant=_refuse, parse_float=floats, object_pairs_hook=_without_twins
+            text, parse_constant=constants, parse_float=floats, object_pairs_hook=_without_twins
         )
         if writable and "\\ud" in text.lower():
             json.dumps(document, ensure_ascii=False).encode()

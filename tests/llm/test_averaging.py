@@ -62,7 +62,7 @@ def mean(all_weights: list[Weights]) -> Weights:
 
 
 def nll(model: LanguageModel) -> list[float]:
-    rows = [Row(str(i), f"{i} and {i}", "012", {}, i) for i in range(3)]
+    rows = [Row(str(i), f"{i} and {i}", ("012",), {}, i) for i in range(3)]
     return [float(value) for value in model.measure([model.encode(row) for row in rows]).nll]
 
 

@@ -81,7 +81,7 @@ def as_row(record: dict[str, Any]) -> Row:
     return Row(
         "a",
         record["prompt"],
-        record["completion"],
+        (record["completion"],),
         record,
         1,
         None,
@@ -147,10 +147,10 @@ def test_strings_are_scored_as_sft_trainer_prepares_them(
         {"prompt": "Question: what?\n", "completion": " that"},
     ]
     for record, expected in zip(records, sft_tokens(model, records, tmp_path), strict=True):
-        found = model.encode(Row("a", record["prompt"], record["completion"], record, 1))
+        found = model.encode(as_row(record))
         assert (found.ids.tolist(), found.labels) == expected
         # One turn: the same for all turns.
-        again = model.with_chat("all", TEMPLATE_DATE).encode(Row("a", *record.values(), record, 1))
+        again = model.with_chat("all", TEMPLATE_DATE).encode(as_row(record))
         assert (again.ids.tolist(), again.labels) == expected
 
 

@@ -22,7 +22,7 @@ from datadose.llm.sketch import TensorSketch
 
 
 def row(prompt: Text, completion: Text) -> Row:
-    return Row("a", prompt, completion, {}, 1)
+    return Row("a", prompt, (completion,), {}, 1)
 
 
 def chat(question: str, answer: str) -> Row:

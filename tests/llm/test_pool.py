@@ -281,5 +281,5 @@ def test_a_small_parquet_that_would_fill_the_memory_is_refused(
 
 
 def test_a_row_is_hashable_content() -> None:
-    row = Row("a", "p", "c", {}, 1)
-    assert row.key == Row("b", "p", "c", {"x": 1}, 9).key != Row("a", "p", "d", {}, 1).key
+    row = Row("a", "p", ("c",), {}, 1)
+    assert row.key == Row("b", "p", ("c",), {"x": 1}, 9).key != Row("a", "p", "d", {}, 1).key

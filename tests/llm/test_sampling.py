@@ -162,7 +162,7 @@ def moody(text: str, columns: Mapping[str, Any]) -> float:
 
 
 def test_samples_that_cannot_be_judged_count_for_neither_side() -> None:
-    row = Row("a", "q", " 5", {"answer": "5"}, 1)
+    row = Row("a", "q", (" 5",), {"answer": "5"}, 1)
     found = verify(moody, row, ["5", "6", "bad", "nan", "5"], "6")
     assert (found["pass_rate_passed"], found["pass_rate_total"]) == (2, 3)
     assert found["pass_rate"] == pytest.approx(2 / 3)
@@ -184,7 +184,7 @@ def test_samples_that_cannot_be_judged_count_for_neither_side() -> None:
     ],
 )
 def test_own_differs(own: str | None, verifier: Any, differs: bool | None) -> None:
-    row = Row("a", "q", "5", {"answer": "7"}, 1)
+    row = Row("a", "q", ("5",), {"answer": "7"}, 1)
     found = verify(verifier, row, [], own)
     assert found["own_differs"] is differs
     assert found["label_passes"] is (None if verifier is None else False)

@@ -20,6 +20,13 @@ _LOSS = option("--loss", metavar="last|all", help="the completion, or all assist
 _DATE = option(
     "--template-date", metavar="YYYY-MM-DD", help="what a chat template's clock shows (2024-07-26)"
 )
+_POOL = ".jsonl, .json, .csv, .gz of these, .parquet, a folder or glob, or hf:owner/name[/config][:split]"
+_COLUMNS = option(
+    "--columns",
+    metavar="ROLE=COLUMN,...",
+    help="the columns of prompt, completion (or messages), answer, tools and id, where names do not show "
+    "them: prompt=question,completion=solution,answer=final",
+)
 _MANIFEST = option("--json", action="store_true", help="the manifest as one JSON document on stdout")
 _THRESHOLDS = {
     "hard": "share of each length stratum, hardest first, that the SFT set is drawn from (0.5)",
@@ -34,6 +41,12 @@ _THRESHOLDS = {
 """Fields of SelectionConfig, with their defaults in brackets (a test compares them)."""
 
 
+def _columns(arguments: argparse.Namespace) -> dict[str, str] | None:
+    from datadose.llm.pool import parse_columns
+
+    return None if arguments.columns is None else parse_columns(arguments.columns)
+
+
 def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     """A configuration of the class ``kind`` from the options that have its fields' names."""
     given = {field.name: getattr(arguments, field.name, None) for field in fields(kind)}
@@ -44,7 +57,8 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     "Measure a pool of examples under a base model: loss, pass rate, representations.",
     "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier last-number",
     _MODEL,
-    option("--pool", type=Path, required=True, help=".jsonl or .parquet"),
+    option("--pool", type=Path, required=True, help=_POOL),
+    _COLUMNS,
     option("--out", type=Path, required=True, help="scores folder; continues what is in it"),
     option("--samples", type=integer, default=0, metavar="K", help="completions sampled per prompt"),
     option(
@@ -73,6 +87,7 @@ def score(arguments: argparse.Namespace, _: str) -> None:
             arguments.model,
             arguments.pool,
             arguments.out,
+            columns=_columns(arguments),
             config=_config(ScoreConfig, arguments),
             verifier=arguments.verifier,
             completions=arguments.completions,
@@ -92,11 +107,10 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     "Choose an SFT set and an RL set, and equal-size random controls, from a scored pool.",
     "datadose select --scores scores --target target.jsonl --out selected",
     option("--scores", type=Path, required=True, help="folder that `datadose score` wrote"),
-    option(
-        "--target", type=Path, required=True, help="examples of the target: a pool file, or its scores folder"
-    ),
+    option("--target", type=Path, required=True, help="examples of the target: a pool, or its scores folder"),
     option("--out", type=Path, required=True, help="folder for the sets, manifest and report"),
-    option("--reference", type=Path, help="what must be kept: a pool file or its scores (default: the pool)"),
+    option("--reference", type=Path, help="what must be kept: a pool or its scores (default: the pool)"),
+    _COLUMNS,
     option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set"),
     option("--rl-size", default="auto", metavar="auto|N", help="rows of the RL set; 0: none"),
     option("--replay", type=number, default=0.0, help="share of reference rows in the SFT set"),
@@ -123,11 +137,11 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     arguments.rl_size = _size("rl-size", arguments.rl_size)
     config = _config(SelectionConfig, arguments)
     pool = read_scores(arguments.scores)
-    pickles = arguments.allow_pickle_weights
-    target = scores_of(arguments.target, "target", pool, allow_pickle_weights=pickles)
+    options = {"columns": _columns(arguments), "allow_pickle_weights": arguments.allow_pickle_weights}
+    target = scores_of(arguments.target, "target", pool, **options)
     reference = None
     if arguments.reference is not None:
-        reference = scores_of(arguments.reference, "reference", pool, allow_pickle_weights=pickles)
+        reference = scores_of(arguments.reference, "reference", pool, **options)
     prepare_folder("out", arguments.out)
     selection = select(pool, target, reference=reference, config=config)
     write_selection(selection, pool, reference, arguments.out)
@@ -163,6 +177,7 @@ _EXAMPLES = (
     option(
         "--data", type=Path, metavar="FILE", help="sft.jsonl or rl.jsonl of `datadose select`, or any pool"
     ),
+    _COLUMNS,
     option("--stage", help="sft or rl"),
     option("--out", type=Path, required=True, help="run folder; continues what is in it"),
     option("--verifier", help="the reward of stage rl, as in `datadose score`"),
@@ -266,6 +281,7 @@ def _trained(arguments: argparse.Namespace) -> Any:
             config=_config(PosttrainConfig, arguments),
             verifier=arguments.verifier,
             evaluation=evaluation,
+            columns=_columns(arguments),
             allow_pickle_weights=arguments.allow_pickle_weights,
             progress=progress,
         )

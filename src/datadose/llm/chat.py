@@ -193,7 +193,10 @@ class Chat:
         """
         if isinstance(prompt, str):
             return self._ids(prompt)
-        return self._ids(self._renderer(tools, options or {})(prompt, opening=True), special=False)
+        # No tools at all where there are none: some templates introduce an empty list, and GRPOTrainer
+        # passes none.
+        render = self._renderer(tools or None, options or {})
+        return self._ids(render(prompt, opening=True), special=False)
 
     def _all_turns(self, messages: list[Message], row: Row, issue: str | None) -> Encoded:
         options = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}

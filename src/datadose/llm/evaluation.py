@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,18 +81,23 @@ class Evaluation:
         return validation if keep is None else (1 - self.weight) * validation + self.weight * keep
 
 
-def read_sets(evaluation: Evaluation, training: Sequence[Source]) -> dict[str, list[Row]]:
-    """The rows to measure on, by name; InputError for a bad row, or one whose question is trained on."""
+def read_sets(
+    evaluation: Evaluation, training: Sequence[Source], columns: Mapping[str, str] | None = None
+) -> dict[str, list[Row]]:
+    """The rows to measure on, by name; InputError for a bad row, or one whose question is trained on.
+
+    ``columns`` names the column of a role, where a file has it.
+    """
     files = {VALIDATION: evaluation.validation, KEEP: evaluation.keep}
-    places = {row.question: f"{source.file}, line {row.line}" for source in training for row in source.rows}
+    places = {row.question: f"{source.file}, {row.place}" for source in training for row in source.rows}
     found = {}
     for name, file in files.items():
         if file is None:
             continue
-        found[name] = read_pool(file, name)
+        found[name] = read_pool(file, name, columns=columns)
         shared = [row for row in found[name] if row.question in places]
         if shared:
-            first = f"{file}, line {shared[0].line}: the question of {places[shared[0].question]}"
+            first = f"{file}, {shared[0].place}: the question of {places[shared[0].question]}"
             more = f" (and {len(shared) - 1} more)" if len(shared) > 1 else ""
             reject(name, f"{first}{more}", "questions that are not trained on")
     return found

@@ -60,6 +60,10 @@ class Losses:
         vectors = [np.full((rows, size), np.nan, dtype=np.float32) for size in (hidden, sketch)]
         return cls(np.full(rows, np.nan), *vectors)
 
+    def at(self, places: NDArray[np.int64]) -> Losses:
+        """Those of some rows."""
+        return Losses(self.nll[places], self.embeddings[places], self.sketches[places])
+
 
 @dataclass(frozen=True)
 class LanguageModel:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from datadose.errors import InputError
-from datadose.llm.pool import Message, Row, Text
+from datadose.llm.pool import Message, Row
 
 KIND = "template drops part of the completion"
 """The beginning of the issue of a row."""
@@ -61,13 +61,6 @@ def dropped(
     parts = ", ".join(dict.fromkeys(part for _, part, _ in lost))
     first = json.dumps(lost[0][2], ensure_ascii=False)[:80]
     return f"{KIND}: {parts} of message {lost[0][0] + 1}: {first}"
-
-
-def is_empty(completion: Text) -> bool:
-    """Whether a completion says nothing: no text, no thought and no call."""
-    if isinstance(completion, str):
-        return not completion.strip()
-    return not any(str(value).strip() for message in completion for _, value in _values(message))
 
 
 def unread_columns(rows: Iterable[Row]) -> dict[str, int]:

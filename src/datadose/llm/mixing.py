@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -58,18 +58,21 @@ def parse_shares(texts: Sequence[str]) -> list[tuple[Path, float]]:
     return found
 
 
-def read_sources(data: Path | Shares, *, weighted: bool) -> list[Source]:
+def read_sources(
+    data: Path | Shares, *, weighted: bool, columns: Mapping[str, str] | None = None
+) -> list[Source]:
     """The files to train on, read and checked.
 
     Args:
         data: a pool, or several with their shares.
-        weighted: whether the loss takes a weight by row (SFT's does).
+        weighted: whether the loss takes a weight by row (SFT's does; RL needs no completions either).
+        columns: the column of a role, where a file has it.
 
     Raises InputError for a bad file, row, share or weight, for one file given twice, and for a column
     ``weight`` where the loss takes none.
     """
     if isinstance(data, Path):
-        return [_read(data, "data", 1.0, weighted=weighted)]
+        return [_read(data, "data", 1.0, weighted=weighted, columns=columns)]
     if not data:
         reject("mix", "no file", _SHARE)
     seen: dict[Path, Path] = {}
@@ -82,11 +85,16 @@ def read_sources(data: Path | Shares, *, weighted: bool) -> list[Source]:
     # The largest one first: a sum of finite shares may not be finite.
     largest = max(share for _, share in data)
     total = math.fsum(share / largest for _, share in data)
-    return [_read(file, "mix", share / largest / total, weighted=weighted) for file, share in data]
+    return [
+        _read(file, "mix", share / largest / total, weighted=weighted, columns=columns)
+        for file, share in data
+    ]
 
 
-def _read(file: Path, field: str, share: float, *, weighted: bool) -> Source:
-    rows = read_pool(file, field)
+def _read(
+    file: Path, field: str, share: float, *, weighted: bool, columns: Mapping[str, str] | None
+) -> Source:
+    rows = read_pool(file, field, columns=columns, prompts_alone=not weighted)
     if all(WEIGHT not in row.columns for row in rows):
         return Source(file, share, rows, None, 0)
     if not weighted:
@@ -103,7 +111,7 @@ def _weight(row: Row, field: str, file: Path) -> float:
     value: Any = row.columns.get(WEIGHT)
     if kind_of(value) != "number" or not 0 <= value < math.inf:
         shown = f"no {WEIGHT}" if value is None else f"{WEIGHT} {value}"
-        reject(field, f"{file}, line {row.line}: {shown}", f"a number >= 0 as the {WEIGHT} of each row")
+        reject(field, f"{file}, {row.place}: {shown}", f"a number >= 0 as the {WEIGHT} of each row")
     return float(value)
 
 

@@ -33,7 +33,7 @@ def read_parquet(path: Path, field: str) -> Iterator[tuple[dict[str, Any], str |
         most = max(MOST_BYTES, EXPANSION * path.stat().st_size)
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_batch_rows(file.metadata, path, field, most)):
-                for columns, trouble in _rows(batch):
+                for columns, trouble in table_rows(batch):
                     decoded += _ROW_BYTES + _size(columns)
                     if decoded > most:
                         _too_large(path, field, most)
@@ -68,7 +68,8 @@ def _size(value: Any) -> int:
     return _VALUE_BYTES + (len(value) if isinstance(value, (str, bytes)) else 0)
 
 
-def _rows(batch: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
+def table_rows(batch: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """The rows of a batch or table of Arrow, as :func:`read_parquet` gives them."""
     try:
         found = batch.to_pylist()
     except (ValueError, OverflowError):

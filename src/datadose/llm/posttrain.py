@@ -10,7 +10,7 @@ finite, a run that continues after a kill, and a record of all settings beside t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from datadose.llm.chat import Encoded
 from datadose.llm.checkpoints import copy_weights, has_ended, last_checkpoint, state_file
 from datadose.llm.evaluation import Evaluation
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.left_out import is_empty
 from datadose.llm.mixing import (
     Shares,
     Source,
@@ -35,7 +34,7 @@ from datadose.llm.mixing import (
     loss_weights,
     read_sources,
 )
-from datadose.llm.pool import Row
+from datadose.llm.pool import Row, is_blank
 from datadose.llm.posttrain_config import PosttrainConfig, Stage
 from datadose.llm.trainers import Run, disk_errors, lora_config, make_trainer, silence
 from datadose.llm.verifiers import Verifier, load_verifier, verifier_digest
@@ -60,6 +59,7 @@ def posttrain(
     config: PosttrainConfig,
     verifier: str | None = None,
     evaluation: Evaluation | None = None,
+    columns: Mapping[str, str] | None = None,
     allow_pickle_weights: bool = False,
     progress: Report = silent,
 ) -> dict[str, Any]:
@@ -80,6 +80,7 @@ def posttrain(
             completion on which it raises, or returns no score, is not rewarded and is counted.
         evaluation: SFT only: rows to measure while training; the weights of the step with the lowest
             weighted loss are kept. None: those of the last step are.
+        columns: the column of a role that is not recognised by its name, as ``{"prompt": "question"}``.
         allow_pickle_weights: read weights from ``.bin`` files too, which can run code.
         progress: called as ``progress(name, step, steps)``.
 
@@ -97,7 +98,9 @@ def posttrain(
         measured = Evaluation(Path("validation.jsonl"), keep=Path("known.jsonl"))
         posttrain("MODEL", mix, Path("out"), config=PosttrainConfig("sft"), evaluation=measured)
     """
-    inputs = _read(model, data, config, verifier, evaluation, allow_pickle_weights=allow_pickle_weights)
+    inputs = _read(
+        model, data, config, verifier, evaluation, columns, allow_pickle_weights=allow_pickle_weights
+    )
     setting = _setting(inputs)
     prepare_folder("out", out)
     if (found := earlier_result(out, setting)) is not None:
@@ -135,6 +138,7 @@ def _read(
     config: PosttrainConfig,
     verifier: str | None,
     evaluation: Evaluation | None,
+    columns: Mapping[str, str] | None,
     *,
     allow_pickle_weights: bool,
 ) -> _Inputs:
@@ -143,8 +147,8 @@ def _read(
     if evaluation is not None and config.stage != "sft":
         allowed = "none for stage rl: these losses are what sft trains (score samples of the result)"
         reject(measuring.VALIDATION, evaluation.validation, allowed)
-    sources = read_sources(data, weighted=config.stage == "sft")
-    sets = {} if evaluation is None else measuring.read_sets(evaluation, sources)
+    sources = read_sources(data, weighted=config.stage == "sft", columns=columns)
+    sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, columns)
     loaded = _load(model, allow_pickle_weights=allow_pickle_weights)
     loaded = loaded.with_chat(config.loss, config.template_date)
     mixed = not isinstance(data, Path)
@@ -306,18 +310,18 @@ def _check_rows(
         except InputError as error:
             if error.field != "messages":
                 raise
-            raise InputError(field, f"{where}line {row.line}: {error.value}", error.allowed) from error
+            raise InputError(field, f"{where}{row.place}: {error.value}", error.allowed) from error
         length = encoded.length
         if config.stage == "rl":
             length += config.max_tokens
-        elif is_empty(row.completion):
-            reject(field, f"{where}line {row.line}: empty completion", "completions with text")
+        elif is_blank(row.completion):
+            reject(field, f"{where}{row.place}: empty completion", "completions with text")
         if length > limit:
             allowed = f"rows within the model's context of {limit} tokens (with max_tokens for rl)"
-            reject(field, f"{where}line {row.line}: {length} tokens", allowed)
+            reject(field, f"{where}{row.place}: {length} tokens", allowed)
         targets.append(encoded.targets)
         if encoded.issue is not None:
-            dropped.append(f"line {row.line}: {encoded.issue}")
+            dropped.append(f"{row.place}: {encoded.issue}")
     if dropped:
         note(f"{field}: {where}{dropped[0]}" + (f" (and {len(dropped) - 1} more)" if dropped[1:] else ""))
     return targets

@@ -16,7 +16,7 @@ from datadose.errors import reject
 from datadose.llm.cache import Record
 from datadose.llm.generation import Sampling, continuations
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.pool import Row, Text, read_jsonl
+from datadose.llm.pool import Row, Text, read_jsonl, text_of
 from datadose.llm.verifiers import Verifier, judge, judges_labels
 from datadose.reading import check_file
 
@@ -85,7 +85,7 @@ def read_completions(path: Path, rows: Sequence[Row]) -> list[Texts]:
     missing = [row for row in rows if row.issue is None and row.id not in found]
     if missing:
         row = missing[0]
-        what = f"{path} without row {row.id} of line {row.line} of the pool ({len(missing)} rows in all)"
+        what = f"{path} without row {row.id} of {row.place} of the pool ({len(missing)} rows in all)"
         reject("completions", what, "completions for each row of the pool")
     return [Texts(found[row.id] if row.issue is None else []) for row in rows]
 
@@ -96,8 +96,8 @@ def verify(
     """Verdicts on a row: its pass rate over ``samples``, its own label, and its greedy completion ``own``.
 
     A sample on which the verifier itself fails counts neither as passed nor as failed. ``issue`` is the first
-    thing that the verifier did wrong. ``label_passes`` is None for a row that was not ``scored``, and where
-    the verifier would compare the label with itself.
+    thing that the verifier did wrong. ``label_passes`` has a verdict for each of the row's completions: None
+    for a row that was not ``scored``, and where the verifier would compare the label with itself.
     """
     columns = {**row.columns, "answer": row.answer}
     issues: list[str] = []
@@ -110,15 +110,19 @@ def verify(
             issues.append(issue)
         return passes
 
-    judged = verifier is not None and judges_labels(verifier, row.columns)
+    judged = scored and verifier is not None and judges_labels(verifier, row.columns)
+    labels = [text_of(one) for one in row.completions]
     verdicts = [passes for passes in map(verdict, samples) if passes is not None]
-    differs = None if own is None else own.strip() != row.completion_text.strip()
+    # Without a label only a verifier knows better.
+    differs = None if own is None else own.strip() not in {label.strip() for label in labels}
+    if own is not None and verifier is None and not labels:
+        differs = None
     if own is not None and differs and verifier is not None:
         passes = verdict(own)
         differs = None if passes is None else not passes
     return {
         **pass_rate(sum(verdicts), len(verdicts), asked=bool(samples)),
-        "label_passes": verdict(row.completion_text) if scored and judged else None,
+        "label_passes": [verdict(label) if judged else None for label in labels],
         "own_differs": differs,
         "issue": issues[0] if issues else None,
     }

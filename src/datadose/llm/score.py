@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -25,8 +25,8 @@ from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.chat import TEMPLATE_DATE, Encoded, check_chat
 from datadose.llm.generation import Sampling, prompt_batches
 from datadose.llm.language_model import AUTO, BATCH_TOKENS, LanguageModel, Losses
-from datadose.llm.left_out import is_empty, unread_columns
-from datadose.llm.pool import Row, read_pool
+from datadose.llm.left_out import unread_columns
+from datadose.llm.pool import Pool, Row, is_blank, open_pool
 from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
@@ -81,9 +81,11 @@ class ScoreConfig(Sampling):
 
 def score(
     model: str | Path | LanguageModel,
-    pool: Path,
+    pool: Path | str,
     out: Path,
     *,
+    columns: Mapping[str, str] | None = None,
+    field: str = "pool",
     config: ScoreConfig | None = None,
     verifier: str | None = None,
     completions: Path | None = None,
@@ -100,7 +102,8 @@ def score(
     its manifest and no file has changed (with a verifier of another module, everything is verified anew).
 
     A bad row of the pool is kept and marked. A column of the pool that has the name of a measured one is kept
-    as ``pool_NAME``. Fields of the configuration as ``settings`` are deprecated.
+    as ``pool_NAME``. ``columns`` names the column of a role (see :func:`~datadose.llm.pool.open_pool`), and
+    errors call the pool ``field``. Fields of the configuration as ``settings`` are deprecated.
 
     Raises InputError for bad input of any other kind, RunError if the disk is full.
     """
@@ -110,23 +113,26 @@ def score(
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         config = replace(config, **settings)
     check = _verifier(verifier, config, completions)
-    rows = read_pool(pool, mark=True)
+    prepare_folder("out", out)
+    names = (*MEASURED, ROLE)
+    rows = open_pool(pool, out / ".cache", field, columns=columns, reserved=names)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
         pickles, spread = allow_pickle_weights, config.device_map
         model = LanguageModel.load(model, dtype=config.dtype, device_map=spread, allow_pickle_weights=pickles)
     model = model.with_chat(config.loss, config.template_date)
-    prepare_folder("out", out)
     record = {
         **_conditions(model, config),
         "pool": str(pool),
-        "pool_digest": file_digest(pool),
+        "pool_digest": rows.digest(),
+        "columns": dict(columns or {}),
         "completions": None if completions is None else str(completions),
         "completions_digest": None if completions is None else file_digest(completions),
         "verifier": verifier,
         "verifier_digest": None if check is None else verifier_digest(check),
     }
     if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
+        rows.remove()
         return finished
     run = _Run(model, rows, out, config, progress)
     tokens = run.encode()
@@ -134,11 +140,13 @@ def score(
     texts = given or run.samples()
     kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
     verdicts = run.verdicts(texts, check, kept)
-    targets = (_targets(row, tokens.get(row.key)) for row in rows)
-    columns = zip(losses.nll.tolist(), targets, texts, verdicts, run.issues, strict=True)
-    found = _write(out, rows, losses, [_measured(*values) for values in columns], record)
+    best = run.best(losses, verdicts)
+    kept_losses = losses if len(losses.nll) == len(rows) else losses.at(run.starts[:-1] + best)
+    measured = run.measured(tokens, losses, texts, verdicts, best)
+    found = _write(out, rows, kept_losses, measured, record)
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
+    rows.remove()
     return found
 
 
@@ -173,45 +181,30 @@ def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
     return found if same else None
 
 
-def _renamed(rows: Sequence[Row]) -> dict[str, str]:
-    """New names of the pool's columns that are called like ours."""
-    columns = {name for row in rows for name in row.columns}
-    names = {}
-    for name in (*MEASURED, ROLE):
-        if name in columns:
-            free = f"pool_{name}"
-            while free in columns:
-                free = f"pool_{free}"
-            names[name] = free
-            columns.add(free)
-    if names:
-        what = ", ".join(f"{name} (kept as {free})" for name, free in names.items())
-        note(f"the pool has columns with names of measured ones: {what}")
-    return names
+def _reading(rows: Pool) -> dict[str, Any]:
+    """How the pool was understood, for the manifest."""
+    layout = dict(rows.layout)
+    return {"renamed_columns": layout.pop("renamed"), "layout": layout}
 
 
 def _template(rows: Sequence[Row]) -> str:
     """Which rows went through the chat template."""
-    good = [row for row in rows if row.issue is None]
-    plain = sum(isinstance(row.prompt, str) for row in good)
-    return "chat" if plain == 0 else "none" if plain == len(good) else "chat, none for plain strings"
+    forms = Counter(isinstance(row.prompt, str) for row in rows if row.issue is None)
+    return "chat, none for plain strings" if len(forms) == 2 else "none" if forms[True] else "chat"
 
 
 def _write(
-    out: Path, rows: Sequence[Row], losses: Losses, measured: list[dict[str, Any]], record: dict[str, Any]
+    out: Path, rows: Pool, losses: Losses, measured: list[dict[str, Any]], record: dict[str, Any]
 ) -> Scores:
-    names, unread = _renamed(rows), unread_columns(rows)
-    read = {"template": _template(rows), "renamed_columns": names, "unread_columns": unread}
+    unread = unread_columns(rows)
     for name, count in unread.items():
         note(f"the column {name} of {count} rows is not scored: trainers do not read it with such a prompt")
+    read = {**_reading(rows), "template": _template(rows), "unread_columns": unread}
     return write_scores(
         out,
-        (
-            {**{names.get(name, name): value for name, value in row.columns.items()}, **numbers}
-            for row, numbers in zip(rows, measured, strict=True)
-        ),
-        [row.id for row in rows],
-        [row.question for row in rows],
+        ({**row.columns, **numbers} for row, numbers in zip(rows, measured, strict=True)),
+        (row.id for row in rows),
+        (row.question for row in rows),
         losses.embeddings,
         losses.sketches,
         {**record, **read, **_counts(measured)},
@@ -234,8 +227,14 @@ class _Run:
         self, model: LanguageModel, rows: Sequence[Row], out: Path, config: ScoreConfig, progress: Report
     ) -> None:
         self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
-        self.issues = [row.issue for row in rows]
+        self.issues: list[str | None] = []
         """Why a row could not be measured, noted stage by stage."""
+        counts = []
+        for row in rows:
+            self.issues.append(row.issue)
+            counts.append(max(1, len(row.completions)))
+        self.starts = np.concatenate([[0], np.cumsum(counts)])
+        """Where each row's completions begin among those of all rows; a row without any has one place."""
         # What every number depends on. Rounding differs between batch sizes, devices and libraries, and a
         # sample with it; a folder holds the results of one setting.
         self.setting = {
@@ -248,40 +247,47 @@ class _Run:
         }
 
     def encode(self) -> dict[str, Encoded]:
-        """Token ids by key; notes the rows that cannot be scored."""
+        """Token ids by key of a row with one completion; notes the rows that cannot be scored."""
         tokens: dict[str, Encoded] = {}
-        limit = self.model.context_length
         for place, row in enumerate(self.rows):
-            if self.issues[place] is not None:
-                continue
-            key = row.key
-            try:
-                found = tokens[key] = tokens.get(key) or self.model.encode(row)
-            except InputError as error:
-                if error.field != "messages":
-                    raise
-                self.issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
-                continue
-            if found.issue is not None:
-                self.issues[place] = found.issue
-            elif not _targets(row, found):
-                self.issues[place] = "empty completion"
-            elif found.length > limit:
-                sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
-                self.issues[place] = f"prompt too long: {sizes} in a context of {limit}"
+            if self.issues[place] is None and row.has_completion:
+                issues = [self._encode(one, tokens) for one in _each(row)]
+                if None not in issues:
+                    self.issues[place] = issues[0]
         return tokens
 
+    def _encode(self, row: Row, tokens: dict[str, Encoded]) -> str | None:
+        """Note the tokens of a row with one completion; why it cannot be scored, None if it can."""
+        key, limit = row.key, self.model.context_length
+        try:
+            found = tokens.get(key) or self.model.encode(row)
+        except InputError as error:
+            if error.field != "messages":
+                raise
+            return f"messages: the chat template refuses them; allowed: {error.allowed}"
+        if found.issue is not None:
+            return found.issue
+        if not _targets(row, found):
+            return "empty completion"
+        if found.length > limit:
+            sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
+            return f"prompt too long: {sizes} in a context of {limit}"
+        tokens[key] = found
+        return None
+
     def losses(self, tokens: dict[str, Encoded]) -> Losses:
-        """NLL, mean hidden state and sketch of each row; notes those without a finite loss."""
+        """NLL, mean hidden state and sketch of each completion; notes the rows without a finite loss."""
         places: dict[str, list[int]] = defaultdict(list)
         for place, row in enumerate(self.rows):
             if self.issues[place] is None:
-                places[row.key].append(place)
+                for unit, one in enumerate(_each(row), start=int(self.starts[place])):
+                    if (key := one.key) in tokens:
+                        places[key].append(unit)
         keys = list(places)
         lengths = [tokens[key].length for key in keys]
         sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
         sketch.to(self.model.device)
-        losses = Losses.empty(len(self.rows), self.model.hidden_size, sketch.size)
+        losses = Losses.empty(int(self.starts[-1]), self.model.hidden_size, sketch.size)
 
         def compute(batch: list[str]) -> list[Record]:
             found = self.model.measure([tokens[key] for key in batch], sketch)
@@ -301,8 +307,10 @@ class _Run:
             keep,
             self._reporter("score (tokens)", dict(zip(keys, lengths, strict=True))),
         )
-        for place, nll in enumerate(losses.nll.tolist()):
-            if self.issues[place] is None and math.isnan(nll):
+        found = np.isfinite(losses.nll)
+        for place, row in enumerate(self.rows):
+            first, end = self.starts[place : place + 2]
+            if self.issues[place] is None and row.has_completion and not found[first:end].any():
                 self.issues[place] = "non-finite loss"
         return losses
 
@@ -360,6 +368,39 @@ class _Run:
         )
         return verdicts
 
+    def best(self, losses: Losses, verdicts: Sequence[Record]) -> NDArray[np.int64]:
+        """By row, the number of the completion that stands for it.
+
+        Among those with a loss, of those that pass the one with the lowest loss; the first, if none passes.
+        """
+        best = np.zeros(len(verdicts), dtype=np.int64)
+        for place in np.flatnonzero(np.diff(self.starts) > 1).tolist():
+            nll = losses.nll[self.starts[place] : self.starts[place + 1]].tolist()
+            found = [i for i, loss in enumerate(nll) if math.isfinite(loss)]
+            passing = [i for i in found if verdicts[place]["label_passes"][i]]
+            best[place] = min(passing, key=nll.__getitem__, default=found[0] if found else 0)
+        return best
+
+    def measured(
+        self,
+        tokens: dict[str, Encoded],
+        losses: Losses,
+        texts: Sequence[Texts],
+        verdicts: Sequence[Record],
+        best: NDArray[np.int64],
+    ) -> list[dict[str, Any]]:
+        """The columns MEASURED of every row."""
+        rows = []
+        for place, row in enumerate(self.rows):
+            nll = losses.nll[self.starts[place] : self.starts[place + 1]].tolist()
+            chosen, several = int(best[place]), len(row.completions) > 1
+            rows.append(
+                _measured(
+                    row, nll, chosen, several, tokens, texts[place], verdicts[place], self.issues[place]
+                )
+            )
+        return rows
+
     def _reporter(self, name: str, sizes: dict[str, int]) -> Callable[[list[str]], None]:
         done, total = 0, sum(sizes.values())
 
@@ -372,19 +413,39 @@ class _Run:
         return report
 
 
+def _each(row: Row) -> list[Row]:
+    """The row with each of its completions alone."""
+    if len(row.completions) < 2:
+        return [row]
+    return [row.with_completion(index) for index in range(len(row.completions))]
+
+
 def _targets(row: Row, tokens: Encoded | None) -> int | None:
     """Scored tokens of the row, None if it could not be encoded."""
-    return None if tokens is None else 0 if is_empty(row.completion) else tokens.targets
+    return None if tokens is None else 0 if is_blank(row.completion) else tokens.targets
 
 
 def _measured(
-    nll: float, targets: int | None, texts: Texts, verdict: Record, issue: str | None
+    row: Row,
+    nll: list[float],
+    best: int,
+    several: bool,
+    tokens: dict[str, Encoded],
+    texts: Texts,
+    verdict: Record,
+    issue: str | None,
 ) -> dict[str, Any]:
     """The columns MEASURED of a row."""
+    labels = verdict["label_passes"]
+    scored = [loss if issue is None and math.isfinite(loss) else None for loss in nll]
+    one = row.with_completion(best) if several else row
     found = {
         **verdict,
-        "nll": float(nll) if issue is None else None,
-        "tokens": targets,
+        "label_passes": labels[best] if labels else None,
+        "best_completion": best if several else None,
+        "completion_nlls": scored if several else None,
+        "nll": scored[best],
+        "tokens": _targets(one, tokens.get(one.key)) if row.has_completion else None,
         "own_completion": texts.own,
         "own_confidence": texts.confidence,
         "issue": issue or verdict["issue"],

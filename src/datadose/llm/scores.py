@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ MEASURED: dict[str, str] = {
     "pass_rate_low": "float64",
     "pass_rate_high": "float64",
     "label_passes": "boolean",
+    "best_completion": "Int64",
+    "completion_nlls": "object",
     "own_completion": "string",
     "own_confidence": "float64",
     "own_differs": "boolean",
@@ -39,13 +41,16 @@ MEASURED: dict[str, str] = {
 }
 """Columns that scoring adds to a row, and their types in the table (null where not measured)."""
 
+_ROWS_ONLY = ("own_completion", "completion_nlls")
+"""Of them those that the table does not have."""
+
 ROLE = "datadose_role"
 """Column that a selection adds: ``target`` for rows of the pool, ``replay`` for those of the reference."""
 
 TABLE: dict[str, str] = {
     "id": "string",
     "question_hash": "int64",
-    **{name: kind for name, kind in MEASURED.items() if name != "own_completion"},
+    **{name: kind for name, kind in MEASURED.items() if name not in _ROWS_ONLY},
     "offset": "int64",
 }
 """Columns of ``table.parquet`` and their types."""
@@ -90,8 +95,8 @@ def hash_question(question: str) -> int:
 def write_scores(
     folder: Path,
     rows: Iterable[dict[str, Any]],
-    ids: Sequence[str],
-    questions: Sequence[str],
+    ids: Iterable[str],
+    questions: Iterable[str],
     embeddings: NDArray[np.float32],
     sketches: NDArray[np.float32],
     manifest: dict[str, Any],
@@ -107,7 +112,7 @@ def write_scores(
     require_extra("llm", "pyarrow")
     prepare_folder("out", folder)
     remove_manifest(folder)
-    measured: dict[str, list[Any]] = {name: [] for name in MEASURED if name != "own_completion"}
+    measured: dict[str, list[Any]] = {name: [] for name in MEASURED if name not in _ROWS_ONLY}
     offsets = []
     with atomic_file(folder / "rows.jsonl") as handle:
         for row in rows:

@@ -26,7 +26,7 @@ def encode_rows(model: LanguageModel, rows: Sequence[dict[str, Any]]) -> list[En
     """Token ids of plain prompts and completions, without the end token: a line's end says it."""
     found = []
     for row in rows:
-        encoded = model.encode(Row(str(row["id"]), row["prompt"], row["completion"], row, 1))
+        encoded = model.encode(Row(str(row["id"]), row["prompt"], (row["completion"],), row, 1))
         end = encoded.length - (encoded.ids[-1] in model.eos_ids)
         found.append(Encoded(encoded.ids[:end], encoded.start))
     return found

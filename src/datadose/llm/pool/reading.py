@@ -1,0 +1,300 @@
+"""From records to rows: read a pool whole, or keep it on disk and read row by row."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from datadose.errors import InputError, reject
+from datadose.files import atomic_file, prepare_folder
+from datadose.llm.pool.layouts import COLUMNS, Layout, find_answer, split, value_at
+from datadose.llm.pool.messages import parsed
+from datadose.llm.pool.records import Record
+from datadose.llm.pool.row import BadRowError, Columns, Row, Text, malformed, text_of
+from datadose.llm.pool.sources import Source, find_source
+from datadose.llm.pool.survey import Survey, Understanding, id_hash, label_of
+from datadose.llm.pool.values import WRITABLE, without_nulls
+
+OPTIONS = "chat_template_kwargs"
+"""The column of a row's own options of the chat template."""
+
+
+def read_pool(
+    path: Path | str,
+    field: str = "pool",
+    *,
+    mark: bool = False,
+    columns: Mapping[str, str] | None = None,
+    prompts_alone: bool = False,
+) -> list[Row]:
+    """The rows of a pool, in order; how they were understood is said on stderr.
+
+    A row is bad if it is malformed JSON, not UTF-8, no object, without the columns that the layout of most
+    rows needs, with prompts or messages of another form, with values in these columns that cannot be written
+    back, or has the id of an earlier row. An empty completion is no fault here: scoring marks and counts it.
+
+    Args:
+        path: a file (``.jsonl``, ``.json``, ``.csv``, each also ``.gz``, ``.parquet``), a folder or glob of
+            such files, or ``hf:owner/name[/config][:split]``.
+        field: how errors call it.
+        mark: whether bad rows are kept with an ``issue``; else the first of them is an error.
+        columns: the column of each role that is not recognised by its name (see ``parse_columns``).
+        prompts_alone: whether most rows may have no completion.
+
+    Raises InputError for a bad row, or with ``mark`` for a pool without a single good one; and for what is
+    missing, empty, no pool, or cannot be read.
+    """
+    source = find_source(path, field)
+    survey = Survey(field, columns or {}, source.shards)
+    records = list(survey.read(source.records()))
+    reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=mark)
+    rows = list(reader.rows(records))
+    reader.finish()
+    return rows
+
+
+def open_pool(
+    path: Path | str,
+    folder: Path,
+    field: str = "pool",
+    *,
+    columns: Mapping[str, str] | None = None,
+    prompts_alone: bool = True,
+    reserved: Collection[str] = (),
+) -> Pool:
+    """The rows of a pool, bad ones marked, kept in a file of ``folder`` and not in memory.
+
+    Args:
+        path: as for :func:`read_pool`, with ``field``, ``columns`` and ``prompts_alone``.
+        folder: where the rows are kept until :meth:`Pool.remove`.
+        field: how errors call the pool.
+        columns: the column of each role.
+        prompts_alone: whether most rows may have no completion.
+        reserved: names that no column of the pool may keep: it is called ``pool_NAME`` then.
+
+    Raises InputError as :func:`read_pool` does with ``mark``; RunError if the disk refuses.
+    """
+    source = find_source(path, field)
+    survey = Survey(field, columns or {}, source.shards)
+    for _ in survey.read(source.records()):
+        pass
+    reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=True, reserved=reserved)
+    prepare_folder("out", folder)
+    offsets = array("Q", [0])
+    file = folder / "pool.jsonl"
+    with atomic_file(file) as handle:
+        for row in reader.rows(source.records()):
+            kept = [row.id, row.line, row.place, row.issue, len(row.completions), row.columns]
+            line = json.dumps(kept, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            handle.write(line)
+            offsets.append(offsets[-1] + len(line))
+        reader.finish()
+    return Pool(file, offsets, reader.layout, source)
+
+
+class Pool(Sequence[Row]):
+    """The rows of a pool on disk; in memory, eight bytes a row."""
+
+    def __init__(self, file: Path, offsets: array[int], layout: dict[str, Any], source: Source) -> None:
+        self.file, self._offsets, self.layout, self._source = file, offsets, layout, source
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        with self.file.open("rb") as handle:
+            handle.seek(self._offsets[place])
+            return _stored(handle.readline())
+
+    def __iter__(self) -> Iterator[Row]:
+        with self.file.open("rb") as handle:
+            for line in handle:
+                yield _stored(line)
+
+    def digest(self) -> str:
+        """sha256 of what was read (64 hexadecimal digits)."""
+        return self._source.digest()
+
+    def remove(self) -> None:
+        """Remove the rows' file."""
+        self.file.unlink(missing_ok=True)
+
+
+def _stored(line: bytes) -> Row:
+    id_, number, place, issue, count, columns = json.loads(line)
+    if issue is not None:
+        return Row(id_, "", (), columns, number, issue, place=place)
+    value = columns.get("completion")
+    completions = () if count == 0 else tuple(value) if count > 1 else (value,)
+    return _row(id_, columns["prompt"], completions, columns, number, place)
+
+
+def _row(
+    id_: str, prompt: Text, completions: tuple[Text, ...], columns: Columns, line: int, place: str
+) -> Row:
+    options, tools = parsed(columns.get(OPTIONS)), columns.get("tools")
+    return Row(
+        id_,
+        prompt,
+        completions,
+        columns,
+        line,
+        tools=tools if isinstance(tools, list) else None,
+        template_options=without_nulls(options) if isinstance(options, dict) else {},
+        place=place,
+    )
+
+
+class _Reader:
+    """Turns the records of one pool into rows."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        survey: Survey,
+        *,
+        prompts_alone: bool,
+        mark: bool,
+        reserved: Collection[str] = (),
+    ) -> None:
+        self.path, self.survey, self.mark = path, survey, mark
+        if not survey.rows:
+            reject(survey.field, str(path), f"at least one row with {COLUMNS}")
+        self.how: Understanding = survey.conclude(prompts_alone=prompts_alone, reserved=reserved)
+        self.counts: Counter[str] = Counter()
+        """Good rows by the name of their layout."""
+        self.known: dict[str, str] = {}
+        """Where the ids that repeat were first."""
+        self.first_fault: InputError | None = None
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How the rows were understood, for a manifest."""
+        return self.survey.record(self.how, self.counts)
+
+    def finish(self) -> None:
+        """Say how the rows were understood; InputError if none is good."""
+        if self.first_fault is not None and not self.counts:
+            raise self.first_fault
+        self.survey.say(self.how, self.counts)
+
+    def rows(self, records: Iterable[Record]) -> Iterator[Row]:
+        """A row of each record."""
+        how = self.how
+        for record in records:
+            label = label_of(value_at(record.columns, how.id), record, len(self.survey.shards))
+            try:
+                row = self._understood(record, label)
+            except BadRowError as bad:
+                error = InputError(how.field, f"{self.path}, {record.place}: {bad.found}", bad.allowed)
+                if not self.mark:
+                    raise error from bad
+                self.first_fault = self.first_fault or error
+                issue = f"{bad.kind}: {record.place}: {bad.found}; allowed: {bad.allowed}"
+                yield Row(
+                    label, "", (), self._renamed(record.columns, None), record.line, issue, place=record.place
+                )
+            else:
+                yield row
+
+    def _understood(self, record: Record, label: str) -> Row:
+        how, columns = self.how, record.columns
+        if record.fault is not None:
+            raise record.fault
+        layout = how.layout_of(columns)
+        if layout is None:
+            if record.troubles:
+                _check_troubles(record, set(record.troubles))
+            raise _missing(columns, how.layout)
+        prompt, completions = split(columns, layout, chat=how.chat)
+        if not layout.has_completion and not how.prompts_alone:
+            raise BadRowError("no completion", "no completion", COLUMNS)
+        if not how.chat and isinstance(prompt, list):
+            raise BadRowError("another type", "messages", "strings, as in most rows")
+        paths = (
+            *layout.roles.values(),
+            *how.answers,
+            how.id,
+            how.tools,
+            OPTIONS,
+            *(("system",) * layout.chat),
+        )
+        _check_troubles(record, {path.split(".")[0] for path in paths})
+        _check_id(value_at(columns, how.id))
+        if id_hash(label) in how.repeated:
+            if label in self.known:
+                allowed = f"ids that differ ({self.known[label]} has the same)"
+                raise BadRowError("repeated id", f"id {label}", allowed)
+            self.known[label] = record.place
+        found = self._renamed(columns, layout)
+        found["prompt"] = prompt
+        if completions:
+            found["completion"] = completions[0] if len(completions) == 1 else list(completions)
+        self._add_answer(found, columns, layout, completions)
+        if (tools := _tools(value_at(columns, how.tools))) is not None:
+            found["tools"] = tools
+        if how.id != "id" or "id" in how.text:
+            found["id"] = label
+        self.counts[layout.name] += 1
+        return _row(label, prompt, completions, found, record.line, record.place)
+
+    def _add_answer(
+        self, found: Columns, columns: Columns, layout: Layout, completions: tuple[Text, ...]
+    ) -> None:
+        how = self.how
+        derived = text_of(completions[0]) if layout.derive and len(completions) == 1 else None
+        answer = find_answer(columns, how.answers, derived)
+        if answer is not None:
+            scalar = not isinstance(answer, (str, list, dict))
+            found["answer"] = str(answer) if "answer" in how.text and scalar else answer
+
+    def _renamed(self, columns: Columns, layout: Layout | None) -> Columns:
+        """The columns of a row of ``layout`` (None: of what fits), without names of ours for others."""
+        layout = layout or self.how.layout_of(columns) or self.how.layout
+        names = self.how.renamed.get(layout.name, {})
+        return {names.get(name, name): value for name, value in columns.items()}
+
+
+def _missing(columns: Columns, layout: Layout) -> BadRowError:
+    """What a row lacks of the layout of most rows."""
+    if layout.key == "prompt":
+        here = {
+            role: value_at(columns, layout.roles.get(role, "")) is not None
+            for role in ("prompt", "completion")
+        }
+        if any(here.values()):
+            absent = "completion" if here["prompt"] else "prompt"
+            return BadRowError(f"no {absent}", f"no {layout.roles[absent]}", COLUMNS)
+    return BadRowError("malformed row", f"columns {', '.join(columns) or 'none'}", COLUMNS)
+
+
+def _check_troubles(record: Record, used: Collection[str]) -> None:
+    for name, trouble in record.troubles.items():
+        if name in used:
+            raise BadRowError("unwritable value", f"column {name} has {trouble}", WRITABLE)
+
+
+def _check_id(id_: Any) -> None:
+    if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, (str, int))):
+        malformed(f"id {id_}", "a string or an integer")
+
+
+def _tools(value: Any) -> list[dict[str, Any]] | None:
+    """The tools of a row; None without a list. An empty one stays: some templates introduce it, as in TRL."""
+    tools = without_nulls(parsed(value))
+    if tools is None or tools == "":
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        malformed(f"tools is {json.dumps(value, default=str)[:80]}", "a list of objects, or its JSON text")
+    return tools

@@ -1,0 +1,274 @@
+"""What a file as a whole says of its rows: its layout, its columns, ids that repeat."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as having
+from typing import Any
+
+import numpy as np
+
+from datadose.errors import reject
+from datadose.llm.pool.layouts import ANSWERS, Layout, layouts_for, value_at
+from datadose.llm.pool.records import Record
+from datadose.llm.pool.row import Columns
+from datadose.llm.pool.values import kind_of
+from datadose.printing import note
+
+_CANONICAL = ("prompt", "completion", "answer", "tools", "id")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Understanding:
+    """How the rows of a file are read."""
+
+    field: str
+    layout: Layout
+    """That of most rows."""
+    layouts: tuple[Layout, ...]
+    """Those that a row may have, in the order in which they are tried."""
+    chat: bool
+    """Whether strings become messages, since most rows are messages."""
+    answers: tuple[str, ...]
+    """Columns that may hold the final answer, in order."""
+    id: str
+    tools: str
+    renamed: dict[str, dict[str, str]]
+    """By layout: new names of the columns that have one of ours and are something else."""
+    mixed: bool
+    """Whether some rows are strings and some messages."""
+    text: frozenset[str]
+    """Of id and answer, the one whose values become text, since the file has several kinds of them."""
+    prompts_alone: bool
+    """Whether rows without a completion are taken."""
+    repeated: frozenset[int]
+    """Hashes of the ids that the file has more than once."""
+
+    def layout_of(self, columns: Columns) -> Layout | None:
+        """The layout of a row: the first that fits."""
+        return next((one for one in self.layouts if one.fits(columns)), None)
+
+
+@dataclass
+class Survey:
+    """What one reading of all records finds; a few numbers a row."""
+
+    field: str
+    roles: Mapping[str, str]
+    shards: Sequence[str]
+    rows: int = 0
+    seen: Counter[str] = having(default_factory=Counter)
+    """Values that are not null, by column."""
+    kinds: dict[str, set[str]] = having(default_factory=dict)
+    """Kinds of the values of id and of the answers."""
+    fits: Counter[tuple[tuple[int, str], ...]] = having(default_factory=Counter)
+    """Rows by the layouts that fit (their places) with the form that each gives."""
+    troubles: dict[str, tuple[int, str]] = having(default_factory=dict)
+    """By column: rows with a value that JSON does not have, and what the first is."""
+    shard_rows: Counter[int] = having(default_factory=Counter)
+    shard_columns: dict[int, set[str]] = having(default_factory=dict)
+    ids: array[int] = having(default_factory=lambda: array("Q"))
+
+    def read(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The records, each noted as it passes."""
+        layouts = layouts_for(self.roles)
+        id_column = self.roles.get("id", "id")
+        watched = [id_column, *([self.roles["answer"]] if "answer" in self.roles else ANSWERS)]
+        for record in records:
+            columns = record.columns
+            self.rows += 1
+            self.shard_rows[record.shard] += 1
+            self.shard_columns.setdefault(record.shard, set()).update(columns)
+            self.seen.update(name for name, value in columns.items() if value is not None)
+            for name in watched:
+                if (value := value_at(columns, name)) is not None:
+                    self.kinds.setdefault(name, set()).add(kind_of(value))
+            for name, trouble in record.troubles.items():
+                count, first = self.troubles.get(name, (0, trouble))
+                self.troubles[name] = (count + 1, first)
+            if record.fault is None:
+                fitting = [(place, one) for place, one in enumerate(layouts) if one.fits(columns)]
+                self.fits[tuple((place, one.form(columns)) for place, one in fitting)] += 1
+            self.ids.append(id_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
+            yield record
+
+    def conclude(self, *, prompts_alone: bool, reserved: Collection[str]) -> Understanding:
+        """How the file is read, and that said on stderr.
+
+        Args:
+            prompts_alone: whether a file of prompts without completions is taken.
+            reserved: names that columns must not keep.
+
+        Raises InputError for a role whose column no row has.
+        """
+        for role, column in self.roles.items():
+            if self.rows and not self._has(column):
+                names = ", ".join(self.seen) or "none"
+                reject("columns", f"{role}={column}", f"a column of {self.field}: {names}")
+        layout, layouts, alone = self._majority()
+        repeats, counts = np.unique(np.frombuffer(self.ids, dtype=np.uint64), return_counts=True)
+        used, forms = self._used(layouts)
+        taken = {one.roles.get("completion") for one in used.values()}
+        places = (self.roles["answer"],) if "answer" in self.roles else ANSWERS
+        answers = tuple(name for name in places if name not in taken and name in self.kinds)
+        id_column, tools = self.roles.get("id", "id"), self.roles.get("tools", "tools")
+        several = {
+            role
+            for role, names in (("id", (id_column,)), ("answer", answers))
+            if len(set().union(*(self.kinds.get(name, set()) for name in names))) > 1
+        }
+        return Understanding(
+            field=self.field,
+            layout=layout,
+            layouts=layouts,
+            chat=forms["messages"] > forms["strings"],
+            answers=answers,
+            id=id_column,
+            tools=tools,
+            renamed=self._renamed({layout.name: layout, **used}, answers, id_column, tools, reserved),
+            mixed=min(forms["messages"], forms["strings"]) > 0,
+            text=frozenset(several),
+            prompts_alone=alone and prompts_alone,
+            repeated=frozenset(repeats[counts > 1].tolist()),
+        )
+
+    def _has(self, path: str) -> bool:
+        return self.seen[path] > 0 or self.seen[path.split(".", maxsplit=1)[0]] > 0
+
+    def _majority(self) -> tuple[Layout, tuple[Layout, ...], bool]:
+        """The layout of most rows; those to try, in order; whether most rows have no completion."""
+        known = layouts_for(self.roles)
+        fitting: Counter[int] = Counter()
+        with_completion = 0
+        for found, count in self.fits.items():
+            fitting.update({place: count for place, _ in found})
+            with_completion += count * any(known[place].has_completion for place, _ in found)
+        alone = 2 * with_completion < sum(count for found, count in self.fits.items() if found)
+        whole = [place for place, one in enumerate(known) if one.has_completion]
+        rest = [place for place, one in enumerate(known) if not one.has_completion]
+        main = max(rest if alone or not whole else whole, key=lambda place: (fitting[place], -place))
+        first, last = (whole, rest) if alone or not whole else ([], whole)
+        others = [place for place in last if place != main]
+        return known[main], tuple(known[place] for place in (*first, main, *others)), alone
+
+    def _used(self, layouts: Sequence[Layout]) -> tuple[dict[str, Layout], Counter[str]]:
+        """The layouts that some row has, by name, and rows by form."""
+        known, forms = layouts_for(self.roles), Counter[str]()
+        used: dict[str, Layout] = {}
+        for found, count in self.fits.items():
+            by_layout = {known[place].name: form for place, form in found}
+            one = next((layout for layout in layouts if layout.name in by_layout), None)
+            if one is not None:
+                used[one.name] = one
+                forms[by_layout[one.name]] += count
+        return used, forms
+
+    def _renamed(
+        self,
+        used: Mapping[str, Layout],
+        answers: Sequence[str],
+        id_: str,
+        tools: str,
+        reserved: Collection[str],
+    ) -> dict[str, dict[str, str]]:
+        """By layout: new names of the columns that are called like ours and are something else."""
+        columns = set().union(*self.shard_columns.values())
+        free: dict[str, str] = {}
+        for name in (*_CANONICAL, *reserved):
+            if name in columns:
+                free[name] = f"pool_{name}"
+                while free[name] in columns:
+                    free[name] = f"pool_{free[name]}"
+                columns.add(free[name])
+        found = {}
+        for name, layout in used.items():
+            roles = layout.roles
+            same = {
+                "prompt": roles.get("prompt") == "prompt",
+                "completion": roles.get("completion") == "completion",
+                "answer": "answer" in answers and roles.get("completion") != "answer",
+                "tools": tools == "tools",
+                "id": id_ == "id",
+            }
+            found[name] = {old: new for old, new in free.items() if not same.get(old, False)}
+        return found
+
+    def say(self, understanding: Understanding, counts: Mapping[str, int]) -> None:
+        """Print how the file was read: see :meth:`record`."""
+        found = self.record(understanding, counts)
+        roles = ", ".join(f"{role} from {column}" for role, column in found["roles"].items())
+        layouts = f"{found['name']} ({roles})"
+        if len(counts) > 1:
+            layouts = f"{layouts}; " + ", ".join(f"{count} rows as {name}" for name, count in counts.items())
+        note(f"{self.field}: read as {layouts}")
+        for sentence in found["notes"]:
+            note(f"{self.field}: {sentence}")
+
+    def record(self, understanding: Understanding, counts: Mapping[str, int]) -> dict[str, Any]:
+        """For a manifest: the layout's name and roles, rows by layout, new names, and what else was done."""
+        layout = understanding.layout
+        roles = {
+            role: column for role, column in layout.roles.items() if role != "input" or self.seen[column]
+        }
+        if understanding.answers:
+            roles["answer"] = " or ".join(understanding.answers)
+        return {
+            "name": layout.name,
+            "roles": roles,
+            "rows": dict(counts),
+            "renamed": self._new_names(understanding),
+            "notes": list(self._notes(understanding)),
+        }
+
+    def _new_names(self, understanding: Understanding) -> dict[str, str]:
+        """All new names of columns with a value."""
+        names = {old: new for found in understanding.renamed.values() for old, new in found.items()}
+        return {old: new for old, new in names.items() if self.seen[old]}
+
+    def _notes(self, understanding: Understanding) -> Iterator[str]:
+        layout = understanding.layout
+        if layout.chat and layout.key == "prompt":
+            yield "strings are read as messages of a user and an assistant"
+        elif understanding.mixed and understanding.chat:
+            yield "most rows are messages: strings are read as messages of a user and an assistant"
+        if names := self._new_names(understanding):
+            what = ", ".join(f"{name} (kept as {free})" for name, free in names.items())
+            yield f"columns with names of ours: {what}"
+        for role in sorted(understanding.text):
+            yield f"{role} has several kinds of values: all are read as text"
+        for name, (count, first) in self.troubles.items():
+            yield f"column {name} has {first} ({count} rows): text or null in its place"
+        yield from self._shard_notes()
+
+    def _shard_notes(self) -> Iterator[str]:
+        empty = [name for place, name in enumerate(self.shards) if not self.shard_rows[place]]
+        if empty and self.rows:
+            yield f"shards without rows: {_some(empty)}"
+        whole = set().union(*self.shard_columns.values()) if self.shard_columns else set()
+        for place, columns in self.shard_columns.items():
+            if missing := sorted(whole - columns):
+                yield f"shard {self.shards[place]} has no column {_some(missing)}: null there"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def label_of(value: Any, record: Record, shards: int) -> str:
+    """The row's id if it has a usable one, else a name from its place."""
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return str(value)
+    return f"row-{record.line}" if shards == 1 else f"row-{record.shard + 1}-{record.line}"
+
+
+def id_hash(label: str) -> int:
+    """64 bits, by which ids that repeat are found without holding them all."""
+    return int.from_bytes(
+        hashlib.blake2b(label.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "big"
+    )
