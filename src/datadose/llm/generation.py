@@ -150,7 +150,8 @@ def _decode(
         if not going.all():
             kept = going.nonzero().squeeze(1)
             alive, chosen, mask = alive[kept], chosen[kept], mask[kept]
-            cache.batch_select_indices(kept)
+            # Layers may be on several devices; indices from the host fit each.
+            cache.batch_select_indices(kept.cpu())
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         states = model.hidden(chosen.unsqueeze(1), cache, mask)[:, -1]
     lengths = (tokens >= 0).sum(1)

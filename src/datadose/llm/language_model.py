@@ -138,8 +138,12 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
-        return cast("torch.device", self.model.device)
+        """Where the model's first layer computes."""
+        found = cast("torch.device", self.model.device)
+        if found.type == "meta":
+            # Weights that are kept elsewhere are nowhere until they are used.
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return found
 
     @property
     def dtype(self) -> str:
