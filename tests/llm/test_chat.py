@@ -15,6 +15,7 @@ import pytest
 from datadose.errors import InputError
 from datadose.llm.chat import TEMPLATE_DATE
 from datadose.llm.pool import Row, read_pool
+from datadose.llm.posttrain import posttrain
 from datadose.llm.posttrain_config import PosttrainConfig
 from datadose.llm.score import ScoreConfig, score
 from datadose.llm.trainers import Run, make_trainer
@@ -133,8 +134,17 @@ def test_messages_are_scored_as_sft_trainer_prepares_them(
 def test_every_template_of_trl(
     template: str, templated: Callable[[str], LanguageModel], tmp_path: Path
 ) -> None:
-    for record in CONVERSATIONS.values():
-        assert_same(templated(template), record, tmp_path)
+    last = templated(template)
+    try:
+        models = [last, last.with_chat("all", TEMPLATE_DATE)]
+    except InputError:
+        # TRL refuses it too.
+        with pytest.raises(ValueError, match="patching is not supported"):
+            sft_tokens(last, [CONVERSATIONS["one turn"]], tmp_path, every_turn=True)
+        models = [last]
+    for model in models:
+        for record in CONVERSATIONS.values():
+            assert_same(model, record, tmp_path)
 
 
 def test_strings_are_scored_as_sft_trainer_prepares_them(
@@ -253,6 +263,27 @@ def test_grpo_of_posttrain_gives_the_template_tools_and_options(
     assert "add" in model.tokenizer.decode(expected[0])
     # TRL's own trainer gives the template neither.
     assert grpo_tokens(model, [rows[0].prompt], tmp_path) != [expected[0]]
+
+
+@pytest.mark.parametrize("loss", ["last", "all"])
+def test_the_first_loss_of_a_run_is_the_scored_one_and_its_adapter_can_be_scored(
+    loss: str, tmp_path: Path, write_rows: Callable[..., Path]
+) -> None:
+    folder = make_model(tmp_path / "model", context=4096)
+    (folder / "chat_template.jinja").write_text((TEMPLATES / "qwen3.jinja").read_text())
+    names = ("object", "reasoning", "turns", "options")
+    pool = write_rows([{"chat_template_kwargs": {}, **CONVERSATIONS[name]} for name in names])
+    config = ScoreConfig(loss=loss)
+    found = score(folder, pool, tmp_path / "scores", config=config)
+    tokens = found.table["tokens"].to_numpy()
+    settings = PosttrainConfig("sft", steps=1, batch=len(names), lora_rank=2, loss=loss)
+    result = posttrain(folder, pool, tmp_path / "run", config=settings)
+    expected = float(found.table["nll"].to_numpy() @ tokens / tokens.sum())
+    assert result["history"][0]["loss"] == pytest.approx(expected, rel=1e-4)
+    trained = score(tmp_path / "run" / "adapter", pool, tmp_path / "again", config=config)
+    assert trained.manifest["scored"] == len(names)
+    assert trained.table["tokens"].tolist() == tokens.tolist()
+    assert trained.table["nll"].tolist() != found.table["nll"].tolist()
 
 
 TWICE = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
