@@ -36,7 +36,7 @@ class Pool:
     @property
     def scores(self) -> Scores:
         """In memory, as selection sees them."""
-        measured = {name: [row[name] for row in self.rows] for name in MEASURED if name != "own_completion"}
+        measured = {name: [row[name] for row in self.rows] for name in MEASURED if name in TABLE}
         hashes = [hash_question(str(row["prompt"])) for row in self.rows]
         table = pd.DataFrame(
             {"id": [row["id"] for row in self.rows], "question_hash": hashes, **measured, "offset": 0}
@@ -104,5 +104,5 @@ def make(
             "own_differs": bool(differs[i]) if known else None,
             "issue": None,
         }
-        made.append(row)
+        made.append(row | {name: None for name in MEASURED if name not in row})
     return Pool(made, kinds, difficulty, embeddings.astype(np.float32), sketches.astype(np.float32))

@@ -15,6 +15,7 @@ import torch
 from datadose.errors import InputError
 from datadose.llm import score as module
 from datadose.llm.language_model import LanguageModel
+from datadose.llm.pool import read_pool
 from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import MEASURED, Scores
 from datadose.llm.sketch import TensorSketch
@@ -53,7 +54,7 @@ def test_rows_keep_their_columns_and_gain_the_measured_ones(
         assert done[-1] == total[-1]
         assert list(done) == sorted(done)
     assert seen["score (tokens)"][-1][1] == sum(
-        model.encode(row).length for row in module.read_pool(tmp_path / "pool.jsonl")
+        model.encode(row).length for row in read_pool(tmp_path / "pool.jsonl")
     )
 
 
@@ -63,7 +64,7 @@ def test_numbers_are_those_of_the_model_row_by_row(
     pool = write_rows(ROWS)
     scores = score(model, pool, tmp_path / "out", config=ScoreConfig(batch_tokens=100, sketch_size=64))
     sketch = TensorSketch(model.hidden_size, model.vocabulary_size, 64)
-    for place, row in enumerate(module.read_pool(pool)):
+    for place, row in enumerate(read_pool(pool)):
         encoded = model.encode(row)
         alone = model.measure([encoded], sketch)
         assert alone.sketches is not None
@@ -239,7 +240,7 @@ def test_plain_strings_and_twins_with_other_ids(
         ("batch-tokens", {"batch_tokens": 0}, {}, "an integer >= 1"),
         ("sketch-size", {"sketch_size": 1}, {}, "an integer >= 2"),
         ("pool", {}, {"pool": Path("nothing.jsonl")}, "an existing file"),
-        ("dtype", {"dtype": "float16"}, {}, "float32 or bfloat16"),
+        ("dtype", {"dtype": "float8"}, {}, "auto or float32 or bfloat16 or float16"),
     ],
 )
 def test_bad_requests_are_refused(
@@ -272,8 +273,8 @@ BAD_LINES = {
     "not text": b"{" + CHAT.replace(b"9+9", b"\xff") + b"}",
     "no object": b"[1, 2]",
     "no completion": b"{" + CHAT.split(b', "completion"')[0] + b"}",
-    "another type": b"{" + CHAT + b', "level": "high"}',
-    "unwritable value": b"{" + CHAT + b', "level": 1e999}',
+    "another type": b'{"prompt": 3, "completion": "b"}',
+    "unwritable value": b"{" + CHAT + b', "answer": 1e999}',
     "repeated id": b'{"id": "row-1", ' + CHAT + b"}",
 }
 
@@ -296,7 +297,9 @@ def test_bad_rows_are_issues_with_their_line_and_every_row_is_kept_in_order(
         assert lines[place]["issue"].startswith(f"{kind}: line {place + 1}: ")
         assert {lines[place][name] for name in MEASURED if name != "issue"} == {None}
     # What can be written of a bad row is kept.
-    assert {name: lines[7][name] for name in ROWS[0]} == {**chat("9+9?", "18"), "level": None}
+    assert {name: lines[7][name] for name in ("prompt", "completion", "answer")} == chat(
+        "9+9?", "18", answer=None
+    )
     assert scores.manifest["issues"] == dict.fromkeys(sorted(BAD_LINES), 1)
     assert (scores.manifest["rows"], scores.manifest["scored"]) == (11, 4)
     sound = score(model, write_rows(ROWS[:4]), tmp_path / "sound", **SAMPLED)
@@ -335,8 +338,8 @@ def test_completions_are_not_needed_for_bad_rows(
 def test_a_pool_without_a_good_row_is_refused(
     model: LanguageModel, write_rows: Write, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="line 1: no completion"):
-        score(model, write_rows([{"prompt": "a"}, {"prompt": "b"}]), tmp_path / "out")
+    with pytest.raises(InputError, match="line 1: no prompt"):
+        score(model, write_rows([{"completion": "a"}, {"completion": "b"}]), tmp_path / "out")
 
 
 def test_columns_with_our_names_are_kept_under_others(
@@ -357,7 +360,7 @@ def test_columns_with_our_names_are_kept_under_others(
     assert line["issue"] is None
     assert scores.manifest["renamed_columns"] == names
     said = capsys.readouterr().err
-    assert said.count("\n") == 1
+    assert said.count("\n") == 2
     assert "issue (kept as pool_pool_issue)" in said
     assert score(model, write_rows(ROWS[:2]), tmp_path / "other").manifest["renamed_columns"] == {}
 

@@ -168,14 +168,15 @@ def test_a_damaged_cache_file_is_dropped_and_computed_again(
     score(model, pool, out, **SAMPLED)
     assert bytes_of(out) == before
     said = capsys.readouterr().err
-    assert said.count("are dropped; their rows are computed again\n") == said.count("\n") == 2
+    # The other line says how the pool was read.
+    assert said.count("are dropped; their rows are computed again\n") == said.count("\n") - 1 == 2
     # Nothing damaged is left.
     (out / "manifest.json").unlink()
     killed_after(LanguageModel, "measure", 0, monkeypatch)
     killed_after(module, "sample_batch", 0, monkeypatch)
     score(model, pool, out, **SAMPLED)
     assert bytes_of(out) == before
-    assert capsys.readouterr().err == ""
+    assert "dropped" not in capsys.readouterr().err
     assert len(kept) == len(list((out / ".cache").glob("*/*.npz")))
 
 

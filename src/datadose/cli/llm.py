@@ -137,7 +137,11 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     arguments.rl_size = _size("rl-size", arguments.rl_size)
     config = _config(SelectionConfig, arguments)
     pool = read_scores(arguments.scores)
-    options = {"columns": _columns(arguments), "allow_pickle_weights": arguments.allow_pickle_weights}
+    options: dict[str, Any] = {
+        "columns": _columns(arguments),
+        "several": arguments.reference is not None,
+        "allow_pickle_weights": arguments.allow_pickle_weights,
+    }
     target = scores_of(arguments.target, "target", pool, **options)
     reference = None
     if arguments.reference is not None:

@@ -94,7 +94,7 @@ def read_sets(
     for name, file in files.items():
         if file is None:
             continue
-        found[name] = read_pool(file, name, columns=columns)
+        found[name] = read_pool(file, name, columns=columns, several=True)
         shared = [row for row in found[name] if row.question in places]
         if shared:
             first = f"{file}, {shared[0].place}: the question of {places[shared[0].question]}"

@@ -59,20 +59,25 @@ def parse_shares(texts: Sequence[str]) -> list[tuple[Path, float]]:
 
 
 def read_sources(
-    data: Path | Shares, *, weighted: bool, columns: Mapping[str, str] | None = None
+    data: Path | Shares,
+    *,
+    weighted: bool,
+    columns: Mapping[str, str] | None = None,
+    several: bool = False,
 ) -> list[Source]:
     """The files to train on, read and checked.
 
     Args:
         data: a pool, or several with their shares.
         weighted: whether the loss takes a weight by row (SFT's does; RL needs no completions either).
-        columns: the column of a role, where a file has it.
+        columns: the column of a role.
+        several: whether ``columns`` are those of other files too.
 
     Raises InputError for a bad file, row, share or weight, for one file given twice, and for a column
     ``weight`` where the loss takes none.
     """
     if isinstance(data, Path):
-        return [_read(data, "data", 1.0, weighted=weighted, columns=columns)]
+        return [_read(data, "data", 1.0, weighted=weighted, columns=columns, several=several)]
     if not data:
         reject("mix", "no file", _SHARE)
     seen: dict[Path, Path] = {}
@@ -86,15 +91,21 @@ def read_sources(
     largest = max(share for _, share in data)
     total = math.fsum(share / largest for _, share in data)
     return [
-        _read(file, "mix", share / largest / total, weighted=weighted, columns=columns)
+        _read(file, "mix", share / largest / total, weighted=weighted, columns=columns, several=True)
         for file, share in data
     ]
 
 
 def _read(
-    file: Path, field: str, share: float, *, weighted: bool, columns: Mapping[str, str] | None
+    file: Path,
+    field: str,
+    share: float,
+    *,
+    weighted: bool,
+    columns: Mapping[str, str] | None,
+    several: bool,
 ) -> Source:
-    rows = read_pool(file, field, columns=columns, prompts_alone=not weighted)
+    rows = read_pool(file, field, columns=columns, several=several, prompts_alone=not weighted)
     if all(WEIGHT not in row.columns for row in rows):
         return Source(file, share, rows, None, 0)
     if not weighted:

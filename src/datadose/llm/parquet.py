@@ -19,8 +19,8 @@ _ROW_BYTES = _VALUE_BYTES = 8
 """What a row and a value of it count beyond texts: nulls take no place in the file, and some in memory."""
 
 
-def read_parquet(path: Path, field: str) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """(columns, None) row by row; where values cannot be Python's, what is readable and what is wrong.
+def read_parquet(path: Path, field: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """(columns, {}) row by row; where values cannot be Python's, null for them and what is wrong, by column.
 
     Raises InputError, which calls the file ``field``: no well-formed parquet file, or one that holds more
     than MOST_ROWS rows or decodes to more bytes than the limits above.
@@ -33,11 +33,11 @@ def read_parquet(path: Path, field: str) -> Iterator[tuple[dict[str, Any], str |
         most = max(MOST_BYTES, EXPANSION * path.stat().st_size)
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_batch_rows(file.metadata, path, field, most)):
-                for columns, trouble in table_rows(batch):
+                for columns, troubles in table_rows(batch):
                     decoded += _ROW_BYTES + _size(columns)
                     if decoded > most:
                         _too_large(path, field, most)
-                    yield columns, trouble
+                    yield columns, troubles
     except (ArrowException, OSError) as error:
         raise InputError(field, str(path), f"a well-formed parquet file ({error})") from error
 
@@ -68,7 +68,7 @@ def _size(value: Any) -> int:
     return _VALUE_BYTES + (len(value) if isinstance(value, (str, bytes)) else 0)
 
 
-def table_rows(batch: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
+def table_rows(batch: Any) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """The rows of a batch or table of Arrow, as :func:`read_parquet` gives them."""
     try:
         found = batch.to_pylist()
@@ -76,16 +76,16 @@ def table_rows(batch: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
         # Text that is not UTF-8, a time that Python has no value for: found value by value.
         yield from (_row(batch, place) for place in range(batch.num_rows))
     else:
-        yield from ((columns, None) for columns in found)
+        yield from ((columns, {}) for columns in found)
 
 
-def _row(batch: Any, place: int) -> tuple[dict[str, Any], str | None]:
+def _row(batch: Any, place: int) -> tuple[dict[str, Any], dict[str, str]]:
     columns: dict[str, Any] = {}
-    trouble = None
+    troubles: dict[str, str] = {}
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
         try:
             columns[name] = values[place].as_py()
         except (ValueError, OverflowError) as error:
             columns[name] = None
-            trouble = trouble or f"column {name}: {error}"
-    return columns, trouble
+            troubles[name] = f"a value that cannot be read ({error})"
+    return columns, troubles

@@ -147,7 +147,8 @@ def _read(
     if evaluation is not None and config.stage != "sft":
         allowed = "none for stage rl: these losses are what sft trains (score samples of the result)"
         reject(measuring.VALIDATION, evaluation.validation, allowed)
-    sources = read_sources(data, weighted=config.stage == "sft", columns=columns)
+    several = evaluation is not None
+    sources = read_sources(data, weighted=config.stage == "sft", columns=columns, several=several)
     sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, columns)
     loaded = _load(model, allow_pickle_weights=allow_pickle_weights)
     loaded = loaded.with_chat(config.loss, config.template_date)

@@ -18,12 +18,14 @@ def scores_of(
     pool: Scores,
     *,
     columns: Mapping[str, str] | None = None,
+    several: bool = False,
     allow_pickle_weights: bool = False,
 ) -> Scores:
     """Scores of ``path``: itself if it is a scores folder, else measured with the pool's model.
 
     A pool is scored once, without samples, into a folder inside ``pool.folder`` named by its content and by
-    ``columns`` (the column of a role, where the pool has it); a later call reads that folder.
+    ``columns`` (the column of each role; with ``several``, where the file has them); a later call reads that
+    folder.
 
     Raises InputError if ``path`` was scored under another model than the pool, if it is no pool, or if
     the pool's model cannot be loaded any more.
@@ -31,7 +33,7 @@ def scores_of(
     if any((path / name).is_file() for name in FILES):
         scores = read_scores(path, field)
     else:
-        scores = _measure(path, field, pool, columns or {}, allow_pickle_weights)
+        scores = _measure(path, field, pool, columns or {}, several, allow_pickle_weights)
     for name in ("model_digest", "chat_template_digest"):
         if scores.manifest.get(name) != pool.manifest.get(name):
             reject(field, f"{path} with another {name}", "scores under the same model as the pool's")
@@ -39,7 +41,12 @@ def scores_of(
 
 
 def _measure(
-    path: Path, field: str, pool: Scores, columns: Mapping[str, str], allow_pickle_weights: bool
+    path: Path,
+    field: str,
+    pool: Scores,
+    columns: Mapping[str, str],
+    several: bool,
+    allow_pickle_weights: bool,
 ) -> Scores:
     if pool.folder is None:
         msg = "scores without a folder cannot keep those of a target"
@@ -65,6 +72,7 @@ def _measure(
                 path,
                 folder,
                 columns=columns,
+                several=several,
                 field=field,
                 config=config,
                 allow_pickle_weights=allow_pickle_weights,

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from datadose.llm.chat import TEMPLATE_DATE, Encoded, check_chat
 from datadose.llm.generation import Sampling, prompt_batches
 from datadose.llm.language_model import AUTO, BATCH_TOKENS, LanguageModel, Losses
 from datadose.llm.left_out import unread_columns
-from datadose.llm.pool import Pool, Row, is_blank, open_pool
+from datadose.llm.measured import best_answers, counts, each_answer, measured, targets
+from datadose.llm.pool import Pool, Row, open_pool
 from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
@@ -85,6 +87,7 @@ def score(
     out: Path,
     *,
     columns: Mapping[str, str] | None = None,
+    several: bool = False,
     field: str = "pool",
     config: ScoreConfig | None = None,
     verifier: str | None = None,
@@ -102,8 +105,8 @@ def score(
     its manifest and no file has changed (with a verifier of another module, everything is verified anew).
 
     A bad row of the pool is kept and marked. A column of the pool that has the name of a measured one is kept
-    as ``pool_NAME``. ``columns`` names the column of a role (see :func:`~datadose.llm.pool.open_pool`), and
-    errors call the pool ``field``. Fields of the configuration as ``settings`` are deprecated.
+    as ``pool_NAME``. ``columns``, ``several`` and ``field`` are those of
+    :func:`~datadose.llm.pool.open_pool`. Fields of the configuration as ``settings`` are deprecated.
 
     Raises InputError for bad input of any other kind, RunError if the disk is full.
     """
@@ -115,7 +118,7 @@ def score(
     check = _verifier(verifier, config, completions)
     prepare_folder("out", out)
     names = (*MEASURED, ROLE)
-    rows = open_pool(pool, out / ".cache", field, columns=columns, reserved=names)
+    rows = open_pool(pool, out / ".cache", field, columns=columns, several=several, reserved=names)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
         pickles, spread = allow_pickle_weights, config.device_map
@@ -140,10 +143,11 @@ def score(
     texts = given or run.samples()
     kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
     verdicts = run.verdicts(texts, check, kept)
-    best = run.best(losses, verdicts)
-    kept_losses = losses if len(losses.nll) == len(rows) else losses.at(run.starts[:-1] + best)
-    measured = run.measured(tokens, losses, texts, verdicts, best)
-    found = _write(out, rows, kept_losses, measured, record)
+    best = best_answers(run.starts, losses.nll, verdicts)
+    one_each = losses if len(losses.nll) == len(rows) else losses.at(run.starts[:-1] + best)
+    nll = (losses.nll[first:end] for first, end in pairwise(run.starts))
+    parts = zip(rows, nll, best.tolist(), texts, verdicts, run.issues, strict=True)
+    found = _write(out, rows, one_each, [measured(tokens, *values) for values in parts], record)
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
     rows.remove()
@@ -194,7 +198,7 @@ def _template(rows: Sequence[Row]) -> str:
 
 
 def _write(
-    out: Path, rows: Pool, losses: Losses, measured: list[dict[str, Any]], record: dict[str, Any]
+    out: Path, rows: Pool, losses: Losses, numbers: list[dict[str, Any]], record: dict[str, Any]
 ) -> Scores:
     unread = unread_columns(rows)
     for name, count in unread.items():
@@ -202,12 +206,12 @@ def _write(
     read = {**_reading(rows), "template": _template(rows), "unread_columns": unread}
     return write_scores(
         out,
-        ({**row.columns, **numbers} for row, numbers in zip(rows, measured, strict=True)),
+        ({**row.columns, **found} for row, found in zip(rows, numbers, strict=True)),
         (row.id for row in rows),
         (row.question for row in rows),
         losses.embeddings,
         losses.sketches,
-        {**record, **read, **_counts(measured)},
+        {**record, **read, **counts(numbers)},
     )
 
 
@@ -229,11 +233,11 @@ class _Run:
         self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
         self.issues: list[str | None] = []
         """Why a row could not be measured, noted stage by stage."""
-        counts = []
+        answers = [0]
         for row in rows:
             self.issues.append(row.issue)
-            counts.append(max(1, len(row.completions)))
-        self.starts = np.concatenate([[0], np.cumsum(counts)])
+            answers.append(max(1, len(row.completions)))
+        self.starts = np.cumsum(answers)
         """Where each row's completions begin among those of all rows; a row without any has one place."""
         # What every number depends on. Rounding differs between batch sizes, devices and libraries, and a
         # sample with it; a folder holds the results of one setting.
@@ -250,39 +254,46 @@ class _Run:
         """Token ids by key of a row with one completion; notes the rows that cannot be scored."""
         tokens: dict[str, Encoded] = {}
         for place, row in enumerate(self.rows):
-            if self.issues[place] is None and row.has_completion:
-                issues = [self._encode(one, tokens) for one in _each(row)]
-                if None not in issues:
-                    self.issues[place] = issues[0]
+            if self.issues[place] is not None:
+                continue
+            try:
+                issues = [self._encode(one, tokens) for one in each_answer(row)]
+            except InputError as error:
+                if error.field != "messages":
+                    raise
+                issues = [f"messages: the chat template refuses them; allowed: {error.allowed}"]
+            self.issues[place] = None if None in issues else issues[0]
         return tokens
 
     def _encode(self, row: Row, tokens: dict[str, Encoded]) -> str | None:
-        """Note the tokens of a row with one completion; why it cannot be scored, None if it can."""
-        key, limit = row.key, self.model.context_length
-        try:
-            found = tokens.get(key) or self.model.encode(row)
-        except InputError as error:
-            if error.field != "messages":
-                raise
-            return f"messages: the chat template refuses them; allowed: {error.allowed}"
+        """Note the tokens of a row with one completion; why it cannot be measured, None if it can."""
+        if not row.has_completion:
+            ids = self.model.encode_prompt(row.prompt, row.tools, row.template_options)
+            size, limit = len(ids), self.model.context_length
+            return f"prompt too long: {size} tokens in a context of {limit}" if size >= limit else None
+        key = row.key
+        tokens[key] = tokens.get(key) or self.model.encode(row)
+        return self._trouble(row, tokens[key])
+
+    def _trouble(self, row: Row, found: Encoded) -> str | None:
+        """Why a row with one completion cannot be scored, None if it can."""
         if found.issue is not None:
             return found.issue
-        if not _targets(row, found):
+        if not targets(row, found):
             return "empty completion"
-        if found.length > limit:
+        if found.length > (limit := self.model.context_length):
             sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
             return f"prompt too long: {sizes} in a context of {limit}"
-        tokens[key] = found
         return None
 
     def losses(self, tokens: dict[str, Encoded]) -> Losses:
         """NLL, mean hidden state and sketch of each completion; notes the rows without a finite loss."""
         places: dict[str, list[int]] = defaultdict(list)
         for place, row in enumerate(self.rows):
-            if self.issues[place] is None:
-                for unit, one in enumerate(_each(row), start=int(self.starts[place])):
-                    if (key := one.key) in tokens:
-                        places[key].append(unit)
+            if self.issues[place] is None and row.has_completion:
+                for unit, one in enumerate(each_answer(row), start=int(self.starts[place])):
+                    if self._trouble(one, tokens[one.key]) is None:
+                        places[one.key].append(unit)
         keys = list(places)
         lengths = [tokens[key].length for key in keys]
         sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
@@ -368,39 +379,6 @@ class _Run:
         )
         return verdicts
 
-    def best(self, losses: Losses, verdicts: Sequence[Record]) -> NDArray[np.int64]:
-        """By row, the number of the completion that stands for it.
-
-        Among those with a loss, of those that pass the one with the lowest loss; the first, if none passes.
-        """
-        best = np.zeros(len(verdicts), dtype=np.int64)
-        for place in np.flatnonzero(np.diff(self.starts) > 1).tolist():
-            nll = losses.nll[self.starts[place] : self.starts[place + 1]].tolist()
-            found = [i for i, loss in enumerate(nll) if math.isfinite(loss)]
-            passing = [i for i in found if verdicts[place]["label_passes"][i]]
-            best[place] = min(passing, key=nll.__getitem__, default=found[0] if found else 0)
-        return best
-
-    def measured(
-        self,
-        tokens: dict[str, Encoded],
-        losses: Losses,
-        texts: Sequence[Texts],
-        verdicts: Sequence[Record],
-        best: NDArray[np.int64],
-    ) -> list[dict[str, Any]]:
-        """The columns MEASURED of every row."""
-        rows = []
-        for place, row in enumerate(self.rows):
-            nll = losses.nll[self.starts[place] : self.starts[place + 1]].tolist()
-            chosen, several = int(best[place]), len(row.completions) > 1
-            rows.append(
-                _measured(
-                    row, nll, chosen, several, tokens, texts[place], verdicts[place], self.issues[place]
-                )
-            )
-        return rows
-
     def _reporter(self, name: str, sizes: dict[str, int]) -> Callable[[list[str]], None]:
         done, total = 0, sum(sizes.values())
 
@@ -411,53 +389,3 @@ class _Run:
                 self.progress(name, done, total)
 
         return report
-
-
-def _each(row: Row) -> list[Row]:
-    """The row with each of its completions alone."""
-    if len(row.completions) < 2:
-        return [row]
-    return [row.with_completion(index) for index in range(len(row.completions))]
-
-
-def _targets(row: Row, tokens: Encoded | None) -> int | None:
-    """Scored tokens of the row, None if it could not be encoded."""
-    return None if tokens is None else 0 if is_blank(row.completion) else tokens.targets
-
-
-def _measured(
-    row: Row,
-    nll: list[float],
-    best: int,
-    several: bool,
-    tokens: dict[str, Encoded],
-    texts: Texts,
-    verdict: Record,
-    issue: str | None,
-) -> dict[str, Any]:
-    """The columns MEASURED of a row."""
-    labels = verdict["label_passes"]
-    scored = [loss if issue is None and math.isfinite(loss) else None for loss in nll]
-    one = row.with_completion(best) if several else row
-    found = {
-        **verdict,
-        "label_passes": labels[best] if labels else None,
-        "best_completion": best if several else None,
-        "completion_nlls": scored if several else None,
-        "nll": scored[best],
-        "tokens": _targets(one, tokens.get(one.key)) if row.has_completion else None,
-        "own_completion": texts.own,
-        "own_confidence": texts.confidence,
-        "issue": issue or verdict["issue"],
-    }
-    return {name: found[name] for name in MEASURED}
-
-
-def _counts(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many rows, scored rows, and rows with each kind of issue."""
-    issues = Counter(row["issue"].split(":")[0] for row in measured if row["issue"] is not None)
-    return {
-        "rows": len(measured),
-        "scored": sum(row["nll"] is not None for row in measured),
-        "issues": dict(sorted(issues.items())),
-    }

@@ -64,7 +64,8 @@ def _written(
 
 def _as_messages(_: int, row: dict[str, Any]) -> dict[str, Any]:
     turns = [("system", "Be brief."), ("user", row.pop("prompt")), ("assistant", row.pop("completion"))]
-    return {"messages": [{"role": role, "content": text} for role, text in turns], **row}
+    messages = [{"role": role, "content": text} for role, text in turns]
+    return {"messages": messages, "prompt": messages[:-1], "completion": messages[-1:], **row}
 
 
 @without_report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,6 +18,7 @@ from datadose.llm.pool.row import BadRowError, Columns, Row, Text, malformed, te
 from datadose.llm.pool.sources import Source, find_source
 from datadose.llm.pool.survey import Survey, Understanding, id_hash, label_of
 from datadose.llm.pool.values import WRITABLE, without_nulls
+from datadose.printing import note
 
 OPTIONS = "chat_template_kwargs"
 """The column of a row's own options of the chat template."""
@@ -29,6 +30,7 @@ def read_pool(
     *,
     mark: bool = False,
     columns: Mapping[str, str] | None = None,
+    several: bool = False,
     prompts_alone: bool = False,
 ) -> list[Row]:
     """The rows of a pool, in order; how they were understood is said on stderr.
@@ -43,14 +45,15 @@ def read_pool(
         field: how errors call it.
         mark: whether bad rows are kept with an ``issue``; else the first of them is an error.
         columns: the column of each role that is not recognised by its name (see ``parse_columns``).
+        several: whether ``columns`` are those of several files, and not used where this one lacks them.
         prompts_alone: whether most rows may have no completion.
 
     Raises InputError for a bad row, or with ``mark`` for a pool without a single good one; and for what is
     missing, empty, no pool, or cannot be read.
     """
     source = find_source(path, field)
-    survey = Survey(field, columns or {}, source.shards)
-    records = list(survey.read(source.records()))
+    records = list(source.records())
+    survey = _survey(field, columns, source, lambda: records, several=several)
     reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=mark)
     rows = list(reader.rows(records))
     reader.finish()
@@ -63,6 +66,7 @@ def open_pool(
     field: str = "pool",
     *,
     columns: Mapping[str, str] | None = None,
+    several: bool = False,
     prompts_alone: bool = True,
     reserved: Collection[str] = (),
 ) -> Pool:
@@ -73,15 +77,14 @@ def open_pool(
         folder: where the rows are kept until :meth:`Pool.remove`.
         field: how errors call the pool.
         columns: the column of each role.
+        several: whether ``columns`` are those of several files.
         prompts_alone: whether most rows may have no completion.
         reserved: names that no column of the pool may keep: it is called ``pool_NAME`` then.
 
     Raises InputError as :func:`read_pool` does with ``mark``; RunError if the disk refuses.
     """
     source = find_source(path, field)
-    survey = Survey(field, columns or {}, source.shards)
-    for _ in survey.read(source.records()):
-        pass
+    survey = _survey(field, columns, source, source.records, several=several)
     reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=True, reserved=reserved)
     prepare_folder("out", folder)
     offsets = array("Q", [0])
@@ -94,6 +97,23 @@ def open_pool(
             offsets.append(offsets[-1] + len(line))
         reader.finish()
     return Pool(file, offsets, reader.layout, source)
+
+
+def _survey(
+    field: str,
+    columns: Mapping[str, str] | None,
+    source: Source,
+    records: Callable[[], Iterable[Record]],
+    *,
+    several: bool,
+) -> Survey:
+    """The survey of a pool."""
+    found = Survey(field, columns or {}, source.shards)
+    found.read(records())
+    if several and (absent := found.absent()) is not None:
+        note(f"{field}: there is no column for {absent}: --columns is not used")
+        return _survey(field, None, source, records, several=False)
+    return found
 
 
 class Pool(Sequence[Row]):

@@ -182,11 +182,10 @@ def _parquet(path: Path, field: str) -> Iterator[Record]:
     return from_arrow(read_parquet(path, field))
 
 
-def from_arrow(rows: Iterator[tuple[dict[str, Any], str | None]]) -> Iterator[Record]:
+def from_arrow(rows: Iterator[tuple[dict[str, Any], dict[str, str]]]) -> Iterator[Record]:
     """Records of rows as :func:`~datadose.llm.parquet.read_parquet` gives them."""
-    for number, (columns, trouble) in enumerate(rows, start=1):
-        fault = None if trouble is None else BadRowError("unreadable row", trouble, "values that JSON has")
-        yield Record(number, f"row {number}", columns, fault, make_writable(columns))
+    for number, (columns, troubles) in enumerate(rows, start=1):
+        yield Record(number, f"row {number}", columns, troubles=troubles | make_writable(columns))
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[Record]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +121,11 @@ class HubData:
     def records(self) -> Iterator[Record]:
         """Every record."""
         batches = self.data.with_format("arrow").iter(_BATCH_ROWS)
-        return from_arrow(row for batch in batches for row in table_rows(batch))
+        mixed = {name: one for name, one in self.data.features.items() if _JSON_FEATURE in repr(one)}
+        for record in from_arrow(row for batch in batches for row in table_rows(batch)):
+            for name, feature in mixed.items():
+                record.columns[name] = _decoded(feature, record.columns.get(name))
+            yield record
 
     def digest(self) -> str:
         """sha256 of the rows as they are read."""
@@ -140,12 +145,12 @@ class HubData:
             detail = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(self.field, self.name, f"a data set that can be loaded ({detail})") from error
         if not isinstance(data, DatasetDict):
-            return _plain(data)
+            return data
         if split is None:
             split = "train" if "train" in data else next(iter(data)) if len(data) == 1 else None
         if split not in data:
             reject(self.field, self.name, f"a split, as in {HUB}NAME:SPLIT, of {', '.join(map(str, data))}")
-        return _plain(data[split])
+        return data[split]
 
 
 def parse_hub_name(name: str, field: str) -> tuple[str, str | None, str | None]:
@@ -180,9 +185,15 @@ def _loaded(path: str, config: str | None, split: str | None) -> Any:
             enable_progress_bar()
 
 
-def _plain(data: Any) -> Any:
-    """Without decoding pictures and sounds, which no text is learned from."""
-    for name, feature in data.features.items():
-        if getattr(feature, "decode", None) is True and type(feature).__name__ != "Json":
-            data = data.cast_column(name, type(feature)(decode=False))
-    return data
+def _decoded(feature: Any, value: Any) -> Any:
+    """A value of Arrow with what `datasets` keeps in it as JSON text read: columns of several types."""
+    if value is None:
+        return None
+    if isinstance(feature, dict):
+        return {name: _decoded(feature[name], inner) for name, inner in value.items()}
+    if isinstance(value, list) and hasattr(feature, "feature"):
+        return [_decoded(feature.feature, inner) for inner in value]
+    return json.loads(value) if _JSON_FEATURE in repr(feature) and isinstance(value, str) else value
+
+
+_JSON_FEATURE = "Json("

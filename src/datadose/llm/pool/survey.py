@@ -74,8 +74,8 @@ class Survey:
     shard_columns: dict[int, set[str]] = having(default_factory=dict)
     ids: array[int] = having(default_factory=lambda: array("Q"))
 
-    def read(self, records: Iterable[Record]) -> Iterator[Record]:
-        """The records, each noted as it passes."""
+    def read(self, records: Iterable[Record]) -> None:
+        """Note every record."""
         layouts = layouts_for(self.roles)
         id_column = self.roles.get("id", "id")
         watched = [id_column, *([self.roles["answer"]] if "answer" in self.roles else ANSWERS)]
@@ -95,7 +95,6 @@ class Survey:
                 fitting = [(place, one) for place, one in enumerate(layouts) if one.fits(columns)]
                 self.fits[tuple((place, one.form(columns)) for place, one in fitting)] += 1
             self.ids.append(id_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
-            yield record
 
     def conclude(self, *, prompts_alone: bool, reserved: Collection[str]) -> Understanding:
         """How the file is read, and that said on stderr.
@@ -106,10 +105,8 @@ class Survey:
 
         Raises InputError for a role whose column no row has.
         """
-        for role, column in self.roles.items():
-            if self.rows and not self._has(column):
-                names = ", ".join(self.seen) or "none"
-                reject("columns", f"{role}={column}", f"a column of {self.field}: {names}")
+        if (absent := self.absent()) is not None:
+            reject("columns", absent, f"a column of {self.field}: {', '.join(self.seen) or 'none'}")
         layout, layouts, alone = self._majority()
         repeats, counts = np.unique(np.frombuffer(self.ids, dtype=np.uint64), return_counts=True)
         used, forms = self._used(layouts)
@@ -137,8 +134,12 @@ class Survey:
             repeated=frozenset(repeats[counts > 1].tolist()),
         )
 
-    def _has(self, path: str) -> bool:
-        return self.seen[path] > 0 or self.seen[path.split(".", maxsplit=1)[0]] > 0
+    def absent(self) -> str | None:
+        """A role whose column no row has, as ``role=column``; None if all are there."""
+        for role, column in self.roles.items():
+            if self.rows and not self.seen[column] and not self.seen[column.split(".")[0]]:
+                return f"{role}={column}"
+        return None
 
     def _majority(self) -> tuple[Layout, tuple[Layout, ...], bool]:
         """The layout of most rows; those to try, in order; whether most rows have no completion."""

@@ -105,9 +105,16 @@ def _shown(row: dict[str, Any], selection: Selection, index: int, in_pool: bool)
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        value = "\n".join(m["content"] if len(value) == 1 else f"{m['role']}: {m['content']}" for m in value)
+        value = "\n".join(_said(m) if len(value) == 1 else f"{m['role']}: {_said(m)}" for m in value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _said(message: dict[str, Any]) -> str:
+    """A message's text; beside a call or a thought, all of it."""
+    other = {name: value for name, value in message.items() if name not in ("role", "content")}
+    more = f" {json.dumps(other, ensure_ascii=False)}" if other else ""
+    return f"{message.get('content') or ''}{more}".strip()
 
 
 def describe(selection: Selection) -> str:

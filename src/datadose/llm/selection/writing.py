@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from datadose.errors import reject
 from datadose.files import atomic_file, prepare_folder, write_json
-from datadose.llm.pool import Columns, for_trl, kind_of
+from datadose.llm.pool import Columns, for_trl, kind_of, text_of
 from datadose.llm.scores import ROLE, Scores, remove_manifest
 from datadose.llm.selection.arrays import Indices
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.report import write_report
+from datadose.printing import note
 from datadose.versions import versions
 
 
@@ -133,9 +134,8 @@ def _demonstration(role: str) -> Callable[[Columns], Columns]:
 def _problem(row: Columns) -> Columns:
     """A row of rl.jsonl: it has an answer, the completion's text where the pool has none."""
     row = for_trl(row)
-    if row.get("answer") is None:
-        completion = row["completion"]
-        row["answer"] = completion if isinstance(completion, str) else completion[-1]["content"]
+    if row.get("answer") is None and row.get("completion") is not None:
+        row["answer"] = text_of(row["completion"])
     return row
 
 
@@ -143,13 +143,18 @@ def _write_set(path: Path, parts: list[_Part]) -> None:
     """Write the rows of all parts, one of every shape first, replay spread evenly among the rest.
 
     `datasets` takes a column's type from the first 10 MB of a file: a column that is null or whole there, and
-    text or fractional later, would fail to load. And not every trainer shuffles.
+    text or fractional later, would fail to load: columns of several types become text. And not every trainer
+    shuffles.
     """
     columns: dict[str, str] = {}
+    mixed: set[str] = set()
     first = [part.of_each_shape() for part in parts]
     for part, rows in zip(parts, first, strict=True):
         for row in part.records(rows):
-            _note_kinds(row, columns, path.name)
+            mixed |= _note_kinds(row, columns, path.name)
+    if mixed:
+        note(f"{path.name}: columns of several types are written as JSON text: {', '.join(sorted(mixed))}")
+        parts = [replace(part, change=_with_text(part.change, mixed)) for part in parts]
     spread = []
     with atomic_file(path) as handle:
         for place, (part, rows) in enumerate(zip(parts, first, strict=True)):
@@ -180,14 +185,34 @@ def _types(path: tuple[object, ...], value: Any) -> Iterator[tuple[object, ...]]
             yield from _types((*path, "[]"), inner)
 
 
-def _note_kinds(row: Columns, columns: dict[str, str], name: str) -> None:
-    """Add the row's columns and their kinds; InputError for a kind that differs from an earlier row's."""
+def _note_kinds(row: Columns, columns: dict[str, str], name: str) -> set[str]:
+    """Add the row's columns and their kinds; returns those whose kind differs from an earlier row's.
+
+    Raises InputError if that is the prompt or the completion, which trainers read.
+    """
+    mixed = set()
     for column, value in row.items():
         known = columns.setdefault(column, "")
         if value is None:
             continue
         kind = kind_of(value)
         if known and known != kind:
-            allowed = "one type per column, reference included"
-            reject("column", f"{column} as {kind} and as {known} in {name}", allowed)
+            if column in ("prompt", "completion"):
+                allowed = "one type per column, reference included"
+                reject("column", f"{column} as {kind} and as {known} in {name}", allowed)
+            mixed.add(column)
         columns[column] = kind
+    return mixed
+
+
+def _with_text(change: Callable[[Columns], Columns], mixed: set[str]) -> Callable[[Columns], Columns]:
+    """``change``, then the ``mixed`` columns as JSON text; answers and ids that are text stay as they are."""
+
+    def text(name: str, value: Any) -> Any:
+        plain = value is None or (name in ("answer", "id") and isinstance(value, str))
+        return value if plain else json.dumps(value, ensure_ascii=False)
+
+    def changed(row: Columns) -> Columns:
+        return {name: text(name, value) if name in mixed else value for name, value in change(row).items()}
+
+    return changed

@@ -1,0 +1,97 @@
+"""What scoring adds to a row, put together: of several answers, one stands for the row."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadose.llm.cache import Record
+from datadose.llm.chat import Encoded
+from datadose.llm.pool import Row, is_blank
+from datadose.llm.sampling import Texts
+from datadose.llm.scores import MEASURED
+
+
+def each_answer(row: Row) -> list[Row]:
+    """The row with each of its completions alone; itself, if it has one or none."""
+    if len(row.completions) < 2:
+        return [row]
+    return [row.with_completion(index) for index in range(len(row.completions))]
+
+
+def targets(row: Row, tokens: Encoded | None) -> int | None:
+    """Scored tokens of a row with one completion, None if it could not be encoded."""
+    return None if tokens is None else 0 if is_blank(row.completion) else tokens.targets
+
+
+def best_answers(
+    starts: NDArray[np.int64], nll: NDArray[np.float64], verdicts: Sequence[Record]
+) -> NDArray[np.int64]:
+    """By row, the number (from 0) of the completion that stands for it.
+
+    Among those with a loss it is, of those that pass, the one with the lowest loss; the first if none passes.
+
+    Args:
+        starts: where each row's completions begin in ``nll``, and its end; shape (rows + 1,).
+        nll: of each completion, NaN where it has none.
+        verdicts: by row, as :func:`~datadose.llm.sampling.verify` returns them.
+    """
+    best = np.zeros(len(verdicts), dtype=np.int64)
+    for place in np.flatnonzero(np.diff(starts) > 1).tolist():
+        losses = nll[starts[place] : starts[place + 1]].tolist()
+        scored = [number for number, loss in enumerate(losses) if math.isfinite(loss)]
+        passing = [number for number in scored if verdicts[place]["label_passes"][number]]
+        best[place] = min(passing, key=losses.__getitem__, default=scored[0] if scored else 0)
+    return best
+
+
+def measured(
+    tokens: dict[str, Encoded],
+    row: Row,
+    nll: NDArray[np.float64],
+    best: int,
+    texts: Texts,
+    verdict: Record,
+    issue: str | None,
+) -> dict[str, Any]:
+    """The columns MEASURED of a row.
+
+    Args:
+        tokens: by key of a row with one completion.
+        row: as it was read.
+        nll: of its completions (one NaN for a row without any).
+        best: which of them stands for the row.
+        texts: what the model said.
+        verdict: the verifier's.
+        issue: why the row could not be measured.
+    """
+    labels, several = verdict["label_passes"], len(row.completions) > 1
+    scored = [loss if issue is None and math.isfinite(loss) else None for loss in nll.tolist()]
+    one = row.with_completion(best) if several else row
+    found = {
+        **verdict,
+        "label_passes": labels[best] if labels else None,
+        "best_completion": best if several else None,
+        "completion_nlls": scored if several else None,
+        "nll": scored[best],
+        "tokens": targets(one, tokens.get(one.key)) if row.has_completion else None,
+        "own_completion": texts.own,
+        "own_confidence": texts.confidence,
+        "issue": issue or verdict["issue"],
+    }
+    return {name: found[name] for name in MEASURED}
+
+
+def counts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How many rows, scored rows, and rows with each kind of issue."""
+    issues = Counter(row["issue"].split(":")[0] for row in rows if row["issue"] is not None)
+    return {
+        "rows": len(rows),
+        "scored": sum(row["nll"] is not None for row in rows),
+        "issues": dict(sorted(issues.items())),
+    }
