@@ -105,7 +105,9 @@ def _read(
     columns: Mapping[str, str] | None,
     several: bool,
 ) -> Source:
-    rows = read_pool(file, field, columns=columns, several=several, prompts_alone=not weighted)
+    rows = read_pool(
+        file, field, columns=columns, several=several, prompts_alone=not weighted, used=(WEIGHT,)
+    )
     if all(WEIGHT not in row.columns for row in rows):
         return Source(file, share, rows, None, 0)
     if not weighted:

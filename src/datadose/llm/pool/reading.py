@@ -32,6 +32,7 @@ def read_pool(
     columns: Mapping[str, str] | None = None,
     several: bool = False,
     prompts_alone: bool = False,
+    used: Collection[str] = (),
 ) -> list[Row]:
     """The rows of a pool, in order; how they were understood is said on stderr.
 
@@ -47,6 +48,7 @@ def read_pool(
         columns: the column of each role that is not recognised by its name (see ``parse_columns``).
         several: whether ``columns`` are those of several files, and not used where this one lacks them.
         prompts_alone: whether most rows may have no completion.
+        used: other columns that are read, in which a value that JSON does not have makes the row bad.
 
     Raises InputError for a bad row, or with ``mark`` for a pool without a single good one; and for what is
     missing, empty, no pool, or cannot be read.
@@ -54,7 +56,7 @@ def read_pool(
     source = find_source(path, field)
     records = list(source.records())
     survey = _survey(field, columns, source, lambda: records, several=several)
-    reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=mark)
+    reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=mark, used=used)
     rows = list(reader.rows(records))
     reader.finish()
     return rows
@@ -187,13 +189,16 @@ class _Reader:
         prompts_alone: bool,
         mark: bool,
         reserved: Collection[str] = (),
+        used: Collection[str] = (),
     ) -> None:
-        self.path, self.survey, self.mark = path, survey, mark
+        self.path, self.survey, self.mark, self.used = path, survey, mark, used
         if not survey.rows:
             reject(survey.field, str(path), f"at least one row with {COLUMNS}")
         self.how: Understanding = survey.conclude(prompts_alone=prompts_alone, reserved=reserved)
         self.counts: Counter[str] = Counter()
         """Good rows by the name of their layout."""
+        self.new_names: dict[str, str] = {}
+        """New names of the columns that had one of ours, and a value."""
         self.known: dict[str, str] = {}
         """Where the ids that repeat were first."""
         self.first_fault: InputError | None = None
@@ -201,13 +206,13 @@ class _Reader:
     @property
     def layout(self) -> dict[str, Any]:
         """How the rows were understood, for a manifest."""
-        return self.survey.record(self.how, self.counts)
+        return self.survey.record(self.how, self.counts, self.new_names)
 
     def finish(self) -> None:
         """Say how the rows were understood; InputError if none is good."""
         if self.first_fault is not None and not self.counts:
             raise self.first_fault
-        self.survey.say(self.how, self.counts)
+        self.survey.say(self.how, self.counts, self.new_names)
 
     def rows(self, records: Iterable[Record]) -> Iterator[Row]:
         """A row of each record."""
@@ -250,7 +255,7 @@ class _Reader:
             OPTIONS,
             *(("system",) * layout.chat),
         )
-        _check_troubles(record, {path.split(".")[0] for path in paths})
+        _check_troubles(record, {*self.used, *(path.split(".")[0] for path in paths)})
         _check_id(value_at(columns, how.id))
         if id_hash(label) in how.repeated:
             if label in self.known:
@@ -283,6 +288,9 @@ class _Reader:
         """The columns of a row of ``layout`` (None: of what fits), without names of ours for others."""
         layout = layout or self.how.layout_of(columns) or self.how.layout
         names = self.how.renamed.get(layout.name, {})
+        self.new_names |= {
+            name: names[name] for name in columns if name in names and columns[name] is not None
+        }
         return {names.get(name, name): value for name, value in columns.items()}
 
 

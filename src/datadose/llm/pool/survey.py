@@ -112,7 +112,8 @@ class Survey:
         used, forms = self._used(layouts)
         taken = {one.roles.get("completion") for one in used.values()}
         places = (self.roles["answer"],) if "answer" in self.roles else ANSWERS
-        answers = tuple(name for name in places if name not in taken and name in self.kinds)
+        there = {*self.kinds, *self.troubles}
+        answers = tuple(name for name in places if name in there and name not in taken)
         id_column, tools = self.roles.get("id", "id"), self.roles.get("tools", "tools")
         several = {
             role
@@ -123,7 +124,7 @@ class Survey:
             field=self.field,
             layout=layout,
             layouts=layouts,
-            chat=forms["messages"] > forms["strings"],
+            chat=forms["messages"] >= forms["strings"],
             answers=answers,
             id=id_column,
             tools=tools,
@@ -199,9 +200,11 @@ class Survey:
             found[name] = {old: new for old, new in free.items() if not same.get(old, False)}
         return found
 
-    def say(self, understanding: Understanding, counts: Mapping[str, int]) -> None:
+    def say(
+        self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
+    ) -> None:
         """Print how the file was read: see :meth:`record`."""
-        found = self.record(understanding, counts)
+        found = self.record(understanding, counts, renamed)
         roles = ", ".join(f"{role} from {column}" for role, column in found["roles"].items())
         layouts = f"{found['name']} ({roles})"
         if len(counts) > 1:
@@ -210,7 +213,9 @@ class Survey:
         for sentence in found["notes"]:
             note(f"{self.field}: {sentence}")
 
-    def record(self, understanding: Understanding, counts: Mapping[str, int]) -> dict[str, Any]:
+    def record(
+        self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
+    ) -> dict[str, Any]:
         """For a manifest: the layout's name and roles, rows by layout, new names, and what else was done."""
         layout = understanding.layout
         roles = {
@@ -222,23 +227,18 @@ class Survey:
             "name": layout.name,
             "roles": roles,
             "rows": dict(counts),
-            "renamed": self._new_names(understanding),
-            "notes": list(self._notes(understanding)),
+            "renamed": dict(renamed),
+            "notes": list(self._notes(understanding, renamed)),
         }
 
-    def _new_names(self, understanding: Understanding) -> dict[str, str]:
-        """All new names of columns with a value."""
-        names = {old: new for found in understanding.renamed.values() for old, new in found.items()}
-        return {old: new for old, new in names.items() if self.seen[old]}
-
-    def _notes(self, understanding: Understanding) -> Iterator[str]:
+    def _notes(self, understanding: Understanding, renamed: Mapping[str, str]) -> Iterator[str]:
         layout = understanding.layout
         if layout.chat and layout.key == "prompt":
             yield "strings are read as messages of a user and an assistant"
         elif understanding.mixed and understanding.chat:
             yield "most rows are messages: strings are read as messages of a user and an assistant"
-        if names := self._new_names(understanding):
-            what = ", ".join(f"{name} (kept as {free})" for name, free in names.items())
+        if renamed:
+            what = ", ".join(f"{name} (kept as {free})" for name, free in renamed.items())
             yield f"columns with names of ours: {what}"
         for role in sorted(understanding.text):
             yield f"{role} has several kinds of values: all are read as text"
