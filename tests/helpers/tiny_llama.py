@@ -13,7 +13,9 @@ TEMPLATE = (
 )
 
 
-def make_model(folder: Path, *, template: bool = True, seed: int = 0, hidden: int = 32) -> Path:
+def make_model(
+    folder: Path, *, template: bool = True, seed: int = 0, hidden: int = 32, context: int = CONTEXT
+) -> Path:
     """Write a character-level Llama of two layers and its tokenizer to ``folder``."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -39,7 +41,7 @@ def make_model(folder: Path, *, template: bool = True, seed: int = 0, hidden: in
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         pad_token_id=0,
         bos_token_id=None,

@@ -205,12 +205,6 @@ def weight_lost(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-def scaled_logits(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    config.update(model_type="granite", architectures=["GraniteForCausalLM"], logits_scaling=2.0)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
 def no_language_model(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config.update(model_type="nonsense")
@@ -234,7 +228,6 @@ def no_language_model(folder: Path) -> None:
         (adapter_pickled, "--allow-pickle-weights"),
         (no_language_model, "a causal language model"),
         (weight_lost, "a model with all its weights"),
-        (scaled_logits, "its output layer at the last hidden state"),
     ],
 )
 def test_bad_models_are_refused(

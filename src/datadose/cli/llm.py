@@ -16,6 +16,10 @@ _PICKLES = option(
     action="store_true",
     help="read weights from .bin files, which can run code: only for models that you trust",
 )
+_LOSS = option("--loss", metavar="last|all", help="the completion, or all assistant turns (last)")
+_DATE = option(
+    "--template-date", metavar="YYYY-MM-DD", help="what a chat template's clock shows (2024-07-26)"
+)
 _POOL = ".jsonl, .json, .csv, .gz of these, .parquet, a folder or glob, or hf:owner/name[/config][:split]"
 _COLUMNS = option(
     "--columns",
@@ -65,7 +69,10 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     option("--max-tokens", type=integer, default=256, help="largest length of a sample"),
     option("--seed", type=integer, default=0, help="of the samples"),
     option("--batch-tokens", type=integer, default=4096, help="padded tokens per batch"),
-    option("--dtype", default="float32", help="float32 or bfloat16"),
+    option("--dtype", default="auto", help="auto (the model's own on a GPU, float32 on a CPU), or its name"),
+    option("--device-map", metavar="auto", help="auto: spread a model that is larger than a device"),
+    _LOSS,
+    _DATE,
     _PICKLES,
     _MANIFEST,
     again=f"finished batches are kept, {AGAIN} to continue",
@@ -217,6 +224,8 @@ _EXAMPLES = (
     option("--temperature", type=number, help="rl: of the samples (1.0)"),
     option("--max-tokens", type=integer, help="rl: largest length of a sample (256)"),
     option("--seed", type=integer, help="of order, initialisation and samples (0)"),
+    _LOSS,
+    _DATE,
     _PICKLES,
     option("--json", action="store_true", help="the result as one JSON document on stdout"),
     groups={

@@ -98,7 +98,7 @@ def _finished(run: Path) -> dict[str, Any]:
 
 
 def _base_model(result: dict[str, Any], *, allow_pickle_weights: bool) -> LanguageModel:
-    found = LanguageModel.load(result["model"], allow_pickle_weights=allow_pickle_weights)
+    found = LanguageModel.load(result["model"], dtype="float32", allow_pickle_weights=allow_pickle_weights)
     if found.digest != result["model_digest"]:
         reject("average", f"{result['model']}, which has changed", "runs whose base model is as it was")
     return found

@@ -139,7 +139,7 @@ def _decode(
     ends = torch.tensor(model.eos_ids, device=model.device)
     alive = torch.arange(count, device=model.device)
     for step in range(room):
-        log_p = torch.log_softmax(model.head(states).float().nan_to_num(nan=-1e9), dim=-1)
+        log_p = torch.log_softmax(model.logits(states).nan_to_num(nan=-1e9), dim=-1)
         chosen = _draw(log_p, noise[alive, step], greedy[alive], temperature)
         places = alive.cpu()
         tokens[places, step] = chosen.cpu()
@@ -150,7 +150,8 @@ def _decode(
         if not going.all():
             kept = going.nonzero().squeeze(1)
             alive, chosen, mask = alive[kept], chosen[kept], mask[kept]
-            cache.batch_select_indices(kept)
+            # Layers may be on several devices; indices from the host fit each.
+            cache.batch_select_indices(kept.cpu())
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         states = model.hidden(chosen.unsqueeze(1), cache, mask)[:, -1]
     lengths = (tokens >= 0).sum(1)

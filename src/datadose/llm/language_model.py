@@ -6,12 +6,11 @@ Nothing here depends on how rows are batched, except for rounding.
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadose.errors import InputError, reject, require_extra
-from datadose.llm.cache import content_digest
+from datadose.llm.chat import Chat, Encoded, shared_length
 from datadose.llm.loading import context_length, ends, files_digest, load, place_of, quiet
+from datadose.llm.output import Output, find_output
 from datadose.llm.pool import Row, Text
 from datadose.llm.sketch import TensorSketch
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTO = "auto"
 BATCH_TOKENS = 4096
 """Padded tokens of a batch by default."""
 
@@ -36,35 +37,6 @@ _WORTH_SHARING = 8
 
 _LOGITS = 2**23
 """Logits held at once (32 MB): the vocabulary times a slice of the completions' positions."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
-    """Token ids of a row: its context, and from ``start`` on what is scored."""
-
-    ids: NDArray[np.int32]
-    """At four bytes each; Python's integers take ten times that."""
-    start: int
-
-    @property
-    def prompt_ids(self) -> list[int]:
-        """The context."""
-        return cast("list[int]", self.ids[: self.start].tolist())
-
-    @property
-    def completion_ids(self) -> list[int]:
-        """What is scored."""
-        return cast("list[int]", self.ids[self.start :].tolist())
-
-    @property
-    def length(self) -> int:
-        """All tokens."""
-        return len(self.ids)
-
-    @property
-    def targets(self) -> int:
-        """Scored tokens: a completion without any prompt cannot have its first token predicted."""
-        return len(self.ids) - max(self.start, 1)
 
 
 @dataclass(frozen=True)
@@ -105,45 +77,73 @@ class LanguageModel:
     context_length: int
     eos_ids: tuple[int, ...]
     """Tokens that end a completion."""
+    chat: Chat
+    """How rows become token ids."""
+    output: Output = field(default_factory=Output)
+    """How logits follow from the output layer."""
 
     @classmethod
     def load(
         cls,
         name: str | Path,
         *,
-        dtype: Literal["float32", "bfloat16"] | str = "float32",
+        dtype: str = AUTO,
         device: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
         allow_pickle_weights: bool = False,
     ) -> LanguageModel:
         """The model in a folder, or of that name on the Hugging Face Hub, in evaluation mode.
 
-        ``device`` is CUDA if there is one, else the CPU. Weights in ``.bin`` files, which are pickles, are
-        read only with ``allow_pickle_weights``. Raises InputError: no such model, no tokenizer, weights
-        missing or pickled, or logits that are not the output layer applied to the last hidden state.
+        Args:
+            name: folder or name; an adapter's is merged into its base model.
+            dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto``: the checkpoint's own on a GPU, float32
+                on a CPU, where others are slow.
+            device: CUDA if there is one, else the CPU.
+            device_map: ``auto`` spreads a model that is larger than a device over all there are, and over
+                the host's memory and disk; or where each module goes, as accelerate takes it. In place of
+                ``device``.
+            allow_pickle_weights: read weights from ``.bin`` files too, which are pickles.
+
+        Raises InputError: no such model, no tokenizer, weights missing or pickled, or logits that are not the
+        output layer applied to the last hidden state, scaled or capped as :class:`Output` says.
         """
         require_extra("llm", "transformers")
-        if dtype not in DTYPES:
-            reject("dtype", dtype, " or ".join(DTYPES))
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        kind = weights_type(dtype, device)
+        if device_map is not None:
+            require_extra("train", "accelerate")
         pickles = allow_pickle_weights
         with quiet():
-            model, tokenizer, folder = load(str(name), DTYPES[dtype], allow_pickle_weights=pickles)
-            try:
-                model.to(device)
-            except (RuntimeError, AssertionError) as error:
-                raise InputError("device", device, f"a device of this machine ({error})") from error
+            model, tokenizer, folder = load(
+                str(name), kind, device_map=device_map, allow_pickle_weights=pickles
+            )
+            if device_map is None:
+                try:
+                    model.to(device)
+                except (RuntimeError, AssertionError) as error:
+                    raise InputError("device", device, f"a device of this machine ({error})") from error
         model.eval()
         model.requires_grad_(False)
         place, digest, eos = place_of(name), files_digest(folder), ends(model, tokenizer)
-        found = cls(model, tokenizer, place, digest, context_length(model), eos)
-        found._check_head()
-        return found
+        found = cls(model, tokenizer, place, digest, context_length(model), eos, Chat(tokenizer, place))
+        return replace(found, output=found._find_output())
+
+    def with_chat(self, loss: str, date: str) -> LanguageModel:
+        """The same model, whose rows are scored at ``loss`` under a template's clock at ``date``.
+
+        See :class:`~datadose.llm.chat.Chat`, also for what is raised.
+        """
+        return replace(self, chat=Chat(self.tokenizer, self.name, loss, date))
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
-        return cast("torch.device", self.model.device)
+        """Where the model's first layer computes."""
+        found = cast("torch.device", self.model.device)
+        if found.type == "meta":
+            # Weights that are kept elsewhere are nowhere until they are used.
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return found
 
     @property
     def dtype(self) -> str:
@@ -162,35 +162,23 @@ class LanguageModel:
 
     @property
     def tokenizer_digest(self) -> str:
-        """sha256 of what decides on token ids: vocabulary, rules and chat template."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        rules = self.tokenizer.get_vocab() if backend is None else backend.to_str()
-        return content_digest([rules, self.tokenizer.chat_template])
+        """sha256 of what decides on token ids: vocabulary, rules, chat template and its clock."""
+        return self.chat.tokenizer_digest
 
     @property
     def template_digest(self) -> str | None:
-        """sha256 of the chat template; None without one."""
-        template = self.tokenizer.chat_template
-        return None if template is None else content_digest(template)
+        """sha256 of what decides what messages become; None without a chat template."""
+        return self.chat.digest
 
     def encode(self, row: Row) -> Encoded:
-        """Token ids of ``row`` as TRL trains on them.
+        """Token ids of ``row`` as TRL trains on them; see :meth:`Chat.encode`."""
+        return self.chat.encode(row)
 
-        Messages go through the chat template; a plain string completion ends with the end token. The
-        completion begins where the ids of prompt and completion leave those of the prompt alone.
-        """
-        prompt = self.encode_prompt(row.prompt)
-        if isinstance(row.prompt, str):
-            end = self.tokenizer.eos_token or ""
-            completion = row.completion_text
-            whole = self._ids(row.prompt + completion + (end if not completion.endswith(end) else ""))
-        else:
-            whole = self._chat_ids([*row.prompt, *cast("list[dict[str, Any]]", row.completion)], False)
-        return Encoded(np.array(whole, dtype=np.int32), _shared([prompt, whole]))
-
-    def encode_prompt(self, prompt: Text) -> list[int]:
-        """Token ids of ``prompt``; of messages, with the opening of the assistant's answer."""
-        return self._ids(prompt) if isinstance(prompt, str) else self._chat_ids(prompt, True)
+    def encode_prompt(
+        self, prompt: Text, tools: list[Any] | None = None, options: dict[str, Any] | None = None
+    ) -> list[int]:
+        """Token ids of ``prompt`` as TRL samples from it; see :meth:`Chat.encode_prompt`."""
+        return self.chat.encode_prompt(prompt, tools, options)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens."""
@@ -198,8 +186,12 @@ class LanguageModel:
 
     @property
     def head(self) -> Any:
-        """The output layer, (..., H) to logits (..., V)."""
+        """The output layer, (..., H) to (..., V)."""
         return self.model.get_output_embeddings()
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits (..., V), float32, of last hidden states (..., H)."""
+        return self.output.logits(self.head(states)).to(self.device)
 
     def loss_batches(self, lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
         """Indices of rows to :meth:`measure` together: at most ``batch_tokens`` padded tokens."""
@@ -222,9 +214,8 @@ class LanguageModel:
         lengths = torch.tensor([len(r) for r in rest], device=self.device)
         counts = torch.tensor([row.targets for row in batch], device=self.device)
         rows = torch.repeat_interleave(torch.arange(len(batch), device=self.device), counts)
-        # Position j predicts the token at j + 1: a completion's targets are the last ones of its row.
-        starts = torch.repeat_interleave(lengths - torch.cumsum(counts, 0), counts)
-        positions = starts + torch.arange(len(rows), device=self.device)
+        # Position j predicts the token at j + 1.
+        positions = torch.from_numpy(np.concatenate([row.places for row in batch]) - prefix).to(self.device)
         hidden = self.hidden(ids, cache)
         states, targets = hidden[rows, positions - 1], ids[rows, positions]
         nll, sketches = self._losses(states, targets, rows, len(batch), sketch)
@@ -257,7 +248,7 @@ class LanguageModel:
         """
         cache = self._new_cache()
         shortest = min(map(len, prompts))
-        shared = min(_shared(prompts), shortest - 1)
+        shared = min(shared_length(prompts), shortest - 1)
         if len(prompts) == 1 or shared < _WORTH_SHARING or not self.divisible:
             return 0, 0.0, cache
         hidden = self.hidden(torch.tensor([prompts[0][:shared]], device=self.device), cache)
@@ -274,27 +265,13 @@ class LanguageModel:
             counted = (mask.cumsum(1) - 1).clamp(min=0)
             positions = {"attention_mask": mask, "position_ids": counted[:, -ids.shape[1] :]}
         found = self.model.base_model(input_ids=ids, use_cache=True, **{self._cache_name: cache}, **positions)
-        return cast("Tensor", found.last_hidden_state)
+        # With the model on several devices, the last layer is elsewhere than the first.
+        return cast("Tensor", found.last_hidden_state.to(self.device))
 
     def _new_cache(self) -> Any:
         from transformers import DynamicCache  # noqa: PLC0415 - slow to import
 
         return DynamicCache(config=self.model.config)
-
-    def _ids(self, text: str) -> list[int]:
-        return cast("list[int]", self.tokenizer(text)["input_ids"])
-
-    def _chat_ids(self, messages: list[dict[str, Any]], opening: bool) -> list[int]:
-        from jinja2 import TemplateError  # noqa: PLC0415
-
-        if self.tokenizer.chat_template is None:
-            reject("model", self.name, "a tokenizer with a chat template, since the rows are messages")
-        try:
-            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=opening, tokenize=False)
-        except TemplateError as error:
-            shown = json.dumps(messages)[:200]
-            raise InputError("messages", shown, f"what the model's chat template takes ({error})") from error
-        return cast("list[int]", self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _losses(
         self, h: Tensor, targets: Tensor, rows: Tensor, count: int, sketch: TensorSketch | None
@@ -305,25 +282,43 @@ class LanguageModel:
         size = max(1, _LOGITS // self.vocabulary_size)
         for start in range(0, len(h), size):
             part, wanted, owner = (x[start : start + size] for x in (h, targets, rows))
-            log_p = torch.log_softmax(self.head(part).float(), dim=-1)
+            logits = self.logits(part)
+            log_p = torch.log_softmax(logits, dim=-1)
             nll.index_add_(0, owner, -log_p.gather(1, wanted.unsqueeze(1)).squeeze(1).double())
             if sketch is not None:
-                spectra.append(sketch.spectrum(part.float(), log_p.exp_(), wanted))
+                slope = self.output.slope(logits)
+                spectra.append(sketch.spectrum(part.float(), log_p.exp_(), wanted, slope))
         return nll, sketch.total(torch.cat(spectra), rows, count) if sketch else torch.empty(count, 0)
 
     @torch.inference_mode()
-    def _check_head(self) -> None:
-        """InputError if logits are more than the output layer (scaled, capped), which we would miss."""
+    def _find_output(self) -> Output:
+        """How logits follow from the output layer; InputError if in no known way, which we would miss."""
         ids = torch.arange(min(4, self.vocabulary_size), device=self.device).unsqueeze(0)
         try:
-            logits = self.model(input_ids=ids, use_cache=False).logits.float()
-            ours = self.head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+            logits = self.model(input_ids=ids, use_cache=False).logits
+            states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            x = self.head(states).to(logits.device)
         except Exception as error:
             # Anybody's configuration may load and then fit nothing.
             detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise InputError("model", self.name, f"a model that can be run ({detail})") from error
-        if not torch.allclose(ours, logits, rtol=1e-2, atol=1e-2, equal_nan=True):
-            reject("model", self.name, "a model whose logits are its output layer at the last hidden state")
+        found = find_output(self.model.config.get_text_config(), x, logits)
+        if found is None:
+            allowed = "a model whose logits are its output layer at the last hidden state, scaled or capped"
+            reject("model", self.name, allowed)
+        return found
+
+
+def weights_type(dtype: str, device: str) -> torch.dtype | str:
+    """The type that weights are read in, or ``auto`` for the checkpoint's own.
+
+    Raises InputError for a ``dtype`` that is neither ``auto`` nor one of DTYPES.
+    """
+    if dtype == AUTO:
+        return torch.float32 if device.startswith("cpu") else AUTO
+    if dtype not in DTYPES:
+        reject("dtype", dtype, " or ".join([AUTO, *DTYPES]))
+    return DTYPES[dtype]
 
 
 def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
@@ -338,12 +333,3 @@ def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
             batches.append([])
         batches[-1].append(index)
     return batches
-
-
-def _shared(sequences: Sequence[Sequence[int]]) -> int:
-    """How many tokens all ``sequences`` begin with."""
-    # Whatever all begin with, the least and the greatest in dictionary order do.
-    ordered = sorted(map(list, sequences))
-    low, high = ordered[0], ordered[-1]
-    pairs = enumerate(zip(low, high, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(low), len(high)))

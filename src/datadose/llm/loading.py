@@ -29,10 +29,13 @@ _IF_THERE: dict[str, Any] = {
 """For a file that a model may lack."""
 
 
-def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -> tuple[Any, Any, Path]:
+def load(
+    name: str, dtype: torch.dtype | str, *, device_map: Any = None, allow_pickle_weights: bool = False
+) -> tuple[Any, Any, Path]:
     """Model, tokenizer, and the folder they came from (of the Hub's cache for a name).
 
-    An adapter is merged into its base model.
+    An adapter is merged into its base model. ``dtype`` "auto" is the checkpoint's own; ``device_map`` is
+    accelerate's.
 
     Weights are read from safetensors. A ``.bin`` file is a pickle, which may run code when it is read, and
     custom model code is code: the first needs ``allow_pickle_weights``, the second is never run.
@@ -42,7 +45,8 @@ def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -
 
     _require_place(name)
     if (adapter := _adapter_folder(name)) is not None:
-        return _load_adapter(name, adapter, dtype, allow_pickle_weights=allow_pickle_weights)
+        pickles = allow_pickle_weights
+        return _load_adapter(name, adapter, dtype, device_map=device_map, allow_pickle_weights=pickles)
     try:
         folder = Path(cast("str", cached_file(name, "config.json"))).parent
         if not allow_pickle_weights:
@@ -52,6 +56,7 @@ def load(name: str, dtype: torch.dtype, *, allow_pickle_weights: bool = False) -
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=dtype,
+                device_map=device_map,
                 output_loading_info=True,
                 use_safetensors=None if allow_pickle_weights else True,
                 trust_remote_code=False,
@@ -108,7 +113,7 @@ def _refuse_circles(name: str, folder: Path) -> None:
 
 
 def _load_adapter(
-    name: str, folder: Path, dtype: torch.dtype, *, allow_pickle_weights: bool
+    name: str, folder: Path, dtype: torch.dtype | str, *, device_map: Any, allow_pickle_weights: bool
 ) -> tuple[Any, Any, Path]:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
@@ -118,7 +123,10 @@ def _load_adapter(
     if not allow_pickle_weights:
         _refuse_pickles(name)
     _refuse_circles(name, folder)
-    base, tokenizer, _ = load(_adapter_base(folder), dtype, allow_pickle_weights=allow_pickle_weights)
+    pickles = allow_pickle_weights
+    base, tokenizer, _ = load(
+        _adapter_base(folder), dtype, device_map=device_map, allow_pickle_weights=pickles
+    )
     try:
         model: Any = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
         if (folder / "tokenizer_config.json").is_file():

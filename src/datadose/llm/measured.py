@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadose.llm.cache import Record
-from datadose.llm.language_model import Encoded
+from datadose.llm.chat import Encoded
 from datadose.llm.pool import Row, is_blank
 from datadose.llm.sampling import Texts
 from datadose.llm.scores import MEASURED

@@ -15,10 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datadose.errors import reject, require_extra
+import numpy as np
+
+from datadose.errors import InputError, reject, require_extra
 from datadose.files import prepare_folder, write_json
 from datadose.llm import evaluation as measuring
 from datadose.llm.cache import content_digest
+from datadose.llm.chat import Encoded
 from datadose.llm.checkpoints import copy_weights, has_ended, last_checkpoint, state_file
 from datadose.llm.evaluation import Evaluation
 from datadose.llm.language_model import LanguageModel
@@ -36,6 +39,7 @@ from datadose.llm.posttrain_config import PosttrainConfig, Stage
 from datadose.llm.silent_groups import find_silences, sentence
 from datadose.llm.trainers import Run, disk_errors, lora_config, make_trainer, silence
 from datadose.llm.verifiers import Verifier, load_verifier, verifier_digest
+from datadose.printing import note
 from datadose.progress import Report, silent
 from datadose.reading import read_json
 from datadose.versions import versions
@@ -148,12 +152,18 @@ def _read(
     several = evaluation is not None
     sources = read_sources(data, weighted=config.stage == "sft", columns=columns, several=several)
     sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, columns)
-    loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
+    loaded = _load(model, allow_pickle_weights=allow_pickle_weights)
+    loaded = loaded.with_chat(config.loss, config.template_date)
     mixed = not isinstance(data, Path)
     tokens = [n for source in sources for n in _check_source(source, loaded, config, mixed=mixed)]
     for name, rows in sets.items():
         _check_rows(rows, loaded, config, name)
     return _Inputs(loaded, sources, mixed, tokens, sets, config, verifier, check, evaluation)
+
+
+def _load(model: str | Path, *, allow_pickle_weights: bool) -> LanguageModel:
+    """The model to train: its weights in float32, in which small steps are not rounded away."""
+    return LanguageModel.load(model, dtype="float32", allow_pickle_weights=allow_pickle_weights)
 
 
 def _run(inputs: _Inputs, progress: Report) -> Run:
@@ -201,7 +211,7 @@ def _untouched(loaded: LanguageModel, config: PosttrainConfig, *, allow_pickle_w
     from peft import get_peft_model  # noqa: PLC0415 - optional
     from transformers import set_seed  # noqa: PLC0415
 
-    fresh = LanguageModel.load(loaded.name, allow_pickle_weights=allow_pickle_weights).model
+    fresh = _load(loaded.name, allow_pickle_weights=allow_pickle_weights).model
     set_seed(config.seed)
     return get_peft_model(fresh, lora_config(config)) if config.lora_rank else fresh
 
@@ -297,22 +307,37 @@ def _check_source(source: Source, model: LanguageModel, config: PosttrainConfig,
 def _check_rows(
     rows: Sequence[Row], model: LanguageModel, config: PosttrainConfig, field: str, where: str = ""
 ) -> list[int]:
-    """Completion tokens of each row for SFT. TRL cuts or drops rows without a word; here they are named."""
-    limit, targets = model.context_length, []
+    """Scored tokens of each row for SFT. TRL cuts or drops rows without a word; here they are named."""
+    limit, targets, dropped = model.context_length, [], []
     for row in rows:
-        if config.stage == "sft":
-            if is_blank(row.completion):
-                reject(field, f"{where}{row.place}: empty completion", "completions with text")
-            encoded = model.encode(row)
-            length = encoded.length
-            targets.append(encoded.targets)
-        else:
-            length = len(model.encode_prompt(row.prompt)) + config.max_tokens
-            targets.append(0)
+        try:
+            encoded = _encoded(row, model, config)
+        except InputError as error:
+            if error.field != "messages":
+                raise
+            raise InputError(field, f"{where}{row.place}: {error.value}", error.allowed) from error
+        length = encoded.length
+        if config.stage == "rl":
+            length += config.max_tokens
+        elif is_blank(row.completion):
+            reject(field, f"{where}{row.place}: empty completion", "completions with text")
         if length > limit:
             allowed = f"rows within the model's context of {limit} tokens (with max_tokens for rl)"
             reject(field, f"{where}{row.place}: {length} tokens", allowed)
+        targets.append(encoded.targets)
+        if encoded.issue is not None:
+            dropped.append(f"{row.place}: {encoded.issue}")
+    if dropped:
+        note(f"{field}: {where}{dropped[0]}" + (f" (and {len(dropped) - 1} more)" if dropped[1:] else ""))
     return targets
+
+
+def _encoded(row: Row, model: LanguageModel, config: PosttrainConfig) -> Encoded:
+    """What a row is trained on; for RL its prompt, without targets."""
+    if config.stage == "sft":
+        return model.encode(row)
+    ids = model.encode_prompt(row.prompt, row.tools, row.template_options)
+    return Encoded(np.array(ids, dtype=np.int32), len(ids))
 
 
 def earlier_result(out: Path, setting: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from datadose.errors import reject, require_integer, require_number
+from datadose.llm.chat import TEMPLATE_DATE, check_chat
 
 Stage: TypeAlias = Literal["sft", "rl"]
 
@@ -15,7 +16,7 @@ class PosttrainConfig:
     """How to train.
 
     Args:
-        stage: ``sft`` (cross entropy of the completion's tokens) or ``rl`` (GRPO).
+        stage: ``sft`` (cross entropy of the tokens that ``loss`` names) or ``rl`` (GRPO).
         steps: optimiser steps.
         batch: rows per step for SFT; completions per step for RL, a multiple of ``samples``.
         learning_rate: of AdamW, its peak; linear decay to 0. None: 2e-4 with LoRA, 2e-5 without.
@@ -24,6 +25,8 @@ class PosttrainConfig:
         samples: RL only: completions per prompt (G of GRPO).
         temperature: RL only: of the sampling.
         max_tokens: RL only: tokens of a completion at most.
+        loss: SFT only: ``last``: the completion's tokens; ``all``: those of all assistant turns.
+        template_date: what the clock of a chat template shows, YYYY-MM-DD.
         checkpoint_every: steps between checkpoints; 0 for none. A run that is measured while it trains writes
             one at each evaluation instead.
 
@@ -40,6 +43,8 @@ class PosttrainConfig:
     temperature: float = 1.0
     max_tokens: int = 256
     checkpoint_every: int = 50
+    loss: str = "last"
+    template_date: str = TEMPLATE_DATE
 
     def __post_init__(self) -> None:
         if self.stage not in get_args(Stage):
@@ -47,6 +52,9 @@ class PosttrainConfig:
         least = {"steps": 1, "batch": 1, "lora_rank": 0, "seed": 0, "samples": 2, "max_tokens": 1}
         for name, minimum in {**least, "checkpoint_every": 0}.items():
             require_integer(name, getattr(self, name), minimum)
+        check_chat(self.loss, self.template_date)
+        if self.stage == "rl" and self.loss != "last":
+            reject("loss", self.loss, "last for stage rl, whose completions are sampled")
         if self.learning_rate is not None:
             require_number("learning_rate", self.learning_rate, 0, 1, open_ends=True)
         require_number("temperature", self.temperature, 0, 100, open_ends=True)

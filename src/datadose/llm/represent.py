@@ -58,7 +58,13 @@ def _measure(
         from datadose.progress import step_progress  # noqa: PLC0415
 
         model = pool.manifest["model"]
-        config = ScoreConfig(dtype=pool.manifest["dtype"], sketch_size=pool.manifest["sketch"]["size"])
+        found = pool.manifest
+        config = ScoreConfig(
+            dtype=found["dtype"],
+            sketch_size=found["sketch"]["size"],
+            loss=found["loss"],
+            template_date=found["template_date"],
+        )
         note(f"{field}: measuring {path} with {model}, once, into {folder}")
         with step_progress() as progress:
             score(

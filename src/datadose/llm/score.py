@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from datadose.errors import InputError, reject, require_integer
 from datadose.files import file_digest, prepare_folder
 from datadose.llm.cache import BatchCache, Record, content_digest
+from datadose.llm.chat import TEMPLATE_DATE, Encoded, check_chat
 from datadose.llm.generation import Sampling, prompt_batches
-from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
+from datadose.llm.language_model import AUTO, BATCH_TOKENS, LanguageModel, Losses
+from datadose.llm.left_out import unread_columns
 from datadose.llm.measured import best_answers, counts, each_answer, measured, targets
 from datadose.llm.pass_rates import add_signals
 from datadose.llm.pool import Pool, Row, open_pool
@@ -32,6 +34,7 @@ from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, hash_question, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
+from datadose.printing import note
 from datadose.progress import Report, silent
 from datadose.versions import versions
 
@@ -50,19 +53,29 @@ class ScoreConfig(Sampling):
         seed: of the samples.
         batch_tokens: padded tokens of a batch. Nothing depends on it beyond rounding.
         sketch_size: numbers D of a gradient's sketch.
-        dtype: ``float32`` or ``bfloat16``; a loaded model keeps its own.
+        dtype: of the weights; ``auto``: the checkpoint's own on a GPU, float32 on a CPU. A loaded model
+            keeps its own.
+        device_map: ``auto`` spreads a model that is larger than a device; None: one device holds it.
+        loss: ``last``: a row's completion is scored; ``all``: all assistant turns of its conversation.
+        template_date: what the clock of a chat template shows, YYYY-MM-DD.
 
     Raises InputError for a value out of range.
     """
 
     batch_tokens: int = BATCH_TOKENS
     sketch_size: int = SKETCH_SIZE
-    dtype: str = "float32"
+    dtype: str = AUTO
+    device_map: str | None = None
+    loss: str = "last"
+    template_date: str = TEMPLATE_DATE
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer("batch-tokens", self.batch_tokens, 1)
         require_integer("sketch-size", self.sketch_size, 2)
+        check_chat(self.loss, self.template_date)
+        if self.device_map not in (None, AUTO):
+            reject("device-map", self.device_map, AUTO)
 
     def sampling(self) -> dict[str, Any]:
         """The settings that samples depend on."""
@@ -109,7 +122,9 @@ def score(
     rows = open_pool(pool, out / ".cache", field, columns=columns, several=several, reserved=names)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(model, dtype=config.dtype, allow_pickle_weights=allow_pickle_weights)
+        pickles, spread = allow_pickle_weights, config.device_map
+        model = LanguageModel.load(model, dtype=config.dtype, device_map=spread, allow_pickle_weights=pickles)
+    model = model.with_chat(config.loss, config.template_date)
     record = {
         **_conditions(model, config),
         "pool": str(pool),
@@ -151,6 +166,8 @@ def _conditions(model: LanguageModel, config: ScoreConfig) -> dict[str, Any]:
         "chat_template_digest": model.template_digest,
         "dtype": model.dtype,
         "device": model.device.type,
+        "loss": config.loss,
+        "template_date": config.template_date,
         "batch_tokens": config.batch_tokens,
         **config.sampling(),
         "sketch": {"size": config.sketch_size, "seed": SKETCH_SEED},
@@ -186,6 +203,10 @@ def _template(rows: Sequence[Row]) -> str:
 def _write(
     out: Path, rows: Pool, losses: Losses, numbers: list[dict[str, Any]], record: dict[str, Any]
 ) -> Scores:
+    unread = unread_columns(rows)
+    for name, count in unread.items():
+        note(f"the column {name} of {count} rows is not scored: trainers do not read it with such a prompt")
+    read = {**_reading(rows), "template": _template(rows), "unread_columns": unread}
     return write_scores(
         out,
         ({**row.columns, **found} for row, found in zip(rows, numbers, strict=True)),
@@ -193,7 +214,7 @@ def _write(
         (row.question for row in rows),
         losses.embeddings,
         losses.sketches,
-        {**record, **_reading(rows), "template": _template(rows), **counts(numbers)},
+        {**record, **read, **counts(numbers)},
     )
 
 
@@ -250,7 +271,8 @@ class _Run:
     def _encode(self, row: Row, tokens: dict[str, Encoded]) -> str | None:
         """Note the tokens of a row with one completion; why it cannot be measured, None if it can."""
         if not row.has_completion:
-            size, limit = len(self.model.encode_prompt(row.prompt)), self.model.context_length
+            ids = self.model.encode_prompt(row.prompt, row.tools, row.template_options)
+            size, limit = len(ids), self.model.context_length
             return f"prompt too long: {size} tokens in a context of {limit}" if size >= limit else None
         key = row.key
         tokens[key] = tokens.get(key) or self.model.encode(row)
@@ -258,6 +280,8 @@ class _Run:
 
     def _trouble(self, row: Row, found: Encoded) -> str | None:
         """Why a row with one completion cannot be scored, None if it can."""
+        if found.issue is not None:
+            return found.issue
         if not targets(row, found):
             return "empty completion"
         if found.length > (limit := self.model.context_length):
@@ -314,7 +338,7 @@ class _Run:
         for place, row in enumerate(self.rows):
             if self.issues[place] is not None:
                 continue
-            ids = self.model.encode_prompt(row.prompt)
+            ids = self.model.encode_prompt(row.prompt, row.tools, row.template_options)
             if len(ids) < self.model.context_length:
                 owners[place] = content_digest(ids)
                 prompts[owners[place]] = np.array(ids, dtype=np.int32)

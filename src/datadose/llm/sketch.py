@@ -1,9 +1,10 @@
 """TensorSketch of a last layer's gradient: sums of outer products in few dimensions, without forming them.
 
 The gradient of a row's summed loss with respect to the output weights is G = sum over t of (p_t - y_t) h_t^T,
-with h_t (H) the hidden state, p_t (V) the predicted probabilities and y_t the one-hot target. G has V x H
-entries; its sketch s(G) has D, and the inner product of two sketches estimates without bias that of the two
-gradients, with variance at most 11 |G|^2 |G'|^2 / D (Frobenius norms).
+with h_t (H) the hidden state, p_t (V) the predicted probabilities and y_t the one-hot target; where a model
+scales or caps its logits, entry by entry times their slope. G has V x H entries; its sketch s(G) has D, and
+the inner product of two sketches estimates without bias that of the two gradients, with variance at most
+11 |G|^2 |G'|^2 / D (Frobenius norms).
 
 Source: Pham and Pagh, "Fast and scalable polynomial kernels via explicit feature maps" (KDD 2013); the bound
 is (2 + 3^q) / D with q = 2 factors, Avron, Nguyen and Woodruff (NeurIPS 2014), Lemma 2.
@@ -44,16 +45,21 @@ class TensorSketch:
         self._right = (self._right[0].to(device), self._right[1].to(device))
         return self
 
-    def spectrum(self, h: Tensor, p: Tensor, targets: Tensor) -> Tensor:
-        """Fourier coefficients (T, D // 2 + 1), complex64, of the sketches of h_t x (p_t - y_t).
+    def spectrum(self, h: Tensor, p: Tensor, targets: Tensor, slope: Tensor | None = None) -> Tensor:
+        """Fourier coefficients (T, D // 2 + 1), complex64, of the sketches of h_t x f_t (p_t - y_t).
 
-        ``h`` (T, H) and ``p`` (T, V) are float32; ``targets`` (T,) holds the index of each y_t.
+        ``h`` (T, H) and ``p`` (T, V) are float32; ``targets`` (T,) holds the index of each y_t. ``slope``
+        (T, V) is f, the derivative of each logit by the output layer's value where logits are scaled or
+        capped; None: 1. ``p`` is overwritten with its product.
         """
         buckets, signs = self._right
+        if slope is not None:
+            p = p.mul_(slope)
         residual = _count(p, buckets, signs, self.size)
         # p - y without a copy of p: the target's one is taken out of its bucket.
         rows = torch.arange(len(targets), device=targets.device)
-        residual[rows, buckets[targets]] -= signs[targets]
+        at_target = signs[targets] if slope is None else signs[targets] * slope[rows, targets]
+        residual[rows, buckets[targets]] -= at_target
         spectrum: Tensor = torch.fft.rfft(residual)
         return spectrum.mul_(torch.fft.rfft(_count(h, *self._left, self.size)))
 

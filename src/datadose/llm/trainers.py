@@ -21,7 +21,7 @@ from datadose.llm.evaluation import Evaluation
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.mixing import WEIGHT
-from datadose.llm.pool import Row
+from datadose.llm.pool import Row, Text
 from datadose.llm.posttrain_config import PosttrainConfig
 from datadose.llm.silent_groups import enough, find_silences, is_silent, sentence
 from datadose.llm.verifiers import Verifier, judge
@@ -86,7 +86,6 @@ def make_trainer(model: LanguageModel, out: Path, run: Run, *, fresh: bool) -> A
     """
     from datasets import Dataset  # noqa: PLC0415 - optional, and slow to import
     from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
-    from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
     from trl.trainer.sft_config import SFTConfig  # noqa: PLC0415
 
     config = run.config
@@ -109,11 +108,14 @@ def make_trainer(model: LanguageModel, out: Path, run: Run, *, fresh: bool) -> A
             shuffle_dataset=run.places is None,
         )
         # The verifier gets the row as it was read; datasets would cast its columns.
-        prompts = [{"prompt": row.prompt, "place": place} for place, row in enumerate(run.rows)]
+        prompts = [{"prompt": _shown(row.prompt), "place": place} for place, row in enumerate(run.rows)]
         data = _in_order(Dataset.from_list(prompts), run.places)
-        return GRPOTrainer(args=args, train_dataset=data, reward_funcs=run.rewards, **shared)
+        trainer = _sampling_trainer(model, run.rows)
+        return trainer(args=args, train_dataset=data, reward_funcs=run.rewards, **shared)
     if run.evaluation is not None:
-        shared["eval_dataset"] = {name: Dataset.from_list(_pairs(rows)) for name, rows in run.sets.items()}
+        shared["eval_dataset"] = {
+            name: Dataset.from_list(_examples(model, rows)) for name, rows in run.sets.items()
+        }
         shared["callbacks"] += measuring.callbacks(run.evaluation, _curve_writer(run.evaluation, out))
     supervised = SFTConfig(
         **common,
@@ -122,10 +124,10 @@ def make_trainer(model: LanguageModel, out: Path, run: Run, *, fresh: bool) -> A
         train_sampling_strategy="random" if run.places is None else "sequential",
         remove_unused_columns=run.factors is None,
     )
-    pairs = Dataset.from_list(_pairs(run.rows))
+    examples = Dataset.from_list(_examples(model, run.rows))
     if run.factors is not None:
-        pairs = pairs.add_column(WEIGHT, run.factors)
-    trainer = _supervised_trainer()(args=supervised, train_dataset=_in_order(pairs, run.places), **shared)
+        examples = examples.add_column(WEIGHT, run.factors)
+    trainer = _supervised_trainer()(args=supervised, train_dataset=_in_order(examples, run.places), **shared)
     trainer.data_collator = _with_weights(trainer.data_collator)
     return trainer
 
@@ -138,8 +140,20 @@ def lora_config(config: PosttrainConfig) -> Any:
     return LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, **targets)
 
 
-def _pairs(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [{"prompt": row.prompt, "completion": row.completion} for row in rows]
+def _examples(model: LanguageModel, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows as SFTTrainer takes tokens: what is scored is trained.
+
+    As columns, the keys of calls and tools would go through Arrow, which gives every row those of all rows.
+    """
+    encoded = map(model.encode, rows)
+    return [{"input_ids": one.ids.tolist(), "labels": one.labels} for one in encoded]
+
+
+def _shown(prompt: Text) -> Text:
+    """A prompt for the trainer's records, in a form that Arrow holds; the tokens come from the row."""
+    if isinstance(prompt, str):
+        return prompt
+    return [{"role": message["role"], "content": str(message.get("content"))} for message in prompt]
 
 
 def _in_order(data: Any, places: Sequence[int] | None) -> Any:
@@ -178,6 +192,30 @@ def _supervised_trainer() -> Any:
             return super().compute_loss(scaled, inputs, *args, **options)
 
     return WeightedTrainer
+
+
+def _sampling_trainer(model: LanguageModel, rows: Sequence[Row]) -> Any:
+    from trl.trainer import grpo_trainer  # noqa: PLC0415 - optional, and slow to import
+
+    parent: Any = grpo_trainer.GRPOTrainer
+
+    class RowTrainer(parent):  # type: ignore[misc]
+        """GRPOTrainer whose prompts have their row's tools and template options, which TRL's own leaves out.
+
+        Without any, the tokens are the same.
+        """
+
+        def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
+            self._prompted = [rows[one["place"]] for one in inputs]
+            return super()._generate_and_score_completions(inputs)
+
+        def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            assert len(prompts) == len(self._prompted)
+            rows = self._prompted
+            ids = [model.encode_prompt(row.prompt, row.tools, row.template_options) for row in rows]
+            return ids, None, {}
+
+    return RowTrainer
 
 
 def _with_weights(collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Any:

@@ -165,14 +165,14 @@ def _stored(line: bytes) -> Row:
 def _row(
     id_: str, prompt: Text, completions: tuple[Text, ...], columns: Columns, line: int, place: str
 ) -> Row:
-    options = parsed(columns.get(OPTIONS))
+    options, tools = parsed(columns.get(OPTIONS)), columns.get("tools")
     return Row(
         id_,
         prompt,
         completions,
         columns,
         line,
-        tools=columns.get("tools") or None,
+        tools=tools if isinstance(tools, list) else None,
         template_options=without_nulls(options) if isinstance(options, dict) else {},
         place=place,
     )
@@ -319,9 +319,9 @@ def _check_id(id_: Any) -> None:
 
 
 def _tools(value: Any) -> list[dict[str, Any]] | None:
-    """The tools of a row; None without any."""
+    """The tools of a row; None without a list. An empty one stays: some templates introduce it, as in TRL."""
     tools = without_nulls(parsed(value))
-    if tools is None or tools in ([], ""):
+    if tools is None or tools == "":
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         malformed(f"tools is {json.dumps(value, default=str)[:80]}", "a list of objects, or its JSON text")

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from datadose.errors import require_extra
-from datadose.llm.language_model import Encoded, LanguageModel, length_batches
+from datadose.llm.chat import Encoded
+from datadose.llm.language_model import LanguageModel, length_batches
 from datadose.llm.pool import Row
 
 _BATCH_TOKENS = 1024
