@@ -8,7 +8,9 @@ change data unsaid. What JSON cannot hold (infinities, half a character) is foun
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,7 +154,7 @@ def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, Columns]]:
 
 def _json_lines(path: Path, field: str) -> Iterator[_Line]:
     try:
-        with path.open("rb") as handle:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
             for line, raw in enumerate(handle, start=1):
                 if not raw.strip():
                     continue
@@ -162,8 +164,9 @@ def _json_lines(path: Path, field: str) -> Iterator[_Line]:
                     yield line, {}, fault
                 else:
                     yield line, columns, _clean(columns)
-    except OSError as error:
-        raise InputError(field, str(path), f"a file that can be read ({error.strerror or error})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(field, str(path), f"a file that can be read ({reason})") from error
 
 
 def _parse(raw: bytes, encoding: str) -> Columns:

@@ -37,7 +37,8 @@ def _measure(path: Path, field: str, pool: Scores, allow_pickle_weights: bool) -
     digest = file_digest(path)[:16]
     folder = pool.folder / f"{field}-{digest}"
     if not (folder / "manifest.json").is_file():
-        from datadose.llm.score import ScoreConfig, score  # noqa: PLC0415
+        from datadose.llm.score import score  # noqa: PLC0415
+        from datadose.llm.score_config import ScoreConfig  # noqa: PLC0415
         from datadose.progress import step_progress  # noqa: PLC0415
 
         read_pool(path, field, mark=True)  # what is wrong with it is said under its own name

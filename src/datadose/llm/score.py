@@ -10,24 +10,26 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from datadose.errors import InputError, reject, require_integer
+from datadose.errors import InputError, reject
 from datadose.files import file_digest, prepare_folder
 from datadose.llm.cache import BatchCache, Record, content_digest
-from datadose.llm.generation import Sampling, prompt_batches
-from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
+from datadose.llm.completions import read_completions
+from datadose.llm.endpoint import Endpoint, EndpointEngine, ask
+from datadose.llm.engines import Engine, ModelEngine
+from datadose.llm.generation import Sampling
+from datadose.llm.language_model import Encoded, LanguageModel, Losses
 from datadose.llm.pool import Row, read_pool
-from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
+from datadose.llm.sample_store import SampleStore
+from datadose.llm.sampling import Samples, Tally, Texts, sample_lines, verify
+from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
-from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
+from datadose.llm.sketch import SKETCH_SEED, TensorSketch
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
 from datadose.printing import note
 from datadose.progress import Report, silent
@@ -35,36 +37,6 @@ from datadose.versions import versions
 
 _VERIFY_ROWS = 64
 """Rows whose verdicts are kept together."""
-
-
-@dataclass(frozen=True)
-class ScoreConfig(Sampling):
-    """How to score.
-
-    Args:
-        samples: completions drawn of each prompt; 0 for none, and then no greedy one either.
-        temperature: of the samples; 0 is greedy.
-        max_tokens: tokens of a sample at most.
-        seed: of the samples.
-        batch_tokens: padded tokens of a batch. Nothing depends on it beyond rounding.
-        sketch_size: numbers D of a gradient's sketch.
-        dtype: ``float32`` or ``bfloat16``; a loaded model keeps its own.
-
-    Raises InputError for a value out of range.
-    """
-
-    batch_tokens: int = BATCH_TOKENS
-    sketch_size: int = SKETCH_SIZE
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_integer("batch-tokens", self.batch_tokens, 1)
-        require_integer("sketch-size", self.sketch_size, 2)
-
-    def sampling(self) -> dict[str, Any]:
-        """The settings that samples depend on."""
-        return {field.name: getattr(self, field.name) for field in fields(Sampling)}
 
 
 def score(
@@ -75,17 +47,19 @@ def score(
     config: ScoreConfig | None = None,
     verifier: str | None = None,
     completions: Path | None = None,
+    endpoint: Endpoint | None = None,
     allow_pickle_weights: bool = False,
     progress: Report = silent,
     **settings: Any,
 ) -> Scores:
     """Measure every row of ``pool`` under ``model`` and write the scores folder ``out``.
 
-    ``model`` is a folder, a name, or a loaded model. With samples (see :class:`ScoreConfig`) or
-    ``completions``, ``verifier`` decides what passes; with a verifier alone, only the rows' own completions
-    are checked. Run again with the same settings, it continues where it stopped and ends with the same bytes;
-    a finished folder is returned as it is if model, pool, completions, settings and libraries are those of
-    its manifest and no file has changed (with a verifier of another module, everything is verified anew).
+    ``model`` is a folder, a name, or a loaded model. With samples (see :class:`ScoreConfig`; the model draws
+    them itself, or the server at ``endpoint``) or ``completions``, ``verifier`` decides what passes; with a
+    verifier alone, only the rows' own completions are checked. Run again with the same settings, it continues
+    where it stopped and ends with the same bytes; a finished folder is returned as it is if model, pool,
+    completions, settings and libraries are those of its manifest and no file has changed (with a verifier of
+    another module, everything is verified anew).
 
     A bad row of the pool is kept and marked. A column of the pool that has the name of a measured one is kept
     as ``pool_NAME``. Fields of the configuration as ``settings`` are deprecated.
@@ -97,7 +71,7 @@ def score(
         message = f"score({', '.join(settings)}) is deprecated: score(config=ScoreConfig(...))"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         config = replace(config, **settings)
-    check = _verifier(verifier, config, completions)
+    check = _verifier(verifier, config, completions, endpoint)
     rows = read_pool(pool, mark=True)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
@@ -105,10 +79,7 @@ def score(
     prepare_folder("out", out)
     record = {
         **_conditions(model, config),
-        "pool": str(pool),
-        "pool_digest": file_digest(pool),
-        "completions": None if completions is None else str(completions),
-        "completions_digest": None if completions is None else file_digest(completions),
+        **_sources(pool, completions, endpoint),
         "verifier": verifier,
         "verifier_digest": None if check is None else verifier_digest(check),
     }
@@ -116,13 +87,26 @@ def score(
         return finished
     run = _Run(model, rows, out, config, progress)
     tokens = run.encode()
+    samples = run.sampler(endpoint) if config.samples else None
     losses = run.losses(tokens)
-    texts = given or run.samples()
+    if samples is not None:
+        run.draw(samples)
+    texts: Sequence[Texts] = samples or given or [Texts([])] * len(rows)
     kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
     verdicts = run.verdicts(texts, check, kept)
+    tally = Tally.of("file" if given else samples.engine.name if samples else None, rows, texts)
+    tally.warn(config.max_tokens, config.temperature)
     targets = (_targets(row, tokens.get(row.key)) for row in rows)
     columns = zip(losses.nll.tolist(), targets, texts, verdicts, run.issues, strict=True)
-    found = _write(out, rows, losses, [_measured(*values) for values in columns], record)
+    measured = [_measured(*values) for values in columns]
+    found = _write(
+        out,
+        rows,
+        losses,
+        measured,
+        sample_lines(rows, texts, verdicts),
+        {**record, "sampling": tally.record()},
+    )
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
     return found
@@ -144,6 +128,17 @@ def _conditions(model: LanguageModel, config: ScoreConfig) -> dict[str, Any]:
     }
 
 
+def _sources(pool: Path, completions: Path | None, endpoint: Endpoint | None) -> dict[str, Any]:
+    """What is measured, for the manifest."""
+    return {
+        "pool": str(pool),
+        "pool_digest": file_digest(pool),
+        "completions": None if completions is None else str(completions),
+        "completions_digest": None if completions is None else file_digest(completions),
+        **({"endpoint": None} if endpoint is None else endpoint.record()),
+    }
+
+
 def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
     """The scores in ``out`` if they are whole and of these settings."""
     if not (out / "manifest.json").is_file():
@@ -154,7 +149,9 @@ def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
         # Whatever is wrong there, it is written again.
         return None
     same = all(found.manifest.get(name, "") == value for name, value in settings.items())
-    return found if same else None
+    # What a server has refused or failed to answer is asked for again.
+    asked = settings["endpoint"] is not None and found.manifest["sampling"]["missing"] > 0
+    return found if same and not asked else None
 
 
 def _renamed(rows: Sequence[Row]) -> dict[str, str]:
@@ -182,7 +179,12 @@ def _template(rows: Sequence[Row]) -> str:
 
 
 def _write(
-    out: Path, rows: Sequence[Row], losses: Losses, measured: list[dict[str, Any]], record: dict[str, Any]
+    out: Path,
+    rows: Sequence[Row],
+    losses: Losses,
+    measured: list[dict[str, Any]],
+    samples: Iterable[dict[str, Any]],
+    record: dict[str, Any],
 ) -> Scores:
     names = _renamed(rows)
     return write_scores(
@@ -196,11 +198,16 @@ def _write(
         losses.embeddings,
         losses.sketches,
         {**record, "template": _template(rows), "renamed_columns": names, **_counts(measured)},
+        samples,
     )
 
 
-def _verifier(name: str | None, sampling: Sampling, completions: Path | None) -> Verifier | None:
+def _verifier(
+    name: str | None, sampling: Sampling, completions: Path | None, endpoint: Endpoint | None
+) -> Verifier | None:
     """The verifier, once the requests fit together."""
+    if endpoint is not None and not sampling.samples:
+        reject("samples", 0, "at least 1 with an endpoint, which draws them")
     if completions is not None and sampling.samples:
         reject("samples", sampling.samples, "0 with completions made elsewhere: none are drawn then")
     if name is None and completions is None and not sampling.samples:
@@ -285,34 +292,30 @@ class _Run:
                 self.issues[place] = "non-finite loss"
         return losses
 
-    def samples(self) -> list[Texts]:
-        """Samples and greedy completions by row, shared by rows of one prompt; none if not wanted."""
-        none = Texts([])
-        if not self.config.samples:
-            return [none] * len(self.rows)
-        prompts: dict[str, NDArray[np.int32]] = {}
-        owners: dict[int, str] = {}
-        for place, row in enumerate(self.rows):
-            if self.issues[place] is not None:
-                continue
-            ids = self.model.encode_prompt(row.prompt)
-            if len(ids) < self.model.context_length:
-                owners[place] = content_digest(ids)
-                prompts[owners[place]] = np.array(ids, dtype=np.int32)
-        keys, tokens = list(prompts), self.config.batch_tokens
-        lengths = [len(ids) for ids in prompts.values()]
+    def sampler(self, endpoint: Endpoint | None) -> Samples:
+        """The samples of all rows that can be measured, as far as they are kept; none is drawn yet.
 
-        def compute(batch: list[str]) -> list[Record]:
-            return sample_batch(self.model, [prompts[key].tolist() for key in batch], self.config, tokens)
-
-        found: dict[str, Texts] = {}
-        BatchCache(self.out, "samples", {**self.setting, **self.config.sampling()}).run(
-            [[keys[i] for i in batch] for batch in prompt_batches(self.model, lengths, self.config, tokens)],
-            compute,
-            lambda key, record: found.__setitem__(key, Texts(**record)),
-            self._reporter("sample (prompts)", dict.fromkeys(keys, 1)),
+        InputError for a server that is needed and not there.
+        """
+        engine: Engine = (
+            ModelEngine(self.model, self.config, self.config.batch_tokens, self.setting)
+            if endpoint is None
+            else EndpointEngine(endpoint, self.model, self.config)
         )
-        return [found[owners[place]] if place in owners else none for place in range(len(self.rows))]
+        usable = [issue is None for issue in self.issues]
+        found = Samples(
+            engine, self.model, self.rows, usable, SampleStore(self.out, engine.settings), self.progress
+        )
+        if endpoint is not None and found.requests(self._wanted()):
+            ask(endpoint)
+        return found
+
+    def _wanted(self) -> list[int]:
+        return [self.config.samples if issue is None else 0 for issue in self.issues]
+
+    def draw(self, samples: Samples) -> None:
+        """Draw what is missing of the samples of each row that was measured."""
+        samples.draw(self._wanted())
 
     def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> list[Record]:
         """Verdicts by row; on a bad row there are none."""
@@ -366,7 +369,8 @@ def _measured(
         "tokens": targets,
         "own_completion": texts.own,
         "own_confidence": texts.confidence,
-        "issue": issue or verdict["issue"],
+        "truncated": texts.truncated,
+        "issue": issue or texts.issue or verdict["issue"],
     }
     return {name: found[name] for name in MEASURED}
 

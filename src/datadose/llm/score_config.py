@@ -1,0 +1,41 @@
+"""How a pool is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from datadose.errors import require_integer
+from datadose.llm.generation import Sampling
+from datadose.llm.language_model import BATCH_TOKENS
+from datadose.llm.sketch import SKETCH_SIZE
+
+
+@dataclass(frozen=True)
+class ScoreConfig(Sampling):
+    """How to score.
+
+    Args:
+        samples: completions drawn of each prompt; 0 for none, and then no greedy one either.
+        temperature: of the samples; 0 is greedy.
+        max_tokens: tokens of a sample at most.
+        seed: of the samples.
+        batch_tokens: padded tokens of a batch. Nothing depends on it beyond rounding.
+        sketch_size: numbers D of a gradient's sketch.
+        dtype: ``float32`` or ``bfloat16``; a loaded model keeps its own.
+
+    Raises InputError for a value out of range.
+    """
+
+    batch_tokens: int = BATCH_TOKENS
+    sketch_size: int = SKETCH_SIZE
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("batch-tokens", self.batch_tokens, 1)
+        require_integer("sketch-size", self.sketch_size, 2)
+
+    def sampling(self) -> dict[str, Any]:
+        """The settings that samples depend on."""
+        return {field.name: getattr(self, field.name) for field in fields(Sampling)}
