@@ -1,4 +1,4 @@
-"""A small server with OpenAI's interface on loopback, which answers, fails, stalls and truncates as it is told."""
+"""A small server with OpenAI's interface on loopback, which answers, fails, stalls and cuts as it is told."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class Loopback:
 
 
 @contextmanager
-def loopback(
-    act: Act = lambda request, time: Reply(), models: Any = ("served",), port: int = 0
-) -> Iterator[Loopback]:
+def loopback(act: Act = lambda request, time: Reply(), models: Any = ("served",)) -> Iterator[Loopback]:
     """Serve until the block ends; ``models`` are the names it lists, or an HTTP status."""
     lock, seen = threading.Lock(), Counter[str]()
     stopped = threading.Event()
@@ -116,7 +114,7 @@ def loopback(
         def handle_error(self, *_: Any) -> None:
             """A client that has gone is no fault here."""
 
-    with Server(("127.0.0.1", port), Handler) as server:
+    with Server(("127.0.0.1", 0), Handler) as server:
         found = Loopback(f"http://127.0.0.1:{server.server_port}/v1")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

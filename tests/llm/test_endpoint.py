@@ -1,4 +1,4 @@
-"""Samples from a server: in any order, through failures and kills, with reasons for those that are missing."""
+"""Samples from a server: in any order, through failures and kills, with reasons for missing ones."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from datadose.llm import endpoint as module
 from datadose.llm.endpoint import Endpoint
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import score
+from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import SAMPLES, Scores
 from helpers.command import run_datadose
 from helpers.loopback_server import Reply, completion, free_port, loopback, prompt_of, text_of, wait_for
@@ -34,11 +35,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sampled(
-    model: LanguageModel, pool: Path, out: Path, url: str, samples: int = 3, **changes: Any
+    scored: LanguageModel, pool: Path, out: Path, url: str, samples: int = 3, **changes: Any
 ) -> Scores:
     """Scores of ``pool`` with samples from ``url``."""
     config = replace(SETTINGS, samples=samples)
-    return score(model, pool, out, config=config, verifier="exact", endpoint=Endpoint(url, **changes))
+    return score(scored, pool, out, config=config, verifier="exact", endpoint=Endpoint(url, **changes))
 
 
 def lines_of(out: Path) -> list[dict[str, Any]]:
@@ -131,7 +132,6 @@ def test_the_order_of_answers_and_the_concurrency_do_not_matter(
         sampled(model, pool, tmp_path / "many", many.url, concurrency=8)
         sampled(model, pool, tmp_path / "one", one.url, concurrency=1)
     assert (many.busiest, one.busiest) == (8, 1)
-    assert [prompt_of(body) for body in one.bodies] != [prompt_of(body) for body in many.bodies] or True
     names = ("rows.jsonl", SAMPLES)
     first, second = (
         {name: (tmp_path / folder / name).read_bytes() for name in names} for folder in ("many", "one")
@@ -193,7 +193,7 @@ def test_what_lasts_is_a_missing_sample_with_its_reason(
 
     with loopback(act) as server:
         scores = sampled(model, pool, tmp_path / "out", server.url, timeout=0.5 if trouble == "stall" else 60)
-        assert scores.table["pass_rate_total"].tolist() == [3, 0, 3, 3]
+        assert scores.table["pass_rate_total"].fillna(-1).tolist() == [3, -1, 3, 3]
         assert scores.table["pass_rate"].isna().tolist() == [False, True, False, False]
         assert scores.table["nll"].notna().all()
         assert scores.lines([1])[0]["issue"] == f"samples missing: 3 of 3: {reason}"
@@ -320,9 +320,10 @@ def test_a_server_that_goes_away_ends_the_run_and_the_next_one_continues(
 def test_a_server_that_fails_on_everything_ends_the_run(
     model: LanguageModel, write_rows: Write, tmp_path: Path
 ) -> None:
-    with loopback(lambda request, _: Reply(500, {"message": "out of memory"})) as server:
-        with pytest.raises(RunError, match="HTTP 500: out of memory; 21 samples in a row failed"):
-            sampled(model, write_rows(ROWS), tmp_path / "out", server.url, concurrency=2)
+    failing = loopback(lambda request, _: Reply(500, {"message": "out of memory"}))
+    refused = pytest.raises(RunError, match="HTTP 500: out of memory; 21 samples in a row failed")
+    with failing as server, refused:
+        sampled(model, write_rows(ROWS), tmp_path / "out", server.url, concurrency=2)
 
 
 @pytest.mark.parametrize(
@@ -414,45 +415,23 @@ def test_a_killed_run_asks_for_the_rest_only(
     tiny_llama: Path, write_rows: Write, tmp_path: Path, model: LanguageModel
 ) -> None:
     """SIGKILL loses what is under way; SIGTERM not even that."""
-    pool, out = write_rows(ROWS), tmp_path / "out"
-    limit = 14
+    pool, out, log = write_rows(ROWS), tmp_path / "out", tmp_path / "log"
+    limits = [14]
 
     def act(request: dict[str, Any], _: int) -> Reply:
-        return Reply(delay=600 if len(server.requests) > limit else 0)
+        return Reply(delay=600 if len(server.requests) > limits[-1] else 0)
 
     with loopback(act) as server:
-        for number, code, loss in ((signal.SIGKILL, -9, 3), (signal.SIGTERM, 143, 0)):
-            log = tmp_path / "log"
+        for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
             process = start(*command(tiny_llama, pool, out, server.url, "--concurrency", 2), log=log)
-            wait_for(lambda: len(server.requests) >= limit + 2)
+            wait_for(lambda: len(server.requests) >= limits[-1] + 2)
             process.send_signal(number)
             assert end(process) == code, log.read_text()
-            if number == signal.SIGKILL:
-                # Two workers: what the prompts under way had is lost, three samples each at most.
-                answered = server.requests[:14]
-                limit = len(server.requests) + 14
-                first = len(answered)
-        second = len(server.requests)
-    with loopback() as server:
-        score(
-            model,
-            pool,
-            out,
-            config=replace(SETTINGS, samples=3, batch_tokens=4096),
-            verifier="exact",
-            endpoint=Endpoint(server.url),
-        )
-        rest = len(server.requests)
-    assert first == 14
-    assert 48 - 28 <= rest <= 48 - 28 + 2 * 3, second
-    whole = tmp_path / "whole"
-    with loopback() as server:
-        score(
-            model,
-            pool,
-            whole,
-            config=replace(SETTINGS, samples=3, batch_tokens=4096),
-            verifier="exact",
-            endpoint=Endpoint(server.url),
-        )
-    assert (out / SAMPLES).read_bytes() == (whole / SAMPLES).read_bytes()
+            limits.append(len(server.requests) + 14)
+    # Of 48 samples 28 were had. Two workers: three samples of each of two prompts were under way at the kill.
+    settings: dict[str, Any] = {"config": ScoreConfig(samples=3, max_tokens=6), "verifier": "exact"}
+    for folder, fewest, most in ((out, 20, 26), (tmp_path / "whole", 48, 48)):
+        with loopback() as server:
+            score(model, pool, folder, endpoint=Endpoint(server.url), **settings)
+            assert fewest <= len(server.requests) <= most
+    assert (out / SAMPLES).read_bytes() == (tmp_path / "whole" / SAMPLES).read_bytes()
