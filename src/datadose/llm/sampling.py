@@ -239,7 +239,7 @@ class Tally:
         if self.engine == "endpoint" and temperature > 0 and self._repeated >= _ENOUGH and not self._varied:
             note(
                 "the samples of every prompt are all equal: the server does not sample at the temperature "
-                f"{temperature:g} that it is given (see docs/how_to/sample_on_a_server.md)"
+                f"{temperature:g} that it is given (see docs/llm_sampling.md)"
             )
 
 
