@@ -62,6 +62,7 @@ def make_scores(folder: Path, rows: int, name: str, target_share: float) -> None
             "pass_rate_passed": passed,
             "pass_rate_low": middle - half,
             "pass_rate_high": middle + half,
+            "truncated": 0,
             "label_passes": rng.random(rows) < 0.95,
             "own_confidence": rng.random(rows),
             "own_differs": rng.random(rows) < 0.5,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from datadose.errors import InputError
-from datadose.llm.engines import sample_batch
+from datadose.llm.engines import ModelEngine, sample_batch
 from datadose.llm.generation import Continuation, Sampling, continuations, prompt_batches
 from datadose.llm.language_model import Encoded, LanguageModel
-from datadose.llm.pool import Row
-from datadose.llm.sample_store import OWN
-from datadose.llm.sampling import pass_rate, verify, wilson
+from datadose.llm.pool import Row, read_pool
+from datadose.llm.sample_store import OWN, SampleStore
+from datadose.llm.sampling import Samples, Texts, pass_rate, verify, wilson
 from datadose.llm.verifiers import exact
+from datadose.progress import silent
 
 PROMPTS = ["1+1=", "what is the capital of this place? ", "what is your name?", "what is"]
 
@@ -153,6 +154,35 @@ def test_broken_numbers_give_a_poor_sample_and_no_error(tiny_llama: Path) -> Non
     broken.model.model.norm.weight.fill_(math.nan)
     for row in draw(broken, PROMPTS):
         assert all(0 <= token < broken.vocabulary_size for one in row for token in one.ids)
+
+
+def test_samples_in_rounds_add_up_to_those_of_one(
+    model: LanguageModel, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A pilot for all rows, more for some: what an adaptive scheme asks for."""
+    names = ["1+1=", "1+2=", "1+1=", "1+3="]
+    rows = read_pool(write_rows([{"prompt": prompt, "completion": "2"} for prompt in names]))
+
+    def samples(folder: str) -> Samples:
+        engine = ModelEngine(model, Sampling(max_tokens=12), 4096, {})
+        store = SampleStore(tmp_path / folder, engine.settings)
+        return Samples(engine, model, rows, [True, True, True, False], store, silent)
+
+    rounds, once = samples("rounds"), samples("once")
+    rounds.draw([2, 2, 2, 2])
+    pilot = list(rounds)
+    assert [len(texts.samples) for texts in pilot] == [2, 2, 2, 0]
+    assert [(one.place, one.indices) for one in rounds.requests([2, 2, 5, 5])] == [(0, (2, 3, 4))]
+    rounds.draw([2, 2, 5, 5])
+    once.draw([5, 2, 5, 0])
+    for one, other in zip(rounds, once, strict=True):
+        assert one.samples == other.samples
+        assert one.finish == other.finish
+        assert one.own == other.own
+    # A prompt's rows share what the most demanding of them has.
+    assert [len(texts.samples) for texts in rounds] == [5, 2, 5, 0]
+    assert rounds[0].samples[:2] == pilot[0].samples
+    assert pilot[3] == Texts([])
 
 
 @pytest.mark.parametrize(("passed", "total"), [(0, 8), (3, 8), (8, 8), (1, 1), (50, 200)])

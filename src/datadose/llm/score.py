@@ -107,6 +107,8 @@ def score(
         sample_lines(rows, texts, verdicts),
         {**record, "sampling": tally.record()},
     )
+    if samples is not None:
+        samples.store.close()
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
     return found
