@@ -86,13 +86,25 @@ def score(
     if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
         return finished
     run = _Run(model, rows, out, config, progress)
+    return _measure(run, given, check, endpoint, record)
+
+
+def _measure(
+    run: _Run,
+    given: Sequence[Texts] | None,
+    check: Verifier | None,
+    endpoint: Endpoint | None,
+    record: dict[str, Any],
+) -> Scores:
+    """Go through the stages, and write the folder."""
+    rows, out, config = run.rows, run.out, run.config
     tokens = run.encode()
     samples = run.sampler(endpoint) if config.samples else None
     losses = run.losses(tokens)
     if samples is not None:
         run.draw(samples)
     texts: Sequence[Texts] = samples or given or [Texts([])] * len(rows)
-    kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
+    kept = BatchCache(out, "verdicts", {"verifier": record["verifier"], "source": record["verifier_digest"]})
     verdicts = run.verdicts(texts, check, kept)
     tally = Tally.of("file" if given else samples.engine.name if samples else None, rows, texts)
     tally.warn(config.max_tokens, config.temperature)
