@@ -64,6 +64,7 @@ def make_scores(folder: Path, rows: int, name: str, target_share: float) -> None
             "pass_rate_low": middle - half,
             "pass_rate_high": middle + half,
             "signal": pool_signals(fit_pool(np.arange(rows), passed, judged), passed, judged),
+            "truncated": 0,
             "label_passes": rng.random(rows) < 0.95,
             "best_completion": None,
             "own_confidence": rng.random(rows),

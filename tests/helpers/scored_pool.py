@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from datadose.llm.score import ScoreConfig
-from datadose.llm.scores import FILES
+from datadose.llm.score_config import ScoreConfig
+from datadose.llm.scores import FILES, SAMPLES
 
 Write = Callable[..., Path]
 
@@ -31,7 +31,8 @@ SAMPLED: dict[str, Any] = {"config": SETTINGS, "verifier": "last-number"}
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in FILES}
+    names = [name for name in (*FILES, SAMPLES) if (folder / name).is_file()]
+    return {name: (folder / name).read_bytes() for name in names}
 
 
 class KilledError(Exception):

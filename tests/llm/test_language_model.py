@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from datadose.errors import InputError
+from datadose.llm.engines import sample_batch
 from datadose.llm.generation import Sampling
 from datadose.llm.language_model import Encoded, LanguageModel, length_batches
 from datadose.llm.pool import Message, Row, Text
-from datadose.llm.sampling import sample_batch
 from datadose.llm.sketch import TensorSketch
 
 

@@ -1,4 +1,4 @@
-"""Samples against transformers' own and the model's distribution; pass rates; completions files."""
+"""Samples against transformers' own and the model's distribution; pass rates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from datadose.errors import InputError
+from datadose.llm.engines import ModelEngine, sample_batch
 from datadose.llm.generation import Continuation, Sampling, continuations, prompt_batches
 from datadose.llm.language_model import Encoded, LanguageModel
 from datadose.llm.pool import Row, read_pool
-from datadose.llm.sampling import pass_rate, read_completions, sample_batch, verify, wilson
+from datadose.llm.sample_store import OWN, SampleStore
+from datadose.llm.sampling import Samples, Texts, pass_rate, verify, wilson
 from datadose.llm.verifiers import exact
+from datadose.progress import silent
 
 PROMPTS = ["1+1=", "what is the capital of this place? ", "what is your name?", "what is"]
 
@@ -85,11 +88,14 @@ def test_continuations_stop_at_the_end_token_and_at_the_room(model: LanguageMode
     found = draw(model, PROMPTS, samples=40, max_tokens=25)
     end = model.eos_ids[0]
     lengths = set()
+    finishes = {one.finish for row in found for one in row}
+    assert finishes == {"stop", "length"}
     for row in found:
         for one in row:
             lengths.add(len(one.ids))
             assert end not in one.ids[:-1]
             assert len(one.ids) == 25 or one.ids[-1] == end
+            assert one.finish == ("stop" if one.ids[-1] == end else "length")
     assert 25 in lengths
     assert len(lengths) > 3
     long = "a" * (model.context_length - 2)
@@ -108,27 +114,39 @@ def test_log_probability_is_the_measured_nll(model: LanguageModel) -> None:
 
 def test_records_hold_text_without_special_tokens(model: LanguageModel) -> None:
     prompts = [model.encode_prompt(prompt) for prompt in PROMPTS]
-    records = sample_batch(model, prompts, Sampling(2, 1.0, 30, 0), 4096)
+    found = sample_batch(model, prompts, Sampling(2, 1.0, 30, 0), 4096)
     greedy = draw(model, PROMPTS, max_tokens=30)
-    for record, row in zip(records, greedy, strict=True):
-        assert len(record["samples"]) == 2
-        assert record["own"] == model.decode(row[-1].ids)
-        assert "<|" not in "".join([*record["samples"], record["own"]])
-        assert record["confidence"] == pytest.approx(math.exp(row[-1].log_probability))
-        assert 0 < record["confidence"] <= 1
+    for drawn, row in zip(found, greedy, strict=True):
+        assert [one.index for one in drawn] == [0, 1, OWN]
+        own = drawn[-1]
+        assert own.text == model.decode(row[-1].ids)
+        assert all(one.text is not None and "<|" not in one.text for one in drawn)
+        assert own.confidence == pytest.approx(math.exp(row[-1].log_probability))
+        assert own.confidence is not None
+        assert 0 < own.confidence <= 1
+        assert [one.confidence for one in drawn[:-1]] == [None, None]
 
 
 def test_batches_of_strings_and_messages_do_not_change_the_texts(model: LanguageModel) -> None:
     prompts: list[Any] = [PROMPTS[0], [{"role": "user", "content": "2+3?"}], PROMPTS[2]]
     ids, sampling = [model.encode_prompt(prompt) for prompt in prompts], Sampling(2, max_tokens=8, seed=3)
-    alone = [sample_batch(model, [one], sampling, 4096)[0]["samples"] for one in ids]
-    assert [len(texts) for texts in alone] == [2, 2, 2]
+    alone = [sample_batch(model, [one], sampling, 4096)[0] for one in ids]
+    assert [len(drawn) for drawn in alone] == [3, 3, 3]
     batches = prompt_batches(model, list(map(len, ids)), sampling, 100)
     assert sorted(place for batch in batches for place in batch) == [0, 1, 2]
     assert len(batches) > 1
     for batch in batches:
         found = sample_batch(model, [ids[place] for place in batch], sampling, 100)
-        assert [record["samples"] for record in found] == [alone[place] for place in batch]
+        texts = [[one.text for one in drawn] for drawn in found]
+        assert texts == [[one.text for one in alone[place]] for place in batch]
+
+
+def test_later_samples_are_those_of_a_call_for_all(model: LanguageModel) -> None:
+    ids = [model.encode_prompt(prompt) for prompt in PROMPTS]
+    for later in (0, 2):
+        sampling = Sampling(5, max_tokens=12)
+        part = continuations(model, ids, sampling, 4096, first=later, greedy=False)
+        assert ids_of(part) == [row[later:5] for row in ids_of(draw(model, PROMPTS, samples=5))]
 
 
 def test_broken_numbers_give_a_poor_sample_and_no_error(tiny_llama: Path) -> None:
@@ -136,6 +154,35 @@ def test_broken_numbers_give_a_poor_sample_and_no_error(tiny_llama: Path) -> Non
     broken.model.model.norm.weight.fill_(math.nan)
     for row in draw(broken, PROMPTS):
         assert all(0 <= token < broken.vocabulary_size for one in row for token in one.ids)
+
+
+def test_samples_in_rounds_add_up_to_those_of_one(
+    model: LanguageModel, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A pilot for all rows, more for some: what an adaptive scheme asks for."""
+    names = ["1+1=", "1+2=", "1+1=", "1+3="]
+    rows = read_pool(write_rows([{"prompt": prompt, "completion": "2"} for prompt in names]))
+
+    def samples(folder: str) -> Samples:
+        engine = ModelEngine(model, Sampling(max_tokens=12), 4096, {})
+        store = SampleStore(tmp_path / folder, engine.settings)
+        return Samples(engine, model, rows, [True, True, True, False], store, silent)
+
+    rounds, once = samples("rounds"), samples("once")
+    rounds.draw([2, 2, 2, 2])
+    pilot = list(rounds)
+    assert [len(texts.samples) for texts in pilot] == [2, 2, 2, 0]
+    assert [(one.place, one.indices) for one in rounds.requests([2, 2, 5, 5])] == [(0, (2, 3, 4))]
+    rounds.draw([2, 2, 5, 5])
+    once.draw([5, 2, 5, 0])
+    for one, other in zip(rounds, once, strict=True):
+        assert one.samples == other.samples
+        assert one.finish == other.finish
+        assert one.own == other.own
+    # A prompt's rows share what the most demanding of them has.
+    assert [len(texts.samples) for texts in rounds] == [5, 2, 5, 0]
+    assert rounds[0].samples[:2] == pilot[0].samples
+    assert pilot[3] == Texts([])
 
 
 @pytest.mark.parametrize(("passed", "total"), [(0, 8), (3, 8), (8, 8), (1, 1), (50, 200)])
@@ -166,6 +213,7 @@ def test_samples_that_cannot_be_judged_count_for_neither_side() -> None:
     found = verify(moody, row, ["5", "6", "bad", "nan", "5"], "6")
     assert (found["pass_rate_passed"], found["pass_rate_total"]) == (2, 3)
     assert found["pass_rate"] == pytest.approx(2 / 3)
+    assert found["passed"] == [True, False, None, None, True]
     assert found["issue"] == "verifier raised: ValueError: bad"
     assert (found["label_passes"], found["own_differs"]) == ([True], True)
 
@@ -188,56 +236,6 @@ def test_own_differs(own: str | None, verifier: Any, differs: bool | None) -> No
     found = verify(verifier, row, [], own)
     assert found["own_differs"] is differs
     assert found["label_passes"] == [None if verifier is None else False]
-
-
-def pool(write_rows: Callable[..., Path]) -> list[Row]:
-    """Rows a, b of one prompt and c of another."""
-    content = [("a", "1+1=", "2"), ("b", "1+1=", "two"), ("c", "1+2=", "3")]
-    rows = [{"id": id_, "prompt": prompt, "completion": answer} for id_, prompt, answer in content]
-    return read_pool(write_rows(rows))
-
-
-def test_completions_are_found_by_id_or_prompt(write_rows: Callable[..., Path]) -> None:
-    rows = pool(write_rows)
-    given = [{"prompt": "1+1=", "completions": ["2", "3"]}, {"id": "c", "completions": ["3"]}]
-    found = read_completions(write_rows(given, "given.jsonl"), rows)
-    assert [texts.samples for texts in found] == [["2", "3"], ["2", "3"], ["3"]]
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ([{"id": "x", "completions": ["2"]}], "line 1: id x; allowed: the id of a row of the pool"),
-        ([{"prompt": "x", "completions": ["2"]}], "line 1: prompt x; allowed: the prompt of a row"),
-        ([{"completions": ["2"]}], "line 1: no id and no prompt"),
-        ([{"id": "a", "completions": []}], "line 1: completions; allowed: a list of at least one string"),
-        ([{"id": "a", "completions": "2"}], "line 1: completions"),
-        ([{"id": "a", "completions": [2]}], "line 1: completions"),
-        ([{"id": "a"}], "line 1: completions"),
-        (
-            [{"id": "a", "completions": ["2"]}, {"prompt": "1+1=", "completions": ["2"]}],
-            "line 2: row a again",
-        ),
-        (
-            [{"prompt": "1+1=", "completions": ["2"]}],
-            r"without row c of line 3 of the pool \(1 rows in all\)",
-        ),
-        ([[1]], "line 1: list"),
-    ],
-)
-def test_bad_completions_are_named(write_rows: Callable[..., Path], lines: list[Any], message: str) -> None:
-    rows = pool(write_rows)
-    with pytest.raises(InputError, match="completions: got .*" + message):
-        read_completions(write_rows(lines, "given.jsonl"), rows)
-
-
-def test_a_missing_or_malformed_completions_file(write_rows: Callable[..., Path], tmp_path: Path) -> None:
-    rows = pool(write_rows)
-    with pytest.raises(InputError, match=r"an existing file \(a JSONL file\)"):
-        read_completions(tmp_path / "nothing.jsonl", rows)
-    (tmp_path / "bad.jsonl").write_text('{"id": "a", "completions": ["2"]}\n{"id"\n')
-    with pytest.raises(InputError, match=r"bad.jsonl, line 2: .*; allowed: well-formed JSON"):
-        read_completions(tmp_path / "bad.jsonl", rows)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from datadose.errors import InputError
-from datadose.llm import score as module
+from datadose.llm import engines
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.pass_rates import fit_prior
 from datadose.llm.pool import read_pool
-from datadose.llm.score import ScoreConfig, score
+from datadose.llm.score import score
+from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import MEASURED, Scores
 from datadose.llm.sketch import TensorSketch
 from helpers.scored_pool import ROWS, SAMPLED, SETTINGS, Write, chat, killed_after
@@ -174,7 +175,7 @@ def scored_with(
 def test_completions_made_elsewhere_are_judged_and_nothing_is_sampled(
     model: LanguageModel, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_after(module, "sample_batch", 0, monkeypatch)
+    killed_after(engines, "sample_batch", 0, monkeypatch)
     given = [["0", "so 0", "1"], ["2"]]
     scores = scored_with(model, write_rows, tmp_path, given, verifier="last-number")
     assert scores.table["pass_rate_passed"].tolist() == [2, 1]
@@ -215,13 +216,13 @@ def test_rows_of_one_prompt_share_samples_and_are_sampled_once(
     model: LanguageModel, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = []
-    original = module.sample_batch
+    original = engines.sample_batch
 
-    def act(model: LanguageModel, batch: Any, *values: Any) -> Any:
+    def act(model: LanguageModel, batch: Any, *values: Any, **options: Any) -> Any:
         prompts.extend(batch)
-        return original(model, batch, *values)
+        return original(model, batch, *values, **options)
 
-    monkeypatch.setattr(module, "sample_batch", act)
+    monkeypatch.setattr(engines, "sample_batch", act)
     rows = [chat("1+1?", "2"), chat("1+1?", "two"), chat("1+2?", "3")]
     lines = score(model, write_rows(rows), tmp_path / "out", **SAMPLED).lines(range(3))
     assert len(prompts) == 2

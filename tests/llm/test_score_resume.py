@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from datadose.errors import RunError
+from datadose.llm import engines
 from datadose.llm import score as module
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import score
-from datadose.llm.scores import FILES
+from datadose.llm.scores import FILES, SAMPLES, read_scores
 from helpers.scored_pool import ROWS, SAMPLED, SETTINGS, KilledError, Write, bytes_of, killed_after
 
 
 @pytest.mark.parametrize(
-    ("target", "name"), [(LanguageModel, "measure"), (module, "sample_batch"), (module, "verify")]
+    ("target", "name"), [(LanguageModel, "measure"), (engines, "sample_batch"), (module, "verify")]
 )
 def test_an_interrupted_run_ends_with_the_same_bytes(
     target: Any,
@@ -63,7 +65,7 @@ def test_a_finished_run_again_computes_nothing(
     score(model, pool, out, **SAMPLED)
     before = bytes_of(out)
     killed_after(LanguageModel, "measure", 0, monkeypatch)
-    killed_after(module, "sample_batch", 0, monkeypatch)
+    killed_after(engines, "sample_batch", 0, monkeypatch)
     score(model, pool, out, **SAMPLED)
     assert bytes_of(out) == before
     assert not list((out / ".cache").glob("verdicts-*"))
@@ -72,7 +74,6 @@ def test_a_finished_run_again_computes_nothing(
 @pytest.mark.parametrize(
     ("change", "recomputed"),
     [
-        ({"samples": 4}, {"sample_batch"}),
         ({"temperature": 0.5}, {"sample_batch"}),
         ({"max_tokens": 7}, {"sample_batch"}),
         ({"seed": 1}, {"sample_batch"}),
@@ -92,7 +93,7 @@ def test_a_changed_setting_reuses_only_what_does_not_depend_on_it(
     pool, out = write_rows(ROWS), tmp_path / "out"
     score(model, pool, out, **SAMPLED)
     called = set()
-    for target, name in ((LanguageModel, "measure"), (module, "sample_batch")):
+    for target, name in ((LanguageModel, "measure"), (engines, "sample_batch")):
         original = getattr(target, name)
 
         def act(*values: Any, name: str = name, original: Any = original, **options: Any) -> Any:
@@ -105,6 +106,32 @@ def test_a_changed_setting_reuses_only_what_does_not_depend_on_it(
     assert called == recomputed
     score(model, pool, tmp_path / "fresh", **other)
     assert bytes_of(out) == bytes_of(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("first", [1, 4])
+def test_another_number_of_samples_reuses_those_that_are_there(
+    first: int, model: LanguageModel, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, out = write_rows(ROWS), tmp_path / "out"
+    score(model, pool, tmp_path / "fresh", **SAMPLED)
+    score(model, pool, out, **{**SAMPLED, "config": replace(SETTINGS, samples=first)})
+    drawn = []
+    original = engines.sample_batch
+
+    def act(*values: Any, **options: Any) -> Any:
+        found = original(*values, **options)
+        drawn.extend(one.index for row in found for one in row)
+        return found
+
+    monkeypatch.setattr(engines, "sample_batch", act)
+    more = score(model, pool, out, **SAMPLED)
+    assert sorted(drawn) == sorted([1, 2] * len(ROWS) if first == 1 else [])
+    assert (out / SAMPLES).read_bytes() == (tmp_path / "fresh" / SAMPLES).read_bytes()
+    fresh = read_scores(tmp_path / "fresh")
+    # Greedy completions were drawn in another batch, which rounds their confidence otherwise.
+    rest = [name for name in more.table if name not in ("own_confidence", "offset")]
+    pd.testing.assert_frame_equal(more.table[rest], fresh.table[rest])
+    np.testing.assert_allclose(more.table["own_confidence"], fresh.table["own_confidence"], rtol=1e-5)
 
 
 def test_another_model_of_the_same_name_is_not_mistaken(
@@ -162,21 +189,22 @@ def test_a_damaged_cache_file_is_dropped_and_computed_again(
     before = bytes_of(out)
     (out / "manifest.json").unlink()
     kept = sorted((out / ".cache").glob("*/*.npz"))
-    for path in kept:
+    for path in (*kept, *(out / ".cache").glob("samples-*/*.log")):
         damage(path)
     capsys.readouterr()
     score(model, pool, out, **SAMPLED)
     assert bytes_of(out) == before
     said = capsys.readouterr().err
-    # The other line says how the pool was read.
-    assert said.count("are dropped; their rows are computed again\n") == said.count("\n") - 1 == 2
+    assert said.count("are dropped; their rows are computed again\n") == 1
+    # A file of samples that ends within a line was killed there: no damage.
+    assert said.count("1 damaged lines of kept samples in ") == (damage is flip_a_bit)
     # Nothing damaged is left.
     (out / "manifest.json").unlink()
     killed_after(LanguageModel, "measure", 0, monkeypatch)
-    killed_after(module, "sample_batch", 0, monkeypatch)
+    killed_after(engines, "sample_batch", 0, monkeypatch)
     score(model, pool, out, **SAMPLED)
     assert bytes_of(out) == before
-    assert "dropped" not in capsys.readouterr().err
+    assert " damaged " not in capsys.readouterr().err
     assert len(kept) == len(list((out / ".cache").glob("*/*.npz")))
 
 

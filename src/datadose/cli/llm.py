@@ -64,7 +64,11 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     option(
         "--verifier", help="exact, last-number, reasoning-gym, or module:function(completion, row) -> [0, 1]"
     ),
-    option("--completions", type=Path, help="JSONL of completions made elsewhere, not sampled here"),
+    option(
+        "--completions",
+        type=Path,
+        help="completions made elsewhere, not sampled here: .jsonl or .jsonl.gz, results of a batch job too",
+    ),
     option("--temperature", type=number, default=1.0, help="of the samples"),
     option("--max-tokens", type=integer, default=256, help="largest length of a sample"),
     option("--seed", type=integer, default=0, help="of the samples"),
@@ -75,11 +79,25 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     _DATE,
     _PICKLES,
     _MANIFEST,
+    groups={
+        "samples from a server with OpenAI's interface (its key in the variable OPENAI_API_KEY)": [
+            option("--endpoint", metavar="URL", help="such as http://localhost:8000/v1; draws the samples"),
+            option("--endpoint-model", metavar="NAME", help="the model's name there (the only one it lists)"),
+            option("--concurrency", type=integer, metavar="N", help="requests under way at a time (16)"),
+            option("--endpoint-timeout", type=number, metavar="S", help="seconds for one answer (600)"),
+            option(
+                "--endpoint-options",
+                metavar="JSON",
+                help="an object of further fields of each request; null leaves a field out",
+            ),
+        ]
+    },
     again=f"finished batches are kept, {AGAIN} to continue",
 )
 def score(arguments: argparse.Namespace, _: str) -> None:
     """Measure a pool and say what was marked."""
-    from datadose.llm.score import ScoreConfig, score
+    from datadose.llm.score import score
+    from datadose.llm.score_config import ScoreConfig
     from datadose.progress import step_progress
 
     with step_progress() as progress:
@@ -91,6 +109,7 @@ def score(arguments: argparse.Namespace, _: str) -> None:
             config=_config(ScoreConfig, arguments),
             verifier=arguments.verifier,
             completions=arguments.completions,
+            endpoint=_endpoint(arguments),
             allow_pickle_weights=arguments.allow_pickle_weights,
             progress=progress,
         )
@@ -101,6 +120,25 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     note(f"{counts['scored']} of {counts['rows']} rows scored in {arguments.out}")
     for issue, count in counts["issues"].items():
         note(f"  {count} marked: {issue} (the column issue says more)")
+
+
+def _endpoint(arguments: argparse.Namespace) -> Any:
+    """Where to sample, None for the model itself."""
+    from datadose.errors import reject
+    from datadose.llm.endpoint import Endpoint
+    from datadose.reading import parse_json
+
+    names = ("endpoint_model", "concurrency", "endpoint_timeout", "endpoint_options")
+    given = {name: getattr(arguments, name) for name in names}
+    if arguments.endpoint is None:
+        for name, value in given.items():
+            if value is not None:
+                reject(name.replace("_", "-"), value, "none without --endpoint URL")
+        return None
+    if (options := given["endpoint_options"]) is not None:
+        given["endpoint_options"] = parse_json("endpoint-options", options, options)
+    fields_ = {name.removeprefix("endpoint_"): value for name, value in given.items() if value is not None}
+    return Endpoint(arguments.endpoint, **fields_)
 
 
 @command(

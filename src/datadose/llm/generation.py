@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,10 @@ class Sampling:
     max_tokens: int = 256
     seed: int = 0
 
+    def settings(self) -> dict[str, Any]:
+        """What a sample depends on beside its prompt and its index: not on how many there are."""
+        return {"temperature": self.temperature, "max_tokens": self.max_tokens, "seed": self.seed}
+
     def __post_init__(self) -> None:
         require_integer("samples", self.samples, 0)
         require_number("temperature", self.temperature, 0, math.inf)
@@ -47,12 +51,20 @@ class Continuation:
     ids: list[int]
     log_probability: float
     """Mean over its tokens of log p under the model (at temperature 1)."""
+    finish: Literal["stop", "length"]
+    """``length`` without an end token: cut by the limit of tokens or by the end of the context."""
 
 
 def prompt_batches(
-    model: LanguageModel, prompts: Sequence[int], sampling: Sampling, batch_tokens: int
+    model: LanguageModel,
+    prompts: Sequence[int],
+    sampling: Sampling,
+    batch_tokens: int,
+    *,
+    first: int = 0,
+    greedy: bool = True,
 ) -> list[list[int]]:
-    """Indices of ``prompts``, given by their lengths, to sample from together.
+    """Indices of ``prompts``, given by their lengths, to sample from together, as :func:`continuations` does.
 
     A batch's samples and greedy ones fit ``batch_tokens``. Prompts near the end of the context have room for
     fewer new tokens, and are batched by that room.
@@ -61,17 +73,26 @@ def prompt_batches(
     for index, length in enumerate(prompts):
         rooms.setdefault(min(sampling.max_tokens, model.context_length - length), []).append(index)
     batches = []
+    streams = sampling.samples - first + greedy
     for room, members in sorted(rooms.items(), reverse=True):
-        lengths = [(sampling.samples + 1) * (prompts[i] + room) for i in members]
+        lengths = [streams * (prompts[i] + room) for i in members]
         batches += [[members[i] for i in batch] for batch in length_batches(lengths, batch_tokens)]
     return batches
 
 
 @torch.inference_mode()
 def continuations(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, batch_tokens: int
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    batch_tokens: int,
+    *,
+    first: int = 0,
+    greedy: bool = True,
 ) -> list[list[Continuation]]:
-    """Per prompt (token ids) the samples, then the greedy continuation, all prompts in one batch.
+    """Per prompt (token ids) the samples, then the ``greedy`` continuation, all prompts in one batch.
+
+    The samples are those from index ``first`` on, below ``sampling.samples``: the same as in a call for all.
 
     Continuations that do not fit ``batch_tokens`` together are drawn in turns.
     """
@@ -79,10 +100,10 @@ def continuations(
         reject("model", model.name, "a model with an attention cache (else sample elsewhere)")
     longest = max(map(len, prompts))
     room = min(sampling.max_tokens, model.context_length - longest)
-    streams = sampling.samples + 1
-    greedy = torch.zeros(streams, dtype=torch.bool, device=model.device)
-    greedy[sampling.samples if sampling.temperature > 0 else 0 :] = True
-    noise = torch.from_numpy(np.stack([_noise(ids, sampling) for ids in prompts]))
+    streams = sampling.samples - first + greedy
+    likeliest = torch.zeros(streams, dtype=torch.bool, device=model.device)
+    likeliest[sampling.samples - first if sampling.temperature > 0 else 0 :] = True
+    noise = torch.from_numpy(np.stack([_noise(ids, sampling)[first : first + streams] for ids in prompts]))
     noise = noise[..., :room].to(model.device)
     states, mask, cache = _prefill(model, prompts)
     found: list[list[Continuation]] = [[] for _ in prompts]
@@ -99,7 +120,7 @@ def continuations(
             mask.repeat_interleave(count, 0),
             owned,
             noise[:, now].flatten(0, 1),
-            greedy[now].repeat(len(prompts)),
+            likeliest[now].repeat(len(prompts)),
             sampling.temperature,
         )
         for place, continuation in enumerate(drawn):
@@ -156,8 +177,9 @@ def _decode(
         states = model.hidden(chosen.unsqueeze(1), cache, mask)[:, -1]
     lengths = (tokens >= 0).sum(1)
     means = (log_probability / lengths).tolist()
-    rows = zip(tokens.tolist(), lengths.tolist(), means, strict=True)
-    return [Continuation(ids[:length], mean) for ids, length, mean in rows]
+    ended = torch.isin(tokens.gather(1, lengths.unsqueeze(1) - 1).squeeze(1), ends.cpu()).tolist()
+    rows = zip(tokens.tolist(), lengths.tolist(), means, ended, strict=True)
+    return [Continuation(ids[:length], mean, "stop" if end else "length") for ids, length, mean, end in rows]
 
 
 def _draw(log_p: Tensor, noise: Tensor, greedy: Tensor, temperature: float) -> Tensor:

@@ -180,6 +180,10 @@ class LanguageModel:
         """Token ids of ``prompt`` as TRL samples from it; see :meth:`Chat.encode_prompt`."""
         return self.chat.encode_prompt(prompt, tools, options)
 
+    def prompt_ids(self, row: Row) -> list[int]:
+        """Token ids of the row's prompt, with its tools and template options, as TRL samples from it."""
+        return self.encode_prompt(row.prompt, row.tools, row.template_options)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens."""
         return cast("str", self.tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -82,8 +82,9 @@ def measured(
         "tokens": targets(one, tokens.get(one.key)) if row.has_completion else None,
         "own_completion": texts.own,
         "own_confidence": texts.confidence,
+        "truncated": texts.truncated,
         "signal": None,
-        "issue": issue or verdict["issue"],
+        "issue": issue or texts.issue or verdict["issue"],
     }
     return {name: found[name] for name in MEASURED}
 

@@ -336,7 +336,7 @@ def _encoded(row: Row, model: LanguageModel, config: PosttrainConfig) -> Encoded
     """What a row is trained on; for RL its prompt, without targets."""
     if config.stage == "sft":
         return model.encode(row)
-    ids = model.encode_prompt(row.prompt, row.tools, row.template_options)
+    ids = model.prompt_ids(row)
     return Encoded(np.array(ids, dtype=np.int32), len(ids))
 
 

@@ -54,7 +54,8 @@ def _measure(
     digest = content_digest([find_source(path, field).digest(), dict(columns)])[:16]
     folder = pool.folder / f"{field}-{digest}"
     if not (folder / "manifest.json").is_file():
-        from datadose.llm.score import ScoreConfig, score  # noqa: PLC0415
+        from datadose.llm.score import score  # noqa: PLC0415
+        from datadose.llm.score_config import ScoreConfig  # noqa: PLC0415
         from datadose.progress import step_progress  # noqa: PLC0415
 
         model = pool.manifest["model"]

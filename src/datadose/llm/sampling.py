@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from scipy.stats import binomtest
 
 from datadose.errors import reject
 from datadose.llm.cache import Record
-from datadose.llm.generation import Sampling, continuations
+from datadose.llm.engines import Engine, Request, confidences
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.pool import Row, Text, read_jsonl, text_of
+from datadose.llm.pool import Row, text_of
+from datadose.llm.sample_store import OWN, Drawn, SampleStore
 from datadose.llm.verifiers import Verifier, judge, judges_labels
-from datadose.reading import check_file
+from datadose.printing import note
+from datadose.progress import Report
+
+_TOGETHER = 64
+"""Greedy completions of a server whose confidence is measured between two looks at the disk."""
+
+_ENOUGH = 5
+"""Prompts whose samples must all be equal before that is taken for a server without randomness."""
 
 
 @dataclass(frozen=True)
@@ -28,66 +34,227 @@ class Texts:
     samples: list[str]
     own: str | None = None
     confidence: float | None = None
+    finish: list[str | None] = field(default_factory=list)
+    """Of each sample: ``stop``, ``length`` for one cut by the limit of tokens, None if that is not known."""
+    missing: int = 0
+    """Samples that were wanted and could not be had."""
+    reason: str | None = None
+    """Why the first of these could not."""
+
+    @property
+    def truncated(self) -> int | None:
+        """How many samples were cut by the limit of tokens; None without samples or where it is not known."""
+        if not self.samples or None in self.finish or len(self.finish) != len(self.samples):
+            return None
+        return self.finish.count("length")
+
+    @property
+    def issue(self) -> str | None:
+        """What to note of a row without all its samples."""
+        if not self.missing:
+            return None
+        return f"samples missing: {self.missing} of {self.missing + len(self.samples)}: {self.reason}"
 
 
-def sample_batch(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, batch_tokens: int
-) -> list[Record]:
-    """Per prompt (token ids): ``samples`` texts, the greedy text ``own``, and its ``confidence``.
+class Samples(Sequence[Texts]):
+    """The texts of every row: drawn by an engine, kept in ``store``, and read from it row by row.
 
-    Confidence is the geometric mean of the probabilities that the model gives the greedy tokens (with the end
-    token, if it ends), in (0, 1].
+    Rows of one prompt share them. ``draw`` may be called again for more samples of some rows, on the ground
+    of what was read in between.
     """
-    return [
-        {
-            "samples": [model.decode(one.ids) for one in samples],
-            "own": model.decode(own.ids),
-            "confidence": math.exp(own.log_probability),
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: LanguageModel,
+        rows: Sequence[Row],
+        usable: Sequence[bool],
+        store: SampleStore,
+        report: Report,
+    ) -> None:
+        self.engine, self.model, self.rows, self.store, self.report = engine, model, rows, store, report
+        self._keys: list[str | None] = [None] * len(rows)
+        self._first: dict[str, tuple[int, int]] = {}
+        """Of each prompt a row's place, and the prompt's length."""
+        self._wanted: dict[str, int] = {}
+        self._reasons: dict[str, dict[int, str]] = {}
+        for place, row in enumerate(rows):
+            if usable[place] and (found := engine.key(row)) is not None:
+                self._keys[place] = found[0]
+                self._first.setdefault(found[0], (place, found[1]))
+
+    def requests(self, wanted: Sequence[int]) -> list[Request]:
+        """What is not in the store of ``wanted`` samples of each row (0: none, and no greedy one either).
+
+        Samples have indices 0, 1, ..., so that a larger number adds to what is there.
+        """
+        found = []
+        for key, count in self._by_prompt(wanted).items():
+            place, tokens = self._first[key]
+            if indices := self.store.missing(key, (*range(count), OWN)):
+                found.append(Request(key, tokens, place, indices))
+        return found
+
+    def _by_prompt(self, wanted: Sequence[int]) -> dict[str, int]:
+        most: dict[str, int] = {}
+        for key, count in zip(self._keys, wanted, strict=True):
+            if key is not None and count:
+                most[key] = max(most.get(key, 0), count)
+        return most
+
+    def draw(self, wanted: Sequence[int]) -> None:
+        """Draw what :meth:`requests` finds missing; each prompt's are in the store as soon as it has them."""
+        requests = self.requests(wanted)
+        self._wanted.update(self._by_prompt(wanted))
+        total = len(self._wanted)
+        open_ = {one.key: set(one.indices) for one in requests}
+        done = total - len(open_)
+        if total:
+            self.report("sample (prompts)", done, total)
+
+        def keep(key: str, drawn: Sequence[Drawn]) -> None:
+            nonlocal done
+            self.store.add(key, drawn)
+            for one in drawn:
+                if one.text is None:
+                    self._reasons.setdefault(key, {})[one.index] = one.finish
+            left = open_.get(key, set())
+            left.difference_update(one.index for one in drawn)
+            if not left and open_.pop(key, None) is not None:
+                done += 1
+                self.report("sample (prompts)", done, total)
+
+        if requests:
+            self.engine.draw(requests, self.rows, keep)
+            self._refuse_nothing()
+        self._measure_confidence()
+
+    def _refuse_nothing(self) -> None:
+        if all(self.store.missing(key, [0]) for key in self._wanted):
+            reasons = next(iter(self._reasons.values()), {})
+            why = f" ({next(iter(reasons.values()))})" if reasons else ""
+            reject("samples", f"none for all {len(self._wanted)} prompts", f"an engine that gives some{why}")
+
+    def _measure_confidence(self) -> None:
+        """Add the confidence to greedy completions that came without."""
+        keys = [key for key in self._wanted if self.store.unsure(key)]
+        for start in range(0, len(keys), _TOGETHER):
+            part = keys[start : start + _TOGETHER]
+            own = [self.store.get(key)[OWN] for key in part]
+            prompts = [self.model.prompt_ids(self.rows[self._first[key][0]]) for key in part]
+            lengths = [len(ids) + len(one.text or "") for ids, one in zip(prompts, own, strict=True)]
+            for batch in self.model.loss_batches(lengths, max(lengths)):
+                found = confidences(self.model, [prompts[i] for i in batch], [own[i] for i in batch])
+                for i, confidence in zip(batch, found, strict=True):
+                    if confidence is not None:
+                        self.store.add(part[i], [replace(own[i], confidence=confidence)])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        key = self._keys[place]
+        if key is None or key not in self._wanted:
+            return Texts([])
+        drawn = self.store.get(key)
+        there = [drawn[index] for index in range(self._wanted[key]) if index in drawn]
+        reasons = self._reasons.get(key, {})
+        own = drawn.get(OWN)
+        return Texts(
+            samples=[one.text or "" for one in there],
+            own=None if own is None else own.text,
+            confidence=None if own is None else own.confidence,
+            finish=[one.finish for one in there],
+            missing=self._wanted[key] - len(there),
+            reason=reasons[min(reasons)] if reasons else None,
+        )
+
+    def __iter__(self) -> Iterator[Texts]:
+        return map(self.__getitem__, range(len(self)))
+
+
+class Tally:
+    """Counts over the texts of all rows, for the manifest and the warnings."""
+
+    def __init__(self, engine: str | None) -> None:
+        self.engine = engine
+        self.samples = self.truncated = self.truncated_rows = self.missing = self.missing_rows = 0
+        self.without = 0
+        self.reasons: Counter[str] = Counter()
+        self._repeated = self._varied = 0
+
+    @classmethod
+    def of(cls, engine: str | None, rows: Sequence[Row], texts: Sequence[Texts]) -> Tally:
+        """The counts over the texts of all rows that could have samples."""
+        found = cls(engine)
+        for row, one in zip(rows, texts, strict=True):
+            if row.issue is None:
+                found.add(one)
+        return found
+
+    def add(self, texts: Texts) -> None:
+        """Count those of one row."""
+        self.samples += len(texts.samples)
+        self.without += not texts.samples
+        self.truncated += texts.truncated or 0
+        self.truncated_rows += bool(texts.truncated)
+        if texts.missing:
+            self.missing += texts.missing
+            self.missing_rows += 1
+            self.reasons[str(texts.reason)] += texts.missing
+        if len(texts.samples) > 1:
+            self._varied += len(set(texts.samples)) > 1
+            self._repeated += len(set(texts.samples)) == 1
+
+    def record(self) -> dict[str, Any]:
+        """The counts, for the manifest."""
+        return {
+            "engine": self.engine,
+            "samples": self.samples,
+            "truncated": self.truncated,
+            "truncated_rows": self.truncated_rows,
+            "missing": self.missing,
+            "missing_rows": self.missing_rows,
+            "reasons": dict(self.reasons.most_common(10)),
+            "rows_without": self.without,
         }
-        for *samples, own in continuations(model, prompts, sampling, batch_tokens)
-    ]
+
+    def warn(self, max_tokens: int, temperature: float) -> None:
+        """Print what spoils pass rates, and what to do about it."""
+        if self.truncated:
+            limit = "the limit of tokens there" if self.engine == "file" else f"--max-tokens {max_tokens}"
+            more = "sample again with a larger one" if self.engine == "file" else "raise --max-tokens"
+            note(
+                f"{self.truncated} of {self.samples} samples, of {self.truncated_rows} rows, were cut by "
+                f"{limit}: they fail unless an answer stands before the cut; {more} (column truncated)"
+            )
+        if self.missing:
+            reason = self.reasons.most_common(1)[0][0]
+            note(
+                f"{self.missing} samples of {self.missing_rows} rows are missing, most for: {reason}; "
+                "pass rates are those of the others (column issue)"
+            )
+        if self.engine == "file" and self.without:
+            note(f"{self.without} rows have no completions in the file: no pass rate")
+        if self.engine == "endpoint" and temperature > 0 and self._repeated >= _ENOUGH and not self._varied:
+            note(
+                "the samples of every prompt are all equal: the server does not sample at the temperature "
+                f"{temperature:g} that it is given (see docs/llm_sampling.md)"
+            )
 
 
-def read_completions(path: Path, rows: Sequence[Row]) -> list[Texts]:
-    """Completions made elsewhere, by row: JSONL of {"id" or "prompt", "completions": [text, ...]}.
-
-    A prompt stands for all rows that have it. Raises InputError with the line: malformed JSON, another form,
-    an id or prompt that the pool does not have, completions given twice; and for a row of the pool without
-    (one with an issue needs none).
-    """
-    ids = {row.id for row in rows}
-    prompts: dict[str, list[str]] = {}
-    for row in rows:
-        if row.issue is None:
-            prompts.setdefault(_prompt_key(row.prompt), []).append(row.id)
-    check_file("completions", path, "a JSONL file")
-    found: dict[str, list[str]] = {}
-    for line, entry in read_jsonl(path, "completions"):
-        where = f"{path}, line {line}"
-        texts = entry.get("completions")
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            reject("completions", f"{where}: completions", "a list of at least one string")
-        if entry.get("id") is not None:
-            named = [str(entry["id"])]
-            known = named[0] in ids
-        elif entry.get("prompt") is not None:
-            named = prompts.get(_prompt_key(entry["prompt"]), [])
-            known = bool(named)
-        else:
-            reject("completions", f"{where}: no id and no prompt", "an id or a prompt of the pool")
-        if not known:
-            name = "id" if entry.get("id") is not None else "prompt"
-            reject("completions", f"{where}: {name} {entry[name]}", f"the {name} of a row of the pool")
-        for id_ in named:
-            if id_ in found:
-                reject("completions", f"{where}: row {id_} again", "one line for each row of the pool")
-            found[id_] = texts
-    missing = [row for row in rows if row.issue is None and row.id not in found]
-    if missing:
-        row = missing[0]
-        what = f"{path} without row {row.id} of {row.place} of the pool ({len(missing)} rows in all)"
-        reject("completions", what, "completions for each row of the pool")
-    return [Texts(found[row.id] if row.issue is None else []) for row in rows]
+def sample_lines(
+    rows: Sequence[Row], texts: Sequence[Texts], verdicts: Sequence[Record]
+) -> Iterator[dict[str, Any]]:
+    """The lines of ``samples.jsonl``: the samples of each row that has any, and which of them ``passed``."""
+    for row, text, verdict in zip(rows, texts, verdicts, strict=True):
+        if text.samples:
+            yield {
+                "id": row.id,
+                "completions": text.samples,
+                "finish": text.finish,
+                "passed": verdict["passed"],
+            }
 
 
 def verify(
@@ -95,9 +262,10 @@ def verify(
 ) -> Record:
     """Verdicts on a row: its pass rate over ``samples``, its own label, and its greedy completion ``own``.
 
-    A sample on which the verifier itself fails counts neither as passed nor as failed. ``issue`` is the first
-    thing that the verifier did wrong. ``label_passes`` has a verdict for each of the row's completions: None
-    for a row that was not ``scored``, and where the verifier would compare the label with itself.
+    A sample on which the verifier itself fails counts neither as passed nor as failed; ``passed`` has the
+    verdict on each (None for such a one). ``issue`` is the first thing that the verifier did wrong.
+    ``label_passes`` has a verdict for each of the row's completions: None for a row that was not ``scored``,
+    and where the verifier would compare the label with itself.
     """
     columns = {**row.columns, "answer": row.answer}
     issues: list[str] = []
@@ -112,7 +280,8 @@ def verify(
 
     judged = scored and verifier is not None and judges_labels(verifier, row.columns)
     labels = [text_of(one) for one in row.completions]
-    verdicts = [passes for passes in map(verdict, samples) if passes is not None]
+    passed = [verdict(text) for text in samples]
+    verdicts = [passes for passes in passed if passes is not None]
     # Without a label only a verifier knows better.
     differs = None if own is None else own.strip() not in {label.strip() for label in labels}
     if own is not None and verifier is None and not labels:
@@ -125,6 +294,7 @@ def verify(
         "label_passes": [verdict(label) if judged else None for label in labels],
         "own_differs": differs,
         "issue": issues[0] if issues else None,
+        "passed": passed,
     }
 
 
@@ -148,7 +318,3 @@ def wilson(passed: int, total: int) -> tuple[float, float]:
     """Wilson's score interval at 95 percent for a rate of ``passed`` in ``total`` >= 1 (scipy)."""
     interval = binomtest(passed, total).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def _prompt_key(prompt: Text | Any) -> str:
-    return json.dumps(prompt, sort_keys=True)

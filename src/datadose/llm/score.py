@@ -10,29 +10,32 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datadose.errors import InputError, reject, require_integer
+from datadose.errors import InputError, reject
 from datadose.files import file_digest, prepare_folder
 from datadose.llm.cache import BatchCache, Record, content_digest
-from datadose.llm.chat import TEMPLATE_DATE, Encoded, check_chat
-from datadose.llm.generation import Sampling, prompt_batches
-from datadose.llm.language_model import AUTO, BATCH_TOKENS, LanguageModel, Losses
+from datadose.llm.chat import Encoded
+from datadose.llm.completions import read_completions
+from datadose.llm.endpoint import Endpoint, EndpointEngine, ask
+from datadose.llm.engines import Engine, ModelEngine
+from datadose.llm.language_model import LanguageModel, Losses
 from datadose.llm.left_out import unread_columns
 from datadose.llm.measured import best_answers, counts, each_answer, measured, targets
 from datadose.llm.pass_rates import add_signals
 from datadose.llm.pool import Pool, Row, open_pool
-from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
+from datadose.llm.sample_store import SampleStore
+from datadose.llm.sampling import Samples, Tally, Texts, sample_lines, verify
+from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import MEASURED, ROLE, Scores, hash_question, read_scores, write_scores
-from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
+from datadose.llm.sketch import SKETCH_SEED, TensorSketch
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
 from datadose.printing import note
 from datadose.progress import Report, silent
@@ -40,46 +43,6 @@ from datadose.versions import versions
 
 _VERIFY_ROWS = 64
 """Rows whose verdicts are kept together."""
-
-
-@dataclass(frozen=True)
-class ScoreConfig(Sampling):
-    """How to score.
-
-    Args:
-        samples: completions drawn of each prompt; 0 for none, and then no greedy one either.
-        temperature: of the samples; 0 is greedy.
-        max_tokens: tokens of a sample at most.
-        seed: of the samples.
-        batch_tokens: padded tokens of a batch. Nothing depends on it beyond rounding.
-        sketch_size: numbers D of a gradient's sketch.
-        dtype: of the weights; ``auto``: the checkpoint's own on a GPU, float32 on a CPU. A loaded model
-            keeps its own.
-        device_map: ``auto`` spreads a model that is larger than a device; None: one device holds it.
-        loss: ``last``: a row's completion is scored; ``all``: all assistant turns of its conversation.
-        template_date: what the clock of a chat template shows, YYYY-MM-DD.
-
-    Raises InputError for a value out of range.
-    """
-
-    batch_tokens: int = BATCH_TOKENS
-    sketch_size: int = SKETCH_SIZE
-    dtype: str = AUTO
-    device_map: str | None = None
-    loss: str = "last"
-    template_date: str = TEMPLATE_DATE
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_integer("batch-tokens", self.batch_tokens, 1)
-        require_integer("sketch-size", self.sketch_size, 2)
-        check_chat(self.loss, self.template_date)
-        if self.device_map not in (None, AUTO):
-            reject("device-map", self.device_map, AUTO)
-
-    def sampling(self) -> dict[str, Any]:
-        """The settings that samples depend on."""
-        return {field.name: getattr(self, field.name) for field in fields(Sampling)}
 
 
 def score(
@@ -93,17 +56,19 @@ def score(
     config: ScoreConfig | None = None,
     verifier: str | None = None,
     completions: Path | None = None,
+    endpoint: Endpoint | None = None,
     allow_pickle_weights: bool = False,
     progress: Report = silent,
     **settings: Any,
 ) -> Scores:
     """Measure every row of ``pool`` under ``model`` and write the scores folder ``out``.
 
-    ``model`` is a folder, a name, or a loaded model. With samples (see :class:`ScoreConfig`) or
-    ``completions``, ``verifier`` decides what passes; with a verifier alone, only the rows' own completions
-    are checked. Run again with the same settings, it continues where it stopped and ends with the same bytes;
-    a finished folder is returned as it is if model, pool, completions, settings and libraries are those of
-    its manifest and no file has changed (with a verifier of another module, everything is verified anew).
+    ``model`` is a folder, a name, or a loaded model. With samples (see :class:`ScoreConfig`; the model draws
+    them itself, or the server at ``endpoint``) or ``completions``, ``verifier`` decides what passes; with a
+    verifier alone, only the rows' own completions are checked. Run again with the same settings, it continues
+    where it stopped and ends with the same bytes; a finished folder is returned as it is if model, pool,
+    completions, settings and libraries are those of its manifest and no file has changed (with a verifier of
+    another module, everything is verified anew).
 
     A bad row of the pool is kept and marked. A column of the pool that has the name of a measured one is kept
     as ``pool_NAME``. ``columns``, ``several`` and ``field`` are those of
@@ -116,7 +81,7 @@ def score(
         message = f"score({', '.join(settings)}) is deprecated: score(config=ScoreConfig(...))"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         config = replace(config, **settings)
-    check = _verifier(verifier, config, completions)
+    check = _verifier(verifier, config, completions, endpoint)
     prepare_folder("out", out)
     names = (*MEASURED, ROLE)
     rows = open_pool(pool, out / ".cache", field, columns=columns, several=several, reserved=names)
@@ -127,11 +92,7 @@ def score(
     model = model.with_chat(config.loss, config.template_date)
     record = {
         **_conditions(model, config),
-        "pool": str(pool),
-        "pool_digest": rows.digest(),
-        "columns": dict(columns or {}),
-        "completions": None if completions is None else str(completions),
-        "completions_digest": None if completions is None else file_digest(completions),
+        **_sources(pool, rows, columns, completions, endpoint),
         "verifier": verifier,
         "verifier_digest": None if check is None else verifier_digest(check),
     }
@@ -139,18 +100,38 @@ def score(
         rows.remove()
         return finished
     run = _Run(model, rows, out, config, progress)
+    return _measure(run, given, check, endpoint, record)
+
+
+def _measure(
+    run: _Run,
+    given: Sequence[Texts] | None,
+    check: Verifier | None,
+    endpoint: Endpoint | None,
+    record: dict[str, Any],
+) -> Scores:
+    """Go through the stages, and write the folder."""
+    rows, out, config = run.rows, run.out, run.config
     tokens = run.encode()
+    samples = run.sampler(endpoint) if config.samples else None
     losses = run.losses(tokens)
-    texts = given or run.samples()
-    kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
+    if samples is not None:
+        run.draw(samples)
+    texts: Sequence[Texts] = samples or given or [Texts([])] * len(rows)
+    kept = BatchCache(out, "verdicts", {"verifier": record["verifier"], "source": record["verifier_digest"]})
     verdicts = run.verdicts(texts, check, kept)
+    tally = Tally.of("file" if given else samples.engine.name if samples else None, rows, texts)
+    tally.warn(config.max_tokens, config.temperature)
     best = best_answers(run.starts, losses.nll, verdicts)
     one_each = losses if len(losses.nll) == len(rows) else losses.at(run.starts[:-1] + best)
     nll = (losses.nll[first:end] for first, end in pairwise(run.starts))
     parts = zip(rows, nll, best.tolist(), texts, verdicts, run.issues, strict=True)
     numbers = [measured(tokens, *values) for values in parts]
     record["pass_rates"] = add_signals([hash_question(row.question) for row in rows], numbers)
-    found = _write(out, rows, one_each, numbers, record)
+    record["sampling"] = tally.record()
+    found = _write(out, rows, one_each, numbers, sample_lines(rows, texts, verdicts), record)
+    if samples is not None:
+        samples.store.close()
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
     rows.remove()
@@ -175,6 +156,24 @@ def _conditions(model: LanguageModel, config: ScoreConfig) -> dict[str, Any]:
     }
 
 
+def _sources(
+    pool: Path | str,
+    rows: Pool,
+    columns: Mapping[str, str] | None,
+    completions: Path | None,
+    endpoint: Endpoint | None,
+) -> dict[str, Any]:
+    """What is measured, for the manifest."""
+    return {
+        "pool": str(pool),
+        "pool_digest": rows.digest(),
+        "columns": dict(columns or {}),
+        "completions": None if completions is None else str(completions),
+        "completions_digest": None if completions is None else file_digest(completions),
+        **({"endpoint": None} if endpoint is None else endpoint.record()),
+    }
+
+
 def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
     """The scores in ``out`` if they are whole and of these settings."""
     if not (out / "manifest.json").is_file():
@@ -185,7 +184,9 @@ def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
         # Whatever is wrong there, it is written again.
         return None
     same = all(found.manifest.get(name, "") == value for name, value in settings.items())
-    return found if same else None
+    # What a server has refused or failed to answer is asked for again.
+    asked = settings["endpoint"] is not None and found.manifest["sampling"]["missing"] > 0
+    return found if same and not asked else None
 
 
 def _reading(rows: Pool) -> dict[str, Any]:
@@ -201,7 +202,12 @@ def _template(rows: Sequence[Row]) -> str:
 
 
 def _write(
-    out: Path, rows: Pool, losses: Losses, numbers: list[dict[str, Any]], record: dict[str, Any]
+    out: Path,
+    rows: Pool,
+    losses: Losses,
+    numbers: list[dict[str, Any]],
+    samples: Iterable[dict[str, Any]],
+    record: dict[str, Any],
 ) -> Scores:
     unread = unread_columns(rows)
     for name, count in unread.items():
@@ -215,11 +221,16 @@ def _write(
         losses.embeddings,
         losses.sketches,
         {**record, **read, **counts(numbers)},
+        samples,
     )
 
 
-def _verifier(name: str | None, sampling: Sampling, completions: Path | None) -> Verifier | None:
+def _verifier(
+    name: str | None, sampling: Sampling, completions: Path | None, endpoint: Endpoint | None
+) -> Verifier | None:
     """The verifier, once the requests fit together."""
+    if endpoint is not None and not sampling.samples:
+        reject("samples", 0, "at least 1 with an endpoint, which draws them")
     if completions is not None and sampling.samples:
         reject("samples", sampling.samples, "0 with completions made elsewhere: none are drawn then")
     if name is None and completions is None and not sampling.samples:
@@ -328,34 +339,30 @@ class _Run:
                 self.issues[place] = "non-finite loss"
         return losses
 
-    def samples(self) -> list[Texts]:
-        """Samples and greedy completions by row, shared by rows of one prompt; none if not wanted."""
-        none = Texts([])
-        if not self.config.samples:
-            return [none] * len(self.rows)
-        prompts: dict[str, NDArray[np.int32]] = {}
-        owners: dict[int, str] = {}
-        for place, row in enumerate(self.rows):
-            if self.issues[place] is not None:
-                continue
-            ids = self.model.encode_prompt(row.prompt, row.tools, row.template_options)
-            if len(ids) < self.model.context_length:
-                owners[place] = content_digest(ids)
-                prompts[owners[place]] = np.array(ids, dtype=np.int32)
-        keys, tokens = list(prompts), self.config.batch_tokens
-        lengths = [len(ids) for ids in prompts.values()]
+    def sampler(self, endpoint: Endpoint | None) -> Samples:
+        """The samples of all rows that can be measured, as far as they are kept; none is drawn yet.
 
-        def compute(batch: list[str]) -> list[Record]:
-            return sample_batch(self.model, [prompts[key].tolist() for key in batch], self.config, tokens)
-
-        found: dict[str, Texts] = {}
-        BatchCache(self.out, "samples", {**self.setting, **self.config.sampling()}).run(
-            [[keys[i] for i in batch] for batch in prompt_batches(self.model, lengths, self.config, tokens)],
-            compute,
-            lambda key, record: found.__setitem__(key, Texts(**record)),
-            self._reporter("sample (prompts)", dict.fromkeys(keys, 1)),
+        InputError for a server that is needed and not there.
+        """
+        engine: Engine = (
+            ModelEngine(self.model, self.config, self.config.batch_tokens, self.setting)
+            if endpoint is None
+            else EndpointEngine(endpoint, self.model, self.config)
         )
-        return [found[owners[place]] if place in owners else none for place in range(len(self.rows))]
+        usable = [issue is None for issue in self.issues]
+        found = Samples(
+            engine, self.model, self.rows, usable, SampleStore(self.out, engine.settings), self.progress
+        )
+        if endpoint is not None and found.requests(self._wanted()):
+            ask(endpoint)
+        return found
+
+    def _wanted(self) -> list[int]:
+        return [self.config.samples if issue is None else 0 for issue in self.issues]
+
+    def draw(self, samples: Samples) -> None:
+        """Draw what is missing of the samples of each row that was measured."""
+        samples.draw(self._wanted())
 
     def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> list[Record]:
         """Verdicts by row; on a bad row there are none."""

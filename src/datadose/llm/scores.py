@@ -1,8 +1,10 @@
 """A scores folder: what was measured on a pool, written whole and read without parsing it all.
 
 ``rows.jsonl`` is for people and scripts: every row with all its columns and what was measured on it.
-``table.parquet`` holds the numbers again, with each row's byte offset in ``rows.jsonl``; the two arrays are
-memory-mapped. So a selection among a million rows reads numbers only, and full rows only of what it chose.
+``samples.jsonl``, where completions were sampled or given, has {"id", "completions", "finish", "passed"} for
+each row with any. ``table.parquet`` holds the numbers again, with each row's byte offset in ``rows.jsonl``;
+the two arrays are memory-mapped. So a selection among a million rows reads numbers only, and full rows only
+of what it chose.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ MEASURED: dict[str, str] = {
     "pass_rate_low": "float64",
     "pass_rate_high": "float64",
     "signal": "float64",
+    "truncated": "Int64",
     "label_passes": "boolean",
     "best_completion": "Int64",
     "completion_nlls": "object",
@@ -55,6 +58,9 @@ TABLE: dict[str, str] = {
     "offset": "int64",
 }
 """Columns of ``table.parquet`` and their types."""
+
+SAMPLES = "samples.jsonl"
+"""The file of sampled texts, where there are any."""
 
 FILES = ("rows.jsonl", "table.parquet", "embeddings.npy", "sketches.npy", "manifest.json")
 
@@ -101,12 +107,14 @@ def write_scores(
     embeddings: NDArray[np.float32],
     sketches: NDArray[np.float32],
     manifest: dict[str, Any],
+    samples: Iterable[dict[str, Any]] = (),
 ) -> Scores:
     """Write a scores folder; the manifest last, so that a folder with one is complete.
 
     ``rows`` are the pool's rows with the columns of MEASURED added, written one by one; ``ids`` and
-    ``questions`` (as :class:`~datadose.llm.pool.Row` gives them) identify each. The manifest gains ``files``,
-    the sha256 of every other file.
+    ``questions`` (as :class:`~datadose.llm.pool.Row` gives them) identify each. ``samples`` are the lines of
+    ``samples.jsonl``, which is there only if there are any. The manifest gains ``files``, the sha256 of every
+    other file.
 
     Raises InputError if ``folder`` cannot be a folder with files, RunError if the disk refuses.
     """
@@ -133,13 +141,26 @@ def write_scores(
     for name, array in (("embeddings", embeddings), ("sketches", sketches)):
         with atomic_file(folder / f"{name}.npy") as handle:
             np.save(handle, np.ascontiguousarray(array, dtype=np.float32))
+    _write_samples(folder / SAMPLES, samples)
     write_json(folder / "manifest.json", {**manifest, "files": file_digests(folder)})
     return read_scores(folder)
 
 
+def _write_samples(path: Path, samples: Iterable[dict[str, Any]]) -> None:
+    with atomic_file(path) as handle:
+        for line in samples:
+            handle.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        empty = handle.tell() == 0
+    if empty:
+        path.unlink()
+
+
 def file_digests(folder: Path) -> dict[str, str]:
     """What the manifest records of the other files: their sha256."""
-    return {name: file_digest(folder / name) for name in FILES if name != "manifest.json"}
+    names = [name for name in FILES if name != "manifest.json"]
+    if (folder / SAMPLES).is_file():
+        names.append(SAMPLES)
+    return {name: file_digest(folder / name) for name in names}
 
 
 def remove_manifest(folder: Path) -> None:
@@ -164,12 +185,12 @@ def read_scores(folder: Path, field: str = "scores") -> Scores:
         reject(field, str(folder), f"a folder that `datadose score` has written ({missing[0]} is missing)")
     manifest = read_json(folder / "manifest.json")
     files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or {*files, "manifest.json"} != set(FILES):
+    if not isinstance(files, dict) or {*files, "manifest.json"} - {SAMPLES} != set(FILES):
         allowed = "a manifest with the digests of the folder's files (run the same `datadose score` again)"
         reject(field, str(folder / "manifest.json"), allowed)
     try:
         found = file_digests(folder)
-        changed = [name for name, digest in files.items() if found[name] != digest]
+        changed = [name for name in {**files, **found} if found.get(name) != files.get(name)]
     except OSError as error:
         raise InputError(field, str(folder), f"files that can be read ({error.strerror or error})") from error
     if changed:

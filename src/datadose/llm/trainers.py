@@ -212,7 +212,7 @@ def _sampling_trainer(model: LanguageModel, rows: Sequence[Row]) -> Any:
         def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
             assert len(prompts) == len(self._prompted)
             rows = self._prompted
-            ids = [model.encode_prompt(row.prompt, row.tools, row.template_options) for row in rows]
+            ids = [model.prompt_ids(row) for row in rows]
             return ids, None, {}
 
     return RowTrainer

@@ -14,9 +14,9 @@ pytest.importorskip("reasoning_gym")
 
 from datadose.errors import InputError
 from datadose.files import read_table
+from datadose.llm.engines import sample_batch
 from datadose.llm.generation import Sampling
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.sampling import sample_batch
 from datadose.studies.llm_study import base_model as base_models
 from datadose.studies.llm_study.__main__ import write_finished
 from datadose.studies.llm_study.base_model import make_base
@@ -84,12 +84,12 @@ def test_the_probability_of_passing_is_the_share_of_samples_that_pass(tiny: Path
     row = {**draw_rows("sum 2x1", 1, seed=0)[0], "completion": "7"}
     (probability,), (greedy,) = pass_probabilities(model, [row])
     ids = [model.encode_prompt(row["prompt"])]
-    (drawn,) = sample_batch(model, ids, Sampling(4000, max_tokens=1), 4096)
-    share = np.mean([text == "7" for text in drawn["samples"]])
+    ((*drawn, own),) = sample_batch(model, ids, Sampling(4000, max_tokens=1), 4096)
+    share = np.mean([one.text == "7" for one in drawn])
     # Five standard errors of a share of 4000 draws: a right program fails once in a million runs.
     assert abs(share - probability) < 5 * math.sqrt(probability * (1 - probability) / 4000)
-    assert greedy == (drawn["own"] == "7")
-    assert pass_probabilities(model, [{**row, "completion": drawn["own"]}])[1][0] == 1
+    assert greedy == (own.text == "7")
+    assert pass_probabilities(model, [{**row, "completion": own.text}])[1][0] == 1
 
 
 def test_arms_take_what_they_are_called(scored: Path) -> None:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from datadose.files import whole_folder, write_jsonl
 from datadose.llm.language_model import LanguageModel
-from datadose.llm.score import ScoreConfig, score
+from datadose.llm.score import score
+from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
 from datadose.studies.llm_study.tasks import LEVELS, draw_mixture, draw_rows, spoil

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from datadose.files import whole_folder, write_jsonl
-from datadose.llm.score import ScoreConfig, score
+from datadose.llm.score import score
+from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
 from datadose.studies.tables import names
