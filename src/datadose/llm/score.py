@@ -226,16 +226,16 @@ def _write(
 
 
 def _verifier(
-    name: str | None, sampling: Sampling, completions: Path | None, endpoint: Endpoint | None
+    name: str | None, config: ScoreConfig, completions: Path | None, endpoint: Endpoint | None
 ) -> Verifier | None:
     """The verifier, once the requests fit together."""
-    if endpoint is not None and not sampling.samples:
+    if endpoint is not None and not config.samples:
         reject("samples", 0, "at least 1 with an endpoint, which draws them")
-    if completions is not None and sampling.samples:
-        reject("samples", sampling.samples, "0 with completions made elsewhere: none are drawn then")
-    if name is None and completions is None and not sampling.samples:
+    if completions is not None and config.samples:
+        reject("samples", config.samples, "0 with completions made elsewhere: none are drawn then")
+    if name is None and completions is None and not config.samples:
         return None
-    return load_verifier(name, "with samples" if sampling.samples else "with completions")
+    return load_verifier(name, "with samples" if config.samples else "with completions")
 
 
 class _Run:
