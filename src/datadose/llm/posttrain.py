@@ -149,15 +149,18 @@ def _read(
     if evaluation is not None and config.stage != "sft":
         allowed = "none for stage rl: these losses are what sft trains (score samples of the result)"
         reject(measuring.VALIDATION, evaluation.validation, allowed)
-    several = evaluation is not None
-    sources = read_sources(data, weighted=config.stage == "sft", columns=columns, several=several)
-    sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, columns)
+    said: list[str] = []
+    options: dict[str, Any] = {"columns": columns, "tell": said.append}
+    sources = read_sources(data, weighted=config.stage == "sft", several=evaluation is not None, **options)
+    sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, **options)
     loaded = _load(model, allow_pickle_weights=allow_pickle_weights)
     loaded = loaded.with_chat(config.loss, config.template_date)
     mixed = not isinstance(data, Path)
     tokens = [n for source in sources for n in _check_source(source, loaded, config, mixed=mixed)]
     for name, rows in sets.items():
         _check_rows(rows, loaded, config, name)
+    for line in said:
+        note(line)
     return _Inputs(loaded, sources, mixed, tokens, sets, config, verifier, check, evaluation)
 
 

@@ -84,12 +84,16 @@ def score(
     check = _verifier(verifier, config, completions, endpoint)
     prepare_folder("out", out)
     names = (*MEASURED, ROLE)
-    rows = open_pool(pool, out / ".cache", field, columns=columns, several=several, reserved=names)
+    sampled = config.samples > 0 or completions is not None
+    options: dict[str, Any] = {"columns": columns, "several": several, "prompts_alone": sampled}
+    rows = open_pool(pool, out / ".cache", field, reserved=names, **options)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
         pickles, spread = allow_pickle_weights, config.device_map
         model = LanguageModel.load(model, dtype=config.dtype, device_map=spread, allow_pickle_weights=pickles)
     model = model.with_chat(config.loss, config.template_date)
+    for line in rows.said:
+        note(line)
     record = {
         **_conditions(model, config),
         **_sources(pool, rows, columns, completions, endpoint),

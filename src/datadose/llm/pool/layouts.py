@@ -118,8 +118,8 @@ def layouts_for(roles: Mapping[str, str]) -> tuple[Layout, ...]:
 
 def value_at(columns: Columns, path: str) -> Any:
     """The column ``path``, or the value at ``a.b.c`` inside the column ``a``; None where there is none."""
-    if path in columns:
-        return columns[path]
+    if path in columns or "." not in path:
+        return columns.get(path)
     value: Any = columns
     for name in path.split("."):
         value = parsed(value)

@@ -17,7 +17,6 @@ from datadose.llm.pool.layouts import ANSWERS, Layout, layouts_for, value_at
 from datadose.llm.pool.records import Record
 from datadose.llm.pool.row import Columns
 from datadose.llm.pool.values import kind_of
-from datadose.printing import note
 
 _CANONICAL = ("prompt", "completion", "answer", "tools", "id")
 _SHOWN = 5
@@ -72,6 +71,8 @@ class Survey:
     """By column: rows with a value that JSON does not have, and what the first is."""
     shard_rows: Counter[int] = having(default_factory=Counter)
     shard_columns: dict[int, set[str]] = having(default_factory=dict)
+    unused: str | None = None
+    """A role whose column was not there, for which the given roles are not used."""
     ids: array[int] = having(default_factory=lambda: array("Q"))
 
     def read(self, records: Iterable[Record]) -> None:
@@ -97,7 +98,7 @@ class Survey:
             self.ids.append(id_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
 
     def conclude(self, *, prompts_alone: bool, reserved: Collection[str]) -> Understanding:
-        """How the file is read, and that said on stderr.
+        """How the file is read.
 
         Args:
             prompts_alone: whether a file of prompts without completions is taken.
@@ -200,18 +201,16 @@ class Survey:
             found[name] = {old: new for old, new in free.items() if not same.get(old, False)}
         return found
 
-    def say(
+    def lines(
         self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
-    ) -> None:
-        """Print how the file was read: see :meth:`record`."""
+    ) -> list[str]:
+        """What to print of how the file was read: see :meth:`record`."""
         found = self.record(understanding, counts, renamed)
         roles = ", ".join(f"{role} from {column}" for role, column in found["roles"].items())
         layouts = f"{found['name']} ({roles})"
         if len(counts) > 1:
             layouts = f"{layouts}; " + ", ".join(f"{count} rows as {name}" for name, count in counts.items())
-        note(f"{self.field}: read as {layouts}")
-        for sentence in found["notes"]:
-            note(f"{self.field}: {sentence}")
+        return [f"{self.field}: {sentence}" for sentence in (f"read as {layouts}", *found["notes"])]
 
     def record(
         self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
@@ -233,6 +232,8 @@ class Survey:
 
     def _notes(self, understanding: Understanding, renamed: Mapping[str, str]) -> Iterator[str]:
         layout = understanding.layout
+        if self.unused is not None:
+            yield f"there is no column for {self.unused}: --columns is not used"
         if layout.chat and layout.key == "prompt":
             yield "strings are read as messages of a user and an assistant"
         elif understanding.mixed and understanding.chat:
