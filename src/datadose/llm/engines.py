@@ -11,8 +11,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from datadose.llm.cache import content_digest
+from datadose.llm.chat import Encoded
 from datadose.llm.generation import Sampling, continuations, prompt_batches
-from datadose.llm.language_model import Encoded, LanguageModel
+from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import Row
 from datadose.llm.sample_store import OWN, Drawn
 

@@ -246,7 +246,7 @@ class _Run:
     """The stages of one call."""
 
     def __init__(
-        self, model: LanguageModel, rows: Sequence[Row], out: Path, config: ScoreConfig, progress: Report
+        self, model: LanguageModel, rows: Pool, out: Path, config: ScoreConfig, progress: Report
     ) -> None:
         self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
         self.issues: list[str | None] = []
