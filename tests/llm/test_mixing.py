@@ -164,10 +164,10 @@ def test_weights_are_relative_to_their_mean_over_the_tokens_drawn(write_rows: Wr
     ("weight", "said"),
     [
         ("-1", "line 2: weight -1; allowed: a number >= 0"),
-        ("NaN", "line 2: the number NaN"),
+        ("NaN", "line 2: column weight has a number without a finite value"),
         ("1e999", "line 2: column weight has a number without a finite value"),
-        ('"2"', "line 2: column weight is str; allowed: number, as in line 1"),
-        ("true", "line 2: column weight is bool"),
+        ('"2"', "line 2: weight 2; allowed: a number >= 0"),
+        ("true", "line 2: weight True; allowed: a number >= 0"),
         ("null", "line 2: no weight; allowed: a number >= 0 as the weight of each row"),
     ],
 )

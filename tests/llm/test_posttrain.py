@@ -170,6 +170,40 @@ def test_a_record_of_another_kind_is_refused(
         posttrain(tiny_llama, write_rows(strings()), tmp_path / "out", config=SFT)
 
 
+@pytest.mark.parametrize("layout", ["prompt only", "verl", "columns"])
+def test_rl_takes_prompts_alone_and_sft_refuses_them(
+    layout: str, tiny_llama: Path, write_rows: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[dict[str, Any]] = []
+    for i in range(4):
+        prompt, answer = [{"role": "user", "content": f"{i}+{i}?"}], str(2 * i)
+        rows.append(
+            {"prompt": prompt, "answer": answer}
+            if layout == "prompt only"
+            else {"prompt": prompt, "reward_model": {"ground_truth": answer}}
+            if layout == "verl"
+            else {"ask": f"{i}+{i}?", "gold": answer}
+        )
+    columns = {"prompt": "ask", "answer": "gold"} if layout == "columns" else None
+    path = write_rows(rows)
+    seen: list[tuple[str, str]] = []
+
+    def check(text: str, row: Any) -> float:
+        seen.append((str(row["prompt"]), row["answer"]))
+        return 1.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_verifier", lambda *_: check)
+        patch.setattr(module, "verifier_digest", lambda _: "0")
+        posttrain(tiny_llama, path, tmp_path / "out", config=RL, verifier="own:check", columns=columns)
+    asked = {(prompt, answer) for prompt, answer in seen if f"{int(answer) // 2}+" in prompt}
+    assert asked == set(seen)
+    assert len(seen) == 2 * 4
+    assert f"data: read as {'given' if columns else layout} (" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"data: got .*line 1: no completion"):
+        posttrain(tiny_llama, path, tmp_path / "sft", config=SFT, columns=columns)
+
+
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 

@@ -17,6 +17,7 @@ from datadose.errors import reject, require_integer, require_number
 from datadose.files import write_table
 from datadose.llm.mixing import Source
 from datadose.llm.pool import Row, read_pool
+from datadose.printing import note
 
 VALIDATION, KEEP, WEIGHTED = "validation", "keep", "weighted"
 METRIC = f"eval_{WEIGHTED}_loss"
@@ -82,11 +83,14 @@ class Evaluation:
 
 
 def read_sets(
-    evaluation: Evaluation, training: Sequence[Source], columns: Mapping[str, str] | None = None
+    evaluation: Evaluation,
+    training: Sequence[Source],
+    columns: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = note,
 ) -> dict[str, list[Row]]:
     """The rows to measure on, by name; InputError for a bad row, or one whose question is trained on.
 
-    ``columns`` names the column of a role, where a file has it.
+    ``columns`` names the column of a role, where a file has it; ``tell`` gets how the files were understood.
     """
     files = {VALIDATION: evaluation.validation, KEEP: evaluation.keep}
     places = {row.question: f"{source.file}, {row.place}" for source in training for row in source.rows}
@@ -94,7 +98,7 @@ def read_sets(
     for name, file in files.items():
         if file is None:
             continue
-        found[name] = read_pool(file, name, columns=columns, several=True)
+        found[name] = read_pool(file, name, columns=columns, several=True, tell=tell)
         shared = [row for row in found[name] if row.question in places]
         if shared:
             first = f"{file}, {shared[0].place}: the question of {places[shared[0].question]}"

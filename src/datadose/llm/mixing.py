@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from datadose.errors import reject
 from datadose.llm.pool import Row, kind_of, read_pool
+from datadose.printing import note
 
 WEIGHT = "weight"
 """The column of a row's weight in the loss of SFT."""
@@ -64,6 +65,7 @@ def read_sources(
     weighted: bool,
     columns: Mapping[str, str] | None = None,
     several: bool = False,
+    tell: Callable[[str], None] = note,
 ) -> list[Source]:
     """The files to train on, read and checked.
 
@@ -72,12 +74,15 @@ def read_sources(
         weighted: whether the loss takes a weight by row (SFT's does; RL needs no completions either).
         columns: the column of a role.
         several: whether ``columns`` are those of other files too.
+        tell: called with each line on how the files were understood.
 
     Raises InputError for a bad file, row, share or weight, for one file given twice, and for a column
     ``weight`` where the loss takes none.
     """
+    options: dict[str, Any] = {"weighted": weighted, "columns": columns, "several": True, "tell": tell}
     if isinstance(data, Path):
-        return [_read(data, "data", 1.0, weighted=weighted, columns=columns, several=several)]
+        options["several"] = several
+        return [_read(data, "data", 1.0, **options)]
     if not data:
         reject("mix", "no file", _SHARE)
     seen: dict[Path, Path] = {}
@@ -90,10 +95,7 @@ def read_sources(
     # The largest one first: a sum of finite shares may not be finite.
     largest = max(share for _, share in data)
     total = math.fsum(share / largest for _, share in data)
-    return [
-        _read(file, "mix", share / largest / total, weighted=weighted, columns=columns, several=True)
-        for file, share in data
-    ]
+    return [_read(file, "mix", share / largest / total, **options) for file, share in data]
 
 
 def _read(
@@ -104,8 +106,10 @@ def _read(
     weighted: bool,
     columns: Mapping[str, str] | None,
     several: bool,
+    tell: Callable[[str], None],
 ) -> Source:
-    rows = read_pool(file, field, columns=columns, several=several, prompts_alone=not weighted)
+    options: dict[str, Any] = {"columns": columns, "several": several, "tell": tell}
+    rows = read_pool(file, field, prompts_alone=not weighted, used=(WEIGHT,), **options)
     if all(WEIGHT not in row.columns for row in rows):
         return Source(file, share, rows, None, 0)
     if not weighted:

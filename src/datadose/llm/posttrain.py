@@ -35,6 +35,7 @@ from datadose.llm.pool import Row, is_blank
 from datadose.llm.posttrain_config import PosttrainConfig, Stage
 from datadose.llm.trainers import Run, disk_errors, lora_config, make_trainer, silence
 from datadose.llm.verifiers import Verifier, load_verifier, verifier_digest
+from datadose.printing import note
 from datadose.progress import Report, silent
 from datadose.reading import read_json
 from datadose.versions import versions
@@ -143,14 +144,17 @@ def _read(
     if evaluation is not None and config.stage != "sft":
         allowed = "none for stage rl: these losses are what sft trains (score samples of the result)"
         reject(measuring.VALIDATION, evaluation.validation, allowed)
-    several = evaluation is not None
-    sources = read_sources(data, weighted=config.stage == "sft", columns=columns, several=several)
-    sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, columns)
+    said: list[str] = []
+    options: dict[str, Any] = {"columns": columns, "tell": said.append}
+    sources = read_sources(data, weighted=config.stage == "sft", several=evaluation is not None, **options)
+    sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, **options)
     loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
     mixed = not isinstance(data, Path)
     tokens = [n for source in sources for n in _check_source(source, loaded, config, mixed=mixed)]
     for name, rows in sets.items():
         _check_rows(rows, loaded, config, name)
+    for line in said:
+        note(line)
     return _Inputs(loaded, sources, mixed, tokens, sets, config, verifier, check, evaluation)
 
 

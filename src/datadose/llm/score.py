@@ -31,6 +31,7 @@ from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, hash_question, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
+from datadose.printing import note
 from datadose.progress import Report, silent
 from datadose.versions import versions
 
@@ -105,10 +106,14 @@ def score(
     check = _verifier(verifier, config, completions)
     prepare_folder("out", out)
     names = (*MEASURED, ROLE)
-    rows = open_pool(pool, out / ".cache", field, columns=columns, several=several, reserved=names)
+    sampled = config.samples > 0 or completions is not None
+    options: dict[str, Any] = {"columns": columns, "several": several, "prompts_alone": sampled}
+    rows = open_pool(pool, out / ".cache", field, reserved=names, **options)
     given = None if completions is None else read_completions(completions, rows)
     if not isinstance(model, LanguageModel):
         model = LanguageModel.load(model, dtype=config.dtype, allow_pickle_weights=allow_pickle_weights)
+    for line in rows.said:
+        note(line)
     record = {
         **_conditions(model, config),
         "pool": str(pool),

@@ -10,6 +10,7 @@ from typing import Any
 from datadose.errors import reject
 from datadose.llm.pool.messages import parsed, read_messages, speak
 from datadose.llm.pool.row import BadRowError, Columns, Message, Text, malformed
+from datadose.llm.pool.values import kind_of
 
 ROLES = ("prompt", "completion", "messages", "answer", "tools", "id")
 """Roles that ``--columns`` may give to a column."""
@@ -117,8 +118,8 @@ def layouts_for(roles: Mapping[str, str]) -> tuple[Layout, ...]:
 
 def value_at(columns: Columns, path: str) -> Any:
     """The column ``path``, or the value at ``a.b.c`` inside the column ``a``; None where there is none."""
-    if path in columns:
-        return columns[path]
+    if path in columns or "." not in path:
+        return columns.get(path)
     value: Any = columns
     for name in path.split("."):
         value = parsed(value)
@@ -147,9 +148,7 @@ def split(columns: Columns, layout: Layout, *, chat: bool) -> tuple[Text, tuple[
             malformed(name, "at least two messages, the last one of the assistant")
         return messages[:-1], (messages[-1:],)
     prompt = _prompt(value, name, columns, layout)
-    completions = (
-        [] if "completion" not in layout.roles else _completions(columns, layout.roles["completion"])
-    )
+    completions = _completions(columns, layout) if "completion" in layout.roles else []
     if as_chat or isinstance(prompt, list) or any(isinstance(one, list) for one in completions):
         prompt = _with_system(speak("user", prompt), columns, layout) if isinstance(prompt, str) else prompt
         completions = [speak("assistant", one) if isinstance(one, str) else one for one in completions]
@@ -160,6 +159,7 @@ def _prompt(value: Any, name: str, columns: Columns, layout: Layout) -> Text:
     if value is None:
         raise BadRowError("no prompt", f"no {name}", COLUMNS)
     if not isinstance(value, str):
+        _check_text(value, name)
         return read_messages(value, name)
     more = columns.get(layout.roles.get("input", ""))
     text = f"{value}\n{more}" if isinstance(more, str) and more.strip() else value
@@ -168,23 +168,32 @@ def _prompt(value: Any, name: str, columns: Columns, layout: Layout) -> Text:
     return text
 
 
-def _completions(columns: Columns, name: str) -> list[Text]:
-    """The completions in a column: a string, messages, or a list of either."""
+def _completions(columns: Columns, layout: Layout) -> list[Text]:
+    """The completions of a row: a string, messages, or a list of either."""
+    name = layout.roles["completion"]
     value = value_at(columns, name)
+    if layout.derive and isinstance(value, (int, float)):
+        value = str(value)
     if value is None or value == []:
         raise BadRowError("no completion", f"no {name}", COLUMNS)
     if not isinstance(value, list) or isinstance(value[0], dict):
-        value = [value]
+        value = [value]  # messages are one completion
     found: list[Text] = []
     for one in value:
         if isinstance(one, str):
             found.append(one)
             continue
+        _check_text(one, name)
         messages = read_messages(one, name)
         if messages[-1]["role"] != "assistant":
             malformed(name, "messages, the last one of the assistant")
         found.append(messages)
     return found
+
+
+def _check_text(value: Any, name: str) -> None:
+    if not isinstance(value, list):
+        raise BadRowError("another type", f"column {name} is {kind_of(value)}", "a string, or messages")
 
 
 def _with_system(messages: list[Message], columns: Columns, layout: Layout) -> list[Message]:

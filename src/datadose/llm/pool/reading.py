@@ -32,8 +32,10 @@ def read_pool(
     columns: Mapping[str, str] | None = None,
     several: bool = False,
     prompts_alone: bool = False,
+    used: Collection[str] = (),
+    tell: Callable[[str], None] = note,
 ) -> list[Row]:
-    """The rows of a pool, in order; how they were understood is said on stderr.
+    """The rows of a pool, in order.
 
     A row is bad if it is malformed JSON, not UTF-8, no object, without the columns that the layout of most
     rows needs, with prompts or messages of another form, with values in these columns that cannot be written
@@ -47,6 +49,8 @@ def read_pool(
         columns: the column of each role that is not recognised by its name (see ``parse_columns``).
         several: whether ``columns`` are those of several files, and not used where this one lacks them.
         prompts_alone: whether most rows may have no completion.
+        used: other columns that are read, in which a value that JSON does not have makes the row bad.
+        tell: called with each line on how the rows were understood, once they are.
 
     Raises InputError for a bad row, or with ``mark`` for a pool without a single good one; and for what is
     missing, empty, no pool, or cannot be read.
@@ -54,9 +58,10 @@ def read_pool(
     source = find_source(path, field)
     records = list(source.records())
     survey = _survey(field, columns, source, lambda: records, several=several)
-    reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=mark)
+    reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=mark, used=used)
     rows = list(reader.rows(records))
-    reader.finish()
+    for line in reader.finish():
+        tell(line)
     return rows
 
 
@@ -95,8 +100,8 @@ def open_pool(
             line = json.dumps(kept, ensure_ascii=False, allow_nan=False).encode() + b"\n"
             handle.write(line)
             offsets.append(offsets[-1] + len(line))
-        reader.finish()
-    return Pool(file, offsets, reader.layout, source)
+        said = reader.finish()
+    return Pool(file, offsets, reader.layout, said, source)
 
 
 def _survey(
@@ -111,16 +116,22 @@ def _survey(
     found = Survey(field, columns or {}, source.shards)
     found.read(records())
     if several and (absent := found.absent()) is not None:
-        note(f"{field}: there is no column for {absent}: --columns is not used")
-        return _survey(field, None, source, records, several=False)
+        found = _survey(field, None, source, records, several=False)
+        found.unused = absent
     return found
 
 
 class Pool(Sequence[Row]):
     """The rows of a pool on disk; in memory, eight bytes a row."""
 
-    def __init__(self, file: Path, offsets: array[int], layout: dict[str, Any], source: Source) -> None:
-        self.file, self._offsets, self.layout, self._source = file, offsets, layout, source
+    def __init__(
+        self, file: Path, offsets: array[int], layout: dict[str, Any], said: list[str], source: Source
+    ) -> None:
+        self.file, self._offsets, self._source = file, offsets, source
+        self.layout = layout
+        """How the rows were understood, for a manifest."""
+        self.said = said
+        """The same in lines to print."""
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -187,13 +198,16 @@ class _Reader:
         prompts_alone: bool,
         mark: bool,
         reserved: Collection[str] = (),
+        used: Collection[str] = (),
     ) -> None:
-        self.path, self.survey, self.mark = path, survey, mark
+        self.path, self.survey, self.mark, self.used = path, survey, mark, used
         if not survey.rows:
             reject(survey.field, str(path), f"at least one row with {COLUMNS}")
         self.how: Understanding = survey.conclude(prompts_alone=prompts_alone, reserved=reserved)
         self.counts: Counter[str] = Counter()
         """Good rows by the name of their layout."""
+        self.new_names: dict[str, str] = {}
+        """New names of the columns that had one of ours, and a value."""
         self.known: dict[str, str] = {}
         """Where the ids that repeat were first."""
         self.first_fault: InputError | None = None
@@ -201,13 +215,13 @@ class _Reader:
     @property
     def layout(self) -> dict[str, Any]:
         """How the rows were understood, for a manifest."""
-        return self.survey.record(self.how, self.counts)
+        return self.survey.record(self.how, self.counts, self.new_names)
 
-    def finish(self) -> None:
-        """Say how the rows were understood; InputError if none is good."""
+    def finish(self) -> list[str]:
+        """How the rows were understood, in lines; InputError if none is good."""
         if self.first_fault is not None and not self.counts:
             raise self.first_fault
-        self.survey.say(self.how, self.counts)
+        return self.survey.lines(self.how, self.counts, self.new_names)
 
     def rows(self, records: Iterable[Record]) -> Iterator[Row]:
         """A row of each record."""
@@ -250,7 +264,7 @@ class _Reader:
             OPTIONS,
             *(("system",) * layout.chat),
         )
-        _check_troubles(record, {path.split(".")[0] for path in paths})
+        _check_troubles(record, {*self.used, *(path.split(".")[0] for path in paths)})
         _check_id(value_at(columns, how.id))
         if id_hash(label) in how.repeated:
             if label in self.known:
@@ -283,6 +297,9 @@ class _Reader:
         """The columns of a row of ``layout`` (None: of what fits), without names of ours for others."""
         layout = layout or self.how.layout_of(columns) or self.how.layout
         names = self.how.renamed.get(layout.name, {})
+        self.new_names |= {
+            name: names[name] for name in columns if name in names and columns[name] is not None
+        }
         return {names.get(name, name): value for name, value in columns.items()}
 
 

@@ -158,11 +158,10 @@ def parse_hub_name(name: str, field: str) -> tuple[str, str | None, str | None]:
     rest = name.removeprefix(HUB)
     if is_folder(Path(rest)):
         return rest, None, None
-    path, colon, split = rest.rpartition(":")
-    if not colon:
-        path, split = rest, ""
-    if is_folder(Path(path)):
+    path, _, split = rest.rpartition(":")
+    if path and is_folder(Path(path)):
         return path, None, split or None
+    path, _, split = rest.partition(":")
     parts = path.split("/")
     if not all(parts) or len(parts) > 3 or path.startswith("."):
         reject(field, name, f"{HUB}owner/name[/config][:split], or {HUB} and a folder")

@@ -17,7 +17,6 @@ from datadose.llm.pool.layouts import ANSWERS, Layout, layouts_for, value_at
 from datadose.llm.pool.records import Record
 from datadose.llm.pool.row import Columns
 from datadose.llm.pool.values import kind_of
-from datadose.printing import note
 
 _CANONICAL = ("prompt", "completion", "answer", "tools", "id")
 _SHOWN = 5
@@ -72,6 +71,8 @@ class Survey:
     """By column: rows with a value that JSON does not have, and what the first is."""
     shard_rows: Counter[int] = having(default_factory=Counter)
     shard_columns: dict[int, set[str]] = having(default_factory=dict)
+    unused: str | None = None
+    """A role whose column was not there, for which the given roles are not used."""
     ids: array[int] = having(default_factory=lambda: array("Q"))
 
     def read(self, records: Iterable[Record]) -> None:
@@ -97,7 +98,7 @@ class Survey:
             self.ids.append(id_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
 
     def conclude(self, *, prompts_alone: bool, reserved: Collection[str]) -> Understanding:
-        """How the file is read, and that said on stderr.
+        """How the file is read.
 
         Args:
             prompts_alone: whether a file of prompts without completions is taken.
@@ -112,7 +113,8 @@ class Survey:
         used, forms = self._used(layouts)
         taken = {one.roles.get("completion") for one in used.values()}
         places = (self.roles["answer"],) if "answer" in self.roles else ANSWERS
-        answers = tuple(name for name in places if name not in taken and name in self.kinds)
+        there = {*self.kinds, *self.troubles}
+        answers = tuple(name for name in places if name in there and name not in taken)
         id_column, tools = self.roles.get("id", "id"), self.roles.get("tools", "tools")
         several = {
             role
@@ -123,7 +125,7 @@ class Survey:
             field=self.field,
             layout=layout,
             layouts=layouts,
-            chat=forms["messages"] > forms["strings"],
+            chat=forms["messages"] >= forms["strings"],
             answers=answers,
             id=id_column,
             tools=tools,
@@ -199,18 +201,20 @@ class Survey:
             found[name] = {old: new for old, new in free.items() if not same.get(old, False)}
         return found
 
-    def say(self, understanding: Understanding, counts: Mapping[str, int]) -> None:
-        """Print how the file was read: see :meth:`record`."""
-        found = self.record(understanding, counts)
+    def lines(
+        self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
+    ) -> list[str]:
+        """What to print of how the file was read: see :meth:`record`."""
+        found = self.record(understanding, counts, renamed)
         roles = ", ".join(f"{role} from {column}" for role, column in found["roles"].items())
         layouts = f"{found['name']} ({roles})"
         if len(counts) > 1:
             layouts = f"{layouts}; " + ", ".join(f"{count} rows as {name}" for name, count in counts.items())
-        note(f"{self.field}: read as {layouts}")
-        for sentence in found["notes"]:
-            note(f"{self.field}: {sentence}")
+        return [f"{self.field}: {sentence}" for sentence in (f"read as {layouts}", *found["notes"])]
 
-    def record(self, understanding: Understanding, counts: Mapping[str, int]) -> dict[str, Any]:
+    def record(
+        self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
+    ) -> dict[str, Any]:
         """For a manifest: the layout's name and roles, rows by layout, new names, and what else was done."""
         layout = understanding.layout
         roles = {
@@ -222,23 +226,20 @@ class Survey:
             "name": layout.name,
             "roles": roles,
             "rows": dict(counts),
-            "renamed": self._new_names(understanding),
-            "notes": list(self._notes(understanding)),
+            "renamed": dict(renamed),
+            "notes": list(self._notes(understanding, renamed)),
         }
 
-    def _new_names(self, understanding: Understanding) -> dict[str, str]:
-        """All new names of columns with a value."""
-        names = {old: new for found in understanding.renamed.values() for old, new in found.items()}
-        return {old: new for old, new in names.items() if self.seen[old]}
-
-    def _notes(self, understanding: Understanding) -> Iterator[str]:
+    def _notes(self, understanding: Understanding, renamed: Mapping[str, str]) -> Iterator[str]:
         layout = understanding.layout
+        if self.unused is not None:
+            yield f"there is no column for {self.unused}: --columns is not used"
         if layout.chat and layout.key == "prompt":
             yield "strings are read as messages of a user and an assistant"
         elif understanding.mixed and understanding.chat:
             yield "most rows are messages: strings are read as messages of a user and an assistant"
-        if names := self._new_names(understanding):
-            what = ", ".join(f"{name} (kept as {free})" for name, free in names.items())
+        if renamed:
+            what = ", ".join(f"{name} (kept as {free})" for name, free in renamed.items())
             yield f"columns with names of ours: {what}"
         for role in sorted(understanding.text):
             yield f"{role} has several kinds of values: all are read as text"

@@ -34,8 +34,8 @@ def make_writable(columns: Columns) -> dict[str, str]:
             del columns[name]
             continue
         found[name] = trouble
-        plain = None if _too_deep(value) else _as_json(value)
-        columns[name] = None if _trouble(plain) else plain
+        plain = None if _too_deep([value]) else _as_json(value)
+        columns[name] = None if _trouble([name, plain]) else plain
     return found
 
 
