@@ -106,7 +106,9 @@ def test_a_verified_label_is_no_conflict(target, reference):
     assert _removed(select(sure, target, reference=reference, config=config), "suspected conflict") == 0
     doubtful = replace(sure, table=table.assign(label_passes=None).astype({"label_passes": "boolean"}))
     with pytest.raises(InputError, match=r"suspected conflict -1500"):
-        select(doubtful, target, reference=reference, config=config)
+        select(doubtful, target, reference=reference, config=replace(config, sft_size="auto"))
+    asked = select(doubtful, target, reference=reference, config=config)
+    assert [(f["name"], f["taken"]) for f in asked.filters if f["taken"]] == [("suspected conflict", 50)]
 
 
 def test_the_models_answer_must_be_likelier_than_the_label(target, reference):
@@ -285,16 +287,17 @@ def test_errors_are_named(dirty, target, reference):
     with pytest.raises(InputError, match=r"target: got 1 pool rows .*\(pool-11\)"):
         select(dirty.scores, seen.scores, config=config)
     with pytest.raises(
-        InputError, match=r"sft-size: got 3500; allowed: at most \d+, or auto: \d+ rows are left"
+        InputError, match=r"sft-size: got 4001; allowed: at most 4000, the usable rows, or auto"
     ):
-        select(dirty.scores, target, reference=reference, config=replace(config, sft_size=3500))
+        select(dirty.scores, target, reference=reference, config=replace(config, sft_size=4001))
     with pytest.raises(InputError, match=r"rl-size: got 4000; allowed: at most 3990, or auto: 3990 distinct"):
         select(dirty.scores, target, reference=reference, config=replace(config, rl_size=4000))
     solved = replace(plain, table=plain.table.assign(pass_rate=1.0, pass_rate_low=0.95, pass_rate_high=1.0))
+    auto = replace(config, sft_size="auto", rl_size=0)
     with pytest.raises(
-        InputError, match=r"sft-size: got 10; allowed: nothing can be chosen: 0 .*solved -500"
+        InputError, match=r"sft-size: got auto; allowed: nothing can be chosen: 0 .*solved -500"
     ):
-        select(solved, target, reference=reference, config=config)
+        select(solved, target, reference=reference, config=auto)
     with pytest.raises(InputError, match=r"target: got none; allowed: examples of the target"):
         select(dirty.scores, config=config)
     other = replace(target, manifest={"model": "another", "model_digest": "1"})
@@ -334,6 +337,9 @@ def test_rows_with_broken_numbers_are_unscored(target, reference):
         ({"group": 1}, "group: got 1"),
         ({"group": 2, "rl_mixed": 0.6}, "rl_mixed: got 0.6; allowed: a number in (0, 0.5]"),
         ({"rl_mixed": 0.0}, "rl_mixed: got 0.0"),
+        ({"near_duplicates": 0.0}, "near_duplicates: got 0.0; allowed: a number in (0, 1]"),
+        ({"overlap": 1.5}, "overlap: got 1.5"),
+        ({"sft_tokens": 0}, "sft_tokens: got 0"),
         ({"seed": -1}, "seed: got -1"),
     ],
 )

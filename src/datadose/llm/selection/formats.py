@@ -22,7 +22,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ FORMATS = ("trl", *TRAINERS)
 """Trainers that a selection is written for."""
 
 _BATCH = 10_000
+_FILLED = "have tools or calls that Arrow has filled with the keys of others, or emptied"
 _SETS = ("sft", "control_sft", "rl", "control_rl")
 
 
@@ -76,7 +77,10 @@ def write_format(name: str, folder: Path, model: str) -> dict[str, Any]:
             lost = Counter(found for row in _rows(source) if (found := how.loses(row, stage)) is not None)
             record["notes"] += [f"{set_name}: {count} rows {what}" for what, count in sorted(lost.items())]
             rows = _Changed(source, change)
-            write_parquet(target, rows) if how.suffix == ".parquet" else write_jsonl(target, rows)
+            if how.suffix != ".parquet":
+                write_jsonl(target, rows)
+            elif filled := write_parquet(target, rows):
+                record["notes"].append(f"{set_name}: {filled} rows {_FILLED}")
             record["files"].append(f"{name}/{target.name}")
     for file, text in how.settings(model, kinds).items():
         write_atomic(out / file, text)
@@ -110,20 +114,50 @@ class _Changed:
         return (self.change(row, place) for place, row in enumerate(_rows(self.source)))
 
 
-def write_parquet(path: Path, rows: Iterable[Columns]) -> None:
-    """Write rows, gone over twice: types that differ must have a common one (a null, a number)."""
+def write_parquet(path: Path, rows: Iterable[Columns]) -> int:
+    """Write rows, gone over three times; returns how many are not in the file as they were.
+
+    Arrow gives the objects at one place of all rows the same keys, null where a row lacks one, and has no
+    empty objects. A null in a message is as good as no key; inside a tool or a call it is read as a value.
+    """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
 
-    schema = pa.unify_schemas([batch.schema for batch in _tables(rows, None)], promote_options="permissive")
+    schemas = [table.schema for table in _tables(rows, None)]
+    schema = pa.unify_schemas(schemas, promote_options="permissive")
     with atomic_file(path) as handle, parquet.ParquetWriter(handle, schema) as writer:
         for table in _tables(rows, schema):
             writer.write_table(table)
+    with parquet.ParquetFile(path) as file:
+        batches = file.iter_batches(_BATCH)
+        written = chain.from_iterable(batch.to_pylist() for batch in batches)
+        return sum(_plain(one) != _plain(row) for one, row in zip(written, rows, strict=True))
 
 
 def _tables(rows: Iterable[Columns], schema: Any) -> Iterator[Any]:
     import pyarrow as pa  # noqa: PLC0415
 
     left = iter(rows)
-    while batch := list(islice(left, _BATCH)):
-        yield pa.Table.from_pylist(batch, schema=schema)
+    while batch := [_without_empty(row) for row in islice(left, _BATCH)]:
+        names = schema.names if schema is not None else dict.fromkeys(chain.from_iterable(batch))
+        yield pa.table({name: [row.get(name) for row in batch] for name in names}, schema=schema)
+
+
+def _without_empty(value: Any) -> Any:
+    """``value`` without the keys of empty objects."""
+    if isinstance(value, dict):
+        return {name: _without_empty(inner) for name, inner in value.items() if inner != {}}
+    return [_without_empty(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _plain(row: Columns) -> Columns:
+    """A row without the nulls that mean nothing: absent columns, absent keys of a message."""
+
+    def bare(value: Any) -> Any:
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+    return {
+        name: [bare(item) for item in value] if name in ("messages", "prompt") else value
+        for name, value in row.items()
+        if value is not None
+    }

@@ -51,6 +51,12 @@ def _with_tools(found: Columns, row: Columns) -> Columns:
     return {**found, "tools": row["tools"]} if row.get("tools") else found
 
 
+def _openrlhf_loses(row: Columns, stage: Stage) -> str | None:
+    if stage == "sft" and len(messages_of(row)[1]) > 1:
+        return "have several turns to learn: it trains on the ones between them too"
+    return _no_tools(row, stage)
+
+
 def _no_tools(row: Columns, _: Stage) -> str | None:
     return "have tools, which its chat template is not given" if row.get("tools") else None
 
@@ -282,7 +288,9 @@ def _nothing(_: Columns, __: Stage) -> str | None:
 
 TRAINERS = {
     "verl": Format(".parquet", _verl_demonstration, _verl_problem, _verl_settings, _verl_loses),
-    "openrlhf": Format(".jsonl", _openrlhf_demonstration, _openrlhf_problem, _openrlhf_settings, _no_tools),
+    "openrlhf": Format(
+        ".jsonl", _openrlhf_demonstration, _openrlhf_problem, _openrlhf_settings, _openrlhf_loses
+    ),
     "llama-factory": Format(".jsonl", _factory_demonstration, None, _factory_settings, _factory_loses),
     "axolotl": Format(".jsonl", _axolotl_demonstration, _axolotl_problem, _axolotl_settings, _nothing),
 }
