@@ -166,7 +166,7 @@ def test_samples_that_cannot_be_judged_count_for_neither_side() -> None:
     found = verify(moody, row, ["5", "6", "bad", "nan", "5"], "6")
     assert (found["pass_rate_passed"], found["pass_rate_total"]) == (2, 3)
     assert found["pass_rate"] == pytest.approx(2 / 3)
-    assert found["issue"] == "verifier raised: ValueError: bad"
+    assert found["issue"] == "verifier failed: ValueError: bad"
     assert (found["label_passes"], found["own_differs"]) == (True, True)
 
 

@@ -72,7 +72,7 @@ def posttrain(
             and a finished one is returned.
         config: stage, steps, batch, rates.
         verifier: RL only, by name or ``module:function``: the reward is 1 where it passes, else 0. A
-            completion on which it raises, or returns no score, is not rewarded and is counted.
+            completion on which it fails, in whatever way, is not rewarded and is counted.
         evaluation: SFT only: rows to measure while training; the weights of the step with the lowest
             weighted loss are kept. None: those of the last step are.
         allow_pickle_weights: read weights from ``.bin`` files too, which can run code.
@@ -80,8 +80,8 @@ def posttrain(
 
     Returns what ``result.json`` holds: config, one record a step (loss, gradient norm; for RL mean reward),
     ``evaluations`` (one record each) and ``best_step`` (0: the untouched model), for files with shares
-    ``mix`` (share, rows, rows left out and rows drawn of each), ``verifier_errors`` (reason -> count), row
-    counts and versions.
+    ``mix`` (share, rows, rows left out and rows drawn of each), ``verifier_errors`` (reason -> count),
+    ``unfinished`` (completions that broke off inside a thought), row counts and versions.
 
     Raises InputError for bad data, settings, or a folder that holds another run; RunError, with the step, for
     a loss or gradient that is not finite.
@@ -210,6 +210,7 @@ def _outcome(inputs: _Inputs, run: Run, state: Any, out: Path) -> dict[str, Any]
         **_measured(state, out, inputs.evaluation),
         "mix": _mix(sources, run.places, state.global_step * config.rows_per_step),
         "verifier_errors": dict(sorted(run.verifier_errors.items())),
+        "unfinished": run.unfinished,
         "versions": versions("transformers", "trl", "peft"),
     }
 

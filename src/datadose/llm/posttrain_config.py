@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from datadose.errors import reject, require_integer, require_number
+from datadose.llm.verifiers import TIMEOUT, require_timeout
 
 Stage: TypeAlias = Literal["sft", "rl"]
 
@@ -24,6 +25,7 @@ class PosttrainConfig:
         samples: RL only: completions per prompt (G of GRPO).
         temperature: RL only: of the sampling.
         max_tokens: RL only: tokens of a completion at most.
+        verifier_timeout: RL only: seconds that the verifier may take for one completion, above 0.
         checkpoint_every: steps between checkpoints; 0 for none. A run that is measured while it trains writes
             one at each evaluation instead.
 
@@ -40,6 +42,7 @@ class PosttrainConfig:
     temperature: float = 1.0
     max_tokens: int = 256
     checkpoint_every: int = 50
+    verifier_timeout: float = TIMEOUT
 
     def __post_init__(self) -> None:
         if self.stage not in get_args(Stage):
@@ -50,6 +53,7 @@ class PosttrainConfig:
         if self.learning_rate is not None:
             require_number("learning_rate", self.learning_rate, 0, 1, open_ends=True)
         require_number("temperature", self.temperature, 0, 100, open_ends=True)
+        require_timeout(self.verifier_timeout)
         if self.stage == "rl" and self.batch % self.samples:
             reject("batch", self.batch, f"a multiple of samples = {self.samples} for stage rl")
 

@@ -17,7 +17,7 @@ from datadose.llm.cache import Record
 from datadose.llm.generation import Sampling, continuations
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import Row, Text, read_jsonl
-from datadose.llm.verifiers import Verifier, judge, judges_labels
+from datadose.llm.verifiers import TIMEOUT, Verifier, is_unfinished, judge, judges_labels
 from datadose.reading import check_file
 
 
@@ -91,13 +91,20 @@ def read_completions(path: Path, rows: Sequence[Row]) -> list[Texts]:
 
 
 def verify(
-    verifier: Verifier | None, row: Row, samples: Sequence[str], own: str | None, *, scored: bool = True
+    verifier: Verifier | None,
+    row: Row,
+    samples: Sequence[str],
+    own: str | None,
+    *,
+    scored: bool = True,
+    timeout: float = TIMEOUT,
 ) -> Record:
     """Verdicts on a row: its pass rate over ``samples``, its own label, and its greedy completion ``own``.
 
-    A sample on which the verifier itself fails counts neither as passed nor as failed. ``issue`` is the first
-    thing that the verifier did wrong. ``label_passes`` is None for a row that was not ``scored``, and where
-    the verifier would compare the label with itself.
+    A sample on which the verifier itself fails, within ``timeout`` seconds or not, counts neither as passed
+    nor as failed. ``issue`` is the first thing that the verifier did wrong. ``unfinished`` counts the samples
+    that break off inside a thought: they have no answer and do not pass. ``label_passes`` is None for a row
+    that was not ``scored``, and where the verifier would compare the label with itself.
     """
     columns = {**row.columns, "answer": row.answer}
     issues: list[str] = []
@@ -105,7 +112,7 @@ def verify(
     def verdict(text: str) -> bool | None:
         if verifier is None:
             return None
-        passes, issue = judge(verifier, text, columns)
+        passes, issue = judge(verifier, text, columns, timeout=timeout)
         if issue is not None:
             issues.append(issue)
         return passes
@@ -118,6 +125,7 @@ def verify(
         differs = None if passes is None else not passes
     return {
         **pass_rate(sum(verdicts), len(verdicts), asked=bool(samples)),
+        "unfinished": sum(map(is_unfinished, samples)) if samples else None,
         "label_passes": verdict(row.completion_text) if scored and judged else None,
         "own_differs": differs,
         "issue": issues[0] if issues else None,

@@ -28,7 +28,15 @@ from datadose.llm.pool import Row, read_pool
 from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
 from datadose.llm.sketch import SKETCH_SEED, SKETCH_SIZE, TensorSketch
-from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
+from datadose.llm.verifiers import (
+    TIMEOUT,
+    Verifier,
+    is_fixed,
+    load_verifier,
+    require_timeout,
+    threaded,
+    verifier_digest,
+)
 from datadose.printing import note
 from datadose.progress import Report, silent
 from datadose.versions import versions
@@ -49,6 +57,8 @@ class ScoreConfig(Sampling):
         batch_tokens: padded tokens of a batch. Nothing depends on it beyond rounding.
         sketch_size: numbers D of a gradient's sketch.
         dtype: ``float32`` or ``bfloat16``; a loaded model keeps its own.
+        verifier_timeout: seconds that the verifier may take for one completion, above 0.
+        verifier_processes: processes that the verifier runs in. Verdicts do not depend on it.
 
     Raises InputError for a value out of range.
     """
@@ -56,11 +66,15 @@ class ScoreConfig(Sampling):
     batch_tokens: int = BATCH_TOKENS
     sketch_size: int = SKETCH_SIZE
     dtype: str = "float32"
+    verifier_timeout: float = TIMEOUT
+    verifier_processes: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer("batch-tokens", self.batch_tokens, 1)
         require_integer("sketch-size", self.sketch_size, 2)
+        require_timeout(self.verifier_timeout)
+        require_integer("verifier-processes", self.verifier_processes, 1, 1024)
 
     def sampling(self) -> dict[str, Any]:
         """The settings that samples depend on."""
@@ -111,6 +125,7 @@ def score(
         "completions_digest": None if completions is None else file_digest(completions),
         "verifier": verifier,
         "verifier_digest": None if check is None else verifier_digest(check),
+        "verifier_timeout": config.verifier_timeout,
     }
     if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
         return finished
@@ -118,7 +133,7 @@ def score(
     tokens = run.encode()
     losses = run.losses(tokens)
     texts = given or run.samples()
-    kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
+    kept = BatchCache(out, "verdicts", {name: x for name, x in record.items() if name.startswith("verifier")})
     verdicts = run.verdicts(texts, check, kept)
     targets = (_targets(row, tokens.get(row.key)) for row in rows)
     columns = zip(losses.nll.tolist(), targets, texts, verdicts, run.issues, strict=True)
@@ -322,13 +337,15 @@ class _Run:
             by_key[content_digest([row.id, row.line, content])] = place
         keys = list(by_key)
 
+        def one(key: str) -> Record:
+            place = by_key[key]
+            row, text = self.rows[place], texts[place]
+            judge, scored = check if row.issue is None else None, self.issues[place] is None
+            timeout = self.config.verifier_timeout
+            return verify(judge, row, text.samples, text.own, scored=scored, timeout=timeout)
+
         def compute(batch: list[str]) -> list[Record]:
-            found = []
-            for place in map(by_key.__getitem__, batch):
-                row, text = self.rows[place], texts[place]
-                judge, scored = check if row.issue is None else None, self.issues[place] is None
-                found.append(verify(judge, row, text.samples, text.own, scored=scored))
-            return found
+            return threaded(one, batch, self.config.verifier_processes)
 
         verdicts: list[Record] = [{} for _ in self.rows]
         kept.run(
@@ -372,10 +389,11 @@ def _measured(
 
 
 def _counts(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many rows, scored rows, and rows with each kind of issue."""
+    """How many rows, scored rows, samples that broke off in a thought, and rows with each kind of issue."""
     issues = Counter(row["issue"].split(":")[0] for row in measured if row["issue"] is not None)
     return {
         "rows": len(measured),
         "scored": sum(row["nll"] is not None for row in measured),
+        "unfinished": sum(row["unfinished"] or 0 for row in measured),
         "issues": dict(sorted(issues.items())),
     }

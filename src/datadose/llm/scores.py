@@ -32,6 +32,7 @@ MEASURED: dict[str, str] = {
     "pass_rate_low": "float64",
     "pass_rate_high": "float64",
     "label_passes": "boolean",
+    "unfinished": "Int64",
     "own_completion": "string",
     "own_confidence": "float64",
     "own_differs": "boolean",

@@ -23,7 +23,7 @@ from datadose.llm.loading import quiet
 from datadose.llm.mixing import WEIGHT
 from datadose.llm.pool import Row
 from datadose.llm.posttrain_config import PosttrainConfig
-from datadose.llm.verifiers import Verifier, judge
+from datadose.llm.verifiers import Verifier, is_unfinished, judge
 from datadose.progress import Report
 
 
@@ -43,6 +43,8 @@ class Run:
     sets: dict[str, list[Row]] = field(default_factory=dict)
     """The rows that ``evaluation`` measures, by name."""
     verifier_errors: Counter[str] = field(default_factory=Counter)
+    unfinished: int = 0
+    """Completions that broke off inside a thought: no answer, no reward."""
 
     def step(self, step: int, logs: dict[str, Any]) -> None:
         """RunError at the first number that is not finite."""
@@ -59,7 +61,9 @@ class Run:
         found: list[float | None] = []
         for completion, row in zip(completions, (self.rows[i] for i in place), strict=True):
             text = completion if isinstance(completion, str) else str(completion[0]["content"])
-            passed, trouble = judge(self.check, text, {**row.columns, "answer": row.answer})
+            columns = {**row.columns, "answer": row.answer}
+            passed, trouble = judge(self.check, text, columns, timeout=self.config.verifier_timeout)
+            self.unfinished += is_unfinished(text)
             if trouble is not None:
                 self.verifier_errors[trouble] += 1
             found.append(float(passed is True))
