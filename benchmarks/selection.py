@@ -63,6 +63,7 @@ def make_scores(folder: Path, rows: int, name: str, target_share: float) -> None
             "pass_rate_low": middle - half,
             "pass_rate_high": middle + half,
             "label_passes": rng.random(rows) < 0.95,
+            "unfinished": 0,
             "own_confidence": rng.random(rows),
             "own_differs": rng.random(rows) < 0.5,
             "issue": None,

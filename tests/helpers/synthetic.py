@@ -99,6 +99,7 @@ def make(
             "pass_rate_low": float(low[i]) if known else None,
             "pass_rate_high": float(high[i]) if known else None,
             "label_passes": bool(not bad[i]) if verified else None,
+            "unfinished": 0 if known else None,
             "own_completion": f"own {i}" if known else None,
             "own_confidence": float(confidence[i]) if known else None,
             "own_differs": bool(differs[i]) if known else None,

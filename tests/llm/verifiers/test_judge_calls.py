@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -174,6 +175,14 @@ def test_a_verifier_that_another_process_cannot_import_is_named(
         assert issue.startswith("verifier failed: misbehaving:check cannot be imported: ModuleNotFoundError")
 
 
+def test_a_module_that_is_imported_anew_is_also_run_anew(check: Verifier, tmp_path: Path) -> None:
+    assert judge(check, "fine", {}) == (True, None)
+    (tmp_path / "misbehaving.py").write_text("def check(text, row):\n    return 0.0  # another length\n")
+    del sys.modules["misbehaving"]
+    again = load_verifier("misbehaving:check")
+    assert judge(again, "fine", {}) == (False, None)
+
+
 def test_verdicts_do_not_depend_on_the_number_of_processes(check: Verifier) -> None:
     texts = ["fine", "raise", "text", "leave", "exit", "hang", "fine", "<think>a"] * 3
 
@@ -190,12 +199,27 @@ def test_an_exception_on_one_thread_ends_what_the_others_do(check: Verifier) -> 
         if text == "stop":
             time.sleep(0.5)
             raise KeyboardInterrupt
-        return judge(check, text, {}, timeout=100)
+        # As a row with several samples: the calls after the one that is ended start nothing anew.
+        return [judge(check, text, {}, timeout=100) for _ in range(5)]
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         threaded(one, ["stop", "hang", *["fine"] * 10], 2)
     assert time.monotonic() - start < 20
+    assert judge(check, "fine", {}) == (True, None)
+
+
+@pytest.mark.parametrize("started", [0, 3])
+def test_calls_are_ended_whatever_they_are_at(check: Verifier, started: float) -> None:
+    found: list[Any] = []
+    call = threading.Thread(target=lambda: found.append(judge(check, "hang", {}, timeout=100)))
+    call.start()
+    time.sleep(started)  # 0: while its process starts; later: while it hangs
+    with CHILDREN.stopped():
+        call.join(20)
+    assert not call.is_alive()
+    assert found[0][0] is None
+    assert found[0][1].startswith("verifier failed: ")
 
 
 SCRIPT = """

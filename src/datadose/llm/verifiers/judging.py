@@ -7,16 +7,13 @@ import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from datadose.errors import require_number
 from datadose.llm.verifiers.answers import is_unfinished
 from datadose.llm.verifiers.processes import CHILDREN
 from datadose.llm.verifiers.registry import Verifier, address, is_fixed
 from datadose.llm.verifiers.verdicts import Verdict, call
-
-Item = TypeVar("Item")
-Found = TypeVar("Found")
 
 TIMEOUT = 5.0
 """Seconds that a verifier may take for one completion."""
@@ -48,14 +45,14 @@ def judge(
         return False, None
     place = None if is_fixed(verifier) else address(verifier)
     if place is not None:
-        return CHILDREN.ask(place, completion, columns, timeout)
+        return CHILDREN.ask(verifier, place, completion, columns, timeout)
     if is_fixed(verifier):
         return call(verifier, completion, columns, (Exception,))
     with contextlib.redirect_stdout(sys.stderr):
         return call(verifier, completion, copy.deepcopy(columns), (Exception, SystemExit))
 
 
-def threaded(work: Callable[[Item], Found], items: Sequence[Item], threads: int) -> list[Found]:
+def threaded(work: Callable[[Any], Any], items: Sequence[Any], threads: int) -> list[Any]:
     """``work`` on each of ``items``, in order, on so many threads: each has a child process of its own.
 
     On an exception, Ctrl-C among them, what is under way is ended.
@@ -66,8 +63,8 @@ def threaded(work: Callable[[Item], Found], items: Sequence[Item], threads: int)
     try:
         return list(pool.map(work, items))
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        CHILDREN.close()
+        with CHILDREN.stopped():
+            pool.shutdown(cancel_futures=True)
         raise
     finally:
         pool.shutdown()

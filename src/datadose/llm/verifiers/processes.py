@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
 from typing import Any
 
@@ -45,7 +45,8 @@ class _NotStartedError(Exception):
 class Child:
     """One child process with one verifier."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, verifier: object, address: str) -> None:
+        self.verifier = verifier
         self.pipe, theirs = Pipe()
         try:
             with theirs:
@@ -60,14 +61,16 @@ class Child:
         except BaseException:
             self.pipe.close()
             raise
-        try:
-            fault = json.loads(self._receive(_START_SECONDS))
-        except BaseException:
-            self.kill()
-            raise
+        self.is_ready = False
+
+    def wait_until_ready(self) -> None:
+        """Return when the child has imported its verifier; raises _NotStartedError if it cannot."""
+        if self.is_ready:
+            return
+        fault = json.loads(self._receive(_START_SECONDS))
         if fault is not None:
-            self.kill()
             raise _NotStartedError(fault)
+        self.is_ready = True
 
     def ask(self, call: bytes, timeout: float) -> Verdict:
         """The verdict on a pickled call; raises _GoneError, and TimeoutError after ``timeout`` seconds."""
@@ -113,10 +116,14 @@ class Child:
 
     def kill(self) -> None:
         """End the child and everything in its group at once, and leave no zombie."""
+        self.end()
         self.pipe.close()
+        self.process.wait()
+
+    def end(self) -> None:
+        """End the child and everything in its group; who waits for it sees that it has gone."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 class Children:
@@ -126,70 +133,86 @@ class Children:
         self._lock = threading.Lock()
         self._idle: dict[str, list[Child]] = {}
         self._busy: set[Child] = set()
-        self._broken: dict[str, str] = {}
+        self._broken: dict[str, tuple[object, str]] = {}
+        self._stopped = False
 
-    def ask(self, address: str, completion: str, columns: Mapping[str, Any], timeout: float) -> Verdict:
-        """The verdict of the verifier at ``address``; see :func:`datadose.llm.verifiers.judge`."""
-        if address in self._broken:
-            return failed(self._broken[address])
+    def ask(
+        self, verifier: object, address: str, completion: str, columns: Mapping[str, Any], timeout: float
+    ) -> Verdict:
+        """The verdict of ``verifier``, found at ``address``; see :func:`datadose.llm.verifiers.judge`."""
+        broken, fault = self._broken.get(address, (None, ""))
+        if broken is verifier:
+            return failed(fault)
         try:
             call = pickle.dumps((timeout, completion, dict(columns)))
         except Exception as error:
             return failed(f"the row cannot be sent to its process ({describe(error)})")
         try:
-            return self._ask(address, call, timeout)
+            return self._ask(verifier, address, call, timeout)
         except TimeoutError:
             return failed(f"no verdict within {timeout:g} s")
+        except OSError as error:
+            return failed(f"its process cannot be started ({describe(error)})")
         except _GoneError as error:
             return failed(str(error))
         except _NotStartedError as error:
-            self._broken[address] = str(error)
+            self._broken[address] = verifier, str(error)
             return failed(str(error))
 
-    def _ask(self, address: str, call: bytes, timeout: float) -> Verdict:
-        child = self._take(address)
+    def _ask(self, verifier: object, address: str, call: bytes, timeout: float) -> Verdict:
+        child = self._take(verifier, address)
         try:
+            child.wait_until_ready()
             verdict = child.ask(call, timeout)
         except BaseException:
             # Also Ctrl-C: a child that owes an answer is of no use to the next call.
-            child.kill()
+            self._drop(child)
             raise
-        finally:
-            with self._lock:
-                self._busy.discard(child)
         with self._lock:
+            self._busy.discard(child)
             self._idle.setdefault(address, []).append(child)
         return verdict
 
-    def _take(self, address: str) -> Child:
+    def _take(self, verifier: object, address: str) -> Child:
+        """An idle child, or a new one that has yet to get ready; busy from now on."""
         while True:
             with self._lock:
                 idle = self._idle.get(address)
-                child = idle.pop() if idle else None
-                if child is not None:
-                    self._busy.add(child)
-            if child is None:
-                child = Child(address)
-                with self._lock:
-                    self._busy.add(child)
+                child = idle.pop() if idle else Child(verifier, address)
+                self._busy.add(child)
+                is_stopped = self._stopped
+            if is_stopped:
+                self._drop(child)
+                raise _GoneError("stopped")
+            if child.process.poll() is None and child.verifier is verifier:
                 return child
-            if child.process.poll() is None:
-                return child
-            # It ended after its answer: no fault of the next row.
-            with self._lock:
-                self._busy.discard(child)
-            child.kill()
+            # It ended after its answer, no fault of the next row; or its module has been imported anew since.
+            self._drop(child)
+
+    def _drop(self, child: Child) -> None:
+        with self._lock:
+            self._busy.discard(child)
+        child.kill()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """End what is under way; inside, every call fails at once."""
+        with self._lock:
+            self._stopped = True
+            busy = list(self._busy)
+        try:
+            for child in busy:
+                child.end()
+            yield
+        finally:
+            self._stopped = False
 
     def close(self) -> None:
-        """End all children; those that a call waits for are killed, and the call fails."""
+        """End all children that no call waits for."""
         with self._lock:
             idle = [child for children in self._idle.values() for child in children]
-            busy = list(self._busy)
             self._idle.clear()
             self._broken.clear()
-        for child in busy:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.process.pid, signal.SIGKILL)
         for child in idle:
             child.close()
 
