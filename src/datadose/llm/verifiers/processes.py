@@ -150,14 +150,15 @@ class Children:
         try:
             return self._ask(verifier, address, call, timeout)
         except TimeoutError:
-            return failed(f"no verdict within {timeout:g} s")
+            fault = f"no verdict within {timeout:g} s"
         except OSError as error:
-            return failed(f"its process cannot be started ({describe(error)})")
+            fault = f"its process cannot be started ({describe(error)})"
         except _GoneError as error:
-            return failed(str(error))
+            fault = str(error)
         except _NotStartedError as error:
-            self._broken[address] = verifier, str(error)
-            return failed(str(error))
+            fault = str(error)
+            self._broken[address] = verifier, fault
+        return failed(fault)
 
     def _ask(self, verifier: object, address: str, call: bytes, timeout: float) -> Verdict:
         child = self._take(verifier, address)
