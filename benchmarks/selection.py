@@ -67,6 +67,7 @@ def make_scores(folder: Path, rows: int, name: str, target_share: float) -> None
             "truncated": 0,
             "label_passes": rng.random(rows) < 0.95,
             "best_completion": None,
+            "unfinished": 0,
             "own_confidence": rng.random(rows),
             "own_differs": rng.random(rows) < 0.5,
             "issue": None,

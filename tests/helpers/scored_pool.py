@@ -27,7 +27,7 @@ ROWS = [chat(f"what is {i}+{i * i}?", str(i + i * i), level=i % 3) for i in rang
 
 SETTINGS = ScoreConfig(samples=3, max_tokens=6, batch_tokens=150)
 """Small enough batches for several of each kind."""
-SAMPLED: dict[str, Any] = {"config": SETTINGS, "verifier": "last-number"}
+SAMPLED: dict[str, Any] = {"config": SETTINGS, "verifier": "number"}
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

@@ -104,6 +104,7 @@ def make(
             "signal": float(signal[i]) if known else None,
             "truncated": 0 if known else None,
             "label_passes": bool(not bad[i]) if verified else None,
+            "unfinished": 0 if known else None,
             "own_completion": f"own {i}" if known else None,
             "own_confidence": float(confidence[i]) if known else None,
             "own_differs": bool(differs[i]) if known else None,

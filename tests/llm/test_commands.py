@@ -131,7 +131,7 @@ GOOD = {"prompt": "a", "completion": "b"}
     ("rows", "options", "parts"),
     [
         ([{"prompt": "a"}], [], ("pool: got", "line 1", "no completion")),
-        ([GOOD], ["--samples", "2"], ("verifier: got none", "last-number")),
+        ([GOOD], ["--samples", "2"], ("verifier: got none", "number")),
         ([GOOD], ["--samples", "2", "--verifier", "no.such:thing"], ("verifier: got no.such:thing",)),
         ([GOOD], ["--samples", "-1"], ("samples: got -1", ">= 0")),
         ([GOOD], ["--dtype", "int3"], ("dtype: got int3", "float32")),

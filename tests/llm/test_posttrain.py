@@ -262,8 +262,8 @@ def test_rewards_come_from_the_verifier(
     assert all(isinstance(text, str) for text, _ in seen)
     assert all(columns in rows for _, columns in seen)
     assert result["verifier_errors"] == {
-        "verifier raised: ValueError: no idea": 1,
-        "verifier returned: nan": 1,
+        "verifier failed: ValueError: no idea": 1,
+        "verifier failed: returned nan": 1,
     }
     # Calls 1 and 5, 7 passed: one of the first four, two of the next.
     assert [entry["reward"] for entry in result["history"]] == [0.25, 0.5]

@@ -214,7 +214,7 @@ def test_samples_that_cannot_be_judged_count_for_neither_side() -> None:
     assert (found["pass_rate_passed"], found["pass_rate_total"]) == (2, 3)
     assert found["pass_rate"] == pytest.approx(2 / 3)
     assert found["passed"] == [True, False, None, None, True]
-    assert found["issue"] == "verifier raised: ValueError: bad"
+    assert found["issue"] == "verifier failed: ValueError: bad"
     assert (found["label_passes"], found["own_differs"]) == ([True], True)
 
 

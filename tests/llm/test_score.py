@@ -106,7 +106,7 @@ def test_the_manifest_says_how(model: LanguageModel, write_rows: Write, tmp_path
         "temperature": 1.0,
         "max_tokens": 6,
         "seed": 4,
-        "verifier": "last-number",
+        "verifier": "number",
         "sketch": {"size": 512, "seed": 20130811},
         "rows": 2,
         "scored": 2,
@@ -176,8 +176,8 @@ def test_completions_made_elsewhere_are_judged_and_nothing_is_sampled(
     model: LanguageModel, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed_after(engines, "sample_batch", 0, monkeypatch)
-    given = [["0", "so 0", "1"], ["2"]]
-    scores = scored_with(model, write_rows, tmp_path, given, verifier="last-number")
+    given = [["0", "The answer is 0.", "1"], ["2"]]
+    scores = scored_with(model, write_rows, tmp_path, given, verifier="number")
     assert scores.table["pass_rate_passed"].tolist() == [2, 1]
     assert scores.table["pass_rate_total"].tolist() == [3, 1]
     assert scores.table[["own_confidence", "own_differs"]].isna().all(axis=None)
@@ -198,16 +198,16 @@ def test_a_verifier_that_fails_is_marked_and_counted(
     given = [["0", "bad", "1"], ["nan", "nan"], ["6"]]
     scores = scored_with(model, write_rows, tmp_path, given, verifier="moody_checks:check")
     issues = [line["issue"] for line in scores.lines(range(3))]
-    assert issues == ["verifier raised: ValueError: no", "verifier returned: nan", None]
+    assert issues == ["verifier failed: ValueError: no", "verifier failed: returned nan", None]
     assert scores.table["pass_rate_total"].tolist() == [2, 0, 1]
     assert scores.table["pass_rate"].isna().tolist() == [False, True, False]
     assert scores.table["nll"].notna().all()
-    assert scores.manifest["issues"] == {"verifier raised": 1, "verifier returned": 1}
+    assert scores.manifest["issues"] == {"verifier failed": 2}
 
 
 def test_labels_are_checked_without_samples(model: LanguageModel, write_rows: Write, tmp_path: Path) -> None:
     rows = [chat("1+1?", "2", answer="2"), chat("1+2?", "4", answer="3")]
-    scores = score(model, write_rows(rows), tmp_path / "out", verifier="last-number")
+    scores = score(model, write_rows(rows), tmp_path / "out", verifier="number")
     assert scores.table["label_passes"].tolist() == [True, False]
     assert scores.table["pass_rate_total"].isna().all()
 
@@ -242,7 +242,7 @@ def test_plain_strings_and_twins_with_other_ids(
 @pytest.mark.parametrize(
     ("field", "settings", "options", "allowed"),
     [
-        ("verifier", {"samples": 2}, {}, "a verifier with samples: exact, last-number"),
+        ("verifier", {"samples": 2}, {}, "a verifier with samples: exact, number"),
         ("verifier", {}, {"completions": Path("x.jsonl")}, "a verifier with completions"),
         ("samples", {"samples": 2}, {"completions": Path("x"), "verifier": "exact"}, "0 with completions"),
         ("batch-tokens", {"batch_tokens": 0}, {}, "an integer >= 1"),

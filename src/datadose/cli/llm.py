@@ -55,15 +55,17 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
 
 @command(
     "Measure a pool of examples under a base model: loss, pass rate, representations.",
-    "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier last-number",
+    "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier number",
     _MODEL,
     option("--pool", type=Path, required=True, help=_POOL),
     _COLUMNS,
     option("--out", type=Path, required=True, help="scores folder; continues what is in it"),
     option("--samples", type=integer, default=0, metavar="K", help="completions sampled per prompt"),
     option(
-        "--verifier", help="exact, last-number, reasoning-gym, or module:function(completion, row) -> [0, 1]"
+        "--verifier", help="exact, number, math, reasoning-gym, or module:function(completion, row) -> [0, 1]"
     ),
+    option("--verifier-timeout", type=number, metavar="SECONDS", help="for one completion (5)"),
+    option("--verifier-processes", type=integer, metavar="N", help="that the verifier runs in (1)"),
     option(
         "--completions",
         type=Path,
@@ -120,6 +122,8 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     note(f"{counts['scored']} of {counts['rows']} rows scored in {arguments.out}")
     for issue, count in counts["issues"].items():
         note(f"  {count} marked: {issue} (the column issue says more)")
+    if counts["unfinished"]:
+        note(f"  {counts['unfinished']} samples broke off inside a thought: no answer (--max-tokens?)")
 
 
 def _endpoint(arguments: argparse.Namespace) -> Any:
@@ -254,6 +258,7 @@ _EXAMPLES = (
     option("--stage", help="sft or rl"),
     option("--out", type=Path, required=True, help="run folder; continues what is in it"),
     option("--verifier", help="the reward of stage rl, as in `datadose score`"),
+    option("--verifier-timeout", type=number, metavar="SECONDS", help="rl: for one completion (5)"),
     option("--steps", type=integer, help="optimiser steps (100)"),
     option("--batch", type=integer, help="examples (sft) or completions (rl) per step (8)"),
     option("--learning-rate", type=number, help="peak learning rate (2e-4 with an adapter, else 2e-5)"),

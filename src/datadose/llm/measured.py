@@ -90,10 +90,11 @@ def measured(
 
 
 def counts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many rows, scored rows, and rows with each kind of issue."""
+    """How many rows, scored rows, samples that broke off in a thought, and rows with each kind of issue."""
     issues = Counter(row["issue"].split(":")[0] for row in rows if row["issue"] is not None)
     return {
         "rows": len(rows),
         "scored": sum(row["nll"] is not None for row in rows),
+        "unfinished": sum(row["unfinished"] or 0 for row in rows),
         "issues": dict(sorted(issues.items())),
     }

@@ -78,7 +78,7 @@ def posttrain(
             and a finished one is returned.
         config: stage, steps, batch, rates.
         verifier: RL only, by name or ``module:function``: the reward is 1 where it passes, else 0. A
-            completion on which it raises, or returns no score, is not rewarded and is counted.
+            completion on which it fails, in whatever way, is not rewarded and is counted.
         evaluation: SFT only: rows to measure while training; the weights of the step with the lowest
             weighted loss are kept. None: those of the last step are.
         columns: the column of a role that is not recognised by its name, as ``{"prompt": "question"}``.
@@ -88,8 +88,8 @@ def posttrain(
     Returns what ``result.json`` holds: config, one record a step (loss, gradient norm; for RL mean reward),
     ``evaluations`` (one record each) and ``best_step`` (0: the untouched model), for files with shares
     ``mix`` (share, rows, rows left out and rows drawn of each), ``verifier_errors`` (reason -> count),
-    ``warnings`` (RL: stretches of steps in which every group passed or failed as a whole), row counts and
-    versions.
+    ``unfinished`` (completions that broke off inside a thought), ``warnings`` (RL: stretches of steps in
+    which every group passed or failed as a whole), row counts and versions.
 
     Raises InputError for bad data, settings, or a folder that holds another run; RunError, with the step, for
     a loss or gradient that is not finite.
@@ -233,6 +233,7 @@ def _outcome(inputs: _Inputs, run: Run, state: Any, out: Path) -> dict[str, Any]
         **_measured(state, out, inputs.evaluation),
         "mix": _mix(sources, run.places, state.global_step * config.rows_per_step),
         "verifier_errors": dict(sorted(run.verifier_errors.items())),
+        "unfinished": run.unfinished,
         "versions": versions("transformers", "trl", "peft"),
     }
 

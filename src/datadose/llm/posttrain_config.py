@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from datadose.errors import reject, require_integer, require_number
 from datadose.llm.chat import TEMPLATE_DATE, check_chat
+from datadose.llm.verifiers import TIMEOUT, require_timeout
 
 Stage: TypeAlias = Literal["sft", "rl"]
 
@@ -27,6 +28,7 @@ class PosttrainConfig:
         max_tokens: RL only: tokens of a completion at most.
         loss: SFT only: ``last``: the completion's tokens; ``all``: those of all assistant turns.
         template_date: what the clock of a chat template shows, YYYY-MM-DD.
+        verifier_timeout: RL only: seconds that the verifier may take for one completion, above 0.
         checkpoint_every: steps between checkpoints; 0 for none. A run that is measured while it trains writes
             one at each evaluation instead.
 
@@ -45,6 +47,7 @@ class PosttrainConfig:
     checkpoint_every: int = 50
     loss: str = "last"
     template_date: str = TEMPLATE_DATE
+    verifier_timeout: float = TIMEOUT
 
     def __post_init__(self) -> None:
         if self.stage not in get_args(Stage):
@@ -58,6 +61,7 @@ class PosttrainConfig:
         if self.learning_rate is not None:
             require_number("learning_rate", self.learning_rate, 0, 1, open_ends=True)
         require_number("temperature", self.temperature, 0, 100, open_ends=True)
+        require_timeout(self.verifier_timeout)
         if self.stage == "rl" and self.batch % self.samples:
             reject("batch", self.batch, f"a multiple of samples = {self.samples} for stage rl")
 

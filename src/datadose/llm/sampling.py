@@ -16,7 +16,7 @@ from datadose.llm.engines import Engine, Request, confidences
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import Row, text_of
 from datadose.llm.sample_store import OWN, Drawn, SampleStore
-from datadose.llm.verifiers import Verifier, judge, judges_labels
+from datadose.llm.verifiers import TIMEOUT, Verifier, is_unfinished, judge, judges_labels
 from datadose.printing import note
 from datadose.progress import Report
 
@@ -258,14 +258,21 @@ def sample_lines(
 
 
 def verify(
-    verifier: Verifier | None, row: Row, samples: Sequence[str], own: str | None, *, scored: bool = True
+    verifier: Verifier | None,
+    row: Row,
+    samples: Sequence[str],
+    own: str | None,
+    *,
+    scored: bool = True,
+    timeout: float = TIMEOUT,
 ) -> Record:
     """Verdicts on a row: its pass rate over ``samples``, its own label, and its greedy completion ``own``.
 
-    A sample on which the verifier itself fails counts neither as passed nor as failed; ``passed`` has the
-    verdict on each (None for such a one). ``issue`` is the first thing that the verifier did wrong.
-    ``label_passes`` has a verdict for each of the row's completions: None for a row that was not ``scored``,
-    and where the verifier would compare the label with itself.
+    A sample on which the verifier itself fails, within ``timeout`` seconds or not, counts neither as passed
+    nor as failed; ``passed`` has the verdict on each (None for such a one). ``issue`` is the first thing that
+    the verifier did wrong. ``unfinished`` counts the samples that break off inside a thought: they have no
+    answer and do not pass. ``label_passes`` has a verdict for each of the row's completions: None for a row
+    that was not ``scored``, and where the verifier would compare the label with itself.
     """
     columns = {**row.columns, "answer": row.answer}
     issues: list[str] = []
@@ -273,7 +280,7 @@ def verify(
     def verdict(text: str) -> bool | None:
         if verifier is None:
             return None
-        passes, issue = judge(verifier, text, columns)
+        passes, issue = judge(verifier, text, columns, timeout=timeout)
         if issue is not None:
             issues.append(issue)
         return passes
@@ -291,6 +298,7 @@ def verify(
         differs = None if passes is None else not passes
     return {
         **pass_rate(sum(verdicts), len(verdicts), asked=bool(samples)),
+        "unfinished": sum(map(is_unfinished, samples)) if samples else None,
         "label_passes": [verdict(label) if judged else None for label in labels],
         "own_differs": differs,
         "issue": issues[0] if issues else None,

@@ -7,42 +7,33 @@ hidden state and the gradient's sketch), samples, and verdicts. Then the folder 
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from importlib import metadata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datadose.errors import InputError, reject
 from datadose.files import file_digest, prepare_folder
-from datadose.llm.cache import BatchCache, Record, content_digest
-from datadose.llm.chat import Encoded
+from datadose.llm.cache import BatchCache
 from datadose.llm.completions import read_completions
-from datadose.llm.endpoint import Endpoint, EndpointEngine, ask
-from datadose.llm.engines import Engine, ModelEngine
+from datadose.llm.endpoint import Endpoint
 from datadose.llm.language_model import LanguageModel, Losses
 from datadose.llm.left_out import unread_columns
-from datadose.llm.measured import best_answers, counts, each_answer, measured, targets
+from datadose.llm.measured import best_answers, counts, measured
 from datadose.llm.pass_rates import add_signals
 from datadose.llm.pool import Pool, Row, open_pool
-from datadose.llm.sample_store import SampleStore
-from datadose.llm.sampling import Samples, Tally, Texts, sample_lines, verify
+from datadose.llm.sampling import Tally, Texts, sample_lines
 from datadose.llm.score_config import ScoreConfig
+from datadose.llm.score_stages import Stages
 from datadose.llm.scores import MEASURED, ROLE, Scores, hash_question, read_scores, write_scores
-from datadose.llm.sketch import SKETCH_SEED, TensorSketch
+from datadose.llm.sketch import SKETCH_SEED
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
 from datadose.printing import note
 from datadose.progress import Report, silent
 from datadose.versions import versions
-
-_VERIFY_ROWS = 64
-"""Rows whose verdicts are kept together."""
 
 
 def score(
@@ -76,11 +67,7 @@ def score(
 
     Raises InputError for bad input of any other kind, RunError if the disk is full.
     """
-    config = config or ScoreConfig()
-    if settings:
-        message = f"score({', '.join(settings)}) is deprecated: score(config=ScoreConfig(...))"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        config = replace(config, **settings)
+    config = _configured(config or ScoreConfig(), settings)
     check = _verifier(verifier, config, completions, endpoint)
     prepare_folder("out", out)
     names = (*MEASURED, ROLE)
@@ -88,27 +75,43 @@ def score(
     options: dict[str, Any] = {"columns": columns, "several": several, "prompts_alone": sampled}
     rows = open_pool(pool, out / ".cache", field, reserved=names, **options)
     given = None if completions is None else read_completions(completions, rows)
-    if not isinstance(model, LanguageModel):
-        pickles, spread = allow_pickle_weights, config.device_map
-        model = LanguageModel.load(model, dtype=config.dtype, device_map=spread, allow_pickle_weights=pickles)
-    model = model.with_chat(config.loss, config.template_date)
+    loaded = _loaded(model, config, allow_pickle_weights=allow_pickle_weights)
     for line in rows.said:
         note(line)
     record = {
-        **_conditions(model, config),
+        **_conditions(loaded, config),
         **_sources(pool, rows, columns, completions, endpoint),
         "verifier": verifier,
         "verifier_digest": None if check is None else verifier_digest(check),
+        "verifier_timeout": config.verifier_timeout,
     }
     if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
         rows.remove()
         return finished
-    run = _Run(model, rows, out, config, progress)
+    run = Stages(loaded, rows, out, config, progress)
     return _measure(run, given, check, endpoint, record)
 
 
+def _configured(config: ScoreConfig, settings: dict[str, Any]) -> ScoreConfig:
+    """The configuration with fields that are given by their own names, as was once the way."""
+    if not settings:
+        return config
+    message = f"score({', '.join(settings)}) is deprecated: score(config=ScoreConfig(...))"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return replace(config, **settings)
+
+
+def _loaded(
+    model: str | Path | LanguageModel, config: ScoreConfig, *, allow_pickle_weights: bool
+) -> LanguageModel:
+    if not isinstance(model, LanguageModel):
+        options: dict[str, Any] = {"dtype": config.dtype, "device_map": config.device_map}
+        model = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights, **options)
+    return model.with_chat(config.loss, config.template_date)
+
+
 def _measure(
-    run: _Run,
+    run: Stages,
     given: Sequence[Texts] | None,
     check: Verifier | None,
     endpoint: Endpoint | None,
@@ -122,7 +125,7 @@ def _measure(
     if samples is not None:
         run.draw(samples)
     texts: Sequence[Texts] = samples or given or [Texts([])] * len(rows)
-    kept = BatchCache(out, "verdicts", {"verifier": record["verifier"], "source": record["verifier_digest"]})
+    kept = BatchCache(out, "verdicts", {name: x for name, x in record.items() if name.startswith("verifier")})
     verdicts = run.verdicts(texts, check, kept)
     tally = Tally.of("file" if given else samples.engine.name if samples else None, rows, texts)
     tally.warn(config.max_tokens, config.temperature)
@@ -240,166 +243,3 @@ def _verifier(
     if name is None and completions is None and not config.samples:
         return None
     return load_verifier(name, "with samples" if config.samples else "with completions")
-
-
-class _Run:
-    """The stages of one call."""
-
-    def __init__(
-        self, model: LanguageModel, rows: Pool, out: Path, config: ScoreConfig, progress: Report
-    ) -> None:
-        self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
-        self.issues: list[str | None] = []
-        """Why a row could not be measured, noted stage by stage."""
-        answers = [0]
-        for row in rows:
-            self.issues.append(row.issue)
-            answers.append(max(1, len(row.completions)))
-        self.starts = np.cumsum(answers)
-        """Where each row's completions begin among those of all rows; a row without any has one place."""
-        # What every number depends on. Rounding differs between batch sizes, devices and libraries, and a
-        # sample with it; a folder holds the results of one setting.
-        self.setting = {
-            "model": model.digest,
-            "tokenizer": model.tokenizer_digest,
-            "dtype": model.dtype,
-            "device": model.device.type,
-            "batch_tokens": config.batch_tokens,
-            **{name: metadata.version(name) for name in ("torch", "transformers")},
-        }
-
-    def encode(self) -> dict[str, Encoded]:
-        """Token ids by key of a row with one completion; notes the rows that cannot be scored."""
-        tokens: dict[str, Encoded] = {}
-        for place, row in enumerate(self.rows):
-            if self.issues[place] is not None:
-                continue
-            try:
-                issues = [self._encode(one, tokens) for one in each_answer(row)]
-            except InputError as error:
-                if error.field != "messages":
-                    raise
-                issues = [f"messages: the chat template refuses them; allowed: {error.allowed}"]
-            self.issues[place] = None if None in issues else issues[0]
-        return tokens
-
-    def _encode(self, row: Row, tokens: dict[str, Encoded]) -> str | None:
-        """Note the tokens of a row with one completion; why it cannot be measured, None if it can."""
-        if not row.has_completion:
-            ids = self.model.encode_prompt(row.prompt, row.tools, row.template_options)
-            size, limit = len(ids), self.model.context_length
-            return f"prompt too long: {size} tokens in a context of {limit}" if size >= limit else None
-        key = row.key
-        tokens[key] = tokens.get(key) or self.model.encode(row)
-        return self._trouble(row, tokens[key])
-
-    def _trouble(self, row: Row, found: Encoded) -> str | None:
-        """Why a row with one completion cannot be scored, None if it can."""
-        if found.issue is not None:
-            return found.issue
-        if not targets(row, found):
-            return "empty completion"
-        if found.length > (limit := self.model.context_length):
-            sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
-            return f"prompt too long: {sizes} in a context of {limit}"
-        return None
-
-    def losses(self, tokens: dict[str, Encoded]) -> Losses:
-        """NLL, mean hidden state and sketch of each completion; notes the rows without a finite loss."""
-        places: dict[str, list[int]] = defaultdict(list)
-        for place, row in enumerate(self.rows):
-            if self.issues[place] is None and row.has_completion:
-                for unit, one in enumerate(each_answer(row), start=int(self.starts[place])):
-                    if self._trouble(one, tokens[one.key]) is None:
-                        places[one.key].append(unit)
-        keys = list(places)
-        lengths = [tokens[key].length for key in keys]
-        sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
-        sketch.to(self.model.device)
-        losses = Losses.empty(int(self.starts[-1]), self.model.hidden_size, sketch.size)
-
-        def compute(batch: list[str]) -> list[Record]:
-            found = self.model.measure([tokens[key] for key in batch], sketch)
-            columns = zip(found.nll.tolist(), found.embeddings, found.sketches, strict=True)
-            return [{"nll": nll, "embedding": mean, "sketch": s} for nll, mean, s in columns]
-
-        def keep(key: str, record: Record) -> None:
-            if math.isfinite(record["nll"]):
-                at = places[key]
-                losses.nll[at] = record["nll"]
-                losses.embeddings[at], losses.sketches[at] = record["embedding"], record["sketch"]
-
-        batches = self.model.loss_batches(lengths, self.config.batch_tokens)
-        BatchCache(self.out, "losses", {**self.setting, "sketch": [sketch.size, SKETCH_SEED]}).run(
-            [[keys[i] for i in batch] for batch in batches],
-            compute,
-            keep,
-            self._reporter("score (tokens)", dict(zip(keys, lengths, strict=True))),
-        )
-        found = np.isfinite(losses.nll)
-        for place, row in enumerate(self.rows):
-            first, end = self.starts[place : place + 2]
-            if self.issues[place] is None and row.has_completion and not found[first:end].any():
-                self.issues[place] = "non-finite loss"
-        return losses
-
-    def sampler(self, endpoint: Endpoint | None) -> Samples:
-        """The samples of all rows that can be measured, as far as they are kept; none is drawn yet.
-
-        InputError for a server that is needed and not there.
-        """
-        engine: Engine = (
-            ModelEngine(self.model, self.config, self.config.batch_tokens, self.setting)
-            if endpoint is None
-            else EndpointEngine(endpoint, self.model, self.config)
-        )
-        usable = [issue is None for issue in self.issues]
-        found = Samples(
-            engine, self.model, self.rows, usable, SampleStore(self.out, engine.settings), self.progress
-        )
-        if endpoint is not None and found.requests(self._wanted()):
-            ask(endpoint)
-        return found
-
-    def _wanted(self) -> list[int]:
-        return [self.config.samples if issue is None else 0 for issue in self.issues]
-
-    def draw(self, samples: Samples) -> None:
-        """Draw what is missing of the samples of each row that was measured."""
-        samples.draw(self._wanted())
-
-    def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> list[Record]:
-        """Verdicts by row; on a bad row there are none."""
-        by_key: dict[str, int] = {}
-        for place, row in enumerate(self.rows):
-            content = [row.key, row.columns, asdict(texts[place]), self.issues[place] is not None]
-            by_key[content_digest([row.id, row.line, content])] = place
-        keys = list(by_key)
-
-        def compute(batch: list[str]) -> list[Record]:
-            found = []
-            for place in map(by_key.__getitem__, batch):
-                row, text = self.rows[place], texts[place]
-                judge, scored = check if row.issue is None else None, self.issues[place] is None
-                found.append(verify(judge, row, text.samples, text.own, scored=scored))
-            return found
-
-        verdicts: list[Record] = [{} for _ in self.rows]
-        kept.run(
-            [keys[i : i + _VERIFY_ROWS] for i in range(0, len(keys), _VERIFY_ROWS)],
-            compute,
-            lambda key, record: verdicts.__setitem__(by_key[key], record),
-            self._reporter("verify (rows)", dict.fromkeys(keys, int(check is not None))),
-        )
-        return verdicts
-
-    def _reporter(self, name: str, sizes: dict[str, int]) -> Callable[[list[str]], None]:
-        done, total = 0, sum(sizes.values())
-
-        def report(keys: list[str]) -> None:
-            nonlocal done
-            done += sum(sizes[key] for key in keys)
-            if total:
-                self.progress(name, done, total)
-
-        return report

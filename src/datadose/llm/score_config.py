@@ -10,6 +10,7 @@ from datadose.llm.chat import TEMPLATE_DATE, check_chat
 from datadose.llm.generation import Sampling
 from datadose.llm.language_model import AUTO, BATCH_TOKENS
 from datadose.llm.sketch import SKETCH_SIZE
+from datadose.llm.verifiers import TIMEOUT, require_timeout
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class ScoreConfig(Sampling):
         device_map: ``auto`` spreads a model that is larger than a device; None: one device holds it.
         loss: ``last``: a row's completion is scored; ``all``: all assistant turns of its conversation.
         template_date: what the clock of a chat template shows, YYYY-MM-DD.
+        verifier_timeout: seconds that the verifier may take for one completion, above 0.
+        verifier_processes: processes that the verifier runs in. Verdicts do not depend on it.
 
     Raises InputError for a value out of range.
     """
@@ -38,12 +41,16 @@ class ScoreConfig(Sampling):
     device_map: str | None = None
     loss: str = "last"
     template_date: str = TEMPLATE_DATE
+    verifier_timeout: float = TIMEOUT
+    verifier_processes: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer("batch-tokens", self.batch_tokens, 1)
         require_integer("sketch-size", self.sketch_size, 2)
         check_chat(self.loss, self.template_date)
+        require_timeout(self.verifier_timeout)
+        require_integer("verifier-processes", self.verifier_processes, 1, 1024)
         if self.device_map not in (None, AUTO):
             reject("device-map", self.device_map, AUTO)
 

@@ -38,6 +38,7 @@ MEASURED: dict[str, str] = {
     "label_passes": "boolean",
     "best_completion": "Int64",
     "completion_nlls": "object",
+    "unfinished": "Int64",
     "own_completion": "string",
     "own_confidence": "float64",
     "own_differs": "boolean",

@@ -24,7 +24,7 @@ from datadose.llm.mixing import WEIGHT
 from datadose.llm.pool import Row, Text
 from datadose.llm.posttrain_config import PosttrainConfig
 from datadose.llm.silent_groups import enough, find_silences, is_silent, sentence
-from datadose.llm.verifiers import Verifier, judge
+from datadose.llm.verifiers import Verifier, is_unfinished, judge
 from datadose.printing import note
 from datadose.progress import Report
 
@@ -47,6 +47,8 @@ class Run:
     verifier_errors: Counter[str] = field(default_factory=Counter)
     silent: list[dict[str, Any]] = field(default_factory=list)
     """RL: the records of the latest steps, as long as none of their groups was mixed."""
+    unfinished: int = 0
+    """Completions that broke off inside a thought: no answer, no reward."""
 
     def step(self, step: int, logs: dict[str, Any]) -> None:
         """RunError at the first number that is not finite; a note when several RL steps teach nothing."""
@@ -68,7 +70,9 @@ class Run:
         found: list[float | None] = []
         for completion, row in zip(completions, (self.rows[i] for i in place), strict=True):
             text = completion if isinstance(completion, str) else str(completion[0]["content"])
-            passed, trouble = judge(self.check, text, {**row.columns, "answer": row.answer})
+            columns = {**row.columns, "answer": row.answer}
+            passed, trouble = judge(self.check, text, columns, timeout=self.config.verifier_timeout)
+            self.unfinished += is_unfinished(text)
             if trouble is not None:
                 self.verifier_errors[trouble] += 1
             found.append(float(passed is True))

@@ -1,0 +1,194 @@
+"""The stages of scoring, each kept batch by batch: losses, samples, verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from datadose.errors import InputError
+from datadose.llm.cache import BatchCache, Record, content_digest
+from datadose.llm.chat import Encoded
+from datadose.llm.endpoint import Endpoint, EndpointEngine, ask
+from datadose.llm.engines import Engine, ModelEngine
+from datadose.llm.language_model import LanguageModel, Losses
+from datadose.llm.measured import each_answer, targets
+from datadose.llm.pool import Pool, Row
+from datadose.llm.sample_store import SampleStore
+from datadose.llm.sampling import Samples, Texts, verify
+from datadose.llm.score_config import ScoreConfig
+from datadose.llm.sketch import SKETCH_SEED, TensorSketch
+from datadose.llm.verifiers import Verifier, threaded
+from datadose.progress import Report
+
+_VERIFY_ROWS = 64
+"""Rows whose verdicts are kept together."""
+
+
+class Stages:
+    """The stages of scoring one pool: what has been measured, and why a row could not be."""
+
+    def __init__(
+        self, model: LanguageModel, rows: Pool, out: Path, config: ScoreConfig, progress: Report
+    ) -> None:
+        self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
+        self.issues: list[str | None] = []
+        """Why a row could not be measured, noted stage by stage."""
+        answers = [0]
+        for row in rows:
+            self.issues.append(row.issue)
+            answers.append(max(1, len(row.completions)))
+        self.starts = np.cumsum(answers)
+        """Where each row's completions begin among those of all rows; a row without any has one place."""
+        # What every number depends on. Rounding differs between batch sizes, devices and libraries, and a
+        # sample with it; a folder holds the results of one setting.
+        self.setting = {
+            "model": model.digest,
+            "tokenizer": model.tokenizer_digest,
+            "dtype": model.dtype,
+            "device": model.device.type,
+            "batch_tokens": config.batch_tokens,
+            **{name: metadata.version(name) for name in ("torch", "transformers")},
+        }
+
+    def encode(self) -> dict[str, Encoded]:
+        """Token ids by key of a row with one completion; notes the rows that cannot be scored."""
+        tokens: dict[str, Encoded] = {}
+        for place, row in enumerate(self.rows):
+            if self.issues[place] is not None:
+                continue
+            try:
+                issues = [self._encode(one, tokens) for one in each_answer(row)]
+            except InputError as error:
+                if error.field != "messages":
+                    raise
+                issues = [f"messages: the chat template refuses them; allowed: {error.allowed}"]
+            self.issues[place] = None if None in issues else issues[0]
+        return tokens
+
+    def _encode(self, row: Row, tokens: dict[str, Encoded]) -> str | None:
+        """Note the tokens of a row with one completion; why it cannot be measured, None if it can."""
+        if not row.has_completion:
+            size, limit = len(self.model.prompt_ids(row)), self.model.context_length
+            return f"prompt too long: {size} tokens in a context of {limit}" if size >= limit else None
+        key = row.key
+        tokens[key] = tokens.get(key) or self.model.encode(row)
+        return self._trouble(row, tokens[key])
+
+    def _trouble(self, row: Row, found: Encoded) -> str | None:
+        """Why a row with one completion cannot be scored, None if it can."""
+        if found.issue is not None:
+            return found.issue
+        if not targets(row, found):
+            return "empty completion"
+        if found.length > (limit := self.model.context_length):
+            sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
+            return f"prompt too long: {sizes} in a context of {limit}"
+        return None
+
+    def losses(self, tokens: dict[str, Encoded]) -> Losses:
+        """NLL, mean hidden state and sketch of each completion; notes the rows without a finite loss."""
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, row in enumerate(self.rows):
+            if self.issues[place] is None and row.has_completion:
+                for unit, one in enumerate(each_answer(row), start=int(self.starts[place])):
+                    if self._trouble(one, tokens[one.key]) is None:
+                        places[one.key].append(unit)
+        keys = list(places)
+        lengths = [tokens[key].length for key in keys]
+        sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
+        sketch.to(self.model.device)
+        losses = Losses.empty(int(self.starts[-1]), self.model.hidden_size, sketch.size)
+
+        def compute(batch: list[str]) -> list[Record]:
+            found = self.model.measure([tokens[key] for key in batch], sketch)
+            columns = zip(found.nll.tolist(), found.embeddings, found.sketches, strict=True)
+            return [{"nll": nll, "embedding": mean, "sketch": s} for nll, mean, s in columns]
+
+        def keep(key: str, record: Record) -> None:
+            if math.isfinite(record["nll"]):
+                at = places[key]
+                losses.nll[at] = record["nll"]
+                losses.embeddings[at], losses.sketches[at] = record["embedding"], record["sketch"]
+
+        batches = self.model.loss_batches(lengths, self.config.batch_tokens)
+        BatchCache(self.out, "losses", {**self.setting, "sketch": [sketch.size, SKETCH_SEED]}).run(
+            [[keys[i] for i in batch] for batch in batches],
+            compute,
+            keep,
+            self._reporter("score (tokens)", dict(zip(keys, lengths, strict=True))),
+        )
+        found = np.isfinite(losses.nll)
+        for place, row in enumerate(self.rows):
+            first, end = self.starts[place : place + 2]
+            if self.issues[place] is None and row.has_completion and not found[first:end].any():
+                self.issues[place] = "non-finite loss"
+        return losses
+
+    def sampler(self, endpoint: Endpoint | None) -> Samples:
+        """The samples of all rows that can be measured, as far as they are kept; none is drawn yet.
+
+        InputError for a server that is needed and not there.
+        """
+        engine: Engine = (
+            ModelEngine(self.model, self.config, self.config.batch_tokens, self.setting)
+            if endpoint is None
+            else EndpointEngine(endpoint, self.model, self.config)
+        )
+        usable = [issue is None for issue in self.issues]
+        found = Samples(
+            engine, self.model, self.rows, usable, SampleStore(self.out, engine.settings), self.progress
+        )
+        if endpoint is not None and found.requests(self._wanted()):
+            ask(endpoint)
+        return found
+
+    def _wanted(self) -> list[int]:
+        return [self.config.samples if issue is None else 0 for issue in self.issues]
+
+    def draw(self, samples: Samples) -> None:
+        """Draw what is missing of the samples of each row that was measured."""
+        samples.draw(self._wanted())
+
+    def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> list[Record]:
+        """Verdicts by row; on a bad row there are none."""
+        by_key: dict[str, int] = {}
+        for place, row in enumerate(self.rows):
+            content = [row.key, row.columns, asdict(texts[place]), self.issues[place] is not None]
+            by_key[content_digest([row.id, row.line, content])] = place
+        keys = list(by_key)
+
+        def one(key: str) -> Record:
+            place = by_key[key]
+            row, text = self.rows[place], texts[place]
+            judge, scored = check if row.issue is None else None, self.issues[place] is None
+            timeout = self.config.verifier_timeout
+            return verify(judge, row, text.samples, text.own, scored=scored, timeout=timeout)
+
+        def compute(batch: list[str]) -> list[Record]:
+            return threaded(one, batch, self.config.verifier_processes)
+
+        verdicts: list[Record] = [{} for _ in self.rows]
+        kept.run(
+            [keys[i : i + _VERIFY_ROWS] for i in range(0, len(keys), _VERIFY_ROWS)],
+            compute,
+            lambda key, record: verdicts.__setitem__(by_key[key], record),
+            self._reporter("verify (rows)", dict.fromkeys(keys, int(check is not None))),
+        )
+        return verdicts
+
+    def _reporter(self, name: str, sizes: dict[str, int]) -> Callable[[list[str]], None]:
+        done, total = 0, sum(sizes.values())
+
+        def report(keys: list[str]) -> None:
+            nonlocal done
+            done += sum(sizes[key] for key in keys)
+            if total:
+                self.progress(name, done, total)
+
+        return report
