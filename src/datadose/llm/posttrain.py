@@ -64,9 +64,8 @@ def posttrain(
     allow_pickle_weights: bool = False,
     progress: Report = silent,
 ) -> dict[str, Any]:
-    """Train ``model`` on ``data`` and write ``out/adapter`` (``out/model`` without LoRA) and ``result.json``.
-
-    With ``evaluation`` also ``curve.csv`` and ``curve.png``: the losses along training.
+    """Train ``model`` on ``data`` and write ``out/adapter`` (``out/model`` without LoRA) and ``result.json``;
+    with ``evaluation`` also ``curve.csv`` and ``curve.png``: the losses along training.
 
     Args:
         model: folder or name of a Hugging Face causal language model.
@@ -100,9 +99,8 @@ def posttrain(
         measured = Evaluation(Path("validation.jsonl"), keep=Path("known.jsonl"))
         posttrain("MODEL", mix, Path("out"), config=PosttrainConfig("sft"), evaluation=measured)
     """
-    inputs = _read(
-        model, data, config, verifier, evaluation, columns, allow_pickle_weights=allow_pickle_weights
-    )
+    pickles = allow_pickle_weights
+    inputs = _read(model, data, config, verifier, evaluation, columns, allow_pickle_weights=pickles)
     setting = _setting(inputs)
     prepare_folder("out", out)
     if (found := earlier_result(out, setting)) is not None:
@@ -110,7 +108,7 @@ def posttrain(
     write_json(out / "setting.json", setting)
     run = _run(inputs, progress)
     with silence(), disk_errors(out):
-        state = _train(inputs.model, out, run, allow_pickle_weights=allow_pickle_weights)
+        state = _train(inputs.model, out, run, allow_pickle_weights=pickles)
     result = {**setting, **_outcome(inputs, run, state, out)}
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
