@@ -90,8 +90,7 @@ def posttrain(
     ``unfinished`` (completions that broke off inside a thought), ``warnings`` (RL: stretches of steps in
     which every group passed or failed as a whole), row counts and versions.
 
-    Raises InputError for bad data, settings, or a folder that holds another run; RunError, with the step, for
-    a loss or gradient that is not finite.
+    Raises InputError for bad input or another run's folder; RunError, with the step, for a loss not finite.
 
     Example::
 
