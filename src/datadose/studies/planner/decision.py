@@ -211,8 +211,8 @@ def draw_decision(table: pd.DataFrame, config: Decisions) -> Figure:
             figure,
             f"{config.pools} random pools of two or three sources, one misleading, d = {config.dimension} "
             f"(every eighth dense, d = {config.dimension // 2}), one in five capped at 5 to 10% of its "
-            f"rows;\nbest of the grid chosen on half of {config.seeds} seeds, regret on the others; bars: two "
-            "standard errors",
+            f"rows;\nbest of the grid chosen on half of {config.seeds} seeds, regret on the others; bars: "
+            "two standard errors",
         )
     return figure
 
