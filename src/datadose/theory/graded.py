@@ -10,15 +10,14 @@ inverse is known to rounding row by row (Demmel and Veselic, 1992).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datadose.covariance import RELATIVE_ZERO, diagonal
-from datadose.shapes import Array, Complex, Float
+from datadose.shapes import Array, Float
 from datadose.theory.columns import Columns
-
-Inverted = TypeVar("Inverted", Array, Complex)
 
 APART = 1e3
 """Sources whose sizes differ by less share a place in the order, as do all that are smaller than this."""
@@ -76,9 +75,9 @@ def graded(columns: Sequence[Columns], order: Sequence[int]) -> tuple[tuple[Colu
     return tuple(turned(at, c) for at, c in enumerate(columns)), basis
 
 
-def graded_inverse(M: Inverted) -> Inverted:
+def graded_inverse(M: NDArray[Any]) -> NDArray[Any]:
     """The inverse of a symmetric M (.., d, d) whose rows may differ by many orders."""
     size = 1 / np.sqrt(np.abs(np.diagonal(M, axis1=-2, axis2=-1)))
     scale = size[..., :, None] * size[..., None, :]
     found = np.linalg.inv(M * scale) * scale
-    return cast("Inverted", np.asarray((found + found.swapaxes(-1, -2)) / 2))
+    return np.asarray((found + found.swapaxes(-1, -2)) / 2)

@@ -211,8 +211,8 @@ def draw_decision(table: pd.DataFrame, config: Decisions) -> Figure:
             figure,
             f"{config.pools} random pools of two or three sources, one misleading, d = {config.dimension} "
             f"(every eighth dense, d = {config.dimension // 2}), one in five capped at 5 to 10% of its "
-            f"rows; best of the grid chosen on half of {config.seeds} seeds, regret on the others; bars: two "
-            "standard errors",
+            f"rows;\nbest of the grid chosen on half of {config.seeds} seeds, regret on the others; bars: "
+            "two standard errors",
         )
     return figure
 
@@ -232,7 +232,7 @@ def _draw_regret(axis: Axes, table: pd.DataFrame) -> None:
     axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set(xlabel="pools, best first", ylabel="error of the plan over the grid's best, minus 1")
-    axis.legend(loc="lower right")
+    axis.legend(loc="center")
 
 
 def _draw_forecast(axis: Axes, table: pd.DataFrame, names: tuple[str, str, str], label: str) -> None:
