@@ -14,6 +14,7 @@ import pytest
 from datadose.cli.llm import _THRESHOLDS
 from datadose.llm.selection import SelectionConfig
 from helpers.command import run_main
+from helpers.synthetic import make
 
 
 def addition(a: int, b: int) -> dict[str, Any]:
@@ -105,6 +106,22 @@ def test_the_help_states_the_thresholds_of_the_code() -> None:
     defaults = {f.name: f.default for f in fields(SelectionConfig)}
     shown = {name: float(text.rsplit("(", 1)[1].rstrip(")")) for name, text in _THRESHOLDS.items()}
     assert shown == {name: defaults[name] for name in _THRESHOLDS}
+
+
+def test_an_rl_set_alone_needs_no_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it says is on stdout; nothing is measured, and a reference that is not used is said to be so."""
+    make(200, 0).saved(tmp_path / "scores")
+    out = tmp_path / "out"
+    command = ["select", "--scores", str(tmp_path / "scores"), "--out", str(out), "--sft-size", "0"]
+    assert run_main([*command, "--group", "4", "--reference", str(tmp_path / "none")]) == 0
+    shown = capsys.readouterr()
+    assert "SFT set 0 rows, RL set" in shown.out
+    assert "a group of 4 is mixed with a chance below 0.5" in shown.out
+    assert "reference: not used" in shown.err
+    assert len(read_lines(out / "rl.jsonl")) == len(read_lines(out / "control_rl.jsonl")) > 0
+    assert not (out / "sft.jsonl").exists()
+    assert run_main([*command[:-2], "--sft-size", "5"]) == 2
+    assert "target: got none; allowed: examples of the target" in capsys.readouterr().err
 
 
 GOOD = {"prompt": "a", "completion": "b"}

@@ -24,6 +24,7 @@ from datadose.llm import trainers
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import read_pool
 from datadose.llm.posttrain import PosttrainConfig, posttrain
+from datadose.llm.silent_groups import find_silences, sentence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -328,3 +329,60 @@ def test_bad_data_and_missing_parts(
         "importlib.util.find_spec", lambda name, *a: None if name == "peft" else find(name, *a)
     )
     fails(strings(), SFT, r"pip install 'datadose\[train\]'")
+
+
+@pytest.mark.parametrize(
+    ("reward", "says"), [(0.0, "every completion failed"), (1.0, "every completion passed")]
+)
+def test_steps_that_teach_nothing_are_warned_of(
+    reward: float,
+    says: str,
+    tiny_llama: Path,
+    write_rows: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "load_verifier", lambda *_: lambda *_: reward)
+    result = posttrain(tiny_llama, write_rows(strings()), tmp_path / "out", config=RL, verifier="exact")
+    (warning,) = result["warnings"]
+    assert (warning["first"], warning["last"], warning["reward"]) == (1, 2, reward)
+    assert says in warning["warning"]
+    assert capsys.readouterr().err.count(f"warning: {warning['warning']}") == 1
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+
+
+def test_mixed_groups_are_not_warned_of(
+    tiny_llama: Path,
+    write_rows: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls: list[str] = []
+
+    def by_turns(completion: str, _: Any) -> float:
+        calls.append(completion)
+        return float(len(calls) % 2)
+
+    monkeypatch.setattr(module, "load_verifier", lambda *_: by_turns)
+    result = posttrain(tiny_llama, write_rows(strings()), tmp_path / "out", config=RL, verifier="exact")
+    assert result["warnings"] == []
+    assert "warning:" not in capsys.readouterr().err
+
+
+def test_only_long_silences_count() -> None:
+    """Five steps in a row, or all steps of a shorter run; a step with a mixed group ends a stretch."""
+
+    def history(shares: list[float]) -> list[dict[str, float]]:
+        return [
+            {"step": i + 1, "reward": i / 10, "frac_reward_zero_std": share} for i, share in enumerate(shares)
+        ]
+
+    found = find_silences(history([1, 1, 1, 1, 0.5, 1, 1, 1, 1, 1, 1]), 11)
+    assert [(one["first"], one["last"]) for one in found] == [(6, 11)]
+    assert found[0]["reward"] == pytest.approx(0.75)
+    assert "every group passed or failed as a whole" in sentence(found[0])
+    assert find_silences(history([1, 1, 1, 1, 0]), 100) == []
+    assert len(find_silences(history([1, 1, 1]), 3)) == 1
+    assert find_silences([{"step": 1, "loss": 2.0}], 1) == []

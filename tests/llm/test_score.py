@@ -15,6 +15,7 @@ import torch
 from datadose.errors import InputError
 from datadose.llm import score as module
 from datadose.llm.language_model import LanguageModel
+from datadose.llm.pass_rates import fit_prior
 from datadose.llm.pool import read_pool
 from datadose.llm.score import ScoreConfig, score
 from datadose.llm.scores import MEASURED, Scores
@@ -34,7 +35,11 @@ def test_rows_keep_their_columns_and_gain_the_measured_ones(
         progress=lambda name, done, total: seen.setdefault(name, []).append((done, total)),
     )
     lines = scores.lines(range(len(ROWS)))
+    prior = scores.manifest["pass_rates"]
+    assert prior == fit_prior(scores.table["pass_rate_passed"], scores.table["pass_rate_total"]).to_json()
     for line, row in zip(lines, ROWS, strict=True):
+        alpha, total = prior["a"] + line["pass_rate_passed"], prior["a"] + prior["b"] + 3
+        assert line["signal"] == pytest.approx(alpha * (total - alpha) / (total * (total + 1)))
         assert list(line) == [*row, *MEASURED]
         assert {name: line[name] for name in row} == row
         assert line["issue"] is None
@@ -72,7 +77,9 @@ def test_numbers_are_those_of_the_model_row_by_row(
         assert scores.table["tokens"][place] == len(encoded.completion_ids)
         np.testing.assert_allclose(scores.embeddings[place], alone.embeddings[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(scores.sketches[place], alone.sketches[0], rtol=1e-3, atol=1e-4)
-    assert scores.table[["pass_rate", "label_passes", "own_differs"]].isna().all(axis=None)
+    unknown = ["pass_rate", "signal", "label_passes", "own_differs"]
+    assert scores.table[unknown].isna().all(axis=None)
+    assert scores.manifest["pass_rates"] is None
 
 
 def test_settings_as_keywords_still_work(model: LanguageModel, write_rows: Write, tmp_path: Path) -> None:

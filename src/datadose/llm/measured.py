@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from datadose.llm.cache import Record
 from datadose.llm.language_model import Encoded
-from datadose.llm.pass_rates import fit_pool, pool_signals
 from datadose.llm.pool import Row, is_blank
 from datadose.llm.sampling import Texts
 from datadose.llm.scores import MEASURED
@@ -87,22 +86,6 @@ def measured(
         "issue": issue or verdict["issue"],
     }
     return {name: found[name] for name in MEASURED}
-
-
-def add_signals(questions: Sequence[int], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Set ``signal`` where a sample was judged; returns the prior that it rests on, None without samples.
-
-    Args:
-        questions: a hash of each row's question; rows of one question count once in the prior.
-        rows: their columns MEASURED, changed in place.
-    """
-    passed, judged = (
-        np.array([row[f"pass_rate_{name}"] for row in rows], dtype=np.float64) for name in ("passed", "total")
-    )
-    prior = fit_pool(np.array(questions, dtype=np.int64), passed, judged)
-    for row, signal in zip(rows, pool_signals(prior, passed, judged).tolist(), strict=True):
-        row["signal"] = None if math.isnan(signal) else signal
-    return None if prior is None else prior.to_json()
 
 
 def counts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from datadose.llm.mixing import (
 )
 from datadose.llm.pool import Row, is_blank
 from datadose.llm.posttrain_config import PosttrainConfig, Stage
+from datadose.llm.silent_groups import find_silences, sentence
 from datadose.llm.trainers import Run, disk_errors, lora_config, make_trainer, silence
 from datadose.llm.verifiers import Verifier, load_verifier, verifier_digest
 from datadose.printing import note
@@ -83,8 +84,9 @@ def posttrain(
 
     Returns what ``result.json`` holds: config, one record a step (loss, gradient norm; for RL mean reward),
     ``evaluations`` (one record each) and ``best_step`` (0: the untouched model), for files with shares
-    ``mix`` (share, rows, rows left out and rows drawn of each), ``verifier_errors`` (reason -> count), row
-    counts and versions.
+    ``mix`` (share, rows, rows left out and rows drawn of each), ``verifier_errors`` (reason -> count),
+    ``warnings`` (RL: stretches of steps in which every group passed or failed as a whole), row counts and
+    versions.
 
     Raises InputError for bad data, settings, or a folder that holds another run; RunError, with the step, for
     a loss or gradient that is not finite.
@@ -211,12 +213,14 @@ def _untouched(loaded: LanguageModel, config: PosttrainConfig, *, allow_pickle_w
 def _outcome(inputs: _Inputs, run: Run, state: Any, out: Path) -> dict[str, Any]:
     """What ``result.json`` says besides the setting."""
     config, sources = inputs.config, inputs.sources
+    history = _history(state.log_history)
     return {
         "model": inputs.model.name,
         "data": None if inputs.mixed else str(sources[0].file),
         "rows": len(run.rows),
         "weights": config.weights,
-        "history": _history(state.log_history),
+        "history": history,
+        "warnings": [{**one, "warning": sentence(one)} for one in find_silences(history, config.steps)],
         **_measured(state, out, inputs.evaluation),
         "mix": _mix(sources, run.places, state.global_step * config.rows_per_step),
         "verifier_errors": dict(sorted(run.verifier_errors.items())),

@@ -25,7 +25,8 @@ from datadose.files import file_digest, prepare_folder
 from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.generation import Sampling, prompt_batches
 from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
-from datadose.llm.measured import add_signals, best_answers, counts, each_answer, measured, targets
+from datadose.llm.measured import best_answers, counts, each_answer, measured, targets
+from datadose.llm.pass_rates import add_signals
 from datadose.llm.pool import Pool, Row, open_pool
 from datadose.llm.sampling import Texts, read_completions, sample_batch, verify
 from datadose.llm.scores import MEASURED, ROLE, Scores, hash_question, read_scores, write_scores

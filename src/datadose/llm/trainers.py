@@ -23,7 +23,9 @@ from datadose.llm.loading import quiet
 from datadose.llm.mixing import WEIGHT
 from datadose.llm.pool import Row
 from datadose.llm.posttrain_config import PosttrainConfig
+from datadose.llm.silent_groups import enough, find_silences, is_silent, sentence
 from datadose.llm.verifiers import Verifier, judge
+from datadose.printing import note
 from datadose.progress import Report
 
 
@@ -43,14 +45,21 @@ class Run:
     sets: dict[str, list[Row]] = field(default_factory=dict)
     """The rows that ``evaluation`` measures, by name."""
     verifier_errors: Counter[str] = field(default_factory=Counter)
+    silent: list[dict[str, Any]] = field(default_factory=list)
+    """RL: the records of the latest steps, as long as none of their groups was mixed."""
 
     def step(self, step: int, logs: dict[str, Any]) -> None:
-        """RunError at the first number that is not finite."""
+        """RunError at the first number that is not finite; a note when several RL steps teach nothing."""
         stage = self.config.stage
         for name in ("loss", "grad_norm", *(f"eval_{one}_loss" for one in self.sets)):
             if name in logs and not math.isfinite(float(logs[name])):
                 msg = f"{stage}: {name} is {logs[name]} at step {step}; a smaller learning rate may help"
                 raise RunError(msg)
+        if "loss" in logs:
+            self.silent = [*self.silent, {**logs, "step": step}] if is_silent(logs) else []
+            # Once a stretch, when it is long enough; result.json says how long it became.
+            if len(self.silent) == enough(self.config.steps):
+                note(f"warning: {sentence(find_silences(self.silent, self.config.steps)[0])}")
         self.progress(f"posttrain {stage} (steps)", step, self.config.steps)
 
     def rewards(self, completions: list[Any], place: list[int], **_: Any) -> list[float | None]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadose.errors import reject
-from datadose.llm.pass_rates import chance_mixed, fit_pool, mixed_band, pool_signals
+from datadose.llm.pass_rates import Prior, chance_mixed, fit_pool, mixed_band, pool_signals
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, Mask, first_of_each, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
@@ -73,10 +73,9 @@ def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig, repeats: Repe
     prior = fit_pool(hashes, passed, judged)
     assert prior is not None, "select() requires pass rates"
     signal = pool_signals(prior, passed, judged)
-    chance, solved = _chances(signal, *prior.posterior(passed, judged), config.group)
-    funnel, eligible = _distinct(
-        hashes, table["issue"].isna().to_numpy(dtype=bool), np.isfinite(signal), repeats
-    )
+    chance, solved = _chances(prior, passed, judged, config.group)
+    read = table["issue"].isna().to_numpy(dtype=bool)
+    funnel, eligible = _distinct(hashes, read, np.isfinite(signal), repeats)
     funnel.drop("in the SFT set", np.isin(hashes, hashes[sft]), "a prompt is used in one stage only")
     usable = funnel.alive.copy()
     group, mixed = config.group, config.rl_mixed
@@ -107,16 +106,19 @@ def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig, repeats: Repe
     return RlSet(rows, eligible, funnel, record)
 
 
-def _chances(signal: Array, alpha: Array, beta: Array, group: int) -> tuple[Array, Mask]:
+def _chances(prior: Prior, passed: Array, judged: Array, group: int) -> tuple[Array, Mask]:
     """(chance of a mixed group, whether the pass rate is nearer to 1) of each row, NaN and no where unknown.
 
-    A million rows have as few different posteriors as there are counts.
+    A million rows have as few different posteriors as there are pairs of counts.
     """
-    chance, solved = np.full(len(signal), np.nan), np.zeros(len(signal), dtype=bool)
-    known = np.isfinite(signal)
-    cases, place = np.unique(alpha[known] + 1j * beta[known], return_inverse=True)
-    chance[known] = chance_mixed(cases.real, cases.imag, group)[place]
-    solved[known] = (cases.real > cases.imag)[place]
+    chance, solved = np.full(len(judged), np.nan), np.zeros(len(judged), dtype=bool)
+    rows = np.flatnonzero(judged > 0)
+    k, n = passed[rows].astype(np.int64), judged[rows].astype(np.int64)
+    base = int(n.max()) + 1
+    cases, place = np.unique(n * base + k, return_inverse=True)
+    alpha, beta = prior.posterior(cases % base, cases // base)
+    chance[rows] = chance_mixed(alpha, beta, group)[place]
+    solved[rows] = (alpha > beta)[place]
     return chance, solved
 
 
