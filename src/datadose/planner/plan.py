@@ -185,22 +185,18 @@ def plan(
     judge = model if tests is None else model.judged_by(asked.goal.target)
     require_costs(sources or ())
     if sources is None:
-        if not shift.delta.any():
-            # Neither an allocation nor eta can serve what is not there.
-            budget, choose_eta = None, False
         decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
     else:
         decision, columns = _counts(judge, sources, max_prompts)
     chosen = asked.decide(model, shift.data, sources, max_prompts, decision.counts)
     before = judge.error([], []) if decision.dose is None else decision.dose.error_before
-    first = Plan(**vars(decision), error_before=before, training=chosen)
-    if costs is not None and tests is None and not shift.delta.any():
-        first = replace(first, schedule=no_schedule(first.error_before))
-    elif costs is not None:
+    schedule = None if costs is None else no_schedule(before)
+    if costs is not None and (tests is not None or shift.delta.any()):
         pool, limits = (columns, sources), (max_prompts, rl_prompts)
-        first = replace(first, schedule=_scheduled(model, *pool, costs, limits, training, asked.goal))
-    judged = None if tests is None else asked.goal.target
-    return _with_stages(first, shift, (model, judged), columns, training, rl_prompts)
+        schedule = _scheduled(model, *pool, costs, limits, training, asked.goal)
+    first = Plan(**vars(decision), error_before=before, training=chosen, schedule=schedule)
+    judges = (model, None if tests is None else asked.goal.target)
+    return _with_stages(first, shift, judges, columns, training, rl_prompts)
 
 
 def _scheduled(
@@ -262,6 +258,9 @@ def _dose(
     choose_eta: bool,
 ) -> tuple[Decision, list[Columns]]:
     """The decision on data of one kind, ``shift.data``, and the columns that SFT sees."""
+    if not shift.delta.any():
+        # Neither an allocation nor eta can serve what is not there.
+        budget, choose_eta = None, False
     length, (spectrum, basis) = model.test_length, spectral_basis(shift.data)
     turned, several = model if basis is None else model.rotated(basis), model.tests_second_moment is not None
     others = {max(1, round(factor * length)) for factor in _LENGTHS}
