@@ -95,9 +95,7 @@ def posttrain(
         measured = Evaluation(Path("validation.jsonl"), keep=Path("known.jsonl"))
         posttrain("MODEL", mix, Path("out"), config=PosttrainConfig("sft"), evaluation=measured)
     """
-    inputs = _read(
-        model, data, config, verifier, evaluation, columns, allow_pickle_weights=allow_pickle_weights
-    )
+    inputs = _read(model, data, config, verifier, evaluation, columns, pickles=allow_pickle_weights)
     setting = _setting(inputs)
     prepare_folder("out", out)
     if (found := earlier_result(out, setting)) is not None:
@@ -137,7 +135,7 @@ def _read(
     evaluation: Evaluation | None,
     columns: Mapping[str, str] | None,
     *,
-    allow_pickle_weights: bool,
+    pickles: bool,
 ) -> _Inputs:
     require_extra("train", "trl", "peft", "accelerate", "datasets")
     check = _reward_verifier(config.stage, verifier)
@@ -148,7 +146,7 @@ def _read(
     options: dict[str, Any] = {"columns": columns, "tell": said.append}
     sources = read_sources(data, weighted=config.stage == "sft", several=evaluation is not None, **options)
     sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, **options)
-    loaded = LanguageModel.load(model, allow_pickle_weights=allow_pickle_weights)
+    loaded = LanguageModel.load(model, allow_pickle_weights=pickles)
     mixed = not isinstance(data, Path)
     tokens = [n for source in sources for n in _check_source(source, loaded, config, mixed=mixed)]
     for name, rows in sets.items():

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadose.errors import InputError, reject, require_integer
-from datadose.files import file_digest, prepare_folder
+from datadose.files import file_digest
 from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.generation import Sampling, prompt_batches
 from datadose.llm.language_model import BATCH_TOKENS, Encoded, LanguageModel, Losses
@@ -104,43 +104,46 @@ def score(
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         config = replace(config, **settings)
     check = _verifier(verifier, config, completions)
-    prepare_folder("out", out)
-    names = (*MEASURED, ROLE)
     sampled = config.samples > 0 or completions is not None
     options: dict[str, Any] = {"columns": columns, "several": several, "prompts_alone": sampled}
-    rows = open_pool(pool, out / ".cache", field, reserved=names, **options)
-    given = None if completions is None else read_completions(completions, rows)
-    if not isinstance(model, LanguageModel):
-        model = LanguageModel.load(model, dtype=config.dtype, allow_pickle_weights=allow_pickle_weights)
-    for line in rows.said:
-        note(line)
-    record = {
-        **_conditions(model, config),
-        "pool": str(pool),
-        "pool_digest": rows.digest(),
-        "columns": dict(columns or {}),
-        "completions": None if completions is None else str(completions),
-        "completions_digest": None if completions is None else file_digest(completions),
-        "verifier": verifier,
-        "verifier_digest": None if check is None else verifier_digest(check),
-    }
-    if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
-        rows.remove()
-        return finished
-    run = _Run(model, rows, out, config, progress)
+    with open_pool(pool, out / ".cache", field, reserved=(*MEASURED, ROLE), **options) as rows:
+        given = None if completions is None else read_completions(completions, rows)
+        if not isinstance(model, LanguageModel):
+            model = LanguageModel.load(model, dtype=config.dtype, allow_pickle_weights=allow_pickle_weights)
+        for line in rows.said:
+            note(line)
+        record = {
+            **_conditions(model, config),
+            "pool": str(pool),
+            "pool_digest": rows.digest(),
+            "columns": dict(columns or {}),
+            "completions": None if completions is None else str(completions),
+            "completions_digest": None if completions is None else file_digest(completions),
+            "verifier": verifier,
+            "verifier_digest": None if check is None else verifier_digest(check),
+        }
+        if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
+            return finished
+        return _scored(_Run(model, rows, out, config, progress), given, check, record)
+
+
+def _scored(
+    run: _Run, given: Sequence[Texts] | None, check: Verifier | None, record: dict[str, Any]
+) -> Scores:
+    """Go through the stages and write the folder; ``record`` is what the manifest says besides."""
     tokens = run.encode()
     losses = run.losses(tokens)
     texts = given or run.samples()
-    kept = BatchCache(out, "verdicts", {"verifier": verifier, "source": record["verifier_digest"]})
+    source = {"verifier": record["verifier"], "source": record["verifier_digest"]}
+    kept = BatchCache(run.out, "verdicts", source)
     verdicts = run.verdicts(texts, check, kept)
     best = best_answers(run.starts, losses.nll, verdicts)
-    one_each = losses if len(losses.nll) == len(rows) else losses.at(run.starts[:-1] + best)
+    one_each = losses if len(losses.nll) == len(run.rows) else losses.at(run.starts[:-1] + best)
     nll = (losses.nll[first:end] for first, end in pairwise(run.starts))
-    parts = zip(rows, nll, best.tolist(), texts, verdicts, run.issues, strict=True)
-    found = _write(out, rows, one_each, [measured(tokens, *values) for values in parts], record)
+    parts = zip(run.rows, nll, best.tolist(), texts, verdicts, run.issues, strict=True)
+    found = _write(run.out, run.rows, one_each, [measured(tokens, *values) for values in parts], record)
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
-    rows.remove()
     return found
 
 
@@ -212,7 +215,7 @@ class _Run:
     """The stages of one call."""
 
     def __init__(
-        self, model: LanguageModel, rows: Sequence[Row], out: Path, config: ScoreConfig, progress: Report
+        self, model: LanguageModel, rows: Pool, out: Path, config: ScoreConfig, progress: Report
     ) -> None:
         self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
         self.issues: list[str | None] = []
