@@ -140,7 +140,7 @@ class Pool(Sequence[Row]):
     def __init__(
         self,
         file: Path,
-        offsets: array[int],
+        offsets: Sequence[int],
         layout: dict[str, Any],
         said: list[str],
         source: Source,
