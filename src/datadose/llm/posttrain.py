@@ -98,8 +98,7 @@ def posttrain(
         measured = Evaluation(Path("validation.jsonl"), keep=Path("known.jsonl"))
         posttrain("MODEL", mix, Path("out"), config=PosttrainConfig("sft"), evaluation=measured)
     """
-    pickles = allow_pickle_weights
-    inputs = _read(model, data, config, verifier, evaluation, columns, allow_pickle_weights=pickles)
+    inputs = _read(model, data, config, verifier, evaluation, columns, pickles=allow_pickle_weights)
     setting = _setting(inputs)
     prepare_folder("out", out)
     if (found := earlier_result(out, setting)) is not None:
@@ -107,7 +106,7 @@ def posttrain(
     write_json(out / "setting.json", setting)
     run = _run(inputs, progress)
     with silence(), disk_errors(out):
-        state = _train(inputs.model, out, run, allow_pickle_weights=pickles)
+        state = _train(inputs.model, out, run, allow_pickle_weights=allow_pickle_weights)
     result = {**setting, **_outcome(inputs, run, state, out)}
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -139,7 +138,7 @@ def _read(
     evaluation: Evaluation | None,
     columns: Mapping[str, str] | None,
     *,
-    allow_pickle_weights: bool,
+    pickles: bool,
 ) -> _Inputs:
     require_extra("train", "trl", "peft", "accelerate", "datasets")
     check = _reward_verifier(config.stage, verifier)
@@ -150,8 +149,7 @@ def _read(
     options: dict[str, Any] = {"columns": columns, "tell": said.append}
     sources = read_sources(data, weighted=config.stage == "sft", several=evaluation is not None, **options)
     sets = {} if evaluation is None else measuring.read_sets(evaluation, sources, **options)
-    loaded = _load(model, allow_pickle_weights=allow_pickle_weights)
-    loaded = loaded.with_chat(config.loss, config.template_date)
+    loaded = _load(model, allow_pickle_weights=pickles).with_chat(config.loss, config.template_date)
     mixed = not isinstance(data, Path)
     tokens = [n for source in sources for n in _check_source(source, loaded, config, mixed=mixed)]
     for name, rows in sets.items():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datadose.errors import InputError, reject
-from datadose.files import file_digest, prepare_folder
+from datadose.files import file_digest
 from datadose.llm.cache import BatchCache
 from datadose.llm.completions import read_completions
 from datadose.llm.endpoint import Endpoint
@@ -69,27 +69,23 @@ def score(
     """
     config = _configured(config or ScoreConfig(), settings)
     check = _verifier(verifier, config, completions, endpoint)
-    prepare_folder("out", out)
-    names = (*MEASURED, ROLE)
     sampled = config.samples > 0 or completions is not None
     options: dict[str, Any] = {"columns": columns, "several": several, "prompts_alone": sampled}
-    rows = open_pool(pool, out / ".cache", field, reserved=names, **options)
-    given = None if completions is None else read_completions(completions, rows)
-    loaded = _loaded(model, config, allow_pickle_weights=allow_pickle_weights)
-    for line in rows.said:
-        note(line)
-    record = {
-        **_conditions(loaded, config),
-        **_sources(pool, rows, columns, completions, endpoint),
-        "verifier": verifier,
-        "verifier_digest": None if check is None else verifier_digest(check),
-        "verifier_timeout": config.verifier_timeout,
-    }
-    if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
-        rows.remove()
-        return finished
-    run = Stages(loaded, rows, out, config, progress)
-    return _measure(run, given, check, endpoint, record)
+    with open_pool(pool, out / ".cache", field, reserved=(*MEASURED, ROLE), **options) as rows:
+        given = None if completions is None else read_completions(completions, rows)
+        loaded = _loaded(model, config, allow_pickle_weights=allow_pickle_weights)
+        for line in rows.said:
+            note(line)
+        record = {
+            **_conditions(loaded, config),
+            **_sources(pool, rows, columns, completions, endpoint),
+            "verifier": verifier,
+            "verifier_digest": None if check is None else verifier_digest(check),
+            "verifier_timeout": config.verifier_timeout,
+        }
+        if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
+            return finished
+        return _measure(Stages(loaded, rows, out, config, progress), given, check, endpoint, record)
 
 
 def _configured(config: ScoreConfig, settings: dict[str, Any]) -> ScoreConfig:
@@ -130,7 +126,7 @@ def _measure(
     tally = Tally.of("file" if given else samples.engine.name if samples else None, rows, texts)
     tally.warn(config.max_tokens, config.temperature)
     best = best_answers(run.starts, losses.nll, verdicts)
-    one_each = losses if len(losses.nll) == len(rows) else losses.at(run.starts[:-1] + best)
+    one_each = losses if len(losses.nll) == len(run.rows) else losses.at(run.starts[:-1] + best)
     nll = (losses.nll[first:end] for first, end in pairwise(run.starts))
     parts = zip(rows, nll, best.tolist(), texts, verdicts, run.issues, strict=True)
     numbers = [measured(tokens, *values) for values in parts]
@@ -141,7 +137,6 @@ def _measure(
         samples.store.close()
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
-    rows.remove()
     return found
 
 

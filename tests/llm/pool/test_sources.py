@@ -205,7 +205,13 @@ def test_a_pool_on_disk_has_the_same_rows(tmp_path: Path, write_rows: Write) -> 
     with pytest.raises(IndexError):
         pool[5]
     pool.remove()
-    assert not list((tmp_path / "kept").iterdir())
+    assert not (tmp_path / "kept").exists()
+    with open_pool(path, tmp_path / "new" / ".cache") as pool:
+        assert len(pool) == 5
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match="line 1: column prompt is number"):
+        open_pool(write_rows([{"prompt": 3, "completion": "a"}]), tmp_path / "new" / ".cache")
+    assert not (tmp_path / "new").exists()
 
 
 def test_reserved_names_are_kept_under_others(tmp_path: Path, write_rows: Write) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from array import array
 from collections import Counter
@@ -91,17 +92,29 @@ def open_pool(
     source = find_source(path, field)
     survey = _survey(field, columns, source, source.records, several=several)
     reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=True, reserved=reserved)
+    made = [path for path in (folder, folder.parent) if not path.exists()]
     prepare_folder("out", folder)
     offsets = array("Q", [0])
     file = folder / "pool.jsonl"
-    with atomic_file(file) as handle:
-        for row in reader.rows(source.records()):
-            kept = [row.id, row.line, row.place, row.issue, len(row.completions), row.columns]
-            line = json.dumps(kept, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-            handle.write(line)
-            offsets.append(offsets[-1] + len(line))
-        said = reader.finish()
-    return Pool(file, offsets, reader.layout, said, source)
+    with contextlib.ExitStack() as failed:
+        failed.callback(_remove, file, made)
+        with atomic_file(file) as handle:
+            for row in reader.rows(source.records()):
+                kept = [row.id, row.line, row.place, row.issue, len(row.completions), row.columns]
+                line = json.dumps(kept, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+                handle.write(line)
+                offsets.append(offsets[-1] + len(line))
+            said = reader.finish()
+        failed.pop_all()
+    return Pool(file, offsets, reader.layout, said, source, made)
+
+
+def _remove(file: Path, made: Iterable[Path]) -> None:
+    """Remove a file, and the folders that were made for it and hold nothing else."""
+    file.unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _survey(
@@ -122,12 +135,18 @@ def _survey(
 
 
 class Pool(Sequence[Row]):
-    """The rows of a pool on disk; in memory, eight bytes a row."""
+    """The rows of a pool on disk; in memory, eight bytes a row. As a context, it removes its file."""
 
     def __init__(
-        self, file: Path, offsets: array[int], layout: dict[str, Any], said: list[str], source: Source
+        self,
+        file: Path,
+        offsets: Sequence[int],
+        layout: dict[str, Any],
+        said: list[str],
+        source: Source,
+        made: Sequence[Path] = (),
     ) -> None:
-        self.file, self._offsets, self._source = file, offsets, source
+        self.file, self._offsets, self._source, self._made = file, offsets, source, made
         self.layout = layout
         """How the rows were understood, for a manifest."""
         self.said = said
@@ -157,9 +176,15 @@ class Pool(Sequence[Row]):
         """sha256 of what was read (64 hexadecimal digits)."""
         return self._source.digest()
 
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
     def remove(self) -> None:
-        """Remove the rows' file."""
-        self.file.unlink(missing_ok=True)
+        """Remove the rows' file, and the folders that were made for it and hold nothing else."""
+        _remove(self.file, self._made)
 
 
 def _stored(line: bytes) -> Row:

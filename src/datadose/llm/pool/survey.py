@@ -73,7 +73,7 @@ class Survey:
     shard_columns: dict[int, set[str]] = having(default_factory=dict)
     unused: str | None = None
     """A role whose column was not there, for which the given roles are not used."""
-    ids: array[int] = having(default_factory=lambda: array("Q"))
+    _ids: array[int] = having(default_factory=lambda: array("Q"), init=False)
 
     def read(self, records: Iterable[Record]) -> None:
         """Note every record."""
@@ -95,7 +95,7 @@ class Survey:
             if record.fault is None:
                 fitting = [(place, one) for place, one in enumerate(layouts) if one.fits(columns)]
                 self.fits[tuple((place, one.form(columns)) for place, one in fitting)] += 1
-            self.ids.append(id_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
+            self._ids.append(id_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
 
     def conclude(self, *, prompts_alone: bool, reserved: Collection[str]) -> Understanding:
         """How the file is read.
@@ -109,7 +109,7 @@ class Survey:
         if (absent := self.absent()) is not None:
             reject("columns", absent, f"a column of {self.field}: {', '.join(self.seen) or 'none'}")
         layout, layouts, alone = self._majority()
-        repeats, counts = np.unique(np.frombuffer(self.ids, dtype=np.uint64), return_counts=True)
+        repeats, counts = np.unique(np.frombuffer(self._ids, dtype=np.uint64), return_counts=True)
         used, forms = self._used(layouts)
         taken = {one.roles.get("completion") for one in used.values()}
         places = (self.roles["answer"],) if "answer" in self.roles else ANSWERS
