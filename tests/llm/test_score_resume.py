@@ -16,7 +16,7 @@ import pytest
 
 from datadose.errors import RunError
 from datadose.llm import engines
-from datadose.llm import score as module
+from datadose.llm import score_stages as module
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import score
 from datadose.llm.scores import FILES, SAMPLES, read_scores

@@ -62,6 +62,11 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     option("--out", type=Path, required=True, help="scores folder; continues what is in it"),
     option("--samples", type=integer, default=0, metavar="K", help="completions sampled per prompt"),
     option(
+        "--adaptive",
+        action="store_true",
+        help="4 samples of each prompt, then up to K where its place in the RL set is open",
+    ),
+    option(
         "--verifier", help="exact, number, math, reasoning-gym, or module:function(completion, row) -> [0, 1]"
     ),
     option("--verifier-timeout", type=number, metavar="SECONDS", help="for one completion (5)"),

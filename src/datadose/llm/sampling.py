@@ -83,6 +83,11 @@ class Samples(Sequence[Texts]):
                 self._keys[place] = found[0]
                 self._first.setdefault(found[0], (place, found[1]))
 
+    @property
+    def places(self) -> list[int]:
+        """Of each distinct prompt, the place of its first row."""
+        return [place for place, _ in self._first.values()]
+
     def requests(self, wanted: Sequence[int]) -> list[Request]:
         """What is not in the store of ``wanted`` samples of each row (0: none, and no greedy one either).
 

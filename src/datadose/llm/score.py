@@ -119,7 +119,7 @@ def _measure(
     samples = run.sampler(endpoint) if config.samples else None
     losses = run.losses(tokens)
     if samples is not None:
-        run.draw(samples)
+        run.draw(samples, check)
     texts: Sequence[Texts] = samples or given or [Texts([])] * len(rows)
     kept = BatchCache(out, "verdicts", {name: x for name, x in record.items() if name.startswith("verifier")})
     verdicts = run.verdicts(texts, check, kept)
@@ -153,6 +153,7 @@ def _conditions(model: LanguageModel, config: ScoreConfig) -> dict[str, Any]:
         "template_date": config.template_date,
         "batch_tokens": config.batch_tokens,
         **config.sampling(),
+        "adaptive": config.adaptive,
         "sketch": {"size": config.sketch_size, "seed": SKETCH_SEED},
         "versions": versions("transformers", "tokenizers", "safetensors"),
     }

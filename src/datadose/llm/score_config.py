@@ -19,6 +19,8 @@ class ScoreConfig(Sampling):
 
     Args:
         samples: completions drawn of each prompt; 0 for none, and then no greedy one either.
+        adaptive: whether a prompt gets its K samples only while they can decide on its place in the RL set
+            (:mod:`datadose.llm.adaptive`): 4 first, then 4 more in each round.
         temperature: of the samples; 0 is greedy.
         max_tokens: tokens of a sample at most.
         seed: of the samples.
@@ -43,6 +45,7 @@ class ScoreConfig(Sampling):
     template_date: str = TEMPLATE_DATE
     verifier_timeout: float = TIMEOUT
     verifier_processes: int = 1
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +53,8 @@ class ScoreConfig(Sampling):
         require_integer("sketch-size", self.sketch_size, 2)
         check_chat(self.loss, self.template_date)
         require_timeout(self.verifier_timeout)
+        if self.adaptive and not self.samples:
+            reject("samples", self.samples, "at least 1 with adaptive")
         require_integer("verifier-processes", self.verifier_processes, 1, 1024)
         if self.device_map not in (None, AUTO):
             reject("device-map", self.device_map, AUTO)

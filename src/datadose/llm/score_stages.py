@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from datadose.errors import InputError
+from datadose.llm.adaptive import AdaptiveRule, more_samples
 from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.chat import Encoded
 from datadose.llm.endpoint import Endpoint, EndpointEngine, ask
@@ -24,6 +25,7 @@ from datadose.llm.sampling import Samples, Texts, verify
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.sketch import SKETCH_SEED, TensorSketch
 from datadose.llm.verifiers import Verifier, threaded
+from datadose.printing import note
 from datadose.progress import Report
 
 _VERIFY_ROWS = 64
@@ -151,9 +153,31 @@ class Stages:
     def _wanted(self) -> list[int]:
         return [self.config.samples if issue is None else 0 for issue in self.issues]
 
-    def draw(self, samples: Samples) -> None:
+    def draw(self, samples: Samples, check: Verifier | None) -> None:
         """Draw what is missing of the samples of each row that was measured."""
-        samples.draw(self._wanted())
+        if self.config.adaptive:
+            self._draw_in_rounds(samples, check)
+        else:
+            samples.draw(self._wanted())
+
+    def _draw_in_rounds(self, samples: Samples, check: Verifier | None) -> None:
+        """Draw samples of each distinct prompt until its place in the RL set is decided."""
+        places, rule = np.array(samples.places, dtype=np.int64), AdaptiveRule(samples=self.config.samples)
+        drawn, passed, judged = np.zeros((3, len(places)), dtype=np.int64)
+        wanted = np.zeros(len(self.rows), dtype=np.int64)
+
+        def count(place: int) -> tuple[int, int]:
+            found = self._verify(check, place, Texts(samples[place].samples))
+            return found["pass_rate_passed"] or 0, found["pass_rate_total"] or 0
+
+        while len(places) and (more := more_samples(drawn, passed, judged, rule)).any():
+            drawn = drawn + more
+            wanted[places] = drawn
+            samples.draw(wanted.tolist())
+            now = np.flatnonzero(more)
+            counts = threaded(count, places[now].tolist(), self.config.verifier_processes)
+            passed[now], judged[now] = np.array(counts, dtype=np.int64).T
+        note(f"adaptive: {drawn.sum()} of {len(places) * rule.samples} samples were enough")
 
     def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> list[Record]:
         """Verdicts by row; on a bad row there are none."""
@@ -164,11 +188,7 @@ class Stages:
         keys = list(by_key)
 
         def one(key: str) -> Record:
-            place = by_key[key]
-            row, text = self.rows[place], texts[place]
-            judge, scored = check if row.issue is None else None, self.issues[place] is None
-            timeout = self.config.verifier_timeout
-            return verify(judge, row, text.samples, text.own, scored=scored, timeout=timeout)
+            return self._verify(check, by_key[key], texts[by_key[key]])
 
         def compute(batch: list[str]) -> list[Record]:
             return threaded(one, batch, self.config.verifier_processes)
@@ -181,6 +201,12 @@ class Stages:
             self._reporter("verify (rows)", dict.fromkeys(keys, int(check is not None))),
         )
         return verdicts
+
+    def _verify(self, check: Verifier | None, place: int, texts: Texts) -> Record:
+        """Verdicts on the row at ``place``."""
+        row, scored = self.rows[place], self.issues[place] is None
+        judge, timeout = check if row.issue is None else None, self.config.verifier_timeout
+        return verify(judge, row, texts.samples, texts.own, scored=scored, timeout=timeout)
 
     def _reporter(self, name: str, sizes: dict[str, int]) -> Callable[[list[str]], None]:
         done, total = 0, sum(sizes.values())
