@@ -74,8 +74,6 @@ def score(
     with open_pool(pool, out / ".cache", field, reserved=(*MEASURED, ROLE), **options) as rows:
         given = None if completions is None else read_completions(completions, rows)
         loaded = _loaded(model, config, allow_pickle_weights=allow_pickle_weights)
-        for line in rows.said:
-            note(line)
         record = {
             **_conditions(loaded, config),
             **_sources(pool, rows, columns, completions, endpoint),
@@ -117,6 +115,9 @@ def _measure(
     rows, out, config = run.rows, run.out, run.config
     tokens = run.encode()
     samples = run.sampler(endpoint) if config.samples else None
+    # Not before all input is checked: what is wrong is one line.
+    for line in rows.said:
+        note(line)
     losses = run.losses(tokens)
     if samples is not None:
         run.draw(samples, check)

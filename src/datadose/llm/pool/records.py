@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -56,8 +57,15 @@ def read_file(path: Path, field: str) -> Iterator[Record]:
     if suffix is None:
         reject(field, str(path), kind)
     check_file(field, path, kind)
-    try:
+    with _readable(path, field):
         yield from _READERS[suffix](path, field)
+
+
+@contextlib.contextmanager
+def _readable(path: Path, field: str) -> Iterator[None]:
+    """InputError, which calls the file ``field``, for what breaks off reading it."""
+    try:
+        yield
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(field, str(path), f"a file that can be read ({reason})") from error
@@ -65,14 +73,18 @@ def read_file(path: Path, field: str) -> Iterator[Record]:
 
 def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, Columns]]:
     """(line, object) of a JSONL file's lines that are not blank; InputError, with the line, at a bad one."""
-    for record in _json_lines(path, field):
-        fault = record.fault
-        if fault is None and record.troubles:
-            name, trouble = next(iter(record.troubles.items()))
-            fault = BadRowError("unwritable value", f"column {name} has {trouble}", "values that JSON has")
-        if fault is not None:
-            raise InputError(field, f"{path}, line {record.line}: {fault.found}", fault.allowed) from fault
-        yield record.line, record.columns
+    with _readable(path, field):
+        for record in _json_lines(path, field):
+            fault = record.fault
+            if fault is None and record.troubles:
+                name, trouble = next(iter(record.troubles.items()))
+                fault = BadRowError(
+                    "unwritable value", f"column {name} has {trouble}", "values that JSON has"
+                )
+            if fault is not None:
+                found = f"{path}, line {record.line}: {fault.found}"
+                raise InputError(field, found, fault.allowed) from fault
+            yield record.line, record.columns
 
 
 def _open(path: Path) -> BinaryIO:

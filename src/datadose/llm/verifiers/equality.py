@@ -38,10 +38,6 @@ _LARGEST_POWER = 20_000
 _CLOSE, _CLOSE_TO_A_DECIMAL = 1e-30, 1e-6
 """Largest relative difference of equal values; of one that is written with decimals from an exact one."""
 
-# Both warn that they run without their own time limits; the process that calls them has one.
-logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
-
 
 def can_be_read(answer: str) -> bool:
     """Whether ``answer`` is a number, a choice, words or a formula that math-verify reads, or several."""
@@ -159,6 +155,9 @@ def _case_differs(answer: str, given: str) -> bool:
 @lru_cache(maxsize=256)
 def _parsed(form: str) -> Any:
     """What math-verify reads in the whole of ``form``, None if it cannot."""
+    # Both warn that they run without their own time limits; the process that calls them has one.
+    for name in ("math_verify", "latex2sympy2_extended"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     found = parse(
         f"${form}$", extraction_config=[_PARSING], fallback_mode="no_fallback", parsing_timeout=None
     )

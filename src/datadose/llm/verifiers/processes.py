@@ -135,6 +135,8 @@ class Children:
         self._busy: set[Child] = set()
         self._broken: dict[str, tuple[object, str]] = {}
         self._stopped = False
+        atexit.register(self.close)
+        os.register_at_fork(after_in_child=self.forget)
 
     def ask(
         self, verifier: object, address: str, completion: str, columns: Mapping[str, Any], timeout: float
@@ -232,5 +234,3 @@ def _errors() -> int:
 
 
 CHILDREN = Children()
-atexit.register(CHILDREN.close)
-os.register_at_fork(after_in_child=CHILDREN.forget)
