@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from datadose.llm.language_model import BATCH_TOKENS, DTYPES, Encoded, LanguageModel
+from datadose.llm.chat import Encoded
+from datadose.llm.language_model import BATCH_TOKENS, DTYPES, LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row
 from datadose.llm.score import score
@@ -83,7 +84,7 @@ def arithmetic_rows(model: LanguageModel, count: int) -> list[Encoded]:
         terms = rng.integers(1, 100, rng.integers(2, 9)).tolist()
         question = f"What is {' + '.join(map(str, terms))}? Answer with the number only."
         answer = [{"role": "assistant", "content": str(sum(terms))}]
-        row = Row(str(place), [{"role": "user", "content": question}], answer, {}, place + 1)
+        row = Row(str(place), [{"role": "user", "content": question}], (answer,), {}, place + 1)
         rows.append(model.encode(row))
     return rows
 
