@@ -97,7 +97,7 @@ def test_a_target_file_is_measured_once(
     for place, said in (("first", True), ("second", False)):
         capsys.readouterr()
         assert run_main([*command, "--unaligned", "0", "--out", str(tmp_path / place)]) == 0
-        assert ("target: measuring" in capsys.readouterr().err) is said
+        assert ("was measured with" in capsys.readouterr().err) is said
     first, second = (tmp_path / place / "sft.jsonl" for place in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
 

@@ -128,6 +128,8 @@ class _Inputs:
     verifier: str | None
     check: Verifier | None
     evaluation: Evaluation | None
+    said: list[str]
+    """How the files were understood, in lines."""
 
 
 def _read(
@@ -154,9 +156,7 @@ def _read(
     tokens = [n for source in sources for n in _check_source(source, loaded, config, mixed=mixed)]
     for name, rows in sets.items():
         _check_rows(rows, loaded, config, name)
-    for line in said:
-        note(line)
-    return _Inputs(loaded, sources, mixed, tokens, sets, config, verifier, check, evaluation)
+    return _Inputs(loaded, sources, mixed, tokens, sets, config, verifier, check, evaluation, said)
 
 
 def _load(model: str | Path, *, allow_pickle_weights: bool) -> LanguageModel:
@@ -165,7 +165,8 @@ def _load(model: str | Path, *, allow_pickle_weights: bool) -> LanguageModel:
 
 
 def _run(inputs: _Inputs, progress: Report) -> Run:
-    """The run, with its rows drawn and weighted."""
+    """The run, with its rows drawn and weighted; how they were understood is said."""
+    note("\n".join(inputs.said))
     config, sources, places = inputs.config, inputs.sources, None
     if inputs.mixed:
         places = draw_places(sources, config.steps * config.rows_per_step, config.seed)

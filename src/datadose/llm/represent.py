@@ -10,6 +10,7 @@ from datadose.llm.cache import content_digest
 from datadose.llm.pool import find_source
 from datadose.llm.scores import FILES, Scores, read_scores
 from datadose.printing import note
+from datadose.reading import is_folder
 
 
 def scores_of(
@@ -30,7 +31,7 @@ def scores_of(
     Raises InputError if ``path`` was scored under another model than the pool, if it is no pool, or if
     the pool's model cannot be loaded any more.
     """
-    if any((path / name).is_file() for name in FILES):
+    if is_folder(path) and any((path / name).is_file() for name in FILES):
         scores = read_scores(path, field)
     else:
         scores = _measure(path, field, pool, columns or {}, several, allow_pickle_weights)
@@ -66,7 +67,6 @@ def _measure(
             loss=found["loss"],
             template_date=found["template_date"],
         )
-        note(f"{field}: measuring {path} with {model}, once, into {folder}")
         with step_progress() as progress:
             score(
                 model,
@@ -79,4 +79,5 @@ def _measure(
                 allow_pickle_weights=allow_pickle_weights,
                 progress=progress,
             )
+        note(f"{field}: {path} was measured with {model}, once, into {folder}")
     return read_scores(folder, field)

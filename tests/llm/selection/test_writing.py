@@ -157,6 +157,35 @@ def test_an_answer_is_made_where_there_is_none(tmp_path):
 
 
 @without_report
+def test_a_column_of_several_types_is_written_as_json_text(tmp_path, capsys):
+    values = [1, "1", {"a": [1]}, None]
+
+    def change(i: int, row: dict[str, Any]) -> dict[str, Any]:
+        answer = int(row["answer"]) if i % 2 else row["answer"]
+        return {**row, "mixed": values[i % 4], "answer": answer}
+
+    _, out = _written(tmp_path, change=change)
+    for name in FILES:
+        rows = _load(out / f"{name}.jsonl", tmp_path / "cache")
+        for row in rows:
+            place = int(row["id"].rsplit("-", 1)[1])
+            assert (None if row["mixed"] is None else json.loads(row["mixed"])) == values[place % 4]
+            assert row["answer"] == str(place)
+        said = f"{name}.jsonl: columns of several types are written as JSON text: answer, mixed\n"
+        assert said in capsys.readouterr().err or name != FILES[0]
+
+
+@without_report
+def test_of_several_answers_the_best_one_is_written(tmp_path):
+    def change(i: int, row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "completion": ["no", row["completion"], "neither"], "best_completion": 1}
+
+    _, out = _written(tmp_path, change=change)
+    for name in FILES:
+        assert {row["completion"].rsplit(" ", 1)[0] for row in _read(out / f"{name}.jsonl")} == {"answer"}
+
+
+@without_report
 def test_replay_must_have_the_pools_types(tmp_path):
     pool = _saved(make(400, 0, (0.6, 0.4, 0, 0)), tmp_path / "pool")
     other = _saved(make(100, 2, (0, 1, 0, 0), name="r"), tmp_path / "r", _as_messages)

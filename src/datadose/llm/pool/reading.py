@@ -20,6 +20,7 @@ from datadose.llm.pool.sources import Source, find_source
 from datadose.llm.pool.survey import Survey, Understanding, id_hash, label_of
 from datadose.llm.pool.values import WRITABLE, without_nulls
 from datadose.printing import note
+from datadose.reading import exists
 
 OPTIONS = "chat_template_kwargs"
 """The column of a row's own options of the chat template."""
@@ -92,7 +93,7 @@ def open_pool(
     source = find_source(path, field)
     survey = _survey(field, columns, source, source.records, several=several)
     reader = _Reader(path, survey, prompts_alone=prompts_alone, mark=True, reserved=reserved)
-    made = [path for path in (folder, folder.parent) if not path.exists()]
+    made = [path for path in (folder, folder.parent) if not exists(path)]
     prepare_folder("out", folder)
     offsets = array("Q", [0])
     file = folder / "pool.jsonl"

@@ -14,7 +14,7 @@ from datadose.errors import InputError, reject, require_extra
 from datadose.files import file_digest
 from datadose.llm.parquet import table_rows
 from datadose.llm.pool.records import KINDS, Record, from_arrow, kind_of_file, read_file
-from datadose.reading import exists, is_folder
+from datadose.reading import check_file, exists, is_folder
 
 HUB = "hf:"
 """What the name of a data set of the Hub begins with: ``hf:owner/name[/config][:split]``."""
@@ -58,6 +58,10 @@ def find_source(path: Path | str, field: str) -> Source:
             if kind_of_file(file) is None:
                 reject(field, f"{path}, which matches {file}", f"shards that are {KINDS}")
         return Files(files, _stem(path), field)
+    if kind_of_file(path) is None:
+        reject(field, text, ALLOWED)
+    # A device or a pipe might never end.
+    check_file(field, path, ALLOWED)
     return Files([path], path.parent, field)
 
 
