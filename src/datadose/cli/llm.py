@@ -224,6 +224,9 @@ def select(arguments: argparse.Namespace, _: str) -> None:
         None if path is None else scores_of(path, field, pool, **options)
         for field, path in (("target", arguments.target), ("reference", arguments.reference))
     )
+    for name, rows in against.items():
+        if unread := sum(row.issue is not None for row in rows):
+            note(f"against: {unread} of {len(rows)} rows of {name} could not be read and are not looked for")
     prepare_folder("out", arguments.out)
     selection = select(pool, target, reference=reference, against=against, config=config)
     write_selection(selection, pool, reference, arguments.out, form=arguments.format)

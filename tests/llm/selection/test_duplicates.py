@@ -173,3 +173,17 @@ def test_no_set_holds_a_row_of_an_evaluation_file(tmp_path):
     for name in ("sft", "rl"):
         assert {f["name"]: f["removed"] for f in found.filters_of(name)}["in an evaluation file"] == 120
     assert found.repeats["against"]["files"][0]["repeated"] == 120
+
+
+def test_a_row_of_an_evaluation_file_stands_for_no_near_copy(tmp_path):
+    """Both searches at once: the copy of a row that is out is not out for that."""
+    texts = [" ".join(text) for text in _texts(300, 60, 8)]
+    # So little of the evaluation question is left in the copy that it is no overlap by itself.
+    copied = texts[0].split()
+    copied[::12] = ["other"] * 5
+    pool = _scores(tmp_path / "pool", [*texts, " ".join(copied), texts[1] + " please"])
+    target = make(100, 1, name="target").scores
+    config = SelectionConfig(sft_size=50, rl_size=40, near_duplicates=0.3, overlap=0.9)
+    found = select(pool, target, against=_evaluation(texts[:1]), config=config)
+    assert np.flatnonzero(~found.eligible).tolist() == [0, 301]
+    assert np.flatnonzero(~select(pool, target, config=config).eligible).tolist() == [300, 301]

@@ -259,6 +259,19 @@ def test_the_report_stands_alone_and_names_every_filter(tmp_path, config, option
     assert "nan" not in page.split("Rows to look at")[1].lower()
 
 
+def test_what_lies_beyond_a_threshold_is_in_report_and_manifest(tmp_path):
+    selection, out = _written(tmp_path, config=replace(CONFIG, sft_size=250, rl_size=20))
+    manifest = json.loads((out / "manifest.json").read_text())
+    beyond = {f["name"]: f["taken"] for f in manifest["filters"] if f["set"] == "sft" and f["taken"]}
+    within = selection.sizes["hard_stratum"]
+    assert sum(beyond.values()) == 250 - within > 0
+    page = (out / "report.html").read_text()
+    for name, count in beyond.items():
+        assert f"{count} lie beyond `{name}`" in page
+    assert "all rows within the thresholds, and some beyond" in page
+    assert "lie beyond" not in (_written(tmp_path / "few")[1] / "report.html").read_text()
+
+
 def test_rows_are_shown_as_text_not_as_markup(tmp_path):
     def change(_: int, row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "prompt": "<img src=x onerror=alert(1)>" + "y" * 2000}

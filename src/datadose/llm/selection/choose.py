@@ -138,7 +138,7 @@ def _repeats(pool: Scores, against: Mapping[str, Sequence[Row]] | None, config: 
     if config.near_duplicates is not None:
         among = pool.table["issue"].isna().to_numpy(dtype=bool)
         if overlaps is not None:
-            among &= ~overlaps
+            among = among & ~overlaps
         among = best_of_each(pool, among)
         passes, fails = flags(pool.table, "label_passes")
         order = np.lexsort((fails, ~passes))
