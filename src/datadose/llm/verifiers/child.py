@@ -12,7 +12,6 @@ import importlib
 import json
 import operator
 import os
-import pickle
 import resource
 import signal
 import threading
@@ -43,7 +42,7 @@ def serve(descriptor: int, address: str) -> None:
         pipe.send_bytes(b"null")
         while True:
             try:
-                timeout, completion, columns = pickle.loads(pipe.recv_bytes())
+                timeout, completion, columns = pipe.recv()
             except (EOFError, OSError):
                 return
             # Works even while a regular expression holds the interpreter.

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from datadose.llm.verifiers.verdicts import Verdict, describe, failed
@@ -146,7 +146,7 @@ class Children:
         if broken is verifier:
             return failed(fault)
         try:
-            call = pickle.dumps((timeout, completion, dict(columns)))
+            call = bytes(ForkingPickler.dumps((timeout, completion, dict(columns))))
         except Exception as error:
             return failed(f"the row cannot be sent to its process ({describe(error)})")
         try:
