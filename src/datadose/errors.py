@@ -9,15 +9,15 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from datadose.printing import shortened
+
 
 class InputError(ValueError):
     """Bad input. ``str(error)`` is one line: field, value, what is allowed."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
-        shown = " ".join(str(value).split()) or "''"
-        if len(shown) > 300:
-            shown = shown[:297] + "..."
+        shown = shortened(" ".join(str(value).split()) or "''", 300)
         super().__init__(f"{field}: got {shown}; allowed: {allowed}")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:

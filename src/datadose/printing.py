@@ -21,6 +21,11 @@ def printable(text: object) -> str:
     )
 
 
+def shortened(text: str, longest: int) -> str:
+    """``text``, of which at most ``longest`` characters are left, the last three dots where some are not."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def say(text: object) -> None:
     """Print ``text`` on a line of stdout."""
     print(printable(text))

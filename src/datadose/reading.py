@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from datadose.errors import InputError, reject
+from datadose.printing import shortened
 
 LARGEST_TEXT = 2**28
 """Bytes of a text file that is read whole."""
@@ -175,4 +176,4 @@ def open_array(field: str, path: Path) -> np.ndarray[Any, Any]:
 
 def _reason(error: Exception) -> str:
     shown = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-    return shown if len(shown) <= 150 else f"{shown[:147]}..."
+    return shortened(shown, 150)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TypeAlias
 
-from datadose.printing import printable, say
+from datadose.printing import printable, say, shortened
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 AGAIN = "run the same command again"
@@ -35,8 +35,7 @@ class Parser(argparse.ArgumentParser):
     """One line on stderr for bad input, no usage block."""
 
     def error(self, message: str) -> NoReturn:
-        shown = " ".join(printable(message).split())
-        shown = shown if len(shown) <= 400 else f"{shown[:397]}..."
+        shown = shortened(" ".join(printable(message).split()), 400)
         sys.stderr.write(f"{self.prog}: error: {shown} (see {self.prog} --help)\n")
         raise SystemExit(EXIT_BAD_INPUT)
 
@@ -61,7 +60,7 @@ def number(text: str) -> float:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+    return repr(shortened(text, 60))
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from datadose.printing import shortened
+
 _LONGEST = 200
 """Characters of an error that are shown."""
 
@@ -40,5 +42,4 @@ def message_of(body: Any, text: str = "") -> str:
         error = body.get("error")
         found = error.get("message") if isinstance(error, dict) else error
         found = found or body.get("message") or body.get("detail")
-    shown = " ".join(str(found or text).split()) or "no reason given"
-    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
+    return shortened(" ".join(str(found or text).split()) or "no reason given", _LONGEST)

@@ -18,6 +18,7 @@ from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.filters import describe_beyond
 from datadose.llm.selection.picture import pictures
 from datadose.llm.selection.rl_set import describe_rl
+from datadose.printing import shortened
 from datadose.versions import versions
 
 _EXAMPLES, _REMOVED = 4, 2
@@ -117,7 +118,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         value = "\n".join(_said(m) if len(value) == 1 else f"{m['role']}: {_said(m)}" for m in value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return shortened(text, _LONGEST)
 
 
 def _said(message: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from datadose.llm.verifiers.answers import closing_formula, final_form, without_thought
 from datadose.llm.verifiers.one_number import OneNumber, read_number
+from datadose.printing import shortened
 
 
 class NotJudged(float):
@@ -142,8 +143,7 @@ _LONGEST_FORMULA = 400
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return shortened(" ".join(text.split()), 80)
 
 
 @cache

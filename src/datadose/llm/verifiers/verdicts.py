@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from datadose.llm.verifiers.builtin import NotJudged
+from datadose.printing import shortened
 
 Verdict: TypeAlias = tuple[bool | None, str | None]
 """Whether it passes; or None, and the issue in one line."""
@@ -16,9 +17,7 @@ _LONGEST = 300
 
 def failed(reason: str) -> Verdict:
     """The verdict where the verifier did not do its work."""
-    reason = " ".join(reason.split())
-    reason = reason if len(reason) <= _LONGEST else f"{reason[: _LONGEST - 3]}..."
-    return None, f"verifier failed: {reason}"
+    return None, f"verifier failed: {shortened(' '.join(reason.split()), _LONGEST)}"
 
 
 def call(
