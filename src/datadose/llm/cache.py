@@ -31,6 +31,12 @@ def content_digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def text_hash(text: str) -> int:
+    """A 64-bit number from ``text``, the same in every process; half a character is no fault."""
+    digest = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
 class BatchCache:
     """The finished batches of one stage under ``folder``/.cache."""
 

@@ -8,7 +8,7 @@ row's tools and the row's options for the template, go through the tokenizer's c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from datadose.errors import InputError, reject, require_extra
 from datadose.llm.cache import content_digest
-from datadose.llm.left_out import Render, dropped
+from datadose.llm.left_out import Render, dropped, shared_length
 from datadose.llm.pool import Message, Row, Text
 
 LOSSES = ("last", "all")
@@ -262,12 +262,3 @@ def clock(date: str) -> Iterator[None]:
 def _refuse(messages: list[Message], why: str, error: Exception | None = None) -> Any:
     shown = json.dumps(messages, default=str)[:200]
     raise InputError("messages", shown, f"what the model's chat template takes ({why})") from error
-
-
-def shared_length(sequences: Sequence[Sequence[int]]) -> int:
-    """How many tokens all ``sequences`` begin with."""
-    # Whatever all begin with, the least and the greatest in dictionary order do.
-    ordered = sorted(map(list, sequences))
-    low, high = ordered[0], ordered[-1]
-    pairs = enumerate(zip(low, high, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(low), len(high)))

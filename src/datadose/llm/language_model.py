@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadose.errors import InputError, reject, require_extra
-from datadose.llm.chat import Chat, Encoded, shared_length
+from datadose.llm.chat import Chat, Encoded
+from datadose.llm.left_out import shared_length
 from datadose.llm.loading import context_length, ends, files_digest, load, place_of, quiet
 from datadose.llm.output import Output, find_output
 from datadose.llm.pool import Row, Text

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from datadose.errors import InputError
@@ -49,11 +49,11 @@ def dropped(
     places = list(range(start, len(messages)))
     if prompt_text is None:
         places = [i for i, message in enumerate(messages) if message.get("role") == "assistant"]
-    shown = _squeezed(text if prompt_text is None else text[_common(prompt_text, text) :])
+    shown = _squeezed(text if prompt_text is None else text[shared_length([prompt_text, text]) :])
     lost = [(i, part, value) for i in places for part, value in _values(messages[i]) if not _in(value, shown)]
     if lost and prompt_text is not None:
         # What the opening begins already (a thought) is part of the completion here.
-        shown = _squeezed(text[_common(_rendered(render, messages[:start]) or "", text) :])
+        shown = _squeezed(text[shared_length([_rendered(render, messages[:start]) or "", text]) :])
         lost = [one for one in lost if not _in(one[2], shown)]
     lost += [(i, part, messages[i][part]) for i in places for part in _unused(messages, i, text, render)]
     if not lost:
@@ -151,12 +151,13 @@ def _rendered(render: Render, messages: list[Message]) -> str | None:
         return None
 
 
-def _common(one: str, other: str) -> int:
-    """Characters that both texts begin with."""
-    if other.startswith(one):
-        return len(one)
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+def shared_length(sequences: Sequence[Any]) -> int:
+    """How many tokens all ``sequences`` begin with, lists of them; or how many characters, texts."""
+    # Whatever all begin with, the least and the greatest in dictionary order do.
+    low, high = min(sequences), max(sequences)
+    if high[: len(low)] == low:
+        return len(low)
+    return next(place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b)
 
 
 def _squeezed(text: str) -> str:

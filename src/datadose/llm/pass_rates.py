@@ -121,7 +121,7 @@ def mixed_band(group: int, chance: float) -> tuple[float, float]:
         return 0.0, 1.0
     if chance >= best_chance(group):
         return 0.5, 0.5
-    low = float(brentq(lambda p: 1 - p**group - (1 - p) ** group - chance, 0, 0.5, xtol=1e-15))
+    low = float(brentq(lambda p: chance_mixed_at(p, group) - chance, 0, 0.5, xtol=1e-15))
     return low, 1 - low
 
 

@@ -9,7 +9,6 @@ of what it chose.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from datadose.errors import InputError, RunError, reject, require_extra
 from datadose.files import atomic_file, file_digest, prepare_folder, write_atomic, write_json
+from datadose.llm.cache import text_hash
 from datadose.reading import is_folder, read_json
 
 MEASURED: dict[str, str] = {
@@ -99,7 +99,7 @@ class Scores:
 
 def hash_question(question: str) -> int:
     """A 64-bit hash of a folded question, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(question.encode(), digest_size=8).digest(), "big", signed=True)
+    return text_hash(question)
 
 
 def write_scores(

@@ -21,7 +21,7 @@ from datadose.llm.evaluation import Evaluation
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.mixing import WEIGHT
-from datadose.llm.pool import Row, Text
+from datadose.llm.pool import Row, Text, no_bars
 from datadose.llm.posttrain_config import PosttrainConfig
 from datadose.llm.silent_groups import enough, find_silences, is_silent, sentence
 from datadose.llm.verifiers import Verifier, is_unfinished, judge
@@ -310,14 +310,5 @@ def disk_errors(out: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """No bars, warnings or printed records of the trainers: :class:`Run` reports."""
-    from datasets.utils.logging import disable_progress_bar, enable_progress_bar  # noqa: PLC0415
-    from datasets.utils.logging import is_progress_bar_enabled as bars_enabled  # noqa: PLC0415
-
-    bars = bars_enabled()
-    disable_progress_bar()
-    try:
-        with quiet(), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        if bars:
-            enable_progress_bar()
+    with no_bars(), quiet(), contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -9,7 +9,7 @@ from datadose.llm.pool.layouts import COLUMNS, LAYOUTS, Layout, final_form, pars
 from datadose.llm.pool.reading import Pool, open_pool, read_pool
 from datadose.llm.pool.records import read_jsonl
 from datadose.llm.pool.row import BadRowError, Columns, Message, Row, Text, is_blank, text_of
-from datadose.llm.pool.sources import find_source
+from datadose.llm.pool.sources import find_source, no_bars
 from datadose.llm.pool.training import for_trl
 from datadose.llm.pool.values import kind_of
 
@@ -28,6 +28,7 @@ __all__ = [
     "for_trl",
     "is_blank",
     "kind_of",
+    "no_bars",
     "open_pool",
     "parse_columns",
     "read_jsonl",

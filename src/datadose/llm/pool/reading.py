@@ -12,12 +12,13 @@ from typing import Any, overload
 
 from datadose.errors import InputError, reject
 from datadose.files import atomic_file, prepare_folder
+from datadose.llm.cache import text_hash
 from datadose.llm.pool.layouts import COLUMNS, Layout, find_answer, split, value_at
 from datadose.llm.pool.messages import parsed
 from datadose.llm.pool.records import Record
 from datadose.llm.pool.row import BadRowError, Columns, Row, Text, malformed, text_of
 from datadose.llm.pool.sources import Source, find_source
-from datadose.llm.pool.survey import Survey, Understanding, id_hash, label_of
+from datadose.llm.pool.survey import Survey, Understanding, label_of
 from datadose.llm.pool.values import WRITABLE, without_nulls
 from datadose.printing import note
 from datadose.reading import exists
@@ -292,7 +293,7 @@ class _Reader:
         )
         _check_troubles(record, {*self.used, *(path.split(".")[0] for path in paths)})
         _check_id(value_at(columns, how.id))
-        if id_hash(label) in how.repeated:
+        if text_hash(label) in how.repeated:
             if label in self.known:
                 allowed = f"ids that differ ({self.known[label]} has the same)"
                 raise BadRowError("repeated id", f"id {label}", allowed)

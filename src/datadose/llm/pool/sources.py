@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -174,15 +175,23 @@ def parse_hub_name(name: str, field: str) -> tuple[str, str | None, str | None]:
 
 def _loaded(path: str, config: str | None, split: str | None) -> Any:
     from datasets import load_dataset, load_from_disk  # noqa: PLC0415 - optional, and slow to import
+
+    with no_bars():
+        if any((Path(path) / name).is_file() for name in _SAVED):
+            return load_from_disk(path)
+        return load_dataset(path, config, split=split)
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """No progress bars of `datasets` inside."""
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar  # noqa: PLC0415
     from datasets.utils.logging import is_progress_bar_enabled as bars_enabled  # noqa: PLC0415
 
     bars = bars_enabled()
     disable_progress_bar()
     try:
-        if any((Path(path) / name).is_file() for name in _SAVED):
-            return load_from_disk(path)
-        return load_dataset(path, config, split=split)
+        yield
     finally:
         if bars:
             enable_progress_bar()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from datadose.errors import reject
+from datadose.llm.cache import text_hash
 from datadose.llm.pool.layouts import ANSWERS, Layout, layouts_for, value_at
 from datadose.llm.pool.records import Record
 from datadose.llm.pool.row import Columns
@@ -46,7 +46,7 @@ class Understanding:
     prompts_alone: bool
     """Whether rows without a completion are taken."""
     repeated: frozenset[int]
-    """Hashes of the ids that the file has more than once."""
+    """Hashes of the ids that the file has more than once: they are found without holding all ids."""
 
     def layout_of(self, columns: Columns) -> Layout | None:
         """The layout of a row: the first that fits."""
@@ -73,7 +73,7 @@ class Survey:
     shard_columns: dict[int, set[str]] = having(default_factory=dict)
     unused: str | None = None
     """A role whose column was not there, for which the given roles are not used."""
-    _ids: array[int] = having(default_factory=lambda: array("Q"), init=False)
+    _ids: array[int] = having(default_factory=lambda: array("q"), init=False)
 
     def read(self, records: Iterable[Record]) -> None:
         """Note every record."""
@@ -95,7 +95,7 @@ class Survey:
             if record.fault is None:
                 fitting = [(place, one) for place, one in enumerate(layouts) if one.fits(columns)]
                 self.fits[tuple((place, one.form(columns)) for place, one in fitting)] += 1
-            self._ids.append(id_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
+            self._ids.append(text_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
 
     def conclude(self, *, prompts_alone: bool, reserved: Collection[str]) -> Understanding:
         """How the file is read.
@@ -109,7 +109,7 @@ class Survey:
         if (absent := self.absent()) is not None:
             reject("columns", absent, f"a column of {self.field}: {', '.join(self.seen) or 'none'}")
         layout, layouts, alone = self._majority()
-        repeats, counts = np.unique(np.frombuffer(self._ids, dtype=np.uint64), return_counts=True)
+        repeats, counts = np.unique(np.frombuffer(self._ids, dtype=np.int64), return_counts=True)
         used, forms = self._used(layouts)
         taken = {one.roles.get("completion") for one in used.values()}
         places = (self.roles["answer"],) if "answer" in self.roles else ANSWERS
@@ -267,10 +267,3 @@ def label_of(value: Any, record: Record, shards: int) -> str:
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return str(value)
     return f"row-{record.line}" if shards == 1 else f"row-{record.shard + 1}-{record.line}"
-
-
-def id_hash(label: str) -> int:
-    """64 bits, by which ids that repeat are found without holding them all."""
-    return int.from_bytes(
-        hashlib.blake2b(label.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "big"
-    )
