@@ -41,12 +41,16 @@ class Stages:
         self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
         self.issues: list[str | None] = []
         """Why a row could not be measured, noted stage by stage."""
-        answers = [0]
+        answers = []
         for row in rows:
             self.issues.append(row.issue)
-            answers.append(max(1, len(row.completions)))
-        self.starts = np.cumsum(answers)
+            answers.append(len(row.completions))
+        self.answers = np.array(answers, dtype=np.int64)
+        """How many completions each row has."""
+        self.starts = np.append(0, np.cumsum(np.maximum(self.answers, 1)))
         """Where each row's completions begin among those of all rows; a row without any has one place."""
+        self.places: dict[str, list[int]] = defaultdict(list)
+        """By key of a row with one completion, its places among all: those that can be scored."""
         # What every number depends on. Rounding differs between batch sizes, devices and libraries, and a
         # sample with it; a folder holds the results of one setting.
         self.setting = {
@@ -65,22 +69,28 @@ class Stages:
             if self.issues[place] is not None:
                 continue
             try:
-                issues = [self._encode(one, tokens) for one in each_answer(row)]
+                found = [self._encode(one, tokens) for one in each_answer(row)]
             except InputError as error:
                 if error.field != "messages":
                     raise
-                issues = [f"messages: the chat template refuses them; allowed: {error.allowed}"]
+                self.issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
+                continue
+            issues = [issue for _, issue in found]
             self.issues[place] = None if None in issues else issues[0]
+            for unit, (key, issue) in enumerate(found, start=int(self.starts[place])):
+                if key is not None and issue is None:
+                    self.places[key].append(unit)
         return tokens
 
-    def _encode(self, row: Row, tokens: dict[str, Encoded]) -> str | None:
-        """Note the tokens of a row with one completion; why it cannot be measured, None if it can."""
+    def _encode(self, row: Row, tokens: dict[str, Encoded]) -> tuple[str | None, str | None]:
+        """Key of a row with one completion (None without), now in ``tokens``; why it cannot be measured."""
         if not row.has_completion:
             size, limit = len(self.model.prompt_ids(row)), self.model.context_length
-            return f"prompt too long: {size} tokens in a context of {limit}" if size >= limit else None
+            long = f"prompt too long: {size} tokens in a context of {limit}"
+            return None, long if size >= limit else None
         key = row.key
         tokens[key] = tokens.get(key) or self.model.encode(row)
-        return self._trouble(row, tokens[key])
+        return key, self._trouble(row, tokens[key])
 
     def _trouble(self, row: Row, found: Encoded) -> str | None:
         """Why a row with one completion cannot be scored, None if it can."""
@@ -95,13 +105,7 @@ class Stages:
 
     def losses(self, tokens: dict[str, Encoded]) -> Losses:
         """NLL, mean hidden state and sketch of each completion; notes the rows without a finite loss."""
-        places: dict[str, list[int]] = defaultdict(list)
-        for place, row in enumerate(self.rows):
-            if self.issues[place] is None and row.has_completion:
-                for unit, one in enumerate(each_answer(row), start=int(self.starts[place])):
-                    if self._trouble(one, tokens[one.key]) is None:
-                        places[one.key].append(unit)
-        keys = list(places)
+        keys = list(self.places)
         lengths = [tokens[key].length for key in keys]
         sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
         sketch.to(self.model.device)
@@ -114,7 +118,7 @@ class Stages:
 
         def keep(key: str, record: Record) -> None:
             if math.isfinite(record["nll"]):
-                at = places[key]
+                at = self.places[key]
                 losses.nll[at] = record["nll"]
                 losses.embeddings[at], losses.sketches[at] = record["embedding"], record["sketch"]
 
@@ -125,11 +129,9 @@ class Stages:
             keep,
             self._reporter("score (tokens)", dict(zip(keys, lengths, strict=True))),
         )
-        found = np.isfinite(losses.nll)
-        for place, row in enumerate(self.rows):
-            first, end = self.starts[place : place + 2]
-            if self.issues[place] is None and row.has_completion and not found[first:end].any():
-                self.issues[place] = "non-finite loss"
+        known = np.logical_or.reduceat(np.isfinite(losses.nll), self.starts[:-1])
+        for place in np.flatnonzero((self.answers > 0) & ~known).tolist():
+            self.issues[place] = self.issues[place] or "non-finite loss"
         return losses
 
     def sampler(self, endpoint: Endpoint | None) -> Samples:
