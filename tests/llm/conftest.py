@@ -53,3 +53,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses between tries at a server, and no key for it."""
+    from datadose.llm import endpoint
+
+    monkeypatch.setattr(endpoint, "_PAUSE", 0.01)
+    monkeypatch.setattr(endpoint, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
