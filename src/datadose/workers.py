@@ -1,6 +1,7 @@
 """Where calls run: local processes (joblib's loky), a Dask cluster or a Ray cluster; one function serves all.
 
-Every call runs with one BLAS thread, so its bits do not depend on the number of processes or on the backend.
+Every call, and every piece of work in a thread of this process, runs with one BLAS thread, so its bits do not
+depend on the number of processes or on the backend.
 Results come back as soon as they are there. Local processes end with the process that started them, however
 that one ended; Dask and Ray look after theirs.
 """
@@ -17,8 +18,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from itertools import islice
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -31,6 +34,12 @@ BACKENDS: tuple[Backend, ...] = ("loky", "dask", "ray")
 Call: TypeAlias = tuple[Callable[..., Any], dict[str, Any]]
 """A module-level function and its keyword arguments."""
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_RAY_WAITING = 256
+"""Calls that wait on a Ray cluster at least, so that one that grows by demand sees some."""
+
 _LOST = "a worker process was killed (out of memory?)"
 
 
@@ -41,9 +50,12 @@ class Workers:
     jobs: int = 1
     backend: Backend = "loky"
     address: str | None = None
+    gpus: int = 0
+    """GPUs that each call holds on Ray, which hides all others from it; Dask's workers see all of theirs."""
 
     def __post_init__(self) -> None:
         require_integer("jobs", self.jobs, 1)
+        require_integer("gpus", self.gpus, 0)
         if self.backend not in BACKENDS:
             reject("backend", self.backend, ", ".join(BACKENDS))
         if self.address is not None and self.backend == "loky":
@@ -64,12 +76,49 @@ def finished_calls(calls: Sequence[Call], workers: Workers) -> Iterator[tuple[in
         yield from _on_joblib(calls, workers)
 
 
+def in_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
+) -> Iterator[tuple[int, Result]]:
+    """(place of the item, ``work`` on it), in the order in which they finish, ``jobs`` of them at a time.
+
+    In threads of this process, for work that leaves Python's lock alone and shares large data. What ``work``
+    raises is raised here, once what was under way has finished and been given.
+    """
+    waiting: dict[Future[Result], int] = {}
+    places, stopped = iter(range(len(items))), False
+    with ThreadPoolExecutor(jobs, initializer=_one_torch_thread) as pool:
+        try:
+            while True:
+                # One more than run, so that no thread is idle.
+                for place in () if stopped else islice(places, jobs + 1 - len(waiting)):
+                    waiting[pool.submit(work, items[place])] = place
+                if not waiting:
+                    return
+                done = wait(waiting, return_when=FIRST_COMPLETED).done
+                if not stopped and any(one.exception() for one in done):
+                    stopped = True
+                    for one in [one for one in waiting if one.cancel()]:
+                        del waiting[one]
+                    continue
+                if stopped:
+                    done = wait(waiting).done
+                for one in sorted(done, key=lambda one: one.exception() is not None):
+                    yield waiting.pop(one), one.result()
+        finally:
+            for one in waiting:
+                one.cancel()
+
+
+def _one_torch_thread() -> None:
+    """torch keeps a thread count of its own, one for each thread that calls it; its sums depend on it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 def run_one(place: int, function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, Any]:
     """``place`` and the result of a call; its bits depend on the number of threads, which is one."""
     with threadpool_limits(1):
-        if "torch" in sys.modules:
-            # torch keeps a thread count of its own; its sums depend on it.
-            sys.modules["torch"].set_num_threads(1)
+        _one_torch_thread()
         return place, function(**arguments)
 
 
@@ -145,10 +194,16 @@ def _library(backend: str, name: str, allowed: str) -> Any:
 def _on_ray(calls: Sequence[Call], workers: Workers) -> Iterator[tuple[int, Any]]:
     """By Ray's own tasks: joblib's backend for Ray returns nothing before everything is finished."""
     with _ray(workers) as ray:
-        task = ray.remote(num_cpus=1, max_retries=0)(run_one)
-        waiting = [task.remote(place, *call) for place, call in enumerate(calls)]
+        task = ray.remote(num_cpus=1, num_gpus=workers.gpus, max_retries=0)(run_one)
+        # Arguments of waiting calls lie in Ray's memory: not those of all calls at once.
+        most = max(_RAY_WAITING, 2 * int(ray.cluster_resources().get("CPU", 1)))
+        to_come = enumerate(calls)
+        waiting: list[Any] = []
         try:
-            while waiting:
+            while True:
+                waiting += [task.remote(place, *call) for place, call in islice(to_come, most - len(waiting))]
+                if not waiting:
+                    return
                 ready, waiting = ray.wait(waiting, num_returns=1)
                 yield ray.get(ready[0])
         except ray.exceptions.RayTaskError as error:

@@ -8,7 +8,7 @@ contaminants; the model is confident in its own answer where the row is a contam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,11 @@ from datadose.llm.scores import MEASURED, TABLE, Scores, hash_question, write_sc
 KINDS = ("target", "old", "wrong", "interfering")
 SKETCH, HIDDEN = 64, 24
 Z2 = 1.959963984540054**2
+
+
+def question_hashes(rows: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Hashes of the rows' prompts, as scores hold them."""
+    return [hash_question(str(row["prompt"])) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Pool:
     def scores(self) -> Scores:
         """In memory, as selection sees them."""
         measured = {name: [row[name] for row in self.rows] for name in MEASURED if name in TABLE}
-        hashes = [hash_question(str(row["prompt"])) for row in self.rows]
+        hashes = question_hashes(self.rows)
         table = pd.DataFrame(
             {"id": [row["id"] for row in self.rows], "question_hash": hashes, **measured, "offset": 0}
         ).astype(TABLE)
@@ -46,7 +51,7 @@ class Pool:
 
     def saved(self, folder: Path) -> Scores:
         """In a folder, as ``score`` writes them."""
-        ids, questions = [row["id"] for row in self.rows], [str(row["prompt"]) for row in self.rows]
+        ids, questions = [row["id"] for row in self.rows], question_hashes(self.rows)
         return write_scores(folder, self.rows, ids, questions, self.embeddings, self.sketches, dict(MANIFEST))
 
 

@@ -42,7 +42,7 @@ def example(folder: Path, **manifest: Any) -> Scores:
         {"prompt": "c", **measured(nll=0.25, tokens=1, pass_rate=0.5, pass_rate_total=4, pass_rate_passed=2)},
     ]
     arrays = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((3, 2), dtype=np.float32)
-    return write_scores(folder, rows, ["x", "y", "z"], ["a", "b", "c"], *arrays, manifest)
+    return write_scores(folder, rows, ["x", "y", "z"], [hash_question(q) for q in "abc"], *arrays, manifest)
 
 
 def test_written_and_read(tmp_path: Path) -> None:
@@ -56,7 +56,8 @@ def test_written_and_read(tmp_path: Path) -> None:
     assert table["issue"][1] == "prompt too long"
     assert scores.embeddings.shape == (3, 4)
     assert scores.sketches.dtype == np.float32
-    assert scores.manifest == {"model": "m", "files": file_digests(tmp_path)}
+    counts = {"rows": 3, "scored": 2, "unfinished": 0, "issues": {"prompt too long": 1}}
+    assert scores.manifest == {"model": "m", **counts, "files": file_digests(tmp_path)}
     assert [line["prompt"] for line in scores.lines([2, 0])] == ["c", "a"]
     assert scores.lines([0])[0]["note"] == "ünïcode\nline"
 

@@ -131,6 +131,7 @@ def command(
 
 
 JSON = option("--json", action="store_true", help="one JSON document on stdout")
+ADDRESS = option("--address", help="address of a running Dask or Ray cluster")
 
 
 def print_json(document: Any) -> None:

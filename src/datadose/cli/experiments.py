@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from datadose.cli.common import AGAIN, JSON, command, cores, integer, option, print_json, print_table
+from datadose.cli.common import ADDRESS, AGAIN, JSON, command, cores, integer, option, print_json, print_table
 from datadose.printing import note
 from datadose.studies.index import GROUPS, NAMES
 
@@ -26,7 +26,7 @@ _RESULTS = option("--out", type=Path, default=Path("results"), help="results fol
     option("--seeds", type=integer, help="seeds per setting, instead of the preset's"),
     option("--jobs", type=integer, default=cores(), help="parallel processes"),
     option("--backend", default="loky", help="loky, dask or ray"),
-    option("--address", help="address of a running Dask or Ray cluster"),
+    ADDRESS,
     again=f"finished cells are kept, {AGAIN} to continue",
 )
 def reproduce(arguments: argparse.Namespace, command_line: str) -> None:

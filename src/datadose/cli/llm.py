@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from datadose.cli.common import AGAIN, command, integer, number, option, print_json
+from datadose.cli.common import ADDRESS, AGAIN, command, cores, integer, number, option, print_json
 from datadose.printing import note, say
 
 _MODEL = option("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
@@ -80,6 +80,9 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     option("--max-tokens", type=integer, default=256, help="largest length of a sample"),
     option("--seed", type=integer, default=0, help="of the samples"),
     option("--batch-tokens", type=integer, default=4096, help="padded tokens per batch"),
+    option("--jobs", type=integer, metavar="N", help="batches of losses at a time (cores; on a GPU 1)"),
+    option("--backend", default="loky", help="where they run: loky (this process), dask or ray"),
+    ADDRESS,
     option("--dtype", default="auto", help="auto (the model's own on a GPU, float32 on a CPU), or its name"),
     option("--device-map", metavar="auto", help="auto: spread a model that is larger than a device"),
     _LOSS,
@@ -106,7 +109,11 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     from datadose.llm.score import score
     from datadose.llm.score_config import ScoreConfig
     from datadose.progress import step_progress
+    from datadose.workers import Workers
 
+    backend, address, jobs = arguments.backend, arguments.address, arguments.jobs
+    workers = Workers(cores() if jobs is None else jobs, backend, address)
+    default = jobs is None and backend == "loky"
     with step_progress() as progress:
         scores = score(
             arguments.model,
@@ -118,6 +125,7 @@ def score(arguments: argparse.Namespace, _: str) -> None:
             completions=arguments.completions,
             endpoint=_endpoint(arguments),
             allow_pickle_weights=arguments.allow_pickle_weights,
+            workers=None if default else workers,
             progress=progress,
         )
     if arguments.json:

@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,29 +48,27 @@ class BatchCache:
     def run(
         self,
         batches: Sequence[Sequence[str]],
-        compute: Callable[[list[str]], list[Record]],
+        compute: Callable[[Sequence[list[str]]], Iterable[tuple[int, list[Record]]]],
         keep: Callable[[str, Record], None],
         report: Callable[[list[str]], None],
     ) -> None:
         """Find the records of all keys in ``batches``, those on disk read, the others computed and written.
 
         ``keep`` gets each key once, with its record; vectors in it are to be copied out, as each is a part of
-        its batch's array. ``compute`` gives one record per key; ``report`` is called with the keys found at
-        the start, then with those of each finished batch. Raises RunError if the disk refuses a batch.
+        its batch's array. ``compute`` gets all batches of missing keys, and gives the place of each batch
+        among them and one record per key, in any order of batches; ``report`` is called with the keys found
+        at the start, then with those of each finished batch. Raises RunError if the disk refuses a batch.
         """
         found = self._read({key for batch in batches for key in batch}, keep)
         report(list(found))
-        for batch in batches:
-            missing = [key for key in batch if key not in found]
-            if not missing:
-                continue
-            records = dict(zip(missing, compute(missing), strict=True))
+        missing = [left for batch in batches if (left := [key for key in batch if key not in found])]
+        for place, values in compute(missing):
+            records = dict(zip(missing[place], values, strict=True))
             content = _pack(records)
             write_atomic(self.path / f"{_name(content)}.npz", content)
             for key, record in records.items():
                 keep(key, record)
-            found.update(missing)
-            report(missing)
+            report(missing[place])
 
     def remove(self) -> None:
         """Forget this stage."""
@@ -79,8 +77,8 @@ class BatchCache:
     def _read(self, wanted: set[str], keep: Callable[[str, Record], None]) -> set[str]:
         found: set[str] = set()
         damaged = []
-        for path in sorted(self.path.glob("*.npz")):
-            content = b""
+        for name in sorted(path.name for path in self.path.iterdir() if path.suffix == ".npz"):
+            path, content = self.path / name, b""
             with contextlib.suppress(OSError):
                 content = path.read_bytes()
             if _name(content) != path.stem:

@@ -51,20 +51,6 @@ class Losses:
     sketches: NDArray[np.float32]
     """(B, D), sketch of the gradient of the summed NLL with respect to the output weights; (B, 0) without."""
 
-    @classmethod
-    def empty(cls, rows: int, hidden: int, sketch: int) -> Losses:
-        """Nothing measured yet, to be filled in place.
-
-        Small arrays of each row, made between the large ones of a forward pass, would keep the memory of
-        those.
-        """
-        vectors = [np.full((rows, size), np.nan, dtype=np.float32) for size in (hidden, sketch)]
-        return cls(np.full(rows, np.nan), *vectors)
-
-    def at(self, places: NDArray[np.int64]) -> Losses:
-        """Those of some rows."""
-        return Losses(self.nll[places], self.embeddings[places], self.sketches[places])
-
 
 @dataclass(frozen=True)
 class LanguageModel:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -63,27 +62,25 @@ def dropped(
     return f"{KIND}: {parts} of message {lost[0][0] + 1}: {first}"
 
 
-def unread_columns(rows: Iterable[Row]) -> dict[str, int]:
-    """Columns that say something and that no trainer reads, with the number of rows.
+def unread_columns(row: Row) -> list[str]:
+    """Columns of a row that say something and that no trainer reads.
 
     A system column beside a prompt without its text; tools and options for a chat template beside a prompt
     that is a string, which does not go through the template.
     """
-    found: Counter[str] = Counter()
-    for row in rows:
-        if row.issue is not None:
-            continue
-        plain = isinstance(row.prompt, str)
-        said = _squeezed(row.prompt if isinstance(row.prompt, str) else json.dumps(row.prompt))
-        for name in _SYSTEM:
-            value = row.columns.get(name)
-            if isinstance(value, str) and value.strip() and not _in(value, said):
-                found[name] += 1
-        if plain and row.tools:
-            found["tools"] += 1
-        if plain and row.template_options:
-            found["chat_template_kwargs"] += 1
-    return dict(sorted(found.items()))
+    if row.issue is not None:
+        return []
+    said = _squeezed(row.prompt if isinstance(row.prompt, str) else json.dumps(row.prompt))
+    system = {name: row.columns.get(name) for name in _SYSTEM}
+    found = [
+        name
+        for name, value in system.items()
+        if isinstance(value, str) and value.strip() and not _in(value, said)
+    ]
+    if isinstance(row.prompt, str):
+        found += ["tools"] if row.tools else []
+        found += ["chat_template_kwargs"] if row.template_options else []
+    return found
 
 
 def _values(message: Message) -> Iterator[tuple[str, Any]]:

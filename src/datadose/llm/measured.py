@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datadose.llm.cache import Record
-from datadose.llm.chat import Encoded
-from datadose.llm.pool import Row, is_blank
+from datadose.llm.pool import Row
 from datadose.llm.sampling import Texts
 from datadose.llm.scores import MEASURED
 
@@ -22,11 +20,6 @@ def each_answer(row: Row) -> list[Row]:
     if len(row.completions) < 2:
         return [row]
     return [row.with_completion(index) for index in range(len(row.completions))]
-
-
-def targets(row: Row, tokens: Encoded | None) -> int | None:
-    """Scored tokens of a row with one completion, None if it could not be encoded."""
-    return None if tokens is None else 0 if is_blank(row.completion) else tokens.targets
 
 
 def best_answers(
@@ -51,23 +44,25 @@ def best_answers(
 
 
 def measured(
-    tokens: dict[str, Encoded],
     row: Row,
+    tokens: Callable[[Row], int | None],
     nll: NDArray[np.float64],
     best: int,
     texts: Texts,
     verdict: Record,
+    signal: float,
     issue: str | None,
 ) -> dict[str, Any]:
     """The columns MEASURED of a row.
 
     Args:
-        tokens: by key of a row with one completion.
         row: as it was read.
+        tokens: how many tokens of a row with one completion are scored, None if it could not be encoded.
         nll: of its completions (one NaN for a row without any).
         best: which of them stands for the row.
         texts: what the model said.
         verdict: the verifier's.
+        signal: E p (1 - p) of its pass rate, NaN without one.
         issue: why the row could not be measured.
     """
     labels, several = verdict["label_passes"], len(row.completions) > 1
@@ -79,22 +74,11 @@ def measured(
         "best_completion": best if several else None,
         "completion_nlls": scored if several else None,
         "nll": scored[best],
-        "tokens": targets(one, tokens.get(one.key)) if row.has_completion else None,
+        "tokens": tokens(one) if row.has_completion else None,
         "own_completion": texts.own,
         "own_confidence": texts.confidence,
         "truncated": texts.truncated,
-        "signal": None,
+        "signal": signal if math.isfinite(signal) else None,
         "issue": issue or texts.issue or verdict["issue"],
     }
     return {name: found[name] for name in MEASURED}
-
-
-def counts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many rows, scored rows, samples that broke off in a thought, and rows with each kind of issue."""
-    issues = Counter(row["issue"].split(":")[0] for row in rows if row["issue"] is not None)
-    return {
-        "rows": len(rows),
-        "scored": sum(row["nll"] is not None for row in rows),
-        "unfinished": sum(row["unfinished"] or 0 for row in rows),
-        "issues": dict(sorted(issues.items())),
-    }

@@ -13,7 +13,6 @@ sampling too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,22 +191,6 @@ def pool_signals(prior: Prior | None, passed: NDArray[Any], judged: NDArray[Any]
     if prior is not None:
         found[rows] = expected_signal(*prior.posterior(passed[rows], judged[rows]))
     return found
-
-
-def add_signals(questions: Sequence[int], measured: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Set ``signal`` of each measured row of a pool, None where no sample of it was judged.
-
-    ``questions`` are hashes, one a row; a row has ``pass_rate_passed`` and ``pass_rate_total``. Returns the
-    prior that the signals rest on, for the manifest, None without samples.
-    """
-    passed, judged = (
-        np.array([row[f"pass_rate_{name}"] for row in measured], dtype=np.float64)
-        for name in ("passed", "total")
-    )
-    prior = fit_pool(np.array(questions, dtype=np.int64), passed, judged)
-    for row, signal in zip(measured, pool_signals(prior, passed, judged).tolist(), strict=True):
-        row["signal"] = None if np.isnan(signal) else signal
-    return None if prior is None else prior.to_json()
 
 
 def _more_than(values: NDArray[np.int64], most: int) -> Array:

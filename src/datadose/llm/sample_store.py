@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -59,6 +60,8 @@ class SampleStore:
         self._kept: dict[bytes, int] = {}
         self._readers: list[BinaryIO] = []
         self._writer: FileIO | None = None
+        self._reading = threading.Lock()
+        """Verifiers read from several threads."""
         self._read()
 
     def missing(self, key: str, indices: Iterable[int]) -> tuple[int, ...]:
@@ -97,8 +100,9 @@ class SampleStore:
         found: dict[int, Drawn] = {}
         for reader, place in self._places.get(bytes.fromhex(key), []):
             handle = self._readers[reader]
-            handle.seek(place)
-            line = handle.readline()
+            with self._reading:
+                handle.seek(place)
+                line = handle.readline()
             if not _is_whole(line):
                 msg = f"{self.path}: changed while it was in use; run the same command again"
                 raise RunError(msg)

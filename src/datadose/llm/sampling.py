@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -189,11 +189,11 @@ class Tally:
         self._repeated = self._varied = 0
 
     @classmethod
-    def of(cls, engine: str | None, rows: Sequence[Row], texts: Sequence[Texts]) -> Tally:
-        """The counts over the texts of all rows that could have samples."""
+    def of(cls, engine: str | None, well_formed: Iterable[bool], texts: Sequence[Texts]) -> Tally:
+        """The counts over the texts of all rows that could have samples: those that are well-formed."""
         found = cls(engine)
-        for row, one in zip(rows, texts, strict=True):
-            if row.issue is None:
+        for good, one in zip(well_formed, texts, strict=True):
+            if good:
                 found.add(one)
         return found
 
@@ -249,13 +249,13 @@ class Tally:
 
 
 def sample_lines(
-    rows: Sequence[Row], texts: Sequence[Texts], verdicts: Sequence[Record]
+    ids: Iterable[str], texts: Sequence[Texts], verdicts: Sequence[Record]
 ) -> Iterator[dict[str, Any]]:
     """The lines of ``samples.jsonl``: the samples of each row that has any, and which of them ``passed``."""
-    for row, text, verdict in zip(rows, texts, verdicts, strict=True):
+    for id_, text, verdict in zip(ids, texts, verdicts, strict=True):
         if text.samples:
             yield {
-                "id": row.id,
+                "id": id_,
                 "completions": text.samples,
                 "finish": text.finish,
                 "passed": verdict["passed"],

@@ -9,31 +9,34 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datadose.errors import InputError, reject
 from datadose.files import file_digest
-from datadose.llm.cache import BatchCache
+from datadose.llm.cache import BatchCache, Record
 from datadose.llm.completions import read_completions
 from datadose.llm.endpoint import Endpoint
-from datadose.llm.language_model import LanguageModel, Losses
-from datadose.llm.left_out import unread_columns
-from datadose.llm.measured import best_answers, counts, measured
-from datadose.llm.pass_rates import add_signals
-from datadose.llm.pool import Pool, Row, open_pool
+from datadose.llm.language_model import LanguageModel
+from datadose.llm.measured import best_answers, measured
+from datadose.llm.pass_rates import fit_pool, pool_signals
+from datadose.llm.pool import Pool, open_pool
 from datadose.llm.sampling import Tally, Texts, sample_lines
 from datadose.llm.score_config import ScoreConfig
-from datadose.llm.score_stages import Stages
-from datadose.llm.scores import MEASURED, ROLE, Scores, hash_question, read_scores, write_scores
+from datadose.llm.score_stages import KeptLosses, Stages
+from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
+from datadose.llm.shards import ModelSource, batch_workers
 from datadose.llm.sketch import SKETCH_SEED
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
 from datadose.printing import note
 from datadose.progress import Report, silent
+from datadose.shapes import Array
 from datadose.versions import versions
+from datadose.workers import Workers
 
 
 def score(
@@ -49,6 +52,7 @@ def score(
     completions: Path | None = None,
     endpoint: Endpoint | None = None,
     allow_pickle_weights: bool = False,
+    workers: Workers | None = None,
     progress: Report = silent,
     **settings: Any,
 ) -> Scores:
@@ -61,11 +65,15 @@ def score(
     completions, settings and libraries are those of its manifest and no file has changed (with a verifier of
     another module, everything is verified anew).
 
+    ``workers`` says where and how many batches of losses are computed at a time: in this process, or on a
+    Dask or Ray cluster whose workers find the model under the same name (by default here, as many as torch
+    has threads, on a GPU one). The bytes are the same for any.
+
     A bad row of the pool is kept and marked. A column of the pool that has the name of a measured one is kept
     as ``pool_NAME``. ``columns``, ``several`` and ``field`` are those of
     :func:`~datadose.llm.pool.open_pool`. Fields of the configuration as ``settings`` are deprecated.
 
-    Raises InputError for bad input of any other kind, RunError if the disk is full.
+    Raises InputError for bad input of any other kind, RunError if the disk is full or a worker dies.
     """
     config = _configured(config or ScoreConfig(), settings)
     check = _verifier(verifier, config, completions, endpoint)
@@ -83,7 +91,16 @@ def score(
         }
         if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
             return finished
-        return _measure(Stages(loaded, rows, out, config, progress), given, check, endpoint, record)
+        source = ModelSource(
+            loaded.name,
+            loaded.dtype,
+            loaded.device.type,
+            loaded.digest,
+            config.device_map,
+            allow_pickle_weights,
+        )
+        with Stages(loaded, rows, out, config, batch_workers(loaded, workers), progress) as run:
+            return _measure(run, source, given, check, endpoint, record)
 
 
 def _configured(config: ScoreConfig, settings: dict[str, Any]) -> ScoreConfig:
@@ -106,36 +123,34 @@ def _loaded(
 
 def _measure(
     run: Stages,
+    source: ModelSource,
     given: Sequence[Texts] | None,
     check: Verifier | None,
     endpoint: Endpoint | None,
     record: dict[str, Any],
 ) -> Scores:
     """Go through the stages, and write the folder."""
-    rows, out, config = run.rows, run.out, run.config
-    tokens = run.encode()
+    rows, config, seen = run.rows, run.config, run.seen
+    run.encode()
     samples = run.sampler(endpoint) if config.samples else None
     # Not before all input is checked: what is wrong is one line.
     for line in rows.said:
         note(line)
-    losses = run.losses(tokens)
+    losses = run.losses(source)
     if samples is not None:
         run.draw(samples, check)
     texts: Sequence[Texts] = samples or given or [Texts([])] * len(rows)
-    kept = BatchCache(out, "verdicts", {name: x for name, x in record.items() if name.startswith("verifier")})
+    verifier = {name: value for name, value in record.items() if name.startswith("verifier")}
+    kept = BatchCache(run.out, "verdicts", verifier)
     verdicts = run.verdicts(texts, check, kept)
-    tally = Tally.of("file" if given else samples.engine.name if samples else None, rows, texts)
+    tally = Tally.of(
+        "file" if given else samples.engine.name if samples else None, map(bool, seen.well_formed), texts
+    )
     tally.warn(config.max_tokens, config.temperature)
-    best = best_answers(run.starts, losses.nll, verdicts)
-    one_each = losses if len(losses.nll) == len(run.rows) else losses.at(run.starts[:-1] + best)
-    nll = (losses.nll[first:end] for first, end in pairwise(run.starts))
-    parts = zip(rows, nll, best.tolist(), texts, verdicts, run.issues, strict=True)
-    numbers = [measured(tokens, *values) for values in parts]
-    record["pass_rates"] = add_signals([hash_question(row.question) for row in rows], numbers)
+    prior = fit_pool(np.array(seen.questions, dtype=np.int64), run.passed, run.judged)
+    record["pass_rates"] = None if prior is None else prior.to_json()
     record["sampling"] = tally.record()
-    found = _write(out, rows, one_each, numbers, sample_lines(rows, texts, verdicts), record)
-    if samples is not None:
-        samples.store.close()
+    found = _write(run, losses, texts, verdicts, pool_signals(prior, run.passed, run.judged), record)
     # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
     kept.remove()
     return found
@@ -199,33 +214,40 @@ def _reading(rows: Pool) -> dict[str, Any]:
     return {"renamed_columns": layout.pop("renamed"), "layout": layout}
 
 
-def _template(rows: Sequence[Row]) -> str:
+def _template(forms: Counter[bool]) -> str:
     """Which rows went through the chat template."""
-    forms = Counter(isinstance(row.prompt, str) for row in rows if row.issue is None)
     return "chat, none for plain strings" if len(forms) == 2 else "none" if forms[True] else "chat"
 
 
 def _write(
-    out: Path,
-    rows: Pool,
-    losses: Losses,
-    numbers: list[dict[str, Any]],
-    samples: Iterable[dict[str, Any]],
+    run: Stages,
+    losses: KeptLosses,
+    texts: Sequence[Texts],
+    verdicts: Sequence[Record],
+    signals: Array,
     record: dict[str, Any],
 ) -> Scores:
-    unread = unread_columns(rows)
+    rows, seen = run.rows, run.seen
+    unread = dict(sorted(seen.unread.items()))
     for name, count in unread.items():
         note(f"the column {name} of {count} rows is not scored: trainers do not read it with such a prompt")
-    read = {**_reading(rows), "template": _template(rows), "unread_columns": unread}
+    starts = np.array(seen.starts, dtype=np.int64)
+    best = best_answers(starts, losses.nll, verdicts)
+
+    def lines() -> Iterator[dict[str, Any]]:
+        parts = (rows, run.each_nll(losses), best, texts, verdicts, signals, run.issues)
+        for row, nll, chosen, *rest in zip(*parts, strict=True):
+            yield {**row.columns, **measured(row, run.scored_tokens, nll, int(chosen), *rest)}
+
     return write_scores(
-        out,
-        ({**row.columns, **found} for row, found in zip(rows, numbers, strict=True)),
-        (row.id for row in rows),
-        (row.question for row in rows),
-        losses.embeddings,
-        losses.sketches,
-        {**record, **read, **counts(numbers)},
-        samples,
+        run.out,
+        lines(),
+        seen.ids,
+        seen.questions,
+        losses.embeddings.at(starts[:-1] + best),
+        losses.sketches.at(starts[:-1] + best),
+        {**record, **_reading(rows), "template": _template(seen.forms), "unread_columns": unread},
+        sample_lines(seen.ids, texts, verdicts),
     )
 
 

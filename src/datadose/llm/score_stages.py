@@ -1,15 +1,23 @@
-"""The stages of scoring, each kept batch by batch: losses, samples, verdicts."""
+"""The stages of scoring, each kept batch by batch: losses, samples, verdicts.
+
+What grows with the rows' texts, tokens and vectors lies on the disk (:mod:`datadose.llm.scratch`); memory
+holds a few numbers and the keys of each row.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datadose.errors import InputError
 from datadose.llm.adaptive import AdaptiveRule, more_samples
@@ -17,40 +25,93 @@ from datadose.llm.cache import BatchCache, Record, content_digest
 from datadose.llm.chat import Encoded
 from datadose.llm.endpoint import Endpoint, EndpointEngine, ask
 from datadose.llm.engines import Engine, ModelEngine
-from datadose.llm.language_model import LanguageModel, Losses
-from datadose.llm.measured import each_answer, targets
-from datadose.llm.pool import Pool, Row
+from datadose.llm.language_model import LanguageModel
+from datadose.llm.left_out import unread_columns
+from datadose.llm.measured import each_answer
+from datadose.llm.pool import Pool, Row, is_blank
 from datadose.llm.sample_store import SampleStore
 from datadose.llm.sampling import Samples, Texts, verify
 from datadose.llm.score_config import ScoreConfig
-from datadose.llm.sketch import SKETCH_SEED, TensorSketch
+from datadose.llm.scores import hash_question
+from datadose.llm.scratch import RecordFile, TokenFile, VectorFile
+from datadose.llm.shards import ModelSource, measure_batches
+from datadose.llm.sketch import SKETCH_SEED
 from datadose.llm.verifiers import Verifier, threaded
 from datadose.printing import note
 from datadose.progress import Report
+from datadose.workers import Workers
 
 _VERIFY_ROWS = 64
 """Rows whose verdicts are kept together."""
 
 
-class Stages:
-    """The stages of scoring one pool: what has been measured, and why a row could not be."""
+class Rows:
+    """What one look at every row of a pool says of it, in a few numbers each."""
 
-    def __init__(
-        self, model: LanguageModel, rows: Pool, out: Path, config: ScoreConfig, progress: Report
-    ) -> None:
-        self.model, self.rows, self.out, self.config, self.progress = model, rows, out, config, progress
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.questions = array("q")
+        """Hashes."""
         self.issues: list[str | None] = []
         """Why a row could not be measured, noted stage by stage."""
-        answers = []
-        for row in rows:
-            self.issues.append(row.issue)
-            answers.append(len(row.completions))
-        self.answers = np.array(answers, dtype=np.int64)
-        """How many completions each row has."""
-        self.starts = np.append(0, np.cumsum(np.maximum(self.answers, 1)))
+        self.well_formed = bytearray()
+        """Whether it could be read."""
+        self.answers = array("I")
+        """How many completions each has."""
+        self.starts = array("Q", [0])
         """Where each row's completions begin among those of all rows; a row without any has one place."""
-        self.places: dict[str, list[int]] = defaultdict(list)
-        """By key of a row with one completion, its places among all: those that can be scored."""
+        self.unread: Counter[str] = Counter()
+        """Columns that trainers do not read, with the number of rows."""
+        self.forms: Counter[bool] = Counter()
+        """How many prompts of well-formed rows are strings, and how many messages."""
+
+    def add(self, row: Row) -> None:
+        """Note the next row."""
+        self.ids.append(row.id)
+        self.questions.append(hash_question(row.question))
+        self.issues.append(row.issue)
+        self.well_formed.append(row.issue is None)
+        self.answers.append(len(row.completions))
+        self.starts.append(self.starts[-1] + max(1, len(row.completions)))
+        self.unread.update(unread_columns(row))
+        if row.issue is None:
+            self.forms[isinstance(row.prompt, str)] += 1
+
+
+@dataclass(frozen=True)
+class KeptLosses:
+    """What forward passes found for the completions of all rows, U in all."""
+
+    nll: NDArray[np.float64]
+    """(U,), mean nats per scored token, NaN where nothing was measured."""
+    embeddings: VectorFile
+    """(U, H)."""
+    sketches: VectorFile
+    """(U, D)."""
+
+
+class Stages:
+    """The stages of scoring one pool, as a context: it removes its files at the end."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        rows: Pool,
+        out: Path,
+        config: ScoreConfig,
+        workers: Workers,
+        progress: Report,
+    ) -> None:
+        self.model, self.rows, self.out, self.config = model, rows, out, config
+        self.workers, self.progress = workers, progress
+        self.seen = Rows()
+        self.issues = self.seen.issues
+        self.passed, self.judged = np.zeros((2, len(rows)))
+        """Of the samples of each row."""
+        self._files = contextlib.ExitStack()
+        self._tokens = self._files.enter_context(TokenFile(self._scratch("tokens")))
+        self._owners = array("q")
+        """By place among the completions of all rows, the number of its tokens; -1 if it is not scored."""
         # What every number depends on. Rounding differs between batch sizes, devices and libraries, and a
         # sample with it; a folder holds the results of one setting.
         self.setting = {
@@ -62,77 +123,112 @@ class Stages:
             **{name: metadata.version(name) for name in ("torch", "transformers")},
         }
 
-    def encode(self) -> dict[str, Encoded]:
-        """Token ids by key of a row with one completion; notes the rows that cannot be scored."""
-        tokens: dict[str, Encoded] = {}
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._files.close()
+
+    def _scratch(self, name: str) -> Path:
+        return self.out / ".cache" / f"{name}.part"
+
+    def encode(self) -> None:
+        """Look at each row and keep its token ids; notes the rows that cannot be scored."""
+        issues, troubles = self.issues, dict[int, str | None]()
         for place, row in enumerate(self.rows):
-            if self.issues[place] is not None:
+            self.seen.add(row)
+            self._owners.extend([-1] * (self.seen.starts[-1] - len(self._owners)))
+            if issues[place] is not None:
                 continue
             try:
-                found = [self._encode(one, tokens) for one in each_answer(row)]
+                found = [self._encode(one, troubles) for one in each_answer(row)]
             except InputError as error:
                 if error.field != "messages":
                     raise
-                self.issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
+                issues[place] = f"messages: the chat template refuses them; allowed: {error.allowed}"
                 continue
-            issues = [issue for _, issue in found]
-            self.issues[place] = None if None in issues else issues[0]
-            for unit, (key, issue) in enumerate(found, start=int(self.starts[place])):
-                if key is not None and issue is None:
-                    self.places[key].append(unit)
-        return tokens
+            reasons = [issue for _, issue in found]
+            issues[place] = None if None in reasons else reasons[0]
+            for unit, (number, issue) in enumerate(found, start=self.seen.starts[place]):
+                if issue is None and number is not None:
+                    self._owners[unit] = number
 
-    def _encode(self, row: Row, tokens: dict[str, Encoded]) -> tuple[str | None, str | None]:
-        """Key of a row with one completion (None without), now in ``tokens``; why it cannot be measured."""
+    def _encode(self, row: Row, troubles: dict[int, str | None]) -> tuple[int | None, str | None]:
+        """Number of the tokens of a row with one completion (None without); why it cannot be measured."""
         if not row.has_completion:
             size, limit = len(self.model.prompt_ids(row)), self.model.context_length
             long = f"prompt too long: {size} tokens in a context of {limit}"
             return None, long if size >= limit else None
-        key = row.key
-        tokens[key] = tokens.get(key) or self.model.encode(row)
-        return key, self._trouble(row, tokens[key])
+        number = self._tokens.numbers.get(row.key)
+        if number is None:
+            found = self.model.encode(row)
+            targets = 0 if is_blank(row.completion) else found.targets
+            number = self._tokens.add(row.key, found, targets)
+            if (trouble := self._trouble(found, targets)) is not None:
+                troubles[number] = trouble
+        return number, troubles.get(number)
 
-    def _trouble(self, row: Row, found: Encoded) -> str | None:
+    def _trouble(self, found: Encoded, targets: int) -> str | None:
         """Why a row with one completion cannot be scored, None if it can."""
         if found.issue is not None:
             return found.issue
-        if not targets(row, found):
+        if not targets:
             return "empty completion"
         if found.length > (limit := self.model.context_length):
             sizes = f"{found.start} tokens and {found.length - found.start} of the completion"
             return f"prompt too long: {sizes} in a context of {limit}"
         return None
 
-    def losses(self, tokens: dict[str, Encoded]) -> Losses:
-        """NLL, mean hidden state and sketch of each completion; notes the rows without a finite loss."""
-        keys = list(self.places)
-        lengths = [tokens[key].length for key in keys]
-        sketch = TensorSketch(self.model.hidden_size, self.model.vocabulary_size, self.config.sketch_size)
-        sketch.to(self.model.device)
-        losses = Losses.empty(int(self.starts[-1]), self.model.hidden_size, sketch.size)
+    def scored_tokens(self, row: Row) -> int | None:
+        """How many tokens of a row with one completion are scored, None if it could not be encoded."""
+        number = self._tokens.numbers.get(row.key)
+        return None if number is None else self._tokens.targets[number]
 
-        def compute(batch: list[str]) -> list[Record]:
-            found = self.model.measure([tokens[key] for key in batch], sketch)
-            columns = zip(found.nll.tolist(), found.embeddings, found.sketches, strict=True)
-            return [{"nll": nll, "embedding": mean, "sketch": s} for nll, mean, s in columns]
+    def losses(self, source: ModelSource) -> KeptLosses:
+        """NLL, mean hidden state and sketch of each completion; notes the rows without a finite loss."""
+        owners, numbers = np.array(self._owners, dtype=np.int64), self._tokens.numbers
+        order = np.argsort(owners, kind="stable")
+        bounds = np.searchsorted(owners[order], np.arange(len(numbers) + 1))
+        keys = [key for key, number in numbers.items() if bounds[number] < bounds[number + 1]]
+        lengths = [self._tokens.lengths[numbers[key]] for key in keys]
+        losses = self._no_losses(len(owners))
+
+        def compute(batches: Sequence[list[str]]) -> Iterator[tuple[int, list[Record]]]:
+            wanted = [[numbers[key] for key in batch] for batch in batches]
+            row, size = self._tokens.__getitem__, self.config.sketch_size
+            return measure_batches(self.model, source, wanted, row, size, self.workers)
 
         def keep(key: str, record: Record) -> None:
             if math.isfinite(record["nll"]):
-                at = self.places[key]
+                at = order[bounds[numbers[key]] : bounds[numbers[key] + 1]]
                 losses.nll[at] = record["nll"]
-                losses.embeddings[at], losses.sketches[at] = record["embedding"], record["sketch"]
+                losses.embeddings.put(at, record["embedding"])
+                losses.sketches.put(at, record["sketch"])
 
         batches = self.model.loss_batches(lengths, self.config.batch_tokens)
-        BatchCache(self.out, "losses", {**self.setting, "sketch": [sketch.size, SKETCH_SEED]}).run(
+        setting = {**self.setting, "batch_threads": 1, "sketch": [self.config.sketch_size, SKETCH_SEED]}
+        BatchCache(self.out, "losses", setting).run(
             [[keys[i] for i in batch] for batch in batches],
             compute,
             keep,
             self._reporter("score (tokens)", dict(zip(keys, lengths, strict=True))),
         )
-        known = np.logical_or.reduceat(np.isfinite(losses.nll), self.starts[:-1])
-        for place in np.flatnonzero((self.answers > 0) & ~known).tolist():
-            self.issues[place] = self.issues[place] or "non-finite loss"
+        self._note_without_loss(losses)
         return losses
+
+    def _no_losses(self, places: int) -> KeptLosses:
+        """Nothing measured yet."""
+        sizes = (("embeddings", self.model.hidden_size), ("sketches", self.config.sketch_size))
+        files = [
+            self._files.enter_context(VectorFile(self._scratch(name), places, size)) for name, size in sizes
+        ]
+        return KeptLosses(np.full(places, np.nan), *files)
+
+    def _note_without_loss(self, losses: KeptLosses) -> None:
+        starts = np.array(self.seen.starts, dtype=np.int64)
+        known = np.logical_or.reduceat(np.isfinite(losses.nll), starts[:-1])
+        for place in np.flatnonzero((np.array(self.seen.answers) > 0) & ~known).tolist():
+            self.issues[place] = self.issues[place] or "non-finite loss"
 
     def sampler(self, endpoint: Endpoint | None) -> Samples:
         """The samples of all rows that can be measured, as far as they are kept; none is drawn yet.
@@ -148,6 +244,7 @@ class Stages:
         found = Samples(
             engine, self.model, self.rows, usable, SampleStore(self.out, engine.settings), self.progress
         )
+        self._files.callback(found.store.close)
         if endpoint is not None and found.requests(self._wanted()):
             ask(endpoint)
         return found
@@ -181,25 +278,32 @@ class Stages:
             passed[now], judged[now] = np.array(counts, dtype=np.int64).T
         note(f"adaptive: {drawn.sum()} of {len(places) * rule.samples} samples were enough")
 
-    def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> list[Record]:
+    def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> RecordFile:
         """Verdicts by row; on a bad row there are none."""
         by_key: dict[str, int] = {}
         for place, row in enumerate(self.rows):
             content = [row.key, row.columns, asdict(texts[place]), self.issues[place] is not None]
-            by_key[content_digest([row.id, row.line, content])] = place
+            by_key[content_digest([row.id, row.place, content])] = place
         keys = list(by_key)
+        verdicts = self._files.enter_context(RecordFile(self._scratch("verdicts"), len(self.rows)))
 
         def one(key: str) -> Record:
             return self._verify(check, by_key[key], texts[by_key[key]])
 
-        def compute(batch: list[str]) -> list[Record]:
-            return threaded(one, batch, self.config.verifier_processes)
+        def compute(batches: Sequence[list[str]]) -> Iterator[tuple[int, list[Record]]]:
+            for place, batch in enumerate(batches):
+                yield place, threaded(one, batch, self.config.verifier_processes)
 
-        verdicts: list[Record] = [{} for _ in self.rows]
+        def keep(key: str, record: Record) -> None:
+            place = by_key[key]
+            self.passed[place] = record["pass_rate_passed"] or 0
+            self.judged[place] = record["pass_rate_total"] or 0
+            verdicts.put(place, record)
+
         kept.run(
             [keys[i : i + _VERIFY_ROWS] for i in range(0, len(keys), _VERIFY_ROWS)],
             compute,
-            lambda key, record: verdicts.__setitem__(by_key[key], record),
+            keep,
             self._reporter("verify (rows)", dict.fromkeys(keys, int(check is not None))),
         )
         return verdicts
@@ -209,6 +313,10 @@ class Stages:
         row, scored = self.rows[place], self.issues[place] is None
         judge, timeout = check if row.issue is None else None, self.config.verifier_timeout
         return verify(judge, row, texts.samples, texts.own, scored=scored, timeout=timeout)
+
+    def each_nll(self, losses: KeptLosses) -> Iterator[NDArray[np.float64]]:
+        """By row, the losses of its completions."""
+        return (losses.nll[first:end] for first, end in pairwise(self.seen.starts))
 
     def _reporter(self, name: str, sizes: dict[str, int]) -> Callable[[list[str]], None]:
         done, total = 0, sum(sizes.values())

@@ -63,6 +63,17 @@ TABLE: dict[str, str] = {
 SAMPLES = "samples.jsonl"
 """The file of sampled texts, where there are any."""
 
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors that are never all in memory."""
+
+    shape: tuple[int, int]
+    """(N, width)."""
+    chunks: Iterator[NDArray[np.float32]]
+    """The N rows in order, some at a time; they can be gone through once."""
+
+
 FILES = ("rows.jsonl", "table.parquet", "embeddings.npy", "sketches.npy", "manifest.json")
 
 
@@ -106,18 +117,19 @@ def write_scores(
     folder: Path,
     rows: Iterable[dict[str, Any]],
     ids: Iterable[str],
-    questions: Iterable[str],
-    embeddings: NDArray[np.float32],
-    sketches: NDArray[np.float32],
+    questions: Iterable[int],
+    embeddings: NDArray[np.float32] | Vectors,
+    sketches: NDArray[np.float32] | Vectors,
     manifest: dict[str, Any],
     samples: Iterable[dict[str, Any]] = (),
 ) -> Scores:
     """Write a scores folder; the manifest last, so that a folder with one is complete.
 
-    ``rows`` are the pool's rows with the columns of MEASURED added, written one by one; ``ids`` and
-    ``questions`` (as :class:`~datadose.llm.pool.Row` gives them) identify each. ``samples`` are the lines of
-    ``samples.jsonl``, which is there only if there are any. The manifest gains ``files``, the sha256 of every
-    other file.
+    ``rows`` are the pool's rows with the columns of MEASURED added, written one by one; ``ids`` (as
+    :class:`~datadose.llm.pool.Row` gives them) and ``questions`` (:func:`hash_question` of theirs) identify
+    each. Vectors are arrays or are given part by part. ``samples`` are the lines of ``samples.jsonl``, which
+    is there only if there are any. The manifest gains counts of the rows (``rows``, ``scored``,
+    ``unfinished`` samples, ``issues`` by kind) and ``files``, the sha256 of every other file.
 
     Raises InputError if ``folder`` cannot be a folder with files, RunError if the disk refuses.
     """
@@ -135,18 +147,37 @@ def write_scores(
     table = pd.DataFrame(
         {
             "id": list(ids),
-            "question_hash": [hash_question(q) for q in questions],
+            "question_hash": list(questions),
             **measured,
             "offset": offsets,
         }
     ).astype(TABLE)
     write_atomic(folder / "table.parquet", table.to_parquet(index=False))
     for name, array in (("embeddings", embeddings), ("sketches", sketches)):
-        with atomic_file(folder / f"{name}.npy") as handle:
-            np.save(handle, np.ascontiguousarray(array, dtype=np.float32))
+        _write_vectors(folder / f"{name}.npy", array)
     _write_samples(folder / SAMPLES, samples)
-    write_json(folder / "manifest.json", {**manifest, "files": file_digests(folder)})
+    write_json(folder / "manifest.json", {**manifest, **_counts(table), "files": file_digests(folder)})
     return read_scores(folder)
+
+
+def _write_vectors(path: Path, vectors: NDArray[np.float32] | Vectors) -> None:
+    chunks = iter([vectors]) if isinstance(vectors, np.ndarray) else vectors.chunks
+    with atomic_file(path) as handle:
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(vectors.shape)}
+        np.lib.format.write_array_header_1_0(handle, header)
+        for chunk in chunks:
+            handle.write(np.ascontiguousarray(chunk, dtype="<f4").data)
+
+
+def _counts(table: pd.DataFrame) -> dict[str, Any]:
+    """How many rows, scored rows, samples that broke off in a thought, and rows with each kind of issue."""
+    issues = table["issue"].dropna().str.split(":").str[0].value_counts()
+    return {
+        "rows": len(table),
+        "scored": int(table["nll"].notna().sum()),
+        "unfinished": int(table["unfinished"].sum()),
+        "issues": {str(kind): int(count) for kind, count in sorted(issues.items())},
+    }
 
 
 def _write_samples(path: Path, samples: Iterable[dict[str, Any]]) -> None:

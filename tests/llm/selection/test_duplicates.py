@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from datadose.llm.pool import Row
-from datadose.llm.scores import Scores, write_scores
+from datadose.llm.scores import Scores, hash_question, write_scores
 from datadose.llm.selection import SelectionConfig, duplicates, select
 from datadose.llm.selection.duplicates import COPY_WORDS, find_near_copies, find_overlaps, grams_of, words_of
 from helpers.synthetic import MANIFEST, make
@@ -37,7 +37,7 @@ def _scores(
     ]
     for name, values in options.items():
         rows = [{**row, name: value} for row, value in zip(rows, values, strict=True)]
-    questions = [str(prompt) for prompt in prompts]
+    questions = [hash_question(str(prompt)) for prompt in prompts]
     return write_scores(
         folder, rows, [row["id"] for row in rows], questions, pool.embeddings, pool.sketches, dict(MANIFEST)
     )

@@ -17,7 +17,7 @@ from datadose.errors import InputError
 from datadose.llm.scores import write_scores
 from datadose.llm.selection import FORMATS, SelectionConfig, select, write_selection
 from datadose.llm.selection import writing as module
-from helpers.synthetic import MANIFEST, make
+from helpers.synthetic import MANIFEST, make, question_hashes
 
 pytestmark = pytest.mark.usefixtures("quick_geometry", "no_report")
 
@@ -49,7 +49,7 @@ def _chat(i: int, row: dict[str, Any]) -> dict[str, Any]:
 def _written(folder: Path, name: str, *, chat: bool) -> Path:
     pool = make(400, 0, (0.6, 0.4, 0, 0))
     rows = [_chat(i, dict(row)) if chat else row for i, row in enumerate(pool.rows)]
-    ids, questions = [row["id"] for row in pool.rows], [row["prompt"] for row in pool.rows]
+    ids, questions = [row["id"] for row in pool.rows], question_hashes(pool.rows)
     scores = write_scores(
         folder / "pool", rows, ids, questions, pool.embeddings, pool.sketches, dict(MANIFEST)
     )

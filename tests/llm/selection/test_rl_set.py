@@ -15,7 +15,7 @@ from datadose.llm.pass_rates import Prior, chance_mixed
 from datadose.llm.scores import MEASURED, Scores, write_scores
 from datadose.llm.selection import Selection, SelectionConfig, describe, select, write_selection
 from datadose.llm.selection.rl_set import HOPELESS, SOLVED
-from helpers.synthetic import MANIFEST, Pool, make
+from helpers.synthetic import MANIFEST, Pool, make, question_hashes
 
 pytestmark = pytest.mark.usefixtures("quick_geometry")
 
@@ -174,7 +174,7 @@ def test_prompts_alone_make_an_rl_set_and_its_files(tmp_path: Path) -> None:
     """No completion, no loss, no representation, no target: rl.jsonl, its control, manifest and report."""
     pool = sampled(np.random.default_rng(7).random(300), 8)
     del pool.rows[0]["answer"]
-    ids, questions = [row["id"] for row in pool.rows], [row["prompt"] for row in pool.rows]
+    ids, questions = [row["id"] for row in pool.rows], question_hashes(pool.rows)
     arrays = pool.embeddings, pool.sketches
     scores = write_scores(tmp_path / "scores", pool.rows, ids, questions, *arrays, dict(MANIFEST))
     (tmp_path / "out").mkdir()

@@ -15,7 +15,7 @@ from datadose.errors import InputError, RunError
 from datadose.llm.scores import MEASURED, Scores, read_scores, write_scores
 from datadose.llm.selection import Selection, SelectionConfig, describe, select, write_selection
 from datadose.llm.selection import writing as module
-from helpers.synthetic import MANIFEST, Pool, make
+from helpers.synthetic import MANIFEST, Pool, make, question_hashes
 
 pytestmark = pytest.mark.usefixtures("quick_geometry")
 
@@ -45,7 +45,7 @@ def _load(path: Path, cache: Path) -> Any:
 
 def _saved(pool: Pool, folder: Path, change: Any = None) -> Scores:
     rows = pool.rows if change is None else [change(i, dict(row)) for i, row in enumerate(pool.rows)]
-    questions = [str(row["prompt"]) for row in pool.rows]
+    questions = question_hashes(pool.rows)
     ids = [row["id"] for row in pool.rows]
     return write_scores(folder, rows, ids, questions, pool.embeddings, pool.sketches, dict(MANIFEST))
 
