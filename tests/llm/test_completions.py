@@ -62,7 +62,7 @@ def test_results_of_a_batch_are_read(write_rows: Callable[..., Path]) -> None:
         {"custom_id": "b", "response": {"status_code": 200, "body": plain}},
     ]
     found = read_completions(write_rows(lines, "given.jsonl"), rows)
-    assert found == [
+    assert list(found) == [
         Texts(["2", ""], finish=["stop", "stop"]),
         Texts(["3", "4"], finish=[None, "length"]),
         Texts(["3", ""], finish=["stop", "length"]),
@@ -90,7 +90,7 @@ def test_a_part_of_the_pool_in_a_packed_file(write_rows: Callable[..., Path], tm
     packed = tmp_path / "given.jsonl.gz"
     packed.write_bytes(gzip.compress(content.encode()))
     found = read_completions(packed, pool(write_rows))
-    assert found == [Texts([]), Texts(["2", "3"], finish=["stop", "length"]), Texts([])]
+    assert list(found) == [Texts([]), Texts(["2", "3"], finish=["stop", "length"]), Texts([])]
     packed.write_bytes(packed.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"given\.jsonl\.gz; allowed: a file that can be read"):
         read_completions(packed, pool(write_rows))

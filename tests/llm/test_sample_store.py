@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,15 @@ def test_a_changed_line_is_noticed_once_and_the_others_are_kept(
     assert capsys.readouterr().err.startswith("1 damaged lines of kept samples in ")
     SampleStore(tmp_path, SETTINGS)
     assert capsys.readouterr().err == ""
+
+
+def test_several_threads_read_at_once(tmp_path: Path) -> None:
+    """Verifiers in several processes are fed by as many threads."""
+    store = SampleStore(tmp_path, {})
+    keys = [f"{place:064x}" for place in range(300)]
+    for place, key in enumerate(keys):
+        store.add(key, [Drawn(0, key * (place % 7), "stop")])
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda place: store.get(keys[place])[0].text, list(range(300)) * 5))
+    assert found == [key * (place % 7) for place, key in enumerate(keys)] * 5
+    store.close()

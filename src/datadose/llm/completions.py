@@ -10,76 +10,116 @@ Two forms of JSONL, packed with gzip or not, a line at a time:
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datadose.errors import reject
+from datadose.llm.cache import content_digest
 from datadose.llm.pool import Row, read_jsonl
 from datadose.llm.responses import choices_of, message_of
 from datadose.llm.sampling import Texts
+from datadose.llm.scratch import RecordFile
 from datadose.reading import check_file
 
 
-@dataclass
-class _Given:
-    """What the file has for a row."""
+class Given(Sequence[Texts]):
+    """The completions of each row, kept on disk; as a context, it closes its file."""
 
-    texts: list[str] = field(default_factory=list)
-    finish: list[str | None] = field(default_factory=list)
-    missing: int = 0
-    reason: str | None = None
+    def __init__(self, rows: int, folder: Path | None) -> None:
+        self._file = RecordFile(folder, rows)
+        self.texts = 0
+        """Of all rows."""
+        self.reason: str | None = None
+        """Why the first of the requests that failed did."""
 
-    def texts_of(self) -> Texts:
-        return Texts(self.texts, finish=self.finish, missing=self.missing, reason=self.reason)
+    def add(self, place: int, texts: list[str], finish: list[str | None]) -> None:
+        """Add completions to those of the row at ``place``, and how each ended."""
+        self._file.add(place, {"texts": texts, "finish": finish})
+        self.texts += len(texts)
+
+    def miss(self, place: int, reason: str) -> None:
+        """Count a completion of the row at ``place`` that could not be had."""
+        self._file.add(place, {"texts": [], "finish": [], "reason": reason})
+        self.reason = self.reason or reason
+
+    def __enter__(self) -> Given:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.__exit__(*error)
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def __getitem__(self, place: Any) -> Any:
+        parts = self._file.all(place)
+        reasons = [part["reason"] for part in parts if "reason" in part]
+        return Texts(
+            [text for part in parts for text in part["texts"]],
+            finish=[finish for part in parts for finish in part["finish"]],
+            missing=len(reasons),
+            reason=reasons[0] if reasons else None,
+        )
+
+    def __iter__(self) -> Iterator[Texts]:
+        return map(self.__getitem__, range(len(self)))
 
 
-def read_completions(path: Path, rows: Sequence[Row]) -> list[Texts]:
+def read_completions(path: Path, rows: Sequence[Row], folder: Path | None = None) -> Given:
     """The completions in the file ``path``, by row; none for a row that the file does not have.
 
     A prompt stands for all rows that have it. Lines of a batch with the same ``custom_id`` add up; a request
     in it that failed, or has an empty answer, is a missing sample of its row.
 
+    Args:
+        path: a JSONL file, packed with gzip or not.
+        rows: of the pool.
+        folder: where the texts are kept while they are in use; None: where temporary files are.
+
     Raises InputError with the line: malformed JSON, another form, an id or prompt that the pool does not
     have, completions given twice; and for a file with completions for no row at all.
     """
     check_file("completions", path, "a JSONL file")
-    places = _Places(rows)
-    found: dict[str, _Given] = defaultdict(_Given)
-    whole: set[str] = set()
-    for line, entry in read_jsonl(path, "completions"):
-        where = f"{path}, line {line}"
-        if entry.get("custom_id") is not None:
-            _add_response(found[places.by_id(str(entry["custom_id"]), where, "custom_id")], entry)
-            continue
-        texts, finish = _texts(entry, where)
-        for id_ in places.named(entry, where):
-            if id_ in whole:
-                reject("completions", f"{where}: row {id_} again", "one line for each row of the pool")
-            whole.add(id_)
-            found[id_].texts += texts
-            found[id_].finish += finish
-    good = [row.id for row in rows if row.issue is None]
-    if not any(found[id_].texts for id_ in good if id_ in found):
-        failed = next((one.reason for one in found.values() if one.reason), None)
-        what = "without a completion" if failed is None else f"with failed requests alone: {failed}"
-        reject("completions", f"{path} {what}", "completions for at least one row of the pool")
-    none = Texts([])
-    return [found[row.id].texts_of() if row.issue is None and row.id in found else none for row in rows]
+    places, whole = _Places(rows), set[str]()
+    with contextlib.ExitStack() as failed:
+        found = failed.enter_context(Given(len(rows), folder))
+        for line, entry in read_jsonl(path, "completions"):
+            where = f"{path}, line {line}"
+            if entry.get("custom_id") is not None:
+                id_ = places.by_id(str(entry["custom_id"]), where, "custom_id")
+                if (place := places.ids[id_]) >= 0:
+                    _add_response(found, place, entry)
+                continue
+            texts, finish = _texts(entry, where)
+            for id_ in places.named(entry, where):
+                if id_ in whole:
+                    reject("completions", f"{where}: row {id_} again", "one line for each row of the pool")
+                whole.add(id_)
+                if (place := places.ids[id_]) >= 0:
+                    found.add(place, texts, finish)
+        if not found.texts:
+            reason = found.reason
+            what = "without a completion" if reason is None else f"with failed requests alone: {reason}"
+            reject("completions", f"{path} {what}", "completions for at least one row of the pool")
+        failed.pop_all()
+    return found
 
 
 class _Places:
     """The pool's rows by id and by prompt."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self.ids = {row.id for row in rows}
+        self.ids: dict[str, int] = {}
+        """Places of the well-formed rows; -1 for others, of which nothing is kept."""
         self.prompts: dict[str, list[str]] = {}
-        for row in rows:
-            if row.issue is None:
-                self.prompts.setdefault(_prompt_key(row.prompt), []).append(row.id)
+        for place, row in enumerate(rows):
+            if row.issue is not None:
+                self.ids.setdefault(row.id, -1)
+                continue
+            self.ids[row.id] = place
+            self.prompts.setdefault(content_digest(row.prompt), []).append(row.id)
 
     def by_id(self, id_: str, where: str, name: str) -> str:
         if id_ not in self.ids:
@@ -92,7 +132,7 @@ class _Places:
             return [self.by_id(str(entry["id"]), where, "id")]
         if entry.get("prompt") is None:
             reject("completions", f"{where}: no id and no prompt", "an id or a prompt of the pool")
-        found = self.prompts.get(_prompt_key(entry["prompt"]))
+        found = self.prompts.get(content_digest(entry["prompt"]))
         if not found:
             reject("completions", f"{where}: prompt {entry['prompt']}", "the prompt of a row of the pool")
         return found
@@ -116,7 +156,7 @@ def _texts(entry: Mapping[str, Any], where: str) -> tuple[list[str], list[str | 
     return texts, finish
 
 
-def _add_response(given: _Given, entry: Mapping[str, Any]) -> None:
+def _add_response(given: Given, place: int, entry: Mapping[str, Any]) -> None:
     """Add what a request of a batch gave, or count it as missing."""
     response = entry.get("response")
     response = response if isinstance(response, dict) else {}
@@ -124,14 +164,7 @@ def _add_response(given: _Given, entry: Mapping[str, Any]) -> None:
     status = 200 if status is None else status
     choices = choices_of(body)
     if choices and status == 200 and not error:
-        given.texts += [text for text, _ in choices]
-        given.finish += [finish for _, finish in choices]
+        given.add(place, [text for text, _ in choices], [finish for _, finish in choices])
         return
-    given.missing += 1
-    if given.reason is None:
-        detail = message_of({"error": error} if error else body, "an answer without a completion")
-        given.reason = detail if status == 200 else f"status {status}: {detail}"
-
-
-def _prompt_key(prompt: Any) -> str:
-    return json.dumps(prompt, sort_keys=True)
+    detail = message_of({"error": error} if error else body, "an answer without a completion")
+    given.miss(place, detail if status == 200 else f"status {status}: {detail}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,12 @@ def score(
     check = _verifier(verifier, config, completions, endpoint)
     sampled = config.samples > 0 or completions is not None
     options: dict[str, Any] = {"columns": columns, "several": several, "prompts_alone": sampled}
-    with open_pool(pool, out / ".cache", field, reserved=(*MEASURED, ROLE), **options) as rows:
-        given = None if completions is None else read_completions(completions, rows)
+    cache = out / ".cache"
+    with ExitStack() as files:
+        rows = files.enter_context(open_pool(pool, cache, field, reserved=(*MEASURED, ROLE), **options))
+        given = None
+        if completions is not None:
+            given = files.enter_context(read_completions(completions, rows, cache))
         loaded = _loaded(model, config, allow_pickle_weights=allow_pickle_weights)
         record = {
             **_conditions(loaded, config),
@@ -99,8 +104,8 @@ def score(
             config.device_map,
             allow_pickle_weights,
         )
-        with Stages(loaded, rows, out, config, batch_workers(loaded, workers), progress) as run:
-            return _measure(run, source, given, check, endpoint, record)
+        run = Stages(loaded, rows, out, config, batch_workers(loaded, workers), progress)
+        return _measure(files.enter_context(run), source, given, check, endpoint, record)
 
 
 def _configured(config: ScoreConfig, settings: dict[str, Any]) -> ScoreConfig:
@@ -143,9 +148,8 @@ def _measure(
     verifier = {name: value for name, value in record.items() if name.startswith("verifier")}
     kept = BatchCache(run.out, "verdicts", verifier)
     verdicts = run.verdicts(texts, check, kept)
-    tally = Tally.of(
-        "file" if given else samples.engine.name if samples else None, map(bool, seen.well_formed), texts
-    )
+    engine = "file" if given is not None else samples.engine.name if samples else None
+    tally = Tally.of(engine, map(bool, seen.well_formed), texts)
     tally.warn(config.max_tokens, config.temperature)
     prior = fit_pool(np.array(seen.questions, dtype=np.int64), run.passed, run.judged)
     record["pass_rates"] = None if prior is None else prior.to_json()

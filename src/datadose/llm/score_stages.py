@@ -91,7 +91,7 @@ class KeptLosses:
 
 
 class Stages:
-    """The stages of scoring one pool, as a context: it removes its files at the end."""
+    """The stages of scoring one pool, as a context: it closes its files at the end."""
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class Stages:
         self.issues = self.seen.issues
         self.passed, self.judged = np.zeros((2, len(rows)))
         """Of the samples of each row."""
-        self._files = contextlib.ExitStack()
-        self._tokens = self._files.enter_context(TokenFile(self._scratch("tokens")))
+        self._folder, self._files = out / ".cache", contextlib.ExitStack()
+        self._tokens = self._files.enter_context(TokenFile(self._folder))
         self._owners = array("q")
         """By place among the completions of all rows, the number of its tokens; -1 if it is not scored."""
         # What every number depends on. Rounding differs between batch sizes, devices and libraries, and a
@@ -128,9 +128,6 @@ class Stages:
 
     def __exit__(self, *error: object) -> None:
         self._files.close()
-
-    def _scratch(self, name: str) -> Path:
-        return self.out / ".cache" / f"{name}.part"
 
     def encode(self) -> None:
         """Look at each row and keep its token ids; notes the rows that cannot be scored."""
@@ -218,10 +215,8 @@ class Stages:
 
     def _no_losses(self, places: int) -> KeptLosses:
         """Nothing measured yet."""
-        sizes = (("embeddings", self.model.hidden_size), ("sketches", self.config.sketch_size))
-        files = [
-            self._files.enter_context(VectorFile(self._scratch(name), places, size)) for name, size in sizes
-        ]
+        sizes = (self.model.hidden_size, self.config.sketch_size)
+        files = [self._files.enter_context(VectorFile(self._folder, places, size)) for size in sizes]
         return KeptLosses(np.full(places, np.nan), *files)
 
     def _note_without_loss(self, losses: KeptLosses) -> None:
@@ -285,7 +280,7 @@ class Stages:
             content = [row.key, row.columns, asdict(texts[place]), self.issues[place] is not None]
             by_key[content_digest([row.id, row.place, content])] = place
         keys = list(by_key)
-        verdicts = self._files.enter_context(RecordFile(self._scratch("verdicts"), len(self.rows)))
+        verdicts = self._files.enter_context(RecordFile(self._folder, len(self.rows)))
 
         def one(key: str) -> Record:
             return self._verify(check, by_key[key], texts[by_key[key]])
@@ -298,7 +293,7 @@ class Stages:
             place = by_key[key]
             self.passed[place] = record["pass_rate_passed"] or 0
             self.judged[place] = record["pass_rate_total"] or 0
-            verdicts.put(place, record)
+            verdicts.add(place, record)
 
         kept.run(
             [keys[i : i + _VERIFY_ROWS] for i in range(0, len(keys), _VERIFY_ROWS)],

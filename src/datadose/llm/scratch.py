@@ -1,18 +1,18 @@
 """What scoring keeps on disk while it runs: token ids, vectors and verdicts, which memory could not hold.
 
-Each file belongs to one run, which makes it anew and removes it at its end. In memory remain a few numbers a
-row. Reading and writing go by offsets, not by memory maps, whose pages would count as the process's memory.
+The files have no names: they end with the process, however that ends. In memory remain a few numbers a row.
+Reading and writing go by offsets, not by memory maps, whose pages would count as the process's memory.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, overload
+from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,12 @@ _CHUNK = 4096
 
 
 class _ScratchFile:
-    """A file that is open for reading and writing; as a context, it is removed at the end."""
+    """A file in ``folder`` that is open for reading and writing; as a context, it is closed at the end."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.size, self._lock = path, 0, threading.Lock()
+    def __init__(self, folder: Path | None) -> None:
+        self.folder, self.size, self._lock = folder, 0, threading.Lock()
         try:
-            self._file = path.open("w+b", buffering=0)
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by __exit__
         except OSError as error:
             raise self._refused(error) from error
 
@@ -59,22 +59,22 @@ class _ScratchFile:
             self._file.seek(place)
             return self._file.read(size)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
-        self.path.unlink(missing_ok=True)
 
     def _refused(self, error: OSError) -> RunError:
-        return RunError(f"{self.path}: could not be written ({error.strerror or error})")
+        where = self.folder or "temporary files"
+        return RunError(f"{where}: could not be written ({error.strerror or error})")
 
 
 class TokenFile(_ScratchFile):
     """Token ids of distinct rows with one completion, found by the rows' keys."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.numbers: dict[str, int] = {}
         """Of each key its number, from 0 in the order of :meth:`add`."""
         self.lengths, self.targets = array("I"), array("I")
@@ -106,8 +106,8 @@ class TokenFile(_ScratchFile):
 class VectorFile(_ScratchFile):
     """Vectors (rows, width) float32 on disk, written row by row in any order; NaN where none was."""
 
-    def __init__(self, path: Path, rows: int, width: int) -> None:
-        super().__init__(path)
+    def __init__(self, folder: Path, rows: int, width: int) -> None:
+        super().__init__(folder)
         self.shape = (rows, width)
         self._known = np.zeros(rows, dtype=np.bool_)
 
@@ -133,19 +133,29 @@ class VectorFile(_ScratchFile):
 
 
 class RecordFile(_ScratchFile, Sequence[Record]):
-    """A record of each row on disk, as JSON; an empty one where none was written."""
+    """Records of rows on disk, as JSON: of each row the one that was added last, or all in their order."""
 
-    def __init__(self, path: Path, rows: int) -> None:
-        super().__init__(path)
-        self._places, self._sizes = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
+    def __init__(self, folder: Path | None, rows: int) -> None:
+        super().__init__(folder)
+        self._last = np.full((rows, 2), -1, dtype=np.int64)
+        """Where the last record of each row begins, and its size."""
 
-    def put(self, place: int, record: Record) -> None:
-        """Write the record of the row at ``place``."""
-        content = json.dumps(record).encode()
-        self._places[place], self._sizes[place] = self.append(content), len(content)
+    def add(self, place: int, record: Record) -> None:
+        """Write a record of the row at ``place``."""
+        content = json.dumps([*self._last[place].tolist(), record]).encode()
+        self._last[place] = self.append(content), len(content)
+
+    def all(self, place: int) -> list[Record]:
+        """The records of a row in the order in which they were added."""
+        found = []
+        start, size = self._last[place].tolist()
+        while start >= 0:
+            start, size, record = json.loads(self.read(start, size))
+            found.append(record)
+        return found[::-1]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._last)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -154,6 +164,8 @@ class RecordFile(_ScratchFile, Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
-        content = self.read(int(self._places[index]), int(self._sizes[index]))
-        found: Record = json.loads(content) if content else {}
+        start, size = self._last[index].tolist()
+        if start < 0:
+            return {}
+        found: Record = json.loads(self.read(start, size))[2]
         return found
