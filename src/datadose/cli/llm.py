@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def _columns(arguments: argparse.Namespace) -> dict[str, str] | None:
 
 def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     """A configuration of the class ``kind`` from the options that have its fields' names."""
-    given = {field.name: getattr(arguments, field.name, None) for field in fields(kind)}
+    given = {name: getattr(arguments, name, None) for name in inspect.signature(kind).parameters}
     return kind(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -193,6 +193,7 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
     option("--replay", type=number, default=0.0, help="share of reference rows in the SFT set"),
     option("--representation", default="sketch", help="sketch or embedding"),
     option("--seed", type=integer, default=0, help="of everything that is drawn"),
+    *(option(name, type=number, help=argparse.SUPPRESS) for name in ("--rl-solved", "--rl-hopeless")),
     _PICKLES,
     _MANIFEST,
     groups={

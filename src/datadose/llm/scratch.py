@@ -22,8 +22,8 @@ from datadose.llm.cache import Record
 from datadose.llm.chat import Encoded
 from datadose.llm.scores import Vectors
 
-_CHUNK = 4096
-"""Rows that are read together."""
+_CHUNK = 2**20
+"""Numbers that are read together."""
 
 
 class _ScratchFile:
@@ -124,8 +124,9 @@ class VectorFile(_ScratchFile):
 
     def _chunks(self, places: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
         width = self.shape[1]
-        for start in range(0, len(places), _CHUNK):
-            part = places[start : start + _CHUNK]
+        step = max(1, _CHUNK // width)
+        for start in range(0, len(places), step):
+            part = places[start : start + step]
             found = np.full((len(part), width), np.nan, dtype=np.float32)
             for i in np.flatnonzero(self._known[part]).tolist():
                 found[i] = np.frombuffer(self.read(int(part[i]) * 4 * width, 4 * width), dtype=np.float32)

@@ -233,3 +233,14 @@ def test_controls_fit_when_the_sets_draw_on_different_rows() -> None:
         assert (len(found.control_sft), len(found.control_rl)) == (300, len(found.rl))
         assert (found.control_rl < 100).all()
         assert not np.isin(found.control_rl, found.control_sft).any()
+
+
+def test_the_old_ends_of_the_band_are_taken_for_the_chance_of_the_outer_one() -> None:
+    with pytest.warns(FutureWarning, match=r"rl_solved and rl_hopeless will go: rl_mixed = 0.337 "):
+        both = SelectionConfig(rl_solved=0.9, rl_hopeless=0.05)
+    assert both.rl_mixed == pytest.approx(1 - 0.05**8 - 0.95**8)
+    with pytest.warns(FutureWarning, match="rl_solved will go"):
+        assert SelectionConfig(rl_solved=0.9, group=2).rl_mixed == pytest.approx(0.18)
+    assert replace(both, seed=3).rl_mixed == both.rl_mixed
+    with pytest.raises(InputError, match=r"rl_hopeless: got 2"):
+        SelectionConfig(rl_hopeless=2.0)

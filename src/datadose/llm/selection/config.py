@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import InitVar, dataclass
 from typing import Literal, TypeAlias, get_args
+
+import numpy as np
 
 from datadose.errors import reject, require_integer, require_number
 from datadose.llm.adaptive import check_mixed
-from datadose.llm.pass_rates import GROUP, MIXED
+from datadose.llm.pass_rates import GROUP, MIXED, chance_mixed_at
 
 Size: TypeAlias = int | Literal["auto"]
 """A number of rows, or `auto`."""
@@ -48,6 +51,9 @@ class SelectionConfig:
         overlap: share of an evaluation question's 8-grams, in (0, 1], with which a row is out.
         rl_mixed: the chance that a group of G is mixed (some pass, some fail) from which a prompt is worth
             its samples, in (0, 1 - 2^(1-G)].
+        rl_solved: deprecated, with ``rl_hopeless``: an end of the band of pass rates. Taken for the
+            ``rl_mixed`` of the outer one.
+        rl_hopeless: deprecated.
 
     Raises InputError for a value out of range.
     """
@@ -69,8 +75,12 @@ class SelectionConfig:
     overlap: float = 0.5
     group: int = GROUP
     rl_mixed: float = MIXED
+    rl_solved: InitVar[float | None] = None
+    rl_hopeless: InitVar[float | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, rl_solved: float | None, rl_hopeless: float | None) -> None:
+        if rl_solved is not None or rl_hopeless is not None:
+            self._take_band(rl_solved, rl_hopeless)
         self._check_sizes()
         require_integer("seed", self.seed, 0)
         for name, allowed in (("representation", get_args(Representation)), ("hardness", get_args(Hardness))):
@@ -88,6 +98,18 @@ class SelectionConfig:
         for name in ("conflict", "sft_solved"):
             require_number(name, getattr(self, name), 0, 1)
         check_mixed("rl_mixed", self.rl_mixed, self.group)
+
+    def _take_band(self, solved: float | None, hopeless: float | None) -> None:
+        """The ``rl_mixed`` of a band of pass rates, as ends were once given."""
+        ends = {"rl_solved": solved, "rl_hopeless": hopeless}
+        rates = np.array([require_number(name, end, 0, 1) for name, end in ends.items() if end is not None])
+        require_integer("group", self.group, 2)
+        object.__setattr__(self, "rl_mixed", float(chance_mixed_at(rates, self.group).min()))
+        given = " and ".join(name for name, end in ends.items() if end is not None)
+        message = (
+            f"{given} will go: rl_mixed = {self.rl_mixed:.3g} has the same outer end at known pass rates"
+        )
+        warnings.warn(message, FutureWarning, stacklevel=4)
 
     def _check_sizes(self) -> None:
         for name in ("sft_size", "rl_size"):
