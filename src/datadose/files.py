@@ -149,8 +149,10 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """One JSON document a line."""
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    """One JSON document a line, written as they come."""
+    with atomic_file(path) as handle:
+        for row in rows:
+            handle.write(json.dumps(row).encode() + b"\n")
 
 
 def file_digest(path: Path) -> str:
