@@ -96,14 +96,7 @@ def score(
         }
         if (check is None or is_fixed(check)) and (finished := _finished(out, record)) is not None:
             return finished
-        source = ModelSource(
-            loaded.name,
-            loaded.dtype,
-            loaded.device.type,
-            loaded.digest,
-            config.device_map,
-            allow_pickle_weights,
-        )
+        source = ModelSource.of(loaded, config.device_map, allow_pickle_weights=allow_pickle_weights)
         run = Stages(loaded, rows, out, config, batch_workers(loaded, workers), progress)
         return _measure(files.enter_context(run), source, given, check, endpoint, record)
 
