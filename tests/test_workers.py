@@ -100,3 +100,13 @@ def test_local_clusters_end_with_a_killed_parent(backend: str, tmp_path: Path) -
     process.kill()
     assert end(process) == -signal.SIGKILL
     wait_until(lambda: not _marked(marker), "the end of all processes of the cluster")
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_without_a_worker(tmp_path: Path) -> None:
+    """joblib waits for one for ten seconds."""
+    distributed = pytest.importorskip("distributed", reason="dask is not installed")
+    with distributed.LocalCluster(0, dashboard_address=None) as cluster:
+        workers = Workers(backend="dask", address=cluster.scheduler_address)
+        with pytest.raises(RunError, match="^test: the Dask cluster has no worker$"):
+            _run(_curves(), tmp_path, workers)

@@ -179,6 +179,11 @@ def _dask_client(workers: Workers) -> Iterator[Any]:
             yield client
     except dask.KilledWorker as error:
         raise RunError(_LOST) from error
+    except TimeoutError as error:
+        if "has no worker" not in str(error):
+            raise
+        msg = "the Dask cluster has no worker"
+        raise RunError(msg) from error
     except dask.comm.CommClosedError as error:
         msg = "the Dask cluster is gone"
         raise RunError(msg) from error
