@@ -106,7 +106,18 @@ def test_local_clusters_end_with_a_killed_parent(backend: str, tmp_path: Path) -
 def test_a_dask_cluster_without_a_worker(tmp_path: Path) -> None:
     """joblib waits for one for ten seconds."""
     distributed = pytest.importorskip("distributed", reason="dask is not installed")
-    with distributed.LocalCluster(0, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster:
         workers = Workers(backend="dask", address=cluster.scheduler_address)
-        with pytest.raises(RunError, match="^test: the Dask cluster has no worker$"):
+        with pytest.raises(RunError, match=r"^test: the Dask cluster has no worker$"):
             _run(_curves(), tmp_path, workers)
+
+
+def _workers_of_the_cluster() -> int:
+    from distributed import get_client
+
+    return len(get_client().scheduler_info(n_workers=-1)["workers"])
+
+
+def test_a_local_dask_cluster_has_as_many_workers_as_jobs(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="dask is not installed")
+    assert _run([Cell(_workers_of_the_cluster, {})], tmp_path, Workers(3, "dask")) == [3]

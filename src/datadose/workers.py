@@ -173,7 +173,9 @@ def _dask_client(workers: Workers) -> Iterator[Any]:
                 yield client
             return
         with (
-            dask.LocalCluster(workers.jobs, threads_per_worker=1, dashboard_address=None) as cluster,
+            dask.LocalCluster(
+                n_workers=workers.jobs, threads_per_worker=1, dashboard_address=None
+            ) as cluster,
             dask.Client(cluster) as client,
         ):
             yield client

@@ -55,7 +55,7 @@ def test_a_dask_cluster_gives_the_bytes_of_this_process(tiny_llama: Path, pool: 
     """A cluster that runs already, at its address, and one that is started here, interrupted before."""
     distributed = pytest.importorskip("distributed", reason="dask is not installed")
     score(tiny_llama, pool, tmp_path / "here", config=CONFIG)
-    with distributed.LocalCluster(2, threads_per_worker=2, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster:
         workers = Workers(backend="dask", address=cluster.scheduler_address)
         score(tiny_llama, pool, tmp_path / "there", config=CONFIG, workers=workers)
         with distributed.Client(cluster) as client:
