@@ -105,6 +105,7 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     """Measure a pool and say what was marked."""
     from datadose.llm.score import score
     from datadose.llm.score_config import ScoreConfig
+    from datadose.llm.spoiled import unfinished_samples
     from datadose.progress import step_progress
 
     with step_progress() as progress:
@@ -128,7 +129,7 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     for issue, count in counts["issues"].items():
         note(f"  {count} marked: {issue} (the column issue says more)")
     if counts["unfinished"]:
-        note(f"  {counts['unfinished']} samples broke off inside a thought: no answer (--max-tokens?)")
+        note(f"  {unfinished_samples(counts['unfinished'])}")
 
 
 def _endpoint(arguments: argparse.Namespace) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from datadose.errors import InputError
@@ -84,6 +84,14 @@ def unread_columns(rows: Iterable[Row]) -> dict[str, int]:
         if plain and row.template_options:
             found["chat_template_kwargs"] += 1
     return dict(sorted(found.items()))
+
+
+def unread_sentences(unread: Mapping[str, int]) -> list[str]:
+    """What to say of the columns that :func:`unread_columns` has found, a sentence each."""
+    return [
+        f"the column {name} of {count} rows is not scored: trainers do not read it with such a prompt"
+        for name, count in unread.items()
+    ]
 
 
 def _values(message: Message) -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,7 @@ from datadose.llm.cache import BatchCache
 from datadose.llm.completions import read_completions
 from datadose.llm.endpoint import Endpoint
 from datadose.llm.language_model import LanguageModel, Losses
-from datadose.llm.left_out import unread_columns
+from datadose.llm.left_out import unread_columns, unread_sentences
 from datadose.llm.measured import best_answers, counts, measured
 from datadose.llm.pass_rates import add_signals
 from datadose.llm.pool import Pool, Row, open_pool
@@ -214,8 +214,8 @@ def _write(
     record: dict[str, Any],
 ) -> Scores:
     unread = unread_columns(rows)
-    for name, count in unread.items():
-        note(f"the column {name} of {count} rows is not scored: trainers do not read it with such a prompt")
+    for sentence in unread_sentences(unread):
+        note(sentence)
     read = {**_reading(rows), "template": _template(rows), "unread_columns": unread}
     return write_scores(
         out,

@@ -18,11 +18,16 @@ from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, Mask, first_of_each, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.duplicates import NO_REPEATS, Repeats
-from datadose.llm.selection.filters import Funnel
+from datadose.llm.selection.filters import (
+    DUPLICATE,
+    HOPELESS,
+    IN_SFT,
+    NO_RATE,
+    SOLVED,
+    UNSCORED,
+    Funnel,
+)
 from datadose.shapes import Array
-
-SOLVED, HOPELESS = "mostly all pass", "mostly all fail"
-"""The filters of prompts whose groups are seldom mixed, by which end the pass rate is near."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +82,13 @@ def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig, repeats: Repe
     funnel, eligible = _distinct(
         hashes, table["issue"].isna().to_numpy(dtype=bool), np.isfinite(signal), repeats
     )
-    funnel.drop("in the SFT set", np.isin(hashes, hashes[sft]), "a prompt is used in one stage only")
+    funnel.drop(IN_SFT, np.isin(hashes, hashes[sft]), "a prompt is used in one stage only")
     usable = funnel.alive.copy()
     group, mixed = config.group, config.rl_mixed
     why = f"a group of {group} samples is mixed with a chance below {mixed:g}, its pass rate being near"
-    funnel.drop(SOLVED, (chance < mixed) & solved, f"{why} 1: little left to learn", mixed - chance)
-    funnel.drop(
-        HOPELESS, (chance < mixed) & ~solved, f"{why} 0: hardly anything to reinforce", mixed - chance
-    )
+    seldom = chance < mixed
+    funnel.drop(SOLVED, seldom & solved, f"{why} 1: little left to learn", mixed - chance, [mixed])
+    funnel.drop(HOPELESS, seldom & ~solved, f"{why} 0: hardly anything to reinforce", mixed - chance, [mixed])
     rows = _best(funnel, usable, signal, config)
     band = mixed_band(group, mixed)
     below, above = prior.shares(*band)
@@ -126,11 +130,11 @@ def _chances(prior: Prior, passed: Array, judged: Array, group: int) -> tuple[Ar
 def _distinct(hashes: NDArray[np.int64], read: Mask, sampled: Mask, repeats: Repeats) -> tuple[Funnel, Mask]:
     """(the funnel of distinct prompts with pass rates, those of them that count for the control too)."""
     funnel = Funnel("rl", len(hashes))
-    funnel.drop("unscored", ~read, "reading or scoring marked it with an issue")
-    funnel.drop("no pass rate", ~sampled, "no completions of it were judged")
+    funnel.drop(UNSCORED, ~read, "reading or scoring marked it with an issue")
+    funnel.drop(NO_RATE, ~sampled, "no completions of it were judged")
     repeats.drop_overlaps(funnel)
     distinct = first_of_each(hashes, funnel.alive)
-    funnel.drop("duplicate question", ~distinct, "an earlier row asks the same")
+    funnel.drop(DUPLICATE, ~distinct, "an earlier row asks the same")
     repeats.drop_copies(funnel)
     return funnel, funnel.alive.copy()
 
