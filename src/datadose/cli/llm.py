@@ -201,7 +201,14 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     from datadose.llm.pool import read_pool
     from datadose.llm.represent import scores_of
     from datadose.llm.scores import read_scores
-    from datadose.llm.selection import SelectionConfig, check_format, describe, select, write_selection
+    from datadose.llm.selection import (
+        SelectionConfig,
+        check_format,
+        describe,
+        select,
+        training_commands,
+        write_selection,
+    )
     from datadose.reading import read_json
 
     check_format(arguments.format)
@@ -234,7 +241,8 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     if arguments.json:
         print_json(read_json(arguments.out / "manifest.json"))
         return
-    say(describe(selection))
+    commands = training_commands(selection, arguments.out, arguments.format)
+    say(describe(selection, reference, commands))
     note(f"wrote {arguments.out / 'report.html'}")
 
 

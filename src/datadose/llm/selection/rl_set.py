@@ -6,6 +6,7 @@ answers that the verifier is given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,6 +157,14 @@ def _mean(values: Array) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def describe_prior(prior: Mapping[str, Any]) -> str:
+    """The fitted law of a pool's pass rates in one sentence, from :meth:`Prior.to_json`."""
+    return (
+        f"Pass rates of the pool: Beta({prior['a']:.3g}, {prior['b']:.3g}), mean {prior['mean']:.3g}, "
+        f"fitted to {prior['samples']} samples of {prior['prompts']} prompts"
+    )
+
+
 def describe_rl(record: dict[str, Any], size: int) -> list[str]:
     """What the ``record`` of an RL set of ``size`` prompts says, a sentence each; [] without one."""
     if not record:
@@ -163,8 +172,7 @@ def describe_rl(record: dict[str, Any], size: int) -> list[str]:
     prior, (low, high) = record["prior"], record["band"]
     group, mixed = record["group"], record["mixed"]
     said = [
-        f"Pass rates of the pool: Beta({prior['a']:.3g}, {prior['b']:.3g}), mean {prior['mean']:.3g}, "
-        f"fitted to {prior['samples']} samples of {prior['prompts']} prompts",
+        describe_prior(prior),
         f"By that law {100 * record['share_solved']:.3g} percent of the prompts pass more often than "
         f"{high:.3f} and {100 * record['share_hopeless']:.3g} percent less often than {low:.3f}: there a "
         f"group of {group} is mixed with a chance below {mixed:g}",
