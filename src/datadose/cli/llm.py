@@ -108,6 +108,7 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     """Measure a pool and say what was marked."""
     from datadose.llm.score import score
     from datadose.llm.score_config import ScoreConfig
+    from datadose.llm.spoiled import unfinished_samples
     from datadose.progress import step_progress
     from datadose.workers import Workers
 
@@ -136,7 +137,7 @@ def score(arguments: argparse.Namespace, _: str) -> None:
     for issue, count in counts["issues"].items():
         note(f"  {count} marked: {issue} (the column issue says more)")
     if counts["unfinished"]:
-        note(f"  {counts['unfinished']} samples broke off inside a thought: no answer (--max-tokens?)")
+        note(f"  {unfinished_samples(counts['unfinished'])}")
 
 
 def _endpoint(arguments: argparse.Namespace) -> Any:
@@ -209,7 +210,14 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     from datadose.llm.pool import read_pool
     from datadose.llm.represent import scores_of
     from datadose.llm.scores import read_scores
-    from datadose.llm.selection import SelectionConfig, check_format, describe, select, write_selection
+    from datadose.llm.selection import (
+        SelectionConfig,
+        check_format,
+        describe,
+        select,
+        training_commands,
+        write_selection,
+    )
     from datadose.reading import read_json
 
     check_format(arguments.format)
@@ -242,7 +250,8 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     if arguments.json:
         print_json(read_json(arguments.out / "manifest.json"))
         return
-    say(describe(selection))
+    commands = training_commands(selection, arguments.out, arguments.format)
+    say(describe(selection, reference, commands))
     note(f"wrote {arguments.out / 'report.html'}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from datadose.errors import InputError
@@ -81,6 +81,14 @@ def unread_columns(row: Row) -> list[str]:
         found += ["tools"] if row.tools else []
         found += ["chat_template_kwargs"] if row.template_options else []
     return found
+
+
+def unread_sentences(unread: Mapping[str, int]) -> list[str]:
+    """What to say of the columns that :func:`unread_columns` has found, a sentence each."""
+    return [
+        f"the column {name} of {count} rows is not scored: trainers do not read it with such a prompt"
+        for name, count in unread.items()
+    ]
 
 
 def _values(message: Message) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ sampling too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,11 @@ class Prior:
         ``passed`` of ``judged`` samples passed, both of shape (N,); a prompt with none has the prior itself.
         """
         return np.asarray(self.a + passed), np.asarray(self.b + (judged - passed))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Prior:
+        """From what :meth:`to_json` gave."""
+        return cls(*(record[name] for name in ("a", "b", "prompts", "samples", "note")))
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""

@@ -16,6 +16,7 @@ from datadose.llm.engines import Engine, Request, confidences
 from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import Row, text_of
 from datadose.llm.sample_store import OWN, Drawn, SampleStore
+from datadose.llm.spoiled import spoiled_samples
 from datadose.llm.verifiers import TIMEOUT, Verifier, is_unfinished, judge, judges_labels
 from datadose.printing import note
 from datadose.progress import Report
@@ -226,21 +227,8 @@ class Tally:
 
     def warn(self, max_tokens: int, temperature: float) -> None:
         """Print what spoils pass rates, and what to do about it."""
-        if self.truncated:
-            limit = "the limit of tokens there" if self.engine == "file" else f"--max-tokens {max_tokens}"
-            more = "sample again with a larger one" if self.engine == "file" else "raise --max-tokens"
-            note(
-                f"{self.truncated} of {self.samples} samples, of {self.truncated_rows} rows, were cut by "
-                f"{limit}: they fail unless an answer stands before the cut; {more} (column truncated)"
-            )
-        if self.missing:
-            reason = self.reasons.most_common(1)[0][0]
-            note(
-                f"{self.missing} samples of {self.missing_rows} rows are missing, most for: {reason}; "
-                "pass rates are those of the others (column issue)"
-            )
-        if self.engine == "file" and self.without:
-            note(f"{self.without} rows have no completions in the file: no pass rate")
+        for one in spoiled_samples(self.record(), max_tokens):
+            note(one.text)
         if self.engine == "endpoint" and temperature > 0 and self._repeated >= _ENOUGH and not self._varied:
             note(
                 "the samples of every prompt are all equal: the server does not sample at the temperature "

@@ -23,6 +23,7 @@ from datadose.llm.cache import BatchCache, Record
 from datadose.llm.completions import read_completions
 from datadose.llm.endpoint import Endpoint
 from datadose.llm.language_model import LanguageModel
+from datadose.llm.left_out import unread_sentences
 from datadose.llm.measured import best_answers, measured
 from datadose.llm.pass_rates import fit_pool, pool_signals
 from datadose.llm.pool import Pool, open_pool
@@ -226,8 +227,8 @@ def _write(
 ) -> Scores:
     rows, seen = run.rows, run.seen
     unread = dict(sorted(seen.unread.items()))
-    for name, count in unread.items():
-        note(f"the column {name} of {count} rows is not scored: trainers do not read it with such a prompt")
+    for sentence in unread_sentences(unread):
+        note(sentence)
     starts = np.array(seen.starts, dtype=np.int64)
     best = best_answers(starts, losses.nll, verdicts)
 

@@ -14,7 +14,7 @@ from datadose.errors import InputError
 from datadose.llm.pass_rates import Prior, chance_mixed
 from datadose.llm.scores import MEASURED, Scores, write_scores
 from datadose.llm.selection import Selection, SelectionConfig, describe, select, write_selection
-from datadose.llm.selection.rl_set import HOPELESS, SOLVED
+from datadose.llm.selection.filters import HOPELESS, SOLVED
 from helpers.synthetic import MANIFEST, Pool, make, question_hashes
 
 pytestmark = pytest.mark.usefixtures("quick_geometry")

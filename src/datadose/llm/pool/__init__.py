@@ -10,6 +10,7 @@ from datadose.llm.pool.reading import Pool, open_pool, read_pool
 from datadose.llm.pool.records import read_jsonl
 from datadose.llm.pool.row import BadRowError, Columns, Message, Row, Text, is_blank, text_of
 from datadose.llm.pool.sources import find_source, no_bars
+from datadose.llm.pool.survey import describe_layout
 from datadose.llm.pool.training import for_trl
 from datadose.llm.pool.values import kind_of
 
@@ -23,6 +24,7 @@ __all__ = [
     "Pool",
     "Row",
     "Text",
+    "describe_layout",
     "final_form",
     "find_source",
     "for_trl",

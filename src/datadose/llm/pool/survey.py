@@ -206,11 +206,8 @@ class Survey:
     ) -> list[str]:
         """What to print of how the file was read: see :meth:`record`."""
         found = self.record(understanding, counts, renamed)
-        roles = ", ".join(f"{role} from {column}" for role, column in found["roles"].items())
-        layouts = f"{found['name']} ({roles})"
-        if len(counts) > 1:
-            layouts = f"{layouts}; " + ", ".join(f"{count} rows as {name}" for name, count in counts.items())
-        return [f"{self.field}: {sentence}" for sentence in (f"read as {layouts}", *found["notes"])]
+        sentences = (f"read as {describe_layout(found)}", *found["notes"])
+        return [f"{self.field}: {sentence}" for sentence in sentences]
 
     def record(
         self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
@@ -255,6 +252,15 @@ class Survey:
         for place, columns in self.shard_columns.items():
             if missing := sorted(whole - columns):
                 yield f"shard {self.shards[place]} has no column {_some(missing)}: null there"
+
+
+def describe_layout(record: Mapping[str, Any]) -> str:
+    """How most rows of a file were understood, and which otherwise, from what :meth:`Survey.record` gives."""
+    roles = ", ".join(f"{role} from {column}" for role, column in record["roles"].items())
+    said = f"{record['name']} ({roles})"
+    if len(counts := record["rows"]) > 1:
+        said = f"{said}; " + ", ".join(f"{count} rows as {name}" for name, count in counts.items())
+    return said
 
 
 def _some(names: Sequence[str]) -> str:

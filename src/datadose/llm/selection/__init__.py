@@ -1,9 +1,19 @@
 """Choose an SFT set and an RL set from scores: pure, without a model. See docs/llm_selection.md."""
 
 from datadose.llm.selection.choose import Selection, select
+from datadose.llm.selection.commands import training_commands
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.formats import FORMATS, check_format
-from datadose.llm.selection.report import describe
+from datadose.llm.selection.terminal import describe
 from datadose.llm.selection.writing import write_selection
 
-__all__ = ["FORMATS", "Selection", "SelectionConfig", "check_format", "describe", "select", "write_selection"]
+__all__ = [
+    "FORMATS",
+    "Selection",
+    "SelectionConfig",
+    "check_format",
+    "describe",
+    "select",
+    "training_commands",
+    "write_selection",
+]

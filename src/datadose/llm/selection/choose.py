@@ -25,11 +25,11 @@ from datadose.llm.selection.arrays import (
 )
 from datadose.llm.selection.config import Representation, SelectionConfig
 from datadose.llm.selection.duplicates import Repeats, find_near_copies, find_overlaps
-from datadose.llm.selection.filters import Filter, Funnel
+from datadose.llm.selection.filters import DUPLICATE, NOT_ALIGNED, UNSCORED, Filter, Funnel
 from datadose.llm.selection.geometry import estimate_geometry
 from datadose.llm.selection.measures import Measures, measure
 from datadose.llm.selection.rl_set import RlSet, choose_rl, no_rl_set, require_pass_rates
-from datadose.llm.selection.sft_set import NOT_ALIGNED, best_of_each, filter_sft, take_rows
+from datadose.llm.selection.sft_set import best_of_each, filter_sft, take_rows
 from datadose.llm.selection.size import SMALLEST, Budget, sft_budget
 
 REFERENCE_ROWS = 4096
@@ -75,6 +75,9 @@ class Selection:
     """Per pool row, the place among the SFT set's filters of the one that removed it; -1 for none."""
     rl_removed: NDArray[np.int8] = field(repr=False)
     """The same for the RL set."""
+    sft_crossed: NDArray[np.int8] = field(repr=False)
+    """Per pool row, the place of the filter that it was taken in spite of; -1 for none."""
+    rl_crossed: NDArray[np.int8] = field(repr=False)
 
     def filters_of(self, name: str) -> list[Filter]:
         """The filters of one set, ``sft`` or ``rl``."""
@@ -257,6 +260,8 @@ def _select(
         eligible=eligible,
         sft_removed=sft.funnel.removed_by,
         rl_removed=rl.funnel.removed_by,
+        sft_crossed=sft.funnel.crossed,
+        rl_crossed=rl.funnel.crossed,
     )
 
 
@@ -307,11 +312,11 @@ def _distinct_funnel(pool: Usable, repeats: Repeats) -> Funnel:
     scored = np.zeros(len(pool.scores.table), dtype=bool)
     scored[pool.rows] = True
     funnel = Funnel("sft", len(scored))
-    funnel.drop("unscored", ~scored, "scoring marked it with an issue, or its loss is not finite")
+    funnel.drop(UNSCORED, ~scored, "scoring marked it with an issue, or its loss is not finite")
     repeats.drop_overlaps(funnel)
     # Verified before one of each question is kept: a wrong answer must not stand in front of a right one.
     best = best_of_each(pool.scores, funnel.alive)
-    funnel.drop("duplicate question", ~best, "another row answers the same question, better or before it")
+    funnel.drop(DUPLICATE, ~best, "another row answers the same question, better or before it")
     repeats.drop_copies(funnel)
     return funnel
 

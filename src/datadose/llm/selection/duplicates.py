@@ -21,7 +21,7 @@ from datadose.errors import require_extra
 from datadose.llm.pool import Row, Text, for_trl
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, Mask
-from datadose.llm.selection.filters import Funnel
+from datadose.llm.selection.filters import IN_EVALUATION, NEAR_COPY, Funnel
 
 OVERLAP_WORDS = 8
 """Words of an n-gram that is looked for in the pool; a shorter question counts only as a whole."""
@@ -35,6 +35,10 @@ _ALONE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
 """Kana, ideographs, Hangul and Thai."""
 _WORD = re.compile(rf"[{_SIGNS}{_ALONE}]|[^\W{_ALONE}]+")
 _BLOCK = 4096
+_EXAMPLES = 5
+"""Rows of which the record says what they repeat."""
+_SEED = 42
+"""Of the hashes; rensa's own."""
 _FRAME_SAMPLE = 2000
 _FRAME_SHARE_POOL, _FRAME_SHARE_AGAINST = 0.05, 0.1
 _FRAME_ROWS_POOL, _FRAME_ROWS_AGAINST = 10, 2
@@ -60,14 +64,14 @@ class Repeats:
             why = (
                 f"{share:g} percent or more of an evaluation question's {OVERLAP_WORDS}-grams are in the row"
             )
-            funnel.drop("in an evaluation file", self.overlaps, why)
+            funnel.drop(IN_EVALUATION, self.overlaps, why)
 
     def drop_copies(self, funnel: Funnel) -> None:
         """Remove the near copies, if they were looked for."""
         if self.copies is not None:
             threshold = self.record["near_duplicates"]["threshold"]
             why = f"a row that stays has a question with a similarity of {threshold:g} or more"
-            funnel.drop("near duplicate", self.copies, why)
+            funnel.drop(NEAR_COPY, self.copies, why)
 
 
 NO_REPEATS = Repeats()
@@ -107,20 +111,41 @@ def find_near_copies(pool: Scores, order: Indices, threshold: float) -> tuple[Ma
         threshold: in (0, 1].
     """
     require_extra("llm", "rensa")
-    from rensa import RMinHashDeduplicator  # noqa: PLC0415
+    from rensa import RMinHash, RMinHashDeduplicator  # noqa: PLC0415
 
     bands = next(b for b in (4, 8, 16, 32, 64, 128) if b == PERMUTATIONS or _found(threshold, b) >= 0.9)
-    seen = RMinHashDeduplicator(threshold, PERMUTATIONS, True, bands)
+    seen = RMinHashDeduplicator(threshold, PERMUTATIONS, True, bands, _SEED)
     frame = _frame_of_pool(pool, order)
     copies = np.zeros(len(pool.table), dtype=bool)
+    examples: list[dict[str, Any]] = []
     for start in range(0, len(order), _BLOCK):
         rows = order[start : start + _BLOCK]
         entries = [
             (str(row), _told(line, frame)) for row, line in zip(rows, pool.raw_lines(rows), strict=True)
         ]
         copies[rows] = ~np.array(seen.add_pairs(entries), dtype=bool)
+        for place in np.flatnonzero(copies[rows])[: _EXAMPLES - len(examples)]:
+            row, grams = entries[place]
+            hashed = RMinHash(PERMUTATIONS, _SEED)
+            hashed.update(grams)
+            stays = [int(found) for found in seen.get_duplicates(hashed)]
+            examples.append(_nearest_of(pool, int(row), set(grams), stays, frame))
     record = {"threshold": threshold, "words": COPY_WORDS, "found": int(copies.sum()), "frame": len(frame)}
-    return copies, record
+    return copies, {**record, "examples": examples}
+
+
+def _nearest_of(
+    pool: Scores, row: int, grams: set[str], stays: Sequence[int], frame: set[str]
+) -> dict[str, Any]:
+    """A near copy by its id, and the row of ``stays`` that it is nearest to with their exact similarity."""
+    ids = pool.table["id"]
+    found: dict[str, Any] = {"id": str(ids.iloc[row]), "of": None, "similarity": None}
+    for other, line in zip(stays, pool.raw_lines(stays), strict=True):
+        theirs = set(_told(line, frame))
+        similarity = len(grams & theirs) / len(grams | theirs)
+        if found["of"] is None or similarity > found["similarity"]:
+            found |= {"of": str(ids.iloc[other]), "similarity": round(similarity, 3)}
+    return found
 
 
 def _found(similarity: float, bands: int) -> float:
@@ -170,7 +195,7 @@ def find_overlaps(
     lines = pool.raw_lines(range(len(pool.table)))
     for start in range(0, len(found), _BLOCK):
         for row, question, overlap in index.matches(list(islice(lines, _BLOCK)), share):
-            if not found[start + row] and len(examples) < 5:
+            if not found[start + row] and len(examples) < _EXAMPLES:
                 name, place = index.names[question]
                 pair = {"id": str(ids.iloc[start + row]), "file": name, "place": place}
                 examples.append(pair | {"share": round(overlap, 3)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -9,6 +10,15 @@ from numpy.typing import NDArray
 
 from datadose.covariance import Array
 from datadose.llm.selection.arrays import Indices, Mask
+
+UNSCORED, IN_EVALUATION = "unscored", "in an evaluation file"
+DUPLICATE, NEAR_COPY = "duplicate question", "near duplicate"
+WRONG, CONFLICT, KNOWN = "label fails the verifier", "suspected conflict", "already solved"
+TOO_HARD, NOT_ALIGNED = "too hard", "not aligned"
+INTERFERING, TOO_EASY = "interfering", "outside the hard stratum"
+NO_RATE, IN_SFT = "no pass rate", "in the SFT set"
+SOLVED, HOPELESS = "mostly all pass", "mostly all fail"
+"""The filters: funnel, pictures and the reasons of single rows call them alike."""
 
 
 class Filter(TypedDict):
@@ -23,6 +33,9 @@ class Filter(TypedDict):
     """Whether its threshold is a judgement, no fact about the row: a size that is asked for may cross it."""
     taken: int
     """Rows that were taken although they lie beyond it."""
+    cuts: list[float | None]
+    """Its threshold in units of what it looks at: one number, or one a length stratum, None where it removed
+    nothing. Empty for a fact."""
 
 
 class Funnel:
@@ -34,23 +47,42 @@ class Funnel:
         self.removed_by: NDArray[np.int8] = np.full(count, -1, dtype=np.int8)
         """Place in ``filters`` of the filter that removed the row; -1 where it is still in."""
         self.filters: list[Filter] = []
+        self.crossed: NDArray[np.int8] = np.full(count, -1, dtype=np.int8)
+        """Place in ``filters`` of the filter that a row was taken in spite of; -1 for none."""
         self._distance = np.zeros(count)
         """How far beyond the threshold of judgement that removed it a row lies."""
 
-    def drop(self, name: str, rows: Mask, why: str, distance: Array | None = None) -> None:
+    def drop(
+        self,
+        name: str,
+        rows: Mask,
+        why: str,
+        distance: Array | None = None,
+        cuts: Sequence[float | None] = (),
+    ) -> None:
         """Remove ``rows`` (those already out are not counted again).
 
         ``distance`` (one number a row, larger is farther) makes the filter one of judgement: its rows are
-        only set apart, and :meth:`beyond` gives them in order.
+        only set apart, and :meth:`beyond` gives them in order. ``cuts`` are those of :class:`Filter`.
         """
         out = self.alive & rows
         self.removed_by[out] = len(self.filters)
         self.alive &= ~rows
         if distance is not None:
             self._distance[out] = distance[out]
-        counts = {"removed": int(out.sum()), "left": self.left, "taken": 0}
-        judged = distance is not None
-        self.filters.append({"set": self.name, "name": name, "why": why, "judgement": judged, **counts})  # type: ignore[typeddict-item]
+        self.filters.append(
+            {
+                "set": self.name,
+                "name": name,
+                "removed": int(out.sum()),
+                "left": self.left,
+                "why": why,
+                "judgement": distance is not None,
+                "taken": 0,
+                # Sums in another order differ in the last digits.
+                "cuts": [None if cut is None else round(cut, 9) for cut in cuts],
+            }
+        )
 
     def beyond(self) -> Indices:
         """The rows that only a judgement removed, those to take first in front.
@@ -67,6 +99,7 @@ class Funnel:
         places = self.removed_by[rows]
         for place, count in enumerate(np.bincount(places[places >= 0], minlength=len(self.filters))):
             self.filters[place]["taken"] = int(count)
+        self.crossed[rows] = places
         self.removed_by[rows] = -1
 
     @property

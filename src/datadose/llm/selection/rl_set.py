@@ -6,6 +6,7 @@ answers that the verifier is given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,16 @@ from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, Mask, first_of_each, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.duplicates import NO_REPEATS, Repeats
-from datadose.llm.selection.filters import Funnel
+from datadose.llm.selection.filters import (
+    DUPLICATE,
+    HOPELESS,
+    IN_SFT,
+    NO_RATE,
+    SOLVED,
+    UNSCORED,
+    Funnel,
+)
 from datadose.shapes import Array
-
-SOLVED, HOPELESS = "mostly all pass", "mostly all fail"
-"""The filters of prompts whose groups are seldom mixed, by which end the pass rate is near."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +83,13 @@ def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig, repeats: Repe
     funnel, eligible = _distinct(
         hashes, table["issue"].isna().to_numpy(dtype=bool), np.isfinite(signal), repeats
     )
-    funnel.drop("in the SFT set", np.isin(hashes, hashes[sft]), "a prompt is used in one stage only")
+    funnel.drop(IN_SFT, np.isin(hashes, hashes[sft]), "a prompt is used in one stage only")
     usable = funnel.alive.copy()
     group, mixed = config.group, config.rl_mixed
     why = f"a group of {group} samples is mixed with a chance below {mixed:g}, its pass rate being near"
-    funnel.drop(SOLVED, (chance < mixed) & solved, f"{why} 1: little left to learn", mixed - chance)
-    funnel.drop(
-        HOPELESS, (chance < mixed) & ~solved, f"{why} 0: hardly anything to reinforce", mixed - chance
-    )
+    seldom = chance < mixed
+    funnel.drop(SOLVED, seldom & solved, f"{why} 1: little left to learn", mixed - chance, [mixed])
+    funnel.drop(HOPELESS, seldom & ~solved, f"{why} 0: hardly anything to reinforce", mixed - chance, [mixed])
     rows = _best(funnel, usable, signal, config)
     band = mixed_band(group, mixed)
     below, above = prior.shares(*band)
@@ -126,11 +131,11 @@ def _chances(prior: Prior, passed: Array, judged: Array, group: int) -> tuple[Ar
 def _distinct(hashes: NDArray[np.int64], read: Mask, sampled: Mask, repeats: Repeats) -> tuple[Funnel, Mask]:
     """(the funnel of distinct prompts with pass rates, those of them that count for the control too)."""
     funnel = Funnel("rl", len(hashes))
-    funnel.drop("unscored", ~read, "reading or scoring marked it with an issue")
-    funnel.drop("no pass rate", ~sampled, "no completions of it were judged")
+    funnel.drop(UNSCORED, ~read, "reading or scoring marked it with an issue")
+    funnel.drop(NO_RATE, ~sampled, "no completions of it were judged")
     repeats.drop_overlaps(funnel)
     distinct = first_of_each(hashes, funnel.alive)
-    funnel.drop("duplicate question", ~distinct, "an earlier row asks the same")
+    funnel.drop(DUPLICATE, ~distinct, "an earlier row asks the same")
     repeats.drop_copies(funnel)
     return funnel, funnel.alive.copy()
 
@@ -152,6 +157,14 @@ def _mean(values: Array) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def describe_prior(prior: Mapping[str, Any]) -> str:
+    """The fitted law of a pool's pass rates in one sentence, from :meth:`Prior.to_json`."""
+    return (
+        f"Pass rates of the pool: Beta({prior['a']:.3g}, {prior['b']:.3g}), mean {prior['mean']:.3g}, "
+        f"fitted to {prior['samples']} samples of {prior['prompts']} prompts"
+    )
+
+
 def describe_rl(record: dict[str, Any], size: int) -> list[str]:
     """What the ``record`` of an RL set of ``size`` prompts says, a sentence each; [] without one."""
     if not record:
@@ -159,8 +172,7 @@ def describe_rl(record: dict[str, Any], size: int) -> list[str]:
     prior, (low, high) = record["prior"], record["band"]
     group, mixed = record["group"], record["mixed"]
     said = [
-        f"Pass rates of the pool: Beta({prior['a']:.3g}, {prior['b']:.3g}), mean {prior['mean']:.3g}, "
-        f"fitted to {prior['samples']} samples of {prior['prompts']} prompts",
+        describe_prior(prior),
         f"By that law {100 * record['share_solved']:.3g} percent of the prompts pass more often than "
         f"{high:.3f} and {100 * record['share_hopeless']:.3g} percent less often than {low:.3f}: there a "
         f"group of {group} is mixed with a chance below {mixed:g}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,20 @@ from datadose.covariance import Array
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, Mask, Usable, first_of_each, flags, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
-from datadose.llm.selection.filters import Funnel
+from datadose.llm.selection.filters import (
+    CONFLICT,
+    INTERFERING,
+    KNOWN,
+    NOT_ALIGNED,
+    TOO_EASY,
+    TOO_HARD,
+    WRONG,
+    Funnel,
+)
 from datadose.llm.selection.geometry import ShiftGeometry
 from datadose.llm.selection.measures import Measures, shares_within
 from datadose.llm.selection.size import Budget
 
-NOT_ALIGNED = "not aligned"
 CLUSTERS = 32
 """Clusters at most; each has at least 20 candidates on average."""
 _FIT_ROWS = 20_000
@@ -45,29 +54,32 @@ def filter_sft(funnel: Funnel, pool: Scores, measures: Measures, config: Selecti
     """Apply the filters of the SFT set to a funnel that holds scored, distinct questions."""
     table, stratum = pool.table, measures.stratum
     label_passes, label_fails = flags(table, "label_passes")
+    funnel.drop(WRONG, label_fails, "the row's own completion does not pass: it is wrong")
     funnel.drop(
-        "label fails the verifier", label_fails, "the row's own completion does not pass: it is wrong"
-    )
-    funnel.drop(
-        "suspected conflict",
+        CONFLICT,
         _conflict(pool, config.conflict) & ~label_passes,
         f"the model gives its own, different answer with confidence {config.conflict:g} or more and finds it "
         "likelier than the label, which no verifier has confirmed",
         numbers(table, "own_confidence") - config.conflict,
+        [config.conflict],
     )
     low = numbers(table, "pass_rate_low")
     funnel.drop(
-        "already solved",
+        KNOWN,
         low > config.sft_solved,
         f"the pass rate is surely above {config.sft_solved:g}: nothing to learn from a demonstration",
         low - config.sft_solved,
+        [config.sft_solved],
     )
-    shares = shares_within(numbers(table, "nll"), stratum, funnel.alive)
+    nll = numbers(table, "nll")
+    shares = shares_within(nll, stratum, funnel.alive)
+    out = shares > 1 - config.extreme
     funnel.drop(
-        "too hard",
-        shares > 1 - config.extreme,
+        TOO_HARD,
+        out,
         f"NLL in the top {100 * config.extreme:g} percent of its length: such tails are mostly noise",
         shares - (1 - config.extreme),
+        _cuts(nll, measures, out, np.min),
     )
     shortfall = _shortfall(measures)
     funnel.drop(
@@ -76,22 +88,38 @@ def filter_sft(funnel: Funnel, pool: Scores, measures: Measures, config: Selecti
         f"less aligned with the target's mean than {100 * (1 - config.unaligned):g} percent of the target's "
         "own rows of that length, or against it",
         shortfall,
+        measures.needed.tolist(),
     )
     shares = shares_within(measures.interference, stratum, funnel.alive)
+    out = (shares < config.interfering) & (measures.interference < 0)
     funnel.drop(
-        "interfering",
-        (shares < config.interfering) & (measures.interference < 0),
+        INTERFERING,
+        out,
         "a step on it raises the reference's loss, and it is in the worst "
         f"{100 * config.interfering:g} percent of its length",
         -measures.interference,
+        _cuts(measures.interference, measures, out, np.max),
     )
     shares = shares_within(measures.hardness, stratum, funnel.alive)
+    out = shares < 1 - config.hard
     funnel.drop(
-        "outside the hard stratum",
-        shares < 1 - config.hard,
+        TOO_EASY,
+        out,
         f"not among the hardest {100 * config.hard:g} percent of the rows of its length that are left",
         1 - config.hard - shares,
+        _cuts(measures.hardness, measures, out, np.max),
     )
+
+
+def _cuts(
+    values: Array, measures: Measures, out: Mask, nearest: Callable[[Array], np.float64]
+) -> list[float | None]:
+    """Per length stratum the value of the removed row (``out``) that is nearest to the ones that stay.
+
+    The filters rank rows within a stratum, so its rows at this value and beyond it are those that are out.
+    """
+    found = [values[out & (measures.stratum == place)] for place in range(len(measures.edges))]
+    return [float(nearest(here)) if len(here) else None for here in found]
 
 
 def _conflict(pool: Scores, confidence: float) -> Mask:

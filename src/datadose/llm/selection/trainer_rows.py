@@ -13,7 +13,8 @@ import yaml
 from datadose.llm.pool import Columns, Message
 
 Stage: TypeAlias = Literal["sft", "rl"]
-_REWARD = "reward.py"
+REWARD = "reward.py"
+"""The file of the user's reward in the folder of a trainer."""
 _TOOL_JOINT = "\n</tool_response>\n<tool_response>\n"
 
 
@@ -30,6 +31,10 @@ class Format:
     """The model's name, and by stage whether its prompts are plain strings, to files of configuration."""
     loses: Callable[[Columns, Stage], str | None]
     """What of a row the trainer would leave out or train on in addition, None for nothing."""
+    launch: str
+    """What starts it in its folder, with ``{stage}`` in place of the stage."""
+    configuration: tuple[str, ...]
+    """The files of ``settings`` that a stage needs, likewise."""
 
 
 def messages_of(row: Columns) -> tuple[list[Message], list[Message]]:
@@ -102,7 +107,7 @@ def _verl_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
             "python -m verl.trainer.main_ppo algorithm.adv_estimator=grpo",
             "data.train_files=rl.parquet data.val_files=rl.parquet data.prompt_key=prompt",
             f"actor_rollout_ref.model.path={model} actor_rollout_ref.rollout.n=8",
-            f"reward.custom_reward_function.path={_REWARD} reward.custom_reward_function.name=compute_score",
+            f"reward.custom_reward_function.path={REWARD} reward.custom_reward_function.name=compute_score",
         ],
     }
     told = "compute_score(data_source, solution_str, ground_truth, extra_info) -> number"
@@ -124,7 +129,7 @@ def _openrlhf_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
                 "python -m openrlhf.cli.train_ppo_ray --data.prompt_dataset rl.jsonl",
                 f"--data.input_key input --data.label_key label {template}",
                 f"--actor.model_name_or_path {model} --rollout.n_samples_per_prompt 8",
-                f"--algo.advantage.estimator group_norm --reward.remote_url {_REWARD}",
+                f"--algo.advantage.estimator group_norm --reward.remote_url {REWARD}",
             ]
         told = "reward_func(queries, prompts, labels) -> {rewards, scores, extra_logs}"
         found[f"{stage}.sh"] = _command(lines, told if stage == "rl" else "")
@@ -144,7 +149,7 @@ def _openrlhf_problem(row: Columns, _: int) -> Columns:
 
 
 def _command(lines: list[str], reward: str) -> str:
-    told = f"# In this folder, with your {_REWARD}: {reward}\n" if reward else "# In this folder.\n"
+    told = f"# In this folder, with your {REWARD}: {reward}\n" if reward else "# In this folder.\n"
     return told + " \\\n  ".join(lines) + "\n"
 
 
@@ -286,11 +291,29 @@ def _nothing(_: Columns, __: Stage) -> str | None:
     return None
 
 
+_SHELL: tuple[str, tuple[str, ...]] = ("sh {stage}.sh", ("{stage}.sh",))
+
 TRAINERS = {
-    "verl": Format(".parquet", _verl_demonstration, _verl_problem, _verl_settings, _verl_loses),
+    "verl": Format(".parquet", _verl_demonstration, _verl_problem, _verl_settings, _verl_loses, *_SHELL),
     "openrlhf": Format(
-        ".jsonl", _openrlhf_demonstration, _openrlhf_problem, _openrlhf_settings, _openrlhf_loses
+        ".jsonl", _openrlhf_demonstration, _openrlhf_problem, _openrlhf_settings, _openrlhf_loses, *_SHELL
     ),
-    "llama-factory": Format(".jsonl", _factory_demonstration, None, _factory_settings, _factory_loses),
-    "axolotl": Format(".jsonl", _axolotl_demonstration, _axolotl_problem, _axolotl_settings, _nothing),
+    "llama-factory": Format(
+        ".jsonl",
+        _factory_demonstration,
+        None,
+        _factory_settings,
+        _factory_loses,
+        "llamafactory-cli train {stage}.yaml",
+        ("dataset_info.json", "{stage}.yaml"),
+    ),
+    "axolotl": Format(
+        ".jsonl",
+        _axolotl_demonstration,
+        _axolotl_problem,
+        _axolotl_settings,
+        _nothing,
+        "axolotl train {stage}.yaml",
+        ("{stage}.yaml",),
+    ),
 }

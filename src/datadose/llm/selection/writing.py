@@ -22,6 +22,7 @@ from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.formats import check_format, write_format
 from datadose.llm.selection.report import write_report
 from datadose.printing import note
+from datadose.reading import is_folder
 from datadose.versions import versions
 
 
@@ -110,9 +111,15 @@ def write_selection(
             _write_set(out / f"{name}.jsonl", of_file)
         else:
             (out / f"{name}.jsonl").unlink(missing_ok=True)
-    write_report(selection, pool, reference, out)
-    written = write_format(form, out, str(pool.manifest.get("model")))
+    written = write_format(form, out, _model_name(pool))
+    write_report(selection, pool, reference, out, written)
     write_json(out / "manifest.json", {**manifest(selection, pool, reference), "format": written})
+
+
+def _model_name(pool: Scores) -> str:
+    """The base model as another trainer finds it, which runs in a folder of its own."""
+    name = str(pool.manifest.get("model"))
+    return str(Path(name).resolve()) if is_folder(Path(name)) else name
 
 
 def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Columns:

@@ -1,0 +1,133 @@
+"""What to do first with a selection, and what would change that. Advice: the control is the test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datadose.llm.selection.choose import FEW_ROWS, Selection
+from datadose.llm.selection.filters import WRONG
+from datadose.llm.selection.sources import Sampling
+
+_MANY = 0.5
+"""The share of the rows a set could be drawn from at which a random set is much the same set."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a reader should do."""
+
+    first: str
+    """One or two sentences."""
+    unless: list[str]
+    """What would change it, a sentence each."""
+
+
+def decide(selection: Selection, sampling: Sampling | None) -> Decision:
+    """What to do first, from what was chosen and from what spoils the measurements."""
+    spoiled = sampling is not None and bool(sampling.alarms)
+    plan = _plan(selection)
+    if spoiled:
+        plan = (
+            "First draw the samples again: too many of them say nothing (below), and with them what was "
+            f"chosen for RL and what counts as solved. Then select again; as it stands: {_small(plan)}"
+        )
+    return Decision(plan, [*_about_sets(selection), *_about_sft(selection), *_about_rl(selection)])
+
+
+def _small(text: str) -> str:
+    return text[0].lower() + text[1:]
+
+
+def _plan(selection: Selection) -> str:
+    sizes = selection.sizes
+    sft = f"SFT on the {_count(sizes['sft'] + sizes['replay'], 'row')} of sft.jsonl"
+    rl = f"RL on the {_count(sizes['rl'], 'prompt')} of rl.jsonl"
+    if sizes["sft"] and sizes["rl"]:
+        steps = f"Train {sft}, then {rl} from the weights that come out"
+    else:
+        steps = f"Train {sft if sizes['sft'] else rl}"
+    return (
+        f"{steps}. Train the random controls with the same settings, and keep a selected set only where it "
+        "is better than its control on rows that neither was trained on."
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _about_sets(selection: Selection) -> list[str]:
+    found = []
+    eligible = selection.sizes["eligible"]
+    for name, what, rows in (("sft", "SFT set", selection.sft), ("rl", "RL set", selection.rl)):
+        filters = selection.filters_of(name)
+        # What could be drawn for RL is what the filters of facts leave.
+        among = eligible if name == "sft" else _usable(selection, eligible)
+        if len(rows) and filters and len(rows) >= _MANY * max(1, among):
+            share = 100 * min(1.0, len(rows) / max(1, among))
+            found.append(
+                f"The {what} is {share:.0f} percent of the rows that could be drawn: its control is much the "
+                "same set, and the comparison will show little."
+            )
+    return found
+
+
+def _usable(selection: Selection, eligible: int) -> int:
+    left = [f["left"] for f in selection.filters_of("rl") if not f["judgement"]]
+    return left[-1] if left else eligible
+
+
+def _about_sft(selection: Selection) -> list[str]:
+    sizes = selection.sizes
+    found: list[str] = []
+    if not sizes["sft"]:
+        return found
+    if "prompts" in selection.planner:
+        found.append(
+            "The number of SFT rows is a heuristic: train on half and on twice as many too, and choose by "
+            "the loss on validation rows."
+        )
+    beyond = sum(f["taken"] for f in selection.filters_of("sft"))
+    if beyond:
+        found.append(
+            f"{_count(beyond, 'SFT row')} of {sizes['sft']} lie beyond a threshold: with --sft-size "
+            f"{sizes['sft'] - beyond} none would."
+            if beyond < sizes["sft"]
+            else "All SFT rows lie beyond a threshold: the pool holds nothing that is asked for."
+        )
+    judged = selection.pool.table["label_passes"].notna().any()
+    wrong = next((f for f in selection.filters_of("sft") if f["name"] == WRONG), None)
+    if not judged:
+        found.append("No verifier has judged the labels: read the SFT rows below before you train on them.")
+    elif wrong is not None and wrong["removed"] > _MANY * max(1, wrong["removed"] + wrong["left"]):
+        found.append(
+            f"{100 * wrong['removed'] / (wrong['removed'] + wrong['left']):.0f} percent of the labels fail "
+            "the verifier: mend the labels, or the verifier, first."
+        )
+    if 0 < sizes["target"] < FEW_ROWS:
+        found.append(f"The target has {_count(sizes['target'], 'row')}: with more of them others are chosen.")
+    return found
+
+
+def _about_rl(selection: Selection) -> list[str]:
+    sizes, record = selection.sizes, selection.rl_record
+    if not record:
+        return []
+    if not sizes["rl"]:
+        return [
+            f"No prompt's groups of {record['group']} would be mixed often enough for RL: after SFT, score "
+            "the pool again under the new weights."
+        ]
+    found = []
+    if sizes["sft"]:
+        found.append(
+            "Pass rates were measured before SFT, which moves them: if most groups of the first RL steps "
+            "pass or fail as a whole, score the pool again under the new weights and select for RL alone "
+            "(--sft-size 0)."
+        )
+    if record["beyond_threshold"]:
+        found.append(
+            f"{_count(record['beyond_threshold'], 'RL prompt')} will seldom have a mixed group: with "
+            f"--rl-size {record['kept']} or auto they are left out."
+        )
+    return found
