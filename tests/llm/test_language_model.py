@@ -128,6 +128,33 @@ def test_slices_of_logits_do_not_matter(model: LanguageModel, monkeypatch: pytes
     np.testing.assert_allclose(sliced.sketches, whole.sketches, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [ROWS, ROWS[2:]], ids=["nothing shared", "shared prefix"])
+def test_passes_of_a_batch_do_not_matter(
+    model: LanguageModel, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The longest row first, then the shortest: passes go by length, results by row.
+    encoded = sorted((model.encode(r) for r in rows), key=lambda one: one.length)
+    encoded = [encoded[-1], *encoded[:-1]]
+    sketch = TensorSketch(model.hidden_size, model.vocabulary_size, 64)
+    passes: list[int] = []
+    forward = LanguageModel.hidden
+
+    def counted(self: LanguageModel, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        passes.append(len(ids))
+        return forward(self, ids, *rest)
+
+    monkeypatch.setattr(LanguageModel, "hidden", counted)
+    monkeypatch.setattr("datadose.llm.language_model._CPU_TOKENS", 4096)
+    whole, in_one = model.measure(encoded, sketch), len(passes)
+    monkeypatch.setattr("datadose.llm.language_model._CPU_TOKENS", 1)
+    apart = model.measure(encoded, sketch)
+    assert len(passes) - in_one == in_one - 1 + len(rows)
+    for name in ("nll", "embeddings", "sketches"):
+        expected = getattr(whole, name)
+        scale = float(np.abs(expected).max())
+        np.testing.assert_allclose(getattr(apart, name), expected, rtol=0, atol=4e-6 * scale)
+
+
 def test_bfloat16_is_near_float32(model: LanguageModel, tiny_llama: Path) -> None:
     low = LanguageModel.load(tiny_llama, dtype="bfloat16")
     assert (low.dtype, model.dtype) == ("bfloat16", "float32")

@@ -134,6 +134,8 @@ def _prefill(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> tuple[Te
     What all prompts begin with is computed once.
     """
     prefix, _, cache = model.shared_prefix(prompts)
+    if prefix:
+        cache.batch_repeat_interleave(len(prompts))
     rest = [list(ids[prefix:]) for ids in prompts]
     longest = max(map(len, rest))
     ids = torch.tensor([[0] * (longest - len(r)) + r for r in rest], device=model.device)

@@ -5,6 +5,7 @@ Nothing here depends on how rows are batched, except for rounding.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ AUTO = "auto"
 BATCH_TOKENS = 4096
 """Padded tokens of a batch by default."""
 
-_CPU_TOKENS = 1024
+_CPU_TOKENS = 384
 """As many at most in a forward pass on a CPU, where larger activations leave the cache and are slower."""
 
 _WORTH_SHARING = 8
@@ -186,37 +187,51 @@ class LanguageModel:
 
     def loss_batches(self, lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
         """Indices of rows to :meth:`measure` together: at most ``batch_tokens`` padded tokens."""
-        limit = min(batch_tokens, _CPU_TOKENS) if self.device.type == "cpu" else batch_tokens
-        return length_batches(lengths, limit)
+        return length_batches(lengths, batch_tokens)
 
     @torch.inference_mode()
     def measure(self, batch: Sequence[Encoded], sketch: TensorSketch | None = None) -> Losses:
-        """One forward pass over ``batch``, each row with at least one target; see :class:`Losses`.
+        """What the model finds for ``batch``, each row with at least one target; see :class:`Losses`.
 
-        Rows are padded at the end, where causal attention never looks from a real token: no mask is needed.
         What all prompts begin with (a chat template's opening) is computed once, and the output layer is
-        applied at the completions' positions only.
+        applied at the completions' positions only. On a CPU the rows go through the model in several passes.
         """
         # The token before the first target must be in each row's own part: its state predicts.
         prefix, opening, cache = self.shared_prefix([row.prompt_ids for row in batch])
+        rest = [row.length - prefix for row in batch]
+        limit = _CPU_TOKENS if self.device.type == "cpu" else len(rest) * max(rest)
+        passes = length_batches(rest, limit)
+        found = [self._pass([batch[i] for i in part], prefix, copy.deepcopy(cache)) for part in passes]
+        sums, states, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
+        order = torch.tensor([i for part in passes for i in part], device=self.device)
+        counts = torch.tensor([row.targets for row in batch], device=self.device)
+        rows = torch.repeat_interleave(order, counts[order])
+        nll, sketches = self._losses(states, targets, rows, len(batch), sketch)
+        lengths = torch.tensor(rest, device=self.device).unsqueeze(1) + prefix
+        means = torch.empty_like(sums).index_copy_(0, order, sums + opening) / lengths
+        return Losses((nll / counts).cpu().numpy(), means.cpu().numpy(), sketches.cpu().numpy())
+
+    def _pass(self, batch: Sequence[Encoded], prefix: int, cache: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """One forward pass over what follows the first ``prefix`` tokens of each row, which ``cache`` holds.
+
+        Returns the sums (B, H) of the rows' hidden states, float32, the states (T, H) that predict a target,
+        and the T targets, row by row. Rows are padded at the end, where causal attention never looks from a
+        real token: no mask is needed.
+        """
+        if prefix:
+            cache.batch_repeat_interleave(len(batch))
         rest = [row.ids[prefix:].tolist() for row in batch]
         longest = max(map(len, rest))
         ids = torch.tensor([r + [0] * (longest - len(r)) for r in rest], device=self.device)
         lengths = torch.tensor([len(r) for r in rest], device=self.device)
-        counts = torch.tensor([row.targets for row in batch], device=self.device)
-        rows = torch.repeat_interleave(torch.arange(len(batch), device=self.device), counts)
-        # Position j predicts the token at j + 1.
-        positions = torch.from_numpy(np.concatenate([row.places for row in batch]) - prefix).to(self.device)
+        rows = torch.from_numpy(np.repeat(np.arange(len(batch)), [row.targets for row in batch]))
+        places = torch.from_numpy(np.concatenate([row.places for row in batch]) - prefix)
+        rows, places = rows.to(self.device), places.to(self.device)
         hidden = self.hidden(ids, cache)
-        states, targets = hidden[rows, positions - 1], ids[rows, positions]
-        nll, sketches = self._losses(states, targets, rows, len(batch), sketch)
         real = torch.arange(longest, device=self.device) < lengths.unsqueeze(1)
-        sums = torch.where(real.unsqueeze(-1), hidden, 0).sum(1, dtype=torch.float32) + opening
-        return Losses(
-            (nll / counts).cpu().numpy(),
-            (sums / (lengths.unsqueeze(1) + prefix)).cpu().numpy(),
-            sketches.cpu().numpy(),
-        )
+        sums = torch.where(real.unsqueeze(-1), hidden, 0).sum(1, dtype=torch.float32)
+        # Position j predicts the token at j + 1.
+        return sums, hidden[rows, places - 1], ids[rows, places]
 
     @cached_property
     def divisible(self) -> bool:
@@ -233,7 +248,7 @@ class LanguageModel:
         return "cache" if "cache" in names else "past_key_values"
 
     def shared_prefix(self, prompts: Sequence[Sequence[int]]) -> tuple[int, Tensor | float, Any]:
-        """How many tokens all ``prompts`` begin with, the sum (1, H) of their states, and a cache of them.
+        """How many tokens all ``prompts`` begin with, the sum (1, H) of their states, and a cache of one row.
 
         At least one token of each prompt is left out of it. Without enough to share, (0, 0.0, empty cache).
         """
@@ -243,7 +258,6 @@ class LanguageModel:
         if len(prompts) == 1 or shared < _WORTH_SHARING or not self.divisible:
             return 0, 0.0, cache
         hidden = self.hidden(torch.tensor([prompts[0][:shared]], device=self.device), cache)
-        cache.batch_repeat_interleave(len(prompts))
         return shared, hidden.sum(1, dtype=torch.float32), cache
 
     def hidden(self, ids: Tensor, cache: Any, mask: Tensor | None = None) -> Tensor:
