@@ -17,13 +17,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Before the first import of the package: its annotations become types that can be enforced.
 import jaxtyping  # noqa: E402
 
-from helpers.shape_checks import CHECKED  # noqa: E402
+from helpers import shape_checks  # noqa: E402
 
-jaxtyping.install_import_hook(CHECKED, "helpers.shape_checks.shapes_only")
+shape_checks.enforce_shapes()
 if os.name == "posix":
     # A run in the background may ignore these, and so would every process that a test starts and stops.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_runtest_setup() -> None:
+    """Each test checks the first calls of every function anew."""
+    shape_checks.calls.clear()
 
 
 @pytest.fixture

@@ -22,9 +22,15 @@ PAGES = sorted((ROOT / "docs" / "how_to").glob("*.md"))
 LIMITS = (ROOT / "docs" / "limits.md").read_text()
 TRAINED = {"select_data": 1e9, "cut_stop_or_weigh": 1e9}
 """Pages whose decimals come from training a toy: another CPU's rounding moves them at will (docs/log.md)."""
+SLOW = ("cut_stop_or_weigh", "run_on_a_cluster", "select_data")
+"""Pages that train language models or start a cluster; what they do is tested small beside the code."""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_a_how_to_shows_what_it_prints(page: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     relative = TRAINED.get(page.stem, RELATIVE)

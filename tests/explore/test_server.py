@@ -22,7 +22,7 @@ from datadose.explore import create_app, create_server
 from datadose.explore.server import create_local_server
 from datadose.explore.setting import Setting
 from datadose.explore.uploads import LARGEST_REQUEST
-from helpers.command import PATIENCE, argv, environment, run_datadose
+from helpers.command import PATIENCE, argv, environment, run_main
 
 
 def test_it_serves_on_this_machine_until_interrupted() -> None:
@@ -49,19 +49,18 @@ def test_it_serves_on_this_machine_until_interrupted() -> None:
     assert errors.strip() == "stopped"
 
 
-def test_a_taken_or_impossible_port_is_one_line() -> None:
+def test_a_taken_or_impossible_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        found = run_datadose("explore", "--port", taken)
-    assert found.returncode == 2
-    assert re.fullmatch(
-        rf"datadose explore: error: port: got {taken}; allowed: .*free.*", found.stderr.strip()
-    )
-    found = run_datadose("explore", "--port", 70000)
-    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
-    assert "port: got 70000; allowed: an integer in [0, 65535]" in found.stderr
+        assert run_main(["explore", "--port", str(taken)]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"datadose explore: error: port: got {taken}; allowed: .*free.*", said.strip())
+    assert run_main(["explore", "--port", "70000"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "port: got 70000; allowed: an integer in [0, 65535]" in said
 
 
 def ask(output: str, **values: Any) -> Any:

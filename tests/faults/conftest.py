@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.command import run_datadose
+from helpers.command import run_main
 from helpers.processes import SMALL
 
 
@@ -15,8 +15,7 @@ from helpers.processes import SMALL
 def small_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`reproduce fig5`, not to be changed."""
     out = tmp_path_factory.mktemp("small") / "results"
-    done = run_datadose(*SMALL, "--jobs", 1, "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert run_main([*map(str, SMALL), "--jobs", "1", "--out", str(out)]) == 0
     return out
 
 

@@ -17,7 +17,7 @@ from datadose import files
 from datadose.errors import InputError, RunError
 from datadose.files import prepare_folder, write_atomic
 from datadose.reading import read_json
-from helpers.command import PATIENCE, PREDICT, argv, environment, run_datadose
+from helpers.command import PATIENCE, PREDICT, argv, environment, run_datadose, run_main
 from helpers.processes import SMALL, TRAIN, leftovers
 
 full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -75,8 +75,8 @@ def test_train_on_a_full_disk_says_how_to_continue(tmp_path: Path) -> None:
     assert "could not be written" in last
     assert last.endswith("run the same command again with --resume to continue")
     assert not leftovers(tmp_path)
-    assert run_datadose(*command, tmp_path / "cut", "--resume").returncode == 0
-    assert run_datadose(*command, tmp_path / "whole").returncode == 0
+    assert run_main([*map(str, command), str(tmp_path / "cut"), "--resume"]) == 0
+    assert run_main([*map(str, command), str(tmp_path / "whole")]) == 0
     for name in ("metrics.csv", "model.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

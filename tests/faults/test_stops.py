@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from datadose.cli.common import AGAIN, stop_signals
 from datadose.errors import Stopped
-from helpers.command import run_datadose, run_main
+from helpers.command import run_main
 from helpers.processes import (
     LONG,
     SMALL,
@@ -40,7 +41,12 @@ def _train(folder: Path, steps: int, out: Path) -> list[object]:
 @linux
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
+    [
+        (signal.SIGKILL, -signal.SIGKILL),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
 )
 def test_workers_end_with_their_parent(number: signal.Signals, code: int, tmp_path: Path) -> None:
     """The signal reaches the parent alone, as from a scheduler or another terminal."""
@@ -71,6 +77,16 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def _with_run(act: Callable[..., None]) -> Callable[..., argparse.Namespace]:
+    """A parser of arguments whose commands do nothing but ``act``."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parsed(*values: Any) -> argparse.Namespace:
+        return argparse.Namespace(**{**vars(parse(*values)), "run": act})
+
+    return parsed
+
+
 @pytest.mark.parametrize(
     ("command", "advice"),
     [
@@ -91,29 +107,39 @@ def test_advice_after_an_interrupt(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    parse = argparse.ArgumentParser.parse_args
-
-    def parsed(*values: Any) -> argparse.Namespace:
-        return argparse.Namespace(**{**vars(parse(*values)), "run": interrupted})
-
-    monkeypatch.setattr("argparse.ArgumentParser.parse_args", parsed)
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", _with_run(interrupted))
     assert run_main(command.split()) == 130
     assert (
         capsys.readouterr().err == f"datadose {command.split(maxsplit=1)[0]}: error: interrupted; {advice}\n"
     )
 
 
-def test_the_advice_of_train_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
+)
+def test_the_code_after_a_signal(
+    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def signalled(*_: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", _with_run(signalled))
+    before = signal.getsignal(number)
+    assert run_main(["reproduce", "fig5"]) == code
+    assert signal.getsignal(number) is before
+    assert "finished cells are kept" in capsys.readouterr().err
+
+
+def test_the_advice_of_train_works(tmp_path: Path, any_shape: None) -> None:
     log, whole, cut = tmp_path / "log", tmp_path / "whole", tmp_path / "cut"
-    assert run_datadose(*_train(tmp_path, 2500, whole)).returncode == 0
-    command = _train(tmp_path, 2500, cut)
+    assert run_main([str(part) for part in _train(tmp_path, 1500, whole)]) == 0
+    command = _train(tmp_path, 1500, cut)
     process = start(*command, log=log)
     wait_until((cut / "checkpoints" / "0-sft.safetensors").exists, "a checkpoint")
     process.send_signal(signal.SIGINT)
     assert end(process) == 130
     assert "run the same command again with --resume" in one_complaint(log)
-    again = run_datadose(*command, "--resume")
-    assert again.returncode == 0, again.stderr
+    assert run_main([*map(str, command), "--resume"]) == 0
     _compare(whole, cut)
 
 
@@ -125,9 +151,15 @@ def _compare(whole: Path, other: Path) -> None:
     assert not leftovers(other)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("command", ["reproduce", "train"])
-def test_killed_at_random_moments(command: str, kills: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "kills"),
+    [
+        ("train", 2),
+        # A small case of `reproduce` is in `tests/cli/test_reproduce.py`.
+        *(pytest.param(command, 30, marks=pytest.mark.slow) for command in ("reproduce", "train")),
+    ],
+)
+def test_killed_at_random_moments(command: str, kills: int, tmp_path: Path, any_shape: None) -> None:
     """SIGKILL for the whole group: first as soon as a run has begun, then at moments spread over a whole run.
 
     Each successor goes on with what it finds; then one is left alone, and the bytes are those of a run that
@@ -157,15 +189,14 @@ def test_killed_at_random_moments(command: str, kills: int, tmp_path: Path) -> N
         assert end(process) in (0, -signal.SIGKILL), log.read_text()
         assert "Traceback" not in log.read_text()
     assert killed > 0
-    assert end(start(*arguments(cut), log=log)) == 0, log.read_text()
+    assert run_main([str(part) for part in arguments(cut)]) == 0
     _compare(whole, cut)
 
 
-def test_two_runs_in_one_folder(tmp_path: Path) -> None:
-    whole, shared = tmp_path / "whole", tmp_path / "shared"
-    assert run_datadose(*SMALL, "--jobs", 1, "--out", whole).returncode == 0
+def test_two_runs_in_one_folder(small_results: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
     runs = [start(*SMALL, "--jobs", 1, "--out", shared, log=tmp_path / f"log{i}") for i in range(2)]
     for i, process in enumerate(runs):
         assert end(process) == 0, (tmp_path / f"log{i}").read_text()
-    _compare(whole, shared)
-    assert len(kept(shared)) == len(kept(whole))
+    _compare(small_results, shared)
+    assert len(kept(shared)) == len(kept(small_results))

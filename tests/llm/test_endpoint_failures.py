@@ -15,7 +15,7 @@ from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import score
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import SAMPLES
-from helpers.command import run_datadose
+from helpers.command import run_main
 from helpers.endpoint_samples import lines_of, question, sampled
 from helpers.loopback_server import Reply, free_port, loopback, prompt_of, text_of, wait_for
 from helpers.processes import end, start
@@ -213,18 +213,23 @@ def command(tiny_llama: Path, pool: Path, out: Path, url: str, *more: object) ->
 
 
 @pytest.mark.long
-def test_no_server_is_one_error_with_exit_code_2(tiny_llama: Path, write_rows: Write, tmp_path: Path) -> None:
+def test_no_server_is_one_error_with_exit_code_2(
+    tiny_llama: Path, write_rows: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
     pool = write_rows(ROWS[:2])
-    for more in ((), ("--endpoint-model", "m")):
-        ended = run_datadose(*command(tiny_llama, pool, tmp_path / "out", url, *more))
-        assert ended.returncode == 2
-        assert f"error: endpoint: got {url}; allowed: the URL of a running server" in ended.stderr
-        assert ended.stderr.count("\n") == 1
-    for more in (("--endpoint-options", "{"), ("--endpoint-options", "[1]")):
-        ended = run_datadose(*command(tiny_llama, pool, tmp_path / "out", url, *more))
-        assert ended.returncode == 2
-        assert "error: endpoint-options: " in ended.stderr
+    refused = f"error: endpoint: got {url}; allowed: the URL of a running server"
+    for more, said in (
+        ((), refused),
+        (("--endpoint-model", "m"), refused),
+        (("--endpoint-options", "{"), "error: endpoint-options: "),
+        (("--endpoint-options", "[1]"), "error: endpoint-options: "),
+    ):
+        arguments = command(tiny_llama, pool, tmp_path / "out", url, *more)
+        assert run_main([str(part) for part in arguments]) == 2
+        shown = capsys.readouterr().err
+        assert said in shown
+        assert shown.count("\n") == 1
 
 
 @pytest.mark.long
