@@ -27,6 +27,8 @@ class Command:
 
     what: str
     text: str
+    trains: bool = True
+    """Whether it trains; else it measures what was trained."""
 
 
 def training_commands(selection: Selection, out: Path, form: str = "trl") -> list[Command]:
@@ -103,7 +105,7 @@ def _measured(selection: Selection, out: Path, stage: Stage) -> list[Command]:
             "score", {"model": run / "adapter", "pool": HELD_OUT, **options, "out": run / "held-out"}
         )
         what = f"measure {'SFT' if stage == 'sft' else 'RL'} on rows of yours that are in no file here"
-        found.append(Command(what if name == stage else "the same for the control", line))
+        found.append(Command(what if name == stage else "the same for the control", line, trains=False))
     return found
 
 
@@ -146,5 +148,5 @@ def _join(*words: str | Path) -> str:
 
 
 def in_lines(commands: Sequence[Command]) -> list[str]:
-    """The commands for a terminal, each under a comment of what it does."""
-    return [line for one in commands for line in (f"# {one.what}", one.text)]
+    """The commands that train for a terminal, each under a comment of what it does."""
+    return [line for one in commands if one.trains for line in (f"# {one.what}", one.text)]

@@ -24,18 +24,30 @@ class Decision:
 
 def decide(selection: Selection, sampling: Sampling | None) -> Decision:
     """What to do first, from what was chosen and from what spoils the measurements."""
-    spoiled = sampling is not None and bool(sampling.alarms)
-    plan = _plan(selection)
-    if spoiled:
-        plan = (
-            "First draw the samples again: too many of them say nothing (below), and with them what was "
-            f"chosen for RL and what counts as solved. Then select again; as it stands: {_small(plan)}"
+    first = _plan(selection)
+    if sampling is not None and sampling.alarms:
+        first = (
+            "Draw the samples again, and select again: too many of them say nothing (below), and the RL set "
+            "and what counts as solved rest on them."
         )
-    return Decision(plan, [*_about_sets(selection), *_about_sft(selection), *_about_rl(selection)])
+    return Decision(first, [*_about_sets(selection), *_about_sft(selection), *_about_rl(selection)])
 
 
-def _small(text: str) -> str:
-    return text[0].lower() + text[1:]
+def describe_size(selection: Selection) -> str:
+    """Where the number of SFT rows comes from, and what that is worth."""
+    planner = selection.planner
+    if not selection.sizes["sft"]:
+        return f"SFT rows: none; {planner['note']}."
+    if "prompts" not in planner:
+        return "SFT rows: as many as were asked for."
+    said = f"SFT rows by the planner, a heuristic (the theory of a linear model): {planner['size']}"
+    if planner["prompts"] is None:
+        return f"{said}, the smallest number that is taken: {planner['reason']}, so it has nothing to go on."
+    if planner["clipped"]:
+        said += f", its own advice of {planner['prompts']} being outside what is allowed"
+    if not (near := planner.get("near_optimal")):
+        return f"{said}."
+    return f"{said}. An error within 5 percent of the smallest is predicted from {near[0]} to {near[1]} rows."
 
 
 def _plan(selection: Selection) -> str:

@@ -21,6 +21,7 @@ POOL, SFT, RL, TARGET = "#b4bac1", LOOKS[1].color, LOOKS[0].color, LOOKS[2].colo
 DASHED: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (2, 2))}
 THRESHOLD: dict[str, Any] = {"color": "#202124", "linewidth": 1.1, "linestyle": (0, (4, 2))}
 """A line that decided: darker than every other one."""
+_DASHES = {look.color: look.dash for look in LOOKS}
 
 Set: TypeAlias = tuple[Array, str, str]
 """Values of some rows, their colour and their name."""
@@ -51,7 +52,7 @@ def draw_histograms(axis: Axes, edges: Floats, sets: list[Set], *, share: bool =
     """The first set filled, the others as steps; as shares of each set, or as counts."""
     for place, (values, color, name) in enumerate(sets):
         counts = np.histogram(values, edges)[0] / (max(1, len(values)) if share else 1)
-        look: dict[str, Any] = {"linewidth": 1.8} if place else {"fill": True}
+        look: dict[str, Any] = {"linewidth": 1.8, "linestyle": _DASHES[color]} if place else {"fill": True}
         axis.stairs(counts, edges, color=color, label=name, **look)
     axis.set_ylabel("share of rows" if share else "rows")
     axis.legend()

@@ -17,7 +17,7 @@ from datadose.llm.selection.rates import PassRates, kept_counts, table_of
 from datadose.llm.selection.rl_set import describe_prior, describe_rl
 
 _LAW = LOOKS[3].color
-_BINS, _ALIKE = 32, 0.9
+_BINS = 32
 
 
 def draw_rates(selection: Selection, eligible: Indices, rates: PassRates) -> Picture:
@@ -58,8 +58,7 @@ def draw_observed(axis: Axes, selection: Selection, eligible: Indices, rates: Pa
     sets = [(v[np.isfinite(v)], color, name) for v, color, name in sets_of(rate, selection, eligible)]
     draw_histograms(axis, edges, sets, share=False)
     top, shown = axis.get_ylim()[1], len(sets[0][0])
-    # Bars of rows with other numbers of samples lie elsewhere, and no count is expected of them together.
-    if bins == rates.samples and rates.rows.sum() >= _ALIKE * shown:
+    if bins == rates.samples and rates.alike:
         expected = shown * rates.expected / rates.rows.sum()
         look: dict[str, Any] = {"color": "white", "markeredgecolor": _LAW, "markersize": 4}
         axis.plot(np.arange(bins + 1) / bins, expected, "o", label="expected counts", **look)
@@ -70,7 +69,8 @@ def draw_observed(axis: Axes, selection: Selection, eligible: Indices, rates: Pa
     axis.plot(p, density, color=_LAW, linewidth=1.4, label=label)
     _draw_band(axis, selection)
     # The density has no bound at an end where a parameter is below 1; the legend stands above all.
-    axis.set(xlim=edges[[0, -1]], ylim=(0, 1.02 * top), xlabel=f"pass rate of {rates.samples} samples")
+    axis.set(xlim=edges[[0, -1]], ylim=(0, 1.02 * top))
+    axis.set_xlabel(f"pass rate of {'' if rates.alike else 'up to '}{rates.samples} samples")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 
 

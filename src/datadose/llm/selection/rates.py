@@ -12,6 +12,7 @@ from datadose.llm.pass_rates import Prior, chance_mixed, expected_signal
 from datadose.llm.selection.arrays import numbers
 from datadose.llm.selection.choose import Selection
 
+_ALIKE = 0.9
 _LONGEST = 32
 """Samples of a prompt up to which the counts are listed."""
 
@@ -27,6 +28,8 @@ class PassRates:
     """How many rows have k of exactly K passed, k = 0 ... K, shape (K + 1,)."""
     expected: Array
     """The same by the prior alone, shape (K + 1,)."""
+    alike: bool
+    """Whether nearly all sampled rows have K samples: only then are ``rows`` to be compared with it."""
     signal: Array
     """E p (1 - p) after k of K, shape (K + 1,)."""
     chance: Array
@@ -55,6 +58,7 @@ def pass_rates_of(selection: Selection) -> PassRates | None:
         samples=samples,
         rows=rows,
         expected=rows.sum() * beta_binomial(prior, samples),
+        alike=bool(rows.sum() >= _ALIKE * totals.sum()),
         signal=expected_signal(*posterior),
         chance=chance_mixed(*posterior, config.group),
         group=config.group,
@@ -75,20 +79,19 @@ def beta_binomial(prior: Prior, samples: int) -> Array:
 
 def table_of(rates: PassRates) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """(header, rows) by how many samples passed; no rows where there would be more than a page shows."""
-    header = (
-        f"passed of {rates.samples}",
-        "rows",
-        "expected by the law",
-        "expected p(1 - p)",
-        f"chance that a group of {rates.group} is mixed",
-    )
-    if rates.samples > _LONGEST:
-        return header, []
-    columns = zip(rates.rows, rates.expected, rates.signal, rates.chance, strict=True)
-    return header, [
-        (f"{k}", f"{rows:,.0f}", f"{law:,.1f}", f"{signal:.3f}", f"{chance:.2f}")
-        for k, (rows, law, signal, chance) in enumerate(columns)
+    columns = [
+        (f"passed of {rates.samples}", [f"{k}" for k in range(rates.samples + 1)]),
+        ("rows", [f"{rows:,.0f}" for rows in rates.rows]),
+        ("expected by the law", [f"{rows:,.1f}" for rows in rates.expected]),
+        ("expected p(1 - p)", [f"{signal:.3f}" for signal in rates.signal]),
+        (f"chance that a group of {rates.group} is mixed", [f"{chance:.2f}" for chance in rates.chance]),
     ]
+    if not rates.alike:
+        # Who got so many samples was decided by the earlier ones.
+        del columns[2]
+    header = tuple(name for name, _ in columns)
+    cells = zip(*(column for _, column in columns), strict=True)
+    return header, [] if rates.samples > _LONGEST else list(cells)
 
 
 def kept_counts(rates: PassRates) -> str:

@@ -15,7 +15,7 @@ from datadose.files import write_atomic
 from datadose.llm.scores import Scores
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.commands import HELD_OUT, training_commands
-from datadose.llm.selection.decision import decide
+from datadose.llm.selection.decision import decide, describe_size
 from datadose.llm.selection.examples import find_examples
 from datadose.llm.selection.filters import describe_beyond
 from datadose.llm.selection.picture import pictures
@@ -53,6 +53,7 @@ def write_report(
         sampling=sampling,
         funnels=_funnels(selection),
         pictures=pictures(selection),
+        size=describe_size(selection),
         beyond=describe_beyond(selection.filters_of("sft"), selection.sizes["sft"]),
         examples=find_examples(selection, pool, reference),
         model=pool.manifest.get("model", "a model"),

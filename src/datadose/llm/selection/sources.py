@@ -46,7 +46,7 @@ def _facts(scores: Scores) -> dict[str, str]:
     renamed, options = record.get("renamed_columns"), record.get("columns")
     facts = {
         "file": record.get("pool"),
-        "rows": f"{rows:,}, {scored:,} of them without an issue",
+        "rows": f"{rows:,} rows, {scored:,} without an issue",
         "read as": layout and describe_layout(layout),
         "--columns": _pairs(options, "{} from {}"),
         "renamed columns": _pairs(renamed, "{} is {}"),

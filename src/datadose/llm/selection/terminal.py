@@ -12,7 +12,7 @@ from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import numbers
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.commands import Command, in_lines
-from datadose.llm.selection.decision import decide
+from datadose.llm.selection.decision import decide, describe_size
 from datadose.llm.selection.filters import describe_beyond
 from datadose.llm.selection.rl_set import describe_rl
 from datadose.llm.selection.sources import (
@@ -34,7 +34,7 @@ def describe(selection: Selection, reference: Scores | None = None, commands: Se
         reference: the scores of what must be kept, if they were given.
         commands: what to train with, listed at the end.
     """
-    sizes, planner, sampling = selection.sizes, selection.planner, read_sampling(selection)
+    sizes, sampling = selection.sizes, read_sampling(selection)
     lines = [
         f"SFT set {sizes['sft']} rows"
         + (f" and {sizes['replay']} replayed" if sizes["replay"] else "")
@@ -50,11 +50,7 @@ def describe(selection: Selection, reference: Scores | None = None, commands: Se
     lines += [f"Warning: {alarm}" for alarm in alarms]
     if geometry := selection.geometry:
         lines.append(f"shift: {geometry['shifted_directions']} of {geometry['dimensions']} directions")
-    if "prompts" in planner:
-        lines.append(
-            f"SFT size by the planner (a heuristic): {planner['size']}"
-            + (f", its own advice {planner['prompts']} clipped" if planner["clipped"] else "")
-        )
+    lines.append(describe_size(selection))
     if beyond := describe_beyond(selection.filters_of("sft"), sizes["sft"]):
         lines.append(beyond)
     lines += describe_rl(selection.rl_record, sizes["rl"])

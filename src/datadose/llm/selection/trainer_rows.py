@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -101,12 +102,12 @@ def _verl_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
         "sft": [
             "torchrun --standalone --nproc_per_node=1 -m verl.trainer.sft_trainer",
             "data.train_files=sft.parquet data.messages_key=messages data.tools_key=tools",
-            f"model.path={model}",
+            f"model.path={shlex.quote(model)}",
         ],
         "rl": [
             "python -m verl.trainer.main_ppo algorithm.adv_estimator=grpo",
             "data.train_files=rl.parquet data.val_files=rl.parquet data.prompt_key=prompt",
-            f"actor_rollout_ref.model.path={model} actor_rollout_ref.rollout.n=8",
+            f"actor_rollout_ref.model.path={shlex.quote(model)} actor_rollout_ref.rollout.n=8",
             f"reward.custom_reward_function.path={REWARD} reward.custom_reward_function.name=compute_score",
         ],
     }
@@ -122,13 +123,13 @@ def _openrlhf_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
             lines = [
                 "deepspeed --module openrlhf.cli.train_sft --data.dataset sft.jsonl",
                 f"--data.input_key input --data.output_key output {template}",
-                f"--model.model_name_or_path {model}",
+                f"--model.model_name_or_path {shlex.quote(model)}",
             ]
         else:
             lines = [
                 "python -m openrlhf.cli.train_ppo_ray --data.prompt_dataset rl.jsonl",
                 f"--data.input_key input --data.label_key label {template}",
-                f"--actor.model_name_or_path {model} --rollout.n_samples_per_prompt 8",
+                f"--actor.model_name_or_path {shlex.quote(model)} --rollout.n_samples_per_prompt 8",
                 f"--algo.advantage.estimator group_norm --reward.remote_url {REWARD}",
             ]
         told = "reward_func(queries, prompts, labels) -> {rewards, scores, extra_logs}"
