@@ -6,9 +6,11 @@ not have them: the parts of them that decide (keys, alternation of turns, JSON t
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -46,12 +48,18 @@ def _chat(i: int, row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "prompt": prompt, "completion": completion}
 
 
-def _written(folder: Path, name: str, *, chat: bool) -> Path:
+def _written(folder: Path, name: str, *, chat: bool, verifier: str | None = None) -> Path:
     pool = make(400, 0, (0.6, 0.4, 0, 0))
     rows = [_chat(i, dict(row)) if chat else row for i, row in enumerate(pool.rows)]
     ids, questions = [row["id"] for row in pool.rows], question_hashes(pool.rows)
     scores = write_scores(
-        folder / "pool", rows, ids, questions, pool.embeddings, pool.sketches, dict(MANIFEST)
+        folder / "pool",
+        rows,
+        ids,
+        questions,
+        pool.embeddings,
+        pool.sketches,
+        {**MANIFEST, "verifier": verifier},
     )
     target = make(100, 1, name="target").scores
     selection = select(scores, target, config=SelectionConfig(sft_size=60, rl_size=50))
@@ -246,3 +254,53 @@ def test_another_format_leaves_nothing_of_the_first(tmp_path):
     ):
         _written(tmp_path / "b", "nemo", chat=False)
     assert FORMATS[0] == "trl"
+
+
+def _reward(out: Path, name: str, function: str) -> Callable[..., Any]:
+    """The function that the trainer calls, from the file beside its rows."""
+    spec = importlib.util.spec_from_file_location(f"reward_of_{name}", out / name / "reward.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast("Callable[..., Any]", getattr(module, function))
+
+
+def test_the_reward_is_the_verifier_of_the_pass_rates(tmp_path):
+    """As each trainer calls it, on rows of its own file: right, wrong, unfinished."""
+    outs = {
+        name: _written(tmp_path / name, name, chat=False, verifier="number")
+        for name in ("verl", "openrlhf", "axolotl")
+    }
+    for name, out in outs.items():
+        assert f"{name}/reward.py" in json.loads((out / "manifest.json").read_text())["format"]["files"]
+    row = _lines(outs["verl"] / "rl.jsonl")[0]
+    said = [f"It is \\boxed{{{row['answer']}}}", "no idea", f"<think>maybe {row['answer']}"]
+    verl = _parquet(outs["verl"] / "verl" / "rl.parquet")[0]
+    score = _reward(outs["verl"], "verl", "compute_score")
+    given = (verl["data_source"], verl["reward_model"]["ground_truth"], verl["extra_info"])
+    assert [score(given[0], text, *given[1:]) for text in said] == [1.0, 0.0, 0.0]
+    reward = _reward(outs["openrlhf"], "openrlhf", "reward_func")
+    found = reward([row["prompt"] + text for text in said], [row["prompt"]] * 3, [row["answer"]] * 3)
+    assert found["rewards"].tolist() == found["scores"].tolist() == [1.0, 0.0, 0.0]
+    reward = _reward(outs["axolotl"], "axolotl", "reward")
+    columns = {name: [value] * 3 for name, value in row.items() if name not in ("prompt", "completion")}
+    for texts in (said, [[{"role": "assistant", "content": text}] for text in said]):
+        assert reward(prompts=[row["prompt"]] * 3, completions=texts, trainer_state=None, **columns) == [
+            1,
+            0,
+            0,
+        ]
+
+
+def test_a_verifier_of_the_users_gets_the_row_where_the_trainer_has_it(tmp_path, capsys, monkeypatch):
+    (tmp_path / "mine.py").write_text("def check(completion, row):\n    return row['prompt'] == completion\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    out = _written(tmp_path / "v", "verl", chat=False, verifier="mine:check")
+    row = _parquet(out / "verl" / "rl.parquet")[0]
+    prompt = _lines(out / "rl.jsonl")[0]["prompt"]
+    score = _reward(out, "verl", "compute_score")
+    assert [score("", text, "?", row["extra_info"]) for text in (prompt, "other")] == [1.0, 0.0]
+    assert "the module mine must be found there" in (out / "verl" / "reward.py").read_text()
+    _written(tmp_path / "o", "openrlhf", chat=False, verifier="mine:check")
+    assert "sees a row's prompt and answer alone, and mine:check may read other" in capsys.readouterr().err

@@ -88,7 +88,9 @@ def _what(selection: Selection, form: str, stage: Stage, *, control: bool) -> st
         return f"{said}, from the weights of SFT" if len(selection.sft) else said
     if TRAINERS[form].problem is None:
         return f"{said}, with TRL, since {form} has no RL with a verifier; from the base model"
-    return f"{said}; it needs your {REWARD} there, and begins with the base model unless you change its path"
+    known = selection.pool.manifest.get("verifier") is not None
+    reward = f"the verifier is its reward ({REWARD})" if known else f"it needs your {REWARD} there"
+    return f"{said}; {reward}, and it begins with the base model unless you change its path"
 
 
 def _measured(selection: Selection, out: Path, stage: Stage) -> list[Command]:

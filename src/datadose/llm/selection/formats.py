@@ -29,7 +29,9 @@ from typing import Any
 from datadose.errors import reject
 from datadose.files import atomic_file, prepare_folder, write_atomic, write_jsonl
 from datadose.llm.pool import Columns
-from datadose.llm.selection.trainer_rows import TRAINERS, Stage
+from datadose.llm.selection.rewards import reward_file, unseen_columns
+from datadose.llm.selection.trainer_rows import REWARD, TRAINERS, Stage
+from datadose.llm.verifiers import TIMEOUT
 from datadose.printing import note
 
 FORMATS = ("trl", *TRAINERS)
@@ -40,7 +42,9 @@ _FILLED = "have tools or calls that Arrow has filled with the keys of others, or
 _SETS = ("sft", "control_sft", "rl", "control_rl")
 
 
-def write_format(name: str, folder: Path, model: str) -> dict[str, Any]:
+def write_format(
+    name: str, folder: Path, model: str, verifier: str | None = None, timeout: float = TIMEOUT
+) -> dict[str, Any]:
     """Write the sets of a selection for another trainer into ``folder/name``; returns a record of it.
 
     None of an earlier selection is left in the folder of any trainer.
@@ -49,13 +53,13 @@ def write_format(name: str, folder: Path, model: str) -> dict[str, Any]:
         name: one of FORMATS; for ``trl`` nothing is written.
         folder: of the selection, with its JSONL files.
         model: the base model's name, for the configuration.
+        verifier: what the pass rates were measured with, which becomes the reward; None if that is not known.
+        timeout: seconds that it may take for one completion.
 
     Raises RunError if the disk refuses.
     """
     record: dict[str, Any] = {"name": name, "files": [], "notes": []}
-    for other, there in TRAINERS.items():
-        for set_name in _SETS:
-            (folder / other / f"{set_name}{there.suffix}").unlink(missing_ok=True)
+    _remove_earlier(folder)
     if name == "trl":
         return record
     how, out = TRAINERS[name], folder / name
@@ -82,12 +86,23 @@ def write_format(name: str, folder: Path, model: str) -> dict[str, Any]:
             elif filled := write_parquet(target, rows):
                 record["notes"].append(f"{set_name}: {filled} rows {_FILLED}")
             record["files"].append(f"{name}/{target.name}")
-    for file, text in how.settings(model, kinds).items():
+    settings = how.settings(model, kinds)
+    if "rl" in kinds and verifier is not None:
+        settings[REWARD] = reward_file(name, verifier, timeout)
+        record["notes"] += filter(None, [unseen_columns(name, verifier)])
+    for file, text in settings.items():
         write_atomic(out / file, text)
         record["files"].append(f"{name}/{file}")
     for said in record["notes"]:
         note(f"{name}: {said}")
     return record
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove what an earlier selection has left for any trainer."""
+    for name, trainer in TRAINERS.items():
+        for file in (*(f"{set_name}{trainer.suffix}" for set_name in _SETS), REWARD):
+            (folder / name / file).unlink(missing_ok=True)
 
 
 def check_format(name: str) -> str:

@@ -15,7 +15,7 @@ from datadose.llm.pool import Columns, Message
 
 Stage: TypeAlias = Literal["sft", "rl"]
 REWARD = "reward.py"
-"""The file of the user's reward in the folder of a trainer."""
+"""The file of the reward in the folder of a trainer."""
 _TOOL_JOINT = "\n</tool_response>\n<tool_response>\n"
 
 
@@ -73,7 +73,7 @@ def _verl_demonstration(row: Columns, _: int) -> Columns:
 
 
 def _verl_problem(row: Columns, place: int) -> Columns:
-    rest = {name: value for name, value in row.items() if name not in ("prompt", "completion", "tools")}
+    rest = {name: value for name, value in row.items() if name not in ("completion", "tools")}
     return {
         "data_source": str(row.get("data_source") or "datadose"),
         "prompt": messages_of(row)[0],
@@ -150,7 +150,7 @@ def _openrlhf_problem(row: Columns, _: int) -> Columns:
 
 
 def _command(lines: list[str], reward: str) -> str:
-    told = f"# In this folder, with your {REWARD}: {reward}\n" if reward else "# In this folder.\n"
+    told = f"# In this folder; the reward is {REWARD}: {reward}\n" if reward else "# In this folder.\n"
     return told + " \\\n  ".join(lines) + "\n"
 
 

@@ -111,7 +111,9 @@ def write_selection(
             _write_set(out / f"{name}.jsonl", of_file)
         else:
             (out / f"{name}.jsonl").unlink(missing_ok=True)
-    written = write_format(form, out, _model_name(pool))
+    told = {"verifier": pool.manifest.get("verifier"), "timeout": pool.manifest.get("verifier_timeout")}
+    known = {name: value for name, value in told.items() if value is not None}
+    written = write_format(form, out, _model_name(pool), **known)
     write_report(selection, pool, reference, out, written)
     write_json(out / "manifest.json", {**manifest(selection, pool, reference), "format": written})
 

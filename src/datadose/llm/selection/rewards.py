@@ -1,0 +1,78 @@
+"""``reward.py`` for another trainer: the verifier that the pass rates were measured with, as its reward."""
+
+from __future__ import annotations
+
+from string import Template
+
+_HEAD = '''"""The verifier that the pass rates of this selection were measured with, as a reward of $trainer.
+
+datadose must be installed where the trainer runs$module.
+"""
+
+${imports}from datadose.llm.verifiers import judge, load_verifier
+
+VERIFIER = load_verifier("$verifier")
+TIMEOUT = $timeout  # seconds for one completion
+
+
+def passes(text, row):
+    """1.0 for a completion that passes, 0.0 for one that does not or that the verifier cannot judge."""
+    return float(judge(VERIFIER, text, row, timeout=TIMEOUT)[0] is True)
+
+
+'''
+
+_BODIES = {
+    "verl": """def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    row = json.loads((extra_info or {}).get("row") or "{}")
+    return passes(solution_str, {**row, "answer": ground_truth})
+""",
+    "openrlhf": """def reward_func(queries, prompts, labels):
+    # A query is the prompt with what the model said.
+    texts = [query[len(prompt) :] for query, prompt in zip(queries, prompts)]
+    found = [
+        passes(text, {"prompt": prompt, "answer": label})
+        for text, prompt, label in zip(texts, prompts, labels)
+    ]
+    rewards = torch.tensor(found)
+    return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
+""",
+    "axolotl": """def reward(prompts, completions, **columns):
+    columns = {"prompt": prompts, **columns}
+    rows = [
+        {name: values[place] for name, values in columns.items() if isinstance(values, list)}
+        for place in range(len(completions))
+    ]
+    texts = [said if isinstance(said, str) else said[-1]["content"] for said in completions]
+    return [passes(text, row) for text, row in zip(texts, rows)]
+""",
+}
+_IMPORTS = {"verl": "import json\n\n", "openrlhf": "import torch\n\n", "axolotl": ""}
+
+
+_ANSWER_ALONE = ("exact", "number", "last-number", "math")
+"""Verifiers that read nothing of a row but its answer."""
+
+
+def unseen_columns(trainer: str, verifier: str) -> str | None:
+    """What to say of columns that ``verifier`` may read and ``trainer`` does not hand on; None for none."""
+    if trainer != "openrlhf" or verifier in _ANSWER_ALONE:
+        return None
+    return f"rl: its reward sees a row's prompt and answer alone, and {verifier} may read other columns"
+
+
+def reward_file(trainer: str, verifier: str, timeout: float) -> str:
+    """The content of ``reward.py``.
+
+    Args:
+        trainer: ``verl``, ``openrlhf`` or ``axolotl``. openrlhf hands its reward the prompt and the answer of
+            a row alone; the others hand it all columns.
+        verifier: its name, or ``module:function``, as :func:`~datadose.llm.verifiers.load_verifier` takes it.
+        timeout: seconds for one completion.
+    """
+    module, colon, _ = verifier.partition(":")
+    there = f", and the module {module} must be found there" if colon else ""
+    head = Template(_HEAD).substitute(
+        trainer=trainer, module=there, imports=_IMPORTS[trainer], verifier=verifier, timeout=timeout
+    )
+    return head + _BODIES[trainer]
