@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from dataclasses import replace
@@ -145,3 +146,12 @@ def test_a_model_in_a_folder_is_found_from_the_trainers_folder(tmp_path, monkeyp
     selection = _chosen(tmp_path, record={**RECORD, "model": "small"})
     write_selection(selection, selection.pool, None, Path("out"), form="axolotl")
     assert f"base_model: {tmp_path / 'small'}" in (tmp_path / "out" / "axolotl" / "sft.yaml").read_text()
+
+
+@pytest.mark.parametrize("form", ["verl", "openrlhf", "axolotl"])
+def test_other_trainers_draw_the_group_that_the_set_was_chosen_for(tmp_path, form):
+    selection = _chosen(tmp_path, replace(CONFIG, group=5))
+    write_selection(selection, selection.pool, None, tmp_path / "out", form=form)
+    (file,) = (tmp_path / "out" / form).glob("rl.[sy]*")
+    found = re.findall(r"(?:rollout\.n=|n_samples_per_prompt |num_generations: )(\d+)", file.read_text())
+    assert found == ["5"]

@@ -28,6 +28,7 @@ from typing import Any
 
 from datadose.errors import reject
 from datadose.files import atomic_file, prepare_folder, write_atomic, write_jsonl
+from datadose.llm.pass_rates import GROUP
 from datadose.llm.pool import Columns
 from datadose.llm.selection.trainer_rows import TRAINERS, Stage
 from datadose.printing import note
@@ -40,7 +41,7 @@ _FILLED = "have tools or calls that Arrow has filled with the keys of others, or
 _SETS = ("sft", "control_sft", "rl", "control_rl")
 
 
-def write_format(name: str, folder: Path, model: str) -> dict[str, Any]:
+def write_format(name: str, folder: Path, model: str, group: int = GROUP) -> dict[str, Any]:
     """Write the sets of a selection for another trainer into ``folder/name``; returns a record of it.
 
     None of an earlier selection is left in the folder of any trainer.
@@ -49,6 +50,7 @@ def write_format(name: str, folder: Path, model: str) -> dict[str, Any]:
         name: one of FORMATS; for ``trl`` nothing is written.
         folder: of the selection, with its JSONL files.
         model: the base model's name, for the configuration.
+        group: completions of a prompt in a step of RL, likewise.
 
     Raises RunError if the disk refuses.
     """
@@ -82,7 +84,7 @@ def write_format(name: str, folder: Path, model: str) -> dict[str, Any]:
             elif filled := write_parquet(target, rows):
                 record["notes"].append(f"{set_name}: {filled} rows {_FILLED}")
             record["files"].append(f"{name}/{target.name}")
-    for file, text in how.settings(model, kinds).items():
+    for file, text in how.settings(model, kinds, group).items():
         write_atomic(out / file, text)
         record["files"].append(f"{name}/{file}")
     for said in record["notes"]:

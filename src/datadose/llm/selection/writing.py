@@ -111,7 +111,7 @@ def write_selection(
             _write_set(out / f"{name}.jsonl", of_file)
         else:
             (out / f"{name}.jsonl").unlink(missing_ok=True)
-    written = write_format(form, out, _model_name(pool))
+    written = write_format(form, out, _model_name(pool), selection.config.group)
     write_report(selection, pool, reference, out, written)
     write_json(out / "manifest.json", {**manifest(selection, pool, reference), "format": written})
 
