@@ -117,6 +117,8 @@ def test_an_rl_set_alone_needs_no_target(tmp_path: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr()
     assert "SFT set 0 rows, RL set" in shown.out
     assert "a group of 4 is mixed with a chance below 0.5" in shown.out
+    assert f"--data {out / 'rl.jsonl'} --stage rl --verifier VERIFIER --samples 4" in shown.out
+    assert f"--data {out / 'control_rl.jsonl'}" in shown.out
     assert "reference: not used" in shown.err
     assert len(read_lines(out / "rl.jsonl")) == len(read_lines(out / "control_rl.jsonl")) > 0
     assert not (out / "sft.jsonl").exists()

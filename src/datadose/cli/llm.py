@@ -1,32 +1,17 @@
-"""Commands for language models: score, select, posttrain."""
+"""Commands for language models: score, select."""
 
 from __future__ import annotations
 
 import argparse
-import inspect
 from pathlib import Path
 from typing import Any
 
 from datadose.cli.common import ADDRESS, AGAIN, command, cores, integer, number, option, print_json
+from datadose.cli.llm_options import COLUMNS, DATE, LOSS, PICKLES, columns_of, config_of
 from datadose.printing import note, say
 
 _MODEL = option("--model", required=True, metavar="DIR_OR_ID", help="base model, Transformers format")
-_PICKLES = option(
-    "--allow-pickle-weights",
-    action="store_true",
-    help="read weights from .bin files, which can run code: only for models that you trust",
-)
-_LOSS = option("--loss", metavar="last|all", help="the completion, or all assistant turns (last)")
-_DATE = option(
-    "--template-date", metavar="YYYY-MM-DD", help="what a chat template's clock shows (2024-07-26)"
-)
 _POOL = ".jsonl, .json, .csv, .gz of these, .parquet, a folder or glob, or hf:owner/name[/config][:split]"
-_COLUMNS = option(
-    "--columns",
-    metavar="ROLE=COLUMN,...",
-    help="the columns of prompt, completion (or messages), answer, tools and id, where names do not show "
-    "them: prompt=question,completion=solution,answer=final",
-)
 _MANIFEST = option("--json", action="store_true", help="the manifest as one JSON document on stdout")
 _THRESHOLDS = {
     "hard": "share of each length stratum, hardest first, that the SFT set is drawn from (0.5)",
@@ -41,24 +26,12 @@ _THRESHOLDS = {
 """Fields of SelectionConfig, with their defaults in brackets (a test compares them)."""
 
 
-def _columns(arguments: argparse.Namespace) -> dict[str, str] | None:
-    from datadose.llm.pool import parse_columns
-
-    return None if arguments.columns is None else parse_columns(arguments.columns)
-
-
-def _config(kind: Any, arguments: argparse.Namespace) -> Any:
-    """A configuration of the class ``kind`` from the options that have its fields' names."""
-    given = {name: getattr(arguments, name, None) for name in inspect.signature(kind).parameters}
-    return kind(**{name: value for name, value in given.items() if value is not None})
-
-
 @command(
     "Measure a pool of examples under a base model: loss, pass rate, representations.",
     "datadose score --model MODEL --pool pool.jsonl --out scores --samples 16 --verifier number",
     _MODEL,
     option("--pool", type=Path, required=True, help=_POOL),
-    _COLUMNS,
+    COLUMNS,
     option("--out", type=Path, required=True, help="scores folder; continues what is in it"),
     option("--samples", type=integer, default=0, metavar="K", help="completions sampled per prompt"),
     option(
@@ -85,9 +58,9 @@ def _config(kind: Any, arguments: argparse.Namespace) -> Any:
     ADDRESS,
     option("--dtype", default="auto", help="auto (the model's own on a GPU, float32 on a CPU), or its name"),
     option("--device-map", metavar="auto", help="auto: spread a model that is larger than a device"),
-    _LOSS,
-    _DATE,
-    _PICKLES,
+    LOSS,
+    DATE,
+    PICKLES,
     _MANIFEST,
     groups={
         "samples from a server with OpenAI's interface (its key in the variable OPENAI_API_KEY)": [
@@ -120,8 +93,8 @@ def score(arguments: argparse.Namespace, _: str) -> None:
             arguments.model,
             arguments.pool,
             arguments.out,
-            columns=_columns(arguments),
-            config=_config(ScoreConfig, arguments),
+            columns=columns_of(arguments),
+            config=config_of(ScoreConfig, arguments),
             verifier=arguments.verifier,
             completions=arguments.completions,
             endpoint=_endpoint(arguments),
@@ -170,7 +143,7 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
     ),
     option("--out", type=Path, required=True, help="folder for the sets, manifest and report"),
     option("--reference", type=Path, help="what must be kept: a pool or its scores (default: the pool)"),
-    _COLUMNS,
+    COLUMNS,
     option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set; 0: none"),
     option(
         "--sft-tokens", type=integer, metavar="N", help="completion tokens of the SFT set, in place of rows"
@@ -195,7 +168,7 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
     option("--representation", default="sketch", help="sketch or embedding"),
     option("--seed", type=integer, default=0, help="of everything that is drawn"),
     *(option(name, type=number, help=argparse.SUPPRESS) for name in ("--rl-solved", "--rl-hopeless")),
-    _PICKLES,
+    PICKLES,
     _MANIFEST,
     groups={
         "thresholds (see docs/llm_selection.md)": [
@@ -223,14 +196,14 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     check_format(arguments.format)
     arguments.sft_size = _size("sft-size", arguments.sft_size)
     arguments.rl_size = _size("rl-size", arguments.rl_size)
-    config = _config(SelectionConfig, arguments)
+    config = config_of(SelectionConfig, arguments)
     pool = read_scores(arguments.scores)
     if arguments.sft_size == 0 and arguments.reference is not None:
         note("reference: not used, it is for the SFT set")
         arguments.reference = None
     files = arguments.against or ()
     reading: dict[str, Any] = {
-        "columns": _columns(arguments),
+        "columns": columns_of(arguments),
         "several": arguments.reference is not None or bool(files),
     }
     options = {**reading, "allow_pickle_weights": arguments.allow_pickle_weights}
@@ -263,140 +236,3 @@ def _size(field: str, value: str) -> Any:
     if not value.isdecimal() or len(value) > 15:
         reject(field, value, "auto, or an integer >= 0")
     return int(value)
-
-
-_EXAMPLES = (
-    "datadose posttrain --model MODEL --data selected/sft.jsonl --stage sft --out runs/sft; in given shares "
-    "of a batch, measured, the best step kept: datadose posttrain --model MODEL --stage sft --out runs/mixed "
-    "--mix clean.jsonl=3 web.jsonl=1 --validation target.jsonl --keep known.jsonl; the mean of two runs: "
-    "datadose posttrain --average runs/sft runs/mixed --out runs/mean"
-)
-
-
-@command(
-    "Train a model on a selected set with TRL (SFT, or GRPO with a verifier as the reward), or average runs.",
-    _EXAMPLES,
-    option("--model", metavar="DIR_OR_ID", help="base model, Transformers format"),
-    option(
-        "--data", type=Path, metavar="FILE", help="sft.jsonl or rl.jsonl of `datadose select`, or any pool"
-    ),
-    _COLUMNS,
-    option("--stage", help="sft or rl"),
-    option("--out", type=Path, required=True, help="run folder; continues what is in it"),
-    option("--verifier", help="the reward of stage rl, as in `datadose score`"),
-    option("--verifier-timeout", type=number, metavar="SECONDS", help="rl: for one completion (5)"),
-    option("--steps", type=integer, help="optimiser steps (100)"),
-    option("--batch", type=integer, help="examples (sft) or completions (rl) per step (8)"),
-    option("--learning-rate", type=number, help="peak learning rate (2e-4 with an adapter, else 2e-5)"),
-    option("--lora-rank", type=integer, help="rank of the adapter; 0 trains all weights (16)"),
-    option("--samples", type=integer, metavar="G", help="rl: completions per prompt (8)"),
-    option("--temperature", type=number, help="rl: of the samples (1.0)"),
-    option("--max-tokens", type=integer, help="rl: largest length of a sample (256)"),
-    option("--seed", type=integer, help="of order, initialisation and samples (0)"),
-    _LOSS,
-    _DATE,
-    _PICKLES,
-    option("--json", action="store_true", help="the result as one JSON document on stdout"),
-    groups={
-        "measured while training (sft)": [
-            option("--validation", type=Path, metavar="FILE", help="target rows; the best step is kept"),
-            option("--keep", type=Path, metavar="FILE", help="rows of what must not be forgotten"),
-            option(
-                "--keep-weight",
-                type=number,
-                metavar="W",
-                help="what decides is (1 - W) validation loss + W keep loss (0.5)",
-            ),
-            option(
-                "--evaluate-every",
-                type=integer,
-                metavar="N",
-                help="steps between evaluations, each with a checkpoint (a twentieth of the run)",
-            ),
-            option(
-                "--patience",
-                type=integer,
-                metavar="N",
-                help="stop after N evaluations in a row that are no better (never)",
-            ),
-        ],
-        "several files, several runs": [
-            option(
-                "--mix",
-                nargs="+",
-                metavar="FILE=SHARE",
-                help="in place of --data: files with their shares of a batch, relative to each other",
-            ),
-            option(
-                "--average",
-                nargs="+",
-                type=Path,
-                metavar="RUN",
-                help="in place of training: the mean weights of finished runs of one base model",
-            ),
-        ],
-    },
-    again=f"checkpoints are kept, {AGAIN} to continue",
-)
-def posttrain(arguments: argparse.Namespace, _: str) -> None:
-    """Train, or average, and say where the result is."""
-    result = _trained(arguments) if arguments.average is None else _averaged(arguments)
-    if arguments.json:
-        print_json(result)
-        return
-    if (best := result.get("best_step")) is not None:
-        steps, last = result["config"]["steps"], result["history"][-1]["step"]
-        ended = f"stopped at step {last} of {steps}" if last < steps else f"{steps} steps"
-        kept = f"the weights of step {best}" if best else "the untouched weights: no step was better"
-        note(f"{ended}; kept are {kept}")
-    note(f"wrote {arguments.out / 'result.json'}")
-
-
-def _trained(arguments: argparse.Namespace) -> Any:
-    from datadose.errors import reject
-    from datadose.llm.mixing import parse_shares
-    from datadose.llm.posttrain import Evaluation, PosttrainConfig, posttrain
-    from datadose.progress import step_progress
-
-    for name in ("model", "stage"):
-        if getattr(arguments, name) is None:
-            reject(name, "none", f"--{name} with a value; only --average needs none")
-    if (arguments.data is None) == (arguments.mix is None):
-        given = "none" if arguments.data is None else "--data and --mix"
-        reject("data", given, "either --data FILE or --mix FILE=SHARE ...")
-    evaluation = None
-    if arguments.validation is None:
-        for name in ("keep", "keep_weight", "evaluate_every", "patience"):
-            if (value := getattr(arguments, name)) is not None:
-                reject(name, value, "none without --validation")
-    else:
-        evaluation = Evaluation(
-            arguments.validation,
-            keep=arguments.keep,
-            keep_weight=arguments.keep_weight,
-            every=arguments.evaluate_every,
-            patience=arguments.patience,
-        )
-    with step_progress() as progress:
-        return posttrain(
-            arguments.model,
-            arguments.data if arguments.mix is None else parse_shares(arguments.mix),
-            arguments.out,
-            config=_config(PosttrainConfig, arguments),
-            verifier=arguments.verifier,
-            evaluation=evaluation,
-            columns=_columns(arguments),
-            allow_pickle_weights=arguments.allow_pickle_weights,
-            progress=progress,
-        )
-
-
-def _averaged(arguments: argparse.Namespace) -> Any:
-    from datadose.errors import reject
-    from datadose.llm.averaging import average
-
-    allowed = ("command", "run", "again", "average", "out", "json", "allow_pickle_weights")
-    for name, value in vars(arguments).items():
-        if name not in allowed and value is not None:
-            reject(name, value, "none with --average, which does not train")
-    return average(arguments.average, arguments.out, allow_pickle_weights=arguments.allow_pickle_weights)

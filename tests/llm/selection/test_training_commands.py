@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from datadose.cli import _parser
-from datadose.cli.llm import _config
+from datadose.cli.llm_options import config_of
 from datadose.llm.posttrain_config import PosttrainConfig
 from datadose.llm.scores import Scores
 from datadose.llm.selection import (
@@ -81,7 +82,7 @@ def test_the_command_line_takes_every_command(tmp_path, config, expected):
             # What is measured is what an earlier command makes.
             assert arguments.model in runs
             continue
-        made = _config(PosttrainConfig, arguments)
+        made = config_of(PosttrainConfig, arguments)
         runs[str(arguments.out / "adapter")] = made
         name = f"{'control_' if 'control' in one.what else ''}{made.stage}"
         assert (arguments.data, arguments.out) == (out / f"{name}.jsonl", out / "runs" / name)
@@ -145,3 +146,12 @@ def test_a_model_in_a_folder_is_found_from_the_trainers_folder(tmp_path, monkeyp
     selection = _chosen(tmp_path, record={**RECORD, "model": "small"})
     write_selection(selection, selection.pool, None, Path("out"), form="axolotl")
     assert f"base_model: {tmp_path / 'small'}" in (tmp_path / "out" / "axolotl" / "sft.yaml").read_text()
+
+
+@pytest.mark.parametrize("form", ["verl", "openrlhf", "axolotl"])
+def test_other_trainers_draw_the_group_that_the_set_was_chosen_for(tmp_path, form):
+    selection = _chosen(tmp_path, replace(CONFIG, group=5))
+    write_selection(selection, selection.pool, None, tmp_path / "out", form=form)
+    (file,) = (tmp_path / "out" / form).glob("rl.[sy]*")
+    found = re.findall(r"(?:rollout\.n=|n_samples_per_prompt |num_generations: )(\d+)", file.read_text())
+    assert found == ["5"]

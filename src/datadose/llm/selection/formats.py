@@ -28,6 +28,7 @@ from typing import Any
 
 from datadose.errors import reject
 from datadose.files import atomic_file, prepare_folder, write_atomic, write_jsonl
+from datadose.llm.pass_rates import GROUP
 from datadose.llm.pool import Columns
 from datadose.llm.selection.rewards import reward_file, unseen_columns
 from datadose.llm.selection.trainer_rows import REWARD, TRAINERS, Stage
@@ -43,7 +44,13 @@ _SETS = ("sft", "control_sft", "rl", "control_rl")
 
 
 def write_format(
-    name: str, folder: Path, model: str, verifier: str | None = None, timeout: float = TIMEOUT
+    name: str,
+    folder: Path,
+    model: str,
+    group: int = GROUP,
+    *,
+    verifier: str | None = None,
+    timeout: float = TIMEOUT,
 ) -> dict[str, Any]:
     """Write the sets of a selection for another trainer into ``folder/name``; returns a record of it.
 
@@ -53,6 +60,7 @@ def write_format(
         name: one of FORMATS; for ``trl`` nothing is written.
         folder: of the selection, with its JSONL files.
         model: the base model's name, for the configuration.
+        group: completions of a prompt in a step of RL, likewise.
         verifier: what the pass rates were measured with, which becomes the reward; None if that is not known.
         timeout: seconds that it may take for one completion.
 
@@ -79,14 +87,11 @@ def write_format(
                 continue
             kinds[stage] = isinstance(next(_rows(source))["prompt"], str)
             lost = Counter(found for row in _rows(source) if (found := how.loses(row, stage)) is not None)
+            if filled := _write_rows(target, _Changed(source, change)):
+                lost[_FILLED] = filled
             record["notes"] += [f"{set_name}: {count} rows {what}" for what, count in sorted(lost.items())]
-            rows = _Changed(source, change)
-            if how.suffix != ".parquet":
-                write_jsonl(target, rows)
-            elif filled := write_parquet(target, rows):
-                record["notes"].append(f"{set_name}: {filled} rows {_FILLED}")
             record["files"].append(f"{name}/{target.name}")
-    settings = how.settings(model, kinds)
+    settings = how.settings(model, kinds, group)
     if "rl" in kinds and verifier is not None:
         settings[REWARD] = reward_file(name, verifier, timeout)
         record["notes"] += filter(None, [unseen_columns(name, verifier)])
@@ -96,6 +101,14 @@ def write_format(
     for said in record["notes"]:
         note(f"{name}: {said}")
     return record
+
+
+def _write_rows(path: Path, rows: Iterable[Columns]) -> int:
+    """Write rows in the form that the file's name says; returns how many are not in it as they were."""
+    if path.suffix == ".parquet":
+        return write_parquet(path, rows)
+    write_jsonl(path, rows)
+    return 0
 
 
 def _remove_earlier(folder: Path) -> None:

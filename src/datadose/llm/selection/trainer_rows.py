@@ -28,8 +28,9 @@ class Format:
     """A row of sft.jsonl and its number, from 0, to what the trainer reads."""
     problem: Callable[[Columns, int], Columns] | None
     """The same for rl.jsonl; None where the trainer has no RL with a verifier."""
-    settings: Callable[[str, dict[Stage, bool]], dict[str, str]]
-    """The model's name, and by stage whether its prompts are plain strings, to files of configuration."""
+    settings: Callable[[str, dict[Stage, bool], int], dict[str, str]]
+    """The model's name, by stage whether its prompts are plain strings, and how many completions a prompt has
+    in a step of RL, to files of configuration."""
     loses: Callable[[Columns, Stage], str | None]
     """What of a row the trainer would leave out or train on in addition, None for nothing."""
     launch: str
@@ -97,7 +98,7 @@ def _verl_loses(row: Columns, stage: Stage) -> str | None:
     return "are plain strings, which it puts in a chat template" if isinstance(row["prompt"], str) else None
 
 
-def _verl_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
+def _verl_settings(model: str, kinds: dict[Stage, bool], group: int) -> dict[str, str]:
     lines = {
         "sft": [
             "torchrun --standalone --nproc_per_node=1 -m verl.trainer.sft_trainer",
@@ -107,7 +108,7 @@ def _verl_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
         "rl": [
             "python -m verl.trainer.main_ppo algorithm.adv_estimator=grpo",
             "data.train_files=rl.parquet data.val_files=rl.parquet data.prompt_key=prompt",
-            f"actor_rollout_ref.model.path={shlex.quote(model)} actor_rollout_ref.rollout.n=8",
+            f"actor_rollout_ref.model.path={shlex.quote(model)} actor_rollout_ref.rollout.n={group}",
             f"reward.custom_reward_function.path={REWARD} reward.custom_reward_function.name=compute_score",
         ],
     }
@@ -115,7 +116,7 @@ def _verl_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
     return {f"{stage}.sh": _command(lines[stage], told if stage == "rl" else "") for stage in kinds}
 
 
-def _openrlhf_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
+def _openrlhf_settings(model: str, kinds: dict[Stage, bool], group: int) -> dict[str, str]:
     found = {}
     for stage, plain in kinds.items():
         template = '--data.input_template ""' if plain else "--data.apply_chat_template"
@@ -129,7 +130,7 @@ def _openrlhf_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
             lines = [
                 "python -m openrlhf.cli.train_ppo_ray --data.prompt_dataset rl.jsonl",
                 f"--data.input_key input --data.label_key label {template}",
-                f"--actor.model_name_or_path {shlex.quote(model)} --rollout.n_samples_per_prompt 8",
+                f"--actor.model_name_or_path {shlex.quote(model)} --rollout.n_samples_per_prompt {group}",
                 f"--algo.advantage.estimator group_norm --reward.remote_url {REWARD}",
             ]
         told = "reward_func(queries, prompts, labels) -> {rewards, scores, extra_logs}"
@@ -204,7 +205,7 @@ def _factory_loses(row: Columns, _: Stage) -> str | None:
     return None
 
 
-def _factory_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
+def _factory_settings(model: str, kinds: dict[Stage, bool], _: int) -> dict[str, str]:
     if "sft" not in kinds:
         return {}
     plain = kinds["sft"]
@@ -252,7 +253,7 @@ def _axolotl_problem(row: Columns, _: int) -> Columns:
     return row
 
 
-def _axolotl_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
+def _axolotl_settings(model: str, kinds: dict[Stage, bool], group: int) -> dict[str, str]:
     found = {}
     source: dict[str, Any] = {"path": "sft.jsonl", "ds_type": "json"}
     if kinds.get("sft"):
@@ -277,7 +278,7 @@ def _axolotl_settings(model: str, kinds: dict[Stage, bool]) -> dict[str, str]:
             "base_model": model,
             "rl": "grpo",
             "datasets": [{"path": "rl.jsonl", "ds_type": "json", "split": "train", "type": None}],
-            "trl": {"num_generations": 8, "reward_funcs": ["reward.reward"]},
+            "trl": {"num_generations": group, "reward_funcs": ["reward.reward"]},
             "output_dir": "../run-rl",
         }
         found["rl.yaml"] = _yaml(settings)

@@ -113,7 +113,7 @@ def write_selection(
             (out / f"{name}.jsonl").unlink(missing_ok=True)
     told = {"verifier": pool.manifest.get("verifier"), "timeout": pool.manifest.get("verifier_timeout")}
     known = {name: value for name, value in told.items() if value is not None}
-    written = write_format(form, out, _model_name(pool), **known)
+    written = write_format(form, out, _model_name(pool), selection.config.group, **known)
     write_report(selection, pool, reference, out, written)
     write_json(out / "manifest.json", {**manifest(selection, pool, reference), "format": written})
 
