@@ -20,7 +20,7 @@ help:
 	@echo "make levels      one question to three levels of model (PRESET=paper: SmolLM2 too), about an hour, into $(STUDIES)"
 	@echo "make check       lint, types and the fast tests: what to run while you work"
 	@echo "make test        set up $(VENV), run the tests"
-	@echo "make test-all    the tests that take minutes too: kills by the dozen, whole clusters"
+	@echo "make test-all    the slow tests too: kills by the dozen, whole clusters, how-tos that train"
 	@echo "make lint        ruff, mypy and pre-commit"
 	@echo "make docs        the documentation as a site: site/index.html (no network; warnings and dead links fail)"
 	@echo "make limits      the claims that did not come out, in docs/limits.md, after docs/results/claims.json"

@@ -252,6 +252,7 @@ raise SystemExit(main(sys.argv[2:]))
 """The command, which notes who puts which file into its place."""
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_run_one_pipeline(tmp_path: Path) -> None:
     """Errors like those of one process to 1e-4; the first process writes, each file once; resuming works."""
     fresh = {"stage": "outcome", "length": 12, "prompts": "fresh", "batch": 7, "steps": 5}

@@ -90,6 +90,7 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(path: Path, tmp_p
     assert list(resumed.parent.iterdir()) == [resumed]
 
 
+@pytest.mark.slow
 def test_pretraining_on_a_dask_cluster_gives_the_same_weights(path: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
@@ -99,6 +100,7 @@ def test_pretraining_on_a_dask_cluster_gives_the_same_weights(path: Path, tmp_pa
     assert made.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_pretraining_on_a_ray_cluster_gives_the_same_weights(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="ray is not installed")
     assert make(tmp_path, Workers(2, "ray")).read_bytes() == path.read_bytes()
