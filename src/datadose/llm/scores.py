@@ -10,7 +10,6 @@ of what it chose.
 from __future__ import annotations
 
 import json
-import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +98,12 @@ class Scores:
         if self.folder is None:
             msg = "scores without a folder have no rows to read"
             raise ValueError(msg)
-        path = self.folder / "rows.jsonl"
         offsets = self.table["offset"].to_numpy()
-        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # Not as a memory map, whose pages would stay: the rows' texts are most of a pool.
+        with (self.folder / "rows.jsonl").open("rb") as handle:
             for index in indices:
-                # Not up to the next offset: the table may hold a part of the file's rows.
-                start = int(offsets[index])
-                yield content[start : content.find(b"\n", start) + 1]
+                handle.seek(int(offsets[index]))
+                yield handle.readline()
 
 
 def hash_question(question: str) -> int:
