@@ -83,5 +83,13 @@ def first_of_each(values: NDArray[np.int64], among: Mask, order: Indices | None 
     """Which of the rows in ``among`` are the first with their value, in the given ``order`` of all rows."""
     places = np.flatnonzero(among) if order is None else order[among[order]]
     found = np.zeros(len(values), dtype=bool)
-    found[places[np.unique(values[places], return_index=True)[1]]] = True
+    found[places[~pd.Series(values[places]).duplicated().to_numpy()]] = True
     return found
+
+
+def among_these(values: NDArray[np.int64], these: NDArray[np.int64]) -> Mask:
+    """Which of the ``values`` (hashes of questions) are in ``these``.
+
+    By a hash table: numpy's ``isin`` sorts, which takes ten times as long among a million questions.
+    """
+    return pd.Series(values).isin(these).to_numpy(dtype=bool)

@@ -17,6 +17,7 @@ from datadose.llm.selection.arrays import (
     Indices,
     Mask,
     Usable,
+    among_these,
     finite_rows,
     first_of_each,
     flags,
@@ -148,7 +149,7 @@ def _repeats(pool: Scores, against: Mapping[str, Sequence[Row]] | None, config: 
         found, record["near_duplicates"] = find_near_copies(pool, order[among[order]], config.near_duplicates)
         # A question that is a near copy is one whichever of its rows is looked at.
         hashes = pool.table["question_hash"].to_numpy()
-        copies = np.isin(hashes, hashes[found])
+        copies = among_these(hashes, hashes[found])
     return Repeats(overlaps, copies, record)
 
 
@@ -285,7 +286,7 @@ def _require_one_model(pool: Scores, target: Scores | None, reference: Scores | 
 
 
 def _require_no_overlap(pool: Scores, target: Scores) -> None:
-    shared = np.isin(pool.table["question_hash"].to_numpy(), target.table["question_hash"].to_numpy())
+    shared = among_these(pool.table["question_hash"].to_numpy(), target.table["question_hash"].to_numpy())
     if shared.any():
         first = ", ".join(str(id_) for id_ in pool.table["id"][shared].head(5))
         value = f"{int(shared.sum())} pool rows that ask a question of the target ({first})"
@@ -330,14 +331,14 @@ def _controls(pool: Scores, sft: _SftSet, rl: RlSet, config: SelectionConfig) ->
     hashes = pool.table["question_hash"].to_numpy()
     rng = stream(config.seed, "control")
     order = rng.permutation(np.flatnonzero(sft.eligible))
-    shared = np.isin(hashes[order], hashes[rl.eligible])
+    shared = among_these(hashes[order], hashes[rl.eligible])
     spare = int(rl.eligible.sum()) - len(rl.rows)
     order = order[~shared | (shared.cumsum() <= spare)]
     same = Budget(rows=len(sft.rows))
     if config.sft_tokens is not None:
         same = Budget(tokens=sft.sizes["sft_tokens"])
     first = order[: same.count(numbers(pool.table, "tokens")[order])]
-    rest = np.flatnonzero(rl.eligible & ~np.isin(hashes, hashes[first]))
+    rest = np.flatnonzero(rl.eligible & ~among_these(hashes, hashes[first]))
     return np.sort(first), np.sort(rng.choice(rest, len(rl.rows), replace=False))
 
 
@@ -349,7 +350,7 @@ def _replay(
     hashes = reference.scores.table["question_hash"].to_numpy()
     among = np.zeros(len(hashes), dtype=bool)
     among[reference.rows] = True
-    among &= ~np.isin(hashes, used) & ~np.isin(hashes, target.table["question_hash"].to_numpy())
+    among &= ~among_these(hashes, used) & ~among_these(hashes, target.table["question_hash"].to_numpy())
     rows = np.flatnonzero(first_of_each(hashes, among))
     if count > len(rows):
         largest = len(rows) / (len(rows) + sft)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from datadose.errors import reject
 from datadose.llm.pass_rates import Prior, chance_mixed, fit_pool, mixed_band, pool_signals
 from datadose.llm.scores import Scores
-from datadose.llm.selection.arrays import Indices, Mask, first_of_each, numbers, stream
+from datadose.llm.selection.arrays import Indices, Mask, among_these, first_of_each, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.duplicates import NO_REPEATS, Repeats
 from datadose.llm.selection.filters import (
@@ -83,7 +83,7 @@ def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig, repeats: Repe
     funnel, eligible = _distinct(
         hashes, table["issue"].isna().to_numpy(dtype=bool), np.isfinite(signal), repeats
     )
-    funnel.drop(IN_SFT, np.isin(hashes, hashes[sft]), "a prompt is used in one stage only")
+    funnel.drop(IN_SFT, among_these(hashes, hashes[sft]), "a prompt is used in one stage only")
     usable = funnel.alive.copy()
     group, mixed = config.group, config.rl_mixed
     why = f"a group of {group} samples is mixed with a chance below {mixed:g}, its pass rate being near"
