@@ -122,9 +122,9 @@ def sft_budget(
     funnel: Funnel, pool: Usable, geometry: ShiftGeometry, config: SelectionConfig
 ) -> tuple[Budget, dict[str, Any]]:
     """What the SFT set may hold, and the planner's record; InputError if there is not as much."""
-    usable, tokens = np.concatenate([funnel.rows, funnel.beyond()]), pool.numbers("tokens")
-    asked = config.sft_size != "auto" or config.sft_tokens is not None
-    if len(usable if asked else funnel.rows) == 0:
+    tokens, asked = pool.numbers("tokens"), config.sft_size != "auto" or config.sft_tokens is not None
+    usable = np.concatenate([funnel.rows, funnel.beyond()]) if asked else funnel.rows
+    if len(usable) == 0:
         reject("sft-size", config.sft_size, f"nothing can be chosen: {funnel.story()}")
     if config.sft_tokens is not None:
         least, most = int(tokens[usable].min()), int(tokens[usable].sum())
