@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import betainc
@@ -186,7 +187,7 @@ def fit_pool(questions: NDArray[np.int64], passed: NDArray[Any], judged: NDArray
     rows = np.flatnonzero(judged > 0)
     if len(rows) == 0:
         return None
-    rows = rows[np.unique(questions[rows], return_index=True)[1]]
+    rows = rows[~pd.Series(questions[rows]).duplicated().to_numpy()]
     return fit_prior(passed[rows], judged[rows])
 
 

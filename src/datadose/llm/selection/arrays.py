@@ -50,19 +50,24 @@ def stream(seed: int, source: str) -> np.random.Generator:
 
 def blocks(rows: Floats, indices: Indices) -> Iterator[tuple[slice, Array]]:
     """(positions in ``indices``, those rows as float64), block by block; ``indices`` ascend."""
+    for where, found in _stored_blocks(rows, indices):
+        yield where, np.asarray(found, dtype=np.float64)
+
+
+def _stored_blocks(rows: Floats, indices: Indices) -> Iterator[tuple[slice, Floats]]:
     for start in range(0, len(indices), BLOCK):
         part = indices[start : start + BLOCK]
         first, last = int(part[0]), int(part[-1]) + 1
         # Slices of a memory map are read in one go; only gaps need the slower lookup.
         found = rows[first:last] if last - first == len(part) else rows[part]
-        yield slice(start, start + len(part)), np.asarray(found, dtype=np.float64)
+        yield slice(start, start + len(part)), found
 
 
 def finite_rows(rows: Floats, indices: Indices) -> Indices:
     """Those of ``indices`` (ascending) whose rows are all finite."""
     keep = [
-        indices[where][np.isfinite(block.sum(axis=1))] for where, block in blocks(rows, indices)
-    ]  # a row with NaN or inf sums to NaN or inf
+        indices[where][np.isfinite(block).all(axis=1)] for where, block in _stored_blocks(rows, indices)
+    ]
     return np.concatenate(keep) if keep else indices
 
 
