@@ -20,20 +20,15 @@ what a row alone is slower by: 755 to 870 us a token in 6 layers at 60 tokens, a
 the core reaches at best; softmax and sketch are some 0.2 ms a target beside 0.8 ms for its logits and 2.8 ms
 for a token in 30 layers.
 
-With --memory the peak memory of scoring a pool of 1,000 tokens a row is printed as it grows, and what each
-row added to it after the first quarter, beside the bytes of a row's own vectors and text (random model of one
-layer of width 64).
+With --threads N both loops have N threads for each product, and scoring N batches at a time with one each.
 
     OMP_NUM_THREADS=1 python benchmarks/score.py [--model DIR | --smollm2] [--rows 64] [--tokens 8 120]
         [--dtypes float32 bfloat16] [--repeats 3] [--threads 1]
-    OMP_NUM_THREADS=1 python benchmarks/score.py --memory --rows 4000
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import statistics
 import tempfile
 import time
@@ -49,11 +44,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from datadose.llm.chat import Encoded
-from datadose.llm.language_model import BATCH_TOKENS, LanguageModel, Losses
+from datadose.llm.language_model import BATCH_TOKENS, LanguageModel
 from datadose.llm.loading import quiet
 from datadose.llm.pool import Row
-from datadose.llm.score import score
+from datadose.llm.shards import ModelSource, measure_batches
 from datadose.llm.sketch import TensorSketch
+from datadose.workers import Workers
 from timing import seconds
 
 VOCABULARY = 8192
@@ -167,21 +163,20 @@ def sketch_of_matrix(G: Tensor, sketch: TensorSketch) -> Tensor:
     )
 
 
-def scored(model: LanguageModel, rows: list[Encoded], sketch: TensorSketch) -> Found:
+def scored(model: LanguageModel, rows: list[Encoded], size: int, threads: int) -> Found:
     """The same three by the library."""
-    found = Losses.empty(len(rows), model.hidden_size, sketch.size)
-    for batch in model.loss_batches([row.length for row in rows], BATCH_TOKENS):
-        here = model.measure([rows[i] for i in batch], sketch)
-        found.nll[batch], found.embeddings[batch], found.sketches[batch] = (
-            here.nll,
-            here.embeddings,
-            here.sketches,
-        )
-    return found.nll, found.embeddings, found.sketches
+    nll = np.empty(len(rows))
+    states, sketches = (np.empty((len(rows), width)) for width in (model.hidden_size, size))
+    batches, source = model.loss_batches([row.length for row in rows], BATCH_TOKENS), ModelSource.of(model)
+    found = measure_batches(model, source, batches, rows.__getitem__, size, Workers(threads))
+    for place, records in found:
+        for i, record in zip(batches[place], records, strict=True):
+            nll[i], states[i], sketches[i] = record["nll"], record["embedding"], record["sketch"]
+    return nll, states, sketches
 
 
 def compare(
-    name: str, models: dict[str, LanguageModel], rows: list[Encoded], repeats: int, clock: Clock
+    name: str, models: dict[str, LanguageModel], rows: list[Encoded], repeats: int, clock: Clock, threads: int
 ) -> None:
     """Print the rates of the three ways in each precision, and their ratios."""
     ways: dict[str, Callable[[], Any]] = {}
@@ -189,7 +184,7 @@ def compare(
         sketch = TensorSketch(model.hidden_size, model.vocabulary_size).to(model.device)
         ways[f"loop of losses {precision}"] = partial(plain_loop, model, rows)
         ways[f"loop of three {precision}"] = partial(plain_loop_of_three, model, rows, sketch)
-        ways[f"scoring {precision}"] = partial(scored, model, rows, sketch)
+        ways[f"scoring {precision}"] = partial(scored, model, rows, sketch.size, threads)
     check(name, {way: act() for way, act in ways.items()})  # also the warm-up
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
@@ -227,35 +222,6 @@ def check(name: str, found: dict[str, Any]) -> None:
                 raise ArithmeticError(msg)
 
 
-def memory(rows: int) -> None:
-    """Print the peak memory of one run of ``score`` as rows are measured."""
-    rng = np.random.default_rng(0)
-    seen: list[tuple[float, float]] = []
-
-    def note(name: str, done: int, total: int) -> None:
-        if name.startswith("score"):
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            seen.append((done / total * rows, peak))
-            if len(seen) % max(1, rows // 8) == 0:
-                print(f"  {seen[-1][0]:6.0f} rows: {peak / 2**20:,.0f} MB")
-
-    with tempfile.TemporaryDirectory() as folder:
-        with quiet():
-            source = random_llama(Path(folder) / "model", 64, 1)
-        pool = Path(folder) / "pool.jsonl"
-        with pool.open("w") as handle:
-            for _ in range(rows):
-                prompt, completion = (" ".join(map(str, rng.integers(2, VOCABULARY, 500))) for _ in range(2))
-                handle.write(json.dumps({"prompt": prompt, "completion": completion}) + "\n")
-        found = score(source, pool, Path(folder) / "scores", progress=note)
-        vectors = 4 * (found.embeddings.shape[1] + found.sketches.shape[1])
-        text = pool.stat().st_size / rows
-    (first, low), (last, high) = seen[len(seen) // 4], seen[-1]
-    end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{(high - low) / (last - first) / 1000:.1f} kB a row, {end:,.0f} MB in the end", end="; ")
-    print(f"its vectors are {vectors / 1000:.1f} kB, its text {text / 1000:.1f} kB")
-
-
 def main() -> None:
     """A chat's rows if the model has a template, random rows with and without a shared opening."""
     parser = argparse.ArgumentParser(
@@ -267,14 +233,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs=2, default=(8, 120), help="shortest and longest row")
     parser.add_argument("--openings", type=int, nargs="+", default=OPENINGS, help="shared tokens")
     parser.add_argument("--dtypes", nargs="+", default=("float32", "bfloat16"))
-    parser.add_argument("--memory", action="store_true", help="peak memory in place of speed")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.memory:
-        memory(arguments.rows)
-        return
     with tempfile.TemporaryDirectory() as folder:
         with quiet():
             shape = SMOLLM2 if arguments.smollm2 else {}
@@ -286,10 +248,12 @@ def main() -> None:
     print(f"{model.model.num_parameters() / 1e6:.1f}M parameters on {model.device.type}")
     if model.template_digest:
         rows = arithmetic_rows(model, arguments.rows)
-        compare("arithmetic in a chat", models, rows, arguments.repeats, clock)
+        compare("arithmetic in a chat", models, rows, arguments.repeats, clock, arguments.threads)
     for opening in arguments.openings:
         rows = random_rows(model, arguments.rows, opening, *arguments.tokens)
-        compare(f"random rows, {opening} tokens shared", models, rows, arguments.repeats, clock)
+        compare(
+            f"random rows, {opening} tokens shared", models, rows, arguments.repeats, clock, arguments.threads
+        )
 
 
 if __name__ == "__main__":

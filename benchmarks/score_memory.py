@@ -76,12 +76,12 @@ def one(rows: int, completions: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with quiet():
-            loaded = LanguageModel.load(random_llama(folder / "model", 64, 1))
+            loaded = LanguageModel.load(random_llama(folder / "model", hidden=64, layers=1))
         model = Unrun(**vars(loaded))
         found = []
         for size, part in ((200, "target"), (rows, "pool")):
             pool, given = write_pool(folder, size, completions, part)
-            options = {"completions": given, "verifier": "exact"} if completions else {}
+            options: dict[str, Any] = {"completions": given, "verifier": "exact"} if completions else {}
             found.append(score(model, pool, folder / f"scored_{part}", **options))
         scored = peak()
         write_selection(select(found[1], found[0]), found[1], None, folder / "selected")
