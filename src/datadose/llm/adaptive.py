@@ -27,6 +27,9 @@ from datadose.errors import reject, require_integer, require_number
 from datadose.llm.pass_rates import GROUP, MIXED, Prior, best_chance, chance_mixed, fit_prior
 from datadose.shapes import Array
 
+_LARGEST_GROUP = 4096
+"""The chance of a mixed group takes time in proportion to its size."""
+
 
 @dataclass(frozen=True)
 class AdaptiveRule:
@@ -35,7 +38,7 @@ class AdaptiveRule:
     Args:
         samples: samples of a prompt at most, K >= 1.
         pilot: samples of every prompt before anything is decided, and of an open one in each round, >= 1.
-        group: samples G of a group in RL, >= 2.
+        group: samples G of a group in RL, from 2 to 4096.
         mixed: the chance of a mixed group from which a prompt is kept, in (0, 1 - 2^(1-G)].
         tolerance: a prompt is closed when the decision after K samples differs from today's with at most
             this chance, in [0, 1). With 0 only those are closed whose decision nothing can change.
@@ -58,8 +61,8 @@ class AdaptiveRule:
 
 
 def check_mixed(field: str, chance: float, group: int) -> None:
-    """InputError unless ``group`` >= 2 and ``chance`` > 0 is one that some pass rate gives a mixed group."""
-    require_integer("group", group, 2)
+    """InputError for a ``group`` out of range, or a ``chance`` of a mixed one that no pass rate gives."""
+    require_integer("group", group, 2, _LARGEST_GROUP)
     best = best_chance(group)
     if not 0 < require_number(field, chance, 0, 1) <= best:
         allowed = f"a number in (0, {best:.4g}]: no pass rate gives a group of {group} a larger chance"

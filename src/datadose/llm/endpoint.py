@@ -290,7 +290,7 @@ class _Work:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
                 for key, drawn in self.had.items():
-                    self.keep(key, drawn)
+                    self.keep({key: drawn})
 
     async def _worker(self, client: Any, jobs: Iterator[tuple[Request, int]]) -> None:
         for request, index in jobs:
@@ -301,7 +301,7 @@ class _Work:
             had = self.had[request.key]
             had.append(drawn)
             if len(had) == len(request.indices):
-                self.keep(request.key, self.had.pop(request.key))
+                self.keep({request.key: self.had.pop(request.key)})
 
     async def _sample(self, client: Any, request: Request, index: int) -> tuple[str, str]:
         """One sample's text and finish, however many tries it takes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -17,8 +17,9 @@ from datadose.llm.language_model import LanguageModel
 from datadose.llm.pool import Row
 from datadose.llm.sample_store import OWN, Drawn
 
-Keep: TypeAlias = Callable[[str, Sequence[Drawn]], None]
-"""Called with a prompt's key and completions of it, as soon as they are there."""
+Keep: TypeAlias = Callable[[Mapping[str, Sequence[Drawn]]], None]
+"""Called with completions of prompts by the prompts' keys, as soon as they are there. Those of one call are
+kept together or not at all: what is drawn in one batch is drawn again in the same one."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,7 @@ class ModelEngine:
                 found = sample_batch(
                     self.model, prompts, sampling, self.batch_tokens, first=first, greedy=greedy
                 )
-                for i, drawn in zip(batch, found, strict=True):
-                    keep(members[i].key, drawn)
+                keep({members[i].key: drawn for i, drawn in zip(batch, found, strict=True)})
 
 
 def sample_batch(

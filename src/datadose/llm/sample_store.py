@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from io import FileIO
 from pathlib import Path
@@ -73,27 +73,32 @@ class SampleStore:
         """Whether the prompt has a greedy completion whose confidence is not known."""
         return self._kept.get(bytes.fromhex(key), 0) & 0b11 == 0b10
 
-    def add(self, key: str, drawn: Sequence[Drawn]) -> None:
-        """Keep completions that were had (others are left out); of one index twice, the later counts.
+    def add(self, drawn: Mapping[str, Sequence[Drawn]]) -> None:
+        """Keep completions by their prompts' keys, those that were had: all of them or none.
 
-        Raises RunError if the disk refuses them.
+        Of one index twice, the later counts. Raises RunError if the disk refuses them.
         """
-        found = [one for one in drawn if one.text is not None]
-        if not found:
+        had = {key: [one for one in ones if one.text is not None] for key, ones in drawn.items()}
+        had = {key: ones for key, ones in had.items() if ones}
+        if not had:
             return
-        line = _line([key, [astuple(one) for one in found]])
+        lines = [_line([key, [astuple(one) for one in ones]]) for key, ones in had.items()]
+        content = b"".join(lines)
         try:
             if self._writer is None:
                 name = f"{time.time_ns():020d}-{os.getpid()}.log"
                 self._writer = (self.path / name).open("xb", buffering=0)
                 self._readers.append((self.path / name).open("rb"))
             place = self._writer.tell()
-            if self._writer.write(line) != len(line):
+            if self._writer.write(content) != len(content):
+                self._writer.truncate(self._writer.seek(place))
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             msg = f"{self.path}: could not be written ({error.strerror or error})"
             raise RunError(msg) from error
-        self._note(key, found, (len(self._readers) - 1, place))
+        for (key, ones), line in zip(had.items(), lines, strict=True):
+            self._note(key, ones, (len(self._readers) - 1, place))
+            place += len(line)
 
     def get(self, key: str) -> dict[int, Drawn]:
         """The completions of the prompt ``key`` by index, read from disk."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -118,17 +118,18 @@ class Samples(Sequence[Texts]):
         if total:
             self.report("sample (prompts)", done, total)
 
-        def keep(key: str, drawn: Sequence[Drawn]) -> None:
+        def keep(found: Mapping[str, Sequence[Drawn]]) -> None:
             nonlocal done
-            self.store.add(key, drawn)
-            for one in drawn:
-                if one.text is None:
-                    self._reasons.setdefault(key, {})[one.index] = one.finish
-            left = open_.get(key, set())
-            left.difference_update(one.index for one in drawn)
-            if not left and open_.pop(key, None) is not None:
-                done += 1
-                self.report("sample (prompts)", done, total)
+            self.store.add(found)
+            for key, drawn in found.items():
+                for one in drawn:
+                    if one.text is None:
+                        self._reasons.setdefault(key, {})[one.index] = one.finish
+                left = open_.get(key, set())
+                left.difference_update(one.index for one in drawn)
+                if not left and open_.pop(key, None) is not None:
+                    done += 1
+                    self.report("sample (prompts)", done, total)
 
         if requests:
             self.engine.draw(requests, self.rows, keep)
@@ -143,9 +144,13 @@ class Samples(Sequence[Texts]):
 
     def _measure_confidence(self) -> None:
         """Add the confidence to greedy completions that came without."""
-        keys = [key for key in self._wanted if self.store.unsure(key)]
+        # Parts are of all keys, and kept whole: a run that was stopped goes on with the same batches.
+        keys = list(self._wanted)
         for start in range(0, len(keys), _TOGETHER):
-            part = keys[start : start + _TOGETHER]
+            part = [key for key in keys[start : start + _TOGETHER] if self.store.unsure(key)]
+            if not part:
+                continue
+            sure: dict[str, list[Drawn]] = {}
             own = [self.store.get(key)[OWN] for key in part]
             prompts = [self.model.prompt_ids(self.rows[self._first[key][0]]) for key in part]
             lengths = [len(ids) + len(one.text or "") for ids, one in zip(prompts, own, strict=True)]
@@ -153,7 +158,8 @@ class Samples(Sequence[Texts]):
                 found = confidences(self.model, [prompts[i] for i in batch], [own[i] for i in batch])
                 for i, confidence in zip(batch, found, strict=True):
                     if confidence is not None:
-                        self.store.add(part[i], [replace(own[i], confidence=confidence)])
+                        sure[part[i]] = [replace(own[i], confidence=confidence)]
+            self.store.add(sure)
 
     def __len__(self) -> int:
         return len(self.rows)

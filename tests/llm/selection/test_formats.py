@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,9 +48,14 @@ def _chat(i: int, row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "prompt": prompt, "completion": completion}
 
 
-def _written(folder: Path, name: str, *, chat: bool, verifier: str | None = None) -> Path:
+def _written(
+    folder: Path, name: str, *, chat: bool, verifier: str | None = None, answers: Sequence[Any] = ()
+) -> Path:
+    """The selection of a pool of one kind; ``answers`` take the place of the rows' own by turns."""
     pool = make(400, 0, (0.6, 0.4, 0, 0))
     rows = [_chat(i, dict(row)) if chat else row for i, row in enumerate(pool.rows)]
+    if answers:
+        rows = [{**row, "answer": answers[i % len(answers)]} for i, row in enumerate(rows)]
     ids, questions = [row["id"] for row in pool.rows], question_hashes(pool.rows)
     scores = write_scores(
         folder / "pool",
@@ -242,7 +247,8 @@ def test_another_format_leaves_nothing_of_the_first(tmp_path):
     before = (out / "sft.jsonl").read_bytes()
     assert (out / "verl" / "sft.parquet").is_file()
     out = _written(tmp_path / "a", "trl", chat=False)
-    assert not list(out.glob("*/*.parquet"))
+    # A configuration without its rows would start nothing.
+    assert not list(out.glob("*/*"))
     assert (out / "sft.jsonl").read_bytes() == before
     assert json.loads((out / "manifest.json").read_text())["format"] == {
         "name": "trl",
@@ -301,6 +307,39 @@ def test_a_verifier_of_the_users_gets_the_row_where_the_trainer_has_it(tmp_path,
     prompt = _lines(out / "rl.jsonl")[0]["prompt"]
     score = _reward(out, "verl", "compute_score")
     assert [score("", text, "?", row["extra_info"]) for text in (prompt, "other")] == [1.0, 0.0]
-    assert "the module mine must be found there" in (out / "verl" / "reward.py").read_text()
+    assert "verl: rl: reward.py needs the module mine where verl runs" in capsys.readouterr().err
     _written(tmp_path / "o", "openrlhf", chat=False, verifier="mine:check")
     assert "sees a row's prompt and answer alone, and mine:check may read other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("name", ["verl", "axolotl"])
+def test_the_reward_gives_the_verifier_the_answer_that_scoring_gave_it(name, mixed, tmp_path, monkeypatch):
+    """Text, whatever the column holds, in a module and a function of odd names."""
+    source = "def check(completion, row):\n    return row['answer'] == completion\n"
+    source += "globals()['a \"b\\\\'] = check\n"
+    (tmp_path / 'odd"$name.py').write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    answers = [True, 7, 1e20, ["a", 1], {"b": None}, "t"] if mixed else [7]
+    texts = ["True", "7", "1e+20", '["a", 1]', '{"b": null}', "t"] if mixed else ["7"]
+    out = _written(
+        tmp_path / name,
+        name,
+        chat=False,
+        verifier='odd"$name:a "b\\',
+        answers=answers,
+    )
+    seen = set()
+    for place, row in enumerate(_lines(out / "rl.jsonl")):
+        text = texts[int(row["id"].rpartition("-")[2]) % len(texts)]
+        seen.add(text)
+        if name == "verl":
+            theirs = _parquet(out / "verl" / "rl.parquet")[place]
+            truth = theirs["reward_model"]["ground_truth"]
+            score = _reward(out, name, "compute_score")
+            assert [score("", said, truth, theirs["extra_info"]) for said in (text, "x")] == [1.0, 0.0]
+        else:
+            columns = {key: [value] * 2 for key, value in row.items() if key not in ("prompt", "completion")}
+            reward = _reward(out, name, "reward")
+            assert reward(prompts=["q"] * 2, completions=[text, "x"], **columns) == [1.0, 0.0]
+    assert seen == set(texts)

@@ -234,6 +234,26 @@ def test_the_decision_follows_what_was_found(tmp_path):
     assert any("is a heuristic" in said for said in decide(heuristic, None).unless)
 
 
+def test_what_is_said_of_empty_and_of_measured_sets_is_true(tmp_path):
+    """All labels fail: that is said, and nothing of an alignment that no row was asked for."""
+    wrong = saved(tmp_path / "wrong", make(400, 0, (0, 0, 1, 0)), RECORD)
+    target = replace(make(60, 1, name="target").scores, manifest=RECORD)
+    none = select(wrong, target, config=replace(CONFIG, sft_size="auto"))
+    assert len(none.sft) == 0
+    said = "100 percent of the labels fail the verifier: mend the labels, or the verifier, first."
+    assert said in describe(none)
+    assert "Whether the pool holds what the target asks for" not in describe(none)
+    few = select(saved(tmp_path / "few", make(400, 0, (0.1, 0.9, 0, 0)), RECORD), target, config=CONFIG)
+    aligned = next(f for f in few.filters if f["name"] == "not aligned")
+    compared = aligned["left"] + aligned["removed"]
+    assert f"only {aligned['left']} of {compared} rows that were compared" in describe(few)
+    tokens = chosen(tmp_path / "tokens", replace(CONFIG, sft_size="auto", sft_tokens=500))
+    assert "SFT rows: as many as 500 completion tokens hold." in describe(tokens)
+    assert "random controls of as many tokens and prompts" in describe(tokens)
+    never = select(wrong, config=SelectionConfig(sft_size=0, rl_size=5, rl_mixed=0.99))
+    assert "5 RL prompts will seldom have a mixed group, and no other prompt" in describe(never)
+
+
 def test_a_share_of_spoiled_samples_is_large_from_a_twentieth():
     counts = {"samples": 1000, "truncated_rows": 9}
     for cut, large in ((49, False), (50, True)):

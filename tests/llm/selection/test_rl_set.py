@@ -242,5 +242,13 @@ def test_the_old_ends_of_the_band_are_taken_for_the_chance_of_the_outer_one() ->
     with pytest.warns(FutureWarning, match="rl_solved will go"):
         assert SelectionConfig(rl_solved=0.9, group=2).rl_mixed == pytest.approx(0.18)
     assert replace(both, seed=3).rl_mixed == both.rl_mixed
-    with pytest.raises(InputError, match=r"rl_hopeless: got 2"):
-        SelectionConfig(rl_hopeless=2.0)
+    with pytest.warns(FutureWarning, match="rl_hopeless will go"):
+        assert SelectionConfig(rl_hopeless=0).rl_mixed == 1e-9
+    old: dict[str, float]
+    for old, message in (
+        ({"rl_hopeless": 2.0}, "rl_hopeless: got 2"),
+        ({"rl_hopeless": 0.9, "rl_solved": 0.1}, "rl_hopeless: got 0.9; allowed: a number below rl_solved"),
+        ({"rl_solved": 0.9, "rl_mixed": 0.3}, "rl_mixed: got 0.3; allowed: none beside rl_solved"),
+    ):
+        with pytest.raises(InputError, match=message):
+            SelectionConfig(**old)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ A bad row is a row with an ``issue``.
 from datadose.llm.pool.layouts import COLUMNS, LAYOUTS, Layout, final_form, parse_columns
 from datadose.llm.pool.reading import Pool, open_pool, read_pool
 from datadose.llm.pool.records import read_jsonl
-from datadose.llm.pool.row import BadRowError, Columns, Message, Row, Text, is_blank, text_of
+from datadose.llm.pool.row import BadRowError, Columns, Message, Row, Text, answer_text, is_blank, text_of
 from datadose.llm.pool.sources import find_source, no_bars
 from datadose.llm.pool.survey import describe_layout
 from datadose.llm.pool.training import for_trl
@@ -24,6 +24,7 @@ __all__ = [
     "Pool",
     "Row",
     "Text",
+    "answer_text",
     "describe_layout",
     "final_form",
     "find_source",

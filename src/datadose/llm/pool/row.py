@@ -81,9 +81,7 @@ class Row:
     def answer(self) -> str:
         """The column ``answer`` if there is one, else the completion's text."""
         answer = self.columns.get("answer")
-        if answer is None:
-            return self.completion_text
-        return json.dumps(answer, ensure_ascii=False) if isinstance(answer, (dict, list)) else str(answer)
+        return self.completion_text if answer is None else answer_text(answer)
 
     @property
     def key(self) -> str:
@@ -93,6 +91,13 @@ class Row:
     def with_completion(self, index: int) -> Row:
         """The row with its completion number ``index`` (from 0) alone."""
         return replace(self, completions=(self.completions[index],))
+
+
+def answer_text(answer: Any) -> str:
+    """What a verifier is given for the value of a column ``answer``; empty for None."""
+    if answer is None:
+        return ""
+    return json.dumps(answer, ensure_ascii=False) if isinstance(answer, (dict, list)) else str(answer)
 
 
 def text_of(text: Text) -> str:

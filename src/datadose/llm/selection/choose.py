@@ -387,10 +387,11 @@ def _unchecked(
         said.append("Near duplicates: only equal questions were found (--near-duplicates 0.8 finds more).")
     if not given:
         said.append("What must be kept: no reference was given, a random sample of the pool stands for it.")
-    aligned = next(f["left"] for f in sft.filters if f["name"] == NOT_ALIGNED)
-    if aligned < SMALLEST:
+    aligned = next(f for f in sft.filters if f["name"] == NOT_ALIGNED)
+    if aligned["left"] < SMALLEST and aligned["removed"]:
+        asked = aligned["left"] + aligned["removed"]
         said.append(
-            f"Whether the pool holds what the target asks for: only {aligned} rows are as aligned with the "
-            "target as its own rows are."
+            f"Whether the pool holds what the target asks for: only {aligned['left']} of {asked} rows that "
+            "were compared are as aligned with the target as its own rows are."
         )
     return said

@@ -45,7 +45,7 @@ class SelectionConfig:
             target's own rows, in [0, 1); and never against it.
         interfering: share of each stratum that is set apart as most opposed to the reference, in [0, 1).
         sft_solved: pass rates surely above this (lower end of the interval) have nothing to learn by SFT.
-        group: samples G of a prompt in a step of RL, >= 2.
+        group: samples G of a prompt in a step of RL, from 2 to 4096.
         near_duplicates: similarity of two questions' 5-grams, in (0, 1], from which only one of them stays;
             None: near duplicates are not looked for.
         overlap: share of an evaluation question's 8-grams, in (0, 1], with which a row is out.
@@ -103,8 +103,13 @@ class SelectionConfig:
         """The ``rl_mixed`` of a band of pass rates, as ends were once given."""
         ends = {"rl_solved": solved, "rl_hopeless": hopeless}
         rates = np.array([require_number(name, end, 0, 1) for name, end in ends.items() if end is not None])
-        require_integer("group", self.group, 2)
-        object.__setattr__(self, "rl_mixed", float(chance_mixed_at(rates, self.group).min()))
+        if solved is not None and hopeless is not None and hopeless >= solved:
+            reject("rl_hopeless", hopeless, f"a number below rl_solved, {solved:g}")
+        if self.rl_mixed != MIXED:
+            reject("rl_mixed", self.rl_mixed, "none beside rl_solved and rl_hopeless, which it replaces")
+        check_mixed("rl_mixed", self.rl_mixed, self.group)
+        # An end of 0 or 1 left nothing out.
+        object.__setattr__(self, "rl_mixed", max(float(chance_mixed_at(rates, self.group).min()), 1e-9))
         given = " and ".join(name for name, end in ends.items() if end is not None)
         message = (
             f"{given} will go: rl_mixed = {self.rl_mixed:.3g} has the same outer end at known pass rates"

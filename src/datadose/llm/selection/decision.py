@@ -38,6 +38,8 @@ def describe_size(selection: Selection) -> str:
     planner = selection.planner
     if not selection.sizes["sft"]:
         return f"SFT rows: none; {planner['note']}."
+    if (tokens := selection.config.sft_tokens) is not None:
+        return f"SFT rows: as many as {tokens} completion tokens hold."
     if "prompts" not in planner:
         return "SFT rows: as many as were asked for."
     said = f"SFT rows by the planner, a heuristic (the theory of a linear model): {planner['size']}"
@@ -91,9 +93,9 @@ def _usable(selection: Selection, eligible: int) -> int:
 
 def _about_sft(selection: Selection) -> list[str]:
     sizes = selection.sizes
-    found: list[str] = []
     if not sizes["sft"]:
-        return found
+        return _about_labels(selection)
+    found: list[str] = []
     if "prompts" in selection.planner:
         found.append(
             "The number of SFT rows is a heuristic: train on half and on twice as many too, and choose by "
@@ -107,18 +109,21 @@ def _about_sft(selection: Selection) -> list[str]:
             if beyond < sizes["sft"]
             else "All SFT rows lie beyond a threshold: the pool holds nothing that is asked for."
         )
-    judged = selection.pool.table["label_passes"].notna().any()
-    wrong = next((f for f in selection.filters_of("sft") if f["name"] == WRONG), None)
-    if not judged:
+    if not selection.pool.table["label_passes"].notna().any():
         found.append("No verifier has judged the labels: read the SFT rows below before you train on them.")
-    elif wrong is not None and wrong["removed"] > _MANY * max(1, wrong["removed"] + wrong["left"]):
-        found.append(
-            f"{100 * wrong['removed'] / (wrong['removed'] + wrong['left']):.0f} percent of the labels fail "
-            "the verifier: mend the labels, or the verifier, first."
-        )
+    found += _about_labels(selection)
     if 0 < sizes["target"] < FEW_ROWS:
         found.append(f"The target has {_count(sizes['target'], 'row')}: with more of them others are chosen.")
     return found
+
+
+def _about_labels(selection: Selection) -> list[str]:
+    """What to say of labels if most fail; without an SFT set they may be why."""
+    wrong = next((f for f in selection.filters_of("sft") if f["name"] == WRONG), None)
+    if wrong is None or wrong["removed"] <= _MANY * (wrong["removed"] + wrong["left"]):
+        return []
+    share = 100 * wrong["removed"] / (wrong["removed"] + wrong["left"])
+    return [f"{share:.0f} percent of the labels fail the verifier: mend the labels, or the verifier, first."]
 
 
 def _about_rl(selection: Selection) -> list[str]:
@@ -138,8 +143,10 @@ def _about_rl(selection: Selection) -> list[str]:
             "(--sft-size 0)."
         )
     if record["beyond_threshold"]:
+        said = f"{_count(record['beyond_threshold'], 'RL prompt')} will seldom have a mixed group"
         found.append(
-            f"{_count(record['beyond_threshold'], 'RL prompt')} will seldom have a mixed group: with "
-            f"--rl-size {record['kept']} or auto they are left out."
+            f"{said}: with --rl-size {record['kept']} or auto they are left out."
+            if record["kept"]
+            else f"{said}, and no other prompt of the pool is left: there is little to learn by RL."
         )
     return found

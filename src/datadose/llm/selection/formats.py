@@ -30,7 +30,7 @@ from datadose.errors import reject
 from datadose.files import atomic_file, prepare_folder, write_atomic, write_jsonl
 from datadose.llm.pass_rates import GROUP
 from datadose.llm.pool import Columns
-from datadose.llm.selection.rewards import reward_file, unseen_columns
+from datadose.llm.selection.rewards import reward_file, reward_notes
 from datadose.llm.selection.trainer_rows import REWARD, TRAINERS, Stage
 from datadose.llm.verifiers import TIMEOUT
 from datadose.printing import note
@@ -94,7 +94,7 @@ def write_format(
     settings = how.settings(model, kinds, group)
     if "rl" in kinds and verifier is not None:
         settings[REWARD] = reward_file(name, verifier, timeout)
-        record["notes"] += filter(None, [unseen_columns(name, verifier)])
+        record["notes"] += reward_notes(name, verifier)
     for file, text in settings.items():
         write_atomic(out / file, text)
         record["files"].append(f"{name}/{file}")
@@ -114,7 +114,10 @@ def _write_rows(path: Path, rows: Iterable[Columns]) -> int:
 def _remove_earlier(folder: Path) -> None:
     """Remove what an earlier selection has left for any trainer."""
     for name, trainer in TRAINERS.items():
-        for file in (*(f"{set_name}{trainer.suffix}" for set_name in _SETS), REWARD):
+        configuration = {
+            file.format(stage=stage) for file in trainer.configuration for stage in ("sft", "rl")
+        }
+        for file in (*(f"{set_name}{trainer.suffix}" for set_name in _SETS), REWARD, *configuration):
             (folder / name / file).unlink(missing_ok=True)
 
 

@@ -57,8 +57,8 @@ def _hardness(selection: Selection, eligible: Indices) -> Picture:
             "Hard for its length, not long",
             "Bars span the middle half, lines 5 to 95 percent, dots the median. Every rank is taken within a "
             "length stratum: rows at the solid mark and above are the extreme tail, which is mostly noise; "
-            "the SFT set is drawn from the rows above the dashed mark. Dotted on the right: where the strata "
-            "begin.",
+            "the SFT set is drawn from the rows above the dashed mark, as far as they suffice. Dotted on the "
+            "right: where the strata begin.",
             inline(figure),
         )
 

@@ -6,17 +6,19 @@ from string import Template
 
 _HEAD = '''"""The verifier that the pass rates of this selection were measured with, as a reward of $trainer.
 
-datadose must be installed where the trainer runs$module.
+datadose must be installed where the trainer runs.
 """
 
-${imports}from datadose.llm.verifiers import judge, load_verifier
+${imports}from datadose.llm.pool import answer_text
+from datadose.llm.verifiers import judge, load_verifier
 
-VERIFIER = load_verifier("$verifier")
+VERIFIER = load_verifier($verifier)$module
 TIMEOUT = $timeout  # seconds for one completion
 
 
 def passes(text, row):
     """1.0 for a completion that passes, 0.0 for one that does not or that the verifier cannot judge."""
+    row = {**row, "answer": answer_text(row.get("answer"))}
     return float(judge(VERIFIER, text, row, timeout=TIMEOUT)[0] is True)
 
 
@@ -54,11 +56,20 @@ _ANSWER_ALONE = ("exact", "number", "last-number", "math")
 """Verifiers that read nothing of a row but its answer."""
 
 
-def unseen_columns(trainer: str, verifier: str) -> str | None:
-    """What to say of columns that ``verifier`` may read and ``trainer`` does not hand on; None for none."""
-    if trainer != "openrlhf" or verifier in _ANSWER_ALONE:
-        return None
-    return f"rl: its reward sees a row's prompt and answer alone, and {verifier} may read other columns"
+def reward_notes(trainer: str, verifier: str) -> list[str]:
+    """What to say of ``reward.py``: a module that it needs, columns that ``trainer`` does not hand on."""
+    found = []
+    if (module := _module_of(verifier)) is not None:
+        found.append(f"rl: reward.py needs the module {module} where {trainer} runs")
+    if trainer == "openrlhf" and verifier not in _ANSWER_ALONE:
+        alone = "its reward sees a row's prompt and answer alone"
+        found.append(f"rl: {alone}, and {verifier} may read other columns")
+    return found
+
+
+def _module_of(verifier: str) -> str | None:
+    module, colon, _ = verifier.partition(":")
+    return module if colon else None
 
 
 def reward_file(trainer: str, verifier: str, timeout: float) -> str:
@@ -70,9 +81,9 @@ def reward_file(trainer: str, verifier: str, timeout: float) -> str:
         verifier: its name, or ``module:function``, as :func:`~datadose.llm.verifiers.load_verifier` takes it.
         timeout: seconds for one completion.
     """
-    module, colon, _ = verifier.partition(":")
-    there = f", and the module {module} must be found there" if colon else ""
+    module = _module_of(verifier)
+    there = "" if module is None else f"  # the module {module!r} must be found where the trainer runs"
     head = Template(_HEAD).substitute(
-        trainer=trainer, module=there, imports=_IMPORTS[trainer], verifier=verifier, timeout=timeout
+        trainer=trainer, module=there, imports=_IMPORTS[trainer], verifier=repr(verifier), timeout=timeout
     )
     return head + _BODIES[trainer]

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import yaml
 
-from datadose.llm.pool import Columns, Message
+from datadose.llm.pool import Columns, Message, answer_text
 
 Stage: TypeAlias = Literal["sft", "rl"]
 REWARD = "reward.py"
@@ -48,12 +48,6 @@ def messages_of(row: Columns) -> tuple[list[Message], list[Message]]:
     )
 
 
-def answer_of(row: Columns) -> str:
-    """The answer of a row of rl.jsonl as text."""
-    answer = row.get("answer")
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-
-
 def _with_tools(found: Columns, row: Columns) -> Columns:
     return {**found, "tools": row["tools"]} if row.get("tools") else found
 
@@ -79,7 +73,7 @@ def _verl_problem(row: Columns, place: int) -> Columns:
         "data_source": str(row.get("data_source") or "datadose"),
         "prompt": messages_of(row)[0],
         "ability": str(row.get("ability") or ""),
-        "reward_model": {"style": "rule", "ground_truth": answer_of(row)},
+        "reward_model": {"style": "rule", "ground_truth": answer_text(row.get("answer"))},
         "extra_info": {
             "split": "train",
             "index": place,
@@ -145,7 +139,7 @@ def _openrlhf_demonstration(row: Columns, _: int) -> Columns:
 def _openrlhf_problem(row: Columns, _: int) -> Columns:
     return {
         "input": row["prompt"],
-        "label": answer_of(row),
+        "label": answer_text(row.get("answer")),
         "datasource": str(row.get("data_source") or "datadose"),
     }
 

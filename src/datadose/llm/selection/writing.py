@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datadose.errors import reject
 from datadose.files import atomic_file, prepare_folder, write_json
-from datadose.llm.pool import Columns, for_trl, kind_of, text_of
+from datadose.llm.pool import Columns, answer_text, for_trl, kind_of, text_of
 from datadose.llm.scores import ROLE, Scores, remove_manifest
 from datadose.llm.selection.arrays import Indices
 from datadose.llm.selection.choose import Selection
@@ -227,8 +227,9 @@ def _with_text(change: Callable[[Columns], Columns], mixed: set[str]) -> Callabl
     """``change``, then the ``mixed`` columns as JSON text; answers and ids that are text stay as they are."""
 
     def text(name: str, value: Any) -> Any:
-        plain = value is None or (name in ("answer", "id") and isinstance(value, str))
-        return value if plain else json.dumps(value, ensure_ascii=False)
+        if value is None or (name == "id" and isinstance(value, str)):
+            return value
+        return answer_text(value) if name == "answer" else json.dumps(value, ensure_ascii=False)
 
     def changed(row: Columns) -> Columns:
         return {name: text(name, value) if name in mixed else value for name, value in change(row).items()}
