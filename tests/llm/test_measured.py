@@ -104,3 +104,21 @@ def test_a_target_in_another_layout_is_scored_once(
     with pytest.raises(InputError, match=r"target: got .*line 1: columns ask, reply"):
         scores_of(tmp_path / "target", "target", pool)
     assert read_scores(found.folder or tmp_path).manifest == found.manifest
+
+
+def test_an_answer_that_was_taken_from_the_completion_does_not_verify_it(
+    model: LanguageModel, write_rows: Write, tmp_path: Path
+) -> None:
+    """GSM8K's form, the first label wrong: its own #### is no witness; a column for the answer is."""
+    rows = [
+        {"question": "1+1?", "answer": "So\n#### 7"},
+        {"question": "1+2?", "answer": "So\n#### 3", "final_answer": "3"},
+        {"question": "1+3?", "answer": "So\n#### 5", "final_answer": "4"},
+    ]
+    pool = write_rows(rows)
+    given = write_rows([{"id": f"row-{i}", "completions": ["7", "3", "4"]} for i in (1, 2, 3)], "given.jsonl")
+    for verifier in ("number", "math", "exact"):
+        found = score(model, pool, tmp_path / verifier, verifier=verifier, completions=given)
+        labels = [line["label_passes"] for line in found.lines(range(3))]
+        assert labels == [None, verifier != "exact", False]
+        assert found.table["pass_rate_passed"].tolist() == [1, 1, 1]

@@ -143,7 +143,10 @@ def test_all_alike_at_an_end_stays_finite(passed: int) -> None:
 
 def test_equal_rates_are_one_rate() -> None:
     found = fit_prior(np.full(60, 4), np.full(60, 16))
-    assert found.note == "pass rates differ no more than by chance: a + b is held at the number of samples"
+    assert found.note == (
+        "the prompts look alike, their pass rates differing no more than by chance: a + b is held at the "
+        "number of samples"
+    )
     assert found.a + found.b == pytest.approx(960)
     assert found.mean == pytest.approx(0.25, abs=0.001)
     assert np.ptp(_chances(found, 16)) < 0.02

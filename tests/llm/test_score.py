@@ -197,12 +197,14 @@ def test_a_verifier_that_fails_is_marked_and_counted(
     )
     given = [["0", "bad", "1"], ["nan", "nan"], ["6"]]
     scores = scored_with(model, write_rows, tmp_path, given, verifier="moody_checks:check")
-    issues = [line["issue"] for line in scores.lines(range(3))]
-    assert issues == ["verifier failed: ValueError: no", "verifier failed: returned nan", None]
+    lines = scores.lines(range(3))
+    assert [line["issue"] for line in lines] == [None, "verifier failed: returned nan", None]
+    # What two of three samples say stands.
+    assert [line["incomplete"] for line in lines] == ["verifier failed: ValueError: no", None, None]
     assert scores.table["pass_rate_total"].tolist() == [2, 0, 1]
     assert scores.table["pass_rate"].isna().tolist() == [False, True, False]
     assert scores.table["nll"].notna().all()
-    assert scores.manifest["issues"] == {"verifier failed": 2}
+    assert scores.manifest["issues"] == scores.manifest["incomplete"] == {"verifier failed": 1}
 
 
 def test_labels_are_checked_without_samples(model: LanguageModel, write_rows: Write, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def test_written_and_read(tmp_path: Path) -> None:
     assert table["issue"][1] == "prompt too long"
     assert scores.embeddings.shape == (3, 4)
     assert scores.sketches.dtype == np.float32
-    counts = {"rows": 3, "scored": 2, "unfinished": 0, "issues": {"prompt too long": 1}}
+    counts = {"rows": 3, "scored": 2, "mean_nll": 0.875, "with_pass_rate": 1, "mean_pass_rate": 0.5}
+    counts |= {"unfinished": 0, "issues": {"prompt too long": 1}, "incomplete": {}}
     assert scores.manifest == {"model": "m", **counts, "files": file_digests(tmp_path)}
     assert [line["prompt"] for line in scores.lines([2, 0])] == ["c", "a"]
     assert scores.lines([0])[0]["note"] == "ünïcode\nline"

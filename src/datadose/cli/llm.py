@@ -106,9 +106,16 @@ def score(arguments: argparse.Namespace, _: str) -> None:
         print_json(scores.manifest)
         return
     counts = scores.manifest
-    note(f"{counts['scored']} of {counts['rows']} rows scored in {arguments.out}")
+    rows, scored, sampled = counts["rows"], counts["scored"], counts["with_pass_rate"]
+    if scored or not sampled:
+        mean = f": mean loss {counts['mean_nll']:.4g} nats a token" if scored else ""
+        note(f"{scored} of {rows} rows scored in {arguments.out}{mean}")
+    if sampled:
+        note(f"{sampled} of {rows} rows have a pass rate: mean {counts['mean_pass_rate']:.3g}")
     for issue, count in counts["issues"].items():
         note(f"  {count} marked: {issue} (the column issue says more)")
+    for lack, count in counts["incomplete"].items():
+        note(f"  {count} in part: {lack} (the column incomplete says more)")
     if counts["unfinished"]:
         note(f"  {unfinished_samples(counts['unfinished'])}")
 
@@ -189,6 +196,7 @@ def select(arguments: argparse.Namespace, _: str) -> None:
         describe,
         select,
         training_commands,
+        wants_rl,
         write_selection,
     )
     from datadose.reading import read_json
@@ -198,6 +206,8 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     arguments.rl_size = _size("rl-size", arguments.rl_size)
     config = config_of(SelectionConfig, arguments)
     pool = read_scores(arguments.scores)
+    # Before the target is measured, which takes a while.
+    wants_rl(pool, config)
     if arguments.sft_size == 0 and arguments.reference is not None:
         note("reference: not used, it is for the SFT set")
         arguments.reference = None

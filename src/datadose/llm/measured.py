@@ -79,6 +79,12 @@ def measured(
         "own_confidence": texts.confidence,
         "truncated": texts.truncated,
         "signal": signal if math.isfinite(signal) else None,
-        "issue": issue or texts.issue or verdict["issue"],
+        "issue": issue,
+        "incomplete": texts.issue or verdict["issue"],
     }
+    # A row with a pass rate keeps its place: it is that of the samples that could be had and judged.
+    if not found["pass_rate_total"]:
+        found["issue"] = found["issue"] or found["incomplete"]
+    if found["issue"] is not None:
+        found["incomplete"] = None
     return {name: found[name] for name in MEASURED}

@@ -170,7 +170,10 @@ def fit_prior(passed: NDArray[Any], judged: NDArray[Any]) -> Prior:
         c[0], d[0], e[:2] = c[0] + 1, d[0] + 1, e[:2] + 1
     strength, mean = _maximise(c, d, e, lowest=0.01 / (prompts + 1), highest=float(samples))
     if strength == samples:
-        notes.append("pass rates differ no more than by chance: a + b is held at the number of samples")
+        notes.append(
+            "the prompts look alike, their pass rates differing no more than by chance: a + b is held at the "
+            "number of samples"
+        )
     return Prior(strength * mean, strength * (1 - mean), prompts, samples, "; ".join(notes) or None)
 
 

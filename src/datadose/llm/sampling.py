@@ -271,7 +271,8 @@ def verify(
     nor as failed; ``passed`` has the verdict on each (None for such a one). ``issue`` is the first thing that
     the verifier did wrong. ``unfinished`` counts the samples that break off inside a thought: they have no
     answer and do not pass. ``label_passes`` has a verdict for each of the row's completions: None for a row
-    that was not ``scored``, and where the verifier would compare the label with itself.
+    that was not ``scored``, and where the verifier would compare the label with itself or with an answer that
+    was taken from it.
     """
     columns = {**row.columns, "answer": row.answer}
     issues: list[str] = []
@@ -284,7 +285,8 @@ def verify(
             issues.append(issue)
         return passes
 
-    judged = scored and verifier is not None and judges_labels(verifier, row.columns)
+    answered = row.columns.get("answer") is not None and not row.answer_derived
+    judged = scored and verifier is not None and judges_labels(verifier, answered=answered)
     labels = [text_of(one) for one in row.completions]
     passed = [verdict(text) for text in samples]
     verdicts = [passes for passes in passed if passes is not None]

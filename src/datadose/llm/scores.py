@@ -42,6 +42,7 @@ MEASURED: dict[str, str] = {
     "own_confidence": "float64",
     "own_differs": "boolean",
     "issue": "string",
+    "incomplete": "string",
 }
 """Columns that scoring adds to a row, and their types in the table (null where not measured)."""
 
@@ -126,8 +127,8 @@ def write_scores(
     ``rows`` are the pool's rows with the columns of MEASURED added, written one by one; ``ids`` (as
     :class:`~datadose.llm.pool.Row` gives them) and ``questions`` (:func:`hash_question` of theirs) identify
     each. Vectors are arrays or are given part by part. ``samples`` are the lines of ``samples.jsonl``, which
-    is there only if there are any. The manifest gains counts of the rows (``rows``, ``scored``,
-    ``unfinished`` samples, ``issues`` by kind) and ``files``, the sha256 of every other file.
+    is there only if there are any. The manifest gains counts and means of the rows, and ``files``, the sha256
+    of every other file.
 
     Raises InputError if ``folder`` cannot be a folder with files, RunError if the disk refuses.
     """
@@ -168,14 +169,24 @@ def _write_vectors(path: Path, vectors: NDArray[np.float32] | Vectors) -> None:
 
 
 def _counts(table: pd.DataFrame) -> dict[str, Any]:
-    """How many rows, scored rows, samples that broke off in a thought, and rows with each kind of issue."""
-    issues = table["issue"].dropna().str.split(":").str[0].value_counts()
+    """Rows, scored rows and those with a pass rate, the means over them, samples that broke off in a thought,
+    and rows with each kind of issue."""
+    nll, rate = table["nll"], table["pass_rate"]
     return {
         "rows": len(table),
-        "scored": int(table["nll"].notna().sum()),
+        "scored": int(nll.notna().sum()),
+        "mean_nll": None if nll.isna().all() else float(nll.mean()),
+        "with_pass_rate": int(rate.notna().sum()),
+        "mean_pass_rate": None if rate.isna().all() else float(rate.mean()),
         "unfinished": int(table["unfinished"].sum()),
-        "issues": {str(kind): int(count) for kind, count in sorted(issues.items())},
+        **{f"{name}s" if name == "issue" else name: _kinds(table[name]) for name in ("issue", "incomplete")},
     }
+
+
+def _kinds(texts: pd.Series[str]) -> dict[str, int]:
+    """How often each kind of issue occurs."""
+    kinds = texts.dropna().str.split(":").str[0].value_counts()
+    return {str(kind): int(count) for kind, count in sorted(kinds.items())}
 
 
 def _write_samples(path: Path, samples: Iterable[dict[str, Any]]) -> None:

@@ -151,8 +151,10 @@ def test_llama_factory(tmp_path, chat):
     assert (settings["dataset"], settings["dataset_dir"], settings["mask_history"]) == ("sft", ".", True)
     assert not (folder / "rl.jsonl").exists()
     notes = json.loads((out / "manifest.json").read_text())["format"]["notes"]
+    unnamed = ["sft.yaml: put the name of the model's template in place of NAME"] * chat
     assert notes == [
-        f"{name}.jsonl: llama-factory has no RL with a verifier" for name in ("rl", "control_rl")
+        *(f"{name}.jsonl: llama-factory has no RL with a verifier" for name in ("rl", "control_rl")),
+        *unnamed,
     ]
     if not chat:
         assert about["formatting"] == "alpaca"

@@ -248,7 +248,8 @@ def test_what_is_said_of_empty_and_of_measured_sets_is_true(tmp_path):
     compared = aligned["left"] + aligned["removed"]
     assert f"only {aligned['left']} of {compared} rows that were compared" in describe(few)
     tokens = chosen(tmp_path / "tokens", replace(CONFIG, sft_size="auto", sft_tokens=500))
-    assert "SFT rows: as many as 500 completion tokens hold." in describe(tokens)
+    had = tokens.sizes["sft_tokens"]
+    assert f"SFT rows: {len(tokens.sft)} with {had} completion tokens, of 500 asked for." in describe(tokens)
     assert "random controls of as many tokens and prompts" in describe(tokens)
     never = select(wrong, config=SelectionConfig(sft_size=0, rl_size=5, rl_mixed=0.99))
     assert "5 RL prompts will seldom have a mixed group, and no other prompt" in describe(never)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from datadose.errors import InputError
 from datadose.llm.scores import Scores
-from datadose.llm.selection import Selection, SelectionConfig, arrays, select
+from datadose.llm.selection import Selection, SelectionConfig, arrays, describe, select, training_commands
 from datadose.llm.selection.sft_set import allot
 from helpers.synthetic import Pool, make
 
@@ -279,9 +280,15 @@ def test_replay_has_its_share_and_asks_nothing_twice(dirty, target):
 def test_errors_are_named(dirty, target, reference):
     plain = make(500, 10, samples=0).scores
     config = SelectionConfig(sft_size=10)
-    with pytest.raises(InputError, match=r"rl-size: got scores without pass rates.*--samples"):
-        select(plain, target, reference=reference, config=config)
-    assert len(select(plain, target, reference=reference, config=replace(config, rl_size=0)).rl) == 0
+    for asked in ({"rl_size": 3}, {"sft_size": 0}):
+        with pytest.raises(InputError, match=r"rl-size: got scores without pass rates.*--samples"):
+            select(plain, target, reference=reference, config=replace(config, **asked))
+    alone = select(plain, target, reference=reference, config=config)
+    assert len(alone.rl) == 0
+    assert alone.filters_of("rl") == []
+    assert any("no RL set" in said for said in alone.unchecked)
+    none = select(plain, target, reference=reference, config=replace(config, rl_size=0))
+    assert not any("no RL set" in said for said in none.unchecked)
     seen = make(50, 1, name="seen")
     seen.rows[7]["prompt"] = dirty.rows[11]["prompt"]
     with pytest.raises(InputError, match=r"target: got 1 pool rows .*\(pool-11\)"):
@@ -364,3 +371,26 @@ def test_allotments_add_up_and_fit(places, part):
     assert (quota >= 0).all()
     if (available >= size).all():
         assert (np.abs(quota - size * weights / weights.sum()) <= 1).all()
+
+
+def test_the_control_of_rl_asks_nothing_of_either_sft_set(dirty, target, reference):
+    """Tight: all that is left must do."""
+    hashes = dirty.scores.table["question_hash"].to_numpy()
+    for size in (100, 1500, 3900):
+        config = SelectionConfig(sft_size=size, rl_size=50)
+        found = select(dirty.scores, target, reference=reference, config=config)
+        assert (len(found.control_sft), len(found.control_rl)) == (size, 50)
+        for name in ("sft", "control_sft"):
+            assert not np.isin(hashes[found.control_rl], hashes[getattr(found, name)]).any()
+        assert found.has_control("sft")
+        assert found.has_control("rl")
+
+
+def test_a_set_of_all_rows_has_no_control(dirty):
+    """Its commands are those of the set alone, and that is said."""
+    among = int(np.isfinite(dirty.scores.table["pass_rate"].to_numpy(dtype=float)).sum())
+    found = select(dirty.scores, config=SelectionConfig(sft_size=0, rl_size=among))
+    assert not found.has_control("rl")
+    commands = training_commands(found, Path("out"))
+    assert [one.text.split()[1] for one in commands] == ["posttrain", "score"]
+    assert "there is no control to compare it with" in describe(found, commands=commands)

@@ -55,11 +55,13 @@ def test_score_counts_what_hangs_and_what_broke_off_and_prints_json_alone(
         assert manifest["verifier_timeout"] == 1
         lines = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
         assert [line["unfinished"] for line in lines] == [0, 1, 0, 0]
-        found[verifier, processes] = manifest["issues"], [line["pass_rate_passed"] for line in lines], lines
+        assert manifest["issues"] == {}
+        passed = [line["pass_rate_passed"] for line in lines]
+        found[verifier, processes] = manifest["incomplete"], passed, lines
     hanging = {"verifier failed": 1}
     assert found[checks, "1"] == found[checks, "3"]
     assert found[checks, "1"][:2] == (hanging, [1, 1, 0, 2])
-    assert found[checks, "1"][2][0]["issue"] == "verifier failed: no verdict within 1 s"
+    assert found[checks, "1"][2][0]["incomplete"] == "verifier failed: no verdict within 1 s"
     assert found["number", "1"][:2] == ({}, [1, 1, 1, 2])
 
 

@@ -204,12 +204,10 @@ def _with_system(messages: list[Message], columns: Columns, layout: Layout) -> l
     return messages
 
 
-def find_answer(columns: Columns, places: Sequence[str], completion: str | None) -> Any:
-    """The first answer at ``places``, else the final form of ``completion`` if that is given, else None."""
-    for place in places:
-        if (value := value_at(columns, place)) is not None:
-            return value
-    return None if completion is None else final_form(completion)
+def find_answer(columns: Columns, places: Sequence[str]) -> Any:
+    """The first answer at ``places``, None without any."""
+    found = (value_at(columns, place) for place in places)
+    return next((value for value in found if value is not None), None)
 
 
 def final_form(text: str) -> str | None:

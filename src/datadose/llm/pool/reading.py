@@ -13,7 +13,7 @@ from typing import Any, overload
 from datadose.errors import InputError, reject
 from datadose.files import atomic_file, prepare_folder
 from datadose.llm.cache import text_hash
-from datadose.llm.pool.layouts import COLUMNS, Layout, find_answer, split, value_at
+from datadose.llm.pool.layouts import COLUMNS, Layout, final_form, find_answer, split, value_at
 from datadose.llm.pool.messages import parsed
 from datadose.llm.pool.records import Record
 from datadose.llm.pool.row import BadRowError, Columns, Row, Text, malformed, text_of
@@ -102,7 +102,8 @@ def open_pool(
         failed.callback(_remove, file, made)
         with atomic_file(file) as handle:
             for row in reader.rows(source.records()):
-                kept = [row.id, row.line, row.place, row.issue, len(row.completions), row.columns]
+                kept = [row.id, row.line, row.place, row.issue, len(row.completions), row.answer_derived]
+                kept.append(row.columns)
                 line = json.dumps(kept, ensure_ascii=False, allow_nan=False).encode() + b"\n"
                 handle.write(line)
                 offsets.append(offsets[-1] + len(line))
@@ -190,16 +191,23 @@ class Pool(Sequence[Row]):
 
 
 def _stored(line: bytes) -> Row:
-    id_, number, place, issue, count, columns = json.loads(line)
+    id_, number, place, issue, count, derived, columns = json.loads(line)
     if issue is not None:
         return Row(id_, "", (), columns, number, issue, place=place)
     value = columns.get("completion")
     completions = () if count == 0 else tuple(value) if count > 1 else (value,)
-    return _row(id_, columns["prompt"], completions, columns, number, place)
+    return _row(id_, columns["prompt"], completions, columns, number, place, derived=derived)
 
 
 def _row(
-    id_: str, prompt: Text, completions: tuple[Text, ...], columns: Columns, line: int, place: str
+    id_: str,
+    prompt: Text,
+    completions: tuple[Text, ...],
+    columns: Columns,
+    line: int,
+    place: str,
+    *,
+    derived: bool,
 ) -> Row:
     options, tools = parsed(columns.get(OPTIONS)), columns.get("tools")
     return Row(
@@ -211,6 +219,7 @@ def _row(
         tools=tools if isinstance(tools, list) else None,
         template_options=without_nulls(options) if isinstance(options, dict) else {},
         place=place,
+        answer_derived=derived,
     )
 
 
@@ -280,7 +289,8 @@ class _Reader:
             raise _missing(columns, how.layout)
         prompt, completions = split(columns, layout, chat=how.chat)
         if not layout.has_completion and not how.prompts_alone:
-            raise BadRowError("no completion", "no completion", COLUMNS)
+            alone = f"{COLUMNS}; prompts alone are for samples (--samples K with a verifier) and for RL"
+            raise BadRowError("no completion", "no completion", alone)
         if not how.chat and isinstance(prompt, list):
             raise BadRowError("another type", "messages", "strings, as in most rows")
         paths = (
@@ -302,23 +312,27 @@ class _Reader:
         found["prompt"] = prompt
         if completions:
             found["completion"] = completions[0] if len(completions) == 1 else list(completions)
-        self._add_answer(found, columns, layout, completions)
+        derived = self._add_answer(found, columns, layout, completions)
         if (tools := _tools(value_at(columns, how.tools))) is not None:
             found["tools"] = tools
         if how.id != "id" or "id" in how.text:
             found["id"] = label
         self.counts[layout.name] += 1
-        return _row(label, prompt, completions, found, record.line, record.place)
+        return _row(label, prompt, completions, found, record.line, record.place, derived=derived)
 
     def _add_answer(
         self, found: Columns, columns: Columns, layout: Layout, completions: tuple[Text, ...]
-    ) -> None:
+    ) -> bool:
+        """Add the row's answer, if it has one; returns whether it is the final form of its completion."""
         how = self.how
-        derived = text_of(completions[0]) if layout.derive and len(completions) == 1 else None
-        answer = find_answer(columns, how.answers, derived)
+        answer = find_answer(columns, how.answers)
+        derived = answer is None and layout.derive and len(completions) == 1
+        if derived:
+            answer = final_form(text_of(completions[0]))
         if answer is not None:
             scalar = not isinstance(answer, (str, list, dict))
             found["answer"] = str(answer) if "answer" in how.text and scalar else answer
+        return derived and answer is not None
 
     def _renamed(self, columns: Columns, layout: Layout | None) -> Columns:
         """The columns of a row of ``layout`` (None: of what fits), without names of ours for others."""

@@ -48,6 +48,8 @@ class Row:
     """The row's ``chat_template_kwargs``."""
     place: str = ""
     """Where the row stands, in words: ``line 3``, or ``b.jsonl, row 3``."""
+    answer_derived: bool = False
+    """Whether the answer is the final form of the row's own completion, which it can say nothing about."""
 
     @property
     def has_completion(self) -> bool:

@@ -4,6 +4,7 @@ from datadose.llm.selection.choose import Selection, select
 from datadose.llm.selection.commands import training_commands
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.formats import FORMATS, check_format
+from datadose.llm.selection.rl_set import wants_rl
 from datadose.llm.selection.terminal import describe
 from datadose.llm.selection.writing import write_selection
 
@@ -15,5 +16,6 @@ __all__ = [
     "describe",
     "select",
     "training_commands",
+    "wants_rl",
     "write_selection",
 ]

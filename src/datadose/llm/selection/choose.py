@@ -29,7 +29,7 @@ from datadose.llm.selection.duplicates import Repeats, find_near_copies, find_ov
 from datadose.llm.selection.filters import DUPLICATE, NOT_ALIGNED, UNSCORED, Filter, Funnel
 from datadose.llm.selection.geometry import estimate_geometry
 from datadose.llm.selection.measures import Measures, measure
-from datadose.llm.selection.rl_set import RlSet, choose_rl, no_rl_set, require_pass_rates
+from datadose.llm.selection.rl_set import NO_RATES, RlSet, choose_rl, no_rl_set, wants_rl
 from datadose.llm.selection.sft_set import best_of_each, filter_sft, take_rows
 from datadose.llm.selection.size import SMALLEST, Budget, sft_budget
 
@@ -49,7 +49,7 @@ class Selection:
     control_sft: Indices
     """As many rows as ``sft`` (with a budget in tokens: as many tokens), uniformly from the eligible ones."""
     control_rl: Indices
-    """As many rows as ``rl``, likewise, without those of ``control_sft``."""
+    """As many rows as ``rl``, likewise, without the questions of ``sft`` and ``control_sft``."""
     replay: Indices
     """Rows of the reference that go into both sft.jsonl and control_sft.jsonl."""
     filters: list[Filter]
@@ -83,6 +83,10 @@ class Selection:
     def filters_of(self, name: str) -> list[Filter]:
         """The filters of one set, ``sft`` or ``rl``."""
         return [one for one in self.filters if one["set"] == name]
+
+    def has_control(self, name: str) -> bool:
+        """Whether the control of one set, ``sft`` or ``rl``, is another one: there may be no other rows."""
+        return not np.array_equal(getattr(self, name), getattr(self, f"control_{name}"))
 
 
 def select(
@@ -118,18 +122,19 @@ def select(
     _require_one_model(pool, target, reference)
     if target is not None:
         _require_no_overlap(pool, target)
-    if config.rl_size != 0:
-        require_pass_rates(pool)
+    with_rl = wants_rl(pool, config)
     if config.replay and reference is None:
         reject("replay", config.replay, "0 without a reference (there is nothing to replay)")
     # One thread: sums then do not depend on the machine, and the work is bound by memory anyway.
     with threadpool_limits(1):
         repeats = _repeats(pool, against, config)
         if target is None or config.sft_size == 0:
-            return _select(pool, target, None, _no_sft_set(pool), repeats, config)
+            return _select(pool, target, None, _no_sft_set(pool, repeats), repeats, config)
         usable, kind = _usable(pool, "scores", config.representation), config.representation
         kept = None if reference is None else _usable(reference, "reference", kind)
         sft = _choose_sft(usable, _usable(target, "target", kind), kept, repeats, config)
+        if not with_rl and config.rl_size != 0:
+            sft.unchecked.append(NO_RATES)
         return _select(pool, target, kept, sft, repeats, config)
 
 
@@ -170,13 +175,12 @@ class _SftSet:
     unchecked: list[str] = field(default_factory=list)
 
 
-def _no_sft_set(pool: Scores) -> _SftSet:
+def _no_sft_set(pool: Scores, repeats: Repeats) -> _SftSet:
     rows, read = len(pool.table), int(pool.table["issue"].isna().sum())
     sizes = {"scored": read, "target": 0, "reference": 0, "hard_stratum": 0, "sft_tokens": 0}
     funnel, nothing = Funnel("sft", rows), Measures.nothing(rows)
-    return _SftSet(
-        _NONE, funnel.alive & False, funnel, nothing, {}, sizes, {"note": "not asked: --sft-size 0"}
-    )
+    planner, said = {"note": "not asked: --sft-size 0"}, repeats.not_looked_for()
+    return _SftSet(_NONE, funnel.alive & False, funnel, nothing, {}, sizes, planner, unchecked=said)
 
 
 def _choose_sft(
@@ -221,7 +225,7 @@ def _select(
     config: SelectionConfig,
 ) -> Selection:
     hashes = pool.table["question_hash"].to_numpy()
-    rl = no_rl_set(pool) if config.rl_size == 0 else choose_rl(pool, sft.rows, config, repeats)
+    rl = choose_rl(pool, sft.rows, config, repeats) if wants_rl(pool, config) else no_rl_set(pool)
     if len(sft.rows) == len(rl.rows) == 0:
         also = f"; for SFT {sft.funnel.story()}" if sft.funnel.filters else ""
         reject("rl-size", config.rl_size, f"nothing can be chosen: {rl.funnel.story()}{also}")
@@ -325,20 +329,21 @@ def _distinct_funnel(pool: Usable, repeats: Repeats) -> Funnel:
 def _controls(pool: Scores, sft: _SftSet, rl: RlSet, config: SelectionConfig) -> tuple[Indices, Indices]:
     """Two disjoint uniform samples of the rows that each set could be chosen from, of the sets' sizes.
 
-    So many questions are left to the second that it can have its size: those of the sets themselves are an
-    example that both fit.
+    The second asks nothing that the SFT set asks: it may be trained after either. So many questions are left
+    to it that it can have its size: those of the sets themselves are an example that both fit.
     """
     hashes = pool.table["question_hash"].to_numpy()
     rng = stream(config.seed, "control")
     order = rng.permutation(np.flatnonzero(sft.eligible))
-    shared = among_these(hashes[order], hashes[rl.eligible])
-    spare = int(rl.eligible.sum()) - len(rl.rows)
+    for_rl = rl.eligible & ~among_these(hashes, hashes[sft.rows])
+    shared = among_these(hashes[order], hashes[for_rl])
+    spare = int(for_rl.sum()) - len(rl.rows)
     order = order[~shared | (shared.cumsum() <= spare)]
     same = Budget(rows=len(sft.rows))
     if config.sft_tokens is not None:
         same = Budget(tokens=sft.sizes["sft_tokens"])
     first = order[: same.count(numbers(pool.table, "tokens")[order])]
-    rest = np.flatnonzero(rl.eligible & ~among_these(hashes, hashes[first]))
+    rest = np.flatnonzero(for_rl & ~among_these(hashes, hashes[first]))
     return np.sort(first), np.sort(rng.choice(rest, len(rl.rows), replace=False))
 
 
@@ -381,10 +386,7 @@ def _unchecked(
         for name, used in (("target", target), ("reference", reference))
         if len(used.rows) < FEW_ROWS
     ]
-    if repeats.overlaps is None:
-        said.append("Evaluation files: none was given to compare the rows with (--against FILE).")
-    if repeats.copies is None:
-        said.append("Near duplicates: only equal questions were found (--near-duplicates 0.8 finds more).")
+    said += repeats.not_looked_for()
     if not given:
         said.append("What must be kept: no reference was given, a random sample of the pool stands for it.")
     aligned = next(f for f in sft.filters if f["name"] == NOT_ALIGNED)

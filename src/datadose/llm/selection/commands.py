@@ -44,7 +44,8 @@ def training_commands(selection: Selection, out: Path, form: str = "trl") -> lis
     for stage in (stage for stage, rows in sets if rows):
         theirs = form != "trl" and not (stage == "rl" and TRAINERS[form].problem is None)
         make = _theirs if theirs else _ours
-        found += [make(selection, out, form, stage, control=control) for control in (False, True)]
+        controls = (False, True) if selection.has_control(stage) else (False,)
+        found += [make(selection, out, form, stage, control=control) for control in controls]
         if form == "trl":
             found += _measured(selection, out, stage)
     return found
@@ -101,7 +102,7 @@ def _measured(selection: Selection, out: Path, stage: Stage) -> list[Command]:
         options = {"samples": selection.config.group, "verifier": record.get("verifier") or VERIFIER}
         if (limit := record.get("max_tokens")) is not None:
             options["max_tokens"] = limit
-    for name in (stage, f"control_{stage}"):
+    for name in (stage, f"control_{stage}") if selection.has_control(stage) else (stage,):
         run = out / "runs" / name
         line = _line(
             "score", {"model": run / "adapter", "pool": HELD_OUT, **options, "out": run / "held-out"}

@@ -27,8 +27,8 @@ def decide(selection: Selection, sampling: Sampling | None) -> Decision:
     first = _plan(selection)
     if sampling is not None and sampling.alarms:
         first = (
-            "Draw the samples again, and select again: too many of them say nothing (below), and the RL set "
-            "and what counts as solved rest on them."
+            "Draw the samples again, and select again: too many of them say nothing, and the RL set and what "
+            "counts as solved rest on them."
         )
     return Decision(first, [*_about_sets(selection), *_about_sft(selection), *_about_rl(selection)])
 
@@ -39,7 +39,8 @@ def describe_size(selection: Selection) -> str:
     if not selection.sizes["sft"]:
         return f"SFT rows: none; {planner['note']}."
     if (tokens := selection.config.sft_tokens) is not None:
-        return f"SFT rows: as many as {tokens} completion tokens hold."
+        had = selection.sizes["sft_tokens"]
+        return f"SFT rows: {selection.sizes['sft']} with {had} completion tokens, of {tokens} asked for."
     if "prompts" not in planner:
         return "SFT rows: as many as were asked for."
     said = f"SFT rows by the planner, a heuristic (the theory of a linear model): {planner['size']}"
@@ -77,7 +78,9 @@ def _about_sets(selection: Selection) -> list[str]:
         filters = selection.filters_of(name)
         # What could be drawn for RL is what the filters of facts leave.
         among = eligible if name == "sft" else _usable(selection, eligible)
-        if len(rows) and filters and len(rows) >= _MANY * max(1, among):
+        if len(rows) and not selection.has_control(name):
+            found.append(f"The {what} is all that could be drawn: there is no control to compare it with.")
+        elif len(rows) and filters and len(rows) >= _MANY * max(1, among):
             share = 100 * min(1.0, len(rows) / max(1, among))
             found.append(
                 f"The {what} is {share:.0f} percent of the rows that could be drawn: its control is much the "
@@ -110,7 +113,7 @@ def _about_sft(selection: Selection) -> list[str]:
             else "All SFT rows lie beyond a threshold: the pool holds nothing that is asked for."
         )
     if not selection.pool.table["label_passes"].notna().any():
-        found.append("No verifier has judged the labels: read the SFT rows below before you train on them.")
+        found.append("No verifier has judged the labels: read some SFT rows before you train on them.")
     found += _about_labels(selection)
     if 0 < sizes["target"] < FEW_ROWS:
         found.append(f"The target has {_count(sizes['target'], 'row')}: with more of them others are chosen.")

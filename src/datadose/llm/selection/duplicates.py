@@ -57,6 +57,17 @@ class Repeats:
     record: dict[str, Any] = field(default_factory=dict)
     """For the manifest."""
 
+    def not_looked_for(self) -> list[str]:
+        """What was not checked, a sentence each."""
+        said = []
+        if self.overlaps is None:
+            said.append("Evaluation files: none was given to compare the rows with (--against FILE).")
+        if self.copies is None:
+            said.append(
+                "Near duplicates: only equal questions were found (--near-duplicates 0.8 finds more)."
+            )
+        return said
+
     def drop_overlaps(self, funnel: Funnel) -> None:
         """Remove the rows that repeat an evaluation file, if it was looked for."""
         if self.overlaps is not None:

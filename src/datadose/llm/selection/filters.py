@@ -102,6 +102,10 @@ class Funnel:
         self.crossed[rows] = places
         self.removed_by[rows] = -1
 
+    def removed_by_name(self, name: str) -> int:
+        """How many rows the filter of that name has removed; 0 without one."""
+        return sum(one["removed"] for one in self.filters if one["name"] == name)
+
     @property
     def left(self) -> int:
         """How many rows are still in."""

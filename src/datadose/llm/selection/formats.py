@@ -40,6 +40,7 @@ FORMATS = ("trl", *TRAINERS)
 
 _BATCH = 10_000
 _FILLED = "have tools or calls that Arrow has filled with the keys of others, or emptied"
+_UNNAMED = "template: NAME"
 _SETS = ("sft", "control_sft", "rl", "control_rl")
 
 
@@ -96,6 +97,8 @@ def write_format(
         settings[REWARD] = reward_file(name, verifier, timeout)
         record["notes"] += reward_notes(name, verifier)
     for file, text in settings.items():
+        if _UNNAMED in text:
+            record["notes"].append(f"{file}: put the name of the model's template in place of NAME")
         write_atomic(out / file, text)
         record["files"].append(f"{name}/{file}")
     for said in record["notes"]:

@@ -30,6 +30,9 @@ from datadose.llm.selection.filters import (
 )
 from datadose.shapes import Array
 
+_SMALL = 0.001
+NO_RATES = "RL: there are no pass rates, so no RL set (score with --samples and a verifier)."
+
 
 @dataclass(frozen=True, eq=False)
 class RlSet:
@@ -50,11 +53,17 @@ def no_rl_set(pool: Scores) -> RlSet:
     return RlSet(nothing, np.zeros(len(pool.table), dtype=bool), Funnel("rl", len(pool.table)))
 
 
-def require_pass_rates(pool: Scores) -> None:
-    """InputError if no row has a pass rate."""
-    if not np.isfinite(numbers(pool.table, "pass_rate")).any():
+def wants_rl(pool: Scores, config: SelectionConfig) -> bool:
+    """Whether there is to be an RL set; without pass rates ``auto`` gives none beside an SFT set.
+
+    Raises InputError where prompts are asked for, or an RL set alone, and no row has a pass rate.
+    """
+    if config.rl_size == 0 or np.isfinite(numbers(pool.table, "pass_rate")).any():
+        return config.rl_size != 0
+    if config.rl_size != "auto" or config.sft_size == 0:
         allowed = "pass rates (score the pool with --samples K and a --verifier), or an rl-size of 0"
         reject("rl-size", "scores without pass rates", allowed)
+    return False
 
 
 def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig, repeats: Repeats = NO_REPEATS) -> RlSet:
@@ -146,7 +155,8 @@ def _best(funnel: Funnel, usable: Mask, signal: Array, config: SelectionConfig) 
         return funnel.rows
     rows = np.flatnonzero(usable)
     if config.rl_size > len(rows):
-        story = f"{len(rows)} distinct prompts with pass rates are left for RL of {len(usable)} rows"
+        others = ", those of the SFT set left out," if funnel.removed_by_name(IN_SFT) else ""
+        story = f"{len(rows)} distinct prompts with pass rates{others} are left for RL of {len(usable)} rows"
         reject("rl-size", config.rl_size, f"at most {len(rows)}, or auto: {story}")
     chance_order = stream(config.seed, "rl").random(len(rows))
     order = np.lexsort((chance_order, -signal[rows], ~funnel.alive[rows]))
@@ -165,6 +175,10 @@ def describe_prior(prior: Mapping[str, Any]) -> str:
     )
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} percent" if share == 0 or share >= _SMALL else "under 0.1 percent"
+
+
 def describe_rl(record: dict[str, Any], size: int) -> list[str]:
     """What the ``record`` of an RL set of ``size`` prompts says, a sentence each; [] without one."""
     if not record:
@@ -173,8 +187,8 @@ def describe_rl(record: dict[str, Any], size: int) -> list[str]:
     group, mixed = record["group"], record["mixed"]
     said = [
         describe_prior(prior),
-        f"By that law {100 * record['share_solved']:.3g} percent of the prompts pass more often than "
-        f"{high:.3f} and {100 * record['share_hopeless']:.3g} percent less often than {low:.3f}: there a "
+        f"By that law {_percent(record['share_solved'])} of the prompts pass more often than "
+        f"{high:.3f} and {_percent(record['share_hopeless'])} less often than {low:.3f}: there a "
         f"group of {group} is mixed with a chance below {mixed:g}",
     ]
     if prior["note"]:

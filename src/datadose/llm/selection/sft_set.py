@@ -30,6 +30,8 @@ from datadose.llm.selection.size import Budget
 
 CLUSTERS = 32
 """Clusters at most; each has at least 20 candidates on average."""
+_WRONG = "the row's own completion does not pass: it is wrong"
+_UNJUDGED = "not checked: no verifier has judged the rows' own completions"
 _FIT_ROWS = 20_000
 _COORDINATES = 16
 
@@ -54,7 +56,8 @@ def filter_sft(funnel: Funnel, pool: Scores, measures: Measures, config: Selecti
     """Apply the filters of the SFT set to a funnel that holds scored, distinct questions."""
     table, stratum = pool.table, measures.stratum
     label_passes, label_fails = flags(table, "label_passes")
-    funnel.drop(WRONG, label_fails, "the row's own completion does not pass: it is wrong")
+    judged = (label_passes | label_fails).any()
+    funnel.drop(WRONG, label_fails, _WRONG if judged else _UNJUDGED)
     funnel.drop(
         CONFLICT,
         _conflict(pool, config.conflict) & ~label_passes,
@@ -86,7 +89,7 @@ def filter_sft(funnel: Funnel, pool: Scores, measures: Measures, config: Selecti
         NOT_ALIGNED,
         (shortfall > 0) | (measures.alignment <= 0),
         f"less aligned with the target's mean than {100 * (1 - config.unaligned):g} percent of the target's "
-        "own rows of that length, or against it",
+        "own rows (of that length, where there are enough), or against it",
         shortfall,
         measures.needed.tolist(),
     )

@@ -145,8 +145,9 @@ def _openrlhf_problem(row: Columns, _: int) -> Columns:
 
 
 def _command(lines: list[str], reward: str) -> str:
-    told = f"# In this folder; the reward is {REWARD}: {reward}\n" if reward else "# In this folder.\n"
-    return told + " \\\n  ".join(lines) + "\n"
+    after = "To go on from SFT, put the folder of its run in place of the model's."
+    told = f"; the reward is {REWARD}: {reward}\n# {after}\n" if reward else ".\n"
+    return f"# In this folder{told}" + " \\\n  ".join(lines) + "\n"
 
 
 def _factory_demonstration(row: Columns, _: int) -> Columns:

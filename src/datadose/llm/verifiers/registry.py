@@ -38,12 +38,13 @@ _loaded: dict[int, tuple[Verifier, str]] = {}
 """Verifiers that were loaded by an address, by identity: a callable object may have no hash and no name."""
 
 
-def judges_labels(verifier: Verifier, columns: Mapping[str, Any]) -> bool:
+def judges_labels(verifier: Verifier, *, answered: bool) -> bool:
     """Whether ``verifier`` can tell a wrong completion of a row from a right one.
 
-    Comparing with the answer cannot, where the row has no ``answer`` and its own completion stands for it.
+    Comparing with the answer cannot, where that is the completion itself or was taken from it: a row is
+    ``answered`` if its answer comes from elsewhere.
     """
-    return verifier not in _COMPARING or columns.get("answer") is not None
+    return verifier not in _COMPARING or answered
 
 
 def is_fixed(verifier: Verifier) -> bool:
