@@ -122,3 +122,16 @@ def test_an_answer_that_was_taken_from_the_completion_does_not_verify_it(
         labels = [line["label_passes"] for line in found.lines(range(3))]
         assert labels == [None, verifier != "exact", False]
         assert found.table["pass_rate_passed"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("verifier", ["exact", "number", "math"])
+def test_a_prompt_without_an_answer_has_nothing_to_be_compared_with(
+    verifier: str, model: LanguageModel, write_rows: Write, tmp_path: Path
+) -> None:
+    """Not even an empty sample passes."""
+    rows = [{"id": "a", "prompt": "1+1?", "answer": None}, {"id": "b", "prompt": "1+2?", "answer": "3"}]
+    given = write_rows([{"id": id_, "completions": ["", "3"]} for id_ in "ab"], "given.jsonl")
+    found = score(model, write_rows(rows), tmp_path / "out", verifier=verifier, completions=given)
+    assert found.table["pass_rate_total"].tolist() == [0, 2]
+    assert found.lines([0])[0]["issue"] == "no answer: the row has none to compare with"
+    assert found.lines([1])[0]["pass_rate"] == 0.5

@@ -277,8 +277,15 @@ def verify(
     columns = {**row.columns, "answer": row.answer}
     issues: list[str] = []
 
+    labels = [text_of(one) for one in row.completions]
+    compares = verifier is not None and not judges_labels(verifier, answered=False)
+    nothing = compares and not labels and row.columns.get("answer") is None
+
     def verdict(text: str) -> bool | None:
         if verifier is None:
+            return None
+        if nothing:
+            issues.append("no answer: the row has none to compare with")
             return None
         passes, issue = judge(verifier, text, columns, timeout=timeout)
         if issue is not None:
@@ -287,7 +294,6 @@ def verify(
 
     answered = row.columns.get("answer") is not None and not row.answer_derived
     judged = scored and verifier is not None and judges_labels(verifier, answered=answered)
-    labels = [text_of(one) for one in row.completions]
     passed = [verdict(text) for text in samples]
     verdicts = [passes for passes in passed if passes is not None]
     # Without a label only a verifier knows better.

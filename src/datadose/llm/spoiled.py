@@ -45,8 +45,12 @@ def spoiled_samples(
     samples, given = count["samples"], sampling.get("engine") == "file"
     found = []
     if count["truncated"]:
-        limit = "the limit of tokens there" if given or max_tokens is None else f"--max-tokens {max_tokens}"
-        more = "sample again with a larger one" if given else "raise --max-tokens"
+        limit = (
+            "the limit of tokens where they were made"
+            if given or max_tokens is None
+            else f"--max-tokens {max_tokens}"
+        )
+        more = "make them again with a larger one" if given else "raise --max-tokens"
         text = (
             f"{count['truncated']} of {samples} samples, of {count['truncated_rows']} rows, were cut by "
             f"{limit}: they fail unless an answer stands before the cut; {more} (column truncated)"
