@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -33,9 +33,6 @@ Backend: TypeAlias = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[Backend, ...] = ("loky", "dask", "ray")
 Call: TypeAlias = tuple[Callable[..., Any], dict[str, Any]]
 """A module-level function and its keyword arguments."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _RAY_WAITING = 256
 """Calls that wait on a Ray cluster at least, so that one that grows by demand sees some."""
@@ -76,15 +73,13 @@ def finished_calls(calls: Sequence[Call], workers: Workers) -> Iterator[tuple[in
         yield from _on_joblib(calls, workers)
 
 
-def in_threads(
-    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
-) -> Iterator[tuple[int, Result]]:
+def in_threads(work: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[tuple[int, Any]]:
     """(place of the item, ``work`` on it), in the order in which they finish, ``jobs`` of them at a time.
 
     In threads of this process, for work that leaves Python's lock alone and shares large data. What ``work``
     raises is raised here, once what was under way has finished and been given.
     """
-    waiting: dict[Future[Result], int] = {}
+    waiting: dict[Future[Any], int] = {}
     places, stopped = iter(range(len(items))), False
     with ThreadPoolExecutor(jobs, initializer=_one_torch_thread) as pool:
         try:
