@@ -87,9 +87,11 @@ def test_levels_are_dealt_evenly_and_the_draw_is_fixed(preset: Any) -> None:
     for size in config.sizes:
         own = [s for one, s in settings if one == size]
         assert len(own) == size.settings
-        for name in ("learning_rate", "variant", "pretrain_steps", "eta", "os_steps", "tied"):
+        for name in ("learning_rate", "variant", "pretrain_steps", "eta", "tied"):
             counts = Counter(getattr(s, name) for s in own)
             assert max(counts.values()) - min(counts.values()) <= 1
+        met = Counter((s.learning_rate, s.variant) for s in own)
+        assert max(met.values()) <= -(-size.settings // (len(size.rates) * 3)) + 1
     if preset == "paper":
         assert [(size.preset, size.settings) for size in config.sizes] == [("tiny", 24), ("small", 6)]
         assert max(path.looks[-1] for size, s in settings for path in config.paths(size, s)) == 1000

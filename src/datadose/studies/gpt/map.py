@@ -5,9 +5,10 @@ many prompts of Sigma0), the length of pretraining, eta, how long outcome superv
 test has the n of post-training ("tied") or the base one. Numbers of steps and both versions of n are read off
 the same trainings, so that a setting tells more than what was drawn for it.
 
-Design. The levels of each choice are dealt evenly over the settings, in an order of its own that ``draw``
-fixes (a Latin hypercube): every level is in an equal share of settings, and a share by level is a mean over
-all other choices. Shares have exact intervals for independent draws, which an even deal makes a little wide.
+Design. The levels of each choice are dealt evenly over the settings (a Latin hypercube), of many random
+deals that with the least association between any two choices; the seed ``draw`` fixes it. So a share by level
+is a mean over all other choices, with about as many settings at each of their levels. Shares have exact
+intervals for independent draws, which an even deal makes a little wide.
 
 Not varied: d = 5, the grids of B, n and k, batches of 16 (the paper's 64 would cost four times as much), and
 one pretrained model for each length, eta and size, whose chance is in no interval. Pretraining saw all n.
@@ -15,8 +16,11 @@ one pretrained model for each length, eta and size, whose chance is in no interv
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,8 @@ from datadose.sweep import Cell, Round
 
 NAME = "fig3map"
 TINY, SMALL = "tiny", "small"
+DEALS = 500
+"""So many deals of the settings are compared."""
 STAGES: tuple[Stage, ...] = ("sft", "outcome")
 """Those of the paper's six claims."""
 
@@ -117,7 +123,7 @@ class MapSize:
         preset: the GPT's.
         settings: their number.
         pretrain_steps: optimiser steps of pretraining, from early to converged.
-        os_steps: lengths of outcome supervision.
+        os_steps: lengths of outcome supervision; one that stands twice is dealt twice as often.
         sft_looks: steps at which SFT is measured where B moves; it lasts to the last.
         outcome_looks: the same of outcome supervision, up to the setting's length.
         most_steps: of either stage where n or k moves.
@@ -139,28 +145,6 @@ class MapSize:
     learning_rate: float
     variants: tuple[Variant, ...] = VARIANTS
 
-    def drawn(self, seed: int) -> list[MapSetting]:
-        """The settings: each choice's levels dealt evenly, in an order of its own."""
-
-        def dealt(place: int, levels: Sequence[Any]) -> list[Any]:
-            # Where the levels do not divide the settings, chance decides which are dealt once more.
-            random = random_stream([seed, place], "order")
-            whole, rest = divmod(self.settings, len(levels))
-            deck = [*levels] * whole + [levels[i] for i in random.permutation(len(levels))[:rest]]
-            return [deck[i] for i in random.permutation(self.settings)]
-
-        choices = (
-            self.rates,
-            self.variants,
-            self.pretrain_steps,
-            self.etas,
-            self.os_steps,
-            (True, False),
-        )
-        columns = [dealt(place, levels) for place, levels in enumerate(choices)]
-        rows = zip(*columns, strict=True)
-        return [MapSetting(number, self.preset, *row) for number, row in enumerate(rows)]
-
     def looks(self, stage: Stage, setting: MapSetting, moved: bool) -> tuple[int, ...]:
         """The steps at which a path of the setting is measured; ``moved``: n or k is not the base one."""
         steps, last = self.sft_looks, self.sft_looks[-1]
@@ -169,6 +153,44 @@ class MapSize:
         if moved:
             last = min(last, self.most_steps[STAGES.index(stage)])
         return tuple(step for step in steps if step <= last)
+
+
+@cache
+def drawn_settings(size: MapSize, seed: int) -> tuple[MapSetting, ...]:
+    """The settings of a size: of DEALS even deals the one whose choices are least associated in pairs."""
+    choices: tuple[Sequence[Any], ...] = (
+        size.rates,
+        size.variants,
+        size.pretrain_steps,
+        size.etas,
+        size.os_steps,
+        (True, False),
+    )
+    deals = [
+        [_dealt([seed, deal, place], levels, size.settings) for place, levels in enumerate(choices)]
+        for deal in range(DEALS)
+    ]
+    rows = zip(*min(deals, key=_association), strict=True)
+    return tuple(MapSetting(number, size.preset, *row) for number, row in enumerate(rows))
+
+
+def _dealt(seed: Sequence[int], levels: Sequence[Any], count: int) -> list[Any]:
+    """The levels in turn, in a random order; chance decides which are dealt once more if they do not fit."""
+    random = random_stream(seed, "order")
+    whole, rest = divmod(count, len(levels))
+    deck = [*levels] * whole + [levels[i] for i in random.permutation(len(levels))[:rest]]
+    return [deck[i] for i in random.permutation(count)]
+
+
+def _association(columns: Sequence[Sequence[Any]]) -> float:
+    """How far pairs of choices are from meeting each other's levels evenly: the sum of their chi-squares."""
+    total = 0.0
+    for first, second in combinations(columns, 2):
+        together, one, other = Counter(zip(first, second, strict=True)), Counter(first), Counter(second)
+        for a, b in product(one, other):
+            expected = one[a] * other[b] / len(first)
+            total += (together[a, b] - expected) ** 2 / expected
+    return total
 
 
 @dataclass(frozen=True)
@@ -208,7 +230,7 @@ class Figure3Map:
                 TINY,
                 9,
                 (1e-5, 1e-4, 1e-3),
-                (1000, 3000),
+                (1000, 2500),
                 (0.5,),
                 (100, 300),
                 **{**steps, "sft_looks": (10, 30, 100)},
@@ -222,9 +244,9 @@ class Figure3Map:
             TINY,
             24,
             (1e-5, 1e-4, 1e-3),
-            (1000, 3000, 8000),
+            (1000, 2500, 6000),
             (0.2, 0.5),
-            (100, 300, 1000),
+            (100, 300, 300, 1000),
             **steps,
             most_steps=(100, 300),
             side_by_side=12,
@@ -252,10 +274,10 @@ class Figure3Map:
             sizes,
             dimension=5,
             prompts=(16, 128, 1024),
-            lengths=(5, 10, 20),
+            lengths=(4, 8, 16),
             chains=(1, 3, 5),
             base_prompts=128,
-            base_length=10,
+            base_length=8,
             base_chain=3,
             judged_sft=100,
             test_prompts=256,
@@ -271,7 +293,7 @@ class Figure3Map:
 
     def settings(self) -> list[tuple[MapSize, MapSetting]]:
         """Each setting with its size."""
-        return [(size, setting) for size in self.sizes for setting in size.drawn(self.draw)]
+        return [(size, setting) for size in self.sizes for setting in drawn_settings(size, self.draw)]
 
     def task(self, eta: float) -> GptTask:
         """The task of Figure 3; its n and k are the longest, which pretraining goes up to."""
@@ -302,7 +324,13 @@ class Figure3Map:
         used = {(setting.size, setting.eta, setting.pretrain_steps) for _, setting in self.settings()}
         return {
             (size.preset, eta, T): GptPretraining(
-                size.preset, T, size.batch, size.learning_rate, warmup=min(200, T // 5), every=40
+                size.preset,
+                T,
+                size.batch,
+                size.learning_rate,
+                warmup=min(200, T // 5),
+                start_length=min(self.lengths),
+                every=40,
             )
             for size in self.sizes
             for eta in size.etas
