@@ -232,8 +232,8 @@ class Figure3Map:
         (error 1.05 at eta 0.2 and 0.5), and at eta 0.2 it has not after 2,500 (.98, where 0.5 has .66, and
         .13 after 6,000; eta 0.8 has .51 after 2,000).
 
-        Cost: about 110 core-minutes for ``paper`` by cell times on a machine with three times as many busy
-        processes as cores, perhaps 80 on a quiet one; 15 or 11 for ``quick``.
+        Cost: about 115 core-minutes for ``paper`` by cell times on a machine with three times as many busy
+        processes as cores, perhaps 85 on a quiet one; 15 or 11 for ``quick``.
         """
         if name == "smoke":
             return cls._smoke()
