@@ -12,6 +12,7 @@ import torch
 from datadose.errors import InputError
 from datadose.models import BlockLinearAttention, ChainModel, LinearAttention, PromptBatch
 from datadose.stages import (
+    FixedData,
     FreshData,
     Optimisation,
     Outcome,
@@ -22,6 +23,7 @@ from datadose.stages import (
     post_test,
     train,
 )
+from datadose.stages.data import SideBySide
 from datadose.stages.engine import Objective, StageLoss
 from datadose.theory import pretrained_on_mixture, pretrained_operator
 from helpers.stage_examples import (
@@ -262,3 +264,22 @@ def test_mixtures_are_a_function_of_seed_and_step() -> None:
     assert torch.equal(pair.weights[1], alone.weights[0])
     torch.testing.assert_close(pair.mean_covariance()[1], alone.mean_covariance()[0])
     assert abs(float(pair.mean_covariance().diagonal(dim1=-2, dim2=-1).mean()) - 19 / 3) < 1.0
+
+
+def test_runs_side_by_side_have_batches_of_their_own() -> None:
+    """Each run's batch is that of its own data; what cannot have one shape at every step is refused."""
+    each = tuple(
+        FixedData(PromptBatch.draw(np.ones(D), N, size, seeds=[size]), 4, seed=size) for size in (4, 8, 12)
+    )
+    data = SideBySide(each)
+    assert (data.size, data.prompts) == (4, None)
+    for step in (0, 1, 5):
+        batch = data.batch(step)
+        assert batch.weights.shape == (3, 4, D)
+        for run, own in enumerate(each):
+            assert torch.equal(batch.weights[run : run + 1], own.batch(step).weights)
+    with pytest.raises(InputError, match=r"prompts: .* multiple of the batch, 4"):
+        SideBySide((FixedData(PromptBatch.draw(np.ones(D), N, 6, seeds=[0]), 4),))
+    for wrong in ((), (each[0], FixedData(each[1].whole, 2))):
+        with pytest.raises(InputError, match=r"batch: .*one size for all runs"):
+            SideBySide(wrong)

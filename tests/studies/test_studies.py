@@ -26,6 +26,7 @@ from datadose.studies.report import write_report
 from datadose.studies.reproduce import draw_saved
 from datadose.studies.sft_curves import figure5
 from datadose.studies.study import Preset, Saved, Study
+from datadose.sweep import Workers, run_cells
 from helpers.studies import write_result
 
 pytestmark = pytest.mark.long
@@ -68,8 +69,16 @@ def _make(one: Study[Any], folder: Path) -> None:
     else:
         config = one.experiment.preset("smoke")
         config = replace(config, seeds=2) if one.name == "theorems" else config
-        table = config.table([cell.function(**cell.arguments) for cell in config.cells()])
+        table = config.table(_results(config, folder))
     write_result(folder, one, table, config)
+
+
+def _results(config: Any, folder: Path) -> list[Any]:
+    """The results of the configuration's cells, after those that they start from."""
+    results: list[Any] = []
+    for made, cells in config.rounds(folder) if hasattr(config, "rounds") else [("", config.cells())]:
+        results = run_cells(cells, cache_folder=folder, workers=Workers(1), title=made)
+    return results
 
 
 def _refusal(function: Callable[..., Any]) -> Callable[..., NoReturn]:

@@ -65,6 +65,40 @@ class FixedData:
 
 
 @dataclass(frozen=True)
+class SideBySide:
+    """Runs that train side by side on fixed prompts of their own, whose numbers B may differ.
+
+    Args:
+        each: the data of every run, with one run dimension of 1. All have one size of batch, of which B is a
+            multiple, so that the batches of all runs have one shape at every step.
+
+    Raises:
+        InputError: no run, sizes that differ, or a B that is no multiple of the size.
+    """
+
+    each: tuple[FixedData, ...]
+    prompts: ClassVar[None] = None
+    """No common number: epochs have no meaning."""
+
+    def __post_init__(self) -> None:
+        sizes = {data.size or data.prompts for data in self.each}
+        if len(sizes) != 1:
+            reject("batch", sorted(sizes), "one size for all runs, of which there is at least one")
+        for data in self.each:
+            if data.prompts % (data.size or data.prompts):
+                reject("prompts", data.prompts, f"a multiple of the batch, {data.size}")
+
+    @property
+    def size(self) -> int:
+        """Prompts of a run in a batch."""
+        return self.each[0].size or self.each[0].prompts
+
+    def batch(self, step: int) -> PromptBatch:
+        """See :class:`Data`."""
+        return PromptBatch.join([data.batch(step) for data in self.each], dim=0)
+
+
+@dataclass(frozen=True)
 class FreshData:
     """New prompts at every step: the population regime.
 

@@ -16,6 +16,7 @@ _FIGURES = {
     "fig1": "sft_curves.figure1:STUDY",
     "fig2": "sft_curves.figure2:STUDY",
     "fig3": "gpt.figure3_study:STUDY",
+    "fig3map": "gpt.map_study:STUDY",
     "gpt_data": "gpt.data:STUDY",
     "fig4": "figure4.study:STUDY",
     "fig4map": "figure4.map:STUDY",
@@ -78,6 +79,7 @@ LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 """About an hour each, so not among ``all``."""
 APART = (
     *LANGUAGE_MODELS,
+    "fig3map",
     *_DECISIONS,
     *(name for name in _TRAINING_TIME if name != "fig1_time"),
 )

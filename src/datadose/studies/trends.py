@@ -108,7 +108,7 @@ def judge_trend(
     return _one_way(x, 1 / errors if trend == RISES else errors, threshold)
 
 
-def _other_seeds_choice(errors: Array) -> Array:
+def other_seeds_choice(errors: Array) -> Array:
     """Per seed, its error at the place where the other seeds' mean is smallest."""
     seeds = len(errors)
     if seeds < 2:
@@ -126,7 +126,7 @@ def _ratio(above: Array, below: Array) -> tuple[float, float, float]:
 
 def falls_then_rises(x: Array, errors: Array, threshold: float, start: Array | None = None) -> Judgement:
     """Whether the error falls from ``start`` (default: the first place) and rises again to the last place."""
-    best = _other_seeds_choice(errors)
+    best = other_seeds_choice(errors)
     fall = _ratio(errors[:, 0] if start is None else start, best)
     rise = _ratio(errors[:, -1], best)
     verdict = both(*(decide(low, high, threshold, below=False) for _, low, high in (fall, rise)))
@@ -136,11 +136,18 @@ def falls_then_rises(x: Array, errors: Array, threshold: float, start: Array | N
     return Judgement(value, (low, high), len(errors), verdict, note)
 
 
+def rise_from_best(x: Array, errors: Array, threshold: float) -> Judgement:
+    """Whether the error at the last place is above that at the best place, chosen by the other seeds."""
+    value, low, high = _ratio(errors[:, -1], other_seeds_choice(errors))
+    note = f"lowest at {x[errors.mean(axis=0).argmin()]:g}"
+    return Judgement(value, (low, high), len(errors), decide(low, high, threshold, below=False), note)
+
+
 def _one_way(x: Array, errors: Array, threshold: float) -> Judgement:
     """Whether the error falls from the first place to the last; mixed if it has turned and rises again."""
     value, low, high = _ratio(errors[:, 0], errors[:, -1])
     verdict = decide(low, high, threshold, below=False)
-    back, back_low, back_high = _ratio(errors[:, -1], _other_seeds_choice(errors))
+    back, back_low, back_high = _ratio(errors[:, -1], other_seeds_choice(errors))
     note = ""
     if decide(back_low, back_high, threshold, below=False) == "holds":
         note = f"turns at {x[errors.mean(axis=0).argmin()]:g} and goes back {back:.3g} times"

@@ -131,7 +131,7 @@ def test_runs_repeat_and_depend_on_their_seed(path: Path, stage: str) -> None:
 
 
 def test_replay_is_half_of_the_pretraining_distribution() -> None:
-    batch = gpt_runs._draw(TASK, replace(RUN, variant="replay", prompts=400), 0)
+    batch = gpt_runs.draw_prompts(TASK, "replay", 400, 6, 0)
     assert batch.inputs is not None
     spread = batch.inputs.square().mean(dim=(0, 2)).numpy()
     rare = TASK.delta > 0

@@ -164,7 +164,7 @@ class GptRun:
 def post_train(model: ChainModel, task: GptTask, run: GptRun, seed: int) -> int:
     """Post-train ``model`` in place on one run's prompts; returns the number of lost runs."""
     torch.set_num_threads(1)
-    prompts = _draw(task, run, seed)
+    prompts = draw_prompts(task, run.variant, run.prompts, run.length, seed)
     size = min(run.batch, run.prompts)
     optimisation = Optimisation("adam", run.learning_rate, steps=run.steps, batch=size)
     objective = stage_objective(run.stage, run.chain_steps, eta=task.eta, seeds=[seed])
@@ -172,15 +172,17 @@ def post_train(model: ChainModel, task: GptTask, run: GptRun, seed: int) -> int:
     return len(done.diverged)
 
 
-def _draw(task: GptTask, run: GptRun, seed: int) -> PromptBatch:
+def draw_prompts(task: GptTask, variant: Variant, prompts: int, length: int, seed: int) -> PromptBatch:
+    """The post-training prompts of a run, shape (1, B, ...), inputs held; half of Sigma0 with ``replay``."""
+
     def draw(covariance: Array, count: int, salt: int) -> PromptBatch:
         seeds = [(seed, salt)]
-        return PromptBatch.draw(covariance, run.length, count, seeds=seeds, hold_inputs=True)
+        return PromptBatch.draw(covariance, length, count, seeds=seeds, hold_inputs=True)
 
-    if run.variant != "replay":
-        return draw(task.covariance(run.variant), run.prompts, 0)
-    half = run.prompts // 2
-    return PromptBatch.join([draw(task.delta, run.prompts - half, 0), draw(task.sigma0, half, 1)], dim=1)
+    if variant != "replay":
+        return draw(task.covariance(variant), prompts, 0)
+    half = prompts // 2
+    return PromptBatch.join([draw(task.delta, prompts - half, 0), draw(task.sigma0, half, 1)], dim=1)
 
 
 def tests(task: GptTask, length: int) -> list[tuple[str, PromptBatch]]:

@@ -1,0 +1,173 @@
+"""Post-training paths: what a GPT's error is at several steps of one training, runs side by side.
+
+One training serves every number of steps up to its own. Of a seed all is nested: the prompts of a smaller B
+are the first of a larger one, those of a smaller n are the beginnings of longer ones, in training and in the
+test. Each seed has test prompts of its own, so that an interval over seeds covers their sampling error too;
+they are not among the training prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datadose.configs import Stage
+from datadose.models import ChainModel, PromptBatch
+from datadose.models.gpt import GptModel, load_gpt
+from datadose.models.gpt_runs import GptRuns
+from datadose.stages import FixedData, Optimisation, squared_gaps, stage_objective, train
+from datadose.stages.data import SideBySide, split
+from datadose.studies.gpt.runs import GptTask, Variant, draw_prompts
+
+_TEST = 2
+"""The salt of a seed's test prompts; 0 and 1 are those of its training prompts."""
+_AT_ONCE = 64
+"""Test prompts of a run that are thought about at once: more leave the processor's cache."""
+
+
+@dataclass(frozen=True)
+class GptPath:
+    """One way of post-training, for several B.
+
+    Args:
+        variant: what the prompts are of.
+        prompts: the numbers B, multiples of ``batch``; each is a run for every seed.
+        length: n of the post-training prompts, at most the task's.
+        chain_steps: k.
+        looks: the optimiser steps at which the error is measured, rising; training ends at the last.
+        test_lengths: the n of the test prompts, at most the task's.
+    """
+
+    stage: Stage
+    variant: Variant
+    prompts: tuple[int, ...]
+    length: int
+    chain_steps: int
+    looks: tuple[int, ...]
+    test_lengths: tuple[int, ...]
+    learning_rate: float
+    batch: int
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out prompts of several runs by n: of the target at all lengths, of Sigma0 at the last."""
+
+    task: GptTask
+    lengths: tuple[int, ...]
+    target: PromptBatch
+    sigma0: PromptBatch
+
+    @classmethod
+    def of(cls, task: GptTask, lengths: Sequence[int], seeds: Sequence[int]) -> HeldOut:
+        """``test_prompts`` of the task for each seed; of one seed the two kinds have the same w*."""
+        drawn = (
+            PromptBatch.draw(
+                covariance,
+                task.length,
+                task.test_prompts,
+                seeds=[(seed, _TEST) for seed in seeds],
+                hold_inputs=True,
+            )
+            for covariance in (task.sigma0 + task.delta, task.sigma0)
+        )
+        return cls(task, tuple(lengths), *drawn)
+
+    def measure(self, model: ChainModel) -> list[list[list[float]]]:
+        """By length and run: errors / d on the target, its rare and common directions, and on Sigma0.
+
+        The last is measured at the last length, and stands beside all.
+        """
+        rare = torch.from_numpy(self.task.rare)
+        kept = self._gaps(model, beginnings(self.sigma0, self.lengths[-1])).mean(-1)
+        found = []
+        for n in self.lengths:
+            gaps = self._gaps(model, beginnings(self.target, n))
+            parts = gaps.mean(-1), gaps[:, rare].mean(-1), gaps[:, ~rare].mean(-1), kept
+            found.append(torch.stack(parts, dim=-1).tolist())
+        return found
+
+    def _gaps(self, model: ChainModel, batch: PromptBatch) -> Tensor:
+        """Mean squared gaps by run and direction, (runs, d)."""
+        pieces = split(batch, -(-batch.prompts // _AT_ONCE))
+        k = self.task.test_steps
+        return torch.stack([share * squared_gaps(model, piece, k).mean(-2) for piece, share in pieces]).sum(0)
+
+
+def beginnings(batch: PromptBatch, length: int) -> PromptBatch:
+    """The same prompts with their first ``length`` examples only."""
+    return replace(batch, length=length, inputs=batch.held_inputs()[..., :length, :])
+
+
+def untouched_errors(model: Path, task: GptTask, lengths: list[int], seeds: list[int]) -> list[list[Any]]:
+    """Cell: rows (seed, test length, errors as ``HeldOut.measure`` has them) of the GPT in a file."""
+    torch.set_num_threads(1)
+    found = HeldOut.of(task, lengths, seeds).measure(GptRuns(load_gpt(model), len(seeds)))
+    return [
+        [seed, n, *values]
+        for n, by_run in zip(lengths, found, strict=True)
+        for seed, values in zip(seeds, by_run, strict=True)
+    ]
+
+
+def follow_path(
+    model: Path, task: GptTask, path: GptPath, seeds: list[int], side_by_side: int
+) -> list[list[Any]]:
+    """Cell: rows (B, seed, optimiser steps, test length, errors) along ``path`` from the GPT in a file.
+
+    The errors are those of ``HeldOut.measure``, None from the step on at which a run is lost. At most
+    ``side_by_side`` runs train at once, which changes no number beyond rounding.
+    """
+    torch.set_num_threads(1)
+    start = load_gpt(model)
+    runs = [(B, seed) for B in path.prompts for seed in seeds]
+    rows = []
+    for first in range(0, len(runs), side_by_side):
+        rows += _follow(start, task, path, runs[first : first + side_by_side])
+    return rows
+
+
+def _follow(
+    start: GptModel, task: GptTask, path: GptPath, runs: Sequence[tuple[int, int]]
+) -> list[list[Any]]:
+    """The rows of some runs, each a B and a seed."""
+    seeds = [seed for _, seed in runs]
+    model, shown = GptRuns(start, len(runs)), HeldOut.of(task, path.test_lengths, seeds)
+    each = (
+        FixedData(
+            beginnings(draw_prompts(task, path.variant, B, task.length, seed), path.length),
+            path.batch,
+            seed=seed,
+        )
+        for B, seed in runs
+    )
+    seen: dict[int, list[list[list[float]]]] = {}
+
+    def look(step: int, total: int) -> None:
+        del total
+        if step in path.looks:
+            seen[step] = shown.measure(model)
+
+    done = train(
+        model,
+        stage_objective(path.stage, path.chain_steps, eta=task.eta, seeds=seeds),
+        SideBySide(tuple(each)),
+        Optimisation("adam", path.learning_rate, steps=path.looks[-1], batch=path.batch),
+        progress=look,
+    )
+    lost = {entry.run: entry.step for entry in done.diverged}
+    rows: list[list[Any]] = []
+    for run, (B, seed) in enumerate(runs):
+        for step in path.looks:
+            for place, n in enumerate(path.test_lengths):
+                # A run is lost at the parameters of that step already, whose loss is the one that told.
+                values = seen[step][place][run] if step < lost.get(run, step + 1) else []
+                whole = bool(values) and all(np.isfinite(values))
+                rows.append([B, seed, step, n, *(values if whole else [None] * 4)])
+    return rows
