@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from datadose.drawing.curves import level, log_y
+from datadose.drawing.curves import level
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import LOOKS, caption, draw_points, name_ticks, new_grid
 from datadose.studies.gpt.map import CHOICES, STAGES, Column, Figure3Map
@@ -174,7 +174,6 @@ def _draw_paths(axis: Axes, table: pd.DataFrame, config: Figure3Map, stage: Any,
         draw_points(axis, range(len(steps)), errors, look, f"B = {B:,}", **style)
     name_ticks(axis.xaxis, [f"{s:g}" for s in steps], fontsize=7)
     level(axis, 1.0)
-    log_y(axis)
 
 
 def _setting(config: Figure3Map) -> str:
