@@ -187,13 +187,16 @@ class Block(nn.Module):
         if keep == x.shape[1]:
             q, k, v = self._split(self.qkv(h))
         else:
-            W, b = self.qkv.weight, self.qkv.bias
             x = x[:, -keep:]
-            (q,) = self._split(functional.linear(h[:, -keep:], W[:C], b[:C]))
-            k, v = self._split(functional.linear(h, W[C:], b[C:]))
+            (q,) = self._split(self._part_of_qkv(h[:, -keep:], slice(None, C)))
+            k, v = self._split(self._part_of_qkv(h, slice(C, None)))
         seen = attend(q, k, v) if cache is None else cache.attend(q, k, v)
         x = x + self.mix(seen.transpose(1, 2).reshape(x.shape))
         return x + cast("Tensor", self.down(tanh_gelu(self.up(self.mlp_norm(x)))))
+
+    def _part_of_qkv(self, h: Tensor, outputs: slice) -> Tensor:
+        """Some outputs of the joint map to queries, keys and values."""
+        return functional.linear(h, self.qkv.weight[outputs], self.qkv.bias[outputs])
 
     def _split(self, joint: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys, values, each (B, heads, T, D), of what is (B, T, parts * width)."""

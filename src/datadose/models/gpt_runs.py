@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datadose.errors import reject, require_integer
-from datadose.models.gpt import Block, GptModel, attend, tanh_gelu
+from datadose.models.gpt import Block, GptModel
 from datadose.models.prompt_batch import PromptBatch
 from datadose.shapes import Float
 
@@ -73,21 +73,8 @@ class RunsBlock(Block):
         for name in ("attention_norm", "mlp_norm"):
             setattr(parts, name, RunsNorm(getattr(one, name), runs))
 
-    def forward(
-        self, x: Float[Tensor, "rows T width"], keep: int, cache: Any = None
-    ) -> Float[Tensor, "rows {keep} width"]:
-        """See :class:`~datadose.models.gpt.Block`: the last ``keep`` of T tokens, from all of them."""
-        h, C = self.attention_norm(x), x.shape[-1]
-        if keep == x.shape[1]:
-            q, k, v = self._split(self.qkv(h))
-        else:
-            W, b = self.qkv.weight, self.qkv.bias
-            x = x[:, -keep:]
-            (q,) = self._split(_linear(h[:, -keep:], W[:, :C], b[:, :C]))
-            k, v = self._split(_linear(h, W[:, C:], b[:, C:]))
-        seen = attend(q, k, v) if cache is None else cache.attend(q, k, v)
-        x = x + self.mix(seen.transpose(1, 2).reshape(x.shape))
-        return x + cast("Tensor", self.down(tanh_gelu(self.up(self.mlp_norm(x)))))
+    def _part_of_qkv(self, h: Tensor, outputs: slice) -> Tensor:
+        return _linear(h, self.qkv.weight[:, outputs], self.qkv.bias[:, outputs])
 
 
 class GptRuns(GptModel):
