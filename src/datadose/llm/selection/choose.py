@@ -26,7 +26,7 @@ from datadose.llm.selection.arrays import (
 )
 from datadose.llm.selection.config import Representation, SelectionConfig
 from datadose.llm.selection.duplicates import Repeats, find_near_copies, find_overlaps
-from datadose.llm.selection.filters import DUPLICATE, NOT_ALIGNED, UNSCORED, Filter, Funnel
+from datadose.llm.selection.filters import DUPLICATE, NOT_ALIGNED, UNSCORED, Filter, Funnel, find_filter
 from datadose.llm.selection.geometry import estimate_geometry
 from datadose.llm.selection.measures import Measures, measure
 from datadose.llm.selection.rl_set import NO_RATES, RlSet, choose_rl, no_rl_set, wants_rl
@@ -129,13 +129,11 @@ def select(
     with threadpool_limits(1):
         repeats = _repeats(pool, against, config)
         if target is None or config.sft_size == 0:
-            return _select(pool, target, None, _no_sft_set(pool, repeats), repeats, config)
+            return _select(pool, target, None, _no_sft_set(pool, repeats), repeats, config, with_rl)
         usable, kind = _usable(pool, "scores", config.representation), config.representation
         kept = None if reference is None else _usable(reference, "reference", kind)
         sft = _choose_sft(usable, _usable(target, "target", kind), kept, repeats, config)
-        if not with_rl and config.rl_size != 0:
-            sft.unchecked.append(NO_RATES)
-        return _select(pool, target, kept, sft, repeats, config)
+        return _select(pool, target, kept, sft, repeats, config, with_rl)
 
 
 def _repeats(pool: Scores, against: Mapping[str, Sequence[Row]] | None, config: SelectionConfig) -> Repeats:
@@ -223,9 +221,10 @@ def _select(
     sft: _SftSet,
     repeats: Repeats,
     config: SelectionConfig,
+    with_rl: bool,
 ) -> Selection:
     hashes = pool.table["question_hash"].to_numpy()
-    rl = choose_rl(pool, sft.rows, config, repeats) if wants_rl(pool, config) else no_rl_set(pool)
+    rl = choose_rl(pool, sft.rows, config, repeats) if with_rl else no_rl_set(pool)
     if len(sft.rows) == len(rl.rows) == 0:
         also = f"; for SFT {sft.funnel.story()}" if sft.funnel.filters else ""
         reject("rl-size", config.rl_size, f"nothing can be chosen: {rl.funnel.story()}{also}")
@@ -257,7 +256,7 @@ def _select(
         diversity=sft.diversity,
         rl_record=rl.record,
         repeats=repeats.record,
-        unchecked=sft.unchecked,
+        unchecked=sft.unchecked + [NO_RATES] * (config.rl_size != 0 and not with_rl),
         config=config,
         pool=pool,
         target=target,
@@ -389,8 +388,8 @@ def _unchecked(
     said += repeats.not_looked_for()
     if not given:
         said.append("What must be kept: no reference was given, a random sample of the pool stands for it.")
-    aligned = next(f for f in sft.filters if f["name"] == NOT_ALIGNED)
-    if aligned["left"] < SMALLEST and aligned["removed"]:
+    aligned = find_filter(sft.filters, NOT_ALIGNED)
+    if aligned is not None and aligned["left"] < SMALLEST and aligned["removed"]:
         asked = aligned["left"] + aligned["removed"]
         said.append(
             f"Whether the pool holds what the target asks for: only {aligned['left']} of {asked} rows that "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datadose.llm.selection.choose import FEW_ROWS, Selection
-from datadose.llm.selection.filters import WRONG
+from datadose.llm.selection.filters import WRONG, find_filter
 from datadose.llm.selection.sources import Sampling
 
 _MANY = 0.5
@@ -122,7 +122,7 @@ def _about_sft(selection: Selection) -> list[str]:
 
 def _about_labels(selection: Selection) -> list[str]:
     """What to say of labels if most fail; without an SFT set they may be why."""
-    wrong = next((f for f in selection.filters_of("sft") if f["name"] == WRONG), None)
+    wrong = find_filter(selection.filters_of("sft"), WRONG)
     if wrong is None or wrong["removed"] <= _MANY * (wrong["removed"] + wrong["left"]):
         return []
     share = 100 * wrong["removed"] / (wrong["removed"] + wrong["left"])

@@ -72,11 +72,6 @@ def draw_thresholds(axis: Axes, cuts: Sequence[float | None], what: str) -> None
         axis.axvline(end, label=label, **THRESHOLD)
 
 
-def cuts_of(selection: Selection, name: str) -> list[float | None]:
-    """The thresholds of a filter of the SFT set; [] where it was not applied."""
-    return next((f["cuts"] for f in selection.filters_of("sft") if f["name"] == name), [])
-
-
 def inline(figure: Figure) -> str:
     """The figure as a data URI."""
     buffer = io.BytesIO()

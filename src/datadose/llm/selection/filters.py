@@ -38,6 +38,17 @@ class Filter(TypedDict):
     nothing. Empty for a fact."""
 
 
+def find_filter(filters: Sequence[Filter], name: str) -> Filter | None:
+    """The filter of that name, None without one."""
+    return next((one for one in filters if one["name"] == name), None)
+
+
+def cuts_of(filters: Sequence[Filter], name: str) -> list[float | None]:
+    """The thresholds of the filter of that name; [] where it was not applied."""
+    found = find_filter(filters, name)
+    return [] if found is None else found["cuts"]
+
+
 class Funnel:
     """The rows of a pool that are still in, and the filter that removed each of the others."""
 
@@ -101,10 +112,6 @@ class Funnel:
             self.filters[place]["taken"] = int(count)
         self.crossed[rows] = places
         self.removed_by[rows] = -1
-
-    def removed_by_name(self, name: str) -> int:
-        """How many rows the filter of that name has removed; 0 without one."""
-        return sum(one["removed"] for one in self.filters if one["name"] == name)
 
     @property
     def left(self) -> int:

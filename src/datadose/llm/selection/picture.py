@@ -18,13 +18,12 @@ from datadose.llm.selection.drawing import (
     SFT,
     TARGET,
     Picture,
-    cuts_of,
     draw_histograms,
     draw_thresholds,
     inline,
     sets_of,
 )
-from datadose.llm.selection.filters import INTERFERING, NOT_ALIGNED, TOO_EASY, TOO_HARD
+from datadose.llm.selection.filters import INTERFERING, NOT_ALIGNED, TOO_EASY, TOO_HARD, cuts_of
 from datadose.llm.selection.picture_rates import draw_rates
 from datadose.llm.selection.rates import pass_rates_of
 
@@ -80,7 +79,8 @@ def draw_strata(axis: Axes, selection: Selection, values: Array, marks: Mapping[
                 axis.plot(x, middle, "o", color="white", markeredgecolor=color, markersize=3.5, zorder=3)
         axis.plot([], [], color=color, linewidth=5, label=name)
     for name, label in marks.items():
-        known = [(place, cut) for place, cut in enumerate(cuts_of(selection, name)) if cut is not None]
+        of_strata = enumerate(cuts_of(selection.filters_of("sft"), name))
+        known = [(place, cut) for place, cut in of_strata if cut is not None]
         if known:
             places, cuts = np.array(known).T
             dash: Any = "-" if name == TOO_HARD else (0, (2.5, 1.2))
@@ -127,7 +127,7 @@ def _directions(selection: Selection, eligible: Indices) -> Picture:
             edges = np.linspace(everything.min() - 1e-9, everything.max() + 1e-9, _BINS)
             draw_histograms(axis, edges, sets)
             axis.axvline(0, **DASHED)
-            draw_thresholds(axis, cuts_of(selection, name), label)
+            draw_thresholds(axis, cuts_of(selection.filters_of("sft"), name), label)
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=4)
             axis.set(title=title, xlabel=f"cosine with the {other}'s mean")
         return Picture(

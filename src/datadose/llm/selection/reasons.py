@@ -26,6 +26,7 @@ from datadose.llm.selection.filters import (
     UNSCORED,
     WRONG,
     Filter,
+    cuts_of,
 )
 
 Why: TypeAlias = Callable[[int, str | None], str]
@@ -116,7 +117,7 @@ class Reasons:
 
     def _cut(self, name: str, place: int) -> float | None:
         """The threshold of a filter of the SFT set at the length of a row; None where it removed nothing."""
-        cuts = next((f["cuts"] for f in self.selection.filters_of("sft") if f["name"] == name), [])
+        cuts = cuts_of(self.selection.filters_of("sft"), name)
         if len(cuts) < 2:
             return cuts[0] if cuts else None
         return cuts[int(self.measures.stratum[place])]

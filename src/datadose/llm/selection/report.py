@@ -21,6 +21,7 @@ from datadose.llm.selection.filters import describe_beyond
 from datadose.llm.selection.picture import pictures
 from datadose.llm.selection.sources import (
     Source,
+    alarms_of,
     evaluation_files,
     evaluation_sentence,
     read_sampling,
@@ -37,13 +38,12 @@ def write_report(
     ``written`` is the record of the files for a trainer, as the manifest has it under ``format``.
     """
     sampling, sources = read_sampling(selection), read_sources(selection, reference)
-    alarms = [alarm for source in sources for alarm in source.alarms]
     commands = training_commands(selection, out, written["name"])
     page = render_page(
         "selection.html",
         selection=selection,
         decision=decide(selection, sampling),
-        alarms=alarms + ([] if sampling is None else sampling.alarms),
+        alarms=alarms_of(sources, sampling),
         commands=commands,
         held_out=any(HELD_OUT in one.text for one in commands),
         form=written,

@@ -27,6 +27,7 @@ from datadose.llm.selection.filters import (
     SOLVED,
     UNSCORED,
     Funnel,
+    find_filter,
 )
 from datadose.shapes import Array
 
@@ -155,7 +156,8 @@ def _best(funnel: Funnel, usable: Mask, signal: Array, config: SelectionConfig) 
         return funnel.rows
     rows = np.flatnonzero(usable)
     if config.rl_size > len(rows):
-        others = ", those of the SFT set left out," if funnel.removed_by_name(IN_SFT) else ""
+        in_sft = find_filter(funnel.filters, IN_SFT)
+        others = ", those of the SFT set left out," if in_sft is not None and in_sft["removed"] else ""
         story = f"{len(rows)} distinct prompts with pass rates{others} are left for RL of {len(usable)} rows"
         reject("rl-size", config.rl_size, f"at most {len(rows)}, or auto: {story}")
     chance_order = stream(config.seed, "rl").random(len(rows))

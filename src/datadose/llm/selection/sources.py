@@ -132,6 +132,12 @@ def read_sampling(selection: Selection) -> Sampling | None:
     return Sampling(facts, [_with_share(one) for one in spoiled if one.large])
 
 
+def alarms_of(sources: Sequence[Source], sampling: Sampling | None) -> list[str]:
+    """All that should be mended before anything is trained."""
+    found = [alarm for source in sources for alarm in source.alarms]
+    return found if sampling is None else found + sampling.alarms
+
+
 def _with_share(one: Spoiled) -> str:
     return f"{100 * one.share:.0f} percent: {one.text}"
 

@@ -16,6 +16,7 @@ from datadose.llm.selection.decision import decide, describe_size
 from datadose.llm.selection.filters import describe_beyond
 from datadose.llm.selection.rl_set import describe_rl
 from datadose.llm.selection.sources import (
+    alarms_of,
     evaluation_files,
     evaluation_sentence,
     read_sampling,
@@ -44,11 +45,9 @@ def describe(selection: Selection, reference: Scores | None = None, commands: Se
     sources = read_sources(selection, reference)
     lines += [source_sentence(source) for source in sources]
     lines += [f"against: {evaluation_sentence(file)}" for file in evaluation_files(selection)]
-    alarms = [alarm for source in sources for alarm in source.alarms]
     if sampling is not None:
         lines.append(f"samples: {'; '.join(sampling.facts)}")
-        alarms += sampling.alarms
-    lines += [f"Warning: {alarm}" for alarm in alarms]
+    lines += [f"Warning: {alarm}" for alarm in alarms_of(sources, sampling)]
     if geometry := selection.geometry:
         lines.append(f"shift: {geometry['shifted_directions']} of {geometry['dimensions']} directions")
     lines.append(describe_size(selection))

@@ -21,6 +21,7 @@ from datadose.llm.selection.arrays import Indices
 from datadose.llm.selection.choose import Selection
 from datadose.llm.selection.formats import check_format, write_format
 from datadose.llm.selection.report import write_report
+from datadose.llm.verifiers import TIMEOUT
 from datadose.printing import note
 from datadose.reading import is_folder
 from datadose.versions import versions
@@ -111,9 +112,9 @@ def write_selection(
             _write_set(out / f"{name}.jsonl", of_file)
         else:
             (out / f"{name}.jsonl").unlink(missing_ok=True)
-    told = {"verifier": pool.manifest.get("verifier"), "timeout": pool.manifest.get("verifier_timeout")}
-    known = {name: value for name, value in told.items() if value is not None}
-    written = write_format(form, out, _model_name(pool), selection.config.group, **known)
+    verifier, timeout = pool.manifest.get("verifier"), pool.manifest.get("verifier_timeout") or TIMEOUT
+    model, group = _model_name(pool), selection.config.group
+    written = write_format(form, out, model, group, verifier=verifier, timeout=timeout)
     write_report(selection, pool, reference, out, written)
     write_json(out / "manifest.json", {**manifest(selection, pool, reference), "format": written})
 
