@@ -195,15 +195,6 @@ class Tally:
         self.reasons: Counter[str] = Counter()
         self._repeated = self._varied = 0
 
-    @classmethod
-    def of(cls, engine: str | None, well_formed: Iterable[bool], texts: Sequence[Texts]) -> Tally:
-        """The counts over the texts of all rows that could have samples: those that are well-formed."""
-        found = cls(engine)
-        for good, one in zip(well_formed, texts, strict=True):
-            if good:
-                found.add(one)
-        return found
-
     def add(self, texts: Texts) -> None:
         """Count those of one row."""
         self.samples += len(texts.samples)

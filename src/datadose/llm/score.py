@@ -141,9 +141,9 @@ def _measure(
     texts: Sequence[Texts] = samples or given or [Texts([])] * len(rows)
     verifier = {name: value for name, value in record.items() if name.startswith("verifier")}
     kept = BatchCache(run.out, "verdicts", verifier)
-    verdicts = run.verdicts(texts, check, kept)
     engine = "file" if given is not None else samples.engine.name if samples else None
-    tally = Tally.of(engine, map(bool, seen.well_formed), texts)
+    tally = Tally(engine)
+    verdicts = run.verdicts(texts, check, kept, tally)
     tally.warn(config.max_tokens, config.temperature)
     prior = fit_pool(np.array(seen.questions, dtype=np.int64), run.passed, run.judged)
     record["pass_rates"] = None if prior is None else prior.to_json()

@@ -30,7 +30,7 @@ from datadose.llm.left_out import unread_columns
 from datadose.llm.measured import each_answer
 from datadose.llm.pool import Pool, Row, is_blank
 from datadose.llm.sample_store import SampleStore
-from datadose.llm.sampling import Samples, Texts, verify
+from datadose.llm.sampling import Samples, Tally, Texts, verify
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import hash_question
 from datadose.llm.scratch import RecordFile, TokenFile, VectorFile
@@ -54,8 +54,6 @@ class Rows:
         """Hashes."""
         self.issues: list[str | None] = []
         """Why a row could not be measured, noted stage by stage."""
-        self.well_formed = bytearray()
-        """Whether it could be read."""
         self.answers = array("I")
         """How many completions each has."""
         self.starts = array("Q", [0])
@@ -70,7 +68,6 @@ class Rows:
         self.ids.append(row.id)
         self.questions.append(hash_question(row.question))
         self.issues.append(row.issue)
-        self.well_formed.append(row.issue is None)
         self.answers.append(len(row.completions))
         self.starts.append(self.starts[-1] + max(1, len(row.completions)))
         self.unread.update(unread_columns(row))
@@ -156,11 +153,12 @@ class Stages:
             size, limit = len(self.model.prompt_ids(row)), self.model.context_length
             long = f"prompt too long: {size} tokens in a context of {limit}"
             return None, long if size >= limit else None
-        number = self._tokens.numbers.get(row.key)
+        key = row.key
+        number = self._tokens.numbers.get(key)
         if number is None:
             found = self.model.encode(row)
             targets = 0 if is_blank(row.completion) else found.targets
-            number = self._tokens.add(row.key, found, targets)
+            number = self._tokens.add(key, found, targets)
             if (trouble := self._trouble(found, targets)) is not None:
                 troubles[number] = trouble
         return number, troubles.get(number)
@@ -273,11 +271,15 @@ class Stages:
             passed[now], judged[now] = np.array(counts, dtype=np.int64).T
         note(f"adaptive: {drawn.sum()} of {len(places) * rule.samples} samples were enough")
 
-    def verdicts(self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache) -> RecordFile:
-        """Verdicts by row; on a bad row there are none."""
+    def verdicts(
+        self, texts: Sequence[Texts], check: Verifier | None, kept: BatchCache, tally: Tally
+    ) -> RecordFile:
+        """Verdicts by row; on a bad row there are none. The texts of all others are counted in ``tally``."""
         by_key: dict[str, int] = {}
-        for place, row in enumerate(self.rows):
-            content = [row.key, row.columns, asdict(texts[place]), self.issues[place] is not None]
+        for place, (row, said) in enumerate(zip(self.rows, texts, strict=True)):
+            if row.issue is None:
+                tally.add(said)
+            content = [row.key, row.columns, asdict(said), self.issues[place] is not None]
             by_key[content_digest([row.id, row.place, content])] = place
         keys = list(by_key)
         verdicts = self._files.enter_context(RecordFile(self._folder, len(self.rows)))

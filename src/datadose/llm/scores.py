@@ -179,7 +179,8 @@ def _counts(table: pd.DataFrame) -> dict[str, Any]:
         "with_pass_rate": int(rate.notna().sum()),
         "mean_pass_rate": None if rate.isna().all() else float(rate.mean()),
         "unfinished": int(table["unfinished"].sum()),
-        **{f"{name}s" if name == "issue" else name: _kinds(table[name]) for name in ("issue", "incomplete")},
+        "issues": _kinds(table["issue"]),
+        "incomplete": _kinds(table["incomplete"]),
     }
 
 

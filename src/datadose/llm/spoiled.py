@@ -62,7 +62,7 @@ def spoiled_samples(
         reasons = sampling.get("reasons") or {"unknown": 0}
         text = (
             f"{count['missing']} samples of {count['missing_rows']} rows are missing, most for: "
-            f"{next(iter(reasons))}; pass rates are those of the others (column issue)"
+            f"{next(iter(reasons))}; pass rates are those of the others (columns incomplete, issue)"
         )
         found.append(Spoiled(text, _share(count["missing"], samples + count["missing"])))
     if given and count["rows_without"]:
