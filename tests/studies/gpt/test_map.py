@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from datadose.models.gpt import GptConfig, GptModel, save_gpt
-from datadose.studies.gpt.map import STAGES, Column, Figure3Map
+from datadose.studies.gpt.map import Figure3Map
+from datadose.studies.gpt.map_settings import STAGES, Column
 from datadose.studies.gpt.map_study import STUDY
 from datadose.studies.gpt.map_verdicts import errors_along, relative_paths, rises_with_prompts, verdicts
 from datadose.studies.gpt.paths import GptPath, HeldOut, beginnings, follow_path, untouched_errors
@@ -34,15 +35,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, "rl"])
 def test_a_path_serves_every_number_of_steps_and_company_changes_nothing(stage: Any, model: Path) -> None:
     path = replace(PATH, stage=stage)
-    rows = follow_path(model, TASK, path, [0, 1], 4)
+    runs = [[B, seed] for B in (8, 16) for seed in (0, 1)]
+    rows = follow_path(model, TASK, path, runs)
     places = [tuple(row[:4]) for row in rows]
     assert places == [(B, s, T, n) for B in (8, 16) for s in (0, 1) for T in (1, 3) for n in (4, 6)]
-    short = follow_path(model, TASK, replace(path, looks=(1,)), [0, 1], 4)
+    short = follow_path(model, TASK, replace(path, looks=(1,)), runs)
     assert short == [row for row in rows if row[2] == 1]
-    alone = follow_path(model, TASK, path, [0, 1], 1)
+    alone = [row for run in runs for row in follow_path(model, TASK, path, [run])]
     np.testing.assert_allclose(np.array(alone), np.array(rows), rtol=1e-4)
     assert len({row[4] for row in rows}) == len(rows)
     before = untouched_errors(model, TASK, [4, 6], [0, 1])
@@ -71,7 +73,7 @@ def test_prompts_are_nested_and_the_tests_are_apart() -> None:
 
 def test_a_lost_run_has_no_errors_from_there_on(model: Path) -> None:
     path = replace(PATH, stage="outcome", learning_rate=1e30, prompts=(8,))
-    rows = follow_path(model, TASK, path, [0], 1)
+    rows = follow_path(model, TASK, path, [[8, 0]])
     assert [row[4] is None for row in rows] == [True] * 4
 
 

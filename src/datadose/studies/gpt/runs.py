@@ -119,7 +119,11 @@ def pretrained_cells(task: GptTask, pretrainings: Sequence[GptPretraining], fold
     cells = {}
     for p in pretrainings:
         # Of the task only what a pretrained model depends on: its name says nothing of tests to come.
-        own = {"dimension": task.dimension, "length": task.length, "chain_steps": task.chain_steps}
+        own: dict[str, Any] = {
+            "dimension": task.dimension,
+            "length": task.length,
+            "chain_steps": task.chain_steps,
+        }
         own |= {"eta": task.eta, "pretraining": p}
         stem = f"gpt-{p.preset}-{p.steps}"
         cells[p.steps] = file_cell(folder / "pretrained", stem, ".safetensors", pretrain, **own)
