@@ -190,7 +190,7 @@ def draw_panels(table: pd.DataFrame, axes: Any, draw: Callable[[Axes, pd.DataFra
             axis.set_title(f"({rows[Column.PANEL].min()}) {ROW_NAMES[stage]}", loc="left")
             axis.set_xscale("log")
             axis.set_yscale("log")
-            plain_ticks(axis, sorted(rows[moved].unique()))
+            _plain_ticks(axis, sorted(rows[moved].unique()))
         row[0].set_ylabel("post-test error / d")
     for axis, moved in zip(axes[-1], COLUMN_NAMES, strict=True):
         axis.set_xlabel(COLUMN_NAMES[moved])
@@ -220,7 +220,7 @@ _TICKS_BELOW_ONE = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 
 _ERROR_TICKS = (*_TICKS_BELOW_ONE, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 
 
-def plain_ticks(axis: Axes, places: Sequence[float]) -> None:
+def _plain_ticks(axis: Axes, places: Sequence[float]) -> None:
     """Ticks at the places of the curve, and plain decimals on the error axis."""
     axis.xaxis.set_major_locator(FixedLocator([float(x) for x in places]))
     axis.xaxis.set_minor_locator(NullLocator())

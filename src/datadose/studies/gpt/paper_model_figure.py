@@ -10,20 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from datadose.configs import Stage
-from datadose.drawing.curves import level
+from datadose.drawing.curves import level, plain_log_ticks
 from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, draw_theory, name_ticks, new_grid
 from datadose.studies.gpt.map_figure import DATA
 from datadose.studies.gpt.map_settings import Column
 from datadose.studies.gpt.map_verdicts import looks_along, relative_paths, rows_along, untouched_errors
 from datadose.studies.gpt.paper_model import PaperModel
-from datadose.studies.trends import AXES, COLUMN_NAMES, ROW_NAMES, draw_runs, plain_ticks
+from datadose.studies.trends import AXES, COLUMN_NAMES, ROW_NAMES, draw_runs
 
 
 def draw(table: pd.DataFrame, config: PaperModel) -> Figure:
     """A row a stage; columns B, n, k (a colour a setting), then error along training, a panel a setting."""
     panels = sorted(table[Column.PANEL].unique())
     settings = {panel: table[table[Column.PANEL] == panel] for panel in panels}
-    looks = dict(zip(panels, LOOKS, strict=False))
+    # Dashes say something else here.
+    looks = {panel: Look(look.color, "-", look.marker) for panel, look in zip(panels, LOOKS, strict=False)}
     columns = len(AXES) + len(panels)
     with new_grid(len(config.stages), columns, width=3.1 * columns, height=8.8) as (figure, axes):
         for row, stage in zip(axes, config.stages, strict=True):
@@ -64,9 +65,7 @@ def _draw_places(
             axis.axhline(before_here, color=look.color, linestyle=":", linewidth=1.0)
         after = rows_along(rows, config, stage, moved, steps, tied=True)
         draw_runs(axis, after, moved, look, 0.98, panel)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    plain_ticks(axis, config.places(stage, moved))
+    plain_log_ticks(axis, config.places(stage, moved))
     axis.set_title(f"{ROW_NAMES[stage].split(',')[0]}, {steps:,} steps", loc="left")
     axis.set_xlabel(COLUMN_NAMES[moved])
 
@@ -79,7 +78,9 @@ def _last(rows: pd.DataFrame, config: PaperModel, stage: Stage, moved: str) -> i
 def _draw_time(axis: Axes, table: pd.DataFrame, config: PaperModel, stage: Stage, panel: str) -> None:
     """The error over the untouched model's along training, a curve a B."""
     for look, (B, (steps, errors)) in zip(
-        LOOKS[2:], relative_paths(table, config, stage, [panel]).items(), strict=False
+        (Look(GREY, "-", "o"), *LOOKS[2:]),
+        relative_paths(table, config, stage, [panel]).items(),
+        strict=False,
     ):
         style = {"linestyle": look.dash, "markersize": 3.4}
         draw_points(axis, range(len(steps)), errors, look, f"B = {B:,}", **style)
@@ -108,7 +109,8 @@ def _setting(config: PaperModel) -> str:
     return (
         f"GPT-2 '{size.preset}', d = {task.dimension}, eta = {task.eta:g}, pretrained "
         f"{first.pretrain_steps:,} steps with chains of {task.chain_steps}; post-training: Adam "
-        f"{first.learning_rate:g}, batch {config.batch}; test on Sigma0 + Delta, k = {task.test_steps}. Where they do not move: "
+        f"{first.learning_rate:g}, batch {config.batch}; test on Sigma0 + Delta, k = {task.test_steps}. "
+        "Where they do not move: "
         f"B = {config.base_prompts:,}, n = {config.base_length}, k = {config.base_chain}.\n"
         f"Means of {config.seeds} seeds with standard errors; one pretrained model. Along training: "
         "geometric means over seeds."
