@@ -324,20 +324,24 @@ class Figure3Map:
         """(size, eta, steps) of each pretrained model that a setting starts from, and how it is made."""
         used = {(setting.size, setting.eta, setting.pretrain_steps) for _, setting in self.settings()}
         return {
-            (size.preset, eta, T): GptPretraining(
-                size.preset,
-                T,
-                size.batch,
-                size.learning_rate,
-                warmup=min(200, T // 5),
-                start_length=min(self.lengths),
-                every=40,
-            )
+            (size.preset, eta, T): self.pretraining(size, T)
             for size in self.sizes
             for eta in size.etas
             for T in size.pretrain_steps
             if (size.preset, eta, T) in used
         }
+
+    def pretraining(self, size: MapSize, steps: int) -> GptPretraining:
+        """How a GPT of this size is pretrained for so many steps."""
+        return GptPretraining(
+            size.preset,
+            steps,
+            size.batch,
+            size.learning_rate,
+            warmup=min(200, steps // 5),
+            start_length=min(self.lengths),
+            every=40,
+        )
 
     def rounds(self, folder: Path) -> Iterator[Round]:
         """The pretrained models, then the untouched errors and every path of every setting."""
