@@ -17,6 +17,7 @@ _FIGURES = {
     "fig2": "sft_curves.figure2:STUDY",
     "fig3": "gpt.figure3_study:STUDY",
     "fig3map": "gpt.map_study:STUDY",
+    "fig3path": "gpt.mechanism_study:STUDY",
     "gpt_data": "gpt.data:STUDY",
     "fig4": "figure4.study:STUDY",
     "fig4map": "figure4.map:STUDY",
@@ -80,6 +81,7 @@ LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 APART = (
     *LANGUAGE_MODELS,
     "fig3map",
+    "fig3path",
     *_DECISIONS,
     *(name for name in _TRAINING_TIME if name != "fig1_time"),
 )
