@@ -170,6 +170,8 @@ def _judge_clock(saved: Saved[Mechanism], threshold: float) -> Judgement:
             _, low, high = mean_interval(rho)
             verdicts[f"{path.name}: {name}"] = decide(low, high, threshold, below=False)
             ranks.setdefault(name, []).append(float(rho.mean()))
+    if not verdicts:
+        return Judgement(None, None, saved.config.seeds, "mixed", "nothing to judge: no linear path moves")
     medians = ", ".join(f"{name} {np.median(values):.2f}" for name, values in ranks.items())
     rates = ", ".join(f"{arm_name(arm)} after {T:,}: {a:.3g}" for (T, arm), a in clock.items())
     turning = ", ".join(f"{pair}: {number}" for pair, number in sorted(turned.items()))
