@@ -108,7 +108,13 @@ class LinearPath:
 
     @classmethod
     def at(
-        cls, task: GptTask, arm: Arm, variant: Variant, sizes: tuple[int, int], share: float, looks: Any
+        cls,
+        task: GptTask,
+        arm: Arm,
+        variant: Variant,
+        sizes: tuple[int, int],
+        share: float,
+        looks: tuple[int, ...],
     ) -> LinearPath:
         """With ``share`` of the largest stable rate; ``sizes`` are B and n.
 
