@@ -18,17 +18,15 @@ from datadose.models.baselines import Ridge
 from datadose.models.gpt import GptConfig, GptModel, save_gpt
 from datadose.models.linear_attention import starting_operator
 from datadose.studies.gpt.first_thought import MEASURED, Goal, Probe
-from datadose.studies.gpt.mechanism import (
-    VARIANTS,
+from datadose.studies.gpt.linear_paths import (
     Arm,
     LinearPath,
-    Mechanism,
     exact_errors,
-    follow_gpt,
     follow_lsa,
     start_of,
     theory_along,
 )
+from datadose.studies.gpt.mechanism import VARIANTS, Mechanism, follow_gpt
 from datadose.studies.gpt.mechanism_study import STUDY
 from datadose.studies.gpt.mechanism_verdicts import ERRORS, clocks, paths
 from datadose.studies.gpt.paths import GptPath

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from datadose.models import ChainModel, PromptBatch
 from datadose.stages.data import split
+from datadose.studies.gpt.paths import lost_by
 from datadose.studies.gpt.runs import COMMON, PHI, PRETRAINING, RARE, TARGET, GptTask, W, of
 
 OWN, RIDGE = "own", "ridge"
@@ -151,3 +152,12 @@ def _best_ridge(f: Tensor, w: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
 def named(values: Sequence[float] | None) -> dict[str, Any]:
     """The columns of one run's numbers, missing where the run was lost."""
     return dict(zip(MEASURED, values if values is not None else [None] * len(MEASURED), strict=True))
+
+
+def numbers_of(
+    seen: dict[int, list[list[float]]], lost: dict[int, int], run: int, step: int
+) -> list[float] | None:
+    """One run's numbers after ``step`` of what ``looked_along`` returns; None once it is lost."""
+    if lost_by(lost, run, step) or not np.isfinite(seen[step][run]).all():
+        return None
+    return seen[step][run]

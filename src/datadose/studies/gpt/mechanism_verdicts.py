@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
-from datadose.studies.gpt.mechanism import Arm, Column, Mechanism
+from datadose.studies.gpt.linear_paths import Arm
+from datadose.studies.gpt.mechanism import Column, Mechanism
 from datadose.studies.gpt.runs import COMMON, GPT, PHI, PRETRAINING, RARE, TARGET, of
 from datadose.studies.ledger import mean_interval
 from datadose.studies.tables import LSA, THEORY
