@@ -18,6 +18,7 @@ _FIGURES = {
     "fig3": "gpt.figure3_study:STUDY",
     "fig3map": "gpt.map_study:STUDY",
     "fig3paper": "gpt.paper_model_study:STUDY",
+    "fig3path": "gpt.mechanism_study:STUDY",
     "gpt_data": "gpt.data:STUDY",
     "fig4": "figure4.study:STUDY",
     "fig4map": "figure4.map:STUDY",
@@ -82,6 +83,7 @@ APART = (
     *LANGUAGE_MODELS,
     "fig3map",
     "fig3paper",
+    "fig3path",
     *_DECISIONS,
     *(name for name in _TRAINING_TIME if name != "fig1_time"),
 )

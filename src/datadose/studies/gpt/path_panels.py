@@ -100,19 +100,23 @@ class PathPanels:
     def _models(self) -> dict[tuple[str, float, int], GptPretraining]:
         """(size, eta, steps) of each pretrained model that a setting starts from, and how it is made."""
         return {
-            (size.preset, setting.eta, setting.pretrain_steps): GptPretraining(
-                size.preset,
-                setting.pretrain_steps,
-                size.batch,
-                size.learning_rate,
-                warmup=min(200, setting.pretrain_steps // 5),
-                start_length=min(self.lengths),
-                every=size.every,
-                precision=size.precision,
-                optimiser=size.optimiser,
-            )
+            (size.preset, setting.eta, setting.pretrain_steps): self.pretraining(size, setting.pretrain_steps)
             for size, setting in self.settings()
         }
+
+    def pretraining(self, size: MapSize, steps: int) -> GptPretraining:
+        """How a GPT of this size is pretrained for so many steps."""
+        return GptPretraining(
+            size.preset,
+            steps,
+            size.batch,
+            size.learning_rate,
+            warmup=min(200, steps // 5),
+            start_length=min(self.lengths),
+            every=size.every,
+            precision=size.precision,
+            optimiser=size.optimiser,
+        )
 
     def rounds(self, folder: Path) -> Iterator[Round]:
         """The pretrained models, then the untouched errors and every path of every setting."""

@@ -8,10 +8,10 @@ they are not among the training prompts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +19,15 @@ from torch import Tensor
 
 from datadose.configs import Stage
 from datadose.models import ChainModel, PromptBatch
-from datadose.models.gpt import load_gpt
+from datadose.models.gpt import GptModel, load_gpt
 from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, Optimisation, squared_gaps, stage_objective, train
-from datadose.stages.data import SideBySide, split
+from datadose.stages.data import Data, SideBySide, split
+from datadose.stages.engine import Objective
 from datadose.stages.optimisation import Precision
 from datadose.studies.gpt.runs import GptTask, Variant, draw_prompts
+
+T = TypeVar("T")
 
 _TEST = 2
 """The salt of a seed's test prompts; 0 and 1 are those of its training prompts."""
@@ -126,8 +129,30 @@ def follow_path(model: Path, task: GptTask, path: GptPath, runs: list[list[int]]
     """
     torch.set_num_threads(1)
     start = load_gpt(model)
+    shown = HeldOut.of(task, path.test_lengths, [seed for _, seed in runs])
+    seen, lost = post_trained(start, task, path, runs, shown.measure)
+    rows: list[list[Any]] = []
+    for run, (B, seed) in enumerate(runs):
+        for step in path.looks:
+            for place, n in enumerate(path.test_lengths):
+                values = seen[step][place][run] if not lost_by(lost, run, step) else []
+                whole = bool(values) and all(np.isfinite(values))
+                rows.append([B, seed, step, n, *(values if whole else [None] * 4)])
+    return rows
+
+
+def post_trained(
+    start: GptModel,
+    task: GptTask,
+    path: GptPath,
+    runs: Sequence[Sequence[int]],
+    measure: Callable[[ChainModel], T],
+) -> tuple[dict[int, T], dict[int, int]]:
+    """Train copies of ``start`` side by side along ``path``, one for each (B, seed) of ``runs``.
+
+    Returns what :func:`looked_along` does.
+    """
     seeds = [seed for _, seed in runs]
-    several, shown = GptRuns(start, len(runs)), HeldOut.of(task, path.test_lengths, seeds)
     each = (
         FixedData(
             beginnings(draw_prompts(task, path.variant, B, task.length, seed), path.length),
@@ -136,15 +161,8 @@ def follow_path(model: Path, task: GptTask, path: GptPath, runs: list[list[int]]
         )
         for B, seed in runs
     )
-    seen: dict[int, list[list[list[float]]]] = {}
-
-    def look(step: int, total: int) -> None:
-        del total
-        if step in path.looks:
-            seen[step] = shown.measure(several)
-
-    done = train(
-        several,
+    return looked_along(
+        GptRuns(start, len(runs)),
         stage_objective(path.stage, path.chain_steps, eta=task.eta, seeds=seeds),
         SideBySide(tuple(each)),
         Optimisation(
@@ -154,15 +172,32 @@ def follow_path(model: Path, task: GptTask, path: GptPath, runs: list[list[int]]
             batch=path.batch,
             precision=path.precision,
         ),
-        progress=look,
+        path.looks,
+        measure,
     )
-    lost = {entry.run: entry.step for entry in done.diverged}
-    rows: list[list[Any]] = []
-    for run, (B, seed) in enumerate(runs):
-        for step in path.looks:
-            for place, n in enumerate(path.test_lengths):
-                # A run is lost at the parameters of that step already, whose loss is the one that told.
-                values = seen[step][place][run] if step < lost.get(run, step + 1) else []
-                whole = bool(values) and all(np.isfinite(values))
-                rows.append([B, seed, step, n, *(values if whole else [None] * 4)])
-    return rows
+
+
+def looked_along(
+    model: ChainModel,
+    objective: Objective,
+    data: Data,
+    optimisation: Optimisation,
+    looks: Collection[int],
+    measure: Callable[[ChainModel], T],
+) -> tuple[dict[int, T], dict[int, int]]:
+    """Train ``model`` in place; returns its ``measure`` after each of the steps ``looks``, 0 among them if
+    asked for, and the step at which each lost run was lost."""
+    seen = {0: measure(model)} if 0 in looks else {}
+
+    def look(step: int, total: int) -> None:
+        del total
+        if step in looks:
+            seen[step] = measure(model)
+
+    done = train(model, objective, data, optimisation, progress=look)
+    return seen, {entry.run: entry.step for entry in done.diverged}
+
+
+def lost_by(lost: dict[int, int], run: int, step: int) -> bool:
+    """Whether a run is lost after ``step`` steps: it is at the parameters whose loss told."""
+    return lost.get(run, step + 1) <= step
