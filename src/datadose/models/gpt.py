@@ -245,7 +245,9 @@ class GptModel(ChainModel):
 
     def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> PerRun:
         """See :class:`ChainModel`: one pass over the prompt and w_0 .. w_k, whose outputs are k+1 targets."""
-        c = batch.weights.new_tensor(chain_decay(eta, require_integer("steps", steps, 0)))
+        decay = chain_decay(eta, require_integer("steps", steps, 0))
+        # Made where the weights are: a list would be sent there, and a recorded step sends nothing.
+        c = torch.stack([batch.weights.new_full((), c_i) for c_i in decay])
         chain = batch.weights.unsqueeze(-2) * c.unsqueeze(-1)
         residual = self._means(batch, chain[..., :-1, :]) - chain[..., 1:, :]
         return residual.square().sum(dim=(-1, -2, -3)) / (2 * batch.prompts)

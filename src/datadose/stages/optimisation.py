@@ -6,8 +6,9 @@ The rate is a pure function of the step, so that a resumed run meets the rates o
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -112,10 +113,27 @@ class Optimisation:
         progress = min(1.0, (step - self.warmup) / max(1, total - 1 - self.warmup))
         return self.learning_rate * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2)
 
-    def build(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """The torch optimiser on the trainable parameters of ``model``."""
+    def build(self, model: torch.nn.Module, *, recorded: bool = False) -> torch.optim.Optimizer:
+        """The torch optimiser on the trainable parameters of ``model``.
+
+        ``recorded`` is for steps in a CUDA graph, of ``adam`` or ``adamw``: the rate and the number of steps
+        are then tensors on the device, and all parameters move in one kernel.
+        """
         parameters = [p for p in model.parameters() if p.requires_grad]
         if self.optimiser in ("gd", "sgd"):
             return torch.optim.SGD(parameters, lr=self.learning_rate)
         kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
-        return kind(parameters, self.learning_rate, self.betas, weight_decay=self.weight_decay)
+        if not recorded:
+            return kind(parameters, self.learning_rate, self.betas, weight_decay=self.weight_decay)
+        rate = torch.tensor(self.learning_rate, dtype=torch.float32, device=parameters[0].device)
+        options: dict[str, bool] = {"capturable": True, "fused": True}
+        return kind(parameters, rate, self.betas, weight_decay=self.weight_decay, **options)
+
+
+def autocast(
+    precision: Precision, device: torch.device, *, keep_casts: bool = True
+) -> AbstractContextManager[Any]:
+    """Forward passes inside run in ``precision``; ``keep_casts`` casts a parameter once for all its uses."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=keep_casts)
