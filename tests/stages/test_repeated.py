@@ -23,6 +23,7 @@ from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, FreshData, Optimisation, Outcome, PolicyGradient, Sft, train
 from datadose.stages.data import SideBySide
 from datadose.stages.engine import SteadyObjective
+from datadose.stages.muon import RecordedMuon
 from datadose.stages.optimisation import autocast
 from datadose.stages.pretrain import Curriculum, CurriculumData
 from datadose.stages.repeated import Repeated, ahead
@@ -64,6 +65,15 @@ CASES: dict[str, tuple[Callable[[], ChainModel], SteadyObjective, Any]] = {
 }
 
 
+def test_repeated_steps_with_muon_are_the_engines_own() -> None:
+    made, objective, data = CASES["pretraining"]
+    optimisation = Optimisation(**{**asdict(ADAM), "optimiser": "muon"})
+    plain, repeated = made(), made()
+    expected = train(plain, objective, data, optimisation)
+    assert train(repeated, objective, data, optimisation, repeat=True) == expected
+    assert same(plain, repeated)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_repeated_steps_are_the_engines_own_bit_for_bit(name: str, precision: Any) -> None:
@@ -75,6 +85,30 @@ def test_repeated_steps_are_the_engines_own_bit_for_bit(name: str, precision: An
     assert found == expected
     assert len(found.history) == 14
     assert same(plain, repeated)
+
+
+def test_muon_in_a_recorded_step_is_torchs() -> None:
+    """Matrices of one shape together, three steps at different rates; equal up to bfloat16's rounding."""
+    shapes = [(8, 24), (24, 8), (8, 24), (8, 8)]
+    start = [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i, shape in enumerate(shapes)]
+    rate = torch.tensor(0.0)
+    ours, theirs = ([torch.nn.Parameter(x.clone()) for x in start] for _ in range(2))
+    recorded = RecordedMuon(ours, rate, 0.1)
+    expected = torch.optim.Muon(theirs, 0.0, 0.1, adjust_lr_fn="match_rms_adamw")
+    for step, value in enumerate((0.1, 0.2, 0.05)):
+        rate.fill_(value)
+        expected.param_groups[0]["lr"] = value
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10 + step))
+            q.grad = p.grad.clone()
+        with Recordable():
+            recorded.step()
+        expected.step()
+    for p, q, x in zip(ours, theirs, start, strict=True):
+        assert float((p - x).detach().norm()) > 0.1
+        torch.testing.assert_close(p - x, q - x, rtol=0, atol=0.01 * float((q - x).detach().abs().max()))
+    state = recorded.state_dict()["state"]
+    torch.testing.assert_close(state, expected.state_dict()["state"])
 
 
 def test_a_lost_run_is_noted_at_its_step() -> None:

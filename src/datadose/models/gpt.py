@@ -241,7 +241,7 @@ class GptModel(ChainModel):
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The weights of all linear maps inside the blocks."""
-        return [m.weight for m in self.blocks.modules() if isinstance(m, nn.Linear)]
+        return [cast("nn.Parameter", m.weight) for m in self.blocks.modules() if isinstance(m, nn.Linear)]
 
     def effective_operator(self) -> None:
         """None: a thought is no linear function of S w*."""

@@ -234,12 +234,14 @@ def _repeats(
         isinstance(objective, SteadyObjective)
         # What is noted of a lost run's operator is noted before the step that follows.
         and model.effective_operator() is None
-        and optimisation.optimiser in ("adam", "adamw")
+        and optimisation.optimiser in ("adam", "adamw", "muon")
         and optimisation.accumulate == 1
         and world == 1
     )
     if asked and not able:
-        allowed = "False but for a GPT on SFT, OS or RL with adam or adamw, in one piece and one process"
+        allowed = (
+            "False but for a GPT on SFT, OS or RL with adam, adamw or muon, in one piece and one process"
+        )
         reject("repeat", asked, allowed)
     return able and (device.type == "cuda" if asked is None else asked)
 

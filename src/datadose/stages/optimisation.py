@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from datadose.errors import reject, require_integer, require_number
 from datadose.models import ChainModel
@@ -121,23 +122,23 @@ class Optimisation:
     def build(self, model: ChainModel, *, recorded: bool = False) -> torch.optim.Optimizer:
         """The torch optimiser on the trainable parameters of ``model``.
 
-        ``recorded`` is for steps in a CUDA graph, of ``adam`` or ``adamw``: the rate and the number of steps
-        are then tensors on the device, and all parameters move in one kernel. Raises InputError for muon and
+        ``recorded`` is for steps in a CUDA graph, not of ``gd`` and ``sgd``: the rate and the number of steps
+        are then tensors on the device, and parameters move together. Raises InputError for muon and
         a model that has no matrices of two dimensions inside.
         """
         parameters = [p for p in model.parameters() if p.requires_grad]
+        rate: float | Tensor = self.learning_rate
+        if recorded:
+            rate = torch.tensor(rate, dtype=torch.float32, device=parameters[0].device)
         if self.optimiser == "muon":
             matrices = [p for p in model.hidden_matrices() if p.requires_grad]
             inside = {id(p) for p in matrices}
             others = [p for p in parameters if id(p) not in inside]
-            return MuonWithAdamW(matrices, others, self.learning_rate, self.weight_decay)
+            return MuonWithAdamW(matrices, others, rate, self.weight_decay)
         if self.optimiser in ("gd", "sgd"):
-            return torch.optim.SGD(parameters, lr=self.learning_rate)
+            return torch.optim.SGD(parameters, lr=rate)
         kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
-        if not recorded:
-            return kind(parameters, self.learning_rate, self.betas, weight_decay=self.weight_decay)
-        rate = torch.tensor(self.learning_rate, dtype=torch.float32, device=parameters[0].device)
-        options: dict[str, bool] = {"capturable": True, "fused": True}
+        options: dict[str, bool] = {"capturable": True, "fused": True} if recorded else {}
         return kind(parameters, rate, self.betas, weight_decay=self.weight_decay, **options)
 
 
