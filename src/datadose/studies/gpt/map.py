@@ -364,20 +364,32 @@ class Figure3Map:
         """One row a setting, path, B, seed, number of steps and test length; the untouched at no steps."""
         found = iter(results)
         untouched = {key: next(found) for key in self._models()}
-        rows = []
+        rows: list[dict[str, Any]] = []
         for size, setting in self.settings():
-            own = setting.columns
-            for values in untouched[setting.size, setting.eta, setting.pretrain_steps]:
-                seed, n, *errors = values
-                place = {Column.PROMPTS: 0, Column.SEED: seed, Column.OPTIMISER_STEPS: 0}
-                rows.append(own | place | {Column.ESTIMATOR: PRETRAINED} | _measured(n, errors))
-            for path in self.paths(size, setting):
-                way = {Column.STAGE: path.stage, Column.LENGTH: path.length, Column.STEPS: path.chain_steps}
-                for B, seed, steps, n, *errors in next(found):
-                    place = {Column.PROMPTS: B, Column.SEED: seed, Column.OPTIMISER_STEPS: steps}
-                    rows.append(own | way | place | {Column.ESTIMATOR: TRAINED} | _measured(n, errors))
-        whole = (Column.SETTING, Column.PRETRAIN_STEPS, Column.OS_STEPS, Column.TEST_LENGTH, Column.TIED)
-        return as_table(rows, Column, (*whole, Column.OPTIMISER_STEPS))
+            before = untouched[setting.size, setting.eta, setting.pretrain_steps]
+            rows += setting_rows(setting, before, [(p, next(found)) for p in self.paths(size, setting)])
+        return map_table(rows)
+
+
+def setting_rows(
+    setting: MapSetting, untouched: Sequence[Any], trained: Sequence[tuple[GptPath, Sequence[Any]]]
+) -> Iterator[dict[str, Any]]:
+    """The table's rows of a setting, from what ``untouched_errors`` and, by path, ``follow_path`` found."""
+    own = setting.columns
+    for seed, n, *errors in untouched:
+        place = {Column.PROMPTS: 0, Column.SEED: seed, Column.OPTIMISER_STEPS: 0}
+        yield own | place | {Column.ESTIMATOR: PRETRAINED} | _measured(n, errors)
+    for path, found in trained:
+        way = {Column.STAGE: path.stage, Column.LENGTH: path.length, Column.STEPS: path.chain_steps}
+        for B, seed, steps, n, *errors in found:
+            place = {Column.PROMPTS: B, Column.SEED: seed, Column.OPTIMISER_STEPS: steps}
+            yield own | way | place | {Column.ESTIMATOR: TRAINED} | _measured(n, errors)
+
+
+def map_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The table of these rows."""
+    whole = (Column.SETTING, Column.PRETRAIN_STEPS, Column.OS_STEPS, Column.TEST_LENGTH, Column.TIED)
+    return as_table(rows, Column, (*whole, Column.OPTIMISER_STEPS))
 
 
 def _measured(length: int, errors: Sequence[float | None]) -> dict[str, Any]:

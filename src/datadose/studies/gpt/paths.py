@@ -4,6 +4,8 @@ One training serves every number of steps up to its own. Of a seed all is nested
 are the first of a larger one, those of a smaller n are the beginnings of longer ones, in training and in the
 test. Each seed has test prompts of its own, so that an interval over seeds covers their sampling error too;
 they are not among the training prompts.
+
+Paths run on the GPU if there is one, and are measured in the precision in which they are trained.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from datadose.models.gpt import GptModel, load_gpt
 from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, Optimisation, squared_gaps, stage_objective, train
 from datadose.stages.data import SideBySide, split
-from datadose.studies.gpt.runs import GptTask, Variant, draw_prompts
+from datadose.stages.optimisation import Precision, autocast
+from datadose.studies.gpt.runs import GptTask, Variant, Watch, best_device, draw_prompts
 
 _TEST = 2
 """The salt of a seed's test prompts; 0 and 1 are those of its training prompts."""
-_AT_ONCE = 64
-"""Test prompts of a run that are thought about at once: more leave the processor's cache."""
+_AT_ONCE = {"cpu": 64, "cuda": 256}
+"""Test prompts of a run that are thought about at once: on a CPU more leave the cache, a GPU is filled."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +56,28 @@ class GptPath:
     test_lengths: tuple[int, ...]
     learning_rate: float
     batch: int
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out prompts of several runs by n: of the target at all lengths, of Sigma0 at the last."""
+    """The held-out prompts of several runs by n: of the target at all lengths, of Sigma0 at the last.
+
+    ``precision`` is that of the models' passes; gaps are taken in float64.
+    """
 
     task: GptTask
     lengths: tuple[int, ...]
     target: PromptBatch
     sigma0: PromptBatch
+    precision: Precision = "fp32"
 
     @classmethod
-    def of(cls, task: GptTask, lengths: Sequence[int], seeds: Sequence[int]) -> HeldOut:
+    def of(
+        cls, task: GptTask, lengths: Sequence[int], seeds: Sequence[int], precision: Precision = "fp32"
+    ) -> HeldOut:
         """``test_prompts`` of the task for each seed; of one seed the two kinds have the same w*."""
-        drawn = (
+        target, sigma0 = (
             PromptBatch.draw(
                 covariance,
                 task.length,
@@ -77,7 +87,7 @@ class HeldOut:
             )
             for covariance in (task.sigma0 + task.delta, task.sigma0)
         )
-        return cls(task, tuple(lengths), *drawn)
+        return cls(task, tuple(lengths), target, sigma0, precision)
 
     def measure(self, model: ChainModel) -> list[list[list[float]]]:
         """By length and run: errors / d on the target, its rare and common directions, and on Sigma0.
@@ -94,10 +104,13 @@ class HeldOut:
         return found
 
     def _gaps(self, model: ChainModel, batch: PromptBatch) -> Tensor:
-        """Mean squared gaps by run and direction, (runs, d)."""
-        pieces = split(batch, -(-batch.prompts // _AT_ONCE))
+        """Mean squared gaps by run and direction, (runs, d), on the CPU."""
+        device = next(model.parameters()).device
+        pieces = split(batch.to(device), -(-batch.prompts // _AT_ONCE.get(device.type, _AT_ONCE["cuda"])))
         k = self.task.test_steps
-        return torch.stack([share * squared_gaps(model, piece, k).mean(-2) for piece, share in pieces]).sum(0)
+        with autocast(self.precision, device):
+            found = [share * squared_gaps(model, piece, k).mean(-2) for piece, share in pieces]
+        return torch.stack(found).sum(0).cpu()
 
 
 def beginnings(batch: PromptBatch, length: int) -> PromptBatch:
@@ -105,10 +118,13 @@ def beginnings(batch: PromptBatch, length: int) -> PromptBatch:
     return replace(batch, length=length, inputs=batch.held_inputs()[..., :length, :])
 
 
-def untouched_errors(model: Path, task: GptTask, lengths: list[int], seeds: list[int]) -> list[list[Any]]:
+def untouched_errors(
+    model: Path, task: GptTask, lengths: list[int], seeds: list[int], precision: Precision = "fp32"
+) -> list[list[Any]]:
     """Cell: rows (seed, test length, errors as ``HeldOut.measure`` has them) of the GPT in a file."""
     torch.set_num_threads(1)
-    found = HeldOut.of(task, lengths, seeds).measure(GptRuns(load_gpt(model), len(seeds)))
+    copies = GptRuns(load_gpt(model).to(best_device()), len(seeds))
+    found = HeldOut.of(task, lengths, seeds, precision).measure(copies)
     return [
         [seed, n, *values]
         for n, by_run in zip(lengths, found, strict=True)
@@ -117,28 +133,34 @@ def untouched_errors(model: Path, task: GptTask, lengths: list[int], seeds: list
 
 
 def follow_path(
-    model: Path, task: GptTask, path: GptPath, seeds: list[int], side_by_side: int
+    model: Path, task: GptTask, path: GptPath, seeds: list[int], side_by_side: int, watch: Watch | None = None
 ) -> list[list[Any]]:
     """Cell: rows (B, seed, optimiser steps, test length, errors) along ``path`` from the GPT in a file.
 
     The errors are those of ``HeldOut.measure``, None from the step on at which a run is lost. At most
-    ``side_by_side`` runs train at once, which changes no number beyond rounding.
+    ``side_by_side`` runs train at once, which changes no number beyond rounding. ``watch`` is called with
+    each step of theirs, before errors are measured.
     """
     torch.set_num_threads(1)
-    start = load_gpt(model)
+    start = load_gpt(model).to(best_device())
     runs = [(B, seed) for B in path.prompts for seed in seeds]
     rows = []
     for first in range(0, len(runs), side_by_side):
-        rows += _follow(start, task, path, runs[first : first + side_by_side])
+        rows += _follow(start, task, path, runs[first : first + side_by_side], watch)
     return rows
 
 
 def _follow(
-    start: GptModel, task: GptTask, path: GptPath, runs: Sequence[tuple[int, int]]
+    start: GptModel,
+    task: GptTask,
+    path: GptPath,
+    runs: Sequence[tuple[int, int]],
+    watch: Watch | None,
 ) -> list[list[Any]]:
     """The rows of some runs, each a B and a seed."""
     seeds = [seed for _, seed in runs]
-    model, shown = GptRuns(start, len(runs)), HeldOut.of(task, path.test_lengths, seeds)
+    shown = HeldOut.of(task, path.test_lengths, seeds, path.precision)
+    model = GptRuns(start, len(runs))
     each = (
         FixedData(
             beginnings(draw_prompts(task, path.variant, B, task.length, seed), path.length),
@@ -151,6 +173,8 @@ def _follow(
 
     def look(step: int, total: int) -> None:
         del total
+        if watch is not None:
+            watch(step)
         if step in path.looks:
             seen[step] = shown.measure(model)
 
@@ -158,7 +182,9 @@ def _follow(
         model,
         stage_objective(path.stage, path.chain_steps, eta=task.eta, seeds=seeds),
         SideBySide(tuple(each)),
-        Optimisation("adam", path.learning_rate, steps=path.looks[-1], batch=path.batch),
+        Optimisation(
+            "adam", path.learning_rate, steps=path.looks[-1], batch=path.batch, precision=path.precision
+        ),
         progress=look,
     )
     lost = {entry.run: entry.step for entry in done.diverged}
