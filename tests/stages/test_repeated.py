@@ -22,7 +22,7 @@ from datadose.models.gpt import GptConfig, GptModel
 from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, FreshData, Optimisation, Outcome, PolicyGradient, Sft, train
 from datadose.stages.data import SideBySide
-from datadose.stages.engine import SteadyObjective
+from datadose.stages.engine import SteadyObjective, _set_rate
 from datadose.stages.muon import RecordedMuon
 from datadose.stages.optimisation import autocast
 from datadose.stages.pretrain import Curriculum, CurriculumData
@@ -109,6 +109,33 @@ def test_muon_in_a_recorded_step_is_torchs() -> None:
         torch.testing.assert_close(p - x, q - x, rtol=0, atol=0.01 * float((q - x).detach().abs().max()))
     state = recorded.state_dict()["state"]
     torch.testing.assert_close(state, expected.state_dict()["state"])
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "muon"])
+def test_the_recorded_optimiser_is_the_plain_one(optimiser: Any) -> None:
+    """Its rate and its steps are tensors; on a CPU they work alike, up to rounding (of bfloat16 for muon).
+
+    In float64: gradients of key biases are zero but for rounding, which Adam makes as large as all others.
+    """
+    optimisation = Optimisation(**{**asdict(ADAM), "optimiser": optimiser})
+    batch = growing().batch(7).map(lambda x, _: x.double())
+    models, moved = [one().double(), one().double()], []
+    for model, recorded in zip(models, (False, True), strict=True):
+        optimiser_ = optimisation.build(model, recorded=recorded)
+        for step in range(4):
+            for group in optimiser_.param_groups:
+                assert isinstance(group["lr"], Tensor) == recorded
+                _set_rate(group, optimisation.rate(step, 4))
+            optimiser_.zero_grad()
+            torch.autograd.backward(Sft(0.5, 2)(model, batch, step).loss.sum())
+            optimiser_.step()
+        before = one().double().parameters()
+        moved.append([p.detach() - q.detach() for p, q in zip(model.parameters(), before, strict=True)])
+    tolerance = 2e-2 if optimiser == "muon" else 1e-6
+    for found, expected in zip(moved[1], moved[0], strict=True):
+        size = float(expected.abs().max())
+        assert size > 1e-3
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * size)
 
 
 def test_a_lost_run_is_noted_at_its_step() -> None:

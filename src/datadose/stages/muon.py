@@ -57,7 +57,7 @@ class RecordedMuon(torch.optim.Muon):
         rate = group["lr"]
         torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
         size = 0.2 * max(gradients.shape[-2:]) ** 0.5
-        torch._foreach_sub_(matrices, [*(ways * (rate * size)).unbind()])
+        torch._foreach_sub_(matrices, [*(ways.to(gradients.dtype) * (rate * size)).unbind()])
 
 
 def _orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:

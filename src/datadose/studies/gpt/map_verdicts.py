@@ -7,7 +7,7 @@ whether post-training helps at all: the untouched model's error over that after 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,7 @@ def errors_along(
     ``rows`` are those of one setting; ``tied``: where n moves, the test's n moves with it. A lost run has
     ten times the worst error.
     """
-    kept = _on_axis(rows, config, stage, axis)
+    kept = on_axis(rows, config, stage, axis)
     follows = tied and axis == Column.LENGTH
     test = kept[Column.LENGTH] if follows else config.base_length
     kept = kept[(kept[Column.OPTIMISER_STEPS] == steps) & (kept[Column.TEST_LENGTH] == test)]
@@ -85,7 +85,7 @@ def errors_along(
     return places, fill_diverged(errors)[0]
 
 
-def _on_axis(rows: pd.DataFrame, config: Figure3Map, stage: Stage, axis: str) -> pd.DataFrame:
+def on_axis(rows: pd.DataFrame, config: Figure3Map, stage: Stage, axis: str) -> pd.DataFrame:
     """The rows of a stage in which the other axes are at their base values."""
     base = dict(zip(AXES, (config.base_prompts, config.base_length, config.base_chain), strict=True))
     others = [rows[other] == base[other] for other in AXES if other != axis]
@@ -95,7 +95,7 @@ def _on_axis(rows: pd.DataFrame, config: Figure3Map, stage: Stage, axis: str) ->
 def looks_along(rows: pd.DataFrame, config: Figure3Map, stage: Stage, axis: str) -> list[int]:
     """The numbers of steps at which a setting is known at all places of an axis, rising."""
     places = dict(zip(AXES, (config.prompts, config.lengths, config.chains), strict=True))[axis]
-    known = _on_axis(rows, config, stage, axis).groupby(Column.OPTIMISER_STEPS)[axis].nunique()
+    known = on_axis(rows, config, stage, axis).groupby(Column.OPTIMISER_STEPS)[axis].nunique()
     return [int(str(steps)) for steps, number in known.items() if number == len(places)]
 
 
@@ -117,7 +117,7 @@ def verdicts(table: pd.DataFrame, config: Figure3Map, only: str | None = None) -
     for _, rows in table.groupby(Column.PANEL, sort=True):
         choices = {column: rows[column].iloc[0] for column in CHOICES}
         found += [asdict(row) | choices for row in _of_setting(rows, config, claims)]
-    made = pd.DataFrame(found)
+    made = pd.DataFrame(found, columns=[*(entry.name for entry in fields(MapVerdict)), *CHOICES])
     return made.assign(own=made["own_steps"] & (made["test_tied"] == made[Column.TIED].astype(bool)))
 
 
