@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from datadose.models.gpt import GptConfig, GptModel
 from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, FreshData, Optimisation, Outcome, PolicyGradient, Sft, train
 from datadose.stages.data import SideBySide
-from datadose.stages.engine import SteadyObjective, _set_rate
+from datadose.stages.engine import SteadyObjective, _clip, _set_rate
 from datadose.stages.muon import RecordedMuon
 from datadose.stages.optimisation import autocast
 from datadose.stages.pretrain import Curriculum, CurriculumData
@@ -280,6 +281,21 @@ def test_steps_can_be_recorded(name: str, precision: Any, monkeypatch: pytest.Mo
             found = objective.loss(model, batch, *drawn)
         torch.autograd.backward(found.loss.sum())
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_steps_work_on_a_device_that_shows_no_number(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's meta device goes the ways of a GPU, refuses to be read and to meet a tensor of the CPU."""
+    # It has no autocast; switching that off inside a pass is all that is left out here.
+    monkeypatch.setattr(torch, "autocast", lambda *given, **named: nullcontext())
+    made, objective, data = CASES[name]
+    model, batch = made().to("meta"), data.batch(3)
+    drawn = objective.draws(batch.weights.shape, 3)
+    found = objective.loss(model, batch.to(torch.device("meta")), *(x.to("meta") for x in drawn))
+    torch.autograd.backward(found.loss.sum())
+    _clip(model, 0.5)
+    assert found.loss.is_meta
+    assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from datadose.studies.gpt.timed_plan import (
 )
 
 PAPER = TimedFigure3.preset()
-TIMES = StepTimes(0.004, {"sft": 0.004, "outcome": 0.006}, {"sft": 0.003, "outcome": 0.003}, 2.0, 0.02)
+TIMES = StepTimes(0.004, 0.7, {"sft": 0.004, "outcome": 0.006}, {"sft": 0.003, "outcome": 0.003}, 2.0, 0.02)
 
 # --- the plan -------------------------------------------------------------------------------------------
 
@@ -60,9 +61,9 @@ def test_the_first_rung_that_fits_is_chosen(left: float) -> None:
 def test_pretraining_is_cut_to_its_share() -> None:
     share = PAPER.seconds * PAPER.pretraining_share
     assert pretraining_steps(PAPER, replace(TIMES, pretrain=1e-4)) == PAPER.pretraining.steps
-    cut = pretraining_steps(PAPER, replace(TIMES, pretrain=0.006))
+    cut = pretraining_steps(PAPER, replace(TIMES, pretrain=0.02))
     assert cut < PAPER.pretraining.steps
-    slow = replace(TIMES, pretrain=0.006)
+    slow = replace(TIMES, pretrain=0.02)
     assert pretraining_seconds(PAPER, slow, cut) <= share < pretraining_seconds(PAPER, slow, cut + 1)
     assert pretraining_steps(PAPER, replace(TIMES, pretrain=10.0)) == PAPER.pretraining.steps // 10
 
@@ -124,6 +125,14 @@ def _record(out: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_probes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timed, "_LAST", 6)
+        patch.setattr(timed, "_PROBED_RUNS", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """The folder of an undisturbed run, and how often it read the clock."""
@@ -178,7 +187,7 @@ def test_a_run_that_is_cut_says_so_and_a_second_call_ends_as_if_it_had_not_been(
 @pytest.mark.usefixtures("undrawn")
 def test_time_that_is_up_while_pretraining_costs_nothing(whole: tuple[Path, int], tmp_path: Path) -> None:
     """The first call ends with a checkpoint, the second one's model is the undisturbed run's bit for bit."""
-    probes = 2 + 4 * 4
+    probes = 2 * 3 + 4 * 4
     timed.run(small(), tmp_path, Ticks(jump_at=1 + probes + 2 + 7))
     (checkpoint,) = tmp_path.rglob("*.checkpoint")
     assert not (tmp_path / f"{timed.NAME}.csv").exists()

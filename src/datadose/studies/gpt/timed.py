@@ -95,7 +95,8 @@ class _Progress:
 
 def measure(config: TimedFigure3, folder: Path, now: Callable[[], float]) -> StepTimes:
     """The times of a few steps of pretraining, SFT and OS, the latter with one run and with several."""
-    steps = _probe_pretraining(config, now)
+    # The first probe also starts the device and loads its libraries.
+    shape, steps = [_probe_pretraining(config, now) for _ in range(2)][-1]
     file = folder / "probe.safetensors"
     save_gpt(file, GptModel(_sizes(config), seed=0))
     fixed: dict[str, float] = {}
@@ -110,7 +111,7 @@ def measure(config: TimedFigure3, folder: Path, now: Callable[[], float]) -> Ste
         setups.append(setup)
         looks.append(look / _PROBED_RUNS)
     file.unlink()
-    return StepTimes(steps, fixed, per_run, max(setups), max(looks))
+    return StepTimes(steps, shape, fixed, per_run, max(setups), max(looks))
 
 
 def _sizes(config: TimedFigure3) -> GptConfig:
@@ -131,15 +132,17 @@ def _timer(now: Callable[[], float]) -> tuple[Watch, dict[int, float]]:
     return watch, marks
 
 
-def _probe_pretraining(config: TimedFigure3, now: Callable[[], float]) -> float:
-    """Seconds of a step at full dimension and length."""
+def _probe_pretraining(config: TimedFigure3, now: Callable[[], float]) -> tuple[float, float]:
+    """Seconds before steps repeat, and of a step, at full dimension and length."""
     task = config.task
     watch, marks = _timer(now)
     how = config.pretraining.config(task.length, task.chain_steps, task.eta)
     how = how.model_copy(update={"steps": _LAST, "curriculum": None})
     model = GptModel(_sizes(config), seed=0).to(best_device())
+    begin = now()
     pretrain_on_chains(model, task.sigma0, how, seed=1, progress=lambda step, _: watch(step))
-    return (marks[_LAST] - marks[_FIRST]) / (_LAST - _FIRST)
+    step = (marks[_LAST] - marks[_FIRST]) / (_LAST - _FIRST)
+    return max(marks[_FIRST] - begin - _FIRST * step, 0.0), step
 
 
 def _probe(

@@ -42,8 +42,9 @@ RUNGS = (
     Rung(4, 1000, 1000, 1000),
     Rung(3, 1000, 1000, 1000),
     Rung(3, 1000, 1000, 300),
-    Rung(3, 1000, 300, 300),
-    Rung(3, 1000, 0, 300),
+    Rung(3, 1000, 1000, 100),
+    Rung(3, 1000, 300, 100),
+    Rung(3, 1000, 0, 100),
     Rung(3, 300, 0, 100),
     Rung(3, 100, 0, 100),
 )
@@ -77,7 +78,7 @@ class TimedFigure3:
     precision: Precision
     side_by_side: int
     seconds: float
-    pretraining_share: float = 0.4
+    pretraining_share: float = 0.35
 
     @classmethod
     def preset(cls, *, smoke: bool = False, seconds: float = 540.0) -> TimedFigure3:
@@ -85,12 +86,12 @@ class TimedFigure3:
 
         Estimate for one GPU with 990 TFLOP/s in bfloat16 and 4.8 TB/s, before any measurement. Pretraining:
         64 prompts of 89 tokens are 6 x 9.5M x 5,696 = 0.33 TFLOP a step, 1.5 ms at a quarter of the peak; the
-        floor is the number of kernels, about 1,000 of 3 us each, so 3 to 5 ms a step with Muon, and 20,000
-        steps take 60 to 100 s. Post-training side by side is bound by memory: about 95 kB a token and layer
-        move 1.1 MB x 5,376 tokens = 6 GB a run and step, 1.5 ms at 4 TB/s, with products about 3 ms. Three
-        seeds of the whole grid with 1,000 steps of OS and RL are about 2 x 2 x 24 x 1,000 + 2 x 24 x 100 =
-        100,000 steps of a run, 300 s; with 300 steps where n or k moves 60,000, 190 s. Recording about 20
-        shapes and 30 trainings, drawing prompts and measuring errors take another 60 to 90 s.
+        floor is the number of kernels, about 1,000 of 3 us each, so about 4 ms a step with Muon: 80 s for
+        20,000 steps. Post-training side by side is bound by memory: about 95 kB a token and layer, times 12
+        and 5,376 tokens, are 6 GB for a step of a run, 1.5 ms at 4 TB/s, and with its products (0.32 TFLOP)
+        about 3 ms. Three seeds with 1,000 steps of OS and of RL, 100 of SFT and 300 where n or k moves are
+        2 (3 x 4 x 2,000 + 3 x 4 x 600 + 3 x 8 x 100) = 67,000 such steps, 200 s. Recording 21 lengths and 30
+        trainings, drawing prompts and measuring errors take another 60 to 90 s.
         """
         if smoke:
             return cls._smoke(seconds)
@@ -109,7 +110,7 @@ class TimedFigure3:
             batch=64,
         )
         pretraining = GptPretraining(
-            "paper", 40_000, 64, 1e-3, 1000, 5, 20, 1000, precision="bf16", optimiser="muon"
+            "paper", 20_000, 64, 1e-3, 500, 5, 20, 400, precision="bf16", optimiser="muon"
         )
         return cls(
             grid,
@@ -193,11 +194,13 @@ class StepTimes:
     Args:
         pretrain: a step of pretraining at full length.
         fixed, per_run: by stage ("sft", "outcome"): a step of R runs takes fixed + R per_run.
-        setup: of a training before its steps repeat, also of a new shape in pretraining.
+        shape: recording a step of pretraining at a length that is new.
+        setup: of a training before its steps repeat.
         look: measuring one run at two kinds of prompts.
     """
 
     pretrain: float
+    shape: float
     fixed: dict[str, float]
     per_run: dict[str, float]
     setup: float
@@ -224,7 +227,7 @@ def path_seconds(config: TimedFigure3, times: StepTimes, path: GptPath, seeds: i
 def pretraining_seconds(config: TimedFigure3, times: StepTimes, steps: int) -> float:
     """The forecast of pretraining, every length a shape to record."""
     shapes = config.grid.base_length - config.pretraining.start_length + 1
-    return MARGIN * (steps * times.pretrain + shapes * times.setup)
+    return MARGIN * (steps * times.pretrain + shapes * times.shape)
 
 
 def pretraining_steps(config: TimedFigure3, times: StepTimes) -> int:
