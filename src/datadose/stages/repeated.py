@@ -21,14 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from datadose.models import PromptBatch
 
-Made = TypeVar("Made")
 Given: TypeAlias = tuple[PromptBatch, tuple[Tensor, ...]]
 """A batch, and the numbers that an objective draws beside it."""
 Act: TypeAlias = Callable[[PromptBatch, tuple[Tensor, ...]], dict[str, Tensor]]
@@ -36,7 +35,7 @@ Act: TypeAlias = Callable[[PromptBatch, tuple[Tensor, ...]], dict[str, Tensor]]
 _AHEAD, _THREADS = 6, 2
 
 
-def ahead(make: Callable[[int], Made], steps: Iterable[int]) -> Generator[Made, None, None]:
+def ahead(make: Callable[[int], Any], steps: Iterable[int]) -> Generator[Any, None, None]:
     """``make(step)`` for each of ``steps`` in their order, made by threads a few steps before it is due.
 
     ``make`` is a function of the step alone, so that threads change no number. What it raises is raised here,

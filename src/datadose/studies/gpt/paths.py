@@ -3,9 +3,7 @@
 One training serves every number of steps up to its own. Of a seed all is nested: the prompts of a smaller B
 are the first of a larger one, those of a smaller n are the beginnings of longer ones, in training and in the
 test. Each seed has test prompts of its own, so that an interval over seeds covers their sampling error too;
-they are not among the training prompts.
-
-Paths run on the GPU if there is one, and are measured in the precision in which they are trained.
+they are not among the training prompts. Paths run on the GPU if there is one; errors are measured in float32.
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ from torch import Tensor
 
 from datadose.configs import Stage
 from datadose.models import ChainModel, PromptBatch
-from datadose.models.gpt import GptModel, load_gpt
+from datadose.models.gpt import load_gpt
 from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, Optimisation, squared_gaps, stage_objective, train
 from datadose.stages.data import SideBySide, split
-from datadose.stages.optimisation import Precision, autocast
+from datadose.stages.optimisation import Precision
 from datadose.studies.gpt.runs import GptTask, Variant, Watch, best_device, draw_prompts
 
 _TEST = 2
@@ -40,7 +38,7 @@ class GptPath:
 
     Args:
         variant: what the prompts are of.
-        prompts: the numbers B, multiples of ``batch``; each is a run for every seed.
+        prompts: the numbers B, multiples of ``batch``.
         length: n of the post-training prompts, at most the task's.
         chain_steps: k.
         looks: the optimiser steps at which the error is measured, rising; training ends at the last.
@@ -61,23 +59,17 @@ class GptPath:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out prompts of several runs by n: of the target at all lengths, of Sigma0 at the last.
-
-    ``precision`` is that of the models' passes; gaps are taken in float64.
-    """
+    """The held-out prompts of several runs by n: of the target at all lengths, of Sigma0 at the last."""
 
     task: GptTask
     lengths: tuple[int, ...]
     target: PromptBatch
     sigma0: PromptBatch
-    precision: Precision = "fp32"
 
     @classmethod
-    def of(
-        cls, task: GptTask, lengths: Sequence[int], seeds: Sequence[int], precision: Precision = "fp32"
-    ) -> HeldOut:
+    def of(cls, task: GptTask, lengths: Sequence[int], seeds: Sequence[int]) -> HeldOut:
         """``test_prompts`` of the task for each seed; of one seed the two kinds have the same w*."""
-        target, sigma0 = (
+        drawn = (
             PromptBatch.draw(
                 covariance,
                 task.length,
@@ -87,7 +79,7 @@ class HeldOut:
             )
             for covariance in (task.sigma0 + task.delta, task.sigma0)
         )
-        return cls(task, tuple(lengths), target, sigma0, precision)
+        return cls(task, tuple(lengths), *drawn)
 
     def measure(self, model: ChainModel) -> list[list[list[float]]]:
         """By length and run: errors / d on the target, its rare and common directions, and on Sigma0.
@@ -106,10 +98,9 @@ class HeldOut:
     def _gaps(self, model: ChainModel, batch: PromptBatch) -> Tensor:
         """Mean squared gaps by run and direction, (runs, d), on the CPU."""
         device = next(model.parameters()).device
-        pieces = split(batch.to(device), -(-batch.prompts // _AT_ONCE.get(device.type, _AT_ONCE["cuda"])))
+        pieces = split(batch.to(device), -(-batch.prompts // _AT_ONCE[device.type]))
         k = self.task.test_steps
-        with autocast(self.precision, device):
-            found = [share * squared_gaps(model, piece, k).mean(-2) for piece, share in pieces]
+        found = [share * squared_gaps(model, piece, k).mean(-2) for piece, share in pieces]
         return torch.stack(found).sum(0).cpu()
 
 
@@ -118,13 +109,11 @@ def beginnings(batch: PromptBatch, length: int) -> PromptBatch:
     return replace(batch, length=length, inputs=batch.held_inputs()[..., :length, :])
 
 
-def untouched_errors(
-    model: Path, task: GptTask, lengths: list[int], seeds: list[int], precision: Precision = "fp32"
-) -> list[list[Any]]:
+def untouched_errors(model: Path, task: GptTask, lengths: list[int], seeds: list[int]) -> list[list[Any]]:
     """Cell: rows (seed, test length, errors as ``HeldOut.measure`` has them) of the GPT in a file."""
     torch.set_num_threads(1)
     copies = GptRuns(load_gpt(model).to(best_device()), len(seeds))
-    found = HeldOut.of(task, lengths, seeds, precision).measure(copies)
+    found = HeldOut.of(task, lengths, seeds).measure(copies)
     return [
         [seed, n, *values]
         for n, by_run in zip(lengths, found, strict=True)
@@ -133,34 +122,18 @@ def untouched_errors(
 
 
 def follow_path(
-    model: Path, task: GptTask, path: GptPath, seeds: list[int], side_by_side: int, watch: Watch | None = None
+    model: Path, task: GptTask, path: GptPath, runs: list[list[int]], watch: Watch | None = None
 ) -> list[list[Any]]:
     """Cell: rows (B, seed, optimiser steps, test length, errors) along ``path`` from the GPT in a file.
 
-    The errors are those of ``HeldOut.measure``, None from the step on at which a run is lost. At most
-    ``side_by_side`` runs train at once, which changes no number beyond rounding. ``watch`` is called with
-    each step of theirs, before errors are measured.
+    ``runs`` (B, seed) train side by side, which changes no number of a run beyond rounding. The errors are
+    those of ``HeldOut.measure``, None from the step on at which a run is lost. ``watch`` is called with each
+    step, before errors are measured.
     """
     torch.set_num_threads(1)
     start = load_gpt(model).to(best_device())
-    runs = [(B, seed) for B in path.prompts for seed in seeds]
-    rows = []
-    for first in range(0, len(runs), side_by_side):
-        rows += _follow(start, task, path, runs[first : first + side_by_side], watch)
-    return rows
-
-
-def _follow(
-    start: GptModel,
-    task: GptTask,
-    path: GptPath,
-    runs: Sequence[tuple[int, int]],
-    watch: Watch | None,
-) -> list[list[Any]]:
-    """The rows of some runs, each a B and a seed."""
     seeds = [seed for _, seed in runs]
-    shown = HeldOut.of(task, path.test_lengths, seeds, path.precision)
-    model = GptRuns(start, len(runs))
+    several, shown = GptRuns(start, len(runs)), HeldOut.of(task, path.test_lengths, seeds)
     each = (
         FixedData(
             beginnings(draw_prompts(task, path.variant, B, task.length, seed), path.length),
@@ -176,14 +149,18 @@ def _follow(
         if watch is not None:
             watch(step)
         if step in path.looks:
-            seen[step] = shown.measure(model)
+            seen[step] = shown.measure(several)
 
     done = train(
-        model,
+        several,
         stage_objective(path.stage, path.chain_steps, eta=task.eta, seeds=seeds),
         SideBySide(tuple(each)),
         Optimisation(
-            "adam", path.learning_rate, steps=path.looks[-1], batch=path.batch, precision=path.precision
+            "adam",
+            path.learning_rate,
+            steps=path.looks[-1],
+            batch=path.batch,
+            precision=path.precision,
         ),
         progress=look,
     )
