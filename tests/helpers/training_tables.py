@@ -68,7 +68,15 @@ def _places(
                 if here == base and axis != Column.PROMPTS:
                     continue
                 error = curve(stage, axis, place) * (1 + 0.001 * seed * (-1) ** place)
-                row = {**own, **here, "stage": stage, "seed": seed, "optimiser_steps": steps, "error": error}
+                row = {
+                    **own,
+                    **here,
+                    "stage": stage,
+                    "seed": seed,
+                    "optimiser_steps": steps,
+                    "error": error,
+                    "diverged": 0,
+                }
                 tests = {x if axis == Column.LENGTH else config.base_length, config.base_length}
                 rows += [{**row, "test_length": n} for n in tests]
     return rows
