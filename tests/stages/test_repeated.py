@@ -21,7 +21,8 @@ from datadose.errors import InputError
 from datadose.models import ChainModel, PromptBatch, gpt
 from datadose.models.gpt import GptConfig, GptModel
 from datadose.models.gpt_runs import GptRuns
-from datadose.stages import FixedData, FreshData, Optimisation, Outcome, PolicyGradient, Sft, train
+from datadose.stages import FixedData, FreshData, Optimisation, Outcome, PolicyGradient, Sft, Training, train
+from datadose.stages.checkpoint import load_checkpoint, save_checkpoint
 from datadose.stages.data import SideBySide
 from datadose.stages.engine import SteadyObjective, _clip, _set_rate
 from datadose.stages.muon import RecordedMuon
@@ -110,6 +111,30 @@ def test_muon_in_a_recorded_step_is_torchs() -> None:
         torch.testing.assert_close(p - x, q - x, rtol=0, atol=0.01 * float((q - x).detach().abs().max()))
     state = recorded.state_dict()["state"]
     torch.testing.assert_close(state, expected.state_dict()["state"])
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_a_recorded_optimiser_goes_on_from_a_checkpoint(optimiser: Any, tmp_path: Path) -> None:
+    """Parameters, moments, and the numbers of steps, which are tensors; rates are set anew at every step."""
+    optimisation = Optimisation(**{**asdict(ADAM), "optimiser": optimiser})
+    batch, path = growing().batch(7), tmp_path / "state.safetensors"
+
+    def steps(model: GptModel, made: torch.optim.Optimizer, count: int) -> None:
+        for _ in range(count):
+            made.zero_grad()
+            torch.autograd.backward(Sft(0.5, 2)(model, batch, 0).loss.sum())
+            made.step()
+
+    whole, resumed = one(), one()
+    first, second = (optimisation.build(model, recorded=True) for model in (whole, resumed))
+    steps(whole, first, 2)
+    state = Training(2, [], [], [1.0])
+    save_checkpoint(path, whole, first, {"total_steps": 4}, state)
+    assert load_checkpoint(path, resumed, second, {"total_steps": 4}) == state
+    steps(whole, first, 2)
+    steps(resumed, second, 2)
+    assert same(whole, resumed)
+    assert all(isinstance(group["lr"], Tensor) for group in second.param_groups)
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw", "muon"])

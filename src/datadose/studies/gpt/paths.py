@@ -98,7 +98,7 @@ class HeldOut:
     def _gaps(self, model: ChainModel, batch: PromptBatch) -> Tensor:
         """Mean squared gaps by run and direction, (runs, d), on the CPU."""
         device = next(model.parameters()).device
-        pieces = split(batch.to(device), -(-batch.prompts // _AT_ONCE[device.type]))
+        pieces = split(batch.to(device), -(-batch.prompts // _AT_ONCE.get(device.type, _AT_ONCE["cuda"])))
         k = self.task.test_steps
         found = [share * squared_gaps(model, piece, k).mean(-2) for piece, share in pieces]
         return torch.stack(found).sum(0).cpu()

@@ -49,7 +49,7 @@ from datadose.versions import versions
 
 WRITING = 10.0
 """Seconds kept for the table and the picture."""
-_CHECKPOINTS = 10
+_CHECKPOINTS = 4
 """So many while the GPT is pretrained: each takes a moment."""
 
 
@@ -131,7 +131,8 @@ def run(
     results = _train(chosen, out, done, rung, clock)
     write_results(STUDY, chosen, results, preset, out, " ".join(sys.argv))
     judged = verdicts(chosen.table(results), chosen)
-    found = judged[judged["own"]].to_dict("records")
+    own = judged[judged["own"]].astype(object)
+    found = own.where(own.notna(), None).to_dict("records")
     for row in found:
         value = "no number" if row["value"] is None else f"{row['value']:.3g}"
         _say(f"{row['variant']}, {row['claim']}: {row['verdict']} ({value})")
