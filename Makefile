@@ -6,18 +6,20 @@ TORCH ?= torch==2.13.0
 PRESET ?= quick
 OUT ?= results
 STUDIES ?= $(OUT)/studies
+MINUTES ?= 9
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := $(VENV)/bin
 # Folders whose tests are fast, but for those marked: the others are not even collected by `make check`.
 FAST := tests/drawing tests/models tests/planner tests/simulation tests/studies tests/theory $(wildcard tests/test_*.py)
 READY := $(VENV)/.ready
 
-.PHONY: help setup reproduce token-study llm-study levels check test test-all lint docs limits bench clean
+.PHONY: help setup reproduce token-study llm-study levels figure3-gpu check test test-all lint docs limits bench clean
 
 help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|paper), write $(OUT)/report.html"
 	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
 	@echo "make levels      one question to three levels of model (PRESET=paper: SmolLM2 too), about an hour, into $(STUDIES)"
+	@echo "make figure3-gpu Figure 3 with the paper's model on one GPU within MINUTES=9 (TORCH=torch for setup), into $(OUT)"
 	@echo "make check       lint, types and the fast tests: what to run while you work"
 	@echo "make test        set up $(VENV), run the tests"
 	@echo "make test-all    the slow tests too: kills by the dozen, whole clusters, how-tos that train"
@@ -52,6 +54,9 @@ llm-study: $(READY)
 
 levels: $(READY)
 	$(BIN)/datadose reproduce levels --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
+
+figure3-gpu: $(READY)
+	$(BIN)/python -m datadose.studies.gpt.timed --out $(OUT) --minutes $(MINUTES)
 
 check: lint
 	$(BIN)/python -m pytest -n $(JOBS) -m "not long and not slow" $(FAST)

@@ -187,7 +187,8 @@ def test_groups_without_signal_are_counted_and_silent(kind: str) -> None:
     assert found.metrics["reward"].tolist() == [0.5, 0.5]
     # The gradient is that of the two prompts with signal alone, at half weight.
     mean = model.rollout(batch, K)[..., -1, :]
-    noise = objective._noise(batch, 0, 1).squeeze(-2)
+    (xi,) = objective.draws(batch.weights.shape, 0)
+    noise = SIGMA * xi.to(batch.weights).squeeze(-2)
     density = -(mean.detach() + noise - mean).square().sum(-1) / (2 * SIGMA**2)
     signal = advantages(reward(noise, batch.weights), kind)
     by_hand = -(signal * density)[..., 2:].mean(dim=(0, -1)) / 2
@@ -269,7 +270,8 @@ def test_kl_is_that_of_two_gaussians(*, every_step: bool) -> None:
         for kl in (0.0, 0.7)
     )
     if every_step:
-        noise = plain._noise(batch, 0, K).movedim(0, 2).flatten(1, 2)
+        (xi,) = plain.draws(batch.weights.shape, 0)
+        noise = SIGMA * xi.to(batch.weights).movedim(0, 2).flatten(1, 2)
         wide = batch.repeat(G)
         thoughts = model.rollout(wide, K, noise)
         means = [m.next_means(wide, thoughts).detach() for m in (model, reference)]
@@ -336,16 +338,19 @@ def test_runs_side_by_side_are_the_runs_one_by_one(kind: str, *, every_step: boo
 
 
 def test_noise_is_redrawn_by_step_and_seed() -> None:
-    batch = prompts_of(2, 3)
-    objective = PolicyGradient(K, (8, 9), group=4, noise=SIGMA)
-    noise = objective._noise(batch, 6, K)
+    """Every thought has its own; a run's does not depend on the others."""
+    (noise,) = PolicyGradient(K, (3, 9), group=4, every_step=True).draws(torch.Size((2, 3, D)), 6)
     assert noise.shape == (4, 2, 3, K, D)
-    assert torch.equal(noise, objective._noise(batch, 6, K))
-    assert torch.equal(
-        noise[:, 1:], PolicyGradient(K, (9,), group=4, noise=SIGMA)._noise(prompts_of(1, 3), 6, K)
+    same, alone, later = (
+        PolicyGradient(K, seeds, group=4, every_step=True).draws(torch.Size((len(seeds), 3, D)), step)[0]
+        for seeds, step in (((3, 9), 6), ((9,), 6), ((3, 9), 7))
     )
-    assert not torch.equal(noise, objective._noise(batch, 7, K))
+    assert torch.equal(noise, same)
+    assert torch.equal(noise[:, 1:], alone)
+    assert not torch.equal(noise, later)
     assert not torch.equal(noise[:, 0], noise[:, 1])
+    answers = PolicyGradient(K, (3, 9), group=4).draws(torch.Size((2, 3, D)), 6)[0]
+    assert answers.shape == (4, 2, 3, 1, D)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])

@@ -241,7 +241,7 @@ class GptModel(ChainModel):
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The weights of all linear maps inside the blocks."""
-        return [m.weight for m in self.blocks.modules() if isinstance(m, nn.Linear)]
+        return [cast("nn.Parameter", m.weight) for m in self.blocks.modules() if isinstance(m, nn.Linear)]
 
     def effective_operator(self) -> None:
         """None: a thought is no linear function of S w*."""
@@ -249,7 +249,9 @@ class GptModel(ChainModel):
 
     def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> PerRun:
         """See :class:`ChainModel`: one pass over the prompt and w_0 .. w_k, whose outputs are k+1 targets."""
-        c = batch.weights.new_tensor(chain_decay(eta, require_integer("steps", steps, 0)))
+        decay = chain_decay(eta, require_integer("steps", steps, 0))
+        # Made where the weights are: a list would be sent there, and a recorded step sends nothing.
+        c = torch.stack([batch.weights.new_full((), c_i) for c_i in decay])
         chain = batch.weights.unsqueeze(-2) * c.unsqueeze(-1)
         residual = self._means(batch, chain[..., :-1, :]) - chain[..., 1:, :]
         return residual.square().sum(dim=(-1, -2, -3)) / (2 * batch.prompts)

@@ -6,11 +6,13 @@ The rate is a pure function of the step, so that a resumed run meets the rates o
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from datadose.errors import reject, require_integer, require_number
 from datadose.models import ChainModel
@@ -117,18 +119,33 @@ class Optimisation:
         progress = min(1.0, (step - self.warmup) / max(1, total - 1 - self.warmup))
         return self.learning_rate * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2)
 
-    def build(self, model: ChainModel) -> torch.optim.Optimizer:
+    def build(self, model: ChainModel, *, recorded: bool = False) -> torch.optim.Optimizer:
         """The torch optimiser on the trainable parameters of ``model``.
 
-        Raises InputError for muon and a model that has no matrices of two dimensions inside.
+        ``recorded`` is for steps in a CUDA graph, not of ``gd`` and ``sgd``: the rate and the number of steps
+        are then tensors on the device, and parameters move together. Raises InputError for muon and
+        a model that has no matrices of two dimensions inside.
         """
         parameters = [p for p in model.parameters() if p.requires_grad]
+        rate: float | Tensor = self.learning_rate
+        if recorded:
+            rate = torch.tensor(rate, dtype=torch.float32, device=parameters[0].device)
         if self.optimiser == "muon":
             matrices = [p for p in model.hidden_matrices() if p.requires_grad]
             inside = {id(p) for p in matrices}
             others = [p for p in parameters if id(p) not in inside]
-            return MuonWithAdamW(matrices, others, self.learning_rate, self.weight_decay)
+            return MuonWithAdamW(matrices, others, rate, self.weight_decay)
         if self.optimiser in ("gd", "sgd"):
-            return torch.optim.SGD(parameters, lr=self.learning_rate)
+            return torch.optim.SGD(parameters, lr=rate)
         kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
-        return kind(parameters, self.learning_rate, self.betas, weight_decay=self.weight_decay)
+        options: dict[str, bool] = {"capturable": True, "fused": True} if recorded else {}
+        return kind(parameters, rate, self.betas, weight_decay=self.weight_decay, **options)
+
+
+def autocast(
+    precision: Precision, device: torch.device, *, keep_casts: bool = True
+) -> AbstractContextManager[Any]:
+    """Forward passes inside run in ``precision``; ``keep_casts`` casts a parameter once for all its uses."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=keep_casts)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from datadose.errors import require_integer
 from datadose.models import ChainModel, PromptBatch
-from datadose.stages.engine import StageLoss
+from datadose.stages.engine import StageLoss, SteadyObjective
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(SteadyObjective):
     """The OS objective with ``chain_steps`` = k >= 1 thinking steps."""
 
     chain_steps: int = 1
@@ -22,8 +24,8 @@ class Outcome:
     def __post_init__(self) -> None:
         require_integer("chain_steps", self.chain_steps, 1)
 
-    def __call__(self, model: ChainModel, batch: PromptBatch, step: int) -> StageLoss:
+    def loss(self, model: ChainModel, batch: PromptBatch, *drawn: Tensor) -> StageLoss:
         """L_OS per run."""
-        del step
+        del drawn
         answer = model.rollout(batch, self.chain_steps)[..., -1, :]
         return StageLoss((answer - batch.weights).square().sum(dim=(-1, -2)) / (2 * batch.prompts))

@@ -29,7 +29,7 @@ from datadose.models import ChainModel, PromptBatch
 from datadose.models.prompt_batch import PerRun, Vectors
 from datadose.prompts import random_stream
 from datadose.shapes import Float
-from datadose.stages.engine import StageLoss
+from datadose.stages.engine import StageLoss, SteadyObjective
 from datadose.stages.rewards import Answers, PerAnswer, Reward, negative_squared_error
 
 Advantage: TypeAlias = Literal["grpo", "rloo", "reinforce"]
@@ -51,7 +51,7 @@ def advantages(rewards: PerAnswer, kind: Advantage) -> PerAnswer:
 
 
 @dataclass(frozen=True)
-class PolicyGradient:
+class PolicyGradient(SteadyObjective):
     """The policy-gradient objective.
 
     Args:
@@ -86,13 +86,11 @@ class PolicyGradient:
         if self.kl > 0 and self.reference is None:
             reject("kl", self.kl, "0 without a reference model")
 
-    def __call__(self, model: ChainModel, batch: PromptBatch, step: int) -> StageLoss:
+    def loss(self, model: ChainModel, batch: PromptBatch, *drawn: Tensor) -> StageLoss:
         """The policy-gradient loss per run, with mean reward, zero-signal share and KL recorded."""
-        log_density, answers, penalty = (
-            self._sample_thoughts(model, batch, step)
-            if self.every_step
-            else self._sample_answers(model, batch, step)
-        )
+        noise = self.noise * drawn[0].to(batch.weights)
+        sample = self._sample_thoughts if self.every_step else self._sample_answers
+        log_density, answers, penalty = sample(model, batch, noise)
         with torch.no_grad():
             rewards = self.reward(answers, batch.weights)
             signal = advantages(rewards, self.advantage)
@@ -102,38 +100,36 @@ class PolicyGradient:
             loss, {"reward": rewards.mean(dim=(0, -1)), "zero_signal": flat.mean(dim=-1), "kl": penalty}
         )
 
-    def _noise(self, batch: PromptBatch, step: int, steps: int) -> Float[Tensor, "G *runs B {steps} d"]:
-        """sigma xi; a run's noise depends on its own seed and the step."""
-        B, d = batch.weights.shape[-2:]
-        runs = batch.weights.shape[:-2]
+    def draws(self, shape: torch.Size, step: int) -> tuple[Float[Tensor, "G *runs B steps d"]]:
+        """xi ~ N(0, I) of the answer, or of every thought; a run's depends on its own seed and the step."""
+        *runs, B, d = shape
         if len(self.seeds) != math.prod(runs):
             reject("seeds", tuple(self.seeds), f"one seed for each of the {math.prod(runs)} runs")
+        sizes = self.group, B, self.chain_steps if self.every_step else 1, d
         drawn = [
-            random_stream([seed, step], "policy").standard_normal((self.group, B, steps, d), dtype=np.float32)
+            random_stream([seed, step], "policy").standard_normal(sizes, dtype=np.float32)
             for seed in self.seeds
         ]
-        stacked = torch.from_numpy(np.stack(drawn, axis=1)).to(batch.weights)
-        return self.noise * stacked.reshape(self.group, *runs, B, steps, d)
+        return (torch.from_numpy(np.stack(drawn, axis=1)).reshape(self.group, *runs, *sizes[1:]),)
 
     def _sample_answers(
-        self, model: ChainModel, batch: PromptBatch, step: int
+        self, model: ChainModel, batch: PromptBatch, noise: Float[Tensor, "G *runs B steps d"]
     ) -> tuple[PerAnswer, Answers, PerRun]:
         """One rollout, G noisy answers around its end."""
         mean = model.rollout(batch, self.chain_steps)[..., -1, :]
-        answers = mean.detach() + self._noise(batch, step, 1).squeeze(-2)
+        answers = mean.detach() + noise.squeeze(-2)
         log_density = -(answers - mean).square().sum(-1) / (2 * self.noise**2)
         penalty = self._penalty(mean, lambda anchor: anchor.rollout(batch, self.chain_steps)[..., -1, :])
         return log_density, answers, penalty
 
     def _sample_thoughts(
-        self, model: ChainModel, batch: PromptBatch, step: int
+        self, model: ChainModel, batch: PromptBatch, noise: Float[Tensor, "G *runs B steps d"]
     ) -> tuple[PerAnswer, Answers, PerRun]:
         """G noisy chains per prompt; the density is that of all their thoughts."""
         G, B = self.group, batch.prompts
         wide = batch.repeat(G)
-        noise = self._noise(batch, step, self.chain_steps).movedim(0, -3).flatten(-4, -3)
         with torch.no_grad():
-            thoughts = model.rollout(wide, self.chain_steps, noise)
+            thoughts = model.rollout(wide, self.chain_steps, noise.movedim(0, -3).flatten(-4, -3))
         means = model.next_means(wide, thoughts)
         log_density = -(thoughts - means).square().sum(dim=(-1, -2)) / (2 * self.noise**2)
         penalty = self.chain_steps * self._penalty(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from datadose.errors import require_integer, require_number
 from datadose.models import ChainModel, PromptBatch
-from datadose.stages.engine import StageLoss
+from datadose.stages.engine import StageLoss, SteadyObjective
 
 
 @dataclass(frozen=True)
-class Sft:
+class Sft(SteadyObjective):
     """The SFT objective: chain step ``eta`` in (0, 2) and chain length ``chain_steps`` = k >= 0."""
 
     eta: float
@@ -25,7 +27,7 @@ class Sft:
         require_number("eta", self.eta, 0, 2, open_ends=True)
         require_integer("chain_steps", self.chain_steps, 0)
 
-    def __call__(self, model: ChainModel, batch: PromptBatch, step: int) -> StageLoss:
+    def loss(self, model: ChainModel, batch: PromptBatch, *drawn: Tensor) -> StageLoss:
         """L_SFT per run."""
-        del step
+        del drawn
         return StageLoss(model.teacher_forced_loss(batch, self.eta, self.chain_steps))

@@ -7,7 +7,7 @@ whether post-training helps at all: the untouched model's error over that after 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -126,7 +126,7 @@ def verdicts(table: pd.DataFrame, config: PathPanels, only: str | None = None) -
     for _, rows in table.groupby(Column.PANEL, sort=True):
         choices = {column: rows[column].iloc[0] for column in CHOICES}
         found += [asdict(row) | choices for row in _of_setting(rows, config, claims)]
-    made = pd.DataFrame(found)
+    made = pd.DataFrame(found, columns=[*(entry.name for entry in fields(MapVerdict)), *CHOICES])
     return made.assign(own=made["own_steps"] & (made["test_tied"] == made[Column.TIED].astype(bool)))
 
 

@@ -3,7 +3,7 @@
 One training serves every number of steps up to its own. Of a seed all is nested: the prompts of a smaller B
 are the first of a larger one, those of a smaller n are the beginnings of longer ones, in training and in the
 test. Each seed has test prompts of its own, so that an interval over seeds covers their sampling error too;
-they are not among the training prompts.
+they are not among the training prompts. Paths run on the GPU if there is one; errors are measured in float32.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from datadose.stages import FixedData, Optimisation, squared_gaps, stage_objecti
 from datadose.stages.data import Data, SideBySide, split
 from datadose.stages.engine import Objective
 from datadose.stages.optimisation import Precision
-from datadose.studies.gpt.runs import GptTask, Variant, draw_prompts
+from datadose.studies.gpt.runs import GptTask, Variant, Watch, best_device, draw_prompts
 
 T = TypeVar("T")
 
 _TEST = 2
 """The salt of a seed's test prompts; 0 and 1 are those of its training prompts."""
-_AT_ONCE = 64
-"""Test prompts of a run that are thought about at once: more leave the processor's cache."""
+_AT_ONCE = {"cpu": 64, "cuda": 256}
+"""Test prompts of a run that are thought about at once: on a CPU more leave the cache, a GPU is filled."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,12 @@ class HeldOut:
         return found
 
     def _gaps(self, model: ChainModel, batch: PromptBatch) -> Tensor:
-        """Mean squared gaps by run and direction, (runs, d)."""
-        pieces = split(batch, -(-batch.prompts // _AT_ONCE))
+        """Mean squared gaps by run and direction, (runs, d), on the CPU."""
+        device = next(model.parameters()).device
+        pieces = split(batch.to(device), -(-batch.prompts // _AT_ONCE.get(device.type, _AT_ONCE["cuda"])))
         k = self.task.test_steps
-        return torch.stack([share * squared_gaps(model, piece, k).mean(-2) for piece, share in pieces]).sum(0)
+        found = [share * squared_gaps(model, piece, k).mean(-2) for piece, share in pieces]
+        return torch.stack(found).sum(0).cpu()
 
 
 def beginnings(batch: PromptBatch, length: int) -> PromptBatch:
@@ -113,7 +115,8 @@ def beginnings(batch: PromptBatch, length: int) -> PromptBatch:
 def untouched_errors(model: Path, task: GptTask, lengths: list[int], seeds: list[int]) -> list[list[Any]]:
     """Cell: rows (seed, test length, errors as ``HeldOut.measure`` has them) of the GPT in a file."""
     torch.set_num_threads(1)
-    found = HeldOut.of(task, lengths, seeds).measure(GptRuns(load_gpt(model), len(seeds)))
+    copies = GptRuns(load_gpt(model).to(best_device()), len(seeds))
+    found = HeldOut.of(task, lengths, seeds).measure(copies)
     return [
         [seed, n, *values]
         for n, by_run in zip(lengths, found, strict=True)
@@ -121,16 +124,19 @@ def untouched_errors(model: Path, task: GptTask, lengths: list[int], seeds: list
     ]
 
 
-def follow_path(model: Path, task: GptTask, path: GptPath, runs: list[list[int]]) -> list[list[Any]]:
+def follow_path(
+    model: Path, task: GptTask, path: GptPath, runs: list[list[int]], watch: Watch | None = None
+) -> list[list[Any]]:
     """Cell: rows (B, seed, optimiser steps, test length, errors) along ``path`` from the GPT in a file.
 
     ``runs`` (B, seed) train side by side, which changes no number of a run beyond rounding. The errors are
-    those of ``HeldOut.measure``, None from the step on at which a run is lost.
+    those of ``HeldOut.measure``, None from the step on at which a run is lost. ``watch`` is called with each
+    step, before errors are measured.
     """
     torch.set_num_threads(1)
-    start = load_gpt(model)
+    start = load_gpt(model).to(best_device())
     shown = HeldOut.of(task, path.test_lengths, [seed for _, seed in runs])
-    seen, lost = post_trained(start, task, path, runs, shown.measure)
+    seen, lost = post_trained(start, task, path, runs, shown.measure, watch)
     rows: list[list[Any]] = []
     for run, (B, seed) in enumerate(runs):
         for step in path.looks:
@@ -147,10 +153,11 @@ def post_trained(
     path: GptPath,
     runs: Sequence[Sequence[int]],
     measure: Callable[[ChainModel], T],
+    watch: Watch | None = None,
 ) -> tuple[dict[int, T], dict[int, int]]:
     """Train copies of ``start`` side by side along ``path``, one for each (B, seed) of ``runs``.
 
-    Returns what :func:`looked_along` does.
+    ``watch`` is called with each step, before ``measure``. Returns what :func:`looked_along` does.
     """
     seeds = [seed for _, seed in runs]
     each = (
@@ -174,6 +181,7 @@ def post_trained(
         ),
         path.looks,
         measure,
+        watch,
     )
 
 
@@ -184,13 +192,16 @@ def looked_along(
     optimisation: Optimisation,
     looks: Collection[int],
     measure: Callable[[ChainModel], T],
+    watch: Watch | None = None,
 ) -> tuple[dict[int, T], dict[int, int]]:
     """Train ``model`` in place; returns its ``measure`` after each of the steps ``looks``, 0 among them if
-    asked for, and the step at which each lost run was lost."""
+    asked for, and the step at which each lost run was lost. ``watch`` is called with each step."""
     seen = {0: measure(model)} if 0 in looks else {}
 
     def look(step: int, total: int) -> None:
         del total
+        if watch is not None:
+            watch(step)
         if step in looks:
             seen[step] = measure(model)
 

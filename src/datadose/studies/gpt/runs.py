@@ -8,7 +8,7 @@ directions, and the slope of its first thought on S w* in either group of direct
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -36,6 +36,8 @@ TARGET, PRETRAINING = "target", "pretraining"
 """The two tests: on prompts of the target, and on those of Sigma0."""
 RARE, COMMON = "rare", "common"
 """The directions that the shift moves, and the others."""
+Watch: TypeAlias = Callable[[int], None]
+"""Called with the number of steps that a training has done, after each."""
 PHI, W = "phi", "w"
 """What the first thought is regressed on: S w*, and w* itself."""
 GPT = "gpt"
@@ -136,12 +138,29 @@ def pretraining_round(models: dict[int, Cell]) -> Round:
 
 
 def pretrain(
-    dimension: int, length: int, chain_steps: int, eta: float, pretraining: GptPretraining, *, file: Path
+    dimension: int,
+    length: int,
+    chain_steps: int,
+    eta: float,
+    pretraining: GptPretraining,
+    *,
+    file: Path,
+    checkpoint_every: int = 500,
+    watch: Watch | None = None,
 ) -> None:
-    """Cell: teacher-forced chains on fresh prompts of Sigma0, dimension and length growing; resumable."""
+    """Cell: teacher-forced chains on fresh prompts of Sigma0, dimension and length growing; resumable.
+
+    ``watch`` is called with each step done; what it raises ends the training, which a later call resumes.
+    """
+
+    def after_step(step: int, total: int) -> None:
+        progress(f"pretrain {file.stem}", step, total)
+        if watch is not None:
+            watch(step)
+
     checkpoint = file.with_suffix(".checkpoint")
     sizes = GptConfig.preset(pretraining.preset, dimension, length, chain_steps)
-    model = GptModel(sizes, seed=pretraining.seed).to(_device())
+    model = GptModel(sizes, seed=pretraining.seed).to(best_device())
     with step_progress() as progress:
         pretrain_on_chains(
             model,
@@ -150,8 +169,8 @@ def pretrain(
             seed=pretraining.seed,
             vary_length=True,
             checkpoint=checkpoint,
-            checkpoint_every=500,
-            progress=lambda step, total: progress(f"pretrain {file.stem}", step, total),
+            checkpoint_every=checkpoint_every,
+            progress=after_step,
         )
     save_gpt(file, model)
     checkpoint.unlink(missing_ok=True)
@@ -225,7 +244,7 @@ def measure(model: ChainModel, task: GptTask, length: int) -> dict[str, float]:
     return found
 
 
-def _device() -> torch.device:
+def best_device() -> torch.device:
     """The GPU if there is one: the paper's size needs it (with one job)."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -249,7 +268,7 @@ def run_lsa(task: GptTask, run: GptRun, seed: int, length: int) -> dict[str, flo
 
 
 def _run(model: ChainModel, task: GptTask, run: GptRun, seed: int, length: int) -> dict[str, float | None]:
-    model = model.to(_device())
+    model = model.to(best_device())
     lost = post_train(model, task, run, seed) if run.prompts > 0 else 0
     found = measure(model, task, length)
     whole = lost == 0 and all(np.isfinite(value) for value in found.values())
