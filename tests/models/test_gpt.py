@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from datadose.errors import InputError
 from datadose.models import GptConfig, GptModel, PromptBatch
-from datadose.models.gpt import attend, gpt2_shape, gpt2_state, load_gpt, save_gpt, tanh_gelu
+from datadose.models.gpt import gpt2_shape, gpt2_state, load_gpt, save_gpt
+from datadose.models.gpt_operations import attend, linear, tanh_gelu
 from datadose.models.linear_attention import chain_decay
 from datadose.prompts import draw_prompts
 from datadose.stages import (
@@ -271,6 +272,31 @@ def test_bad_input_is_named(field: str, act: Callable[[GptModel], object]) -> No
     with pytest.raises(InputError) as caught:
         act(GptModel(CONFIG, seed=0))
     assert caught.value.field == field
+
+
+def test_a_linear_map_is_torchs() -> None:
+    """By oneDNN, by torch if small and under autocast: values and gradients, of parts of other tensors too."""
+    draw = torch.Generator().manual_seed(4)
+    joint = torch.randn(3 * 192, 128, generator=draw)
+    for rows, low, fast in ((2048, False, True), (64, False, False), (2048, True, False)):
+        x = torch.randn(rows // 16, 16, 128, generator=draw)
+        one, other = (
+            [t.to(dtype).requires_grad_() for t in (x, joint[192:], joint[192:, 0])]
+            for dtype in (torch.float32, torch.float64)
+        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            made = linear(*one)
+        wanted = functional.linear(*other)
+        assert ("OneDnn" in made.grad_fn.next_functions[0][0].name()) is fast
+        pairs = [
+            (made, wanted),
+            *zip(
+                *(torch.autograd.grad(y.square().sum(), v) for y, v in ((made, one), (wanted, other))),
+                strict=True,
+            ),
+        ]
+        for ours, theirs in pairs:
+            assert_same(ours.double() / theirs.std(), theirs / theirs.std(), 5e-2 if low else 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
