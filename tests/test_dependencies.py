@@ -357,6 +357,8 @@ def test_whatever_runs_in_a_cell_counts(experiment: Any) -> None:
         ran = _run_functions(cell)
         assert len(ran) > 3
         for name, function in ran:
+            if name in dependencies.SILENT:
+                continue
             module = dependencies._module(name)
             assert module is not None
             nodes = [node for node in module.bound[function] if isinstance(node, ast.stmt)]

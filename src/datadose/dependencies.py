@@ -9,7 +9,8 @@ than bind a name are reached with every import of their module; this package has
 holds it to that), so what is only imported of it is not read.
 
 Installed libraries count by their versions; this package and whatever is not installed (a script, its
-helpers) count by their source.
+helpers) count by their source. Modules that move no number (SILENT) do not count, nor what they alone reach:
+a progress bar that looks different makes no result old.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ Place: TypeAlias = tuple[str, Chain | None]
 """What a chain means in a module; all of the module if it is empty, what runs at the import if it is None."""
 
 _OURS = __name__.partition(".")[0]
+SILENT = {f"{_OURS}.{name}" for name in ("deprecation", "errors", "files", "printing", "progress", "shapes")}
+"""Messages, errors, progress, checks of shapes and how a file is written whole: no result depends on them."""
 _PLAIN = (bool, int, float, str, type(None))
 _COMPUTED = {"globals", "eval", "exec", "__import__", "__name__"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -112,6 +115,8 @@ def _reached(places: Iterable[Place]) -> tuple[set[str], set[str]]:
             continue
         seen.add(place)
         name, chain = place
+        if name in SILENT:
+            continue
         module = _module(name)
         if module is not None:
             waiting += module.leads(chain, lines)

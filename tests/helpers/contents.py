@@ -169,6 +169,7 @@ TRAINS: dict[str, tuple[str, str]] = {
         "shift.sigma0.blocks.0.1: got 99999999",
     ),
     "curriculum": (TRAIN.replace("{length: 10}", "{length: 10, curriculum: {}}"), "pretrain.curriculum: got"),
+    "muon": (TRAIN.replace("{length: 10}", "{length: 10, optimiser: muon}"), "pretrain.optimiser: got"),
     "theorem": (
         TRAIN.replace("steps: 3", "steps: 3, learning_rate: theorem"),
         "stages.0.learning_rate: got theorem",

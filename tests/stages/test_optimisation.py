@@ -13,6 +13,7 @@ import torch
 
 from datadose.errors import InputError
 from datadose.models import ChainModel, PromptBatch
+from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, FreshData, Optimisation, Outcome, PolicyGradient, Sft, train
 from datadose.stages.data import split
 from datadose.stages.engine import Objective, StageLoss
@@ -96,6 +97,32 @@ def test_adamw_is_torchs_with_decay() -> None:
     plain = TinyChain()
     train(plain, Sft(0.3, 2), held(), Optimisation("adamw", 0.02, steps=5, betas=(0.8, 0.95)))
     assert not same(model, plain)
+
+
+def test_muon_moves_matrices_inside_blocks_and_adamw_the_rest() -> None:
+    """The same numbers as torch's two optimisers, each on its own parameters."""
+    model, twin = tiny_gpt(), tiny_gpt()
+    train(model, Sft(0.3, 2), held(), Optimisation("muon", 0.02, steps=4, weight_decay=0.1))
+    inside = [
+        p for name, p in twin.named_parameters() if ".weight" in name and "blocks" in name and p.ndim == 2
+    ]
+    others = [p for p in twin.parameters() if not any(p is q for q in inside)]
+    parts = (
+        torch.optim.Muon(inside, 0.02, 0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, 0.02, weight_decay=0.1),
+    )
+    for _ in range(4):
+        twin.zero_grad()
+        twin.teacher_forced_loss(with_inputs(), 0.3, 2).backward()
+        for part in parts:
+            part.step()
+    assert same(model, twin)
+
+
+@pytest.mark.parametrize("build", [dense_model, lambda: GptRuns(tiny_gpt(), 2)])
+def test_muon_is_for_single_gpts(build: Callable[[], ChainModel]) -> None:
+    with pytest.raises(InputError, match="optimiser: got muon"):
+        Optimisation("muon", steps=1).build(build())
 
 
 @pytest.mark.parametrize(

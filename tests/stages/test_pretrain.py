@@ -14,6 +14,7 @@ import torch
 from datadose.errors import InputError
 from datadose.models import BlockLinearAttention, ChainModel
 from datadose.stages import Curriculum, CurriculumData, FreshData, Optimisation, Outcome, Sft, train
+from datadose.stages.optimisation import Optimiser
 from helpers.stage_examples import D, TinyChain, interrupt_at, same, tiny_gpt
 
 GROWING = Curriculum(D, 9, start_dimension=2, start_length=4, length_increment=3, every=3)
@@ -104,12 +105,12 @@ MODELS: dict[str, Callable[[], ChainModel]] = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_interrupted_pretraining_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
-    """AdamW, warm-up, cosine, accumulation and clipping, interrupted in warm-up and between dimensions."""
+@pytest.mark.parametrize(("name", "optimiser"), [*((name, "adamw") for name in MODELS), ("gpt", "muon")])
+def test_interrupted_pretraining_resumes_bit_for_bit(name: str, optimiser: Optimiser, tmp_path: Path) -> None:
+    """Warm-up, cosine, accumulation and clipping, interrupted in warm-up and between dimensions."""
     build, path = MODELS[name], tmp_path / "state.safetensors"
     optimisation = Optimisation(
-        "adamw", 0.01, steps=10, clip=1.0, weight_decay=0.1, warmup=4, schedule="cosine", accumulate=2
+        optimiser, 0.01, steps=10, clip=1.0, weight_decay=0.1, warmup=4, schedule="cosine", accumulate=2
     )
     whole, broken = build(), build()
     expected = train(whole, Sft(0.3, 2), growing(), optimisation, record_every=1)

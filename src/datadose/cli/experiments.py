@@ -21,7 +21,7 @@ _RESULTS = option("--out", type=Path, default=Path("results"), help="results fol
         default=["all"],
         help=f"{', '.join(NAMES)}; or several of them: {', '.join(GROUPS)}",
     ),
-    option("--preset", default="quick", help="smoke, quick, small (GPT only) or paper"),
+    option("--preset", default="quick", help="smoke, quick or paper; small, medium: some of the GPT's"),
     _RESULTS,
     option("--seeds", type=integer, help="seeds per setting, instead of the preset's"),
     option("--jobs", type=integer, default=cores(), help="parallel processes"),

@@ -175,6 +175,10 @@ class GptModel(ChainModel):
                     module.weight.normal_(0, std, generator=generator)
                     module.bias.zero_()
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights of all linear maps inside the blocks."""
+        return [m.weight for m in self.blocks.modules() if isinstance(m, nn.Linear)]
+
     def effective_operator(self) -> None:
         """None: a thought is no linear function of S w*."""
         return

@@ -64,6 +64,10 @@ class ChainModel(nn.Module):
         """V with which one thinking step from w_0 = 0 moves by -V S w*, or None."""
         raise NotImplementedError
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights of linear maps between hidden states, Muon's case; linear attention has none."""
+        return []
+
     @property
     def run_dimensions(self) -> int:
         """How many leading dimensions of every parameter are runs; 0 without an effective operator."""

@@ -51,7 +51,8 @@ class PretrainConfig(Strict):
     """Pretraining: the population solution, or training on fresh prompts.
 
     A linear model trains towards the population solution with one thinking step; a GPT on teacher-forced
-    chains (``eta``, ``chain_steps``) with AdamW, warm-up and cosine decay, under ``curriculum`` if given.
+    chains (``eta``, ``chain_steps``) with AdamW or Muon, warm-up and cosine decay, under ``curriculum`` if
+    given. ``optimiser`` is a GPT's.
     """
 
     length: Size
@@ -60,6 +61,7 @@ class PretrainConfig(Strict):
     steps: Size = 2000
     batch: Size = 256
     learning_rate: Positive = 0.01
+    optimiser: Literal["adamw", "muon"] = "adamw"
     eta: Annotated[float, Field(gt=0, lt=2)] = 0.5
     chain_steps: Annotated[int, Field(ge=0)] = 8
     warmup: Annotated[int, Field(ge=0)] = 0
@@ -158,4 +160,6 @@ class TrainConfig(Strict):
                     )
         elif self.pretrain.curriculum is not None:
             reject("pretrain.curriculum", f"one for model.kind {self.model.kind}", "one for model.kind gpt")
+        elif self.pretrain.optimiser != "adamw":
+            reject("pretrain.optimiser", self.pretrain.optimiser, "muon for model.kind gpt alone")
         return self

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from datadose.errors import reject, require_integer, require_number
+from datadose.models import ChainModel
+from datadose.stages.muon import MuonWithAdamW
 
-Optimiser: TypeAlias = Literal["gd", "sgd", "adam", "adamw"]
+Optimiser: TypeAlias = Literal["gd", "sgd", "adam", "adamw", "muon"]
 Schedule: TypeAlias = Literal["constant", "cosine"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
 _CHOICES = {"optimiser": Optimiser, "schedule": Schedule, "precision": Precision}
@@ -27,10 +29,11 @@ class Optimisation:
     """How to minimise: optimiser, step size, length (epochs or steps), mini-batch, clipping.
 
     ``gd`` is plain gradient descent on the full batch, ``sgd`` the same on mini-batches, ``adam`` and
-    ``adamw`` torch's. ``batch`` None means the full batch.
+    ``adamw`` torch's, ``muon`` torch's Muon on the matrices inside a GPT's blocks with AdamW on the rest.
+    ``batch`` None means the full batch.
 
     Args:
-        weight_decay: decoupled decay of all trainable parameters alike, with ``adamw`` alone.
+        weight_decay: decoupled decay of all trainable parameters alike, with ``adamw`` and ``muon`` alone.
         betas: memory of the two moments of ``adam`` and ``adamw``.
         warmup: steps over which the rate rises linearly, ending at its full value.
         schedule: after the warm-up ``constant``, or ``cosine`` down to ``floor`` times the rate at the end.
@@ -77,8 +80,10 @@ class Optimisation:
 
     def _check_adam(self) -> None:
         require_number("weight_decay", self.weight_decay, 0, np.inf)
-        if self.weight_decay > 0 and self.optimiser != "adamw":
-            reject("weight_decay", self.weight_decay, f"0 with optimiser {self.optimiser} (use adamw)")
+        if self.weight_decay > 0 and self.optimiser not in ("adamw", "muon"):
+            reject(
+                "weight_decay", self.weight_decay, f"0 with optimiser {self.optimiser} (use adamw or muon)"
+            )
         if len(self.betas) != 2:
             reject("betas", self.betas, "two numbers in [0, 1)")
         for beta in self.betas:
@@ -112,9 +117,17 @@ class Optimisation:
         progress = min(1.0, (step - self.warmup) / max(1, total - 1 - self.warmup))
         return self.learning_rate * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2)
 
-    def build(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """The torch optimiser on the trainable parameters of ``model``."""
+    def build(self, model: ChainModel) -> torch.optim.Optimizer:
+        """The torch optimiser on the trainable parameters of ``model``.
+
+        Raises InputError for muon and a model that has no matrices of two dimensions inside.
+        """
         parameters = [p for p in model.parameters() if p.requires_grad]
+        if self.optimiser == "muon":
+            matrices = [p for p in model.hidden_matrices() if p.requires_grad]
+            inside = {id(p) for p in matrices}
+            others = [p for p in parameters if id(p) not in inside]
+            return MuonWithAdamW(matrices, others, self.learning_rate, self.weight_decay)
         if self.optimiser in ("gd", "sgd"):
             return torch.optim.SGD(parameters, lr=self.learning_rate)
         kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW

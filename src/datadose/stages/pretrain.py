@@ -123,7 +123,7 @@ def pretrain_on_chains(
     vary_length: bool = False,
     **keeping: Any,
 ) -> Training:
-    """Pretrain a GPT in place on teacher-forced chains: AdamW, gradients clipped at 1, warm-up, cosine decay.
+    """Pretrain a GPT in place on teacher-forced chains: gradients clipped at 1, warm-up, cosine decay.
 
     ``covariance`` and ``vary_length`` are those of :class:`CurriculumData`, ``seed`` is that of the prompts,
     ``keeping`` the checkpoint and progress of :func:`~datadose.stages.engine.train`. Raises InputError for a
@@ -138,7 +138,7 @@ def pretrain_on_chains(
     dtype = next(model.parameters()).dtype
     data = CurriculumData(covariance, curriculum, config.batch, (seed,), dtype, vary_length)
     optimisation = Optimisation(
-        "adamw",
+        config.optimiser,
         config.learning_rate,
         steps=config.steps,
         clip=1.0,

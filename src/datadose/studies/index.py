@@ -17,6 +17,7 @@ _FIGURES = {
     "fig2": "sft_curves.figure2:STUDY",
     "fig3": "gpt.figure3_study:STUDY",
     "fig3map": "gpt.map_study:STUDY",
+    "fig3paper": "gpt.paper_model_study:STUDY",
     "gpt_data": "gpt.data:STUDY",
     "fig4": "figure4.study:STUDY",
     "fig4map": "figure4.map:STUDY",
@@ -80,12 +81,13 @@ LANGUAGE_MODELS = tuple(_LANGUAGE_MODELS)
 APART = (
     *LANGUAGE_MODELS,
     "fig3map",
+    "fig3paper",
     *_DECISIONS,
     *(name for name in _TRAINING_TIME if name != "fig1_time"),
 )
 """Studies with a target of their own, so that ``all`` takes minutes."""
-GPT = ("fig3", "gpt_data")
-"""Experiments on the nonlinear transformer, which also have a preset ``small``."""
+SIZES = {"small": ("fig3", "gpt_data"), "medium": ("fig3paper",)}
+"""Presets of the nonlinear transformer, and the experiments that have them."""
 GROUPS = {
     "claims": CLAIMS,
     "insights": tuple(_INSIGHTS),

@@ -10,7 +10,7 @@ from typing import Any
 from datadose.drawing.style import save
 from datadose.errors import reject, require_integer
 from datadose.files import prepare_folder, write_json, write_recorded_table
-from datadose.studies.index import CLAIMS, GPT, GROUPS, LANGUAGE_MODELS, LEDGER, NAMES, study
+from datadose.studies.index import CLAIMS, GROUPS, LANGUAGE_MODELS, LEDGER, NAMES, SIZES, study
 from datadose.studies.ledger import judge_all
 from datadose.studies.report import write_report
 from datadose.studies.study import PRESETS, Preset, Saved, Study
@@ -54,8 +54,9 @@ def reproduce(
     wanted = {name for target in targets for name in GROUPS.get(target, (target,))}
     if preset not in PRESETS:
         reject("preset", preset, ", ".join(PRESETS))
-    if preset == "small" and not wanted <= set(GPT):
-        reject("preset", preset, f"smoke, quick or paper; small is for {', '.join(GPT)}")
+    if preset in SIZES and not wanted <= set(SIZES[preset]):
+        others = "; ".join(f"{name} for {', '.join(those)}" for name, those in SIZES.items())
+        reject("preset", preset, f"smoke, quick or paper; {others}")
     if seeds is not None:
         require_integer("seeds", seeds, 2)
     prepare_folder("out", out)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-Preset: TypeAlias = Literal["smoke", "quick", "small", "paper"]
-PRESETS: tuple[Preset, ...] = ("smoke", "quick", "small", "paper")
-"""``small`` is for the nonlinear transformer alone: hours on a CPU, where the paper's size takes a GPU."""
+Preset: TypeAlias = Literal["smoke", "quick", "small", "medium", "paper"]
+PRESETS: tuple[Preset, ...] = ("smoke", "quick", "small", "medium", "paper")
+"""``small`` and ``medium`` are for the nonlinear transformer: hours on a CPU, where ``paper`` takes a GPU."""
 Verdict: TypeAlias = Literal["holds", "fails", "mixed", "no difference", "not run"]
 
 

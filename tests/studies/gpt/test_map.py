@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,14 @@ import pytest
 import torch
 
 from datadose.models.gpt import GptConfig, GptModel, save_gpt
-from datadose.studies.gpt.map import STAGES, Column, Figure3Map
+from datadose.studies.gpt.map import Figure3Map
+from datadose.studies.gpt.map_settings import STAGES, Column
 from datadose.studies.gpt.map_study import STUDY
 from datadose.studies.gpt.map_verdicts import errors_along, relative_paths, rises_with_prompts, verdicts
 from datadose.studies.gpt.paths import GptPath, HeldOut, beginnings, follow_path, untouched_errors
 from datadose.studies.gpt.runs import GptTask, draw_prompts
 from helpers.studies import entry, write_result
+from helpers.training_tables import Curve, against_the_paper, along_training, as_in_the_paper, flat
 
 TASK = GptTask(5, 6, 2, 2, eta=0.5, test_prompts=70)
 PATH = GptPath("sft", "delta", (8, 16), 4, 1, (1, 3), (4, 6), 1e-3, 8)
@@ -34,15 +35,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, "rl"])
 def test_a_path_serves_every_number_of_steps_and_company_changes_nothing(stage: Any, model: Path) -> None:
     path = replace(PATH, stage=stage)
-    rows = follow_path(model, TASK, path, [0, 1], 4)
+    runs = [[B, seed] for B in (8, 16) for seed in (0, 1)]
+    rows = follow_path(model, TASK, path, runs)
     places = [tuple(row[:4]) for row in rows]
     assert places == [(B, s, T, n) for B in (8, 16) for s in (0, 1) for T in (1, 3) for n in (4, 6)]
-    short = follow_path(model, TASK, replace(path, looks=(1,)), [0, 1], 4)
+    short = follow_path(model, TASK, replace(path, looks=(1,)), runs)
     assert short == [row for row in rows if row[2] == 1]
-    alone = follow_path(model, TASK, path, [0, 1], 1)
+    alone = [row for run in runs for row in follow_path(model, TASK, path, [run])]
     np.testing.assert_allclose(np.array(alone), np.array(rows), rtol=1e-4)
     assert len({row[4] for row in rows}) == len(rows)
     before = untouched_errors(model, TASK, [4, 6], [0, 1])
@@ -71,7 +73,7 @@ def test_prompts_are_nested_and_the_tests_are_apart() -> None:
 
 def test_a_lost_run_has_no_errors_from_there_on(model: Path) -> None:
     path = replace(PATH, stage="outcome", learning_rate=1e30, prompts=(8,))
-    rows = follow_path(model, TASK, path, [0], 1)
+    rows = follow_path(model, TASK, path, [[8, 0]])
     assert [row[4] is None for row in rows] == [True] * 4
 
 
@@ -104,57 +106,10 @@ CONFIG = replace(
     sizes=(replace(Figure3Map.preset("smoke").sizes[0], settings=8),),
     seeds=3,
 )
-Curve = Callable[[str, str, int], float]
-"""Stage, axis and place (0, 1, 2) -> error."""
 
 
-def flat(stage: str, axis: str, place: int) -> float:
-    del stage, axis, place
-    return 0.8
-
-
-def as_in_the_paper(stage: str, axis: str, place: int) -> float:
-    if axis == "steps":
-        return 0.8 if stage == "sft" else (0.6, 0.8, 0.9)[place]
-    return ((0.9, 0.8, 0.9) if stage == "sft" else (0.9, 0.8, 0.6))[place]
-
-
-def against_the_paper(stage: str, axis: str, place: int) -> float:
-    if axis == "steps":
-        return (0.6, 0.8, 1.2)[place] if stage == "sft" else (0.9, 0.8, 0.7)[place]
-    return (0.7, 0.8, 0.95)[place] if stage == "outcome" else (0.9, 0.8, 0.7)[place]
-
-
-def table(curve: Curve, *, before: float = 1.0, late: Curve | None = None, settings: int = 8) -> pd.DataFrame:
-    """Errors by ``curve`` after 2 steps and by ``late`` (default: the same) after 4, 3 seeds, small noise."""
-    config, rows = CONFIG, []
-    for _, setting in config.settings()[:settings]:
-        own = setting.columns
-        for seed in range(3):
-            noise = 1 + 0.001 * seed
-            start = {"prompts": 0, "seed": seed, "optimiser_steps": 0}
-            rows += [{**own, **start, "test_length": n, "error": before * noise} for n in config.lengths]
-            rows += _places(own, seed, curve, 2) + _places(own, seed, late or curve, 4)
-    return pd.DataFrame(rows)
-
-
-def _places(own: dict[str, Any], seed: int, curve: Curve, steps: int) -> list[dict[str, Any]]:
-    rows = []
-    base = {"prompts": CONFIG.base_prompts, "length": CONFIG.base_length, "steps": CONFIG.base_chain}
-    grids = {"prompts": CONFIG.prompts, "length": CONFIG.lengths, "steps": CONFIG.chains}
-    for stage in STAGES:
-        if stage == "outcome" and steps > own[Column.OS_STEPS]:
-            continue
-        for axis, places in grids.items():
-            for place, x in enumerate(places):
-                here = {**base, axis: x}
-                if here == base and axis != "prompts":
-                    continue
-                error = curve(stage, axis, place) * (1 + 0.001 * seed * (-1) ** place)
-                row = {**own, **here, "stage": stage, "seed": seed, "optimiser_steps": steps, "error": error}
-                tests = {x if axis == "length" else CONFIG.base_length, CONFIG.base_length}
-                rows += [{**row, "test_length": n} for n in tests]
-    return rows
+def table(curve: Curve, *, settings: int = 8, **options: Any) -> pd.DataFrame:
+    return along_training(CONFIG, curve, settings=settings, **options)
 
 
 def judged(claim: str, made: pd.DataFrame, folder: Path) -> dict[str, Any]:

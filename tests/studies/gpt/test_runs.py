@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datadose import dependencies
 from datadose.models.baselines import pretrained_lsa
 from datadose.stages import Sft
 from datadose.studies.gpt import runs as gpt_runs
@@ -18,6 +19,7 @@ from datadose.studies.gpt.runs import (
     GptRun,
     GptTask,
     measure,
+    pretrain,
     pretrained_cells,
     pretraining_round,
     run_gpt,
@@ -26,6 +28,7 @@ from datadose.studies.gpt.runs import (
 from datadose.sweep import Workers, run_cells
 from datadose.theory.post_test import post_test_error
 from datadose.theory.pretraining import pretrained_operator
+from datadose.workers import run_one
 
 pytestmark = pytest.mark.long
 
@@ -58,6 +61,21 @@ def test_pretrained_models_are_made_once_and_named_after_what_made_them(
     others.append((replace(TASK, eta=0.4), PRETRAINING))
     cells = [cell for task, p in others for cell in pretrained_cells(task, [p], path.parents[1]).values()]
     assert len({path, *(cell.file for cell in cells)}) == 5
+
+
+def test_a_pretrained_models_name_depends_on_what_makes_it_alone() -> None:
+    """Hours of training are not lost to code that moves no weight, nor to how the model will be tested."""
+    lines, _ = dependencies._reached(dependencies._places(pretrain, PRETRAINING, run_one))
+    others = {line.split(":")[0].removeprefix("datadose.") for line in lines}
+    made_by = {"models", "stages", "prompts", "covariance"}
+    found_in = {"studies.gpt.runs", "studies.training", "configs", "strict", "tensor_files", "workers"}
+    assert {name for name in others if name.split(".")[0] not in made_by} == found_in
+    assert not {f"stages.{name}" for name in ("rl", "rewards", "outcome", "pipeline", "evaluate")} & others
+    later = replace(TASK, test_steps=9, test_prompts=7)
+    names = [
+        [cell.file for cell in pretrained_cells(t, [PRETRAINING], Path()).values()] for t in (TASK, later)
+    ]
+    assert names[0] == names[1]
 
 
 def test_the_longest_pretraining_begins_first(tmp_path: Path) -> None:

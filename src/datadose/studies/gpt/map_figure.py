@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from datadose.drawing.curves import level
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import LOOKS, caption, draw_points, name_ticks, new_grid
-from datadose.studies.gpt.map import CHOICES, STAGES, Column, Figure3Map
+from datadose.studies.gpt.map import Figure3Map
+from datadose.studies.gpt.map_settings import CHOICES, STAGES, Column
 from datadose.studies.gpt.map_verdicts import (
     AFTER,
     HELPS,
@@ -40,7 +41,7 @@ _TITLES = {
 Shares: TypeAlias = dict[tuple[str, str], Judgement]
 """Of one claim, by choice and level."""
 _STAGES = {"sft": "SFT", "outcome": "OS"}
-_DATA = {"delta": "Delta", "target": "Sigma0 + Delta", "replay": "Delta + replay"}
+DATA = {"delta": "Delta", "target": "Sigma0 + Delta", "replay": "Delta + replay"}
 
 
 def draw(table: pd.DataFrame, config: Figure3Map) -> Figure:
@@ -118,7 +119,7 @@ def _draw_tile(axis: Axes, x: int, y: int, verdict: str, text: str) -> None:
 def _setting_name(row: pd.Series) -> str:
     n = "n tied" if row[Column.TIED] else "n fixed"
     return (
-        f"{row[Column.SIZE]}, {_DATA[row[Column.VARIANT]]}, {level_name(row[Column.RATE])}, pretrained "
+        f"{row[Column.SIZE]}, {DATA[row[Column.VARIANT]]}, {level_name(row[Column.RATE])}, pretrained "
         f"{int(row[Column.PRETRAIN_STEPS]):,}, eta {row[Column.ETA]:g}, {int(row[Column.OS_STEPS]):,} OS, {n}"
     )
 
@@ -163,7 +164,7 @@ def _draw_paths(axis: Axes, table: pd.DataFrame, config: Figure3Map, stage: Any,
     if stage != "sft":
         rows = rows[rows[Column.OS_STEPS] == rows[Column.OS_STEPS].max()]
     panels = sorted(rows[Column.PANEL].unique())
-    axis.set_title(f"{_STAGES[stage]} ({len(panels)} settings),\n{_DATA[variant]}", loc="left", fontsize=8.5)
+    axis.set_title(f"{_STAGES[stage]} ({len(panels)} settings),\n{DATA[variant]}", loc="left", fontsize=8.5)
     axis.set_xlabel("optimiser steps")
     if not panels:
         return

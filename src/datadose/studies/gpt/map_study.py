@@ -11,6 +11,7 @@ from functools import partial
 
 from datadose.studies.gpt.map import NAME, Figure3Map
 from datadose.studies.gpt.map_figure import draw
+from datadose.studies.gpt.map_settings import STAGES
 from datadose.studies.gpt.map_verdicts import HALF, HELPS, rises_with_prompts, shares_by_level, verdicts
 from datadose.studies.ledger import CONFIDENCE, judge_share
 from datadose.studies.study import Claim, Judgement, Saved, Study
@@ -90,6 +91,7 @@ CLAIMS = [
             f"{_TEST}::test_shares_are_judged_over_settings",
         )
         for name, stage in HELPS.items()
+        if stage in STAGES
     ),
     Claim(
         "fig3map-stopping",

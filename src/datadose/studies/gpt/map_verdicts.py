@@ -14,7 +14,9 @@ import pandas as pd
 
 from datadose.configs import Stage
 from datadose.covariance import Array
-from datadose.studies.gpt.map import CHOICES, TINY, Column, Figure3Map
+from datadose.studies.gpt.map import TINY
+from datadose.studies.gpt.map_settings import CHOICES, Column
+from datadose.studies.gpt.path_panels import PathPanels
 from datadose.studies.ledger import by_seed, judge_share, paired_errors
 from datadose.studies.study import Judgement, Verdict
 from datadose.studies.trends import (
@@ -29,8 +31,10 @@ from datadose.studies.trends import (
     threshold_of,
 )
 
-HELPS: dict[str, Stage] = {"sft-helps": "sft", "outcome-helps": "outcome"}
+HELPS: dict[str, Stage] = {"sft-helps": "sft", "outcome-helps": "outcome", "rl-helps": "rl"}
 """The claims that a stage improves on the untouched model, and the stage."""
+RL_CLAIM = "d-rl"
+"""That RL's error falls with B, as outcome supervision's."""
 SFT_CLAIMS = (*(letter for letter, stage, *_ in PAPER_CLAIMS if stage == "sft"), "sft-helps")
 """The claims in which the length of outcome supervision plays no part."""
 AFTER = "after"
@@ -70,49 +74,54 @@ def untouched_errors(rows: pd.DataFrame, length: int) -> Array:
 
 
 def errors_along(
-    rows: pd.DataFrame, config: Figure3Map, stage: Stage, axis: str, steps: int, *, tied: bool = False
+    rows: pd.DataFrame, config: PathPanels, stage: Stage, axis: str, steps: int, *, tied: bool = False
 ) -> tuple[Array, Array]:
-    """Places (X,) along an axis, and errors (seeds, X) there after ``steps``.
+    """Places (X,) along an axis, and errors (seeds, X) there, of :func:`rows_along`.
 
-    ``rows`` are those of one setting; ``tied``: where n moves, the test's n moves with it. A lost run has
-    ten times the worst error.
+    A lost run has ten times the worst error.
     """
-    kept = _on_axis(rows, config, stage, axis)
-    follows = tied and axis == Column.LENGTH
-    test = kept[Column.LENGTH] if follows else config.base_length
-    kept = kept[(kept[Column.OPTIMISER_STEPS] == steps) & (kept[Column.TEST_LENGTH] == test)]
-    places, errors = paired_errors(kept, axis)
+    places, errors = paired_errors(rows_along(rows, config, stage, axis, steps, tied=tied), axis)
     return places, fill_diverged(errors)[0]
 
 
-def _on_axis(rows: pd.DataFrame, config: Figure3Map, stage: Stage, axis: str) -> pd.DataFrame:
+def rows_along(
+    rows: pd.DataFrame, config: PathPanels, stage: Stage, axis: str, steps: int, *, tied: bool = False
+) -> pd.DataFrame:
+    """The rows of one setting along an axis after ``steps``; ``tied``: where n moves, so does the test's."""
+    kept = _on_axis(rows, config, stage, axis)
+    test = kept[Column.LENGTH] if tied and axis == Column.LENGTH else config.base_length
+    return kept[(kept[Column.OPTIMISER_STEPS] == steps) & (kept[Column.TEST_LENGTH] == test)]
+
+
+def _on_axis(rows: pd.DataFrame, config: PathPanels, stage: Stage, axis: str) -> pd.DataFrame:
     """The rows of a stage in which the other axes are at their base values."""
     base = dict(zip(AXES, (config.base_prompts, config.base_length, config.base_chain), strict=True))
     others = [rows[other] == base[other] for other in AXES if other != axis]
     return rows[np.logical_and.reduce([rows[Column.STAGE] == stage, *others])]
 
 
-def looks_along(rows: pd.DataFrame, config: Figure3Map, stage: Stage, axis: str) -> list[int]:
+def looks_along(rows: pd.DataFrame, config: PathPanels, stage: Stage, axis: str) -> list[int]:
     """The numbers of steps at which a setting is known at all places of an axis, rising."""
-    places = dict(zip(AXES, (config.prompts, config.lengths, config.chains), strict=True))[axis]
+    places = config.places(stage, axis)
     known = _on_axis(rows, config, stage, axis).groupby(Column.OPTIMISER_STEPS)[axis].nunique()
     return [int(str(steps)) for steps, number in known.items() if number == len(places)]
 
 
-ALL = (
+ALL: tuple[tuple[str, Stage, str, str], ...] = (
     *PAPER_CLAIMS,
+    (RL_CLAIM, "rl", Column.PROMPTS, FALLS),
     *((name, stage, Column.PROMPTS, FALLS) for name, stage in HELPS.items()),
 )
 """Each claim's name, stage, axis and trend."""
 
 
-def verdicts(table: pd.DataFrame, config: Figure3Map, only: str | None = None) -> pd.DataFrame:
+def verdicts(table: pd.DataFrame, config: PathPanels, only: str | None = None) -> pd.DataFrame:
     """One row a setting, claim (or ``only`` this), number of steps and, where n moves, version of the test.
 
     The columns are MapVerdict's fields, the setting's choices, and whether the row is the one that was drawn
     (``own``).
     """
-    claims = [entry for entry in ALL if only in (None, entry[0])]
+    claims = [entry for entry in ALL if only in (None, entry[0]) and entry[1] in config.stages]
     found = []
     for _, rows in table.groupby(Column.PANEL, sort=True):
         choices = {column: rows[column].iloc[0] for column in CHOICES}
@@ -122,13 +131,13 @@ def verdicts(table: pd.DataFrame, config: Figure3Map, only: str | None = None) -
 
 
 def _of_setting(
-    rows: pd.DataFrame, config: Figure3Map, claims: Sequence[tuple[str, Stage, str, str]]
+    rows: pd.DataFrame, config: PathPanels, claims: Sequence[tuple[str, Stage, str, str]]
 ) -> Iterator[MapVerdict]:
     tied_here, lasts = bool(rows[Column.TIED].iloc[0]), int(rows[Column.OS_STEPS].iloc[0])
     wanted = {"sft": config.judged_sft, "outcome": lasts}
     for claim, stage, axis, trend in claims:
         looks = looks_along(rows, config, stage, axis)
-        own = max((s for s in looks if s <= wanted[stage]), default=None)
+        own = max((s for s in looks if s <= wanted.get(stage, s)), default=None)
         for tied in (True, False) if axis == Column.LENGTH else (tied_here,):
             for steps in looks:
                 x, errors = errors_along(rows, config, stage, axis, steps, tied=tied)
@@ -220,7 +229,7 @@ class RiseWithPrompts:
         return "holds" in self.after.values()
 
 
-def rises_with_prompts(table: pd.DataFrame, config: Figure3Map, stage: Stage) -> list[RiseWithPrompts]:
+def rises_with_prompts(table: pd.DataFrame, config: PathPanels, stage: Stage) -> list[RiseWithPrompts]:
     """Each setting's; the best time of a B is chosen for every seed by the other seeds' mean error."""
     found = []
     for name, rows in table.groupby(Column.PANEL, sort=True):
@@ -248,7 +257,7 @@ def rises_with_prompts(table: pd.DataFrame, config: Figure3Map, stage: Stage) ->
 
 
 def relative_paths(
-    table: pd.DataFrame, config: Figure3Map, stage: Stage, panels: Sequence[str]
+    table: pd.DataFrame, config: PathPanels, stage: Stage, panels: Sequence[str]
 ) -> dict[int, tuple[list[int], Array]]:
     """B -> (steps, error over the untouched model's): geometric means over seeds and these settings.
 
@@ -263,4 +272,6 @@ def relative_paths(
         logs.append(np.stack([np.log(errors / before).mean(axis=0) for errors in paths]))
     means = np.exp(np.mean(logs, axis=0))
     steps = [0, *sorted(common)]
-    return {B: (steps, np.array([1.0, *means[:, i]])) for i, B in enumerate(config.prompts)}
+    return {
+        B: (steps, np.array([1.0, *means[:, i]])) for i, B in enumerate(config.places(stage, Column.PROMPTS))
+    }

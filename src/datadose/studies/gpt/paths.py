@@ -19,10 +19,11 @@ from torch import Tensor
 
 from datadose.configs import Stage
 from datadose.models import ChainModel, PromptBatch
-from datadose.models.gpt import GptModel, load_gpt
+from datadose.models.gpt import load_gpt
 from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, Optimisation, squared_gaps, stage_objective, train
 from datadose.stages.data import SideBySide, split
+from datadose.stages.optimisation import Precision
 from datadose.studies.gpt.runs import GptTask, Variant, draw_prompts
 
 _TEST = 2
@@ -37,7 +38,7 @@ class GptPath:
 
     Args:
         variant: what the prompts are of.
-        prompts: the numbers B, multiples of ``batch``; each is a run for every seed.
+        prompts: the numbers B, multiples of ``batch``.
         length: n of the post-training prompts, at most the task's.
         chain_steps: k.
         looks: the optimiser steps at which the error is measured, rising; training ends at the last.
@@ -53,6 +54,7 @@ class GptPath:
     test_lengths: tuple[int, ...]
     learning_rate: float
     batch: int
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -116,29 +118,16 @@ def untouched_errors(model: Path, task: GptTask, lengths: list[int], seeds: list
     ]
 
 
-def follow_path(
-    model: Path, task: GptTask, path: GptPath, seeds: list[int], side_by_side: int
-) -> list[list[Any]]:
+def follow_path(model: Path, task: GptTask, path: GptPath, runs: list[list[int]]) -> list[list[Any]]:
     """Cell: rows (B, seed, optimiser steps, test length, errors) along ``path`` from the GPT in a file.
 
-    The errors are those of ``HeldOut.measure``, None from the step on at which a run is lost. At most
-    ``side_by_side`` runs train at once, which changes no number beyond rounding.
+    ``runs`` (B, seed) train side by side, which changes no number of a run beyond rounding. The errors are
+    those of ``HeldOut.measure``, None from the step on at which a run is lost.
     """
     torch.set_num_threads(1)
     start = load_gpt(model)
-    runs = [(B, seed) for B in path.prompts for seed in seeds]
-    rows = []
-    for first in range(0, len(runs), side_by_side):
-        rows += _follow(start, task, path, runs[first : first + side_by_side])
-    return rows
-
-
-def _follow(
-    start: GptModel, task: GptTask, path: GptPath, runs: Sequence[tuple[int, int]]
-) -> list[list[Any]]:
-    """The rows of some runs, each a B and a seed."""
     seeds = [seed for _, seed in runs]
-    model, shown = GptRuns(start, len(runs)), HeldOut.of(task, path.test_lengths, seeds)
+    several, shown = GptRuns(start, len(runs)), HeldOut.of(task, path.test_lengths, seeds)
     each = (
         FixedData(
             beginnings(draw_prompts(task, path.variant, B, task.length, seed), path.length),
@@ -152,13 +141,19 @@ def _follow(
     def look(step: int, total: int) -> None:
         del total
         if step in path.looks:
-            seen[step] = shown.measure(model)
+            seen[step] = shown.measure(several)
 
     done = train(
-        model,
+        several,
         stage_objective(path.stage, path.chain_steps, eta=task.eta, seeds=seeds),
         SideBySide(tuple(each)),
-        Optimisation("adam", path.learning_rate, steps=path.looks[-1], batch=path.batch),
+        Optimisation(
+            "adam",
+            path.learning_rate,
+            steps=path.looks[-1],
+            batch=path.batch,
+            precision=path.precision,
+        ),
         progress=look,
     )
     lost = {entry.run: entry.step for entry in done.diverged}

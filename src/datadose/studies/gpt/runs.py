@@ -92,20 +92,22 @@ class GptPretraining:
     every: int = 100
     precision: Precision = "fp32"
     seed: int = 0
+    optimiser: Literal["adamw", "muon"] = "adamw"
 
-    def config(self, task: GptTask) -> PretrainConfig:
-        """What the pipeline's pretraining reads."""
+    def config(self, length: int, chain_steps: int, eta: float) -> PretrainConfig:
+        """What the pipeline's pretraining reads, for prompts and chains up to these lengths."""
         growth = CurriculumConfig(
             start_dimension=self.start_dimension, start_length=self.start_length, every=self.every
         )
         return PretrainConfig(
-            length=task.length,
+            length=length,
             method="train",
             steps=self.steps,
             batch=self.batch,
             learning_rate=self.learning_rate,
-            eta=task.eta,
-            chain_steps=task.chain_steps,
+            optimiser=self.optimiser,
+            eta=eta,
+            chain_steps=chain_steps,
             warmup=self.warmup,
             precision=self.precision,
             curriculum=growth,
@@ -116,7 +118,13 @@ def pretrained_cells(task: GptTask, pretrainings: Sequence[GptPretraining], fold
     """Optimiser steps -> the cell that makes the model below ``folder``."""
     cells = {}
     for p in pretrainings:
-        own = {"task": task, "pretraining": p}
+        # Of the task only what a pretrained model depends on: its name says nothing of tests to come.
+        own: dict[str, Any] = {
+            "dimension": task.dimension,
+            "length": task.length,
+            "chain_steps": task.chain_steps,
+        }
+        own |= {"eta": task.eta, "pretraining": p}
         stem = f"gpt-{p.preset}-{p.steps}"
         cells[p.steps] = file_cell(folder / "pretrained", stem, ".safetensors", pretrain, **own)
     return cells
@@ -127,16 +135,18 @@ def pretraining_round(models: dict[int, Cell]) -> Round:
     return "pretraining", sorted(models.values(), key=lambda cell: -cell.arguments["pretraining"].steps)
 
 
-def pretrain(task: GptTask, pretraining: GptPretraining, *, file: Path) -> None:
+def pretrain(
+    dimension: int, length: int, chain_steps: int, eta: float, pretraining: GptPretraining, *, file: Path
+) -> None:
     """Cell: teacher-forced chains on fresh prompts of Sigma0, dimension and length growing; resumable."""
     checkpoint = file.with_suffix(".checkpoint")
-    sizes = GptConfig.preset(pretraining.preset, task.dimension, task.length, task.chain_steps)
+    sizes = GptConfig.preset(pretraining.preset, dimension, length, chain_steps)
     model = GptModel(sizes, seed=pretraining.seed).to(_device())
     with step_progress() as progress:
         pretrain_on_chains(
             model,
-            task.sigma0,
-            pretraining.config(task),
+            shift_covariances(dimension)[0],
+            pretraining.config(length, chain_steps, eta),
             seed=pretraining.seed,
             vary_length=True,
             checkpoint=checkpoint,

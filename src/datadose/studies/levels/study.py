@@ -43,7 +43,7 @@ class Levels:
     @classmethod
     def preset(cls, name: Preset) -> Levels:
         """The configuration of a preset; SmolLM2 is not in quick."""
-        if name == "small":
+        if name in ("small", "medium"):
             reject("preset", name, "smoke, quick or paper")
         levels = LinearLevel.preset(name), GptLevel.preset(name), LanguageLevel.preset(name)
         smollm = None if name == "quick" else SmolLevel.preset(name)

@@ -102,7 +102,7 @@ class LlmStudy:
             split = Split(target, earlier, pool, 120, 16, 16, 48, 24, 8)
             sft, rl = LlmTraining(20, 8, 1e-3), LlmTraining(16, 16, 1e-3)
             return cls("smollm2", split, sft, rl, 32, (8, 128), 8, 16, 48, 3)
-        if name == "small":
+        if name in ("small", "medium"):
             reject("preset", name, "smoke, quick or paper")
         pool = (
             ("sum 3x1", 600), ("sum 2x2", 600), ("sum 2x1", 60), ("sum 4x1", 300), ("sum 2x3", 300),
