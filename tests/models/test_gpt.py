@@ -275,7 +275,7 @@ def test_bad_input_is_named(field: str, act: Callable[[GptModel], object]) -> No
 
 
 def test_a_linear_map_is_torchs() -> None:
-    """By oneDNN, by torch if small and under autocast: values and gradients, of parts of other tensors too."""
+    """By oneDNN, by torch if small or under autocast: values and gradients, of parts of a tensor too."""
     draw = torch.Generator().manual_seed(4)
     joint = torch.randn(3 * 192, 128, generator=draw)
     for rows, low, fast in ((2048, False, True), (64, False, False), (2048, True, False)):

@@ -131,4 +131,4 @@ class Optimisation:
         if self.optimiser in ("gd", "sgd"):
             return torch.optim.SGD(parameters, lr=self.learning_rate)
         kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
-        return kind(parameters, self.learning_rate, self.betas, weight_decay=self.weight_decay)
+        return kind(parameters, self.learning_rate, self.betas, weight_decay=self.weight_decay, fused=True)
