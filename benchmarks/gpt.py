@@ -3,13 +3,14 @@
 The recipe is Garg et al.'s: Hugging Face's ``GPT2Model`` on ``inputs_embeds``, x and y interleaved, linear
 read-in and read-out, no dropout, its default attention. Both have the same weights, tokens (41 examples of
 dimension 20, batch 64, then the thoughts) and loss, L_SFT on the thoughts, checked to agree; a step is
-forward, backward and torch's AdamW. In bfloat16 both run under autocast. The chain (k = 3, answer's squared
-error, with its gradient) is ours with cached keys and values, ours with the whole sequence recomputed for
-every thought, and the recipe's way, which recomputes as well. Rounds alternate between the ways; times are
-medians.
+forward, backward and torch's fused AdamW. In bfloat16 both run under autocast. The chain (k = 3, answer's
+squared error, with its gradient) is ours with cached keys and values, ours with the whole sequence recomputed
+for every thought, and the recipe's way, which recomputes as well. Rounds alternate between the ways. Times
+are medians: on one thread of processor time, which other programs disturb little, else of wall time.
 
 Weights meet activations in matrix products that are the same for both; ``products`` times exactly these alone
-(forward and backward, no attention), which bounds what any exact implementation in that precision can reach.
+(forward and backward, no attention), which bounds what an exact implementation can reach. PARTS shows what
+our step is made of, each part timed alone in the same rounds (:mod:`gpt_parts`).
 
     OMP_NUM_THREADS=1 python benchmarks/gpt.py [--repeats 3] [--threads 1]
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -31,6 +33,7 @@ from torch.nn import functional
 from datadose.models import GptConfig, GptModel, PromptBatch
 from datadose.models.gpt import gpt2_shape, gpt2_state
 from datadose.models.linear_attention import chain_decay
+from gpt_parts import Products, parts, show, system_seconds
 from timing import seconds
 
 DIMENSION, LENGTH, PROMPTS, CHAIN, ETA = 20, 41, 64, 3, 0.2
@@ -118,36 +121,15 @@ def training_step(optimiser: torch.optim.Optimizer, loss: Loss, low: bool) -> No
     optimiser.step()
 
 
-class Products:
-    """The products with weight matrices of one SFT step, forward and backward, and nothing else."""
-
-    def __init__(self, model: GptModel, dtype: torch.dtype) -> None:
-        rows = PROMPTS * (2 * LENGTH + CHAIN + 1)
-        # The last block needs keys and values of all tokens, and nothing else of the prompt's.
-        whole: list[Any] = [
-            m for b in list(model.blocks)[:-1] for m in b.modules() if isinstance(m, nn.Linear)
-        ]
-        shapes = [tuple(m.weight.shape) for m in whole] + [(2 * model.config.width, model.config.width)]
-        self.work = [
-            tuple(torch.randn(*s).to(dtype) for s in ((o, i), (rows, i), (rows, o))) for o, i in shapes
-        ]
-
-    def __call__(self) -> None:
-        """All of them once."""
-        for W, x, g in self.work:
-            functional.linear(x, W)
-            g @ W
-            g.T @ x
-
-
 def alternate(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median seconds of each way, after one warm-up, the ways taking turns."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for act in ways.values():
         act()
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, act in ways.items():
-            times[name].append(seconds(act))
+            times[name].append(seconds(act, clock=clock))
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
@@ -159,6 +141,60 @@ def agree(name: str, losses: dict[str, Loss], tolerance: float = 1e-4) -> None:
     if any(abs(loss / first - 1) > tolerance for loss in found.values()):
         msg = f"{name}: losses differ, {found}"
         raise ArithmeticError(msg)
+
+
+def optimisers(*models: nn.Module) -> dict[Any, torch.optim.Optimizer]:
+    """AdamW for each, at too small a rate to move weights far: all rounds see nearly the same numbers."""
+    return {m: torch.optim.AdamW(m.parameters(), 1e-6, fused=True) for m in models}
+
+
+def compare_sft(ours: GptModel, recipe: Recipe, batch: PromptBatch, repeats: int) -> None:
+    """SFT steps in both precisions, beside products alone and all other parts."""
+    sft: dict[Any, Loss] = {ours: partial(our_sft, ours, batch), recipe: partial(recipe_sft, recipe, batch)}
+    agree("SFT", {"ours": sft[ours], "recipe": sft[recipe]})
+    step = optimisers(ours, recipe)
+    tokens = 2 * LENGTH + CHAIN + 1
+    ways: dict[str, Callable[[], object]] = {}
+    for precision, low in (("float32", False), ("bfloat16", True)):
+        ways[f"recipe {precision}"] = partial(training_step, step[recipe], sft[recipe], low)
+        ways[f"ours {precision}"] = partial(training_step, step[ours], sft[ours], low)
+        ways[f"products {precision}"] = Products(ours, PROMPTS * tokens, getattr(torch, precision))
+        for part, act in parts(ours, step[ours], PROMPTS, tokens, CHAIN + 1, low).items():
+            ways[f"part {precision} {part}"] = act
+    took = alternate(ways, repeats)
+    whole = {way: s for way, s in took.items() if not way.startswith("part")}
+    print("  SFT: " + ", ".join(f"{way} {1 / s:.3f}/s" for way, s in whole.items()))
+    for one, other in (
+        ("recipe float32", "ours float32"),
+        ("recipe float32", "products float32"),
+        ("recipe bfloat16", "ours bfloat16"),
+        ("recipe bfloat16", "products bfloat16"),
+        ("recipe float32", "ours bfloat16"),
+    ):
+        print(f"  RATIO SFT, {other} against {one}: {took[one] / took[other]:.2f} times")
+    for precision in ("float32", "bfloat16"):
+        mark = f"part {precision} "
+        alone = {way.removeprefix(mark): s for way, s in took.items() if way.startswith(mark)}
+        alone["operating system"] = system_seconds(cast("Any", ways[f"ours {precision}"]))
+        show(precision, took[f"ours {precision}"], took[f"products {precision}"], alone)
+
+
+def compare_chains(ours: GptModel, recipe: Recipe, batch: PromptBatch, repeats: int) -> None:
+    """Steps on L_OS in float32."""
+    step = optimisers(ours, recipe)
+    chains: dict[str, tuple[Any, Loss]] = {
+        "cached": (ours, partial(our_chain, ours, batch)),
+        "recomputed": (ours, partial(recomputed_chain, ours, batch)),
+        "recipe": (recipe, partial(recipe_chain, recipe, batch)),
+    }
+    agree("OS", {way: loss for way, (_, loss) in chains.items()}, 1e-3)
+    took = alternate(
+        {way: partial(training_step, step[model], loss, False) for way, (model, loss) in chains.items()},
+        repeats,
+    )
+    print("  OS: " + ", ".join(f"{way} {1 / s:.3f}/s" for way, s in took.items()))
+    for way in ("recomputed", "recipe"):
+        print(f"  RATIO OS, cached against {way}: {took[way] / took['cached']:.2f} times")
 
 
 def main() -> None:
@@ -173,43 +209,13 @@ def main() -> None:
     config = GptConfig.preset("paper", DIMENSION, LENGTH, CHAIN)
     batch = PromptBatch.draw(np.ones(DIMENSION), LENGTH, PROMPTS, seeds=[0], hold_inputs=True)
     ours = GptModel(config, seed=0)
-    recipe = Recipe(ours)
     size = sum(p.numel() for p in ours.parameters()) / 1e6
     print(
         f"{size:.2f}M parameters, d={DIMENSION} n={LENGTH} B={PROMPTS} k={CHAIN}, threads={arguments.threads}"
     )
-    # Too small a rate to move the weights far: all rounds see the same numbers.
-    step = {m: torch.optim.AdamW(m.parameters(), 1e-6) for m in (ours, recipe)}
-    sft: dict[Any, Loss] = {ours: partial(our_sft, ours, batch), recipe: partial(recipe_sft, recipe, batch)}
-    agree("SFT", {"ours": sft[ours], "recipe": sft[recipe]})
-    ways: dict[str, Callable[[], object]] = {}
-    for precision, low in (("float32", False), ("bfloat16", True)):
-        ways[f"recipe {precision}"] = partial(training_step, step[recipe], sft[recipe], low)
-        ways[f"ours {precision}"] = partial(training_step, step[ours], sft[ours], low)
-        ways[f"products {precision}"] = Products(ours, getattr(torch, precision))
-    took = alternate(ways, arguments.repeats)
-    print("  SFT: " + ", ".join(f"{way} {1 / s:.3f}/s" for way, s in took.items()))
-    for one, other in (
-        ("recipe float32", "ours float32"),
-        ("recipe float32", "products float32"),
-        ("recipe bfloat16", "ours bfloat16"),
-        ("recipe bfloat16", "products bfloat16"),
-        ("recipe float32", "ours bfloat16"),
-    ):
-        print(f"  RATIO SFT, {other} against {one}: {took[one] / took[other]:.2f} times")
-    chains: dict[str, tuple[Any, Loss]] = {
-        "cached": (ours, partial(our_chain, ours, batch)),
-        "recomputed": (ours, partial(recomputed_chain, ours, batch)),
-        "recipe": (recipe, partial(recipe_chain, recipe, batch)),
-    }
-    agree("OS", {way: loss for way, (_, loss) in chains.items()}, 1e-3)
-    took = alternate(
-        {way: partial(training_step, step[model], loss, False) for way, (model, loss) in chains.items()},
-        max(1, arguments.repeats - 1),
-    )
-    print("  OS: " + ", ".join(f"{way} {1 / s:.3f}/s" for way, s in took.items()))
-    for way in ("recomputed", "recipe"):
-        print(f"  RATIO OS, cached against {way}: {took[way] / took['cached']:.2f} times")
+    compare_sft(ours, Recipe(ours), batch, arguments.repeats)
+    ours = GptModel(config, seed=0)
+    compare_chains(ours, Recipe(ours), batch, max(1, arguments.repeats - 1))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from datadose.errors import InputError
 from datadose.models import GptConfig, GptModel, PromptBatch
-from datadose.models.gpt import attend, gpt2_shape, gpt2_state, load_gpt, save_gpt, tanh_gelu
+from datadose.models.gpt import gpt2_shape, gpt2_state, load_gpt, save_gpt
+from datadose.models.gpt_operations import attend, tanh_gelu
 from datadose.models.linear_attention import chain_decay
 from datadose.prompts import draw_prompts
 from datadose.stages import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,12 @@ def test_the_loop_follows_the_rates() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_without_extras_the_loop_is_the_plain_one(name: str) -> None:
-    """Bit for bit torch's optimiser on the sum of the runs' losses; first and last loss as they are."""
+    """Bit for bit torch's optimiser, fused, on the sum of the runs' losses; the losses kept are those too."""
     objective, data, optimisation = CASES[name]
     optimisation = replace(optimisation, clip=None)
     model, twin = dense_model(), dense_model()
     found = train(model, objective, data, optimisation)
-    kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "gd": torch.optim.SGD}
+    kinds = {"adam": partial(torch.optim.Adam, fused=True), "sgd": torch.optim.SGD, "gd": torch.optim.SGD}
     optimiser = kinds[optimisation.optimiser](twin.parameters(), lr=optimisation.learning_rate)
     losses = []
     for step in range(12):
@@ -88,7 +89,7 @@ def test_adamw_is_torchs_with_decay() -> None:
     model, twin = TinyChain(), TinyChain()
     settings: dict[str, Any] = {"betas": (0.8, 0.95), "weight_decay": 0.3}
     train(model, Sft(0.3, 2), held(), Optimisation("adamw", 0.02, steps=5, **settings))
-    optimiser = torch.optim.AdamW(twin.parameters(), lr=0.02, **settings)
+    optimiser = torch.optim.AdamW(twin.parameters(), lr=0.02, fused=True, **settings)
     for _ in range(5):
         optimiser.zero_grad()
         twin.teacher_forced_loss(with_inputs(), 0.3, 2).backward()

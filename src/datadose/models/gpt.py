@@ -7,7 +7,7 @@ GPT-2's: pre-norm, causal softmax attention, tanh-GELU, a final LayerNorm.
 
 What makes it fast changes no number beyond rounding: the k+1 forced steps of SFT are one causal pass; a chain
 is thought with cached keys and values, through which gradients flow; the last block works on thoughts alone,
-which nothing after it needs the prompt for; GELU and its derivative are made together, in cache-sized pieces.
+which nothing after it needs the prompt for; :mod:`~datadose.models.gpt_operations` has the parts of a block.
 
 Runs are not leading dimensions of the parameters, as they are in linear attention: one model serves all
 leading dimensions ``*runs`` of a batch, and results keep them.
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datadose.errors import InputError, reject, require_integer
+from datadose.models.gpt_operations import attend, softmax_weights, tanh_gelu
 from datadose.models.linear_attention import ChainModel, chain_decay
 from datadose.models.prompt_batch import PerRun, PromptBatch, Thoughts
 from datadose.shapes import Float
@@ -40,9 +41,6 @@ PRESETS: dict[str, tuple[int, int, int]] = {
 
 _STD = 0.02
 """GPT-2's scale of initial weights."""
-
-_PIECE = 1 << 17
-"""Entries of a GELU piece: its few temporaries stay in the cache, and Python costs nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -81,67 +79,6 @@ class GptConfig:
         return cls(dimension, layers, heads, width, 2 * n + k + 1)
 
 
-class _TanhGelu(torch.autograd.Function):
-    """x sigma(v), v = 2 sqrt(2/pi) (x + 0.044715 x^3): GPT-2's GELU, as (1 + tanh(v/2)) / 2 = sigma(v).
-
-    torch's tanh is slow on CPU, its sigmoid fast. The derivative sigma + x v' sigma (1 - sigma) is made
-    along with the value and kept in place of x, so that the way back is one product.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        flat = x.reshape(-1)
-        value, slope = torch.empty_like(flat), torch.empty_like(flat)
-        work = torch.promote_types(x.dtype, torch.float32)
-        a = torch.tensor(2 * math.sqrt(2 / math.pi), dtype=work)
-        b = 0.044715 * a.item()
-        pieces = [torch.split(whole, _PIECE) for whole in (flat, value, slope)]
-        for source, to_value, to_slope in zip(*pieces, strict=True):
-            t = source.to(work)
-            square = t * t
-            gate = torch.add(a, square, alpha=b).mul_(t).sigmoid_()
-            to_value.copy_(t * gate)
-            moved = torch.add(a, square, alpha=3 * b, out=square).mul_(t).mul_(gate)
-            to_slope.copy_(torch.addcmul(moved, moved, gate, value=-1).add_(gate))
-        ctx.save_for_backward(slope.view(x.shape))
-        return value.view(x.shape)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (slope,) = ctx.saved_tensors
-        return cast("Tensor", gradient * slope)
-
-
-def tanh_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """GELU in GPT-2's tanh form, entry by entry; on CPU differentiable once."""
-    if x.device.type != "cpu" or not (torch.is_grad_enabled() and x.requires_grad):
-        return functional.gelu(x, approximate="tanh")
-    made: Any = _TanhGelu
-    return cast("Tensor", made.apply(x))
-
-
-def _weighted(scores: Tensor, like: Tensor) -> Tensor:
-    """Attention weights: softmax in float32 at least (in bfloat16 it is coarse and, on CPU, slow)."""
-    precise = torch.promote_types(scores.dtype, torch.float32)
-    return torch.softmax(scores, dim=-1, dtype=precise).to(like.dtype)
-
-
-def attend(
-    q: Float[Tensor, "B H m D"], k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"]
-) -> Float[Tensor, "B H m D"]:
-    """Causal attention of the last m of T tokens."""
-    B, H, m, D = q.shape
-    T = k.shape[-2]
-    # On CPU the fused kernel wins in float32 alone: its bfloat16 backward is five times slower than products.
-    if m == T and (q.dtype in (torch.float32, torch.float64) or q.device.type != "cpu"):
-        return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    q, k, v = q.reshape(B * H, m, D), k.reshape(B * H, T, D), v.reshape(B * H, T, D)
-    hidden = torch.full((m, T), -math.inf, dtype=q.dtype, device=q.device).triu(T - m + 1)
-    scores = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
-    return torch.bmm(_weighted(scores, v), v).view(B, H, m, D)
-
-
 class _Cache:
     """Keys and values of a block: of the prompt, as one piece that is never copied, and of later thoughts."""
 
@@ -161,7 +98,7 @@ class _Cache:
         K, V = self.prompt
         scaled = q.flatten(0, 1) / math.sqrt(q.shape[-1])
         scores = [torch.bmm(scaled, keys.transpose(1, 2)) for keys in (K, k)]
-        weights = _weighted(torch.cat(scores, dim=-1), V)
+        weights = softmax_weights(torch.cat(scores, dim=-1), V)
         seen = torch.bmm(weights[..., : K.shape[1]], V) + torch.bmm(weights[..., K.shape[1] :], v)
         return seen.view(q.shape)
 

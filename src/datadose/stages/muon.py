@@ -107,7 +107,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.parts: list[torch.optim.Optimizer] = [
             first,
             torch.optim.AdamW(
-                others, learning_rate, weight_decay=weight_decay, capturable=recorded, fused=recorded or None
+                others, learning_rate, weight_decay=weight_decay, capturable=recorded, fused=True
             ),
         ]
         super().__init__([group for part in self.parts for group in part.param_groups], {})

@@ -138,7 +138,7 @@ class Optimisation:
         if self.optimiser in ("gd", "sgd"):
             return torch.optim.SGD(parameters, lr=rate)
         kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
-        options: dict[str, bool] = {"capturable": True, "fused": True} if recorded else {}
+        options = {"fused": True, "capturable": recorded}
         return kind(parameters, rate, self.betas, weight_decay=self.weight_decay, **options)
 
 
