@@ -110,7 +110,7 @@ def test_muon_moves_matrices_inside_blocks_and_adamw_the_rest() -> None:
     others = [p for p in twin.parameters() if not any(p is q for q in inside)]
     parts = (
         torch.optim.Muon(inside, 0.02, 0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, 0.02, weight_decay=0.1),
+        torch.optim.AdamW(others, 0.02, weight_decay=0.1, fused=True),
     )
     for _ in range(4):
         twin.zero_grad()
