@@ -82,7 +82,8 @@ def _joined(figure: Figure, axes: Any, row: int, first: int, last: int) -> Axes:
 def _draw_settings(axis: Axes, found: pd.DataFrame) -> None:
     """Verdicts and statistics at what was drawn, with the errors before and after."""
     own = found[found["own"]]
-    names, claims = sorted(own[Column.PANEL].unique()), list(_TITLES)
+    order = [Column.SIZE, Column.VARIANT, Column.PRETRAIN_STEPS, Column.RATE, Column.PANEL]
+    names, claims = [*own.sort_values(order)[Column.PANEL].unique()], list(_TITLES)
     told: list[list[str]] = []
     for y, name in enumerate(names):
         rows = own[own[Column.PANEL] == name].set_index("claim")
@@ -173,7 +174,7 @@ def _draw_paths(axis: Axes, table: pd.DataFrame, config: Figure3Map, stage: Any,
     ):
         style = {"linestyle": look.dash, "markersize": 3.4}
         draw_points(axis, range(len(steps)), errors, look, f"B = {B:,}", **style)
-    name_ticks(axis.xaxis, [f"{s:g}" for s in steps], fontsize=7)
+    name_ticks(axis.xaxis, [f"{s:g}" for s in steps], fontsize=7, rotation=45)
     level(axis, 1.0)
 
 
