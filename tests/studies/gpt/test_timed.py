@@ -70,6 +70,7 @@ def test_pretraining_is_cut_to_its_share() -> None:
     assert cut < most
     assert pretraining_seconds(PAPER, slow, cut) <= share < pretraining_seconds(PAPER, slow, cut + 1)
     assert pretraining_steps(PAPER, replace(TIMES, pretrain=10.0), 540) == most // 10
+    assert pretraining_steps(PaperModel.preset("smoke"), TIMES, 0.1) == 1
 
 
 def test_a_rung_is_the_papers_preset_cut() -> None:
@@ -96,6 +97,25 @@ def test_a_rung_is_the_papers_preset_cut() -> None:
     }
     assert replace(rung, rl_steps=0).of(PAPER, 10_000).stages == ("sft", "outcome")
     assert config._models() == RUNGS[-1].of(PAPER, 10_000)._models()
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_a_budget_that_is_no_time_is_bad_input(
+    minutes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        timed.main(["--smoke", "--out", str(tmp_path / "out"), "--minutes", minutes])
+    assert stop.value.code == 2
+    assert f"minutes: got {float(minutes)}; allowed: a number in (0, inf)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_a_file_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(SystemExit) as stop:
+        timed.main(["--smoke", "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "out: got" in capsys.readouterr().err
 
 
 # --- a whole run ----------------------------------------------------------------------------------------
