@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from datadose.errors import RunError
 from datadose.models.gpt import load_gpt
 from datadose.studies.gpt.paper_model import PaperModel
 from datadose.studies.gpt.paths import GptPath
@@ -116,6 +117,20 @@ def test_an_out_that_is_a_file_is_bad_input(tmp_path: Path, capsys: pytest.Captu
         timed.main(["--smoke", "--out", str(tmp_path / "out")])
     assert stop.value.code == 2
     assert "out: got" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reason", "code"), [(RunError("disk full"), 1), (KeyboardInterrupt(), 130)])
+def test_a_run_that_stops_says_so_in_a_line(
+    reason: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise reason
+
+    monkeypatch.setattr(timed, "run", stop)
+    with pytest.raises(SystemExit) as found:
+        timed.main(["--out", "out"])
+    assert found.value.code == code
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 # --- a whole run ----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import torch
 
 from datadose.cell_cache import CellCache
 from datadose.configs import STAGES
-from datadose.errors import InputError, require_number
+from datadose.errors import InputError, RunError, require_number
 from datadose.files import prepare_folder, write_json
 from datadose.printing import note
 from datadose.reading import read_json
@@ -245,3 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(given.out, 60 * minutes, smoke=given.smoke)
     except InputError as error:
         parser.error(str(error))
+    except RunError as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: error: interrupted; call again with the same folder to go on\n")
