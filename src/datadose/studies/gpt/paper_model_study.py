@@ -75,9 +75,9 @@ def _judge_failing(saved: Saved[PaperModel], threshold: float) -> Judgement:
 
 
 _SETTING = (
-    "GPT-2 of 12 layers, 8 heads, width 256 (preset medium; quick: tiny), d=10, eta=0.5, pretrained with "
-    "Muon; batches of 16, Adam 1e-4, fixed steps: 100 of SFT, 1,000 of OS (100 where n or k moves), 300 of "
-    "RL; test k=3"
+    "eta=0.5, pretrained with Muon; Adam 1e-4, fixed steps, 100 of SFT; test k=3. Preset medium: GPT-2 of 12 "
+    "layers, 8 heads, width 256, d=10, batches of 16, 1,000 steps of OS (100 where n or k moves), 300 of RL. "
+    "Preset paper: d=20, batches of 64, longer OS and RL, within a budget less. Preset quick: a tiny GPT, d=5"
 )
 _BEST = "post-training on Sigma0+Delta, n tied"
 _TEST = "tests/studies/gpt/test_paper_model.py"
