@@ -3,8 +3,9 @@
 A stage is an objective (:mod:`~datadose.stages.sft`, :mod:`~datadose.stages.outcome`,
 :mod:`~datadose.stages.rl`); this loop feeds it batches, steps the optimiser, notices divergence, keeps
 checkpoints and resumes from them. Runs (seeds) are leading dimensions of the parameters and train side by
-side: losses are per run, their sum is differentiated, and every optimiser here acts entry by entry, so no run
-touches another. Everything random is a function of (seed, step), so a resumed run meets the same batches.
+side: losses are per run, their sum is differentiated, and optimisers act entry by entry (but for Muon, which
+refuses runs), so no run touches another. Everything random is a function of (seed, step), so a resumed run
+meets the same batches.
 
 The model's device decides where a stage runs; batches follow it. On a GPU, steps of a model without an
 operator are recorded and replayed (:mod:`~datadose.stages.repeated`), and their losses are read back a few at

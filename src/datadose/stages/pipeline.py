@@ -205,7 +205,7 @@ def _linear_model(run: PipelineRun, V0: Operator) -> ChainModel:
 
 
 def _pretrained_gpt(run: PipelineRun) -> GptModel:
-    """A GPT after teacher-forced chains on fresh prompts of Sigma0 (or the categories), AdamW and cosine."""
+    """A GPT after teacher-forced chains on fresh prompts of Sigma0 (or the categories), by AdamW or Muon."""
     config, pretrain, d = run.config, run.config.pretrain, len(run.sigma0)
     ks = [pretrain.chain_steps, *(stage.chain_steps for stage in config.stages), *config.test.thinking_steps]
     lengths = [pretrain.length, config.test.length, *(stage.length for stage in config.stages)]

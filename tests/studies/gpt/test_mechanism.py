@@ -17,7 +17,7 @@ from datadose.models import BlockLinearAttention, PromptBatch
 from datadose.models.baselines import Ridge
 from datadose.models.gpt import GptConfig, GptModel, save_gpt
 from datadose.models.linear_attention import starting_operator
-from datadose.studies.gpt.first_thought import MEASURED, Goal, Probe
+from datadose.studies.gpt.first_thought import MEASURED, Goal, Probe, _fitted
 from datadose.studies.gpt.linear_paths import (
     Arm,
     LinearPath,
@@ -102,6 +102,21 @@ def test_the_fit_of_a_map_of_its_own_is_corrected_for_its_numbers() -> None:
     found = probed(Made(lambda S, w: torch.randn(w.shape, generator=random)), inputs=200)
     # 1,000 fits with 7 free values each: a standard error of about .02.
     assert found["target_fit_own"] == pytest.approx(0, abs=0.08)
+
+
+def test_fits_do_not_depend_on_where_numbers_are_in_memory() -> None:
+    """A table that is made again has the same bytes."""
+    random = torch.Generator().manual_seed(0)
+    x, f = (torch.randn(4, 288, 5, dtype=torch.float64, generator=random) for _ in range(2))
+
+    def at(values: Tensor, place: int) -> Tensor:
+        whole = torch.empty(values.numel() + 16, dtype=values.dtype)
+        first = -(whole.data_ptr() // 8) % 8 + place
+        return whole[first : first + values.numel()].view(values.shape).copy_(values)
+
+    places = [(i, j) for i in range(8) for j in range(8)]
+    found = {_fitted(at(x, i), at(f, j)).contiguous().numpy().tobytes() for i, j in places}
+    assert len(found) == 1
 
 
 # --- paths ----------------------------------------------------------------------------------------------
@@ -237,6 +252,18 @@ def test_one_operator_is_told_from_a_map_for_each_input(tmp_path: Path) -> None:
     assert judged("linear", table(ridge), tmp_path)["verdict"] == "holds"
 
 
+def test_a_share_of_nothing_is_no_share(tmp_path: Path) -> None:
+    """Corrected for its numbers, what a map for each X explains may come out below zero."""
+
+    def nothing(variant: str, column: str, share: float) -> float:
+        if column.endswith("fit_own"):
+            return -0.01
+        return -0.5 if column.endswith("fit_phi") else as_the_theory(variant, column, share)
+
+    assert judged("one-operator", table(nothing), tmp_path)["verdict"] == "mixed"
+    assert judged("linear", table(nothing), tmp_path)["verdict"] == "fails"
+
+
 @pytest.mark.parametrize("column", ["target_rare", "target_common", "pretraining"])
 def test_all_three_signs_are_needed_on_delta(column: str, tmp_path: Path) -> None:
     other = changed(**{column: 1.5 if column == "target_rare" else 0.6})
@@ -293,6 +320,14 @@ def test_lost_runs_count_as_tenfold(tmp_path: Path) -> None:
     assert judged("delta", made, tmp_path)["verdict"] != "holds"
     [first, *_] = paths(made, CONFIG)
     assert first.changes("target")[0] == pytest.approx(np.log(10))
+
+
+@pytest.mark.parametrize("claim", ["linear", "one-operator"])
+def test_notes_on_lost_models_have_no_missing_numbers(claim: str, tmp_path: Path) -> None:
+    made = table(as_the_theory)
+    made.loc[(made["model"] == "gpt") & (made["optimiser_steps"] > 0), MEASURED] = np.nan
+    found = judged(claim, made, tmp_path)
+    assert (found["verdict"], "nan" in found["note"]) == ("mixed", False)
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ import pytest
 
 from datadose.models.gpt import GptConfig, GptModel
 from datadose.studies.gpt.map_settings import Column
+from datadose.studies.gpt.map_verdicts import ALL
 from datadose.studies.gpt.paper_model import BEST, FAILING, PaperModel
 from datadose.studies.gpt.paper_model_study import STUDY
 from helpers.studies import entry, write_result
@@ -73,6 +74,23 @@ def test_that_delta_alone_hurts_can_be_refuted(tmp_path: Path) -> None:
 
     mixed = judged("delta", both(flat, only_sft), tmp_path)
     assert (mixed["verdict"], mixed["value"]) == ("mixed", pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("kept", [[], ["sft"], ["sft", "outcome"]])
+@pytest.mark.parametrize("with_rl", [True, False])
+def test_what_a_budget_left_out_is_not_run(kept: list[str], with_rl: bool, tmp_path: Path) -> None:
+    """Whether RL is still to come, or no part of the configuration."""
+    made = both(as_in_the_paper, flat, before=0.7)
+    made = made[made[Column.STAGE].isna() | made[Column.STAGE].isin(kept)]
+    config = CONFIG if with_rl else replace(CONFIG, rl_prompts=())
+    folder = write_result(tmp_path, STUDY, made, config)
+    found = {claim.id: entry(STUDY, claim.id, folder) for claim in STUDY.claims}
+    missing = {name for name, row in found.items() if row["verdict"] == "not run"}
+    stages = {claim: stage for claim, stage, *_ in ALL}
+    expected = {f"fig3paper-{claim}" for claim, stage in stages.items() if stage not in kept}
+    whole = set(config.stages) <= {*kept}
+    assert missing == expected | (set() if whole else {"fig3paper-delta"})
+    assert all(found[name]["value"] is None and found[name]["seeds"] == 0 for name in missing)
 
 
 @pytest.mark.long

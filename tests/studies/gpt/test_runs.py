@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from datadose import dependencies
+from datadose.errors import RunError
 from datadose.models.baselines import pretrained_lsa
 from datadose.stages import Sft
 from datadose.studies.gpt import runs as gpt_runs
@@ -106,6 +107,16 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(path: Path, tmp_p
     assert resumed.name == path.name
     assert resumed.read_bytes() == path.read_bytes()
     assert list(resumed.parent.iterdir()) == [resumed]
+
+
+def test_a_pretraining_that_diverges_leaves_no_model(tmp_path: Path) -> None:
+    """Its weights are no numbers, and all that is measured of them would be none."""
+    own: dict[str, Any] = {"dimension": 5, "length": 6, "chain_steps": 2, "eta": 0.5}
+    for optimiser in ("adamw", "muon"):
+        wild = replace(PRETRAINING, steps=30, warmup=0, learning_rate=1e6, optimiser=optimiser)
+        with pytest.raises(RunError, match="pretraining diverged at step"):
+            pretrain(**own, pretraining=wild, file=tmp_path / f"{optimiser}.safetensors")
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 @pytest.mark.slow

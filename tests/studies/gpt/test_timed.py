@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from datadose.errors import RunError
 from datadose.models.gpt import load_gpt
 from datadose.studies.gpt.paper_model import PaperModel
 from datadose.studies.gpt.paths import GptPath
@@ -70,6 +71,7 @@ def test_pretraining_is_cut_to_its_share() -> None:
     assert cut < most
     assert pretraining_seconds(PAPER, slow, cut) <= share < pretraining_seconds(PAPER, slow, cut + 1)
     assert pretraining_steps(PAPER, replace(TIMES, pretrain=10.0), 540) == most // 10
+    assert pretraining_steps(PaperModel.preset("smoke"), TIMES, 0.1) == 1
 
 
 def test_a_rung_is_the_papers_preset_cut() -> None:
@@ -96,6 +98,39 @@ def test_a_rung_is_the_papers_preset_cut() -> None:
     }
     assert replace(rung, rl_steps=0).of(PAPER, 10_000).stages == ("sft", "outcome")
     assert config._models() == RUNGS[-1].of(PAPER, 10_000)._models()
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_a_budget_that_is_no_time_is_bad_input(
+    minutes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        timed.main(["--smoke", "--out", str(tmp_path / "out"), "--minutes", minutes])
+    assert stop.value.code == 2
+    assert f"minutes: got {float(minutes)}; allowed: a number in (0, inf)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_a_file_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(SystemExit) as stop:
+        timed.main(["--smoke", "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "out: got" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reason", "code"), [(RunError("disk full"), 1), (KeyboardInterrupt(), 130)])
+def test_a_run_that_stops_says_so_in_a_line(
+    reason: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise reason
+
+    monkeypatch.setattr(timed, "run", stop)
+    with pytest.raises(SystemExit) as found:
+        timed.main(["--out", "out"])
+    assert found.value.code == code
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 # --- a whole run ----------------------------------------------------------------------------------------

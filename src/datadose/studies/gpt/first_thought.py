@@ -117,8 +117,9 @@ class Probe:
 
 
 def _fitted(f: Tensor, x: Tensor) -> Tensor:
-    """The matrices M (..., d, d) of the least squares f = M x, both (..., rows, d)."""
-    found: Tensor = torch.linalg.lstsq(x, f).solution
+    """The matrices M (..., d, d) of the least squares f = M x, both (..., rows, d), x of full rank."""
+    # The bits of the default driver depend on where in memory its arguments are.
+    found: Tensor = torch.linalg.lstsq(x, f, driver="gels").solution
     return found.transpose(-1, -2)
 
 

@@ -30,6 +30,7 @@ from datadose.studies.ledger import (
     CONFIDENCE,
     both,
     decide,
+    finite_mean,
     is_more,
     judge_deviation,
     judge_settings,
@@ -63,15 +64,16 @@ def _judge_fits(saved: Saved[Mechanism], threshold: float, *, shares: bool) -> J
             fits = {x: path.of_gpt(of(test, "", "fit", x))[:, look] for x in FITS}
             values = fits[PHI] / fits[OWN] if shares else fits[OWN]
             _, low, high = mean_interval(values)
-            known = np.isfinite(values).all()
+            # A share of nothing is no number: own is an estimate, which may be below zero.
+            known = np.isfinite(values).all() and not (shares and (fits[OWN] <= 0).any())
             name = f"{model} on {_TESTS[test]}"
             verdicts[name] = decide(low, high, threshold, below=False) if known else "mixed"
-            means = {x: float(np.nanmean(values)) for x, values in fits.items()}
+            means = {x: finite_mean(values) for x, values in fits.items()}
             for x, mean in means.items():
                 told[x].append(mean)
             if look == 0:
                 untouched.append(f"{name}: {_fits(means)}")
-    whole = _fits({x: float(np.median(values)) for x, values in told.items()})
+    whole = _fits({x: float(np.nanmedian(values)) for x, values in told.items()})
     note = f"{'; '.join(untouched)}; medians over models and tests: {whole}"
     return judge_settings(verdicts, _ALL, saved.config.seeds, note)
 

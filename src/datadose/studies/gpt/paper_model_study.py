@@ -27,14 +27,19 @@ from datadose.studies.trends import (
     trend_sentence,
 )
 
+_LEFT_OUT = "a run within a budget has left these trainings out"
+
 
 def _judge(saved: Saved[PaperModel], threshold: float, *, claim: str) -> Judgement:
     """A claim in the setting of its best chance, at the end of the stage; all others in the note."""
     del threshold  # The trend's own, which the verdicts have been found with.
     found = verdicts(saved.table, saved.config, claim)
     names = [setting.name for _, setting in saved.config.settings()]
-    [own] = found[(found[Column.PANEL] == names[BEST]) & found["own"]].to_dict("records")
-    others = found[found.index != found[(found[Column.PANEL] == names[BEST]) & found["own"]].index[0]]
+    here = found[(found[Column.PANEL] == names[BEST]) & found["own"]]
+    if here.empty:
+        return Judgement(None, None, 0, "not run", _LEFT_OUT)
+    [own] = here.to_dict("records")
+    others = found[found.index != here.index[0]]
     note = "; ".join(
         filter(None, [own["note"], f"untouched {own['untouched']:.3g}, last {own['error']:.3g}"])
     )
@@ -64,13 +69,15 @@ def _judge_failing(saved: Saved[PaperModel], threshold: float) -> Judgement:
         # The ratio is that of the untouched error over the one after training: below 1 training hurts.
         by_stage[stage] = decide(1 / row["high"], 1 / row["low"], threshold, below=False)
         notes.append(f"{stage}: {row['untouched']:.3g} to {row['error']:.3g}")
+    if len(by_stage) < len(saved.config.stages):
+        return Judgement(None, None, 0, "not run", _LEFT_OUT)
     return judge_settings(by_stage, 1.0, saved.config.seeds, "; ".join(notes))
 
 
 _SETTING = (
-    "GPT-2 of 12 layers, 8 heads, width 256 (preset medium; quick: tiny), d=10, eta=0.5, pretrained with "
-    "Muon; batches of 16, Adam 1e-4, fixed steps: 100 of SFT, 1,000 of OS (100 where n or k moves), 300 of "
-    "RL; test k=3"
+    "eta=0.5, pretrained with Muon; Adam 1e-4, fixed steps, 100 of SFT; test k=3. Preset medium: GPT-2 of 12 "
+    "layers, 8 heads, width 256, d=10, batches of 16, 1,000 steps of OS (100 where n or k moves), 300 of RL. "
+    "Preset paper: d=20, batches of 64, longer OS and RL, within a budget less. Preset quick: a tiny GPT, d=5"
 )
 _BEST = "post-training on Sigma0+Delta, n tied"
 _TEST = "tests/studies/gpt/test_paper_model.py"

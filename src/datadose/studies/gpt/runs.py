@@ -19,6 +19,7 @@ from torch import Tensor
 
 from datadose.configs import Stage
 from datadose.covariance import Array
+from datadose.errors import RunError
 from datadose.models import BlockLinearAttention, ChainModel, PromptBatch
 from datadose.models.baselines import pretrained_lsa
 from datadose.models.gpt import GptConfig, GptModel, load_gpt, save_gpt
@@ -151,6 +152,7 @@ def pretrain(
     """Cell: teacher-forced chains on fresh prompts of Sigma0, dimension and length growing; resumable.
 
     ``watch`` is called with each step done; what it raises ends the training, which a later call resumes.
+    Raises RunError if the training diverges.
     """
 
     def after_step(step: int, total: int) -> None:
@@ -162,7 +164,7 @@ def pretrain(
     sizes = GptConfig.preset(pretraining.preset, dimension, length, chain_steps)
     model = GptModel(sizes, seed=pretraining.seed).to(best_device())
     with step_progress() as progress:
-        pretrain_on_chains(
+        done = pretrain_on_chains(
             model,
             shift_covariances(dimension)[0],
             pretraining.config(length, chain_steps, eta),
@@ -172,6 +174,9 @@ def pretrain(
             checkpoint_every=checkpoint_every,
             progress=after_step,
         )
+    if done.diverged:
+        msg = f"{file.stem}: pretraining diverged at step {done.diverged[0].step:,}"
+        raise RunError(msg)
     save_gpt(file, model)
     checkpoint.unlink(missing_ok=True)
 

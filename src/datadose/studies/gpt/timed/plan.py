@@ -136,7 +136,7 @@ def pretraining_steps(config: PaperModel, times: StepTimes, seconds: float) -> i
     """The most steps, up to the configuration's, within their share of ``seconds``; at least a tenth."""
     most = config.sizes[0].given[0].pretrain_steps
     spare = seconds * PRETRAINING_SHARE - pretraining_seconds(config, times, 0)
-    return min(most, max(int(spare / (MARGIN * times.pretrain)), most // 10))
+    return min(most, max(int(spare / (MARGIN * times.pretrain)), most // 10, 1))
 
 
 def choose_rung(config: PaperModel, times: StepTimes, left: float, rungs: tuple[Rung, ...] = RUNGS) -> Rung:

@@ -11,6 +11,7 @@ same folder goes on with the same plan. ``--smoke`` is a run of seconds of a tin
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ import torch
 
 from datadose.cell_cache import CellCache
 from datadose.configs import STAGES
+from datadose.errors import InputError, RunError, require_number
 from datadose.files import prepare_folder, write_json
 from datadose.printing import note
 from datadose.reading import read_json
@@ -238,4 +240,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--smoke", action="store_true")
     given = parser.parse_args(arguments)
-    run(given.out, 60 * given.minutes, smoke=given.smoke)
+    try:
+        minutes = require_number("minutes", given.minutes, 0, math.inf, open_ends=True)
+        run(given.out, 60 * minutes, smoke=given.smoke)
+    except InputError as error:
+        parser.error(str(error))
+    except RunError as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: error: interrupted; call again with the same folder to go on\n")
