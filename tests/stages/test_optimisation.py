@@ -120,6 +120,16 @@ def test_muon_moves_matrices_inside_blocks_and_adamw_the_rest() -> None:
     assert same(model, twin)
 
 
+def test_muon_moves_matrices_alone_where_all_else_is_frozen() -> None:
+    model, start = tiny_gpt(), tiny_gpt()
+    inside = {id(p) for p in model.hidden_matrices()}
+    for p in model.parameters():
+        p.requires_grad_(id(p) in inside)
+    train(model, Sft(0.3, 2), held(), Optimisation("muon", 0.02, steps=1))
+    pairs = zip(model.parameters(), start.parameters(), strict=True)
+    assert all(torch.equal(p, q) is (id(p) not in inside) for p, q in pairs)
+
+
 @pytest.mark.parametrize("build", [dense_model, lambda: GptRuns(tiny_gpt(), 2)])
 def test_muon_is_for_single_gpts(build: Callable[[], ChainModel]) -> None:
     with pytest.raises(InputError, match="optimiser: got muon"):

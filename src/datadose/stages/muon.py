@@ -78,7 +78,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     Args:
         matrices: two-dimensional parameters, at least one.
-        others: all other parameters.
+        others: all other parameters, if any.
         learning_rate: > 0, of both; a tensor on the parameters' CUDA device for steps in a CUDA graph.
         weight_decay: decoupled, of both.
 
@@ -104,12 +104,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
             if isinstance(learning_rate, Tensor)
             else torch.optim.Muon(matrices, learning_rate, weight_decay, adjust_lr_fn="match_rms_adamw")
         )
-        self.parts: list[torch.optim.Optimizer] = [
-            first,
-            torch.optim.AdamW(
-                others, learning_rate, weight_decay=weight_decay, capturable=recorded, fused=True
-            ),
-        ]
+        self.parts: list[torch.optim.Optimizer] = [first]
+        # Whatever is not a matrix may be frozen.
+        if others:
+            self.parts.append(
+                torch.optim.AdamW(
+                    others, learning_rate, weight_decay=weight_decay, capturable=recorded, fused=True
+                )
+            )
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 

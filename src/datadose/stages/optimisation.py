@@ -119,7 +119,7 @@ class Optimisation:
         progress = min(1.0, (step - self.warmup) / max(1, total - 1 - self.warmup))
         return self.learning_rate * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2)
 
-    def build(self, model: ChainModel, *, recorded: bool = False) -> torch.optim.Optimizer:
+    def build(self, model: torch.nn.Module, *, recorded: bool = False) -> torch.optim.Optimizer:
         """The torch optimiser on the trainable parameters of ``model``.
 
         ``recorded`` is for steps in a CUDA graph, not of ``gd`` and ``sgd``: the rate and the number of steps
@@ -131,7 +131,8 @@ class Optimisation:
         if recorded:
             rate = torch.tensor(rate, dtype=torch.float32, device=parameters[0].device)
         if self.optimiser == "muon":
-            matrices = [p for p in model.hidden_matrices() if p.requires_grad]
+            hidden = model.hidden_matrices() if isinstance(model, ChainModel) else []
+            matrices = [p for p in hidden if p.requires_grad]
             inside = {id(p) for p in matrices}
             others = [p for p in parameters if id(p) not in inside]
             return MuonWithAdamW(matrices, others, rate, self.weight_decay)

@@ -104,6 +104,8 @@ def judge_trend(
     if trend == FALLS_THEN_RISES:
         return falls_then_rises(x, errors, threshold, base)
     if trend == INSENSITIVE:
+        if (errors == DIVERGED).all():
+            return Judgement(None, None, len(errors), "fails", "every run was lost")
         return _insensitive(errors, threshold)
     return _one_way(x, 1 / errors if trend == RISES else errors, threshold)
 
@@ -164,7 +166,10 @@ def _insensitive(errors: Array, threshold: float) -> Judgement:
 
 
 def fill_diverged(errors: Array) -> tuple[Array, int]:
-    """``errors`` with diverged runs (not finite) at ``DIVERGED`` times the largest, and their number."""
+    """``errors`` with diverged runs (not finite) at ``DIVERGED`` times the largest, and their number.
+
+    If all are lost, all are at ``DIVERGED``.
+    """
     lost = ~np.isfinite(errors)
     worst = 1.0 if lost.all() else float(errors[~lost].max())
     return np.where(lost, DIVERGED * worst, errors), int(lost.sum())

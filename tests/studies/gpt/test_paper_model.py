@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -56,6 +57,16 @@ def test_claims_are_judged_in_the_best_setting(claim: str, tmp_path: Path) -> No
     assert "on delta after 2 steps" in held["note"]
     assert "untouched 1" in held["note"]
     assert judged(claim, both(against_the_paper, as_in_the_paper), tmp_path)["verdict"] == "fails"
+
+
+def test_where_all_runs_are_lost_nothing_is_insensitive(tmp_path: Path) -> None:
+    made = both(as_in_the_paper, as_in_the_paper)
+    made.loc[made["stage"] == "sft", "error"] = np.nan
+    found = judged("c", made, tmp_path)
+    assert (found["verdict"], found["value"]) == ("fails", None)
+    assert "every run was lost" in found["note"]
+    assert "nan" not in found["note"]
+    assert judged("d", made, tmp_path)["verdict"] == "holds"
 
 
 @pytest.mark.parametrize("claim", ["sft-helps", "outcome-helps", "rl-helps"])

@@ -92,6 +92,7 @@ def _draw_settings(axis: Axes, found: pd.DataFrame) -> None:
             verdict, value = str(rows.loc[claim, "verdict"]), float(rows.loc[claim, "value"])
             before, after = (float(rows.loc[claim, column]) for column in ("untouched", "error"))
             text = f"{before:.3g} to {after:.3g}" if claim in HELPS else f"{value:.2f}"
+            text = "lost" if np.isnan(value) else text
             _draw_tile(axis, x, y, verdict, text)
             told[-1].append(
                 f"{verdict}, statistic {value:.4g}; untouched {before:.4g}, last place {after:.4g}"

@@ -4,7 +4,7 @@ One setting is that in which the map (:mod:`~datadose.studies.gpt.map`) gives po
 the other one in which it should fail. Both start from one pretrained model and have 100 steps of SFT, 1,000
 of outcome supervision and 300 of RL (dense reward, GRPO), all B of a stage for the same number of steps.
 
-The model is pretrained with Muon, whose result on a tiny GPT is better than AdamW's after three times as many
+The model is pretrained with Muon, whose result on a tiny GPT is better than AdamW's after twice as many
 steps (benchmarks/pretraining.py), with products in bfloat16; the paper's optimiser is not stated. d, n, eta,
 rates and batches of post-training are the map's, as far as they are not stated.
 """

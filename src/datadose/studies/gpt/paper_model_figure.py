@@ -77,11 +77,9 @@ def _last(rows: pd.DataFrame, config: PaperModel, stage: Stage, moved: str) -> i
 
 def _draw_time(axis: Axes, table: pd.DataFrame, config: PaperModel, stage: Stage, panel: str) -> None:
     """The error over the untouched model's along training, a curve a B."""
-    for look, (B, (steps, errors)) in zip(
-        (Look(GREY, "-", "o"), *LOOKS[2:]),
-        relative_paths(table, config, stage, [panel]).items(),
-        strict=False,
-    ):
+    looks = dict(zip(config.prompts, (Look(GREY, "-", "o"), *LOOKS[2:]), strict=True))
+    for B, (steps, errors) in relative_paths(table, config, stage, [panel]).items():
+        look = looks[B]
         style = {"linestyle": look.dash, "markersize": 3.4}
         draw_points(axis, range(len(steps)), errors, look, f"B = {B:,}", **style)
     name_ticks(axis.xaxis, [f"{s:g}" for s in steps], fontsize=7)

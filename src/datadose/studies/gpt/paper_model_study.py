@@ -45,15 +45,17 @@ def _judge(saved: Saved[PaperModel], threshold: float, *, claim: str) -> Judgeme
     )
     parts = [note, *(_told(row) for _, row in others.iterrows())]
     interval = None if pd.isna(own["low"]) else (float(own["low"]), float(own["high"]))
-    return Judgement(float(own["value"]), interval, int(own["seeds"]), own["verdict"], "; ".join(parts))
+    value = None if pd.isna(own["value"]) else float(own["value"])
+    return Judgement(value, interval, int(own["seeds"]), own["verdict"], "; ".join(parts))
 
 
 def _told(row: pd.Series) -> str:
     """A verdict in another setting, after other steps or with the other version of the test, in words."""
     n = "" if row["claim"] not in "be" else " with n tied" if row["test_tied"] else " with the test's n fixed"
+    value = "every run lost" if pd.isna(row["value"]) else f"{row['value']:.3g}"
     return (
         f"on {row[Column.VARIANT]} after {int(row['optimiser_steps']):,} steps{n}: {row['verdict']}, "
-        f"{row['value']:.3g}, untouched {row['untouched']:.3g}, last {row['error']:.3g}"
+        f"{value}, untouched {row['untouched']:.3g}, last {row['error']:.3g}"
     )
 
 
@@ -87,7 +89,7 @@ def _claim(name: str, paper: str, stage: Stage, sentence: str, statistic: str, t
     return Claim(
         f"{NAME}-{name}",
         paper,
-        f"GPT-2 of the paper's size: {sentence}",
+        f"GPT-2 where Figure 3 has its best chance: {sentence}",
         f"{_SETTING}; {_BEST}; {ROW_NAMES[stage]}",
         f"{statistic}; {CONFIDENCE:.0%} interval",
         threshold,
@@ -122,7 +124,7 @@ CLAIMS = [
     Claim(
         f"{NAME}-delta",
         "Fig 3 (ours)",
-        "GPT-2 of the paper's size: on prompts of Delta alone every stage raises the error.",
+        "GPT-2: on prompts of Delta alone every stage raises the error.",
         f"{_SETTING}; post-training on Delta, the most prompts",
         f"share of stages with error after post-training / untouched above the threshold; {CONFIDENCE:.0%} "
         "interval",
@@ -136,7 +138,8 @@ STUDY = Study(
     name=NAME,
     title="Figure 3 with the paper's own model",
     story=(
-        "A GPT-2 of 9.5 million parameters, post-trained where the map gives Figure 3 its best chance "
+        "A GPT-2 (of the paper's 9.5 million parameters from the preset medium on), "
+        "post-trained where the map gives Figure 3 its best chance "
         "(prompts of the target) and where it should fail (prompts of the shift alone). Dotted: the "
         "untouched model. Right: the error along training for several numbers of prompts."
     ),
