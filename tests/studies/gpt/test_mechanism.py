@@ -127,13 +127,25 @@ def test_paths_begin_at_the_untouched_model_and_company_changes_nothing(arm: Arm
     file = tmp_path / "gpt.safetensors"
     save_gpt(file, GptModel(GptConfig(5, 1, 2, 8, 20), seed=0))
     path = GptPath(arm.stage, "delta", (8, 16), 6, arm.chain_steps, LOOKS, (6,), 1e-3, 8)
-    rows = follow_gpt(file, TASK, path, (4, 7), [0, 1], 4)
-    assert [tuple(row[:3]) for row in rows] == [(B, s, T) for B in (8, 16) for s in (0, 1) for T in LOOKS]
-    alone = follow_gpt(file, TASK, path, (4, 7), [0, 1], 1)
-    np.testing.assert_allclose([row[3] for row in alone], [row[3] for row in rows], rtol=1e-3, atol=1e-4)
-    first = [row[3] for row in rows if row[:3] in ([8, 0, 0], [16, 0, 0])]
+    rows = follow_gpt(file, TASK, path, (4, 7), 1)
+    assert [tuple(row[:2]) for row in rows] == [(B, T) for B in (8, 16) for T in LOOKS]
+    alone = [row for B in (8, 16) for row in follow_gpt(file, TASK, replace(path, prompts=(B,)), (4, 7), 1)]
+    np.testing.assert_allclose([row[2] for row in alone], [row[2] for row in rows], rtol=1e-3, atol=1e-4)
+    first = [row[2] for row in rows if row[1] == 0]
     np.testing.assert_allclose(first[0], first[1], rtol=1e-5)
-    assert rows[1][3] != rows[2][3]
+    assert rows[1][2] != rows[2][2]
+    assert follow_gpt(file, TASK, path, (4, 7), 2)[1][2] != rows[1][2]
+
+
+def test_every_seed_has_a_pretrained_model_of_its_own(tmp_path: Path) -> None:
+    config = Mechanism.preset("smoke")
+    pretraining, (_, cells) = config.rounds(tmp_path)
+    seeds = [cell.arguments["pretraining"].seed for cell in pretraining[1]]
+    assert seeds == list(range(config.seeds))
+    models = {
+        (cell.arguments["seed"], cell.arguments["model"]) for cell in cells if "model" in cell.arguments
+    }
+    assert models == {(seed, cell.file) for seed, cell in zip(seeds, pretraining[1], strict=True)}
 
 
 @pytest.mark.parametrize("arm", [Arm("sft", 3), Arm("outcome", 1)])

@@ -21,6 +21,7 @@ from datadose.studies.gpt.runs import (
     GptTask,
     measure,
     pretrain,
+    pretrained_cell,
     pretrained_cells,
     pretraining_round,
     run_gpt,
@@ -41,7 +42,7 @@ RUN = GptRun("sft", "delta", 16, 6, 2, 3, 1e-3, batch=8)
 
 def make(folder: Path, workers: Workers = ONE) -> Path:
     """The file of the pretrained model below ``folder``."""
-    _, cells = pretraining_round(pretrained_cells(TASK, [PRETRAINING], folder))
+    _, cells = pretraining_round([pretrained_cell(TASK, PRETRAINING, folder)])
     [made] = run_cells(cells, cache_folder=folder, workers=workers, title="test")
     return made
 
@@ -81,7 +82,7 @@ def test_a_pretrained_models_name_depends_on_what_makes_it_alone() -> None:
 
 def test_the_longest_pretraining_begins_first(tmp_path: Path) -> None:
     cells = pretrained_cells(TASK, [PRETRAINING, replace(PRETRAINING, steps=9)], tmp_path)
-    assert [cell.arguments["pretraining"].steps for cell in pretraining_round(cells)[1]] == [9, 6]
+    assert [cell.arguments["pretraining"].steps for cell in pretraining_round(cells.values())[1]] == [9, 6]
 
 
 def test_an_interrupted_pretraining_ends_with_the_same_weights(path: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class GptData:
     def rounds(self, folder: Path) -> Iterator[Round]:
         """The pretrained models (Figure 3's own), then every run."""
         models = pretrained_cells(self.task, self.pretrainings, folder)
-        yield pretraining_round(models)
+        yield pretraining_round(models.values())
         cells = [Cell(measure_baselines, {"task": self.task})]
         for model, T, run, seed in self._runs():
             shared = {"task": self.task, "run": run, "seed": seed or 0, "length": self.task.length}

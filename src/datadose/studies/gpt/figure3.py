@@ -178,7 +178,7 @@ class Figure3:
     def rounds(self, folder: Path) -> Iterator[Round]:
         """The pretrained models, then every run."""
         models = pretrained_cells(self.task, self.pretrainings, folder)
-        yield pretraining_round(models)
+        yield pretraining_round(models.values())
         shared = {"task": self.task, "seed": 0}
         cells = [
             Cell(run_gpt, {**shared, "model": model.file, "run": self._untouched(n), "length": n})

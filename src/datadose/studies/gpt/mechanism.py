@@ -34,7 +34,7 @@ from datadose.studies.gpt.runs import (
     GptPretraining,
     GptTask,
     Variant,
-    pretrained_cells,
+    pretrained_cell,
     pretraining_round,
 )
 from datadose.studies.study import Preset
@@ -57,27 +57,21 @@ class Column(tables.Column):
 
 
 def follow_gpt(
-    model: Path, task: GptTask, path: GptPath, probe: tuple[int, int], seeds: list[int], side_by_side: int
+    model: Path, task: GptTask, path: GptPath, probe: tuple[int, int], seed: int
 ) -> list[list[Any]]:
-    """Cell: rows (B, seed, steps, numbers named MEASURED or None) along ``path`` from the GPT in a file.
+    """Cell: rows (B, steps, numbers named MEASURED or None) along ``path`` from the GPT in a file.
 
-    ``probe``: how many inputs the first thought is probed at, and how many w* at each. At most
-    ``side_by_side`` runs train at once.
+    ``probe``: how many inputs the first thought is probed at, and how many w* at each. All B train side by
+    side.
     """
     torch.set_num_threads(1)
     start, goal = load_gpt(model), Arm(path.stage, path.chain_steps).goal(task.eta)
-    runs = [(B, seed) for B in path.prompts for seed in seeds]
-    rows: list[list[Any]] = []
-    for first in range(0, len(runs), side_by_side):
-        part = runs[first : first + side_by_side]
-        shown = Probe.of(task, goal, path.length, *probe, [seed for _, seed in part])
-        seen, lost = post_trained(start, task, path, part, shown.measure)
-        rows += [
-            [B, seed, step, numbers_of(seen, lost, run, step)]
-            for run, (B, seed) in enumerate(part)
-            for step in path.looks
-        ]
-    return rows
+    runs = [(B, seed) for B in path.prompts]
+    shown = Probe.of(task, goal, path.length, *probe, [seed] * len(runs))
+    seen, lost = post_trained(start, task, path, runs, shown.measure)
+    return [
+        [B, step, numbers_of(seen, lost, run, step)] for run, (B, _) in enumerate(runs) for step in path.looks
+    ]
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,8 @@ class Mechanism:
     Args:
         looks: optimiser steps of the GPT at which it is measured, from 0.
         lsa_looks: the same of the linear transformer, which takes ``lsa_share`` of its largest stable rate.
-        seeds: of the GPT; the linear transformer has ``lsa_seeds``, the first of which are these.
+        seeds: of the GPT's pretraining and post-training alike, so that intervals cover both; the linear
+            transformer has ``lsa_seeds``, the first of which are these.
         inputs, weights: X by seed, and w* by X, at which the first thought is probed.
     """
 
@@ -105,11 +100,10 @@ class Mechanism:
     weights: int
     lsa_share: float = 0.2
     batch: int = 16
-    side_by_side: int = 8
 
     @classmethod
     def preset(cls, name: Preset) -> Mechanism:
-        """The configuration of a preset; the pretrained models are ``fig3map``'s where both have them.
+        """The configuration of a preset; every seed has a pretrained model of its own.
 
         A pilot (seeds 1000 to 1003, ``quick``) gives the spread over seeds of log ratios of errors after and
         before: with B = 1,024 at most .12 on the target, .29 on its rare and .11 on its common directions,
@@ -128,10 +122,10 @@ class Mechanism:
             short = GptPretraining("tiny", 5, 8, warmup=1, start_length=4, every=2)
             return cls(task, (short,), arms, (8, 16), 6, (0, 1, 3), (0, 1, 4), 1e-4, 2, 3, 4, 7, batch=8)
         shared = Figure3Map.preset("paper")
-        size = shared.sizes[0]
         task = shared.task(0.5)
+        size = replace(shared.sizes[0], optimiser="muon", learning_rate=1e-2)
         long = tuple(
-            shared.pretraining(size, steps) for steps in ((6000,) if name == "quick" else (4000, 6000))
+            shared.pretraining(size, steps) for steps in ((2000,) if name == "quick" else (1000, 3000))
         )
         quick = cls(
             task,
@@ -178,13 +172,16 @@ class Mechanism:
 
     def rounds(self, folder: Path) -> Iterator[Round]:
         """The pretrained models, then every path of the GPTs and of the linear transformer."""
-        models = pretrained_cells(self.task, self.pretrainings, folder)
-        yield pretraining_round(models)
+        models = {
+            (p.steps, seed): pretrained_cell(self.task, replace(p, seed=seed), folder)
+            for p in self.pretrainings
+            for seed in range(self.seeds)
+        }
+        yield pretraining_round(models.values())
         own: dict[str, Any] = {"task": self.task, "probe": (self.inputs, self.weights)}
         cells = []
-        for p in self.pretrainings:
-            start: dict[str, Any] = {"model": models[p.steps].file, "side_by_side": self.side_by_side}
-            start |= {**own, "seeds": list(range(self.seeds))}
+        for (_, seed), model in models.items():
+            start = {**own, "model": model.file, "seed": seed}
             cells += [Cell(follow_gpt, {**start, "path": path}) for path in self.gpt_paths()]
         seeds = list(range(self.lsa_seeds))
         cells += [Cell(follow_lsa, {**own, "path": path, "seeds": seeds}) for path in self.linear_paths()]
@@ -193,11 +190,12 @@ class Mechanism:
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a model, pretraining, arm, kind of data, B, seed and number of steps; then the theory."""
         found, rows = iter(results), []
-        for p in self.pretrainings:
+        models = [(p, seed) for p in self.pretrainings for seed in range(self.seeds)]
+        for p, seed in models:
             for path in self.gpt_paths():
                 place = self._place(GPT, Arm(path.stage, path.chain_steps), path.variant)
                 place |= {Column.PRETRAIN_STEPS: p.steps}
-                for B, seed, steps, values in next(found):
+                for B, steps, values in next(found):
                     at = {Column.PROMPTS: B, Column.SEED: seed, Column.OPTIMISER_STEPS: steps}
                     rows.append(place | at | _measured(named(values)))
         for line in self.linear_paths():

@@ -17,7 +17,7 @@ import pandas as pd
 from datadose.configs import Stage
 from datadose.studies.gpt.map_settings import STAGES, Column, MapSetting, MapSize, settings_of
 from datadose.studies.gpt.paths import GptPath, follow_path, untouched_errors
-from datadose.studies.gpt.runs import GptPretraining, GptTask, pretrained_cells, pretraining_round
+from datadose.studies.gpt.runs import GptPretraining, GptTask, pretrained_cell, pretraining_round
 from datadose.studies.tables import PRETRAINED, TRAINED, as_table
 from datadose.sweep import Cell, Round
 
@@ -120,11 +120,8 @@ class PathPanels:
 
     def rounds(self, folder: Path) -> Iterator[Round]:
         """The pretrained models, then the untouched errors and every path of every setting."""
-        models = {
-            key: pretrained_cells(self.task(key[1]), [how], folder)[how.steps]
-            for key, how in self._models().items()
-        }
-        yield pretraining_round(dict(enumerate(models.values())))
+        models = {key: pretrained_cell(self.task(key[1]), how, folder) for key, how in self._models().items()}
+        yield pretraining_round(models.values())
         seeds = list(range(self.seeds))
         cells = []
         for (_, eta, _), cell in models.items():

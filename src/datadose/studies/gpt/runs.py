@@ -8,7 +8,7 @@ directions, and the slope of its first thought on S w* in either group of direct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -119,23 +119,25 @@ class GptPretraining:
 
 def pretrained_cells(task: GptTask, pretrainings: Sequence[GptPretraining], folder: Path) -> dict[int, Cell]:
     """Optimiser steps -> the cell that makes the model below ``folder``."""
-    cells = {}
-    for p in pretrainings:
-        # Of the task only what a pretrained model depends on: its name says nothing of tests to come.
-        own: dict[str, Any] = {
-            "dimension": task.dimension,
-            "length": task.length,
-            "chain_steps": task.chain_steps,
-        }
-        own |= {"eta": task.eta, "pretraining": p}
-        stem = f"gpt-{p.preset}-{p.steps}"
-        cells[p.steps] = file_cell(folder / "pretrained", stem, ".safetensors", pretrain, **own)
-    return cells
+    return {p.steps: pretrained_cell(task, p, folder) for p in pretrainings}
 
 
-def pretraining_round(models: dict[int, Cell]) -> Round:
+def pretrained_cell(task: GptTask, pretraining: GptPretraining, folder: Path) -> Cell:
+    """The cell that makes a model below ``folder``."""
+    # Of the task only what a pretrained model depends on: its name says nothing of tests to come.
+    own: dict[str, Any] = {
+        "dimension": task.dimension,
+        "length": task.length,
+        "chain_steps": task.chain_steps,
+    }
+    own |= {"eta": task.eta, "pretraining": pretraining}
+    stem = f"gpt-{pretraining.preset}-{pretraining.steps}"
+    return file_cell(folder / "pretrained", stem, ".safetensors", pretrain, **own)
+
+
+def pretraining_round(models: Iterable[Cell]) -> Round:
     """All models, the longest first: it decides when all are done."""
-    return "pretraining", sorted(models.values(), key=lambda cell: -cell.arguments["pretraining"].steps)
+    return "pretraining", sorted(models, key=lambda cell: -cell.arguments["pretraining"].steps)
 
 
 def pretrain(
