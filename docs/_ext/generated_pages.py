@@ -25,6 +25,14 @@ from datadose.studies.index import LANGUAGE_MODELS, NAMES, study
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "docs" / "results"
+LEDGERS = (
+    "claims.json",
+    "studies-claims.json",
+    "levels-claims.json",
+    "fig3path-claims.json",
+    "fig3map-paper-claims.json",
+)
+"""Of preset quick, and of the one preset at which a study was run."""
 VERDICTS = ("holds", "mixed", "no difference", "fails", "not run")
 LONG = 12
 """Settings list at most this many values of a grid."""
@@ -32,12 +40,8 @@ LONG = 12
 
 @cache
 def kept_claims() -> list[dict[str, Any]]:
-    """The kept verdicts: the paper's claims, then those of the studies on language models."""
-    return [
-        claim
-        for name in ("claims.json", "studies-claims.json", "levels-claims.json")
-        for claim in json.loads((KEPT / name).read_text(encoding="utf-8"))
-    ]
+    """The kept verdicts: the paper's claims, then those of studies that are run apart."""
+    return [claim for name in LEDGERS for claim in json.loads((KEPT / name).read_text(encoding="utf-8"))]
 
 
 def claim_anchor(identity: str) -> str:

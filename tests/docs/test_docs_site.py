@@ -157,7 +157,7 @@ def test_every_kept_picture_with_a_story_is_shown(site: Path) -> None:
 
 
 def test_claims_under_a_picture_have_the_verdicts_of_its_own_preset(site: Path) -> None:
-    from generated_pages import claim_anchor
+    from generated_pages import LEDGERS, claim_anchor
 
     sections = re.findall(r'<section id="[^"]*">\n<h3>(.*?)</section>', page(site, "results"), re.DOTALL)
     told = 0
@@ -165,9 +165,7 @@ def test_claims_under_a_picture_have_the_verdicts_of_its_own_preset(site: Path) 
         picture = re.search(r"_images/([\w-]+)\.png", section)
         assert picture is not None
         preset = picture[1].partition("-")[2]
-        ledgers = [
-            DOCS / "results" / name for name in ("claims.json", "studies-claims.json", "levels-claims.json")
-        ]
+        ledgers = [DOCS / "results" / name for name in LEDGERS]
         if preset:
             ledgers = list((DOCS / "results").glob(f"*-{preset}-claims.json"))
         kept = {claim_anchor(c["id"]): c["verdict"] for path in ledgers for c in json.loads(path.read_text())}

@@ -113,8 +113,7 @@ class Mechanism:
 
         Of the linear transformer 16 and 32 runs left the claim on the theory open, 64 do not.
 
-        Cost: about 5 core-minutes for ``quick`` and 15 for ``paper`` on a busy machine, of which pretraining
-        takes 3 and 5.
+        Cost: about 9 core-minutes for ``quick``, of which pretraining takes 5; perhaps 35 for ``paper``.
         """
         if name == "smoke":
             task = GptTask(5, 8, 3, 2, eta=0.5, test_prompts=32)
