@@ -129,12 +129,10 @@ def test_the_command_line_is_the_parser_s_own(site: Path) -> None:
 
 
 def test_the_results_are_the_kept_ones(site: Path) -> None:
+    from generated_pages import LEDGERS
+
     text = page(site, "results")
-    claims = [
-        claim
-        for name in ("claims", "studies-claims", "levels-claims")
-        for claim in json.loads((DOCS / "results" / f"{name}.json").read_text())
-    ]
+    claims = [claim for name in LEDGERS for claim in json.loads((DOCS / "results" / name).read_text())]
     assert f"Of {len(claims)} claims" in text
     for claim in claims:
         row = re.search(

@@ -10,13 +10,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
 
 from datadose import prompts, sweep
 from datadose.errors import InputError
-from datadose.files import read_table
 from datadose.models import PromptBatch
 from datadose.simulation.curves import sft_error_curve
 from datadose.stages import train
@@ -63,7 +63,10 @@ def _make(one: Study[Any], folder: Path) -> None:
     """A table of the study in ``folder``: a kept one, or that of its smoke preset."""
     if one.name in LONG:
         stem, preset = LONG[one.name]
-        table, config = read_table(KEPT / f"{stem}.csv"), one.experiment.preset(preset)
+        table, config = (
+            pd.read_csv(KEPT / f"{stem}.csv.gz", dtype={"panel": "string"}),
+            one.experiment.preset(preset),
+        )
         if "diverged" not in table:
             table["diverged"] = 0  # Of Figure 3 the columns with one value only are not kept.
     else:

@@ -25,7 +25,7 @@ from datadose.models.gpt import GptModel, load_gpt
 from datadose.models.linear_attention import chain_decay
 from datadose.prompts import random_stream
 from datadose.shapes import Float
-from datadose.studies.gpt.runs import PRETRAINING, TARGET, GptPretraining, GptTask, pretrain, tests
+from datadose.studies.gpt.runs import PRETRAINING, TARGET, GptPretraining, GptTask, pretrained_cell, tests
 from datadose.studies.levels.linearised import Linearised
 from datadose.studies.levels.schema import (
     AVERAGED,
@@ -41,7 +41,7 @@ from datadose.studies.levels.schema import (
 from datadose.studies.levels.trajectory import Trajectory, follow
 from datadose.studies.study import Preset
 from datadose.studies.tables import Setting
-from datadose.sweep import Cell, file_cell
+from datadose.sweep import Cell
 
 _SEEN_ROWS = 256
 """At most so many training rows are measured."""
@@ -246,18 +246,8 @@ class GptLevel:
 
     def made(self, folder: Path) -> list[Cell]:
         """The cells that pretrain the models, by seed."""
-        how = self.pretraining
-        # How many prompts it is tested on is no part of a model.
-        task = replace(self.task, test_prompts=GptTask.test_prompts)
         return [
-            file_cell(
-                folder / "pretrained",
-                f"gpt-{how.preset}-{how.steps}-{seed}",
-                ".safetensors",
-                pretrain,
-                task=task,
-                pretraining=replace(how, seed=seed),
-            )
+            pretrained_cell(self.task, replace(self.pretraining, seed=seed), folder)
             for seed in range(self.seeds)
         ]
 
