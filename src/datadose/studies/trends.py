@@ -65,7 +65,8 @@ NO_CHANGE = 0.1
 """Largest relative change that counts as none."""
 DIVERGED = 10.0
 
-ROW_NAMES: dict[Stage, str] = {"sft": "SFT", "outcome": "OS", "rl": "RL, dense reward"}
+SHORT_NAMES: dict[Stage, str] = {"sft": "SFT", "outcome": "OS", "rl": "RL"}
+ROW_NAMES: dict[Stage, str] = {**SHORT_NAMES, "rl": "RL, dense reward"}
 COLUMN_NAMES = {
     Column.PROMPTS: "post-training prompts B",
     Column.LENGTH: "prompt length n",

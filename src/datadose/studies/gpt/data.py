@@ -34,6 +34,7 @@ from datadose.studies.gpt.runs import (
     PRETRAINING,
     RARE,
     TARGET,
+    VARIANT_NAMES,
     VARIANTS,
     GptPretraining,
     GptRun,
@@ -50,6 +51,7 @@ from datadose.studies.gpt.runs import (
 from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import LSA, as_table
+from datadose.studies.trends import SHORT_NAMES
 from datadose.sweep import Cell, Round
 
 NAME = "gpt_data"
@@ -176,8 +178,6 @@ class GptData:
         }
 
 
-_STAGES = {"sft": "SFT", "outcome": "OS", "rl": "RL"}
-_DATA = {"delta": "Delta", "target": "Sigma0 + Delta", "replay": "Delta + replay"}
 _ERRORS = (
     (Column.RARE_ERROR, "target, rare"),
     (Column.COMMON_ERROR, "target, common"),
@@ -215,8 +215,8 @@ def draw_gpt_data(table: pd.DataFrame, config: GptData) -> Figure:
 def _groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The untouched model, then stage by stage the three kinds of data."""
     found = [(UNTOUCHED, rows[rows[Column.KIND] == UNTOUCHED])]
-    for stage, name in _STAGES.items():
-        for variant, label in _DATA.items():
+    for stage, name in SHORT_NAMES.items():
+        for variant, label in VARIANT_NAMES.items():
             own = rows[(rows[Column.KIND] == stage) & (rows[Column.VARIANT] == variant)]
             found.append((f"{name}: {label}", own))
     return found

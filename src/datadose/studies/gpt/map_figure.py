@@ -23,8 +23,9 @@ from datadose.studies.gpt.map_verdicts import (
     shares_by_level,
     verdicts,
 )
-from datadose.studies.gpt.runs import VARIANTS
+from datadose.studies.gpt.runs import VARIANT_NAMES, VARIANTS
 from datadose.studies.study import Judgement
+from datadose.studies.trends import SHORT_NAMES
 
 _SHADES = {"holds": "#7fb2d6", "mixed": "#dbe7f0", "fails": "#ffffff"}
 _SYMBOLS = {"holds": "+", "mixed": "~", "fails": "\N{MINUS SIGN}"}
@@ -40,8 +41,6 @@ _TITLES = {
 }
 Shares: TypeAlias = dict[tuple[str, str], Judgement]
 """Of one claim, by choice and level."""
-_STAGES = {"sft": "SFT", "outcome": "OS"}
-DATA = {"delta": "Delta", "target": "Sigma0 + Delta", "replay": "Delta + replay"}
 
 
 def draw(table: pd.DataFrame, config: Figure3Map) -> Figure:
@@ -121,8 +120,9 @@ def _draw_tile(axis: Axes, x: int, y: int, verdict: str, text: str) -> None:
 def _setting_name(row: pd.Series) -> str:
     n = "n tied" if row[Column.TIED] else "n fixed"
     return (
-        f"{row[Column.SIZE]}, {DATA[row[Column.VARIANT]]}, {level_name(row[Column.RATE])}, pretrained "
-        f"{int(row[Column.PRETRAIN_STEPS]):,}, eta {row[Column.ETA]:g}, {int(row[Column.OS_STEPS]):,} OS, {n}"
+        f"{row[Column.SIZE]}, {VARIANT_NAMES[row[Column.VARIANT]]}, {level_name(row[Column.RATE])}, "
+        f"pretrained {int(row[Column.PRETRAIN_STEPS]):,}, eta {row[Column.ETA]:g}, "
+        f"{int(row[Column.OS_STEPS]):,} OS, {n}"
     )
 
 
@@ -166,7 +166,8 @@ def _draw_paths(axis: Axes, table: pd.DataFrame, config: Figure3Map, stage: Any,
     if stage != "sft":
         rows = rows[rows[Column.OS_STEPS] == rows[Column.OS_STEPS].max()]
     panels = sorted(rows[Column.PANEL].unique())
-    axis.set_title(f"{_STAGES[stage]} ({len(panels)} settings),\n{DATA[variant]}", loc="left", fontsize=8.5)
+    title = f"{SHORT_NAMES[stage]} ({len(panels)} settings),\n{VARIANT_NAMES[variant]}"
+    axis.set_title(title, loc="left", fontsize=8.5)
     axis.set_xlabel("optimiser steps")
     if not panels:
         return

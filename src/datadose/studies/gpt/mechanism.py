@@ -169,18 +169,18 @@ class Mechanism:
                         self.task, arm, variant, (B, self.length), self.lsa_share, self.lsa_looks
                     )
 
+    def _models(self) -> list[GptPretraining]:
+        """How the pretrained models are made, by length and seed."""
+        return [replace(p, seed=seed) for p in self.pretrainings for seed in range(self.seeds)]
+
     def rounds(self, folder: Path) -> Iterator[Round]:
         """The pretrained models, then every path of the GPTs and of the linear transformer."""
-        models = {
-            (p.steps, seed): pretrained_cell(self.task, replace(p, seed=seed), folder)
-            for p in self.pretrainings
-            for seed in range(self.seeds)
-        }
-        yield pretraining_round(models.values())
+        models = [(p, pretrained_cell(self.task, p, folder)) for p in self._models()]
+        yield pretraining_round(cell for _, cell in models)
         own: dict[str, Any] = {"task": self.task, "probe": (self.inputs, self.weights)}
         cells = []
-        for (_, seed), model in models.items():
-            start = {**own, "model": model.file, "seed": seed}
+        for p, model in models:
+            start = {**own, "model": model.file, "seed": p.seed}
             cells += [Cell(follow_gpt, {**start, "path": path}) for path in self.gpt_paths()]
         seeds = list(range(self.lsa_seeds))
         cells += [Cell(follow_lsa, {**own, "path": path, "seeds": seeds}) for path in self.linear_paths()]
@@ -189,13 +189,12 @@ class Mechanism:
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a model, pretraining, arm, kind of data, B, seed and number of steps; then the theory."""
         found, rows = iter(results), []
-        models = [(p, seed) for p in self.pretrainings for seed in range(self.seeds)]
-        for p, seed in models:
+        for p in self._models():
             for path in self.gpt_paths():
                 place = self._place(GPT, Arm(path.stage, path.chain_steps), path.variant)
                 place |= {Column.PRETRAIN_STEPS: p.steps}
                 for B, steps, values in next(found):
-                    at = {Column.PROMPTS: B, Column.SEED: seed, Column.OPTIMISER_STEPS: steps}
+                    at = {Column.PROMPTS: B, Column.SEED: p.seed, Column.OPTIMISER_STEPS: steps}
                     rows.append(place | at | _measured(named(values)))
         for line in self.linear_paths():
             for seed, steps, values in next(found):

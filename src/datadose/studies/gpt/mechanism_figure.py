@@ -14,9 +14,8 @@ from datadose.drawing.style import LOOKS, Look, caption, draw_points, draw_theor
 from datadose.studies.gpt.first_thought import OWN, RIDGE
 from datadose.studies.gpt.mechanism import Mechanism
 from datadose.studies.gpt.mechanism_verdicts import SLOPES, StagePath, arm_name, clocks, paths
-from datadose.studies.gpt.runs import COMMON, PHI, PRETRAINING, RARE, TARGET, W, of
+from datadose.studies.gpt.runs import COMMON, PHI, PRETRAINING, RARE, TARGET, VARIANT_NAMES, W, of
 
-_DATA = {"delta": "Delta", "target": "Sigma0 + Delta"}
 _ERRORS = {of(TARGET, RARE): "target, rare", of(TARGET, COMMON): "target, common", PRETRAINING: "Sigma0"}
 _FITS = {OWN: "a map for each X", RIDGE: "ridge", W: "w* alone", PHI: "S w* (one V)"}
 _ROWS = ("error / before", "error / before", "slope on S w*", "R2 of the first thought")
@@ -40,7 +39,7 @@ def draw(table: pd.DataFrame, config: Mechanism) -> Figure:
             _draw_errors(own[1], by_prompts[many], a)
             _draw_slopes(own[2], by_prompts[many], a)
             _draw_fits(own[3], by_prompts[many])
-            own[0].set_title(f"{arm_name(arm)}\non {_DATA[variant]}", loc="left")
+            own[0].set_title(f"{arm_name(arm)}\non {VARIANT_NAMES[variant]}", loc="left")
             own[3].set_xlabel("optimiser steps")
             _name_steps(own[3], by_prompts[many])
         for row, (name, B) in enumerate(zip(_ROWS, (few, many, many, many), strict=True)):

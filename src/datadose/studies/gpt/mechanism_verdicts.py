@@ -21,6 +21,7 @@ from datadose.studies.gpt.mechanism import Column, Mechanism
 from datadose.studies.gpt.runs import COMMON, GPT, PHI, PRETRAINING, RARE, TARGET, of
 from datadose.studies.ledger import mean_interval
 from datadose.studies.tables import LSA, THEORY
+from datadose.studies.trends import SHORT_NAMES
 
 ERRORS = {
     TARGET: "target",
@@ -88,7 +89,7 @@ class StagePath:
 
 def arm_name(arm: Arm) -> str:
     """An arm in words."""
-    return f"{'SFT' if arm.stage == 'sft' else 'OS'} (k = {arm.chain_steps})"
+    return f"{SHORT_NAMES[arm.stage]} (k = {arm.chain_steps})"
 
 
 def paths(table: pd.DataFrame, config: Mechanism) -> Iterator[StagePath]:

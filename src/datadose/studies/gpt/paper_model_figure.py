@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 from datadose.configs import Stage
 from datadose.drawing.curves import level, plain_log_ticks
 from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, draw_theory, name_ticks, new_grid
-from datadose.studies.gpt.map_figure import DATA
 from datadose.studies.gpt.map_settings import Column
 from datadose.studies.gpt.map_verdicts import looks_along, relative_paths, rows_along, untouched_errors
 from datadose.studies.gpt.paper_model import PaperModel
-from datadose.studies.trends import AXES, COLUMN_NAMES, ROW_NAMES, draw_runs
+from datadose.studies.gpt.runs import VARIANT_NAMES
+from datadose.studies.trends import AXES, COLUMN_NAMES, SHORT_NAMES, draw_runs
 
 
 def draw(table: pd.DataFrame, config: PaperModel) -> Figure:
@@ -36,7 +36,7 @@ def draw(table: pd.DataFrame, config: PaperModel) -> Figure:
             row[0].set_ylabel("error / d on the target")
             for axis, panel in zip(row[len(AXES) :], panels, strict=True):
                 _draw_time(axis, table, config, stage, panel)
-        names = [f"{DATA[rows[Column.VARIANT].iloc[0]]}" for rows in settings.values()]
+        names = [VARIANT_NAMES[rows[Column.VARIANT].iloc[0]] for rows in settings.values()]
         _name_settings(figure, looks, names)
         caption(figure, _setting(config))
     return figure
@@ -66,7 +66,7 @@ def _draw_places(
         after = rows_along(rows, config, stage, moved, steps, tied=True)
         draw_runs(axis, after, moved, look, 0.98, panel)
     plain_log_ticks(axis, config.places(stage, moved))
-    axis.set_title(f"{ROW_NAMES[stage].split(',')[0]}, {steps:,} steps", loc="left")
+    axis.set_title(f"{SHORT_NAMES[stage]}, {steps:,} steps", loc="left")
     axis.set_xlabel(COLUMN_NAMES[moved])
 
 
@@ -85,7 +85,7 @@ def _draw_time(axis: Axes, table: pd.DataFrame, config: PaperModel, stage: Stage
     name_ticks(axis.xaxis, [f"{s:g}" for s in steps], fontsize=7)
     level(axis, 1.0)
     rows = table[table[Column.PANEL] == panel]
-    axis.set_title(f"{ROW_NAMES[stage].split(',')[0]}, {DATA[rows[Column.VARIANT].iloc[0]]}", loc="left")
+    axis.set_title(f"{SHORT_NAMES[stage]}, {VARIANT_NAMES[rows[Column.VARIANT].iloc[0]]}", loc="left")
     axis.set_xlabel("optimiser steps")
     axis.set_ylabel("error / untouched")
     axis.legend(fontsize=7)

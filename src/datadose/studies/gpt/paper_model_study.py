@@ -22,6 +22,7 @@ from datadose.studies.trends import (
     FALLS,
     PAPER_CLAIMS,
     ROW_NAMES,
+    SHORT_NAMES,
     STATISTICS,
     threshold_of,
     trend_sentence,
@@ -67,7 +68,7 @@ def _judge_failing(saved: Saved[PaperModel], threshold: float) -> Judgement:
     by_stage: dict[str, Verdict] = {}
     notes = []
     for row in rows.to_dict("records"):
-        stage = ROW_NAMES[HELPS[row["claim"]]].split(",")[0]
+        stage = SHORT_NAMES[HELPS[row["claim"]]]
         # The ratio is that of the untouched error over the one after training: below 1 training hurts.
         by_stage[stage] = decide(1 / row["high"], 1 / row["low"], threshold, below=False)
         notes.append(f"{stage}: {row['untouched']:.3g} to {row['error']:.3g}")

@@ -33,6 +33,12 @@ from datadose.sweep import Cell, Round, file_cell
 
 Variant: TypeAlias = Literal["delta", "target", "replay"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+VARIANT_NAMES = {
+    "delta": "Delta",
+    "target": "Sigma0 + Delta",
+    "replay": "Delta + replay",
+}
+"""What the post-training prompts are of, in words."""
 TARGET, PRETRAINING = "target", "pretraining"
 """The two tests: on prompts of the target, and on those of Sigma0."""
 RARE, COMMON = "rare", "common"

@@ -130,7 +130,7 @@ def run(
     chosen = rung.of(config, steps)
     _say(f"{clock.left:.0f} s left; {rung}: about {panels_seconds(chosen, times):.0f} s")
     _keep_plan(plan, done)
-    results = _train(chosen, out, done, rung, clock)
+    results = _train(chosen, out, done, clock)
     write_results(STUDY, chosen, results, preset, out, " ".join(sys.argv))
     judged = verdicts(chosen.table(results), chosen)
     own = judged[judged["own"]].astype(object)
@@ -164,7 +164,7 @@ def _pretrain(cell: Cell, steps: int, clock: _Clock) -> bool:
     return True
 
 
-def _train(chosen: PaperModel, out: Path, done: _Done, rung: Rung, clock: _Clock) -> list[Any]:
+def _train(chosen: PaperModel, out: Path, done: _Done, clock: _Clock) -> list[Any]:
     """The results of all cells in their order, those that did not fit without a row."""
     cells = [*chosen.rounds(out / ".cache")][-1][1]
     cache = CellCache(out / ".cache")
