@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from datadose.errors import RunError
 from datadose.models import BlockLinearAttention, PromptBatch
 from datadose.models.baselines import Ridge
 from datadose.models.gpt import GptConfig, GptModel, save_gpt
@@ -169,6 +170,12 @@ def test_theory_is_the_linear_transformers_path(arm: Arm, variant: Any) -> None:
     moved = np.ptp([row["target_slope_rare_phi"] for row in exact])
     # From -eta Gamma0^{-1} outcome supervision on Delta has nowhere to go at eta = .5 and n = 8.
     assert moved > 0.1 or (arm.stage, variant) == ("outcome", "delta")
+
+
+def test_a_linear_path_that_diverges_has_no_mean() -> None:
+    path = LinearPath.at(TASK, Arm("sft", 3), "target", (8, 8), 0.2, (0, 400))
+    with pytest.raises(RunError, match="diverged"):
+        follow_lsa(TASK, replace(path, rate=50 * path.rate), (4, 7), [0, 1])
 
 
 def test_the_twins_errors_are_those_on_prompts() -> None:

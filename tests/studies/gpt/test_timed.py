@@ -119,6 +119,17 @@ def test_an_out_that_is_a_file_is_bad_input(tmp_path: Path, capsys: pytest.Captu
     assert "out: got" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"preset": "smoke", "pretrain_steps": 4, "rung": {"seeds": 2}}']
+)
+def test_a_damaged_plan_is_bad_input(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        timed.main(["--out", str(tmp_path), "--smoke"])
+    assert stopped.value.code == 2
+    assert f"{tmp_path / 'plan.json'}: got" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("reason", "code"), [(RunError("disk full"), 1), (KeyboardInterrupt(), 130)])
 def test_a_run_that_stops_says_so_in_a_line(
     reason: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -15,6 +15,7 @@ import torch
 
 from datadose.configs import Stage
 from datadose.covariance import Array
+from datadose.errors import RunError
 from datadose.models import BlockLinearAttention, ChainModel, PromptBatch
 from datadose.models.linear_attention import starting_operator
 from datadose.stages import FixedData, Optimisation, stage_objective
@@ -93,9 +94,10 @@ def start_of(task: GptTask, length: int) -> Array:
 
 
 def follow_lsa(task: GptTask, path: LinearPath, probe: tuple[int, int], seeds: list[int]) -> list[list[Any]]:
-    """Cell: rows (seed, steps, numbers named MEASURED or None) of the linear transformer along ``path``.
+    """Cell: rows (seed, steps, numbers named MEASURED) of the linear transformer along ``path``.
 
-    Errors of one thought are Prop 5.1 at each run's V rather than those on the probes.
+    Errors of one thought are Prop 5.1 at each run's V rather than those on the probes. Raises RunError if a
+    run diverges: ``path`` is then too fast, and a mean over the other runs would be another path's.
     """
     torch.set_num_threads(1)
     n, arm = path.length, path.arm
@@ -120,6 +122,11 @@ def follow_lsa(task: GptTask, path: LinearPath, probe: tuple[int, int], seeds: l
         path.looks,
         measure,
     )
+    if lost:
+        msg = (
+            f"the linear transformer diverged on {path}; a smaller share of the largest stable rate is needed"
+        )
+        raise RunError(msg)
     return [
         [seed, step, numbers_of(seen, lost, run, step)]
         for run, seed in enumerate(seeds)

@@ -6,9 +6,9 @@ of outcome supervision and 300 of RL (dense reward, GRPO), all B of a stage for 
 
 The model is pretrained with Muon, whose result on a tiny GPT is better than AdamW's after twice as many
 steps (benchmarks/pretraining.py), with products in bfloat16; the paper's optimiser is not stated. The rate
-2e-3 was chosen by a look at the loss of pretraining alone: 5e-3, which suits the tiny GPT, leaves the large
-one on its plateau after 500 steps (error on the target 1.08), 2e-3 has left it by 600 (0.76). d, n, eta, rates
-and batches of post-training are the map's, as far as they are not stated.
+2e-3 was chosen by a look at pretraining alone: 5e-3, which suits the tiny GPT, leaves the large one on its
+plateau after 500 steps (error on the target 1.08), 2e-3 has left it by 600 (0.76). d, n, eta, rates and
+batches of post-training are the map's, as far as they are not stated.
 """
 
 from __future__ import annotations

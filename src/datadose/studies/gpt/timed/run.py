@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from datadose.cell_cache import CellCache
 from datadose.configs import STAGES
-from datadose.errors import InputError, RunError, require_number
+from datadose.errors import InputError, RunError, reject, require_number
 from datadose.files import prepare_folder, write_json
 from datadose.printing import note
 from datadose.reading import read_json
@@ -99,12 +100,21 @@ class _Done:
         write_json(out / f"{STUDY.name}-timed.json", asdict(self) | made)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What later calls with the same folder keep to."""
+
+    preset: Preset
+    pretrain_steps: int
+    rung: Rung | None
+
+
 def run(
     out: Path, seconds: float, *, smoke: bool = False, now: Callable[[], float] = time.monotonic
 ) -> _Done:
     """Everything of the module's docstring into ``out``; returns what is in the record.
 
-    Raises InputError for an ``out`` that cannot be written.
+    Raises InputError for an ``out`` that cannot be written, or that holds a damaged plan.
     """
     clock = _Clock(seconds, now)
     prepare_folder("out", out)
@@ -213,16 +223,22 @@ def _named(path: GptPath, runs: int) -> str:
 
 
 def _keep_plan(file: Path, done: _Done) -> None:
-    rung = None if done.rung is None else asdict(done.rung)
-    write_json(file, {"preset": done.preset, "pretrain_steps": done.pretrain_steps, "rung": rung})
+    write_json(file, asdict(_Plan(done.preset, done.pretrain_steps, done.rung)))
 
 
 def _kept_plan(file: Path, preset: Preset) -> tuple[int, Rung | None] | None:
     """Steps of pretraining and rung of an earlier call with this preset, if there was one."""
-    found: Any = read_json(file) if file.is_file() else {}
-    if found.get("preset") != preset:
+    if not file.is_file():
         return None
-    return int(found["pretrain_steps"]), Rung(**found["rung"]) if found["rung"] else None
+    try:
+        found = TypeAdapter(_Plan).validate_python(read_json(file))
+    except ValidationError:
+        reject(
+            str(file),
+            "another text",
+            "the plan that an earlier call wrote; without the file a new one is made",
+        )
+    return (found.pretrain_steps, found.rung) if found.preset == preset else None
 
 
 def _say(text: str) -> None:
