@@ -168,8 +168,8 @@ def slider(
                     ),
                     # Text, because a field of numbers drops what it cannot read: "50%" would arrive as 50.
                     dcc.Input(
-                        type="text", inputMode="decimal", value=value, id=typed, debounce=True,
-                        autoComplete="off",
+                        type="text", value=value, id=typed, debounce=True, autoComplete="off",
+                        inputMode="decimal",  # type: ignore[arg-type]  # of HTML, unknown to Dash's types
                     ),
                     html.Div(
                         [html.Span(_ENDS.get((name, side), f"{end:g}")) for side, end in enumerate(ends)],
