@@ -251,7 +251,11 @@ def _draw_slopes(axis: Axes, rows: pd.DataFrame) -> None:
         draw_points(axis, values, range(len(groups)), look, f"{group} directions", markersize=5)
     fits = [[found[of(TARGET, RARE, "fit", x)].astype(float).mean() for x in (PHI, W)] for _, found in groups]
     for place, (phi, w) in enumerate(fits):
-        beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+        beside: dict[str, Any] = {
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+            "va": "center",
+        }
         axis.annotate(f"{phi:.2f} ({w:.2f})", (1, place), xytext=(3, 0), fontsize=8, color=GREY, **beside)
     _name_groups(axis, groups)
     axis.axvline(0, color=GREY, linewidth=0.8)
