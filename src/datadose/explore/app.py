@@ -47,6 +47,7 @@ def create_app(simulations: Simulations | None = None) -> Dash:
     app.index_string = _PAGE.replace("LOOK", look)
     app.layout = shell
     _register_address(app)
+    _register_sliders(app)
     how_much.register(app, simulations or Simulations())
     for module in (how_long, which, which_stage, your_spectra):
         module.register(app)
@@ -85,6 +86,22 @@ def _register_address(app: Dash) -> None:
         except InputError as error:
             return no_update, str(error)
 
+    app.clientside_callback(
+        ClientsideFunction("explore", "keep"),
+        Output({"type": "tab", "name": ALL}, "href"),
+        Input("query", "data"),
+        Input("address", "pathname"),
+        State({"type": "tab", "name": ALL}, "id"),
+        State("openings", "data"),
+        State("defaults", "data"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("explore", "scheme"), Output("scheme", "data"), Input("address", "hash")
+    )
+
+
+def _register_sliders(app: Dash) -> None:
+    """What the browser does by itself: it gathers the sliders, and keeps each beside its number."""
     # Choices are apart from controls: they have no typed number beside them.
     kinds = ("control", "power", "choice", "level")
     controls, powers, choices, levels = ({"type": kind, "name": ALL} for kind in kinds)
@@ -117,15 +134,3 @@ def _register_address(app: Dash) -> None:
             State(drawn, "step"),
             prevent_initial_call=True,
         )
-    app.clientside_callback(
-        ClientsideFunction("explore", "keep"),
-        Output({"type": "tab", "name": ALL}, "href"),
-        Input("query", "data"),
-        Input("address", "pathname"),
-        State({"type": "tab", "name": ALL}, "id"),
-        State("openings", "data"),
-        State("defaults", "data"),
-    )
-    app.clientside_callback(
-        ClientsideFunction("explore", "scheme"), Output("scheme", "data"), Input("address", "hash")
-    )
