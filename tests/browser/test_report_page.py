@@ -102,7 +102,7 @@ def test_a_tap_shows_a_value_and_a_tap_elsewhere_hides_it(results: Path, open_pa
     assert f"= {series['y'][0]}" in tip.inner_text()
     box = tip.bounding_box()
     assert 0 <= box["x"] <= box["x"] + box["width"] <= 390
-    page.locator("#fig2 h2").tap()
+    page.locator("#fig2 h3").tap()
     assert not tip.is_visible()
 
 

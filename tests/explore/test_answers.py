@@ -19,7 +19,7 @@ from datadose.explore.charts import (
     map_chart,
     outlook_chart,
 )
-from datadose.explore.marks import counts_axis, palette
+from datadose.explore.marks import counts_axis, error_axis, palette
 from datadose.explore.setting import Setting
 from datadose.explore.simulations import SEEDS, Simulation, Simulations, simulated_counts
 from datadose.explore.views.which import (
@@ -117,7 +117,7 @@ def test_charts_are_finite_json(setting: Setting, scheme: str) -> None:
         map_chart(answers.stability_map(setting), setting.chain_steps, colors),
         outlook_chart(choice, "error", colors),
         outlook_chart(choice, "pass_rate", colors),
-        learning_chart(answers.learning_curves(setting), choice.of("none").error, colors),
+        learning_chart(answers.learning_curves(setting), choice.of("none").error, setting.steps, colors),
     ]
     for chart in charts:
         json.dumps(chart, allow_nan=False)
@@ -137,6 +137,13 @@ def test_bars_of_simulated_points_are_95_percent_intervals(seeds: int) -> None:
     bars = next(trace for trace in chart["data"] if trace["name"].startswith("simulated"))["error_y"]["array"]
     covered = np.abs(values.mean(axis=0)) <= np.array(bars)
     assert abs(covered.mean() - 0.95) < 0.02
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.08, 3.0), (0.4, 0.9), (1e-4, 20.0)])
+def test_a_tick_of_a_logarithmic_axis_is_labelled_with_its_value(low: float, high: float) -> None:
+    axis = error_axis(low, high)
+    assert [float(text) for text in axis["ticktext"]] == axis["tickvals"]
+    assert 3 <= len(axis["tickvals"]) <= 7
 
 
 def test_a_count_beside_the_peak_does_not_set_the_range_of_errors() -> None:

@@ -86,7 +86,7 @@ def test_any_wsgi_host_answers_with_the_planners_numbers() -> None:
     expected = plan(setting.shift(), length=60, max_prompts=120)
     shown = {"setting": setting.model_dump(), "still": setting.model_dump(), "scheme": "dark"}
     said = ask("sentence.children", **shown)["sentence"]["children"]
-    assert said.lower() == expected.recommendation.lower() + "."
+    assert f"Train on {expected.prompts} of 120 prompts: the error is {expected.predicted_error:.3g}" in said
     figure = ask("dose-chart.figure", **shown)["dose-chart"]["figure"]
     assert min(y for y in figure["data"][0]["y"] if y is not None) == pytest.approx(expected.predicted_error)
     planned = ask("planned.data", **shown)["planned"]["data"]
@@ -96,7 +96,19 @@ def test_any_wsgi_host_answers_with_the_planners_numbers() -> None:
     tiles = json.dumps(ask("stage-numbers.children", **shown))
     assert expected.stages is not None
     assert f'"{expected.stages.stable_step:.2g}"' in tiles
-    assert len(ask("learning-chart.figure", **shown)["learning-chart"]["figure"]["data"]) >= 2
+    learned = ask("learning-chart.figure", **shown)["learning-chart"]["figure"]["data"]
+    assert [trace["name"] for trace in learned][1:] == ["RL, k = 1", "no stage"]
+
+
+def test_with_a_verifiable_reward_no_curve_of_rl_is_drawn_and_rare_passes_are_explained() -> None:
+    setting = Setting(dimension=60, max_prompts=120, length=60, reward="verifiable")
+    shown = {"setting": setting.model_dump(), "scheme": "light"}
+    learned = ask("learning-chart.figure", **shown)
+    assert "RL, k = 1" not in {trace["name"] for trace in learned["learning-chart"]["figure"]["data"]}
+    assert "not drawn" in learned["learning-note"]["children"]
+    told = ask("pass-note.children", **shown)
+    assert "errors decide" in told["pass-note"]["children"]
+    assert "< 0.1%" in told["pass-bars"]["figure"]["data"][0]["text"]
 
 
 def test_how_long_and_the_pool_answer_with_the_theorys_numbers() -> None:
@@ -114,7 +126,15 @@ def test_how_long_and_the_pool_answer_with_the_theorys_numbers() -> None:
     assert {"to convergence", "at the best time", "at time 30", "ceiling"} <= names
     tuned = ask("tuned.data", **shown)["tuned"]["data"]
     drawn = ask("pool-chart.figure", **shown, tuned=tuned)["pool-chart"]["figure"]["data"]
-    assert {"equal weights", "these weights", "tuned weights"} <= {trace["name"] for trace in drawn}
+    # Weights that are all 1 are the equal ones, and one curve shows both.
+    assert [trace["name"] for trace in drawn if trace["mode"] == "lines"] == [
+        "equal weights",
+        "tuned weights",
+        "no SFT",
+    ]
+    moved = {"setting": setting.model_copy(update={"weight_even": 0.1}).model_dump()}
+    drawn = ask("pool-chart.figure", **moved)["pool-chart"]["figure"]["data"]
+    assert "these weights" in {trace["name"] for trace in drawn}
     # Weights tuned for another setting are not shown with this one.
     drawn = ask("pool-chart.figure", **shown, tuned="rho=0.9")["pool-chart"]["figure"]["data"]
     assert "tuned weights" not in {trace["name"] for trace in drawn}

@@ -83,6 +83,7 @@ def test_its_yaml_plans_the_same(tmp_path: Path, share: float, tilt: float) -> N
         ("?nonsense=1", "nonsense: got an unknown key"),
         ("?reward=gold", "reward: got gold"),
         ("?levels=a,b", "levels: got a,b"),
+        ("?levels=0,9", "levels: got 0,9; allowed: numbers in [-4, 2]"),
         ("?dimension=1e9", "dimension"),
         ("?time=0", "time: got 0"),
         ("?weight_even=2", "weight_even: got 2"),

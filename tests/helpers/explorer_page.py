@@ -45,12 +45,10 @@ def sentence(page: Any, selector: str = "#sentence") -> str:
     return page.inner_text(selector)
 
 
-def says(page: Any, recommendation: str) -> None:
-    """Wait for the planner's sentence."""
+def says(page: Any, expected: str) -> None:
+    """Wait for the sentence of *How much?*."""
     page.wait_for_function(
-        "said => document.querySelector('#sentence')?.innerText.toLowerCase() === said",
-        arg=recommendation.lower() + ".",
-        timeout=TIMEOUT,
+        "said => document.querySelector('#sentence')?.innerText === said", arg=expected, timeout=TIMEOUT
     )
 
 

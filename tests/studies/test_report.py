@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from datadose.studies.index import CLAIMS, LANGUAGE_MODELS, LEDGER, study
+from datadose.drawing.formulas import typeset
+from datadose.studies.index import CLAIMS, LANGUAGE_MODELS, LEDGER, NAMES, PARTS, study
 from datadose.studies.report import write_report
 from datadose.studies.reproduce import draw_saved
 from helpers.small_results import FIGURES, make_small_results
@@ -99,7 +100,9 @@ def test_embedded_images_need_no_network(results: Path) -> None:
         kind, _, data = source.partition(",")
         assert kind == "data:image/svg+xml;base64"
         svg = base64.b64decode(data)
-        assert svg == (results / f"{name}.svg").read_bytes()
+        # The caption stands under the picture as text, which wraps on a phone.
+        saved = (results / f"{name}.svg").read_bytes()
+        assert svg == saved.replace(b'<g id="caption">', b'<g display="none">') != saved
         text = svg.decode()
         assert not [
             link for link in re.findall(r"(?:href|src)=\"([^\"]*)\"", text) if not link.startswith("#")
@@ -122,9 +125,9 @@ def test_every_chip_leads_to_a_row(results: Path) -> None:
 def test_a_figure_carries_its_own_claims_only(results: Path) -> None:
     """`fig-1` is not a prefix of a claim on another figure, and so on."""
     sections = (results / "report.html").read_text().split("<section ")
-    for section in sections[1 : len(FIGURES) + 1]:
-        name = re.match(r'id="fig(\d+)"', section)
-        assert name is not None
+    found = [(name, part) for part in sections if (name := re.match(r'id="fig(\d+)"', part))]
+    assert len(found) == len(FIGURES)
+    for name, section in found:
         numbers = {int(n) for n in re.findall(r'href="#fig-(\d+)', section)}
         assert numbers <= {int(name[1])}
 
@@ -140,8 +143,8 @@ def test_every_claim_leads_to_its_figure_setting_command_and_test(results: Path)
     saved = {name: json.loads((results / f"{name}.json").read_text())["command"] for name in FIGURES}
     for claim in json.loads((results / "claims.json").read_text()):
         row = rows[claim["id"]]
-        assert claim["setting"] in row
-        assert claim["statistic"] in row
+        assert unescape(typeset(claim["setting"])) in row
+        assert unescape(typeset(claim["statistic"])) in row
         assert f"python -m pytest {claim['test']}" in row
         table = claim["experiment"]
         [told] = [one for one in study(table).claims if one.id == claim["id"]]
@@ -163,7 +166,9 @@ def test_the_report_of_an_older_folder_has_no_values_but_is_whole(folder: Path) 
     write_report(folder)
     page = _page(folder)
     assert not [i for i in page.ids if i.startswith("hover-")]
-    assert page.images == with_records.images
+    # Without a record the caption is where it was drawn.
+    for name, image in zip(FIGURES, page.images, strict=True):
+        assert base64.b64decode(image.partition(",")[2]) == (folder / f"{name}.svg").read_bytes()
     assert page.rows == with_records.rows
 
 
@@ -179,6 +184,50 @@ def test_the_command_is_escaped(results: Path) -> None:
     text = (results / "report.html").read_text()
     assert "<b>&" not in text
     assert "&lt;b&gt;&amp;" in text
+
+
+def test_the_summary_comes_first_and_counts_the_ledger(results: Path) -> None:
+    text = (results / "report.html").read_text()
+    order = [text.index(f'id="{name}"') for name in ("summary", "terms", "fig1", "claims")]
+    assert order == sorted(order)
+    claims = json.loads((results / "claims.json").read_text())
+    judged = [claim for claim in claims if claim["verdict"] != "not run"]
+    summary = re.sub(r"<[^>]+>", "", text[order[0] : order[1]])
+    assert f"3 at preset smoke); {len(judged)} of {len(claims)} claims could be judged" in summary
+    told = [
+        int(number) for number in re.findall(r"(\d+) (?:hold|fail|are mixed|show no difference)", summary)
+    ]
+    assert sum(told) == len(judged)
+    paper = [claim for claim in judged if claim["verdict"] == "fails" and "ours" not in claim["paper"]]
+    assert paper
+    assert all(f'<a href="#{claim["id"]}">{claim["paper"]}</a>: ' in text for claim in paper)
+
+
+def test_every_study_with_a_picture_has_its_part_and_decisions_come_first() -> None:
+    shown = [name for names in PARTS.values() for name in names]
+    assert sorted(shown) == sorted(set(NAMES) - set(CLAIMS))
+    assert shown.index("planner") < shown.index("insight1_selection") < shown.index("fig1")
+
+
+def test_terms_are_defined_and_no_formula_is_left_in_ascii(results: Path) -> None:
+    text = (results / "report.html").read_text()
+    terms = text[text.index('id="terms"') : text.index('id="fig1"')]
+    for term in ("LSA", "OS", "RL", str(typeset("V~")), str(typeset("V*"))):
+        assert f"<dt>{term}</dt>" in terms
+    body = re.sub(r"<(script|style|code)\b.*?</\1>|<[^>]+>", " ", text, flags=re.DOTALL)
+    assert not re.findall(r"\b(?:V~|Sigma0|Gamma0|L_SFT|lambda_max)|\^\{|<=|&lt;=", body)
+
+
+def test_a_picture_is_not_shrunk_until_its_letters_cannot_be_read(results: Path) -> None:
+    text = (results / "report.html").read_text()
+    for name in FIGURES:
+        width = re.search(rb'width="([\d.]+)pt"', (results / f"{name}.svg").read_bytes())
+        shown = re.search(rf'data-name="{name}" style="min-width:(\d+)px"', text)
+        assert width is not None
+        assert shown is not None
+        # Letters of 8 points are then 9.6 pixels high.
+        assert int(shown[1]) == round(0.9 * float(width[1]) * 4 / 3)
+    assert text.count('class="small sideways"') == len(FIGURES)
 
 
 def test_verdict_counts_add_up(results: Path) -> None:

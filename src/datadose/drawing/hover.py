@@ -19,12 +19,15 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 Value: TypeAlias = float | int | str | None
 
 FORMAT = 1
 """The version of the record's layout."""
+CAPTION = "caption"
+"""The id, in the picture, of the text that the record has as ``caption``."""
 EDGE = 0.97
 """Height, as a share of its panel's, of a mark that has no value of y."""
 
@@ -93,13 +96,15 @@ def record_names(side: Axis, places: Sequence[float], names: Sequence[str], labe
 def hover_json(figure: Figure) -> str:
     """The record of a figure that was just drawn (the layout must be the picture's own).
 
-    It is ``{"format", "panels": [{"title", "x", "y", "box", "series", "cells"}]}``: ``box`` is the panel's
-    left, top, right and bottom; a series has ``label``, ``color``, ``at`` (left and top of each point in
-    turn), ``x``, ``y`` and, where they were drawn, ``xbar`` and ``ybar`` (the ends of each error bar).
+    It is ``{"format", "caption", "panels": [{"title", "x", "y", "box", "series", "cells"}]}``: ``box`` is the
+    panel's left, top, right and bottom; a series has ``label``, ``color``, ``at`` (left and top of each point
+    in turn), ``x``, ``y`` and, where they were drawn, ``xbar`` and ``ybar`` (the ends of each error bar).
     """
     panels = (_panel(axis, figure) for axis in figure.axes if axis in _POINTS or axis in _CELLS)
     shown = [panel for panel in panels if panel["series"] or "cells" in panel]
-    return json.dumps({"format": FORMAT, "panels": shown}, separators=(",", ":"), allow_nan=False) + "\n"
+    captions = [_plain(text.get_text()) for text in figure.findobj(Text) if text.get_gid() == CAPTION]
+    record = {"format": FORMAT, "caption": " ".join(captions), "panels": shown}
+    return json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def _bar_ends(values: Any, error: Any) -> list[tuple[float, float] | None]:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-from datadose.drawing.hover import EDGE, hover_json, record_names, record_points
+from datadose.drawing.hover import CAPTION, EDGE, hover_json, record_names, record_points
 from datadose.files import write_atomic
 
 
@@ -89,8 +89,9 @@ def new_figure(panels: int, width: float = 11.0, height: float = 3.9) -> Iterato
 
 
 def caption(figure: Figure, text: str) -> None:
-    """A line under the panels that says what was measured."""
-    figure.supxlabel(text, fontsize=8, color=GREY, x=0.01, ha="left")
+    """A line under the panels that says what was measured; the hover record has it as text too."""
+    found = figure.supxlabel(text, fontsize=8, color=GREY, x=0.01, ha="left")
+    found.set_gid(CAPTION)
 
 
 def draw_points(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
 from threading import Lock
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -154,7 +154,7 @@ def level_places(setting: Setting) -> list[int]:
 
 @dataclass(frozen=True)
 class StabilityMap:
-    """How large a step outcome supervision bears at the pretrained model, over shifts of this shape.
+    """The largest stable learning rate of outcome supervision at the pretrained model, over like shifts.
 
     For many long prompts; on the prompts that there are it is the planner's ``StageChoice.stable_step``.
     """
@@ -191,6 +191,7 @@ def stability_map(setting: Setting) -> StabilityMap:
 class LearningCurve:
     """Predicted post-test error / d after each number of optimiser steps."""
 
+    stage: Literal["sft", "rl"]
     label: str
     steps: tuple[int, ...]
     errors: tuple[float, ...]
@@ -211,8 +212,8 @@ def learning_curves(setting: Setting) -> tuple[LearningCurve, ...]:
         stage = sft(shared, columns)
         if error_is_known(shared.correction(stage.after(counts[-1]).last)):
             errors = tuple(stage.errors(counts))
-            found.append(LearningCurve(f"SFT on {dose(setting).prompts} prompts", counts, errors))
+            found.append(LearningCurve("sft", f"SFT on {dose(setting).prompts} prompts", counts, errors))
     request = outcome_request(own.model, setting.max_prompts)
     errors = tuple(outcome(own, own.start, request).errors(counts))
-    found.append(LearningCurve("RL, k = 1", counts, errors))
+    found.append(LearningCurve("rl", "RL, k = 1", counts, errors))
     return tuple(found)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlencode
 
 from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, html, no_update, set_props
 from flask import Flask
 
 from datadose.errors import InputError
-from datadose.explore.page import SETTING, VIEWS, shell
+from datadose.explore.page import OPENINGS, SETTING, VIEWS, shell
 from datadose.explore.setting import make_setting, read_query
 from datadose.explore.simulations import Simulations
 from datadose.explore.uploads import LARGEST_REQUEST
@@ -46,6 +47,7 @@ def create_app(simulations: Simulations | None = None) -> Dash:
     app.index_string = _PAGE.replace("LOOK", look)
     app.layout = shell
     _register_address(app)
+    _register_sliders(app)
     how_much.register(app, simulations or Simulations())
     for module in (how_long, which, which_stage, your_spectra):
         module.register(app)
@@ -73,7 +75,7 @@ def _register_address(app: Dash) -> None:
         if name not in VIEWS:
             known = ", ".join(f"/{view}" for view in VIEWS)
             return html.P(f"view: got /{name}; allowed: {known}", className="complaint", role="alert")
-        setting, complaint = read_query(search or "")
+        setting, complaint = read_query((search or "").strip("?") or urlencode(OPENINGS.get(name, {})))
         shown: html.Div = _MODULES[name].layout(setting)
         return [html.P(complaint, className="complaint", role="alert"), shown] if complaint else shown
 
@@ -84,6 +86,22 @@ def _register_address(app: Dash) -> None:
         except InputError as error:
             return no_update, str(error)
 
+    app.clientside_callback(
+        ClientsideFunction("explore", "keep"),
+        Output({"type": "tab", "name": ALL}, "href"),
+        Input("query", "data"),
+        Input("address", "pathname"),
+        State({"type": "tab", "name": ALL}, "id"),
+        State("openings", "data"),
+        State("defaults", "data"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("explore", "scheme"), Output("scheme", "data"), Input("address", "hash")
+    )
+
+
+def _register_sliders(app: Dash) -> None:
+    """What the browser does by itself: it gathers the sliders, and keeps each beside its number."""
     # Choices are apart from controls: they have no typed number beside them.
     kinds = ("control", "power", "choice", "level")
     controls, powers, choices, levels = ({"type": kind, "name": ALL} for kind in kinds)
@@ -103,11 +121,12 @@ def _register_address(app: Dash) -> None:
         State({"type": "tab", "name": ALL}, "id"),
     )
     for kind in ("control", "power", "level"):
-        drawn, typed = ({"type": name, "name": MATCH} for name in (kind, f"{kind}-typed"))
+        drawn, typed, said = ({"type": f"{kind}{part}", "name": MATCH} for part in ("", "-typed", "-said"))
         app.clientside_callback(
             ClientsideFunction("explore", "agree_power" if kind == "power" else "agree"),
             Output(drawn, "value"),
             Output(typed, "value"),
+            Output(said, "children"),
             Input(drawn, "value"),
             Input(typed, "value"),
             State(drawn, "min"),
@@ -115,13 +134,3 @@ def _register_address(app: Dash) -> None:
             State(drawn, "step"),
             prevent_initial_call=True,
         )
-    app.clientside_callback(
-        ClientsideFunction("explore", "keep"),
-        Output({"type": "tab", "name": ALL}, "href"),
-        Input("query", "data"),
-        Input("address", "pathname"),
-        State({"type": "tab", "name": ALL}, "id"),
-    )
-    app.clientside_callback(
-        ClientsideFunction("explore", "scheme"), Output("scheme", "data"), Input("address", "hash")
-    )

@@ -20,6 +20,7 @@ from datadose.explore.marks import (
     Palette,
     chart,
     counts_axis,
+    error_axis,
     line,
     note,
     place,
@@ -61,8 +62,7 @@ def _by_prompts(traces: list[Any], doses: Sequence[Dose], colors: Palette, **mor
     """
     before = min(dose.error_before for dose in doses)
     highest = max(dose.error_at_max or 0.0 for dose in doses)
-    ends = (0.8 * min(dose.error for dose in doses), 1.5 * max(3 * before, min(highest, 10 * before)))
-    errors = {"type": "log", "range": np.log10(ends).tolist(), "dtick": "D2"}
+    errors = error_axis(min(dose.error for dose in doses), max(3 * before, min(highest, 10 * before)))
     axes = {"xaxis": counts_axis(doses[0].curve[-1][0]), "yaxis": errors}
     return chart(colors, traces, "prompts of SFT, B", "post-test error / d", **axes, **more)
 
@@ -142,7 +142,7 @@ def map_chart(found: StabilityMap, chain_steps: int, colors: Palette) -> Chart:
         star(colors.orange, colors, 17),
         customdata=[[found.radius, found.here]],
         hovertemplate="this shift: radius %{customdata[0]:.2f}, k = %{y}"
-        "<br>stable step %{customdata[1]:.2g}<extra></extra>",
+        "<br>stable learning rate %{customdata[1]:.2g}<extra></extra>",
         showlegend=False,
     )
     ticks = (0.1, 0.3, 1, 3, 10)
@@ -174,10 +174,10 @@ def _heat(found: StabilityMap, colors: Palette) -> dict[str, Any]:
         "zmax": powers[-1],
         "colorscale": [[0, colors.purple], [0.5, colors.middling], [1, colors.stable]],
         "customdata": [list(zip(radii, row, growth, strict=True)) for row in found.stable_step.tolist()],
-        "hovertemplate": "radius %{customdata[0]:.2f}, k = %{y}<br>stable step %{customdata[1]:.2g}"
+        "hovertemplate": "radius %{customdata[0]:.2f}, k = %{y}<br>stable learning rate %{customdata[1]:.2g}"
         "<br>a thought multiplies the error by up to %{customdata[2]:.2f}<extra></extra>",
         "colorbar": {
-            "title": {"text": "largest stable step", "side": "right"},
+            "title": {"text": "largest stable learning rate", "side": "right"},
             "tickvals": list(powers),
             "ticktext": ["≤ 0.001", "0.01", "0.1", "1", "10", "100", "≥ 1000"],
             "thickness": 12,
@@ -196,7 +196,7 @@ def outlook_chart(choice: StageChoice, measure: str, colors: Palette) -> Chart:
         "orientation": "h",
         "x": known,
         "y": [_CHOICES[outlook.stage] for outlook in choice.outlooks],
-        "text": ["not forecast" if v is None else f"{v:.0%}" if rates else f"{v:.3g}" for v in values],
+        "text": ["not forecast" if v is None else _percent(v) if rates else f"{v:.3g}" for v in values],
         "textposition": "outside",
         "cliponaxis": False,
         "marker": {
@@ -215,21 +215,25 @@ def outlook_chart(choice: StageChoice, measure: str, colors: Palette) -> Chart:
     )
 
 
-def learning_chart(curves: Sequence[LearningCurve], before: float, colors: Palette) -> Chart:
-    """Predicted error after each number of optimiser steps, by stage."""
+def _percent(rate: float) -> str:
+    return "< 0.1%" if rate < 1e-3 else f"{rate:.0%}"
+
+
+def learning_chart(curves: Sequence[LearningCurve], before: float, steps: int, colors: Palette) -> Chart:
+    """Predicted error after each number of optimiser steps up to ``steps``, by stage."""
     looks = ((colors.blue, "solid"), (colors.orange, "dash"))
     hover = f"%{{x:,}} steps: {NAMED_ERROR}"
     traces = [
         line(curve.label, curve.steps, curve.errors, hover, *look, shape="spline")
         for curve, look in zip(curves, looks, strict=False)
     ]
-    last = curves[0].steps[-1]
-    shown = [10**p for p in range(6) if 10**p <= last]
+    shown = [10**p for p in range(6) if 10**p <= steps]
+    errors = [error for curve in curves for error in curve.errors if np.isfinite(error)]
     return chart(
         colors,
-        [*traces, unchanged("no stage", [1, last], before, colors)],
+        [*traces, unchanged("no stage", [1, steps], before, colors)],
         "optimiser steps",
         "predicted post-test error / d",
         xaxis={"type": "log", "tickvals": shown, "ticktext": [f"{T:,}" for T in shown]},
-        yaxis={"type": "log", "dtick": "D2"},
+        yaxis=error_axis(min(before, *errors), min(max(before, *errors), 10 * before)),
     )

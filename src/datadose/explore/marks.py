@@ -125,3 +125,28 @@ def counts_axis(largest: int) -> dict[str, Any]:
         "ticktext": [f"{B:,}" for B in shown],
         "range": [-0.06, float(place(largest)) + 0.06],
     }
+
+
+_MANTISSAS = ("1", "13", "125", "12357", "123456789")
+"""First digits of the ticks of a logarithmic axis, ever more of them."""
+_TICKS = 7
+
+
+def error_axis(low: float, high: float) -> dict[str, Any]:
+    """A logarithmic axis for errors from ``low`` to ``high``, both above 0, with up to seven ticks.
+
+    Plotly's own ticks leave out the decimals of 0.2 and 0.5.
+    """
+    low, high = 0.85 * low, 1.25 * high
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    choices = [
+        [tick for p in powers for m in digits if low <= (tick := float(f"{m}e{p}")) <= high]
+        for digits in _MANTISSAS
+    ]
+    ticks = max((one for one in choices if len(one) <= _TICKS), key=len, default=choices[0])
+    return {
+        "type": "log",
+        "range": np.log10((low, high)).tolist(),
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g}" for tick in ticks],
+    }

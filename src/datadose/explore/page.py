@@ -20,25 +20,78 @@ VIEWS = {
     "your-spectra": "Your spectra",
 }
 """Path of each view and its name."""
+OPENINGS = {"which": {"tilt": 1.5}}
+"""The setting of a view whose address names none, where the defaults would show nothing to choose from."""
 
 _LABELS = {
-    "share": ("Rank of the shift, share of d", 0.05, "directions rare in pretraining that now matter"),
-    "rho": ("Pretraining variance of these directions, rho", 0.01, "1 is as common as all others"),
-    "tilt": ("Unevenness of the shift", 0.1, "0: every direction shifts alike; 1: like 1 / level"),
-    "interference": ("Interference r", 0.002, "variance of the SFT data outside the shift"),
-    "eta": ("Chain-of-thought step, eta", 0.05, "how far one thought goes towards the answer"),
-    "length": ("Prompt length n", 10, "examples in a prompt"),
-    "max_prompts": ("Prompts available", 50, "the largest B, and RL's prompts"),
-    "dimension": ("Dimension d", 20, ""),
-    "chain_steps": ("Thinking steps k", 1, "thoughts in RL's rollout"),
-    "steps": ("Optimiser steps T", 10, "of a stage, or of two together"),
-    "time": ("Training time t", 0.05, "steps times learning rate; its right end is convergence"),
-    "weight_yours": ("Your data", 0.05, "a quarter of the prompts; left end: left out"),
-    "weight_replay": ("Like pretraining", 0.05, "as many prompts as there are"),
-    "weight_even": ("Spread evenly", 0.05, "as many, a quarter of your mean variance"),
-    "tolerance": ("Tolerance of a pass", 0.05, "root mean square error on the shift's directions"),
+    "share": (
+        "Share of directions that shift", 0.05, "rare in pretraining, and asked for now",
+        "The rank of the shift divided by the dimension d: how many directions the new task needs more of.",
+    ),
+    "rho": (
+        "How common they were in pretraining, rho", 0.01, "their variance; that of all others is 1",
+        "The pretraining variance of the directions that shift. At 1 pretraining taught them like any other.",
+    ),
+    "tilt": (
+        "Unevenness of the shift", 0.1, "0: all alike; 1: falls like 1 / level",
+        "The directions that shift form eight levels whose shift falls like level to the power of minus this "
+        "number, with mean 1.",
+    ),
+    "interference": (
+        "Interference r", 0.002, "what SFT prompts contain besides the shift",
+        "The variance of the SFT prompts in directions outside the shift. A small r above 0 is the strongest "
+        "interference: it teaches these directions a wrong scale.",
+    ),
+    "eta": (
+        "Step of one thought, eta", 0.05, "how far one thought moves to the answer",
+        "The demonstrations are chains of thought; each thought closes this share of the distance to the "
+        "answer.",
+    ),
+    "length": (
+        "Prompt length n", 10, "examples in a prompt",
+        "The number of (x, y) examples in a prompt of pretraining, SFT and test.",
+    ),
+    "max_prompts": (
+        "Prompts available", 50, "the most that SFT can use",
+        "The largest number of SFT prompts B, and the number of target prompts that RL uses.",
+    ),
+    "dimension": (
+        "Dimension d", 20, "of the regression's inputs",
+        "The number of coordinates of an input x. Errors are divided by d.",
+    ),
+    "chain_steps": (
+        "Thinking steps k", 1, "thoughts before RL's answer is judged",
+        "The number of thoughts that the model writes before RL compares its answer with the truth.",
+    ),
+    "steps": (
+        "Optimiser steps T", 10, "of one stage, or of two together",
+        "The number of updates of the weights; SFT then RL takes half of them for each.",
+    ),
+    "time": (
+        "Training time t", 0.05, "number of steps times learning rate",
+        "The training time of gradient flow. The right end means training to convergence.",
+    ),
+    "weight_yours": (
+        "Weight of your data", 0.05, "a quarter of the prompts available",
+        "The weight in the loss of a row of your own data, relative to the other two sources.",
+    ),
+    "weight_replay": (
+        "Weight of replay", 0.05, "as many prompts as available, like pretraining's",
+        "The weight in the loss of a row of replayed pretraining data.",
+    ),
+    "weight_even": (
+        "Weight of misleading rows", 0.05, "as many, with a quarter of your mean variance",
+        "The weight in the loss of a row that is spread evenly over all directions with little variance.",
+    ),
+    "tolerance": (
+        "Tolerance of a pass", 0.05, "an answer passes within this error",
+        "An answer passes a verifiable reward if its root mean square error on the shift's directions is "
+        "below this number.",
+    ),
 }  # fmt: skip
-"""Slider -> label, step, what it means; limits are those of :class:`Setting`."""
+"""Slider -> label, step, what it means in a line, the same in a tooltip; limits are in :class:`Setting`."""
+_ENDS = {("time", 1): "convergence", **{(name, 0): "0.001 (left out)" for name in WEIGHTS}}
+"""(slider, 0 for its left or 1 for its right end) -> what stands there instead of the number."""
 SHIFT_SLIDERS = ("share", "rho", "tilt", "interference", "eta", "length", "max_prompts", "dimension")
 POWERS = ("time", *WEIGHTS)
 """Sliders on a logarithmic scale; their typed number is the value itself."""
@@ -63,7 +116,7 @@ def answering(app: Dash, *outputs: Output, **more: Input) -> Callable[[Callable[
 
 
 def aria(**attributes: str) -> dict[str, Any]:
-    """Attributes for those who hear the page: ``label`` stands for ``aria-label``."""
+    """Attributes for those who hear the page: ``label`` becomes ``aria-label``."""
     return {f"aria-{name}": value for name, value in attributes.items()}
 
 
@@ -77,7 +130,7 @@ def limits(name: str) -> tuple[float, float]:
 
 def sliders(setting: Setting, names: Sequence[str]) -> html.Div:
     """Labelled sliders; each also takes a typed number."""
-    values = [(name, getattr(setting, name), *limits(name), *_LABELS[name]) for name in names]
+    values = [(name, getattr(setting, name), limits(name), *_LABELS[name]) for name in names]
     kinds = ("power" if name in POWERS else "control" for name in names)
     return html.Div(
         [slider(kind, *each) for kind, each in zip(kinds, values, strict=True)], className="sliders"
@@ -85,18 +138,23 @@ def sliders(setting: Setting, names: Sequence[str]) -> html.Div:
 
 
 def slider(
-    kind: str, name: str, value: float, low: float, high: float, label: str, step: float, meaning: str = ""
+    kind: str,
+    name: str,
+    value: float,
+    ends: tuple[float, float],
+    label: str,
+    step: float,
+    meaning: str = "",
+    tooltip: str = "",
 ) -> html.Div:
-    """A slider and a number to type, kept in step by assets/explore.js; both carry the label's name.
+    """A slider with its range and a number to type, kept in step by assets/explore.js.
 
-    One of the kind "power" moves along log10 of its value.
+    One of the kind "power" moves along log10 of its value. What is typed and cannot be is refused or moved
+    to the nearest end, and the line below says so.
     """
-    if kind == "power":
-        first, last, drawn = np.log10([low, high, value]).tolist()
-    else:
-        first, last, drawn = low, high, value
+    first, last, drawn = np.log10([*ends, value]).tolist() if kind == "power" else (*ends, value)
     label_id = f"label-{name}"
-    identity, typed = ({"type": part, "name": name} for part in (kind, f"{kind}-typed"))
+    identity, typed, said = ({"type": f"{kind}{part}", "name": name} for part in ("", "-typed", "-said"))
     return html.Div(
         [
             html.Label(label, id=label_id),
@@ -108,13 +166,23 @@ def slider(
                         first, last, step, value=drawn, marks=None, id=identity, updatemode="drag",
                         allow_direct_input=False,
                     ),
-                    dcc.Input(type="number", value=value, id=typed, debounce=True, step="any"),
+                    # Text, because a field of numbers drops what it cannot read: "50%" would arrive as 50.
+                    dcc.Input(
+                        type="text", value=value, id=typed, debounce=True, autoComplete="off",
+                        inputMode="decimal",  # type: ignore[arg-type]  # of HTML, unknown to Dash's types
+                    ),
+                    html.Div(
+                        [html.Span(_ENDS.get((name, side), f"{end:g}")) for side, end in enumerate(ends)],
+                        className="ends",
+                    ),
                 ],
                 className="track",
             ),
+            html.Span(id=said, className="said", role="status"),
         ],
         className="control",
         role="group",
+        title=tooltip or None,
         **aria(labelledby=label_id),
     )  # fmt: skip
 
@@ -201,6 +269,7 @@ def shell() -> html.Div:
         [
             dcc.Location(id="address", refresh=False),
             dcc.Store(id="defaults", data=Setting().model_dump()),
+            dcc.Store(id="openings", data=OPENINGS),
             dcc.Store(id="scheme"),
             dcc.Store(id="query"),
             html.Header(

@@ -1,16 +1,16 @@
-"""What the sliders say: one setting of the explorer, its address, and the shift that it stands for."""
+"""One setting of the explorer: the values of its sliders, its address, and the shift that they describe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from datadose.configs import validate_config
 from datadose.covariance import Array
@@ -61,6 +61,13 @@ class Setting(Strict):
     weight_replay: Annotated[float, Field(ge=LEAST_WEIGHT, le=1)] = 1.0
     weight_even: Annotated[float, Field(ge=LEAST_WEIGHT, le=1)] = 1.0
 
+    @model_validator(mode="after")
+    def _levels_in_range(self) -> Self:
+        low, high = EXPONENTS
+        if not all(low <= float(part) <= high for part in self.levels.split(",") if part):
+            reject("levels", self.levels, f"numbers in [{low:g}, {high:g}] with commas between them")
+        return self
+
     @property
     def shifted(self) -> int:
         """m, the number of directions that the shift moves."""
@@ -89,7 +96,7 @@ class Setting(Strict):
         """``levels`` as numbers, shape (GROUPS + 1,): the last one is the interference's."""
         found = np.zeros(GROUPS + 1)
         given = [float(part) for part in self.levels.split(",") if part][: len(found)]
-        found[: len(given)] = np.clip(given, *EXPONENTS)
+        found[: len(given)] = given
         return found
 
     def dragged_data(self) -> Array:

@@ -13,6 +13,7 @@ from datadose.explore.marks import (
     Palette,
     chart,
     counts_axis,
+    error_axis,
     line,
     place,
     points,
@@ -28,7 +29,6 @@ from datadose.theory.time_search import BestTime
 _END = float(np.log10(LAST)) + 0.45
 """Where convergence stands on the axis of times."""
 _SHOWN = {0.1: "0.1", 1: "1", 10: "10", 100: "100", 1000: "1k", 10_000: "10k"}
-_TICKS = 7
 _SEEN = 10.0
 """Errors above so many times the untouched model's do not set the range."""
 
@@ -43,21 +43,6 @@ def _time_axis() -> dict[str, Any]:
         "tickvals": [*np.log10(list(_SHOWN)).tolist(), _END],
         "ticktext": [*_SHOWN.values(), "∞"],
         "range": [float(np.log10(FIRST)) - 0.06, _END + 0.25],
-    }
-
-
-def _error_axis(low: float, high: float) -> dict[str, Any]:
-    """A logarithmic axis of errors, with a whole number at every tick."""
-    low, high = 0.85 * low, 1.25 * high
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [float(f"{m}e{p}") for p in powers for m in (1, 2, 3, 5, 7) if low <= float(f"{m}e{p}") <= high]
-    if len(ticks) > _TICKS:
-        ticks = [tick for tick in ticks if f"{tick:e}"[0] in "125"]
-    return {
-        "type": "log",
-        "range": np.log10((low, high)).tolist(),
-        "tickvals": ticks,
-        "ticktext": [f"{tick:g}" for tick in ticks],
     }
 
 
@@ -130,7 +115,7 @@ def time_chart(run: LongRun, ceiling: float, time: float, now: Errors | None, co
         "training time t",
         "post-test error / d",
         xaxis=_time_axis(),
-        yaxis=_error_axis(min(*target, *known, ceiling), highest),
+        yaxis=error_axis(min(*target, *known, ceiling), highest),
         shapes=shapes,
     )
 
@@ -186,7 +171,7 @@ def prompts_chart(
         "prompts of SFT, B",
         "post-test error / d",
         xaxis=counts_axis(counts[-1]),
-        yaxis=_error_axis(min(ceiling, *stopped.errors, *known), highest),
+        yaxis=error_axis(min(ceiling, *stopped.errors, *known), highest),
     )
 
 
@@ -206,5 +191,5 @@ def pool_chart(entries: Sequence[tuple[str, Weighed, str, str]], before: float, 
         "training time t",
         "post-test error / d",
         xaxis=_time_axis(),
-        yaxis=_error_axis(lowest, min(max(highest, before), 3 * before)),
+        yaxis=error_axis(lowest, min(max(highest, before), 3 * before)),
     )

@@ -38,7 +38,7 @@ Read off development runs (docs/derivations/planner.md), not derived.
 """
 _NO_SIGNAL = 0.05
 _SETTLED = 0.05
-_WORTH_A_STAGE = 0.02
+WORTH_A_STAGE = 0.02
 """A stage must improve on a simpler choice by this fraction of its error, or by this pass rate."""
 
 
@@ -188,7 +188,7 @@ def choose_stage(
     forecasts = forecast_stages(ground, columns, outcome_prompts)
     # Where no choice passes often enough to be told apart by its pass rate, the error decides.
     verifiable = training.reward == "verifiable"
-    verifiable = verifiable and max(forecast.pass_rate for forecast in forecasts) > _WORTH_A_STAGE
+    verifiable = verifiable and max(forecast.pass_rate for forecast in forecasts) > WORTH_A_STAGE
     chosen = forecasts[0]
     for forecast in forecasts[1:]:
         idle = forecast.stage in ("sft", "sft then rl") and forecast.demonstrations == 0
@@ -287,8 +287,8 @@ def _progress(ground: Ground, pass_rate: float, steps: int) -> float:
 
 def _better(outlook: Forecast, chosen: Forecast, *, verifiable: bool) -> bool:
     if verifiable:
-        return outlook.pass_rate > chosen.pass_rate + _WORTH_A_STAGE
-    return outlook.error < (1 - _WORTH_A_STAGE) * chosen.error
+        return outlook.pass_rate > chosen.pass_rate + WORTH_A_STAGE
+    return outlook.error < (1 - WORTH_A_STAGE) * chosen.error
 
 
 def _outcome_speed(ground: Ground, prompts: int) -> tuple[float | None, int | None]:

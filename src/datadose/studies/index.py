@@ -72,7 +72,14 @@ _CLAIMS = {
 }
 _HOMES = _FIGURES | _INSIGHTS | _TRAINING_TIME | _PLANNER | _DECISIONS | _LANGUAGE_MODELS | _CLAIMS
 NAMES = tuple(_HOMES)
-"""All studies, in the order in which they run and stand in the report."""
+"""All studies, in the order in which they run."""
+PARTS = {
+    "The planner": (*_PLANNER, *_DECISIONS),
+    "Advice: which data, how much, how long": (*_INSIGHTS, *_TRAINING_TIME),
+    "The paper's figures": tuple(_FIGURES),
+    "Language models": tuple(_LANGUAGE_MODELS),
+}
+"""The parts of the report and their studies, decisions first."""
 CLAIMS = tuple(_CLAIMS)
 """The studies without a picture; asking for one of them judges all that a results folder holds."""
 LEDGER = tuple(_CLAIMS | _HOMES)

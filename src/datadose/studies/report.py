@@ -1,4 +1,4 @@
-"""The self-contained HTML report: figures, what they mean, and the ledger. Reads saved files only.
+"""The self-contained HTML report: a summary, figures, what they mean, and the ledger. Reads saved files only.
 
 The page holds everything it shows and requests nothing: pictures, the places of their data points
 (``NAME.hover.json``, if it is there), style and script are inside. It reads well without its script.
@@ -7,15 +7,18 @@ The page holds everything it shows and requests nothing: pictures, the places of
 from __future__ import annotations
 
 import base64
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from datadose._version import __version__
+from datadose.drawing.hover import CAPTION
 from datadose.drawing.page import render_page
 from datadose.errors import reject
 from datadose.files import check_table, write_atomic
 from datadose.reading import read_bytes, read_json
-from datadose.studies.index import CLAIMS, NAMES, study
+from datadose.studies.index import CLAIMS, NAMES, PARTS, study
 from datadose.studies.study import Study
 
 _VERDICTS = ("holds", "mixed", "no difference", "fails", "not run")
@@ -31,20 +34,57 @@ def write_report(out: Path) -> Path:
     shown_by = {claim.id: (name, *claim.shown_by) for name in NAMES for claim in study(name).claims}
     for claim in claims:
         claim["shown_by"] = shown_by.get(claim["id"], ())
-    figures = [_figure(out, study(name), claims) for name in NAMES if _drawn(out, name)]
+    parts = {
+        title: [_figure(out, study(name), claims) for name in names if _drawn(out, name)]
+        for title, names in PARTS.items()
+    }
+    figures = [figure for part in parts.values() for figure in part]
     for claim in claims:
         claim["figures"] = [figure for figure in figures if figure["name"] in claim["shown_by"]]
     verdicts = [claim["verdict"] for claim in claims]
     page = render_page(
         "report.html",
         scripts=("tables.js", "hover.js"),
-        figures=figures,
+        parts={title: part for title, part in parts.items() if part},
+        summary=summarise(figures, claims),
         claims=claims,
         counts={v: verdicts.count(v) for v in _VERDICTS},
         version=__version__,
     )
     write_atomic(out / "report.html", page)
     return out / "report.html"
+
+
+_READABLE = 0.9
+"""How far a picture may be shrunk: letters of 8 points are then 10 pixels high."""
+_OURS = re.compile(r"\b(ours|arXiv|Kopiczko)\b|in this model")
+"""What a claim's label has if it is no statement of the paper."""
+
+
+def summarise(figures: list[dict[str, Any]], claims: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was run, and how the claims came out.
+
+    ``presets`` is how many figures each preset made; ``paper`` and ``ours`` are the claims of the paper and
+    all others, by verdict; ``labels`` has, by verdict, one of the paper's claims for each of its labels.
+    """
+    paper: dict[str, list[dict[str, Any]]] = {verdict: [] for verdict in _VERDICTS}
+    ours: dict[str, list[dict[str, Any]]] = {verdict: [] for verdict in _VERDICTS}
+    labels: dict[str, dict[str, dict[str, Any]]] = {verdict: {} for verdict in _VERDICTS}
+    for claim in claims:
+        label, verdict = claim.get("paper", ""), claim["verdict"]
+        if _OURS.search(label):
+            ours.setdefault(verdict, []).append(claim)
+        else:
+            paper.setdefault(verdict, []).append(claim)
+            labels.setdefault(verdict, {}).setdefault(label, claim)
+    return {
+        "presets": Counter(str(figure["preset"]) for figure in figures),
+        "studies": len(figures),
+        "judged": sum(claim["verdict"] != "not run" for claim in claims),
+        "paper": paper,
+        "ours": ours,
+        "labels": labels,
+    }
 
 
 _TEXTS = ("id", "statement", "verdict")
@@ -90,18 +130,33 @@ def _figure(out: Path, one: Study[Any], claims: list[dict[str, Any]]) -> dict[st
     svg = read_bytes("figure", out / f"{name}.svg", "an SVG picture")
     saved = _saved(out, name)
     hover = out / f"{name}.hover.json"
+    record = read_json(hover) if hover.is_file() else None
+    caption = str(record.get("caption", "")) if isinstance(record, dict) else ""
     kinds = ("csv", "json", "png", "svg")
     return {
         "name": name,
         "title": one.title,
         "text": one.story,
-        "image": "data:image/svg+xml;base64," + base64.b64encode(svg).decode(),
+        "image": "data:image/svg+xml;base64," + base64.b64encode(_shown(svg, caption)).decode(),
+        "caption": caption,
+        "width": _least_width(svg),
         "claims": [claim for claim in claims if name in claim["shown_by"]],
         **{key: saved.get(key, "") for key in ("command", "preset", "seeds")},
         "versions": saved["versions"],
         "files": [f"{name}.{kind}" for kind in kinds if (out / f"{name}.{kind}").is_file()],
-        "hover": read_json(hover) if hover.is_file() else None,
+        "hover": record,
     }
+
+
+def _shown(svg: bytes, caption: str) -> bytes:
+    """The picture without its caption where the page has it as text, which wraps and keeps its size."""
+    return svg.replace(f'<g id="{CAPTION}">'.encode(), b'<g display="none">') if caption else svg
+
+
+def _least_width(svg: bytes) -> int:
+    """The width, in pixels of the page, below which a picture's small print could not be read."""
+    found = re.search(rb'<svg[^>]*?\swidth="([\d.]+)pt"', svg)
+    return round(_READABLE * float(found[1]) * 4 / 3) if found else 0
 
 
 def _claim(out: Path, claim: dict[str, Any]) -> dict[str, Any]:

@@ -120,3 +120,19 @@ window.addEventListener("beforeprint", () => document.querySelectorAll("details.
   folded.push(one);
 }));
 window.addEventListener("afterprint", () => folded.splice(0).forEach((one) => { one.open = false; }));
+
+// A picture that does not fit says that it scrolls.
+const fits = new ResizeObserver((entries) => entries.forEach(({ target }) => {
+  const hint = target.closest("figure").querySelector(".sideways");
+  const needed = target.scrollWidth > target.clientWidth + 1;
+  hint.classList.toggle("needed", needed);
+  hint.hidden = !needed;
+}));
+document.querySelectorAll("figure .scroll").forEach((one) => fits.observe(one));
+
+// A link to a term unfolds the terms.
+function openTerms() {
+  if (location.hash === "#terms") document.querySelector("#terms details").open = true;
+}
+window.addEventListener("hashchange", openTerms);
+openTerms();

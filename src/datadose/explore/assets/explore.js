@@ -111,17 +111,36 @@
   // Plain digits: a number such as 1e-7 is not one of an address.
   const exponent = (level) => String(Number((level || 0).toFixed(3)));
 
-  // A slider and its typed number say the same; what cannot be is moved to what can.
+  // What was typed: [value, what is said of it]. What is no number is refused, what is out of range moved to an end.
+  const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+
+  function better(text) {
+    const percent = text.match(/^(.*\d)\s*%$/);
+    const plain = (percent ? percent[1] : text).replace(/^(\d{1,3})((,\d{3})+)$/, (all) => (all[0] === "0" ? all : all.replace(/,/g, "")));
+    const point = plain.replace(",", ".");
+    if (point === text || !NUMBER.test(point)) return "";
+    return `; write ${Number((percent ? Number(point) / 100 : Number(point)).toPrecision(12))}`;
+  }
+
+  function read(typed, old, low, high, whole) {
+    const text = String(typed ?? "").trim();
+    if (text === "") return [old, `Nothing was typed: ${old} is kept.`];
+    if (!NUMBER.test(text)) return [old, `"${text}" is not a number${better(text)}. ${old} is kept.`];
+    const value = Number(text);
+    if (value < low) return [low, `${text} is below ${low}, the smallest: set to ${low}.`];
+    if (value > high) return [high, `${text} is above ${high}, the largest: set to ${high}.`];
+    if (whole && !Number.isInteger(value)) return [Math.round(value), `Only whole numbers: set to ${Math.round(value)}.`];
+    return [value, ""];
+  }
+
+  const typedLast = () => window.dash_clientside.callback_context.triggered[0].prop_id.includes("-typed");
+  const unlessSame = (value, before) => (String(value) === String(before) ? window.dash_clientside.no_update : value);
+
+  // A slider and its typed number show the same value.
   function agree(drawn, typed, low, high, step) {
-    const trigger = window.dash_clientside.callback_context.triggered[0].prop_id;
-    let value = drawn;
-    if (trigger.includes("-typed")) {
-      if (typed === null || typed === undefined || Number.isNaN(Number(typed))) return [drawn, drawn];
-      value = Math.min(high, Math.max(low, Number(typed)));
-      if (Number.isInteger(low) && step >= 1) value = Math.round(value);
-    }
-    const same = window.dash_clientside.no_update;
-    return [value === drawn ? same : value, value === typed ? same : value];
+    const whole = Number.isInteger(low) && step >= 1;
+    const [value, said] = typedLast() ? read(typed, drawn, low, high, whole) : [drawn, ""];
+    return [unlessSame(value, drawn), unlessSame(value, typed), said];
   }
 
   // A slider along log10 and the number itself, to four digits.
@@ -129,20 +148,18 @@
   const power = (level) => rounded(10 ** level);
 
   function agree_power(drawn, typed, low, high) {
-    const trigger = window.dash_clientside.callback_context.triggered[0].prop_id;
     const same = window.dash_clientside.no_update;
-    if (!trigger.includes("-typed")) return [same, power(drawn) === typed ? same : power(drawn)];
-    // What is above 0 has a place; anything else is no number of this scale.
-    if (!(Number(typed) > 0)) return [same, power(typed === 0 ? low : drawn)];
-    const value = Math.min(power(high), Math.max(power(low), rounded(Number(typed))));
-    return [value === power(drawn) ? same : Math.log10(value), value === typed ? same : value];
+    if (!typedLast()) return [same, unlessSame(power(drawn), typed), ""];
+    let [value, said] = read(typed, power(drawn), power(low), power(high), false);
+    if (rounded(value) !== value) [value, said] = [rounded(value), `Kept to four digits: ${rounded(value)}.`];
+    return [value === power(drawn) ? same : Math.log10(value), unlessSame(value, typed), said];
   }
 
   // Dash names neither the handle of a slider nor its number: the group around them has the name.
   function name() {
     document.querySelectorAll(".control[aria-labelledby]").forEach((group) => {
       const label = group.getAttribute("aria-labelledby");
-      group.querySelectorAll("[role=slider], input[type=number]").forEach((part) => {
+      group.querySelectorAll("[role=slider], .track input").forEach((part) => {
         if (part.getAttribute("aria-labelledby") !== label) part.setAttribute("aria-labelledby", label);
       });
     });
@@ -157,13 +174,20 @@
     return window.dash_clientside.no_update;
   }
 
-  function keep(query, path, tabs) {
+  function keep(query, path, tabs, openings, defaults) {
     const search = query === undefined || query === null ? window.location.search : query ? "?" + query : "";
+    const view = (path || "/").slice(1);
+    const here = view === "" ? "/how-much" : path;
+    // A view may open on a setting of its own where its address says nothing: what is shown has to be said.
+    const said = new URLSearchParams(search);
+    Object.keys(query === undefined || query === null ? {} : openings[view] || {}).forEach((name) => {
+      if (!said.has(name)) said.append(name, defaults[name]);
+    });
+    const shown = said.size > new URLSearchParams(search).size ? "?" + said : search;
     // Replaced, not pushed: a drag is one step of the history.
-    if (window.location.search !== search) {
-      window.history.replaceState(window.history.state, "", window.location.pathname + search);
+    if (window.location.search !== shown) {
+      window.history.replaceState(window.history.state, "", window.location.pathname + shown);
     }
-    const here = (path || "/") === "/" ? "/how-much" : path;
     document.querySelectorAll("header nav a").forEach((link) => {
       if (new URL(link.href).pathname === here) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");

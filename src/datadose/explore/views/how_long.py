@@ -75,9 +75,9 @@ def _numbers(
         (page.number(now.target if now else None), f"error {when}"),
         (
             page.number(run.at_best.known),
-            f"there on pretraining's prompts; {before} before",
+            f"error on pretraining's prompts then; {before} before training",
         ),
-        (page.number(ceiling), "ceiling: best time, unlimited prompts"),
+        (page.number(ceiling), "ceiling: unlimited prompts, at their best time"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""How much? The error against the number of prompts, and the planner's sentence."""
+"""How much? The error against the number of prompts, and the best number in a sentence."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def layout(setting: Setting) -> html.Div:
     return page.view(
         "how-much",
         "How many SFT prompts?",
-        "The exact post-test error after SFT on B prompts. Often a few good ones help; the error explodes "
-        "where B is the number of directions that the data span.",
+        "The exact post-test error after SFT on B prompts, trained to convergence. Often a few good ones "
+        "help; the error explodes where B is the number of directions that the data span.",
         setting,
         page.sliders(setting, page.SHIFT_SLIDERS),
         [
@@ -72,14 +72,30 @@ def _register_answers(app: Dash) -> None:
                 (page.number(found.error_before), "error without SFT"),
                 (page.number(found.error_at_max), f"error with all {setting.max_prompts:,}"),
                 (f"{low:,} to {high:,}", "within 5 percent of the best"),
-                (f"{peak:,}", "the peak: rank of the data"),
+                (f"{peak:,}", "prompts at the peak: the rank of the data"),
             ]
         )
         return dose_chart(found, peak, colors, own), numbers
 
     @app.callback(Output("sentence", "children"), inputs={"shown": page.SETTING})
     def say(shown: Any) -> str:
-        return page.as_sentence(answers.stages(make_setting(shown)).reason)
+        return sentence(make_setting(shown))
+
+
+def sentence(setting: Setting) -> str:
+    """How many SFT prompts are best at ``setting``, and what that changes."""
+    found, most = answers.dose(setting), f"all {setting.max_prompts:,}"
+    before, last = page.number(found.error_before), page.number(found.error_at_max)
+    if found.prompts == 0:
+        said = f"Train on none: the error is {before} without SFT, every set raises it, and {most} to {last}"
+    elif found.prompts == setting.max_prompts:
+        said = f"Train on {most} prompts: the error is {page.number(found.error)}, and {before} without SFT"
+    else:
+        said = (
+            f"Train on {found.prompts:,} of {setting.max_prompts:,} prompts: the error is "
+            f"{page.number(found.error)}, and {before} without SFT, {last} with {most}"
+        )
+    return f"{said}. Training that stops earlier (How long?) and RL (Which stage?) may do better."
 
 
 def _register_simulation(app: Dash, simulations: Simulations) -> None:

@@ -41,10 +41,9 @@ def register(app: Dash) -> None:
     )
     def draw(setting: Setting, colors: Palette, tuned: str | None) -> Any:
         own, equal = training.weighed(setting), training.equally_weighed(setting)
-        entries = [
-            ("equal weights", equal, colors.blue, "dash"),
-            ("these weights", own, colors.green, "solid"),
-        ]
+        entries = [("equal weights", equal, colors.blue, "dash")]
+        if own.weights != equal.weights:
+            entries.append(("these weights", own, colors.green, "solid"))
         numbers = [
             (page.number(own.best.error), f"error with these weights, {_when(own)}"),
             (page.number(own.at_best.known), "on pretraining's prompts then"),

@@ -25,20 +25,23 @@ def layout(setting: Setting) -> html.Div:
     exponents = setting.exponents().tolist()
     names = [*(f"Level {i + 1} of the shift" for i in range(GROUPS)), "Outside the shift (interference)"]
     by_number = [
-        page.slider("level", f"level-{place}", value, *EXPONENTS, name, _STEP)
+        page.slider("level", f"level-{place}", value, EXPONENTS, name, _STEP)
         for place, (name, value) in enumerate(zip(names, exponents, strict=True))
     ]
     return page.view(
         "which",
         "Which directions should they cover?",
         "The paper's allocation follows the target; the planner's minimises the exact error at the same "
-        "total variance. Drag the green levels to try one of your own.",
+        "total variance. Drag the green levels to try one of your own. An even shift leaves nothing to "
+        "choose, so this view opens on an uneven one.",
         setting,
         [
             page.sliders(setting, page.SHIFT_SLIDERS),
             html.Details(
                 [
-                    html.Summary("Your data by number: log2 of yours over the paper's"),
+                    html.Summary(
+                        "Your data by number: how many times to double (1) or halve (-1) the paper's"
+                    ),
                     html.Div(by_number, className="sliders"),
                     html.Button("Back to the paper's", id="undrag"),
                 ],
@@ -168,13 +171,16 @@ Entry = tuple[str, Array, Dose, str, str]
 
 
 def allocations(setting: Setting, colors: Palette, *, planner: bool) -> list[Entry]:
-    """The paper's allocation, the planner's if it is known already, and one's own."""
+    """The paper's allocation, the planner's if it is known already, and one's own if it is another one."""
     paper = ("the paper's", setting.shift().data, answers.dose(setting), colors.blue, "solid")
-    own = ("yours", setting.dragged_data(), answers.dragged_dose(setting), colors.green, "dot")
-    if not planner:
-        return [paper, own]
-    better = answers.better(setting).allocation
-    return [paper, ("the planner's", better, answers.better_dose(setting), colors.orange, "dash"), own]
+    found: list[Entry] = [paper]
+    if planner:
+        better = answers.better(setting).allocation
+        found.append(("the planner's", better, answers.better_dose(setting), colors.orange, "dash"))
+    if setting.exponents().any():
+        own = setting.dragged_data()
+        found.append(("yours", own, answers.dragged_dose(setting), colors.green, "dot"))
+    return found
 
 
 def allocation_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) -> Chart:
@@ -221,7 +227,7 @@ def hardness_chart(setting: Setting, entries: Sequence[Entry], colors: Palette) 
 
 
 def _sentence(setting: Setting, *, planner: bool) -> str:
-    paper, own = answers.dose(setting), answers.dragged_dose(setting)
+    paper = answers.dose(setting)
     said = f"The paper's allocation reaches {page.number(paper.error)} with {paper.prompts:,} prompts; "
     if not planner:
         said += "the planner is looking for a better one"
@@ -232,7 +238,10 @@ def _sentence(setting: Setting, *, planner: bool) -> str:
             said += f"the planner's {page.number(better.error)} with {better.prompts:,}, {gain:.1%} better"
         else:
             said += "the planner finds nothing better at the same total variance"
-    said += f". Yours: {page.number(own.error)} with {own.prompts:,}"
+            said += " (make the shift uneven, and there is something to choose)" if not setting.tilt else ""
+    if not setting.exponents().any():
+        return said + "."
+    own = answers.dragged_dose(setting)
     # The planner keeps to the paper's total variance; a hand does not.
     cost = setting.dragged_data().sum() / setting.shift().data.sum()
-    return said + (f", at {cost:.2f} times the total variance." if setting.levels else ".")
+    return f"{said}. Yours: {page.number(own.error)} with {own.prompts:,}, at {cost:.2f} times the variance."

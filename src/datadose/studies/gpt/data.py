@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, MaxNLocator, NullFormatter
 
 from datadose.configs import STAGES
 from datadose.drawing.style import GREY, LOOKS, caption, draw_points, name_ticks, new_grid
@@ -189,15 +190,14 @@ def draw_gpt_data(table: pd.DataFrame, config: GptData) -> Figure:
     """Top: errors by stage and data; bottom: slopes of the first thought on S w*, GPT against LSA."""
     gpt = table[table[Column.MODEL] == GPT]
     pretrained = sorted(gpt[Column.PRETRAIN_STEPS].dropna().unique())
-    with new_grid(2, len(pretrained) + 1, width=4.0 * (len(pretrained) + 1), height=7.6) as (figure, axes):
+    columns = len(pretrained) + 1
+    with new_grid(2, columns, width=1.6 + 3.1 * columns, height=7.6, sharey=True) as (figure, axes):
         for axis, T in zip(axes[0], pretrained, strict=False):
             _draw_errors(axis, gpt[gpt[Column.PRETRAIN_STEPS] == T], f"GPT pretrained {int(T):,} steps")
         _draw_errors(axes[0][-1], table[table[Column.MODEL] == LSA], "LSA, infinitely many prompts")
-        axes[0][0].set_ylabel("error / d after post-training")
         for axis, T in zip(axes[1], pretrained, strict=False):
             _draw_slopes(axis, gpt[gpt[Column.PRETRAIN_STEPS] == T])
         _draw_slopes(axes[1][-1], table[table[Column.MODEL] == LSA])
-        axes[1][0].set_ylabel("slope of the first thought on S w*")
         # The slopes' rare and common directions have the colours of the errors'.
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), fontsize=8)
@@ -205,8 +205,8 @@ def draw_gpt_data(table: pd.DataFrame, config: GptData) -> Figure:
         exact = ", ".join(f"{row[Column.KIND]} {row[Column.ERROR]:.3g}" for _, row in names.iterrows())
         caption(
             figure,
-            f"Exact predictors on the target: {exact}. Numbers under the slopes: R2 on S w* (R2 on w*), rare "
-            f"directions.\nMeans of {config.seeds} seeds; d = {config.task.dimension}, "
+            f"Exact predictors on the target: {exact}. Numbers beside the slopes: R2 on S w* (R2 on w*), "
+            f"rare directions.\nMeans of {config.seeds} seeds; d = {config.task.dimension}, "
             f"B = {config.prompts}, k = {config.chain_steps}.",
         )
     return figure
@@ -226,22 +226,42 @@ def _draw_errors(axis: Axes, rows: pd.DataFrame, title: str) -> None:
     groups = _groups(rows)
     for (column, label), look in zip(_ERRORS, LOOKS, strict=False):
         values = [group[column].astype(float).mean() for _, group in groups]
-        draw_points(axis, range(len(groups)), values, look, label, markersize=5)
-    axis.set_yscale("log")
-    name_ticks(axis.xaxis, [name for name, _ in groups], rotation=60, ha="right", fontsize=7)
+        draw_points(axis, values, range(len(groups)), look, label, markersize=5)
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    wide = [tick for p in range(-16, 17) for m in (1, 2, 5) if low <= (tick := float(f"{m}e{p}")) <= high]
+    axis.xaxis.set_major_locator(FixedLocator(wide) if len(wide) > 1 else MaxNLocator(3))
+    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set(xlabel="error / d after post-training")
+    _name_groups(axis, groups)
     axis.set_title(title, loc="left")
+
+
+def _name_groups(axis: Axes, groups: Sequence[tuple[str, pd.DataFrame]]) -> None:
+    """The names of the groups beside the left panel of a row, from top to bottom."""
+    name_ticks(axis.yaxis, [name for name, _ in groups])
+    axis.set_ylim(len(groups) - 0.5, -0.5)
 
 
 def _draw_slopes(axis: Axes, rows: pd.DataFrame) -> None:
     groups = _groups(rows)
     for group, look in zip(GROUPS, LOOKS, strict=False):
         values = [found[of(TARGET, group, "slope", PHI)].astype(float).mean() for _, found in groups]
-        draw_points(axis, range(len(groups)), values, look, f"{group} directions", markersize=5)
+        draw_points(axis, values, range(len(groups)), look, f"{group} directions", markersize=5)
     fits = [[found[of(TARGET, RARE, "fit", x)].astype(float).mean() for x in (PHI, W)] for _, found in groups]
-    labels = [f"{name}\n{phi:.2f} ({w:.2f})" for (name, _), (phi, w) in zip(groups, fits, strict=True)]
-    name_ticks(axis.xaxis, labels, rotation=60, ha="right", fontsize=7)
-    axis.axhline(0, color=GREY, linewidth=0.8)
-    axis.set_ylim(min(0, axis.get_ylim()[0]), max(1.1 * float(np.nanmax(axis.get_ylim())), 0.1))
+    for place, (phi, w) in enumerate(fits):
+        beside: dict[str, Any] = {
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+            "va": "center",
+        }
+        axis.annotate(f"{phi:.2f} ({w:.2f})", (1, place), xytext=(3, 0), fontsize=8, color=GREY, **beside)
+    _name_groups(axis, groups)
+    axis.axvline(0, color=GREY, linewidth=0.8)
+    axis.set(xlabel="slope of the first thought on S w*")
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.set_xlim(min(0, axis.get_xlim()[0]), max(1.1 * float(np.nanmax(axis.get_xlim())), 0.1))
 
 
 def _better_with_replay(saved: Saved[GptData], threshold: float) -> Judgement:

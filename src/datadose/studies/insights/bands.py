@@ -47,6 +47,8 @@ BANDS = {
     ALL: (0.0, 1.0),
 }
 """The pass rates of a band."""
+SHOWN = {TOO_HARD: "rarely passed"}
+"""What a reader sees instead of a table's name: RL learns the most from these prompts."""
 SAMPLES = 16
 POOLS = ((0.3, 2.0), (0.3, 4.0))
 
@@ -202,7 +204,7 @@ def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
     """Finding 3: pass rate after RL against B, one panel a pool, one curve a band."""
     bands = {
         MEDIUM: "medium",
-        TOO_HARD: "too hard (passes at most 10%)",
+        TOO_HARD: f"{SHOWN[TOO_HARD]} (at most 10%)",
         TOO_EASY: "too easy (at least 90%)",
         ALL: "all, unfiltered",
         HARDEST: "hardest (largest error)",
@@ -215,7 +217,7 @@ def draw_bands(table: pd.DataFrame, config: Bands) -> Figure:
             shares = rows.groupby(Column.KIND)[Column.SHARE_OF_POOL].mean()
             axis.set_title(
                 f"shift directions of {panel}\n(too easy {shares[TOO_EASY]:.0%}, medium "
-                f"{shares[MEDIUM]:.0%}, too hard {shares[TOO_HARD]:.0%} of the pool)"
+                f"{shares[MEDIUM]:.0%}, {SHOWN[TOO_HARD]} {shares[TOO_HARD]:.0%} of the pool)"
             )
             axis.set_xlabel("RL prompts B, equal steps")
         axes[0].set_ylabel("pass rate on fresh prompts of the pool")
@@ -243,7 +245,7 @@ def not_too_hard(saved: Saved[Bands], threshold: float) -> Judgement:
         counts = sorted({B for _, B in missed})
         for B in counts:
             for other in (TOO_HARD, HARDEST):
-                verdicts[f"{pool}: medium beats {other}, B={B:.0f}"] = beats(
+                verdicts[f"{pool}: medium beats {SHOWN.get(other, other)}, B={B:.0f}"] = beats(
                     missed[MEDIUM, B], missed[other, B]
                 )
         for band in (MEDIUM, ALL):
@@ -252,7 +254,9 @@ def not_too_hard(saved: Saved[Bands], threshold: float) -> Judgement:
             )
         kinds = dict.fromkeys(kind for kind, _ in missed)
         base = table[(table[Column.PANEL] == pool) & (table[Column.PROMPTS] == 0)][Column.PASS_RATE].mean()
-        rates = ", ".join(f"{kind} {1 - missed[kind, counts[-1]].mean():.3f}" for kind in kinds)
+        rates = ", ".join(
+            f"{SHOWN.get(kind, kind)} {1 - missed[kind, counts[-1]].mean():.3f}" for kind in kinds
+        )
         notes.append(f"{pool}: pass rate before {base:.3f}, at B={counts[-1]:.0f} {rates}")
     return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(notes))
 
