@@ -48,7 +48,7 @@ def draw_funnel(selection: Selection, ax: Axes | None = None) -> Axes:
     for name, color in (("sft", SFT), ("rl", RL)):
         if filters := selection.filters_of(name):
             bars += [
-                (f"{name}, after {one['name']}", one["left"], color) for one in filters if one["removed"]
+                (f'{name}, without "{one["name"]}"', one["left"], color) for one in filters if one["removed"]
             ]
             bars.append((f"{name}, taken", len(getattr(selection, name)), color))
     names, left, colors = zip(*bars, strict=True)
