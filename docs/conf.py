@@ -24,6 +24,7 @@ extensions = [
     "myst_parser",
     "sphinx_copybutton",
     "generated_pages",
+    "notebooks",
     "code_links",
     "signatures",
     "displayed_maths",

@@ -45,6 +45,13 @@ def test_the_post_test_still_takes_its_steps_by_their_old_name() -> None:
     assert torch.equal(old, datadose.stages.post_test(model, batch, [1, 2]))
 
 
+@pytest.mark.parametrize("module", ["datadose", "datadose.simulation.curves"])
+def test_a_simulated_curve_is_found_under_its_old_name(module: str) -> None:
+    with pytest.warns(DeprecationWarning, match=r"SimulatedError is now .*SimulatedCurve") as caught:
+        assert importlib.import_module(module).SimulatedError is datadose.SimulatedCurve
+    assert caught[0].filename == __file__
+
+
 def test_other_names_are_missing_as_ever() -> None:
     with pytest.raises(AttributeError, match=r"module 'datadose\.stages' has no attribute 'Ppo'"):
         _ = datadose.stages.Ppo

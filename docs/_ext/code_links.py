@@ -44,7 +44,8 @@ def escape_formulas(_app: Sphinx, what: str, name: str, obj: Any, options: Any, 
     lines[:] = "".join(escaped).split("\n")
     # Sections such as Args. Not by the extension, which reads "a: b" under an attribute as a type.
     if what not in ("attribute", "data", "property"):
-        sections = GoogleDocstring(lines, Config(), what=what, name=name).lines()
+        # An entry of "Raises" is one item with line ends in it.
+        sections = "\n".join(GoogleDocstring(lines, Config(), what=what, name=name).lines()).split("\n")
         lines[:] = [
             f":raises {f'~{home}' if (home := _home_of(raised[1], obj, name)) else raised[1]}:{raised[2]}"
             if (raised := re.match(r":raises (\w+):(.*)", line))

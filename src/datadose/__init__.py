@@ -11,26 +11,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from datadose._version import __version__
-from datadose.deprecation import MovedModules
+from datadose.deprecation import MovedModules, renamed
 
 if TYPE_CHECKING:
     from datadose import models, stages, theory
+    from datadose.error_curve import ErrorCurve
     from datadose.errors import InputError
-    from datadose.planner import PoolSource, PostTraining, plan
+    from datadose.planner import Costs, Plan, PoolSource, PostTraining, plan
     from datadose.shift import Shift
-    from datadose.simulation.curves import SimulatedError, sft_error_curve, simulate_error
+    from datadose.simulation.curves import SimulatedCurve, sft_error_curve, simulate_error
+    from datadose.stages.config import TrainConfig
     from datadose.stages.pipeline import run_pipeline
     from datadose.studies.reproduce import reproduce
     from datadose.theory.asymptotics import mixture_error, predict_curve, predict_error
+    from datadose.theory.equivalent import PeakError
     from datadose.theory.source import Source
+    from datadose.workers import Workers
 
 _HOMES = {
+    "Costs": "datadose.planner",
+    "ErrorCurve": "datadose.error_curve",
     "InputError": "datadose.errors",
-    "Shift": "datadose.shift",
-    "SimulatedError": "datadose.simulation.curves",
-    "Source": "datadose.theory.source",
+    "PeakError": "datadose.theory.equivalent",
+    "Plan": "datadose.planner",
     "PoolSource": "datadose.planner",
     "PostTraining": "datadose.planner",
+    "Shift": "datadose.shift",
+    "SimulatedCurve": "datadose.simulation.curves",
+    "Source": "datadose.theory.source",
+    "TrainConfig": "datadose.stages.config",
+    "Workers": "datadose.workers",
     "mixture_error": "datadose.theory.asymptotics",
     "plan": "datadose.planner",
     "predict_curve": "datadose.theory.asymptotics",
@@ -41,14 +51,21 @@ _HOMES = {
     "simulate_error": "datadose.simulation.curves",
 }
 _MODULES = ("models", "stages", "theory")
+_renamed = renamed(__name__, {"SimulatedError": f"{__name__}.SimulatedCurve"}, depth=3)
 
 __all__ = [
+    "Costs",
+    "ErrorCurve",
     "InputError",
+    "PeakError",
+    "Plan",
     "PoolSource",
     "PostTraining",
     "Shift",
-    "SimulatedError",
+    "SimulatedCurve",
     "Source",
+    "TrainConfig",
+    "Workers",
     "__version__",
     "mixture_error",
     "models",
@@ -71,8 +88,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"datadose.{name}")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    msg = f"module 'datadose' has no attribute {name!r}"
-    raise AttributeError(msg)
+    return _renamed(name)
 
 
 def __dir__() -> list[str]:

@@ -37,8 +37,12 @@ Place: TypeAlias = tuple[str, Chain | None]
 """What a chain means in a module; all of the module if it is empty, what runs at the import if it is None."""
 
 _OURS = __name__.partition(".")[0]
-SILENT = {f"{_OURS}.{name}" for name in ("deprecation", "errors", "files", "printing", "progress", "shapes")}
-"""Messages, errors, progress, checks of shapes and how a file is written whole: no result depends on them."""
+SILENT = {
+    f"{_OURS}.{name}"
+    for name in ("deprecation", "errors", "files", "printing", "progress", "shapes", "showing")
+}
+"""Messages, errors, progress, checks of shapes, how a file is written whole, how a result is shown: no result
+depends on them."""
 _PLAIN = (bool, int, float, str, type(None))
 _COMPUTED = {"globals", "eval", "exec", "__import__", "__name__"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

@@ -10,19 +10,20 @@ from types import ModuleType
 from typing import Any
 
 
-def renamed(module: str, homes: dict[str, str]) -> Callable[[str], Any]:
+def renamed(module: str, homes: dict[str, str], depth: int = 2) -> Callable[[str], Any]:
     """The ``__getattr__`` of ``module`` that serves old names, each with a DeprecationWarning.
 
     Args:
         module: ``__name__`` of the module that had the names.
         homes: the full name of what each old name is now, such as ``{"Rl": "package.rl.PolicyGradient"}``.
+        depth: 2 if it is that ``__getattr__`` itself, 3 if that calls it: the warning is the reader's.
     """
 
     def serve(name: str) -> Any:
         if name not in homes:
             msg = f"module {module!r} has no attribute {name!r}"
             raise AttributeError(msg)
-        warnings.warn(f"{module}.{name} is now {homes[name]}", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{module}.{name} is now {homes[name]}", DeprecationWarning, stacklevel=depth)
         home, _, new = homes[name].rpartition(".")
         return getattr(import_module(home), new)
 

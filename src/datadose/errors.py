@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-from typing import NoReturn
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,21 @@ from datadose.printing import shortened
 
 
 class InputError(ValueError):
-    """Bad input. ``str(error)`` is one line: field, value, what is allowed."""
+    """A value that a function or a command cannot use; ``str(error)`` says so in one line.
+
+    Args:
+        field: what the value was given for, such as ``prompts``.
+        value: what was given.
+        allowed: what is allowed in its place, in words.
+
+    Example:
+        >>> from datadose import InputError, Shift
+        >>> try:
+        ...     Shift.two_block(40, 20, 0.1, eta=2.5)
+        ... except InputError as error:
+        ...     print(error)
+        eta: got 2.5; allowed: a number in (0, 2)
+    """
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
@@ -69,6 +84,11 @@ def probabilities(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]
 def reject(field: str, value: object, allowed: str) -> NoReturn:
     """Raise :class:`InputError`; reads as a sentence at the call site."""
     raise InputError(field, value, allowed)
+
+
+def listed(value: Any) -> list[Any]:
+    """The values of a sequence; a text, a number or whatever else is no sequence is a list of one."""
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
 
 
 def require_kind(field: str, value: object, kind: type, example: str) -> None:

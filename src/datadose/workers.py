@@ -42,13 +42,28 @@ _LOST = "a worker process was killed (out of memory?)"
 
 @dataclass(frozen=True)
 class Workers:
-    """Where calls run: ``jobs`` local processes, or a Dask or Ray cluster at ``address``."""
+    """Where the cells of a study run: in local processes, or on a Dask or Ray cluster.
+
+    Args:
+        jobs: number of local processes, >= 1.
+        backend: ``loky`` for local processes, ``dask`` or ``ray``.
+        address: that of a running cluster of Dask or Ray; none for one on this machine.
+        gpus: GPUs >= 0 that each call holds on Ray, which hides all others from it; Dask's workers see all of
+            theirs.
+
+    Raises:
+        InputError: a value out of range, or an address with ``loky``.
+
+    Example:
+        >>> from datadose import Workers
+        >>> Workers(jobs=2)
+        Workers(jobs=2, backend='loky', address=None, gpus=0)
+    """
 
     jobs: int = 1
     backend: Backend = "loky"
     address: str | None = None
     gpus: int = 0
-    """GPUs that each call holds on Ray, which hides all others from it; Dask's workers see all of theirs."""
 
     def __post_init__(self) -> None:
         require_integer("jobs", self.jobs, 1)

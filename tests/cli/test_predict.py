@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datadose import Shift, simulate_error
+from datadose import Shift, sft_error_curve, simulate_error
 from datadose.cli import main
 from datadose.simulation.training import simulate_training
 from datadose.theory import (
@@ -76,6 +76,12 @@ def test_predict_at_the_peak_is_null_with_a_reason(
     for row in (rows[0], rows[-1]):
         assert row["predicted"] > 0
         assert "reason" not in row
+
+
+def test_no_prompts_leave_the_model_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = _predict_json(with_option("--prompts", "0"), capsys)
+    assert row["predicted"] == predict_error(SHIFT, 0, 40)
+    assert row["predicted"] == pytest.approx(sft_error_curve(SHIFT, 0, 40, seed=0)[0])
 
 
 def test_predict_with_the_shortest_prompts_is_null_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:

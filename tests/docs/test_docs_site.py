@@ -80,6 +80,8 @@ def test_every_markdown_page_is_on_the_site(site: Path) -> None:
 def test_the_public_names_are_documented(site: Path) -> None:
     text = page(site, "reference/public")
     documented = set(re.findall(r'id="datadose\.(\w+)"', text))
+    # Sections of docstrings are shown to their last line.
+    assert "(exact form) between 1 and rank(A)" in text
     modules = {"models", "stages", "theory"}
     assert set(import_module("datadose").__all__) - modules == documented
     for module in modules:

@@ -77,7 +77,7 @@ def test_matrices_and_second_conditions_are_refused() -> None:
             OneSource(-ones, 0.2, columns, ones, ones)
 
 
-@pytest.mark.parametrize("prompts", [[1, -1], [np.nan], [np.inf], 3])
+@pytest.mark.parametrize("prompts", [[1, -1], [np.nan], [np.inf], [[3]], "many"])
 def test_prompts_of_a_curve_are_checked(prompts: object) -> None:
     with pytest.raises(InputError, match="prompts"):
         predict_curve(Shift.two_block(10, 5, 0.1, 0.2), prompts, 40)  # type: ignore[arg-type]

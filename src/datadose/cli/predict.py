@@ -51,7 +51,7 @@ _COLUMNS = {
     option("--eta", type=number, required=True, metavar="E", help="chain step, in (0, 2)"),
     option("--interference", type=number, required=True, metavar="r", help="r >= 0"),
     option("--length", type=integer, required=True, metavar="n", help="prompt length"),
-    option("--prompts", type=integer, required=True, nargs="+", metavar="B", help="SFT prompts"),
+    option("--prompts", type=integer, required=True, nargs="+", metavar="B", help="SFT prompts; 0: none"),
     option("--form", default="exact", help="exact, first-order or as-printed"),
     option("--finite-size", action="store_true", help="add the O(1/d) correction (form exact)"),
     option("--simulate", type=integer, metavar="SEEDS", help="also simulate with this many seeds"),
@@ -76,7 +76,7 @@ def predict(arguments: argparse.Namespace, _: str) -> None:
     from datadose.shift import Shift
 
     for B in arguments.prompts:
-        require_integer("prompts", B, 1, LARGEST_COUNT)
+        require_integer("prompts", B, 0, LARGEST_COUNT)
     require_integer("length", arguments.length, 1, LARGEST_COUNT)
     if arguments.simulate is not None:
         require_integer("simulate", arguments.simulate, 1, LARGEST_COUNT)

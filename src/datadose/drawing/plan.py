@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from datadose.drawing.style import GREY, LOOKS, new_grid
+from datadose.drawing.style import GREY, LOOKS, new_axes, new_grid
+from datadose.planner.decision import Plan
 from datadose.planner.judged import recommendation_notes
 from datadose.planner.stage_choice import show_pass_rate
 from datadose.printing import printable
@@ -36,6 +37,13 @@ def draw_plan(document: dict[str, Any]) -> Figure:
         sentence = "\n".join(textwrap.wrap(printable(told), int(_LETTERS * width)))
         figure.suptitle(sentence, fontsize=9.5, x=0.01, ha="left", parse_math=False)
     return figure
+
+
+def draw_dose_of(found: Plan, ax: Axes | None = None) -> Axes:
+    """The error of a plan over the numbers of prompts and its best, on ``ax`` or on a new figure's axes."""
+    axis = new_axes() if ax is None else ax
+    _draw_dose(axis, found.to_json())
+    return axis
 
 
 def _bars(

@@ -88,6 +88,15 @@ def new_figure(panels: int, width: float = 11.0, height: float = 3.9) -> Iterato
         yield figure, list(axes[0])
 
 
+def new_axes(width: float = 5.5, height: float = 3.9) -> Axes:
+    """The axes of a new pyplot figure in the shared style, which a notebook shows and a script can save."""
+    from matplotlib import pyplot  # noqa: PLC0415  (it chooses a backend, which files do not need)
+
+    with _style():
+        axes: Axes = pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+        return axes
+
+
 def caption(figure: Figure, text: str) -> None:
     """A line under the panels that says what was measured; the hover record has it as text too."""
     found = figure.supxlabel(text, fontsize=8, color=GREY, x=0.01, ha="left")

@@ -14,7 +14,7 @@ import numpy as np
 from datadose.errors import reject
 from datadose.explore.answers import SFT_IGNORES, dose
 from datadose.explore.setting import Setting
-from datadose.simulation.curves import SimulatedError, sft_error_curve
+from datadose.simulation.curves import SimulatedCurve, sft_error_curve
 
 SEEDS = 10
 POINTS = 22
@@ -55,7 +55,7 @@ class Simulation:
 
     def points(self) -> dict[str, Any]:
         """What a chart needs, of the seeds that are done; ``sem`` is None where there is one seed."""
-        found = SimulatedError(np.array(self.prompts, dtype=np.float64), np.array(self.curves))
+        found = SimulatedCurve(np.array(self.prompts, dtype=np.float64), np.array(self.curves))
         sem = [None if np.isnan(value) else float(value) for value in found.sem]
         return {"prompts": self.prompts, "mean": found.mean.tolist(), "sem": sem, "seeds": len(self.curves)}
 

@@ -8,10 +8,11 @@ from datadose.planner.allocation import (
     optimise_allocation,
 )
 from datadose.planner.counts import PoolSource, SourceAdvice, noisy_for_clean, plan_counts
+from datadose.planner.decision import Plan
 from datadose.planner.dose import Dose, dose_of, find_dose
 from datadose.planner.dynamics import PostTraining
 from datadose.planner.error_model import ErrorModel
-from datadose.planner.plan import Plan, plan
+from datadose.planner.plan import plan
 from datadose.planner.pretraining import Category, PossibleShift, PretrainingPlan, plan_pretraining
 from datadose.planner.reading import plan_file
 from datadose.planner.schedule import Costs, Schedule, plan_schedule

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, minimize
 
 from datadose.covariance import Array
+from datadose.equality import ByValue
 from datadose.errors import reject, require_integer, require_number
 from datadose.planner.dose import find_dose
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import Best, SearchRecord, Unsolved, run_search
+from datadose.showing import Compact
 from datadose.theory.equivalent import Columns, PeakError
 from datadose.theory.source import Source
 
@@ -23,15 +25,32 @@ _STARTS = 3
 _NO_PROMPT = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
-class PoolSource:
-    """A source of a pool: a name, its data and how many prompts it has (``source.prompts`` is ignored)."""
+@dataclass(frozen=True, eq=False, repr=False)
+class PoolSource(ByValue, Compact):
+    """A source of a pool that :func:`~datadose.plan` may take prompts from.
+
+    Args:
+        name: what the source is called, not empty.
+        source: its data; ``source.prompts`` is not used.
+        size: number of prompts >= 1 that it has.
+        cost: cost > 0 of one prompt in any unit, for a plan of purchases; all sources of a pool have one, or
+            none has.
+
+    Raises:
+        InputError: an empty name, a size below 1 or a cost that is not above 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from datadose import PoolSource, Source
+        >>> posts = Source(np.full(50, 0.2), length=100, prompts=0, label_noise=0.5)
+        >>> PoolSource("forum", posts, size=2000).size
+        2000
+    """
 
     name: str
     source: Source
     size: int
     cost: float | None = None
-    """Of a prompt, > 0, in any unit: what a purchase is planned with."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:

@@ -50,17 +50,26 @@ REWARDS: tuple[Reward, ...] = ("dense", "verifiable")
 
 @dataclass(frozen=True)
 class PostTraining:
-    """How post-training is run.
+    """How post-training is run that :func:`~datadose.plan` forecasts: chains, steps and reward.
 
     Args:
-        chain_steps: thinking steps k of outcome supervision and RL.
-        steps: optimiser steps T of a stage (two stages share them).
+        chain_steps: thinking steps k >= 1 of the chains in SFT, outcome supervision and RL.
+        steps: optimiser steps T >= 1 of a stage (two stages share them).
         reward: ``dense`` (outcome supervision) or ``verifiable`` (0/1).
-        tolerance: an answer passes if its root mean square error over the shift's directions is no larger.
-        noise: the policy's scale sigma.
-        samples: answers that RL samples in a step (prompts times group size).
-        learning_rate: of gradient descent in every stage; half of the largest stable one of each stage unless
-            given.
+        tolerance: an answer passes if its root mean square error over the shift's directions is no larger;
+            above 0.
+        noise: scale sigma > 0 of the policy that RL samples from.
+        samples: answers >= 1 that RL samples in a step (prompts times group size).
+        learning_rate: step > 0 of gradient descent in every stage; half of the largest stable one of each
+            stage unless given.
+
+    Raises:
+        InputError: a value out of range.
+
+    Example:
+        >>> from datadose import PostTraining
+        >>> PostTraining(reward="verifiable", tolerance=0.3).steps
+        1000
     """
 
     chain_steps: int = 1

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,13 +16,13 @@ from datadose.covariance import (
     transpose,
 )
 from datadose.errors import reject, require_integer
-from datadose.planner.allocation import BetterAllocation, Budget, allocation_basis, better_allocation
-from datadose.planner.counts import PoolSource, SourceAdvice, plan_counts, require_costs
-from datadose.planner.dose import COARSE, Dose, dose_of
+from datadose.planner.allocation import Budget, allocation_basis, better_allocation
+from datadose.planner.counts import PoolSource, plan_counts, require_costs
+from datadose.planner.decision import Decision, Plan
+from datadose.planner.dose import COARSE, dose_of
 from datadose.planner.dynamics import Ground, PostTraining
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.goal import Goal, Stop, Weights
-from datadose.planner.pretraining import PretrainingPlan
 from datadose.planner.schedule import (
     Costs,
     Schedule,
@@ -31,9 +30,8 @@ from datadose.planner.schedule import (
     require_schedulable,
     schedule_of_pool,
 )
-from datadose.planner.search import SearchRecord
-from datadose.planner.stage_choice import StageChoice, choose_stage, error_is_known, stage_problem
-from datadose.planner.training_choice import TrainingChoice, TrainingGoal
+from datadose.planner.stage_choice import choose_stage, error_is_known, stage_problem
+from datadose.planner.training_choice import TrainingGoal
 from datadose.shapes import Operator
 from datadose.shift import Shift
 from datadose.theory.equivalent import Columns
@@ -50,91 +48,6 @@ _NOTHING_TO_ADAPT_TO = (
     "no stage: nothing to adapt to (delta is zero), the pretrained model is already the best: B* = 0"
 )
 _LENGTHS = (0.25, 0.5, 2.0, 4.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """How many prompts of which data, the first half of a plan; errors are predicted post-test errors / d."""
-
-    prompts: int
-    predicted_error: float
-    error_at_max_prompts: float | None
-    """At ``max_prompts``; with sources with as many prompts of them as there are up to that, in the pool's
-    proportions. None at a peak, where the mean error is infinite."""
-    near_optimal: tuple[int, int] | None = None
-    """The range of B around the best with an error within 5 percent of it (None with sources)."""
-    allocation: Array
-    """The data covariance that the numbers above are for (with sources: that of the planned mixture)."""
-    curve: tuple[tuple[int, float | None], ...]
-    dose: Dose | None = None
-    by_length: tuple[tuple[int, int, float], ...] = ()
-    """(length n, best B, error) at other prompt lengths of the post-training data."""
-    better: BetterAllocation | None = None
-    sources: tuple[SourceAdvice, ...] | None = None
-    search: SearchRecord | None = None
-    """How the search for the sources' counts went (None without sources)."""
-    best_eta: tuple[float, int, float] | None = None
-    """(eta, best B, error) over a grid of eta with the paper's allocation for each."""
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Prompts of each source; none without sources."""
-        return tuple(advice.prompts for advice in self.sources or ())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan(Decision):
-    """Which data and how much of them, at which stage, and the numbers behind both decisions."""
-
-    error_before: float
-    spectral_radius: float = 0.0
-    regime: str = "incremental"
-    recommendation: str = ""
-    stages: StageChoice | None = None
-    note: str | None = None
-    """Why ``predicted_error`` may be far off; None where nothing speaks against it."""
-    training: TrainingChoice | None = None
-    """How long, under which penalty and in what mixture to train; None for training to convergence."""
-    schedule: Schedule | None = None
-    """What a budget buys of each stage, with ``costs``; None where there are none, or nothing to adapt to."""
-    pretraining: PretrainingPlan | None = None
-    """What to pretrain on for the shifts that may come, where they are given."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that `datadose plan --json` prints."""
-        numbers = ("prompts", "predicted_error", "note", "error_before", "error_at_max_prompts")
-        document: dict[str, Any] = {name: getattr(self, name) for name in numbers}
-        document["allocation"] = self.allocation.tolist()
-        for name in ("spectral_radius", "regime", "recommendation"):
-            document[name] = getattr(self, name)
-        document["curve"] = [dict(zip(("prompts", "predicted"), point, strict=True)) for point in self.curve]
-        if self.sources is not None:
-            document["sources"] = [asdict(source) for source in self.sources]
-        if self.search is not None:
-            document["search"] = asdict(self.search)
-        document["near_optimal"] = self.near_optimal
-        if self.dose is not None:
-            for name in ("best_below_peak", "best_above_peak"):
-                side = getattr(self.dose, name)
-                document[name] = side and {"prompts": side[0], "predicted": side[1]}
-        document["by_length"] = [
-            {"length": n, "prompts": B, "predicted_error": error} for n, B, error in self.by_length
-        ]
-        if self.better is not None:
-            allocation = self.better.allocation.tolist()
-            document["better_allocation"] = {**asdict(self.better), "allocation": allocation}
-        if self.best_eta is not None:
-            names = ("eta", "prompts", "predicted_error")
-            document["best_eta"] = dict(zip(names, self.best_eta, strict=True))
-        if self.stages is not None:
-            document["stages"] = asdict(self.stages)
-        if self.training is not None:
-            document |= self.training.to_json()
-        if self.schedule is not None:
-            document |= self.schedule.to_json()
-        if self.pretraining is not None:
-            document |= self.pretraining.to_json()
-        return document
 
 
 def plan(
@@ -156,47 +69,73 @@ def plan(
 ) -> Plan:
     """Decide how many prompts to take, of which kind and source, at which stage, and for how long to train.
 
+    Errors are those of the exact asymptotics (docs/derivations/planner.md), divided by d. A zero Delta gives
+    a plan too: there is nothing to adapt to.
+
     Args:
         shift: Sigma0, Delta, the data's covariance A (not used with ``sources``) and eta.
-        length: prompt length n of all stages, >= 1.
-        max_prompts: the largest number of prompts of SFT, >= 1.
         positional: ``length`` and ``max_prompts`` without names, which warns and will be refused.
-        rl_prompts: how many target prompts RL has; ``max_prompts`` unless given.
-        training: chain length k (of SFT, OS and RL), steps and reward; PostTraining() unless given.
+        length: prompt length n >= 1 of all stages.
+        max_prompts: the largest number of prompts of SFT, >= 1.
+        rl_prompts: how many target prompts RL has, >= 1; ``max_prompts`` unless given.
+        training: chain length k, optimiser steps and reward; PostTraining() unless given.
         sources: the pool, to choose counts from.
         budget: (kind, cap) on tr A or tr A^2 for the better allocation; the cost of A itself unless given.
-        choose_eta: also look for the best eta, with the paper's allocation for each.
-        stop: how SFT ends: "best" also decides the training time, "penalty" the penalty (``Plan.training``).
+        choose_eta: whether to look for the best eta too, with the paper's allocation for each.
+        stop: how SFT ends: ``best`` also decides the training time, ``penalty`` the penalty.
         keep: weight in [0, 1] of the error on Sigma0 in what these two minimise.
-        weights: "tuned" also decides the weight of a row of each source in the loss.
-        tests: (covariance, weight), weights with sum 1, that judge in place of the target, from which RL
-            still takes its prompts and a verifiable reward its pass rate.
-        learning_rate: of the steps that are counted; half of the largest stable one unless given.
-        costs: prices and what may be spent: the stages are then also scheduled (``Plan.schedule``).
+        weights: ``tuned`` also decides the weight of a row of each source in the loss.
+        tests: (covariance, weight), weights with sum 1, that judge in place of the target.
+        learning_rate: size > 0 of the steps that are counted; half of the largest stable one unless given.
+        costs: prices and what may be spent: the stages are then scheduled too (``Plan.schedule``).
 
-    Raises InputError for values out of range. A zero Delta gives a plan: nothing to adapt to.
+    Returns:
+        The best number of prompts with its error, the stage that is recommended and why, and what was asked.
+
+    Raises:
+        InputError: a value out of range, or choices that mean nothing beside each other.
+
+    Example:
+        >>> from datadose import Shift, plan
+        >>> plan(Shift.two_block(40, 20, 0.1, 0.2, 0.01), length=40, max_prompts=60).prompts
+        4
     """
     length, max_prompts = _named(positional, length, max_prompts)
-    rl_prompts = max_prompts if rl_prompts is None else require_integer("rl_prompts", rl_prompts, 1)
-    training = _recipe(training, learning_rate, costs)
+    limits = max_prompts, require_integer("rl_prompts", max_prompts if rl_prompts is None else rl_prompts, 1)
+    recipe = _recipe(training, learning_rate, costs)
+    asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
+    judged = None if tests is None else asked.goal.target
+    return _planned(shift, length, limits, recipe, asked, judged, sources, budget, costs, choose_eta)
+
+
+def _planned(
+    shift: Shift,
+    length: int,
+    limits: tuple[int, int],
+    training: PostTraining,
+    asked: TrainingGoal,
+    tests: WeightedTest | None,
+    sources: Sequence[PoolSource] | None,
+    budget: tuple[Budget, float] | None,
+    costs: Costs | None,
+    choose_eta: bool,
+) -> Plan:
+    """The plan; ``limits`` of demonstrations and of RL's prompts, ``tests`` in place of the target if any."""
     V0 = pretrained_operator(shift.sigma0, length)
     model = ErrorModel(V0, shift.eta, shift.target, length, training.chain_steps)
-    asked = TrainingGoal.of(shift, length, stop, keep, weights, tests, learning_rate)
-    judge = model if tests is None else model.judged_by(asked.goal.target)
+    judge = model if tests is None else model.judged_by(tests)
     require_costs(sources or ())
     if sources is None:
-        decision, columns = _dose(shift, judge, max_prompts, budget, choose_eta=choose_eta)
+        decision, columns = _dose(shift, judge, limits[0], budget, choose_eta=choose_eta)
     else:
-        decision, columns = _counts(judge, sources, max_prompts)
-    chosen = asked.decide(model, shift.data, sources, max_prompts, decision.counts)
+        decision, columns = _counts(judge, sources, limits[0])
+    chosen = asked.decide(model, shift.data, sources, limits[0], decision.counts)
     before = judge.error([], []) if decision.dose is None else decision.dose.error_before
     schedule = None if costs is None else no_schedule(before)
     if costs is not None and (tests is not None or shift.delta.any()):
-        pool, limits = (columns, sources), (max_prompts, rl_prompts)
-        schedule = _scheduled(model, *pool, costs, limits, training, asked.goal)
+        schedule = _scheduled(model, columns, sources, costs, limits, training, asked.goal)
     first = Plan(**vars(decision), error_before=before, training=chosen, schedule=schedule)
-    judges = (model, None if tests is None else asked.goal.target)
-    return _with_stages(first, shift, judges, columns, training, rl_prompts)
+    return _with_stages(first, shift, (model, tests), columns, training, limits[1])
 
 
 def _scheduled(

@@ -8,8 +8,9 @@ from pathlib import Path
 from datadose.configs import load_config, read_covariance
 from datadose.planner.config import PlanConfig, SourceConfig
 from datadose.planner.counts import PoolSource
+from datadose.planner.decision import Plan
 from datadose.planner.dynamics import PostTraining
-from datadose.planner.plan import Plan, mean_covariance, plan
+from datadose.planner.plan import mean_covariance, plan
 from datadose.planner.pretraining import pretraining_of
 from datadose.planner.schedule import Costs
 from datadose.shift import Shift

@@ -40,7 +40,15 @@ class Costs:
         update: of one optimiser step of either stage on all of its rows, >= 0.
         total: what may be spent, > 0.
 
-    Raises InputError for a value out of range.
+    Raises:
+        InputError: a value out of range.
+
+    Example:
+        >>> from datadose import Costs, Shift, plan
+        >>> costs = Costs(demonstration=2.0, prompt=1.0, total=100.0)
+        >>> found = plan(Shift.two_block(40, 20, 0.1, 0.2, 0.1), length=40, max_prompts=60, costs=costs)
+        >>> [(stage.stage, stage.prompts) for stage in found.schedule.stages]
+        [('sft', 20), ('outcome', 60)]
     """
 
     demonstration: float

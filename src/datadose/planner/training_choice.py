@@ -12,6 +12,7 @@ from datadose.errors import reject, require_number
 from datadose.planner.counts import PoolSource
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.goal import Goal, Stop, Weights, require_choices, tests_of
+from datadose.planner.judged import Judged
 from datadose.planner.mixture import MixtureShare, mixture_of
 from datadose.planner.penalty import Penalised, choose_penalty
 from datadose.planner.pool import Pool
@@ -35,6 +36,15 @@ class TrainingChoice:
     purchase_budget: float | None = None
     """What that purchase may cost: a tenth of the planned rows' cost."""
 
+    def in_short(self) -> dict[str, object]:
+        """The best time or penalty, with the number of prompts and the error / d there."""
+        told: dict[str, object] = {}
+        if self.stopping is not None:
+            told["at_best_time"] = _told(self.stopping.time, self.stopping)
+        if self.penalty is not None:
+            told["at_best_penalty"] = _told(self.penalty.value, self.penalty)
+        return told
+
     def to_json(self) -> dict[str, Any]:
         """The sections of the document that `datadose plan --json` prints."""
         document: dict[str, Any] = {}
@@ -48,6 +58,10 @@ class TrainingChoice:
             document["next_purchase"] = [asdict(part) for part in self.next_purchase]
             document["purchase_budget"] = self.purchase_budget
         return document
+
+
+def _told(end: float | None, judged: Judged) -> dict[str, float | None]:
+    return {"value": end, "prompts": judged.prompts, "predicted_error": judged.predicted_error}
 
 
 @dataclass(frozen=True)

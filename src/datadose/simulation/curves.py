@@ -16,16 +16,22 @@ matrix-matrix work, O(d^2) a prompt and independent of n.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from scipy.linalg import lapack, solve_triangular
 
 from datadose.covariance import dense, product, range_basis, wishart_second_moment
-from datadose.errors import reject, require_integer
+from datadose.deprecation import renamed
+from datadose.equality import ByValue
+from datadose.error_curve import ErrorCurve
+from datadose.errors import listed, reject, require_integer
 from datadose.prompts import Moments, draw_moments
 from datadose.shapes import Array, Float, Matrix, Operator
 from datadose.shift import Shift
+from datadose.showing import Tabular
 from datadose.theory.post_test import quadratic_error
 from datadose.theory.pretraining import pretrained_operator
 
@@ -162,71 +168,135 @@ def sft_error_curve(
     seed: int,
     pretrain_length: int | None = None,
     test_length: int | None = None,
-) -> Float[Array, " P"]:
-    """Simulated post-test error / d of V* at every B = 0 .. ``max_prompts``, one seed; shape (B + 1,).
+) -> ErrorCurve:
+    """Simulate the post-test error / d of V* at every number of prompts up to ``max_prompts``, with one seed.
 
-    The prompts are nested: B + 1 adds one prompt to B. Lengths of the other stages are ``length`` unless
-    given. The same seed gives the same curve, and a shorter curve is a prefix of a longer one up to rounding.
+    V* is the minimiser of the SFT loss (Thm 4.1); its error on the target is that of Prop 5.1. The prompts
+    are nested: B + 1 adds one prompt to B. The same seed gives the same curve, and a shorter curve is the
+    beginning of a longer one up to rounding.
+
+    Args:
+        shift: Sigma0, Delta, A and eta.
+        max_prompts: the largest B >= 0.
+        length: length n >= 1 of the prompts of SFT.
+        seed: an integer >= 0 that the prompts are drawn from.
+        pretrain_length: length of the pretraining prompts, >= 1; ``length`` unless given.
+        test_length: length of the test prompts, >= 1; ``length`` unless given.
+
+    Returns:
+        The errors divided by d, a float64 array of shape (max_prompts + 1,).
+
+    Raises:
+        InputError: a value out of range.
+
+    Example:
+        >>> from datadose import Shift, sft_error_curve
+        >>> curve = sft_error_curve(Shift.two_block(40, 20, 0.1, 0.2, 0.1), 120, length=40, seed=0)
+        >>> curve.shape
+        (121,)
+        >>> curve.plot().get_xlabel()
+        'prompts B of SFT'
     """
     B = require_integer("max_prompts", max_prompts, 0)
     n = require_integer("length", length, 1)
     V0 = pretrained_operator(shift.sigma0, n if pretrain_length is None else pretrain_length)
     n_test = n if test_length is None else require_integer("test_length", test_length, 1)
     if B == 0:
-        return np.array([quadratic_error(V0, shift.target, wishart_second_moment(shift.target, n_test))])
-    moments = draw_moments(shift.data, n, B, seed=seed)
-    return error_curve(
-        moments, eta=shift.eta, V0=V0, data=shift.data, target=shift.target, test_length=n_test
-    )
+        errors = np.array([quadratic_error(V0, shift.target, wishart_second_moment(shift.target, n_test))])
+    else:
+        moments = draw_moments(shift.data, n, B, seed=seed)
+        stages: dict[str, Any] = {"V0": V0, "target": shift.target, "test_length": n_test}
+        errors = error_curve(moments, eta=shift.eta, data=shift.data, **stages)
+    return ErrorCurve(np.arange(B + 1), errors, "simulated")
 
 
-@dataclass(frozen=True)
-class SimulatedError:
-    """Simulated errors / d: ``values`` of shape (seeds, len(prompts)), their mean and standard error."""
+@dataclass(frozen=True, eq=False, repr=False)
+class SimulatedCurve(ByValue, Tabular):
+    """Errors / d of several simulations at the same numbers of prompts.
+
+    :func:`simulate_error` returns it. ``to_frame`` has the columns ``prompts``, ``mean`` and ``sem``;
+    ``plot`` draws the means with their standard errors. Two of them are equal if all their values are.
+
+    Args:
+        prompts: numbers of prompts B >= 0, shape (P,).
+        values: the error / d of each seed at each of them, shape (seeds, P).
+
+    Example:
+        >>> from datadose import Shift, simulate_error
+        >>> simulated = simulate_error(Shift.two_block(40, 20, 0.1, 0.2, 0.1), [0, 10], 40, seeds=20)
+        >>> simulated.mean.round(2).tolist(), simulated.sem.round(3).tolist()
+        ([1.91, 1.78], [0.0, 0.012])
+        >>> simulated == simulate_error(Shift.two_block(40, 20, 0.1, 0.2, 0.1), [0, 10], 40, seeds=20)
+        True
+    """
 
     prompts: Float[Array, " P"]
     values: Float[Array, "seeds P"]
+    _picture: ClassVar[str] = "datadose.drawing.results.draw_simulated"
 
     @property
     def mean(self) -> Float[Array, " P"]:
-        """Mean over seeds, shape (len(prompts),)."""
+        """The mean over seeds, shape (P,)."""
         return np.asarray(self.values.mean(axis=0))
 
     @property
     def sem(self) -> Float[Array, " P"]:
-        """Standard error of the mean over seeds (NaN for one seed), shape (len(prompts),)."""
+        """The standard error of the mean over seeds, shape (P,); NaN for one seed."""
         if len(self.values) < 2:
             return np.full(self.values.shape[1], np.nan)
         return np.asarray(self.values.std(axis=0, ddof=1) / np.sqrt(len(self.values)))
 
+    def _facts(self) -> dict[str, object]:
+        return {"prompts": self.prompts, "mean": self.mean, "seeds": len(self.values)}
+
+    def _columns(self) -> dict[str, Any]:
+        return {"prompts": self.prompts, "mean": self.mean, "sem": self.sem}
+
 
 def simulate_error(
     shift: Shift,
-    prompts: list[int] | int,
+    prompts: Sequence[int] | int,
     length: int,
     *,
-    seeds: int | list[int],
+    seeds: int | Sequence[int],
     pretrain_length: int | None = None,
     test_length: int | None = None,
-) -> SimulatedError:
-    """Simulated post-test error / d of V* at the given numbers of prompts.
+) -> SimulatedCurve:
+    """Simulate the post-test error / d of V* at the given numbers of prompts, with several seeds.
 
-    ``seeds`` is a number of seeds (0, 1, ..) or the list of them. Raises InputError for counts that are not
-    integers >= 0.
+    Each seed draws one nested stream of prompts, as :func:`sft_error_curve` does. Where the mean error is
+    infinite (:func:`~datadose.predict_error` raises PeakError there) the mean of few seeds says nothing.
+
+    Args:
+        shift: Sigma0, Delta, A and eta.
+        prompts: numbers of prompts B >= 0, or one of them.
+        length: length n >= 1 of the prompts of SFT.
+        seeds: a number of seeds >= 1, which are 0, 1, .., or a list of them.
+        pretrain_length: length of the pretraining prompts, >= 1; ``length`` unless given.
+        test_length: length of the test prompts, >= 1; ``length`` unless given.
+
+    Returns:
+        The errors divided by d of every seed, with ``mean`` and ``sem``.
+
+    Raises:
+        InputError: counts that are not integers in range, or none.
+
+    Example:
+        >>> from datadose import Shift, simulate_error
+        >>> simulate_error(Shift.two_block(40, 20, 0.1, 0.2, 0.1), [0, 10], 40, seeds=20)
+        SimulatedCurve(prompts=[0, 10], mean=[1.91, 1.783], seeds=20)
     """
-    counts = [require_integer("prompts", B, 0) for B in ([prompts] if isinstance(prompts, int) else prompts)]
+    counts = [require_integer("prompts", B, 0) for B in listed(prompts)]
     if not counts:
         reject("prompts", prompts, "at least one number of prompts")
-    chosen = list(range(require_integer("seeds", seeds, 1))) if isinstance(seeds, int) else list(seeds)
-    curves = [
-        sft_error_curve(
-            shift,
-            max(counts),
-            length,
-            seed=seed,
-            pretrain_length=pretrain_length,
-            test_length=test_length,
-        )[counts]
-        for seed in chosen
-    ]
-    return SimulatedError(np.array(counts, dtype=np.float64), np.array(curves))
+    several = isinstance(seeds, (Sequence, np.ndarray))
+    chosen = list(seeds) if several else list(range(require_integer("seeds", seeds, 1)))  # type: ignore[arg-type]
+    if not chosen:
+        reject("seeds", seeds, "at least one seed")
+    lengths = {"pretrain_length": pretrain_length, "test_length": test_length}
+    curves = [sft_error_curve(shift, max(counts), length, seed=seed, **lengths)[counts] for seed in chosen]
+    return SimulatedCurve(np.array(counts, dtype=np.float64), np.array(curves))
+
+
+if not TYPE_CHECKING:  # A type checker takes a module that has __getattr__ to have every name.
+    __getattr__ = renamed(__name__, {"SimulatedError": f"{__name__}.SimulatedCurve"})

@@ -131,7 +131,33 @@ class TestConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """A pipeline: pretraining, stages in order, post-test; ``seeds`` independent runs side by side."""
+    """A pipeline: pretraining, stages in order, and the post-test; `datadose train` reads it from YAML.
+
+    Args:
+        shift: ``sigma0`` and ``delta``, each a spectrum, blocks or the path of a .npy file.
+        pretrain: ``length`` of the pretraining prompts, and how the model comes by what it knows.
+        stages: stages of post-training in order, each with ``stage``, ``length``, ``prompts`` and more.
+        test: ``length`` of the test prompts, their number and the numbers of thinking steps.
+        model: which transformer, linear attention unless given.
+        seeds: independent runs >= 1 side by side.
+        record_every: steps >= 0 between two rows of the history; 0 for none.
+        checkpoint_every: steps >= 0 between two checkpoints; 0 for none.
+
+    Raises:
+        InputError: from :func:`~datadose.run_pipeline` and `datadose train`, which name the field; made
+            directly, it is pydantic's ValidationError.
+
+    Example:
+        >>> from datadose import TrainConfig
+        >>> config = TrainConfig(
+        ...     shift={"sigma0": [1, 1], "delta": [1, 0]},
+        ...     pretrain={"length": 10},
+        ...     stages=[{"stage": "sft", "length": 10, "prompts": 8, "steps": 3}],
+        ...     test={"length": 10},
+        ... )
+        >>> config.stages[0].learning_rate
+        0.001
+    """
 
     shift: ShiftConfig
     pretrain: PretrainConfig

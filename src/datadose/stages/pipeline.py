@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,9 @@ import pandas as pd
 import torch
 import yaml
 
-from datadose.configs import load_config, read_covariance
+from datadose.configs import load_config, read_covariance, validate_config
 from datadose.covariance import same_form
-from datadose.errors import reject
+from datadose.errors import reject, require_kind
 from datadose.files import prepare_folder, write_atomic, write_json, write_table
 from datadose.models import BlockLinearAttention, ChainModel, LinearAttention, PromptBatch, starting_operator
 from datadose.models.gpt import GptConfig, GptModel, save_gpt
@@ -119,20 +119,56 @@ class PipelineRun:
 
 
 def run_pipeline(
-    config: TrainConfig,
-    out: Path,
+    config: TrainConfig | Mapping[str, Any],
+    out: str | Path,
     *,
-    folder: Path = Path(),
+    folder: str | Path = Path(),
     resume: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Run ``config`` into ``out`` and return the result document.
+    """Pretrain a model, post-train it stage by stage and test it, as `datadose train` does.
 
-    Raises InputError for a bad value, for an ``out`` that holds another configuration, or that holds a run
-    already while ``resume`` is False.
+    Args:
+        config: what is trained, a TrainConfig or the same as nested dicts, as in a YAML file.
+        out: folder for ``config.yaml``, ``metrics.csv``, ``model.safetensors``, ``result.json`` and the
+            checkpoints; made if need be.
+        folder: what paths in the configuration are relative to.
+        resume: whether to continue the run of this very configuration that ``out`` holds.
+        progress: called with the name of the stage, its step and its number of steps.
+
+    Returns:
+        The document of ``result.json``: under ``stages`` the post-test after each stage, errors divided by d.
+
+    Raises:
+        InputError: a bad value in ``config``, an ``out`` that holds another configuration, or that holds a
+            run while ``resume`` is False.
+
+    Example:
+        >>> from datadose import run_pipeline
+        >>> sft = {"stage": "sft", "length": 10, "prompts": 8, "steps": 3}
+        >>> config = {"shift": {"sigma0": [1, 1], "delta": [1, 0]}, "pretrain": {"length": 10}}
+        >>> result = run_pipeline({**config, "stages": [sft], "test": {"length": 10}}, scratch)
+        >>> [(stage["stage"], len(stage["target_mean"])) for stage in result["stages"]]
+        [('pretrain', 1), ('sft', 1)]
     """
-    run = PipelineRun.of(config, folder, out, progress)
+    run = PipelineRun.of(_validated(config), Path(folder), Path(out), progress)
     _claim_folder(run, resume)
+    result = _post_trained(run)
+    if Processes.current().first:
+        write_json(run.out / "result.json", result)
+    return result
+
+
+def _validated(config: TrainConfig | Mapping[str, Any]) -> TrainConfig:
+    if isinstance(config, TrainConfig):
+        return config
+    require_kind("config", config, Mapping, "the sections of a YAML file")
+    return validate_config(dict(config), TrainConfig)
+
+
+def _post_trained(run: PipelineRun) -> dict[str, Any]:
+    """Train stage by stage, write the history and the weights, and return the result document."""
+    config = run.config
     model = _pretrained_model(run)
     # The frozen reference of the KL term.
     reference = copy.deepcopy(model) if any(stage.kl > 0 for stage in config.stages) else None
@@ -154,12 +190,12 @@ def run_pipeline(
         reports.append(_report(stage.stage, model, tests, test.thinking_steps, training))
     result = {"stages": reports, "seeds": list(run.seeds), "versions": versions()}
     if Processes.current().first:
-        write_table(out / "metrics.csv", pd.DataFrame(rows))
+        write_table(run.out / "metrics.csv", pd.DataFrame(rows))
+        weights = run.out / "model.safetensors"
         if isinstance(model, GptModel):
-            save_gpt(out / "model.safetensors", model)
+            save_gpt(weights, model)
         else:
-            save_weights(out / "model.safetensors", model, {"model": json.dumps(config.model.model_dump())})
-        write_json(out / "result.json", result)
+            save_weights(weights, model, {"model": json.dumps(config.model.model_dump())})
     return result
 
 

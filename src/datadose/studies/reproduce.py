@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datadose.drawing.style import save
-from datadose.errors import reject, require_integer
+from datadose.errors import listed, reject, require_integer
 from datadose.files import prepare_folder, write_json, write_recorded_table
 from datadose.studies.index import CLAIMS, GROUPS, LANGUAGE_MODELS, LEDGER, NAMES, SIZES, study
 from datadose.studies.ledger import judge_all
@@ -31,23 +31,42 @@ class Run:
 
 
 def reproduce(
-    targets: Sequence[str],
+    targets: str | Sequence[str],
     *,
     preset: Preset = "quick",
-    out: Path = Path("results"),
+    out: str | Path = Path("results"),
     seeds: int | None = None,
     workers: Workers | None = None,
     command: str = "",
 ) -> Path:
-    """Run ``targets`` (names of studies or groups of them) into ``out`` and return it.
+    """Run the experiments behind figures and claims into a folder.
 
-    Per study: a CSV and a JSON with the resolved configuration, and its picture as PNG and SVG; then
+    Each study leaves a CSV, a JSON with the resolved configuration, and its picture as PNG and SVG; then come
     ``claims.json`` (if "claims" or a study of language models is among the targets) and ``report.html`` from
-    all tables that ``out`` holds.
-    Finished cells are cached in ``out/.cache``: a killed run continues where it stopped.
+    all tables that the folder holds. Finished cells are kept in its ``.cache``: a run that was killed
+    continues where it stopped.
 
-    Raises InputError for an unknown target or preset, a seeds count below 2, or an ``out`` that is a file.
+    Args:
+        targets: names of studies or groups of them, such as ``["fig1", "fig5"]`` or ``"all"``.
+        preset: how large the studies are: ``smoke``, ``quick``, ``paper`` or another that a study names.
+        out: the folder, made if need be.
+        seeds: repetitions >= 2 of every setting; those of the preset unless given.
+        workers: where the cells run; one process unless given.
+        command: the command line that the configuration files record.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: an unknown target or preset, a number of seeds below 2, or an ``out`` that is a file.
+
+    Example:
+        >>> from datadose import InputError, reproduce
+        >>> folder = reproduce("fig5", preset="smoke", out=scratch, seeds=2)
+        >>> sorted(path.name for path in folder.glob("fig5.*"))
+        ['fig5.csv', 'fig5.hover.json', 'fig5.json', 'fig5.png', 'fig5.svg']
     """
+    targets, out = listed(targets), Path(out)
     for name in targets:
         if name not in NAMES and name not in GROUPS:
             reject("target", name, ", ".join([*NAMES, *GROUPS]))

@@ -30,8 +30,9 @@ from datadose.covariance import (
     validate_operator,
     wishart_second_moment,
 )
+from datadose.error_curve import ErrorCurve
 from datadose.errors import reject, require_integer, require_number
-from datadose.shapes import Array, Float, Operator
+from datadose.shapes import Array, Operator
 from datadose.shift import Shift
 from datadose.theory.columns import FINITE_MEAN, Columns
 from datadose.theory.effective_penalty import EffectivePenalty
@@ -86,27 +87,36 @@ def mixture_error(
     learning_rate: float | None = None,
     ridge: float | None = None,
 ) -> float:
-    """Exact asymptotic Err(V) / d after SFT from ``V0`` on K sources, any PSD matrices, any V0.
+    """Predict the post-test error / d after SFT on several sources: any PSD matrices, any start.
 
-    To convergence (V = V*), unless a time, a number of steps or a penalty is given; the model itself, whose
-    error on any other test follows, is :func:`datadose.theory.trained`.
+    Training converges (V = V*) unless a time, steps or a penalty is given. The model itself, whose error on
+    any other test follows, is :func:`datadose.theory.trained`. Source: docs/derivations/exact_asymptotics.md.
 
     Args:
-        V0: operator before SFT, spectrum (d,) or (d, d).
-        eta: chain-of-thought step, in (0, 2).
-        sources: where the prompts come from.
-        target: test covariance Sigma.
-        test_length: length n of the test prompts.
-        chain_steps: k of the chains of thought; it matters where prompts are noisy, and for ``steps``.
-        finite_size: add the O(1/d) correction (docs/derivations/finite_size.md); at convergence alone.
-        weights: w_c >= 0 of a prompt of each source in the loss, shape (K,); 1 unless given.
+        V0: operator before SFT, a spectrum (d,) or a matrix (d, d).
+        eta: step of the ground-truth chain of thought, in (0, 2).
+        sources: the K sources that the prompts come from.
+        target: covariance Sigma of the test prompts, (d,) or (d, d).
+        test_length: length n >= 1 of the test prompts.
+        chain_steps: k >= 0 of the chains of thought; it matters where prompts are noisy, and for ``steps``.
+        finite_size: whether to add the O(1/d) correction (docs/derivations/finite_size.md); at convergence.
+        weights: weight w_c >= 0 of a prompt of each source in the loss, shape (K,); 1 unless given.
         time, steps, learning_rate, ridge: as in :class:`datadose.theory.Stopping`.
 
+    Returns:
+        The predicted error divided by d.
+
     Raises:
-        PeakError: the training converges and the mean error over finite prompts is infinite: the number of
-            prompts, of all or of some sources, is within 1 of the rank that they span, or prompts of length
-            1 or 2 are interpolated.
-        InputError: a value outside its range.
+        PeakError: training converges and the mean error over finite prompts is infinite: the prompts of all
+            or of some sources are within 1 of the rank that they span, or those of length <= 2 interpolated.
+        InputError: a value out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from datadose import Source, mixture_error
+        >>> pool = [Source(np.full(40, 0.2), 40, 60), Source(np.full(40, 0.2), 40, 60, label_noise=1)]
+        >>> round(mixture_error(-np.ones(40), 0.2, pool, target=np.full(40, 2.0), test_length=40), 3)
+        1.954
     """
     require_number("eta", eta, 0, 2, open_ends=True)
     target = validate_covariance("target", target)
@@ -118,6 +128,12 @@ def mixture_error(
         model = trained(V0, eta, sources, stopping, weights=weights, chain_steps=chain_steps)
         return model.error(target, n)
     equivalent = mixture_equivalent(V0, eta, sources, chain_steps=chain_steps)
+    return _converged_error(equivalent, eta, target, n, finite_size)
+
+
+def _converged_error(
+    equivalent: Equivalent, eta: float, target: Operator, n: int, finite_size: bool
+) -> float:
     if len(equivalent.mean) != len(target):
         reject("target", f"dimension {len(target)}", f"dimension {len(equivalent.mean)}, as in the sources")
     equivalent.require_finite()
@@ -151,40 +167,54 @@ def predict_error(
     learning_rate: float | None = None,
     ridge: float | None = None,
 ) -> float:
-    """Predicted post-test error / d after SFT on ``prompts`` prompts of length ``length``.
+    """Predict the post-test error / d after SFT on a number of prompts: exact asymptotics, or Thm B.1.
 
-    To convergence, unless a time, a number of steps or a penalty is given. The error on Sigma0, and the part
-    of the error that more prompts would remove, are those of the model that
-    :func:`datadose.theory.trained_on_shift` returns.
+    Training converges unless a time, steps or a penalty is given (docs/derivations/exact_asymptotics.md).
+    Where the mean error is infinite PeakError says why; :func:`predict_curve` has infinity in that place. The
+    error on Sigma0 is that of the model which :func:`datadose.theory.trained_on_shift` returns.
 
     Args:
         shift: Sigma0, Delta, A and eta.
-        prompts: B >= 0, may be fractional (the theory is smooth in it).
-        length: post-training prompt length n.
-        form: ``exact``, ``first-order`` or ``as-printed`` (two-block shifts with A full rank only).
-        finite_size: add the O(1/d) correction to the exact form (there is none for the others).
-        pretrain_length, test_length: prompt lengths of the other stages; ``length`` unless given.
-        chain_steps: k of the chains of thought, which sets the clock of ``steps``.
+        prompts: number B >= 0, which may be fractional: the theory is smooth in it. 0 is no SFT.
+        length: length n >= 1 of the prompts of SFT.
+        form: ``exact``, ``first-order`` (Thm B.1 corrected) or ``as-printed`` (two-block, A of full rank).
+        finite_size: whether to add the O(1/d) correction to the exact form (there is none for the others).
+        pretrain_length, test_length: prompt lengths >= 1 of the other stages; ``length`` unless given.
+        chain_steps: k >= 0 of the chains of thought, which sets the clock of ``steps``.
         time, steps, learning_rate, ridge: as in :class:`datadose.theory.Stopping`; with the exact form alone.
 
+    Returns:
+        The predicted error divided by d.
+
     Raises:
-        PeakError: the training converges and the mean error over finite prompts is infinite: ``prompts`` is
+        PeakError: training converges and the mean error over finite prompts is infinite: ``prompts`` is
             within 1 of rank(A) and not 0, or (exact form) between 1 and rank(A) while ``length`` is 1 or 2.
         InputError: any other value out of range.
+
+    Example:
+        >>> from datadose import Shift, predict_error
+        >>> round(predict_error(Shift.two_block(40, 20, 0.1, 0.2, 0.1), prompts=10, length=40), 3)
+        1.728
     """
     B = require_number("prompts", prompts, 0, np.inf)
+    stages = _Stages.of(shift, length, pretrain_length, test_length)
+    stopping = Stopping(time, steps, learning_rate, ridge)
+    _require_form(form, finite_size, stopping)
+    if not stopping.is_converged:
+        return float(stages.stopped([B], stopping, chain_steps)[0])
+    return stages.converged(shift, B, form, finite_size=finite_size)
+
+
+def _require_form(form: Form, finite_size: bool, stopping: Stopping) -> None:
+    """InputError for a form or a correction that is not known for such training."""
     if form not in FORMS:
         reject("form", form, ", ".join(FORMS))
     if finite_size and form != "exact":
         reject("finite_size", f"True with form {form}", "True with form exact only")
-    stages = _Stages.of(shift, length, pretrain_length, test_length)
-    stopping = Stopping(time, steps, learning_rate, ridge)
     if not stopping.is_converged:
         _require_plain(finite_size, stopping)
         if form != "exact":
             reject("form", form, "exact where training is stopped or penalised")
-        return float(stages.stopped([B], stopping, chain_steps)[0])
-    return stages.converged(shift, B, form, finite_size=finite_size)
 
 
 def _peak(B: float, n: int, rank: int) -> PeakError:
@@ -273,25 +303,45 @@ def predict_curve(
     steps: int | None = None,
     learning_rate: float | None = None,
     ridge: float | None = None,
-) -> Float[Array, " P"]:
-    """The exact form of :func:`predict_error` at many numbers of prompts B, in one array: shape (P,), / d.
+) -> ErrorCurve:
+    """Predict the post-test error / d at many numbers of prompts at once.
 
-    Infinite where :func:`predict_error` raises PeakError. Costs as much as a few single points. Dense
-    covariances are rotated to the eigenbasis of A first. Arguments as there.
+    The numbers are those of the exact form of :func:`predict_error`, for the price of a few of them, and
+    infinite where that function raises PeakError.
 
-    Raises InputError for prompts that are not finite numbers >= 0, and for lengths out of range.
+    Args:
+        shift: Sigma0, Delta, A and eta.
+        prompts: numbers of prompts B >= 0, shape (P,), or one of them.
+        length: length n >= 1 of the prompts of SFT.
+        pretrain_length: length of the pretraining prompts, >= 1; ``length`` unless given.
+        test_length: length of the test prompts, >= 1; ``length`` unless given.
+        chain_steps: k >= 0 of the chains of thought, which sets the clock of ``steps``.
+        time: time T >= 0 of gradient flow after which training stops; training converges unless one is given.
+        steps: number of steps >= 0 of gradient descent after which it stops; needs ``learning_rate``.
+        learning_rate: their size > 0.
+        ridge: penalty L >= 0 of ||V - V0||_F^2 beside the loss, summed over rows.
+
+    Returns:
+        The predicted errors divided by d, a float64 array of shape (P,).
+
+    Raises:
+        InputError: prompts that are not finite numbers >= 0, or another value out of range.
+
+    Example:
+        >>> from datadose import Shift, predict_curve
+        >>> predict_curve(Shift.two_block(40, 20, 0.1, 0.2, 0.1), [0, 10, 40, 100], length=40)
+        ErrorCurve(prompts=[0, 10, 40, 100], predicted=[1.91, 1.728, inf, 1.342])
     """
     try:
-        B = np.asarray(prompts, dtype=np.float64)
+        B = np.atleast_1d(np.asarray(prompts, dtype=np.float64))
     except (TypeError, ValueError):
         reject("prompts", prompts, "a sequence of finite numbers >= 0")
     if B.ndim != 1 or not (np.isfinite(B) & (B >= 0)).all():
         reject("prompts", prompts, "a sequence of finite numbers >= 0")
     stages = _Stages.of(shift, length, pretrain_length, test_length)
     stopping = Stopping(time, steps, learning_rate, ridge)
-    if stopping.is_converged:
-        return stages.errors(B)
-    return stages.stopped(B, stopping, chain_steps)
+    errors = stages.errors(B) if stopping.is_converged else stages.stopped(B, stopping, chain_steps)
+    return ErrorCurve(B, errors, "predicted")
 
 
 def first_order_error(V0: Operator, eta: float, source: Source, target: Operator, test_length: int) -> float:

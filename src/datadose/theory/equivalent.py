@@ -53,7 +53,25 @@ from datadose.theory.trained_operator import TrainedOperator
 
 
 class PeakError(InputError):
-    """The mean error is infinite here: some sources' prompts (nearly) equal the rank that they span."""
+    """The mean error that was asked for is infinite: there is no number to return.
+
+    That is so at convergence where the prompts of some sources (nearly) equal the rank that they span, and
+    for the shortest prompts (docs/derivations/hard_edge.md). It is an :class:`~datadose.InputError`.
+
+    Args:
+        field: what the value was given for.
+        value: what was given.
+        allowed: what is allowed in its place, in words.
+        reason: where and why the mean is infinite, a sentence.
+
+    Example:
+        >>> from datadose import PeakError, Shift, predict_error
+        >>> try:
+        ...     predict_error(Shift.two_block(40, 20, 0.1, 0.2, 0.1), prompts=40, length=40)
+        ... except PeakError as error:
+        ...     print(error.reason)
+        B within 1 of rank(A) = 40: the mean is infinite there
+    """
 
     def __init__(
         self, field: str, value: object, allowed: str, reason: str = "the mean is infinite there"

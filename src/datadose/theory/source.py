@@ -11,15 +11,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from datadose.covariance import spectral_basis, validate_covariance, wishart_second_moment
+from datadose.equality import ByValue
 from datadose.errors import require_integer, require_number
 from datadose.shapes import Array, Float, Matrix, Operator, Spectrum
+from datadose.showing import Compact
 from datadose.theory.columns import Columns, Modes, Pair
 from datadose.theory.sft import chain_weight
 
 
-@dataclass(frozen=True)
-class Source:
-    """A source of post-training prompts: covariance A_c, length n_c, number B_c (real), noise variances."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Source(ByValue, Compact):
+    """A source is where post-training prompts come from: how they are distributed, and how many there are.
+
+    The values are checked when the source is used. Two sources are equal if all their values are.
+
+    Args:
+        covariance: covariance A_c of the prompts' inputs, a spectrum (d,) or a PSD matrix (d, d).
+        length: number n_c >= 1 of labelled examples in a prompt.
+        prompts: number B_c >= 0 of prompts, a real number: the theory is smooth in it.
+        label_noise: variance s^2 >= 0 of the noise in the labels of the prompts.
+        demonstration_noise: variance t^2 >= 0, of each dimension, of the noise in the demonstrated thoughts.
+
+    Example:
+        >>> import numpy as np
+        >>> from datadose import Source
+        >>> Source(np.full(50, 0.2), length=10, prompts=9, label_noise=1)
+        Source(covariance=50 values in [0.2, 0.2], length=10, prompts=9, label_noise=1, demonstration_noise=0)
+    """
 
     covariance: Operator
     length: int

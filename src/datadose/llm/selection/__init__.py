@@ -1,6 +1,7 @@
 """Choose an SFT set and an RL set from scores: pure, without a model. See docs/llm_selection.md."""
 
-from datadose.llm.selection.choose import Selection, select
+from datadose.llm.selection.choose import select
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.commands import training_commands
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.formats import FORMATS, check_format

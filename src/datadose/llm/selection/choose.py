@@ -24,9 +24,10 @@ from datadose.llm.selection.arrays import (
     numbers,
     stream,
 )
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.config import Representation, SelectionConfig
 from datadose.llm.selection.duplicates import Repeats, find_near_copies, find_overlaps
-from datadose.llm.selection.filters import DUPLICATE, NOT_ALIGNED, UNSCORED, Filter, Funnel, find_filter
+from datadose.llm.selection.filters import DUPLICATE, NOT_ALIGNED, UNSCORED, Funnel, find_filter
 from datadose.llm.selection.geometry import estimate_geometry
 from datadose.llm.selection.measures import Measures, measure
 from datadose.llm.selection.rl_set import NO_RATES, RlSet, choose_rl, no_rl_set, wants_rl
@@ -38,55 +39,6 @@ REFERENCE_ROWS = 4096
 FEW_ROWS = 32
 """Rows of target or reference below which the selection says that they are few."""
 _NONE = np.zeros(0, dtype=np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Which rows, and why. Indices are positions in the pool (``replay``: in the reference), ascending."""
-
-    sft: Indices
-    rl: Indices
-    control_sft: Indices
-    """As many rows as ``sft`` (with a budget in tokens: as many tokens), uniformly from the eligible ones."""
-    control_rl: Indices
-    """As many rows as ``rl``, likewise, without the questions of ``sft`` and ``control_sft``."""
-    replay: Indices
-    """Rows of the reference that go into both sft.jsonl and control_sft.jsonl."""
-    filters: list[Filter]
-    """In order, first those of the SFT set, then those of the RL set."""
-    geometry: dict[str, Any]
-    """The shift; empty without an SFT set."""
-    sizes: dict[str, int]
-    planner: dict[str, Any]
-    diversity: dict[str, Any]
-    rl_record: dict[str, Any]
-    """The prior of the pool's pass rates, the threshold and what they say; empty without an RL set."""
-    repeats: dict[str, Any]
-    """What was found of evaluation files and of near duplicates; without what was not looked for."""
-    unchecked: list[str]
-    """What could not be checked with these scores, a sentence each."""
-    config: SelectionConfig
-    pool: Scores = field(repr=False)
-    target: Scores | None = field(repr=False)
-    measures: Measures = field(repr=False)
-    eligible: Mask = field(repr=False)
-    """Per pool row: scored, the one of its question, and neither a near duplicate nor in an evaluation file;
-    without an SFT set, sampled in place of scored."""
-    sft_removed: NDArray[np.int8] = field(repr=False)
-    """Per pool row, the place among the SFT set's filters of the one that removed it; -1 for none."""
-    rl_removed: NDArray[np.int8] = field(repr=False)
-    """The same for the RL set."""
-    sft_crossed: NDArray[np.int8] = field(repr=False)
-    """Per pool row, the place of the filter that it was taken in spite of; -1 for none."""
-    rl_crossed: NDArray[np.int8] = field(repr=False)
-
-    def filters_of(self, name: str) -> list[Filter]:
-        """The filters of one set, ``sft`` or ``rl``."""
-        return [one for one in self.filters if one["set"] == name]
-
-    def has_control(self, name: str) -> bool:
-        """Whether the control of one set, ``sft`` or ``rl``, is another one: there may be no other rows."""
-        return not np.array_equal(getattr(self, name), getattr(self, f"control_{name}"))
 
 
 def select(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datadose.llm.posttrain_config import PosttrainConfig, Stage
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.trainer_rows import REWARD, TRAINERS
 
 HELD_OUT = "HELD_OUT.jsonl"

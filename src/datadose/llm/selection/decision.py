@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from datadose.llm.selection.choose import FEW_ROWS, Selection
+from datadose.llm.selection.choose import FEW_ROWS
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.filters import WRONG, find_filter
 from datadose.llm.selection.sources import Sampling
 

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datadose.covariance import Array
-from datadose.drawing.style import GREY, LOOKS
+from datadose.drawing.style import GREY, LOOKS, new_axes
 from datadose.llm.selection.arrays import Floats, Indices
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 
 POOL, SFT, RL, TARGET = "#b4bac1", LOOKS[1].color, LOOKS[0].color, LOOKS[2].color
 DASHED: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (2, 2))}
@@ -40,6 +40,23 @@ class Picture:
     header: tuple[str, ...] = ()
     table: list[tuple[str, ...]] = field(default_factory=list)
     """The same in numbers, where they are few: rows of as many cells as ``header`` has."""
+
+
+def draw_funnel(selection: Selection, ax: Axes | None = None) -> Axes:
+    """How many rows each filter left, for the SFT set and then the RL set, and how many were taken."""
+    axis, bars = new_axes() if ax is None else ax, [("rows of the pool", len(selection.pool.table), POOL)]
+    for name, color in (("sft", SFT), ("rl", RL)):
+        if filters := selection.filters_of(name):
+            bars += [
+                (f'{name}, without "{one["name"]}"', one["left"], color) for one in filters if one["removed"]
+            ]
+            bars.append((f"{name}, taken", len(getattr(selection, name)), color))
+    names, left, colors = zip(*bars, strict=True)
+    axis.barh(range(len(bars)), left, color=colors)
+    axis.set_yticks(range(len(bars)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel("rows left")
+    return axis
 
 
 def sets_of(values: Array, selection: Selection, eligible: Indices) -> list[Set]:

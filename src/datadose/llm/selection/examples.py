@@ -12,7 +12,7 @@ import numpy as np
 from datadose.llm.pool import for_trl
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, stream
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.filters import DUPLICATE, IN_SFT, UNSCORED
 from datadose.llm.selection.reasons import Reasons, Why
 from datadose.printing import shortened

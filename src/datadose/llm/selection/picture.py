@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from datadose.covariance import Array
 from datadose.drawing.style import GREY, new_grid
 from datadose.llm.selection.arrays import Indices, numbers
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.drawing import (
     DASHED,
     POOL,

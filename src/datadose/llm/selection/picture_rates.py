@@ -11,7 +11,7 @@ from scipy.stats import beta
 
 from datadose.drawing.style import GREY, LOOKS, new_grid
 from datadose.llm.selection.arrays import Indices, numbers
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.drawing import RL, THRESHOLD, Picture, draw_histograms, inline, sets_of
 from datadose.llm.selection.rates import PassRates, kept_counts, table_of
 from datadose.llm.selection.rl_set import describe_prior, describe_rl

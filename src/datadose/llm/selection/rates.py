@@ -10,7 +10,7 @@ from scipy.special import betaln, gammaln
 from datadose.covariance import Array
 from datadose.llm.pass_rates import Prior, chance_mixed, expected_signal
 from datadose.llm.selection.arrays import numbers
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 
 _ALIKE = 0.9
 _LONGEST = 32

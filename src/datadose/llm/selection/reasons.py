@@ -9,7 +9,7 @@ import numpy as np
 
 from datadose.llm.pass_rates import Prior, chance_mixed
 from datadose.llm.selection.arrays import Indices, numbers
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.filters import (
     CONFLICT,
     DUPLICATE,

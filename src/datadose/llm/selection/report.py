@@ -13,7 +13,7 @@ from typing import Any
 from datadose.drawing.page import render_page
 from datadose.files import write_atomic
 from datadose.llm.scores import Scores
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.commands import HELD_OUT, training_commands
 from datadose.llm.selection.decision import decide, describe_size
 from datadose.llm.selection.examples import find_examples

@@ -10,7 +10,7 @@ from datadose.llm.left_out import unread_sentences
 from datadose.llm.pool import describe_layout
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import numbers
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.spoiled import LARGE_SHARE, Spoiled, spoiled_samples
 
 _LOSS = {"last": "the tokens of the completion", "all": "the tokens of all assistant turns"}

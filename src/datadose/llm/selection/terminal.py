@@ -10,7 +10,7 @@ import numpy as np
 from datadose.covariance import Array
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import numbers
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.commands import Command, in_lines
 from datadose.llm.selection.decision import decide, describe_size
 from datadose.llm.selection.filters import describe_beyond

@@ -18,7 +18,7 @@ from datadose.files import atomic_file, prepare_folder, write_json
 from datadose.llm.pool import Columns, answer_text, for_trl, kind_of, text_of
 from datadose.llm.scores import ROLE, Scores, remove_manifest
 from datadose.llm.selection.arrays import Indices
-from datadose.llm.selection.choose import Selection
+from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.formats import check_format, write_format
 from datadose.llm.selection.report import write_report
 from datadose.llm.verifiers import TIMEOUT
