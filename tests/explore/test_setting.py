@@ -80,7 +80,7 @@ def test_its_yaml_plans_the_same(tmp_path: Path, share: float, tilt: float) -> N
     [
         ("?eta=7", "eta: got 7"),
         ("?rho=abc", "rho: got abc"),
-        ("?nonsense=1", "nonsense: got an unknown key"),
+        ("?nonsense=1", "nonsense: unknown key"),
         ("?reward=gold", "reward: got gold"),
         ("?levels=a,b", "levels: got a,b"),
         ("?dimension=1e9", "dimension"),
@@ -102,7 +102,7 @@ def test_the_ends_of_time_and_weights_mean_convergence_and_nothing() -> None:
 
 
 def test_an_emptied_field_is_named() -> None:
-    with pytest.raises(InputError, match="rho: got nothing"):
+    with pytest.raises(InputError, match="rho: is missing"):
         make_setting({"rho": None})
 
 

@@ -50,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except InputError as error:
         return _complain(arguments, str(error), EXIT_BAD_INPUT)
+    except ModuleNotFoundError as error:
+        if (error.name or "datadose").startswith("datadose"):
+            raise
+        # Torch, which only what trains or runs a model needs; other libraries are checked before.
+        message = f"{error.name} is needed here and not installed: pip install {error.name}"
+        return _complain(arguments, message, EXIT_BAD_INPUT)
     except BrokenPipeError:
         # The reader of our output left (`| head`); nothing to say to anybody.
         drop_output()

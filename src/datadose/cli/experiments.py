@@ -73,6 +73,7 @@ def claims(arguments: argparse.Namespace, _: str) -> None:
     option("--out", type=Path, help="run folder (default: runs/NAME of the config)"),
     option("--resume", action="store_true", help="continue a run that was stopped"),
     again=f"its checkpoints are kept, {AGAIN} with --resume to continue",
+    keys="datadose.stages.config:TrainConfig",
 )
 def train(arguments: argparse.Namespace, _: str) -> None:
     """Run the pipeline and print its errors."""

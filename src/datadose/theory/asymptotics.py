@@ -30,7 +30,7 @@ from datadose.covariance import (
     validate_operator,
     wishart_second_moment,
 )
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject, require_choice, require_integer, require_number
 from datadose.shapes import Array, Float, Operator
 from datadose.shift import Shift
 from datadose.theory.columns import FINITE_MEAN, Columns
@@ -173,8 +173,7 @@ def predict_error(
         InputError: any other value out of range.
     """
     B = require_number("prompts", prompts, 0, np.inf)
-    if form not in FORMS:
-        reject("form", form, ", ".join(FORMS))
+    require_choice("form", form, FORMS)
     if finite_size and form != "exact":
         reject("finite_size", f"True with form {form}", "True with form exact only")
     stages = _Stages.of(shift, length, pretrain_length, test_length)
