@@ -199,8 +199,9 @@ def describe_keys(kind: type[Strict], above: str = "") -> Iterator[tuple[str, st
 def _shown_default(default: Any) -> str:
     """A default as YAML has it."""
     if isinstance(default, Strict):
-        return "its own"
-    return "none" if default is None else yaml.safe_dump(default).removesuffix("...\n").strip()
+        return "as below"
+    shown = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+    return "none" if default is None else shown
 
 
 def _described(annotation: Any) -> str:

@@ -41,9 +41,12 @@ class Parser(argparse.ArgumentParser):
     _given: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does; what was given is kept for :meth:`error`."""
+        """As argparse does; a command's own parser takes nothing that is left over."""
         self._given = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args(args, namespace)
+        found, left = super().parse_known_args(args, namespace)
+        if left and self._subparsers is None:
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return found, left
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -56,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help() + (_list_keys(self.keys) if self.keys else "")
 
     def error(self, message: str) -> NoReturn:
-        """Exit with one line: of an option that does not exist first, since it may mean one that is missing."""
+        """Exit with one line: of an option that does not exist first, since it may mean the missing one."""
         names = [part.partition("=")[0] for part in self._given if part.startswith("--") and part != "--"]
         for name in names if self._subparsers is None else ():
             if name not in self._option_string_actions:

@@ -80,10 +80,12 @@ def train(arguments: argparse.Namespace, _: str) -> None:
     from datadose.configs import load_config
     from datadose.progress import step_progress
     from datadose.stages.config import TrainConfig
+
+    config = load_config(arguments.config, TrainConfig)
+    # After the file is read: these load torch.
     from datadose.stages.distributed import joined
     from datadose.stages.pipeline import run_pipeline
 
-    config = load_config(arguments.config, TrainConfig)
     out = arguments.out or Path("runs") / arguments.config.stem
     with joined("cpu") as processes, step_progress() as progress:
         result = run_pipeline(

@@ -373,7 +373,10 @@ def _unchecked(
     table, said = pool.scores.table, []
     label_passes, label_fails = flags(table, "label_passes")
     if not (label_passes | label_fails).any():
-        said.append("Labels: no verifier judged the rows' own completions; wrong ones may be in the SFT set.")
+        said.append(
+            "Labels: no verifier judged the rows' own completions; wrong ones are hard rows too, so that the "
+            "SFT set may hold more of them than its control."
+        )
     differs, agrees = flags(table, "own_differs")
     if not (differs | agrees).any():
         said.append("Conflicts: the model's own answers were not sampled (score with --samples).")
