@@ -180,7 +180,7 @@ def _section(annotation: Any) -> type[Strict]:
 def describe_keys(kind: type[Strict], above: str = "") -> Iterator[tuple[str, str]]:
     """(key, what it may be and its default) of every field of ``kind``, those of its sections below them."""
     for name, field in kind.model_fields.items():
-        annotation = Annotated[field.annotation, field]
+        annotation: Any = Annotated[field.annotation, field]
         required = field.is_required()
         default = "required" if required else f"default {_shown_default(field.get_default())}"
         place, section = f"{above}{name}", _section(annotation)

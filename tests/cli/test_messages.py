@@ -88,7 +88,7 @@ def test_a_share_in_percent_a_method_and_an_extra(monkeypatch: pytest.MonkeyPatc
     # Nothing is guessed where nothing is near.
     with pytest.raises(errors.InputError, match=r"eta: got abc; allowed"):
         require_number("eta", "abc", 0, 2)
-    monkeypatch.setattr(errors.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     wanted = r"^dash: is needed here and not installed: pip install 'datadose\[explore\]'$"
     with pytest.raises(errors.InputError, match=wanted):
         require_extra("explore", "dash")
@@ -128,6 +128,7 @@ for line, code in ((PREDICT, 0), ("plan plan.yaml", 0), ("train --help", 0),
 """
 
 
+@pytest.mark.long
 def test_formulas_the_planner_the_explorer_and_selection_need_no_torch(tmp_path: Path) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)

@@ -339,7 +339,7 @@ def test_rows_with_broken_numbers_are_unscored(target, reference):
         ({"replay": 1.0}, "replay: got 1.0"),
         ({"hard": 0.0}, "hard: got 0.0"),
         ({"conflict": 1.5}, "conflict: got 1.5"),
-        ({"representation": "hidden"}, "representation: got hidden; allowed: sketch or embedding"),
+        ({"representation": "hidden"}, "representation: got hidden; allowed: sketch, embedding"),
         ({"hardness": "loss"}, "hardness: got loss; allowed: nll or sketch"),
         ({"group": 1}, "group: got 1"),
         ({"group": 10**8}, "group: got 100000000; allowed: an integer in [2, 4096]"),
