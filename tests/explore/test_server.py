@@ -123,7 +123,7 @@ def test_how_long_and_the_pool_answer_with_the_theorys_numbers() -> None:
 def test_a_setting_that_cannot_be_is_named_and_nothing_is_drawn() -> None:
     bad = {**Setting().model_dump(), "rho": None}
     response = ask("query.data", setting=bad)
-    assert "rho: is missing" in response["complaint"]["children"]
+    assert "rho: got nothing" in response["complaint"]["children"]
     assert "query" not in response
 
 

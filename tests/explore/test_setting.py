@@ -102,7 +102,7 @@ def test_the_ends_of_time_and_weights_mean_convergence_and_nothing() -> None:
 
 
 def test_an_emptied_field_is_named() -> None:
-    with pytest.raises(InputError, match="rho: is missing"):
+    with pytest.raises(InputError, match="rho: got nothing"):
         make_setting({"rho": None})
 
 

@@ -340,7 +340,7 @@ def test_rows_with_broken_numbers_are_unscored(target, reference):
         ({"hard": 0.0}, "hard: got 0.0"),
         ({"conflict": 1.5}, "conflict: got 1.5"),
         ({"representation": "hidden"}, "representation: got hidden; allowed: sketch, embedding"),
-        ({"hardness": "loss"}, "hardness: got loss; allowed: nll or sketch"),
+        ({"hardness": "loss"}, "hardness: got loss; allowed: nll, sketch"),
         ({"group": 1}, "group: got 1"),
         ({"group": 10**8}, "group: got 100000000; allowed: an integer in [2, 4096]"),
         ({"group": 2, "rl_mixed": 0.6}, "rl_mixed: got 0.6; allowed: a number in (0, 0.5]"),
