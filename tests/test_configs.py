@@ -58,9 +58,9 @@ def test_sample_configurations_are_valid(path: Path) -> None:
         ("stages.0.learning_rate", "0", with_stage(learning_rate=0)),
         ("stages.0.learning_rate", "inf", with_stage(learning_rate=float("inf"))),
         ("stages.0.length", "0", with_stage(length=0)),
-        ("stages.0.length", "nothing", with_stage(length=None)),
+        ("stages.0.length", "is missing", with_stage(length=None)),
         ("stages.0", "got 9; allowed: at most prompts, 8", with_stage(batch=9)),
-        ("stages.0", "exactly one of epochs and steps", with_stage(epochs=3)),
+        ("stages.0", "epochs and steps: both are given", with_stage(epochs=3)),
         ("stages.0", "fresh where batch and steps are given", with_stage(prompts="fresh")),
         ("stages.0", "theorem", with_stage(learning_rate="theorem")),
         ("stages.0", "interference with data: aligned only", with_stage(interference=0.1)),
@@ -87,8 +87,8 @@ def test_unknown_keys_are_answered_with_the_known_ones() -> None:
     [
         ("a: [1, 2", "line"),
         ("- 1\n- 2", "list"),
-        ("", "which is empty"),
-        ("# only a comment\n", "which is empty"),
+        ("", "is empty; required: keys shift, pretrain, stages, test"),
+        ("# only a comment\n", "is empty"),
         ("a: 1\nb: {", "line 2"),
     ],
 )
@@ -126,7 +126,7 @@ def test_the_old_name_of_thinking_steps_is_read_with_a_warning(capsys: pytest.Ca
     assert old == validate_config(document(test={"length": 10, "thinking_steps": [1, 3]}), TrainConfig)
     assert capsys.readouterr().err == ""
     both = {"length": 10, "steps": [1], "thinking_steps": [1]}
-    with pytest.raises(InputError, match=r"test\.steps: got an unknown key"):
+    with pytest.raises(InputError, match=r"test\.steps: unknown key"):
         validate_config(document(test=both), TrainConfig)
 
 

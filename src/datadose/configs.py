@@ -60,18 +60,15 @@ def shape_of(spec: list[float] | Blocks) -> tuple[int]:
 def load_config(path: Path, kind: type[Config]) -> Config:
     """The YAML file ``path`` as ``kind``; InputError naming the line or the field."""
     document = read_yaml("config", path)
-    keys = f"keys {', '.join(kind.model_fields)}"
-    if document is None:
-        reject("config", f"{path}, which is empty", keys)
+    required = ", ".join(name for name, field in kind.model_fields.items() if field.is_required())
     if not isinstance(document, dict):
-        reject("config", f"{path}, which holds a {type(document).__name__}", keys)
+        what = "is empty" if document is None else f"holds a {type(document).__name__}, not keys with values"
+        reject("config", path, f"keys {required}", said=f"{path} {what}; required: keys {required}")
     own, other = sorted(_TELLING, key=lambda key: key not in kind.model_fields)
     if other in document and own not in document:
-        reject(
-            "config",
-            f"{path}, which looks like a file of `datadose {_TELLING[other]}`",
-            f"one of `datadose {_TELLING[own]}`, with {keys}",
-        )
+        command = _TELLING[other]
+        said = f"{path} looks like a file of `datadose {command}`: run `datadose {command} {path}`"
+        reject("config", path, f"a file of `datadose {_TELLING[own]}`", said=said)
     return validate_config(document, kind)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
+import re
 import signal
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -20,6 +22,9 @@ class InputError(ValueError):
         field: what the value was given for, such as ``prompts``.
         value: what was given.
         allowed: what is allowed in its place, in words.
+        hint: what the value may mean, such as "did you mean ...?"; it follows the value in the line.
+        said: the sentence on the field in place of "got VALUE; allowed: ALLOWED", where there is no value, as
+            of a key that is missing.
 
     Example:
         >>> from datadose import InputError, Shift
@@ -30,14 +35,18 @@ class InputError(ValueError):
         eta: got 2.5; allowed: a number in (0, 2)
     """
 
-    def __init__(self, field: str, value: object, allowed: str) -> None:
-        self.field, self.value, self.allowed = field, value, allowed
-        shown = shortened(" ".join(str(value).split()) or "''", 300)
-        super().__init__(f"{field}: got {shown}; allowed: {allowed}")
+    def __init__(self, field: str, value: object, allowed: str, hint: str = "", said: str = "") -> None:
+        self.field, self.value, self.allowed, self.hint, self.said = field, value, allowed, hint, said
+        shown = shortened(" ".join(str(value).split()) or "''", 300) + (f" ({hint})" if hint else "")
+        super().__init__(f"{field}: {said or f'got {shown}; allowed: {allowed}'}")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
-        # Exceptions are rebuilt from their message by default; one from a worker process needs all three.
-        return type(self), (self.field, self.value, self.allowed)
+        # Exceptions are rebuilt from their message by default; one from a worker process needs its parts.
+        return type(self), (self.field, self.value, self.allowed, self.hint, self.said)
+
+    def below(self, place: str) -> InputError:
+        """The same error of a field that is part of ``place``."""
+        return InputError(f"{place}.{self.field}", self.value, self.allowed, self.hint, self.said)
 
 
 LARGEST_COUNT = 10**9
@@ -81,9 +90,36 @@ def probabilities(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]
     return values
 
 
-def reject(field: str, value: object, allowed: str) -> NoReturn:
+def reject(field: str, value: object, allowed: str, *, hint: str = "", said: str = "") -> NoReturn:
     """Raise :class:`InputError`; reads as a sentence at the call site."""
-    raise InputError(field, value, allowed)
+    raise InputError(field, value, allowed, hint, said)
+
+
+def close_match(name: object, known: Iterable[str]) -> str:
+    """ "did you mean X?" with the one of the ``known`` names that is written most like ``name``; else ""."""
+    close = difflib.get_close_matches(str(name)[:100], list(known), 1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def require_choice(field: str, value: object, choices: Iterable[str]) -> None:
+    """InputError where ``value`` is none of ``choices``, with the one that is written most like it."""
+    choices = list(choices)
+    if value not in choices:
+        reject(field, value, ", ".join(choices), hint=close_match(value, choices))
+
+
+_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
+
+
+def number_hint(value: object, high: float = float("inf")) -> str:
+    """What may be meant by a ``value`` that is no number up to ``high``: "20%", "0,2", 50 for a share."""
+    if isinstance(value, str):
+        if found := re.fullmatch(rf"\s*({_NUMBER})\s*%\s*", value):
+            return f"write {float(found[1]) / 100:g}"
+        return f"write {value.strip().replace(',', '.')}" if re.fullmatch(r"\s*\d+,\d+\s*", value) else ""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and high == 1 and 1 < value <= 100:
+        return f"a share: write {value / 100:g} for {value:g} percent"
+    return ""
 
 
 def listed(value: Any) -> list[Any]:
@@ -101,7 +137,8 @@ def require_extra(extra: str, *modules: str) -> None:
     """InputError naming the ``pip install`` that brings the first of ``modules`` that is not installed."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            reject("module", f"no {module}", f"{module}, which pip install 'datadose[{extra}]' installs")
+            allowed = f"pip install 'datadose[{extra}]'"
+            reject(module, "none", allowed, said=f"is needed here and not installed: {allowed}")
 
 
 def _shown(number: int) -> object:
@@ -131,12 +168,12 @@ def require_number(field: str, value: object, low: float, high: float, *, open_e
     right = ")" if open_ends or high == float("inf") else "]"
     limit = f"a number in {left}{low:g}, {high:g}{right}"
     if isinstance(value, (bool, str)):
-        reject(field, value, limit)
+        reject(field, value, limit, hint=number_hint(value))
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         reject(field, _shown(value) if isinstance(value, int) else value, limit)
     inside = low < number < high if open_ends else low <= number <= high
     if not inside or number in (float("inf"), float("-inf")):
-        reject(field, value, limit)
+        reject(field, value, limit, hint=number_hint(value, high))
     return number

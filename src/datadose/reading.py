@@ -31,7 +31,7 @@ def check_file(field: str, path: Path, kind: str) -> int:
         # ValueError: a path with a null character.
         raise InputError(field, str(path), f"{kind} that can be read ({_reason(error)})") from error
     if stat.S_ISDIR(found.st_mode):
-        reject(field, f"{path}, which is a folder", kind)
+        reject(field, path, kind, said=f"{path} is a folder; allowed: {kind}")
     if not stat.S_ISREG(found.st_mode):
         reject(field, f"{path}, which is a device or a pipe", f"{kind} on disk")
     try:

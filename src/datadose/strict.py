@@ -6,7 +6,6 @@ what is allowed is read off the field's own type.
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from datadose.errors import InputError, reject
+from datadose.errors import InputError, close_match, number_hint, reject
 from datadose.reading import read_text
 
 LARGEST_YAML = 2**24
@@ -105,7 +104,8 @@ def require_one(**values: object) -> None:
     given = [name for name, value in values.items() if value is not None]
     if len(given) != 1:
         names = " and ".join(values)
-        reject(names, "both" if given else "neither", f"exactly one of {names}")
+        said = "both are given; keep one of them" if given else "neither is given; give one of them"
+        reject(names, "both" if given else "neither", f"exactly one of {names}", said=said)
 
 
 def first_fault(error: ValidationError, kind: type[Strict]) -> InputError:
@@ -117,16 +117,28 @@ def first_fault(error: ValidationError, kind: type[Strict]) -> InputError:
     allowed = _described(annotation)
     if is_key:
         key, known = str(first["loc"][-1]), sorted(_section(annotation).model_fields)
-        close = difflib.get_close_matches(key, known, 1)
-        value = f"an unknown key (did you mean {close[0]}?)" if close else "an unknown key"
-        return InputError(".".join([*names, key]), value, f"keys {', '.join(known)}")
+        keys, close = f"keys {', '.join(known)}", close_match(key, known)
+        said = f"unknown key; {f'{close} ' if close else ''}allowed: {keys}"
+        return InputError(".".join([*names, key]), "an unknown key", keys, close, said)
     raised = first.get("ctx", {}).get("error")
     if isinstance(raised, InputError):
-        return InputError(".".join([*names, raised.field]), raised.value, raised.allowed)
+        return raised.below(".".join(names)) if names else raised
     place = ".".join(names) or "config"
     if first["type"] == "missing" or first["input"] is None:
-        return InputError(place, "nothing", allowed)
-    return InputError(place, "a section" if isinstance(first["input"], dict) else first["input"], allowed)
+        return InputError(place, "nothing", allowed, said=f"is missing; required: {allowed}")
+    value = "a section" if isinstance(first["input"], dict) else first["input"]
+    return InputError(place, value, allowed, _hint(value, annotation))
+
+
+def _hint(value: object, annotation: Any) -> str:
+    """What a value that is not allowed is taken for: a number in another writing, a word misspelt."""
+    for kind, limits in _options(annotation):
+        if kind in (int, float):
+            high = [limit.le for limit in limits if hasattr(limit, "le")]
+            return number_hint(value, *high)
+        if get_origin(kind) is Literal and (close := close_match(value, map(str, get_args(kind)))):
+            return close
+    return ""
 
 
 def _place(kind: type[Strict], loc: Sequence[int | str]) -> tuple[list[str], Any]:
@@ -163,6 +175,33 @@ def _section(annotation: Any) -> type[Strict]:
     """The config section among the alternatives (one without keys if there is none)."""
     found = [t for t, _ in _options(annotation) if isinstance(t, type) and issubclass(t, Strict)]
     return found[0] if found else Strict
+
+
+def describe_keys(kind: type[Strict], above: str = "") -> Iterator[tuple[str, str]]:
+    """(key, what it may be and its default) of every field of ``kind``, those of its sections below them."""
+    for name, field in kind.model_fields.items():
+        annotation: Any = Annotated[field.annotation, field]
+        required = field.is_required()
+        default = "required" if required else f"default {_shown_default(field.get_default())}"
+        place, section = f"{above}{name}", _section(annotation)
+        inner = [get_args(t)[0] for t, _ in _options(annotation) if get_origin(t) is list]
+        item = _section(inner[0]) if inner else Strict
+        if item is not Strict:
+            yield place, f"a list of sections ({default})"
+            yield from describe_keys(item, f"{place}.N.")
+        elif section is not Strict and len(list(_options(annotation))) == 1:
+            yield place, f"a section ({default})"
+            yield from describe_keys(section, f"{place}.")
+        else:
+            yield place, f"{_described(annotation)} ({default})"
+
+
+def _shown_default(default: Any) -> str:
+    """A default as YAML has it."""
+    if isinstance(default, Strict):
+        return "as below"
+    shown = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+    return "none" if default is None else shown
 
 
 def _described(annotation: Any) -> str:

@@ -27,7 +27,7 @@ import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from threadpoolctl import threadpool_limits
 
-from datadose.errors import RunError, reject, require_integer
+from datadose.errors import RunError, reject, require_choice, require_integer
 
 Backend: TypeAlias = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[Backend, ...] = ("loky", "dask", "ray")
@@ -68,8 +68,7 @@ class Workers:
     def __post_init__(self) -> None:
         require_integer("jobs", self.jobs, 1)
         require_integer("gpus", self.gpus, 0)
-        if self.backend not in BACKENDS:
-            reject("backend", self.backend, ", ".join(BACKENDS))
+        require_choice("backend", self.backend, BACKENDS)
         if self.address is not None and self.backend == "loky":
             reject("address", self.address, "no address with backend loky (use dask or ray)")
 

@@ -56,7 +56,7 @@ def _assert_one_line(error: str, *parts: str) -> None:
     [
         ([], "COMMAND", "required"),
         (["dose"], "COMMAND", "dose"),
-        ([*PREDICT, "--rho-shift", "3"], "unrecognized", "--rho-shift"),
+        ([*PREDICT, "--rho-shift", "3"], "unknown option", "--rho-shift"),
         ([*PREDICT, "--form"], "--form", "expected one argument"),
         (PREDICT[:-2], "--prompts", "required"),
         (["reproduce", "fig9", "--preset", "smoke"], "target", "fig9"),

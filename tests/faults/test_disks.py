@@ -131,7 +131,7 @@ def test_files_respect_the_umask(mask: int, tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read_are_bad_input(tmp_path: Path) -> None:
     """A folder where a file should be, a file where a folder should be, too deep, too long."""
-    with pytest.raises(InputError, match="which is a folder"):
+    with pytest.raises(InputError, match="is a folder"):
         read_json(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="a folder"):

@@ -25,24 +25,24 @@ PLANS: dict[str, tuple[str, str]] = {
     "both data": (PLAN + "interference: 0.1\nsources: []\n", "sources: got [];"),
     "both kinds": (
         PLAN + "interference: 0.1\nsources: [{name: a, covariance: [1, 1, 1], size: 4}]\n",
-        "interference and sources: got both; allowed: exactly one of",
+        "interference and sources: both are given; keep one of them",
     ),
-    "no data": (PLAN, "interference and sources: got neither"),
+    "no data": (PLAN, "interference and sources: neither is given"),
     "a pipeline": (TRAIN, "looks like a file of `datadose train`"),
-    "a list": ("- 1\n- 2\n", "which holds a list"),
-    "a number": ("3\n", "which holds a int"),
+    "a list": ("- 1\n- 2\n", "holds a list, not keys"),
+    "a number": ("3\n", "holds a int, not keys"),
     "date": (PLAN + "interference: 2026-13-45\n", "line 6"),
     "a real date": (PLAN + "interference: 2026-11-28\n", "interference: got 2026-11-28; allowed: a finite"),
     "long number": (PLAN + "interference: " + "9" * 5000 + "\n", "line 6"),
     "large number": (PLAN.replace("40", "9" * 400) + "interference: 0.1\n", "max_prompts: got"),
     "percent": (
         PLAN.replace("0.2", "20%") + "interference: 0.1\n",
-        "eta: got 20%; allowed: a finite number in (0, 2)",
+        "eta: got 20% (write 0.2); allowed: a finite number in (0, 2)",
     ),
     "eta nan": (PLAN.replace("0.2", ".nan") + "interference: 0.1\n", "eta: got nan"),
     "eta none": (
         PLAN.replace("0.2", "") + "interference: 0.1\n",
-        "eta: got nothing; allowed: a finite number",
+        "eta: is missing; required: a finite number",
     ),
     "eta list": (PLAN.replace("0.2", "[0.2]") + "interference: 0.1\n", "eta: got [0.2]"),
     "length text": (
@@ -68,7 +68,7 @@ PLANS: dict[str, tuple[str, str]] = {
     ),
     "source without a name": (
         PLAN + "sources: [{covariance: [1], size: 1}]\n",
-        "sources.0.name: got nothing",
+        "sources.0.name: is missing",
     ),
     "source named list": (
         PLAN + "sources: [{name: [], covariance: [1], size: 1}]\n",
@@ -113,7 +113,7 @@ PLANS: dict[str, tuple[str, str]] = {
     ),
     "a misspelt block": (
         "sigma0: {block: [[1, 2]]}\ndelta: [1]\n" + REST,
-        "sigma0.block: got an unknown key (did you",
+        "sigma0.block: unknown key; did you mean blocks?",
     ),
     "a block of text": ("sigma0: {blocks: [[1, x]]}\ndelta: [1]\n" + REST, "sigma0.blocks.0.1: got x"),
     "deep lists": ("sigma0: " + "[" * 5000 + "]" * 5000 + "\n" + REST, "nested more than 12 deep"),
@@ -131,7 +131,7 @@ PLANS: dict[str, tuple[str, str]] = {
     "an unknown reference": ("sigma0: *a\n" + REST, "found undefined alias"),
     "a tag": ("sigma0: !!python/object/apply:os.system ['echo']\n" + REST, "line 1"),
     "a list as key": ("? [1]\n: 2\n" + PLAN, "line 1"),
-    "a number as key": (PLAN + "1: 2\n", "1: got an unknown key"),
+    "a number as key": (PLAN + "1: 2\n", "1: unknown key"),
     "two documents": (PLAN + "---\n" + PLAN, "line 6"),
     "tabs": ("sigma0: [1]\n\tdelta: [1]\n", "line 2"),
     "control characters": ("sigma0: \x07\n", "config: got"),
@@ -145,15 +145,15 @@ PLANS: dict[str, tuple[str, str]] = {
 
 TRAINS: dict[str, tuple[str, str]] = {
     "a plan": (PLAN + "interference: 0.1\n", "looks like a file of `datadose plan`"),
-    "no stages": (TRAIN.replace("stages:", "stage:"), "stage: got an unknown key (did you mean stages?)"),
+    "no stages": (TRAIN.replace("stages:", "stage:"), "stage: unknown key; did you mean stages?"),
     "seeds many": (TRAIN + "seeds: many\n", "seeds: got many; allowed: an integer"),
     "seeds a trillion": (TRAIN + "seeds: 1000000000000\n", "seeds: got 1000000000000"),
     "stage": (TRAIN.replace("sft", "ppo"), "stages.0.stage: got ppo; allowed: sft, outcome, rl"),
     "two lengths of training": (
         TRAIN.replace("steps: 3", "steps: 3, epochs: 2"),
-        "epochs and steps: got both",
+        "epochs and steps: both are given",
     ),
-    "no length of training": (TRAIN.replace(", steps: 3", ""), "stages.0.epochs and steps: got neither"),
+    "no length of training": (TRAIN.replace(", steps: 3", ""), "stages.0.epochs and steps: neither is given"),
     "prompts": (
         TRAIN.replace("prompts: 8", "prompts: stale"),
         "stages.0.prompts: got stale; allowed: an integer",

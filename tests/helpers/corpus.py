@@ -123,21 +123,19 @@ def _replaced(command: str, old: str) -> Callable[[str], tuple[str, ...]]:
 
 
 PLACES = [
-    Place("plan SHIFT.yaml", ".yaml", _replaced("plan", "{in}/plan.yaml"), "config: got"),
-    Place("train CONFIG.yaml", ".yaml", _replaced("train", "{in}/train.yaml"), "config: got"),
-    Place("score --pool", ".jsonl", _replaced("score", "{in}/pool.jsonl"), "pool: got"),
-    Place("score --pool parquet", ".parquet", _replaced("score", "{in}/pool.jsonl"), "pool: got"),
+    Place("plan SHIFT.yaml", ".yaml", _replaced("plan", "{in}/plan.yaml"), "config: "),
+    Place("train CONFIG.yaml", ".yaml", _replaced("train", "{in}/train.yaml"), "config: "),
+    Place("score --pool", ".jsonl", _replaced("score", "{in}/pool.jsonl"), "pool: "),
+    Place("score --pool parquet", ".parquet", _replaced("score", "{in}/pool.jsonl"), "pool: "),
     Place(
         "score --completions",
         ".jsonl",
         lambda path: (*BASE["score"], "--completions", path, "--verifier", "exact"),
-        "completions: got",
+        "completions: ",
     ),
-    Place("posttrain --data", ".jsonl", _replaced("posttrain", "{in}/pool.jsonl"), "data: got"),
-    Place("select --target", ".jsonl", _replaced("select", "{in}/target.jsonl"), "target: got"),
-    Place(
-        "select --reference", ".jsonl", lambda path: (*BASE["select"], "--reference", path), "reference: got"
-    ),
+    Place("posttrain --data", ".jsonl", _replaced("posttrain", "{in}/pool.jsonl"), "data: "),
+    Place("select --target", ".jsonl", _replaced("select", "{in}/target.jsonl"), "target: "),
+    Place("select --reference", ".jsonl", lambda path: (*BASE["select"], "--reference", path), "reference: "),
 ]
 
 
@@ -149,14 +147,14 @@ def _file_cases() -> Iterator[Case]:
     for kind in (*UNREADABLE, *BYTES):
         name = f"plan delta.npy: {kind}"
         yield Case(
-            name, ("plan", f"{{in}}/{_slug(name)}.yaml"), "delta: got", name if kind == "forbidden" else ""
+            name, ("plan", f"{{in}}/{_slug(name)}.yaml"), "delta: ", name if kind == "forbidden" else ""
         )
     for kind in ("folder", "pipe", "device", "loop", "forbidden", *BYTES):
         name = f"claims.json: {kind}"
         yield Case(
             name,
             ("claims", "--out", f"{{in}}/{_slug(name)}"),
-            "out: got",
+            "out: ",
             name if kind == "forbidden" else "",
         )
 
@@ -237,7 +235,7 @@ OUT_OF_RANGE = {
         ("--model", "pool.jsonl", "model: got"),
         ("--model", LONG, "model: got"),
         ("--model", "a\0b", "model: got"),
-        ("--pool", "{in}/plan.yaml", "pool: got"),
+        ("--pool", "{in}/plan.yaml", "pool: "),
     ],
     "select": [
         ("--sft-size", "many", "sft-size: got many; allowed: auto, or an integer >= 0"),
@@ -296,7 +294,7 @@ def _line_cases() -> Iterator[Case]:
     for command, line in BASE.items():
         if command not in ("reproduce", "claims", "explore"):
             yield Case(f"{command} alone", line[:1], "required")
-        yield Case(f"{command} --nonsense", (*line, "--nonsense"), "unrecognized arguments: --nonsense")
+        yield Case(f"{command} --nonsense", (*line, "--nonsense"), "unknown option --nonsense")
 
 
 CASES = [*_file_cases(), *_content_cases(), *_option_cases(), *_line_cases()]

@@ -76,13 +76,31 @@ def test_from_a_pool_to_an_adapter(
         assert (place / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_a_target_file_is_measured_once(
-    tiny_llama: Path, tmp_path: Path, write_rows: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+def test_a_target_file_is_measured_once_wherever_the_command_runs(
+    tiny_llama: Path,
+    tmp_path: Path,
+    write_rows: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The model was named from another folder; scores of another pool or model do not replace these."""
     rows = [addition(a, b) for a in range(7, 15) for b in range(11, 21)]
     pool, target = write_rows(rows[:60]), write_rows(rows[60:], "target.jsonl")
     scores = tmp_path / "scores"
-    assert run_main(["score", "--model", str(tiny_llama), "--pool", str(pool), "--out", str(scores)]) == 0
+    monkeypatch.chdir(tiny_llama.parent)
+    scoring = ["score", "--model", tiny_llama.name, "--out", str(scores), "--pool"]
+    assert run_main([*scoring, str(pool)]) == 0
+    before = (scores / "rows.jsonl").read_bytes()
+    assert run_main([*scoring, str(target)]) == 2
+    assert f"out: got {scores} with the scores of pool {pool}" in capsys.readouterr().err
+    assert (scores / "rows.jsonl").read_bytes() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "rows.jsonl").write_bytes(before)
+    assert (
+        run_main(["score", "--model", tiny_llama.name, "--pool", str(pool), "--out", str(tmp_path / "mine")])
+        == 2
+    )
+    monkeypatch.chdir(tmp_path)
     command = [
         "select",
         "--scores",

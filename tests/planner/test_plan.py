@@ -272,11 +272,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "negative": ({**BASE, "delta": [-1.0] * 16}, "delta", "-1"),
     "unknown key": ({**BASE, "lenght": 3}, "lenght", "unknown"),
     "unknown key of a source": (sourced(sources=[{**POOL[0], "noise": 1}]), "noise", "unknown"),
-    "both": ({**BASE, "sources": POOL}, "interference and sources", "got both"),
+    "both": ({**BASE, "sources": POOL}, "interference and sources", "both are given"),
     "neither": (
         {k: v for k, v in BASE.items() if k != "interference"},
         "interference and sources",
-        "got neither",
+        "neither is given",
     ),
     "eta": ({**BASE, "eta": 2}, "eta", "2"),
     "dimension": ({**BASE, "delta": [1.0] * 15}, "delta", "15"),

@@ -181,7 +181,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an unknown key of a test": (
         {**BASE, "training": "best", "tests": [{"covariance": [1.0] * 16, "wieght": 1}]},
-        "tests.0.wieght: got an unknown key (did you mean weight?)",
+        "tests.0.wieght: unknown key; did you mean weight?",
     ),
     "some costs": (sourced(sources=[PRICED[0], POOL[1]]), "cost: got none for source crowd"),
     "a negative cost": (sourced(sources=[{**POOL[0], "cost": -2}]), "sources.0.cost: got -2"),

@@ -14,11 +14,15 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datadose._version import __version__
 from datadose.cli import experiments, explore, llm, plan, posttrain, predict
 from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, Parser, drop_output, stop_signals
 from datadose.printing import note
+
+if TYPE_CHECKING:
+    from datadose.errors import InputError
 
 __all__ = ["main"]
 
@@ -48,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             run: Callable[[argparse.Namespace, str], None] = arguments.run
             run(arguments, shlex.join(command))
             sys.stdout.flush()
-    except InputError as error:
-        return _complain(arguments, str(error), EXIT_BAD_INPUT)
+    except (InputError, ModuleNotFoundError) as error:
+        return _complain(arguments, _bad_input(error), EXIT_BAD_INPUT)
     except BrokenPipeError:
         # The reader of our output left (`| head`); nothing to say to anybody.
         drop_output()
@@ -67,6 +71,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # How torch says that there is not enough of it.
         return _complain(arguments, _reason(MemoryError(str(error).splitlines()[0])), EXIT_FAILED)
     return EXIT_OK
+
+
+def _bad_input(error: InputError | ModuleNotFoundError) -> str:
+    """The line about bad input, or about torch, which only what trains or runs a model needs.
+
+    Other libraries that may be absent are looked for where they are needed.
+    """
+    if not isinstance(error, ModuleNotFoundError):
+        return str(error)
+    if error.name != "torch":
+        raise error
+    return "torch is needed here and not installed: pip install torch"
 
 
 def _reason(error: Exception) -> str:

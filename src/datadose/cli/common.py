@@ -32,12 +32,63 @@ _WORDS = ("id", "statement", "verdict", "stage", "choice", "source")
 
 
 class Parser(argparse.ArgumentParser):
-    """One line on stderr for bad input, no usage block."""
+    """One line on stderr for bad input, no usage block; a misspelt name is answered with the right one.
+
+    ``keys``, if it is set, names the class of the command's configuration file, whose keys the help lists.
+    """
+
+    keys = ""
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; a command's own parser takes nothing that is left over."""
+        self._given = sys.argv[1:] if args is None else list(args)
+        found, left = super().parse_known_args(args, namespace)
+        if left and self._subparsers is None:
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return found, left
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(
+                action, _unknown(f"got {_short(value)!r}", value, list(action.choices))
+            )
+
+    def format_help(self) -> str:
+        """argparse's help, and the keys of the command's file."""
+        return super().format_help() + (_list_keys(self.keys) if self.keys else "")
 
     def error(self, message: str) -> NoReturn:
+        """Exit with one line: of an option that does not exist first, since it may mean the missing one."""
+        names = [part.partition("=")[0] for part in self._given if part.startswith("--") and part != "--"]
+        for name in names if self._subparsers is None else ():
+            if name not in self._option_string_actions:
+                known = [known for known in self._option_string_actions if known.startswith("--")]
+                message = f"unknown option {_unknown(name, name, known, show=False)}"
+                break
         shown = shortened(" ".join(printable(message).split()), 400)
         sys.stderr.write(f"{self.prog}: error: {shown} (see {self.prog} --help)\n")
         raise SystemExit(EXIT_BAD_INPUT)
+
+
+def _unknown(shown: str, name: str, known: Sequence[str], *, show: bool = True) -> str:
+    """``shown`` with the known name that is written most like ``name``, and if ``show`` with all of them."""
+    from datadose.errors import close_match
+
+    close = close_match(name, known)
+    return shown + (f" ({close})" if close else "") + (f"; allowed: {', '.join(known)}" if show else "")
+
+
+def _list_keys(place: str) -> str:
+    """The keys of the configuration class at ``place``, MODULE:CLASS, a paragraph each."""
+    from pkgutil import resolve_name
+
+    from datadose.strict import describe_keys
+
+    lines = ["", "keys of the file, where a.b is the key b of the section a, and a.N.b that of its item N:"]
+    for name, what in describe_keys(resolve_name(place)):
+        lines += textwrap.wrap(f"{name}: {what}", 100, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(lines) + "\n"
 
 
 def integer(text: str) -> int:
@@ -45,7 +96,7 @@ def integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"got {_short(text)}; allowed: an integer") from None
+        raise argparse.ArgumentTypeError(f"got {_numeral(text)}; allowed: an integer") from None
 
 
 def number(text: str) -> float:
@@ -55,12 +106,20 @@ def number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"got {_short(text)}; allowed: a finite number")
+        raise argparse.ArgumentTypeError(f"got {_numeral(text)}; allowed: a finite number")
     return value
 
 
-def _short(text: str) -> str:
-    return repr(shortened(text, 60))
+def _short(text: object) -> str:
+    return shortened(str(text), 60)
+
+
+def _numeral(text: str) -> str:
+    """A text that is no number, with the number that it may mean."""
+    from datadose.errors import number_hint
+
+    hint = number_hint(text)
+    return repr(_short(text)) + (f" ({hint})" if hint else "")
 
 
 @contextlib.contextmanager
@@ -107,19 +166,22 @@ def command(
     *options: Option,
     groups: Mapping[str, Sequence[Option]] | None = None,
     again: str = AGAIN,
+    keys: str = "",
 ) -> Callable[[Run], Callable[[Any], None]]:
     """Turn a function of (arguments, command line) into one that adds its command to argparse's subparsers.
 
     The command has the function's name. ``again`` says what is kept of a run that was stopped, and how to
-    continue it. Options in ``groups`` are listed apart, under the group's name.
+    continue it. Options in ``groups`` are listed apart, under the group's name. ``keys`` is the class of the
+    command's configuration file, as MODULE:CLASS.
     """
 
     def decorate(run: Run) -> Callable[[Any], None]:
         def add(commands: Any) -> None:
-            parser: argparse.ArgumentParser = commands.add_parser(
+            parser: Parser = commands.add_parser(
                 run.__name__, help=help_, description=help_, epilog=f"example: {example}", allow_abbrev=False
             )
             parser.set_defaults(run=run, again=again)
+            parser.keys = keys
             for title, members in {"": options, **(groups or {})}.items():
                 place = parser.add_argument_group(title) if title else parser
                 for names, settings in members:

@@ -73,16 +73,19 @@ def claims(arguments: argparse.Namespace, _: str) -> None:
     option("--out", type=Path, help="run folder (default: runs/NAME of the config)"),
     option("--resume", action="store_true", help="continue a run that was stopped"),
     again=f"its checkpoints are kept, {AGAIN} with --resume to continue",
+    keys="datadose.stages.config:TrainConfig",
 )
 def train(arguments: argparse.Namespace, _: str) -> None:
     """Run the pipeline and print its errors."""
     from datadose.configs import load_config
     from datadose.progress import step_progress
     from datadose.stages.config import TrainConfig
+
+    config = load_config(arguments.config, TrainConfig)
+    # After the file is read: these load torch.
     from datadose.stages.distributed import joined
     from datadose.stages.pipeline import run_pipeline
 
-    config = load_config(arguments.config, TrainConfig)
     out = arguments.out or Path("runs") / arguments.config.stem
     with joined("cpu") as processes, step_progress() as progress:
         result = run_pipeline(

@@ -15,6 +15,7 @@ from datadose.cli.common import JSON, command, option, print_json, print_table, 
     option("shift", type=Path, metavar="SHIFT.yaml", help="the shift and the pool, see configs/"),
     JSON,
     option("--plot", type=Path, metavar="FILE.png", help="also draw the plan"),
+    keys="datadose.planner.config:PlanConfig",
 )
 def plan(arguments: argparse.Namespace, _: str) -> None:
     """Print the plan, and draw it."""

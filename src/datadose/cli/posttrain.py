@@ -84,7 +84,9 @@ _EXAMPLES = (
     again=f"checkpoints are kept, {AGAIN} to continue",
 )
 def posttrain(arguments: argparse.Namespace, _: str) -> None:
-    """Train, or average, and say where the result is."""
+    """Train, or average, and say what came of it and where it is."""
+    from datadose.llm.run_summary import summary
+
     result = _trained(arguments) if arguments.average is None else _averaged(arguments)
     if arguments.json:
         print_json(result)
@@ -94,6 +96,8 @@ def posttrain(arguments: argparse.Namespace, _: str) -> None:
         ended = f"stopped at step {last} of {steps}" if last < steps else f"{steps} steps"
         kept = f"the weights of step {best}" if best else "the untouched weights: no step was better"
         note(f"{ended}; kept are {kept}")
+    for line in summary(result):
+        note(line)
     note(f"wrote {arguments.out / 'result.json'}")
 
 

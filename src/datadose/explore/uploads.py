@@ -64,8 +64,8 @@ def _plan(names: Sequence[str], contents: Sequence[str], setting: Setting) -> Pl
             _check(load_config(shift_file, PlanConfig), folder)
             return plan_file(shift_file)
         except InputError as error:
-            shown = str(error.value).replace(f"{folder}/", "")
-            raise InputError(error.field, shown, error.allowed.replace(f"{folder}/", "")) from error
+            parts = (error.value, error.allowed, error.hint, error.said)
+            raise InputError(error.field, *(str(part).replace(f"{folder}/", "") for part in parts)) from error
 
 
 def _written(names: Sequence[str], contents: Sequence[str], folder: Path, setting: Setting) -> Path:

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from datadose.errors import InputError, reject, require_extra
+from datadose.errors import InputError, reject, require_choice, require_extra
 from datadose.llm.cache import content_digest
 from datadose.llm.left_out import Render, dropped, shared_length
 from datadose.llm.pool import Message, Row, Text
@@ -239,8 +239,7 @@ class Chat:
 
 def check_chat(loss: str, date: str) -> None:
     """InputError for a ``loss`` that is none of LOSSES, or a ``date`` that is none."""
-    if loss not in LOSSES:
-        reject("loss", loss, " or ".join(LOSSES))
+    require_choice("loss", loss, LOSSES)
     try:
         written = datetime.strptime(date, "%Y-%m-%d").strftime("%Y-%m-%d")
     except (TypeError, ValueError):

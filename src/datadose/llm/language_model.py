@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadose.errors import InputError, reject, require_extra
+from datadose.errors import InputError, reject, require_choice, require_extra
 from datadose.llm.chat import Chat, Encoded
 from datadose.llm.left_out import shared_length
 from datadose.llm.loading import context_length, ends, files_digest, load, place_of, quiet
@@ -321,8 +321,7 @@ def weights_type(dtype: str, device: str) -> torch.dtype | str:
     """
     if dtype == AUTO:
         return torch.float32 if device.startswith("cpu") else AUTO
-    if dtype not in DTYPES:
-        reject("dtype", dtype, " or ".join([AUTO, *DTYPES]))
+    require_choice("dtype", dtype, [AUTO, *DTYPES])
     return DTYPES[dtype]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject, require_choice, require_integer, require_number
 from datadose.llm.chat import TEMPLATE_DATE, check_chat
 from datadose.llm.verifiers import TIMEOUT, require_timeout
 
@@ -50,8 +50,7 @@ class PosttrainConfig:
     verifier_timeout: float = TIMEOUT
 
     def __post_init__(self) -> None:
-        if self.stage not in get_args(Stage):
-            reject("stage", self.stage, " or ".join(get_args(Stage)))
+        require_choice("stage", self.stage, get_args(Stage))
         least = {"steps": 1, "batch": 1, "lora_rank": 0, "seed": 0, "samples": 2, "max_tokens": 1}
         for name, minimum in {**least, "checkpoint_every": 0}.items():
             require_integer(name, getattr(self, name), minimum)

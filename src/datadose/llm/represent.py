@@ -9,6 +9,7 @@ from datadose.errors import reject
 from datadose.llm.cache import content_digest
 from datadose.llm.pool import find_source
 from datadose.llm.scores import FILES, Scores, read_scores
+from datadose.llm.whereabouts import find_model
 from datadose.printing import note
 from datadose.reading import is_folder
 
@@ -59,7 +60,7 @@ def _measure(
         from datadose.llm.score_config import ScoreConfig  # noqa: PLC0415
         from datadose.progress import step_progress  # noqa: PLC0415
 
-        model = pool.manifest["model"]
+        model = find_model(pool.manifest, pool.folder)
         found = pool.manifest
         config = ScoreConfig(
             dtype=found["dtype"],

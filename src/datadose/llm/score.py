@@ -34,6 +34,7 @@ from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_score
 from datadose.llm.shards import ModelSource, batch_workers
 from datadose.llm.sketch import SKETCH_SEED
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
+from datadose.llm.whereabouts import place_of, refuse_other_scores
 from datadose.printing import note
 from datadose.progress import Report, silent
 from datadose.shapes import Array
@@ -82,6 +83,7 @@ def score(
     sampled = config.samples > 0 or completions is not None
     options: dict[str, Any] = {"columns": columns, "several": several, "prompts_alone": sampled}
     cache = out / ".cache"
+    refuse_other_scores(out, pool, model if isinstance(model, (str, Path)) else model.name)
     with ExitStack() as files:
         rows = files.enter_context(open_pool(pool, cache, field, reserved=(*MEASURED, ROLE), **options))
         given = None
@@ -244,7 +246,13 @@ def _write(
         seen.questions,
         losses.embeddings.at(starts[:-1] + best),
         losses.sketches.at(starts[:-1] + best),
-        {**record, **_reading(rows), "template": _template(seen.forms), "unread_columns": unread},
+        {
+            **record,
+            **place_of(str(record["model"]), run.out),
+            **_reading(rows),
+            "template": _template(seen.forms),
+            "unread_columns": unread,
+        },
         sample_lines(seen.ids, texts, verdicts),
     )
 

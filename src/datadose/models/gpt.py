@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datadose.errors import InputError, reject, require_integer
+from datadose.errors import InputError, reject, require_choice, require_integer
 from datadose.models.gpt_operations import attend, softmax_weights, tanh_gelu
 from datadose.models.linear_attention import ChainModel, chain_decay
 from datadose.models.prompt_batch import PerRun, PromptBatch, Thoughts
@@ -72,8 +72,7 @@ class GptConfig:
     @classmethod
     def preset(cls, name: str, dimension: int, length: int, chain_steps: int) -> GptConfig:
         """A named size, with positions for prompts of ``length`` n and chains of k = ``chain_steps``."""
-        if name not in PRESETS:
-            reject("preset", name, ", ".join(PRESETS))
+        require_choice("preset", name, PRESETS)
         n, k = require_integer("length", length, 1), require_integer("chain_steps", chain_steps, 0)
         layers, heads, width = PRESETS[name]
         return cls(dimension, layers, heads, width, 2 * n + k + 1)

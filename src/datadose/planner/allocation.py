@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from datadose.covariance import RELATIVE_ZERO, Array, diagonal, product, spectral_basis, transpose
-from datadose.errors import reject, require_number
+from datadose.errors import reject, require_choice, require_number
 from datadose.planner.dose import COARSE, Dose, dose_of
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import Best, SearchRecord, run_search
@@ -64,8 +64,7 @@ class AllocationProblem:
     kind: Budget = "trace"
 
     def __post_init__(self) -> None:
-        if self.kind not in BUDGETS:
-            reject("budget", self.kind, " or ".join(BUDGETS))
+        require_choice("budget", self.kind, BUDGETS)
         if not self.available.any():
             reject("available", "no direction", "at least one direction with examples")
         if spent(self.floor, self.kind) >= self.budget:

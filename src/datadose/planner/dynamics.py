@@ -30,7 +30,7 @@ from datadose.covariance import (
     trace_product,
     transpose,
 )
-from datadose.errors import InputError, probability, reject, require_integer, require_number
+from datadose.errors import InputError, probability, require_choice, require_integer, require_number
 from datadose.planner.answers import draw_gaps
 from datadose.planner.error_model import ErrorModel
 from datadose.theory.chi_square import weighted_chi_square
@@ -83,8 +83,7 @@ class PostTraining:
     def __post_init__(self) -> None:
         for name in ("chain_steps", "steps", "samples"):
             require_integer(name, getattr(self, name), 1)
-        if self.reward not in REWARDS:
-            reject("reward", self.reward, " or ".join(REWARDS))
+        require_choice("reward", self.reward, REWARDS)
         for name in ("tolerance", "noise"):
             require_number(name, getattr(self, name), 0, np.inf, open_ends=True)
         if self.learning_rate is not None:

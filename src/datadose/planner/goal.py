@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from datadose.covariance import validate_covariance
-from datadose.errors import reject, require_number
+from datadose.errors import reject, require_choice, require_number
 from datadose.shapes import Operator
 from datadose.theory.weighted_test import WeightedTest
 
@@ -70,10 +70,8 @@ def tests_of(tests: Sequence[tuple[Operator, float]], length: int, dimension: in
 
 def require_choices(stop: Stop, keep: float, weights: Weights, tests: object) -> None:
     """InputError for choices that do not exist, or that mean nothing beside each other."""
-    if stop not in STOPS:
-        reject("training", stop, " or ".join(STOPS))
-    if weights not in WEIGHTS:
-        reject("weights", weights, " or ".join(WEIGHTS))
+    require_choice("training", stop, STOPS)
+    require_choice("weights", weights, WEIGHTS)
     require_number("keep", keep, 0, 1)
     if stop == "converged":
         well = "training: best or penalty beside it"

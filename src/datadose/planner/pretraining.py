@@ -20,7 +20,7 @@ import numpy as np
 
 from datadose.configs import read_covariance
 from datadose.covariance import plus, trace, validate_covariance
-from datadose.errors import InputError, reject, require_integer, require_number
+from datadose.errors import InputError, reject, require_choice, require_integer, require_number
 from datadose.planner.config import PlanConfig, PretrainingConfig
 from datadose.planner.search import SearchRecord
 from datadose.planner.shares import OBJECTIVES, Objective, SharesProblem
@@ -184,8 +184,7 @@ def shares_problem(
     objective: Objective = "mean",
 ) -> SharesProblem:
     """The problem that :func:`plan_pretraining` solves, with its arguments, checked; errors as there."""
-    if objective not in OBJECTIVES:
-        reject("objective", objective, " or ".join(OBJECTIVES))
+    require_choice("objective", objective, OBJECTIVES)
     base = validate_covariance("sigma0", sigma0)
     costs, cap = _costs(categories, len(base), budget)
     weights = _weights(shifts)
@@ -310,13 +309,9 @@ def pretraining_of(config: PlanConfig, folder: Path, sigma0: Operator) -> Pretra
     try:
         return _of_section(section, config, config.interference, folder, sigma0)
     except PeakError as error:
-        raise PeakError(_inside(error), error.value, error.allowed, error.reason) from error
+        raise PeakError(f"pretraining.{error.field}", error.value, error.allowed, error.reason) from error
     except InputError as error:
-        raise InputError(_inside(error), error.value, error.allowed) from error
-
-
-def _inside(error: InputError) -> str:
-    return f"pretraining.{error.field}"
+        raise error.below("pretraining") from error
 
 
 def _of_section(

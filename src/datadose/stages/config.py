@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
 from datadose.configs import CovarianceSpec, Positive, Size, Stage
 from datadose.errors import reject
 from datadose.printing import note
-from datadose.stages.optimisation import Precision
-from datadose.stages.rl import Advantage
 from datadose.strict import Strict, require_one
+
+Precision: TypeAlias = Literal["fp32", "bf16"]
+"""Of a GPT's arithmetic in training."""
+Advantage: TypeAlias = Literal["grpo", "rloo", "reinforce"]
+"""How rewards become advantages in RL; :func:`datadose.stages.rl.advantages` says what each is."""
 
 
 class ModelConfig(Strict):

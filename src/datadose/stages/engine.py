@@ -31,10 +31,11 @@ from datadose.errors import reject
 from datadose.models import ChainModel, PromptBatch
 from datadose.models.prompt_batch import PerRun
 from datadose.stages.checkpoint import Training, load_checkpoint, save_checkpoint
+from datadose.stages.config import Precision
 from datadose.stages.data import Data, keep_on, split
 from datadose.stages.distributed import Processes, local_gradients
 from datadose.stages.divergence import note_divergence
-from datadose.stages.optimisation import Optimisation, Precision, autocast
+from datadose.stages.optimisation import Optimisation, autocast
 from datadose.stages.repeated import Given, Repeated, ahead, side_stream
 
 _READ_EVERY = 32

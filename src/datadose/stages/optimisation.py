@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject, require_choice, require_integer, require_number
 from datadose.models import ChainModel
+from datadose.stages.config import Precision
 from datadose.stages.muon import MuonWithAdamW
 
 Optimiser: TypeAlias = Literal["gd", "sgd", "adam", "adamw", "muon"]
 Schedule: TypeAlias = Literal["constant", "cosine"]
-Precision: TypeAlias = Literal["fp32", "bf16"]
 _CHOICES = {"optimiser": Optimiser, "schedule": Schedule, "precision": Precision}
 
 _BETAS = (0.9, 0.999)
@@ -63,8 +63,7 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in get_args(choices):
-                reject(name, getattr(self, name), ", ".join(get_args(choices)))
+            require_choice(name, getattr(self, name), get_args(choices))
         require_number("learning_rate", self.learning_rate, 0, np.inf, open_ends=True)
         if (self.epochs is None) == (self.steps is None):
             reject("epochs, steps", f"{self.epochs}, {self.steps}", "exactly one of the two")

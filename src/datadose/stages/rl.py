@@ -17,22 +17,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from datadose.deprecation import renamed
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject, require_choice, require_integer, require_number
 from datadose.models import ChainModel, PromptBatch
 from datadose.models.prompt_batch import PerRun, Vectors
 from datadose.prompts import random_stream
 from datadose.shapes import Float
+from datadose.stages.config import Advantage
 from datadose.stages.engine import StageLoss, SteadyObjective
 from datadose.stages.rewards import Answers, PerAnswer, Reward, negative_squared_error
 
-Advantage: TypeAlias = Literal["grpo", "rloo", "reinforce"]
 ADVANTAGES: tuple[Advantage, ...] = get_args(Advantage)
 
 
@@ -81,8 +81,7 @@ class PolicyGradient(SteadyObjective):
         require_integer("group", self.group, 2)
         require_number("noise", self.noise, 0, np.inf, open_ends=True)
         require_number("kl", self.kl, 0, np.inf)
-        if self.advantage not in ADVANTAGES:
-            reject("advantage", self.advantage, ", ".join(ADVANTAGES))
+        require_choice("advantage", self.advantage, ADVANTAGES)
         if self.kl > 0 and self.reference is None:
             reject("kl", self.kl, "0 without a reference model")
 

@@ -31,7 +31,9 @@ def write_report(out: Path) -> Path:
     """
     ledger = out / "claims.json"
     claims = [_claim(out, claim) for claim in read_ledger(ledger)] if ledger.is_file() else []
-    shown_by = {claim.id: (name, *claim.shown_by) for name in NAMES for claim in study(name).claims}
+    # Studies that train load torch: only those are loaded that have something here to show.
+    judged = [name for name in NAMES if any(claim.get("experiment") == name for claim in claims)]
+    shown_by = {claim.id: (name, *claim.shown_by) for name in judged for claim in study(name).claims}
     for claim in claims:
         claim["shown_by"] = shown_by.get(claim["id"], ())
     parts = {

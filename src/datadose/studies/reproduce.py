@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datadose.drawing.style import save
-from datadose.errors import listed, reject, require_integer
+from datadose.errors import listed, reject, require_choice, require_integer
 from datadose.files import prepare_folder, write_json, write_recorded_table
 from datadose.studies.index import CLAIMS, GROUPS, LANGUAGE_MODELS, LEDGER, NAMES, SIZES, study
 from datadose.studies.ledger import judge_all
@@ -68,11 +68,9 @@ def reproduce(
     """
     targets, out = listed(targets), Path(out)
     for name in targets:
-        if name not in NAMES and name not in GROUPS:
-            reject("target", name, ", ".join([*NAMES, *GROUPS]))
+        require_choice("target", name, [*NAMES, *GROUPS])
     wanted = {name for target in targets for name in GROUPS.get(target, (target,))}
-    if preset not in PRESETS:
-        reject("preset", preset, ", ".join(PRESETS))
+    require_choice("preset", preset, PRESETS)
     if preset in SIZES and not wanted <= set(SIZES[preset]):
         others = "; ".join(f"{name} for {', '.join(those)}" for name, those in SIZES.items())
         reject("preset", preset, f"smoke, quick or paper; {others}")

@@ -31,7 +31,7 @@ from datadose.covariance import (
     wishart_second_moment,
 )
 from datadose.error_curve import ErrorCurve
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject, require_choice, require_integer, require_number
 from datadose.shapes import Array, Operator
 from datadose.shift import Shift
 from datadose.theory.columns import FINITE_MEAN, Columns
@@ -207,8 +207,7 @@ def predict_error(
 
 def _require_form(form: Form, finite_size: bool, stopping: Stopping) -> None:
     """InputError for a form or a correction that is not known for such training."""
-    if form not in FORMS:
-        reject("form", form, ", ".join(FORMS))
+    require_choice("form", form, FORMS)
     if finite_size and form != "exact":
         reject("finite_size", f"True with form {form}", "True with form exact only")
     if not stopping.is_converged:

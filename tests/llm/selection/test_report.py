@@ -230,6 +230,10 @@ def test_the_decision_follows_what_was_found(tmp_path):
     assert not any("percent of the rows" in said for said in decision.unless if "SFT set" in said)
     blind = chosen(tmp_path / "b", replace(CONFIG, rl_size=0), samples=0, verified=False)
     assert any("No verifier has judged the labels" in said for said in decide(blind, None).unless)
+    for directions in (0, 3):
+        moved = replace(selection, geometry={**selection.geometry, "shifted_directions": directions})
+        said = any("Give more rows of the target" in one for one in decide(moved, None).unless)
+        assert said is (directions == 0)
     heuristic = chosen(tmp_path / "c", replace(CONFIG, sft_size="auto"), record=clean)
     assert any("is a heuristic" in said for said in decide(heuristic, None).unless)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from datadose.errors import reject
+from datadose.errors import close_match, reject
 from datadose.llm.cache import text_hash
 from datadose.llm.pool.layouts import ANSWERS, Layout, layouts_for, value_at
 from datadose.llm.pool.records import Record
@@ -107,7 +107,8 @@ class Survey:
         Raises InputError for a role whose column no row has.
         """
         if (absent := self.absent()) is not None:
-            reject("columns", absent, f"a column of {self.field}: {', '.join(self.seen) or 'none'}")
+            allowed = f"a column of {self.field}: {', '.join(self.seen) or 'none'}"
+            reject("columns", absent, allowed, hint=close_match(absent, self.seen))
         layout, layouts, alone = self._majority()
         repeats, counts = np.unique(np.frombuffer(self._ids, dtype=np.int64), return_counts=True)
         used, forms = self._used(layouts)

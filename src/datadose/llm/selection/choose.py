@@ -325,7 +325,7 @@ def _unchecked(
     table, said = pool.scores.table, []
     label_passes, label_fails = flags(table, "label_passes")
     if not (label_passes | label_fails).any():
-        said.append("Labels: no verifier judged the rows' own completions; wrong ones may be in the SFT set.")
+        said.append("Labels: no verifier judged them; wrong ones have a high loss and gather in the SFT set.")
     differs, agrees = flags(table, "own_differs")
     if not (differs | agrees).any():
         said.append("Conflicts: the model's own answers were not sampled (score with --samples).")

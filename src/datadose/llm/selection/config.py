@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject, require_choice, require_integer, require_number
 from datadose.llm.adaptive import check_mixed
 from datadose.llm.pass_rates import GROUP, MIXED, chance_mixed_at
 
@@ -84,8 +84,7 @@ class SelectionConfig:
         self._check_sizes()
         require_integer("seed", self.seed, 0)
         for name, allowed in (("representation", get_args(Representation)), ("hardness", get_args(Hardness))):
-            if getattr(self, name) not in allowed:
-                reject(name, getattr(self, name), " or ".join(allowed))
+            require_choice(name, getattr(self, name), allowed)
         for name in ("replay", "extreme", "unaligned", "interfering"):
             if require_number(name, getattr(self, name), 0, 1) == 1:
                 reject(name, getattr(self, name), "a number in [0, 1)")

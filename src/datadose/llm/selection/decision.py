@@ -13,6 +13,16 @@ _MANY = 0.5
 """The share of the rows a set could be drawn from at which a random set is much the same set."""
 
 
+NO_SHIFT = (
+    "No direction is shifted: by these rows the target cannot be told from what must be kept, so that "
+    "alignment says little, though rows are removed for it (not with --unaligned 0). Give more rows of the "
+    "target (hundreds), name what must be kept with --reference rather than the pool, try --representation "
+    "embedding, and take a beginning that all answers share out of the completions. If the pool is like the "
+    "target already, a random part of it serves as well."
+)
+"""Of a selection whose geometry has no shifted direction: what it means and what to do."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a reader should do."""
@@ -114,8 +124,14 @@ def _about_sft(selection: Selection) -> list[str]:
             else "All SFT rows lie beyond a threshold: the pool holds nothing that is asked for."
         )
     if not selection.pool.table["label_passes"].notna().any():
-        found.append("No verifier has judged the labels: read some SFT rows before you train on them.")
+        found.append(
+            "No verifier has judged the labels, and wrong ones have a high loss, as the hard rows have that "
+            "are chosen here: expect more of them than in the control. Score with --verifier, or read some "
+            "SFT rows before you train on them."
+        )
     found += _about_labels(selection)
+    if selection.geometry and not selection.geometry["shifted_directions"]:
+        found.append(NO_SHIFT)
     if 0 < sizes["target"] < FEW_ROWS:
         found.append(f"The target has {_count(sizes['target'], 'row')}: with more of them others are chosen.")
     return found

@@ -26,7 +26,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from datadose.errors import reject
+from datadose.errors import require_choice
 from datadose.files import atomic_file, prepare_folder, write_atomic, write_jsonl
 from datadose.llm.pass_rates import GROUP
 from datadose.llm.pool import Columns
@@ -126,8 +126,7 @@ def _remove_earlier(folder: Path) -> None:
 
 def check_format(name: str) -> str:
     """The name of a format; InputError for another."""
-    if name not in FORMATS:
-        reject("format", name, ", ".join(FORMATS))
+    require_choice("format", name, FORMATS)
     return name
 
 

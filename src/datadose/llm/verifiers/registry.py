@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from datadose.errors import InputError, reject, require_extra
+from datadose.errors import InputError, close_match, reject, require_extra
 from datadose.llm.verifiers.builtin import exact, mathematics, number, reasoning_gym_score
 
 Verifier: TypeAlias = Callable[[str, Mapping[str, Any]], float]
@@ -78,7 +78,7 @@ def load_verifier(name: str | None, purpose: str = "") -> Verifier:
         return VERIFIERS[name]
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name):
-        reject("verifier", name, known)
+        reject("verifier", name, known, hint=close_match(name, VERIFIERS))
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:

@@ -1,0 +1,60 @@
+"""Where the model and the pool of a scores folder are, which are named as somebody typed them somewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datadose.errors import reject
+from datadose.reading import exists, is_folder
+
+MODEL_PLACE = "model_from_here"
+"""Key of a manifest: the folder of the model, seen from that of the scores; absent for a name on the Hub."""
+
+
+def place_of(model: str, folder: Path) -> dict[str, str]:
+    """What a manifest in ``folder`` records of the place of ``model``; nothing of a name on the Hub."""
+    if not is_folder(Path(model)):
+        return {}
+    return {MODEL_PLACE: Path(os.path.relpath(Path(model).resolve(), folder.resolve())).as_posix()}
+
+
+def find_model(manifest: Mapping[str, Any], folder: Path) -> str:
+    """The model of the scores in ``folder``, whatever folder the command runs in.
+
+    Raises InputError where it was a folder that is not there any more: the Hub is not asked for its name.
+    """
+    name, place = str(manifest["model"]), manifest.get(MODEL_PLACE)
+    if place is None or is_folder(Path(name)):
+        return name
+    if not is_folder(found := folder / place):
+        reject("model", name, f"the model that the pool was scored with, in its folder {found.resolve()}")
+    return str(found)
+
+
+def refuse_other_scores(folder: Path, pool: Path | str, model: Path | str) -> None:
+    """InputError where ``folder`` has the scores of another pool or model, or a rows.jsonl that is none.
+
+    Pool and model are known by their names: a file or weights of the same name may have changed.
+    """
+    manifest = folder / "manifest.json"
+    if not exists(manifest):
+        if exists(folder / "rows.jsonl") and not exists(folder / ".cache"):
+            reject(
+                "out", f"{folder}, which has a rows.jsonl that `datadose score` did not write", "a new folder"
+            )
+        return
+    try:
+        found = json.loads(manifest.read_bytes())
+        names = {name: str(found[name]) for name in ("pool", "model")}
+    except (OSError, ValueError, KeyError, TypeError):
+        # Not whole: it is written again.
+        return
+    for name, given in (("pool", pool), ("model", model)):
+        if Path(names[name]).name != Path(given).name:
+            reject(
+                "out", f"{folder} with the scores of {name} {names[name]}", f"a new folder for {name} {given}"
+            )
