@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from datadose.configs import Stage
 from datadose.prompts import random_stream
-from datadose.stages.optimisation import Precision
+from datadose.stages.config import Precision
 from datadose.studies import trends
 from datadose.studies.gpt.runs import GPT, VARIANTS, Variant
 

@@ -24,7 +24,7 @@ from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, Optimisation, squared_gaps, stage_objective, train
 from datadose.stages.data import Data, SideBySide, split
 from datadose.stages.engine import Objective
-from datadose.stages.optimisation import Precision
+from datadose.stages.config import Precision
 from datadose.studies.gpt.runs import GptTask, Variant, Watch, best_device, draw_prompts
 
 T = TypeVar("T")

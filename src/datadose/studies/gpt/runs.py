@@ -26,7 +26,7 @@ from datadose.models.gpt import GptConfig, GptModel, load_gpt, save_gpt
 from datadose.progress import step_progress
 from datadose.stages import FixedData, Optimisation, held_out_prompts, stage_objective, train
 from datadose.stages.config import CurriculumConfig, PretrainConfig
-from datadose.stages.optimisation import Precision
+from datadose.stages.config import Precision
 from datadose.stages.pretrain import pretrain_on_chains
 from datadose.studies.training import shift_covariances
 from datadose.sweep import Cell, Round, file_cell
