@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datadose.drawing.style import save
 from datadose.errors import reject, require_integer
 from datadose.files import prepare_folder, write_json, write_recorded_table
-from datadose.studies.index import CLAIMS, GROUPS, LANGUAGE_MODELS, LEDGER, NAMES, SIZES, study
+from datadose.studies.index import CLAIMS, GROUPS, LANGUAGE_MODELS, LEDGER, NAMES, SIZES, named, study
 from datadose.studies.ledger import judge_all
 from datadose.studies.report import write_report
-from datadose.studies.study import PRESETS, Preset, Saved, Study
+from datadose.studies.study import FULL, PRESETS, Preset, Saved, Study
 from datadose.sweep import Workers, run_cells
 from datadose.versions import versions
 
@@ -33,7 +34,7 @@ class Run:
 def reproduce(
     targets: Sequence[str],
     *,
-    preset: Preset = "quick",
+    preset: Preset | Literal["full"] = "quick",
     out: Path = Path("results"),
     seeds: int | None = None,
     workers: Workers | None = None,
@@ -43,46 +44,96 @@ def reproduce(
 
     Per study: a CSV and a JSON with the resolved configuration, and its picture as PNG and SVG; then
     ``claims.json`` (if "claims" or a study of language models is among the targets) and ``report.html`` from
-    all tables that ``out`` holds.
+    all tables that ``out`` holds, both written again after every study.
     Finished cells are cached in ``out/.cache``: a killed run continues where it stopped.
 
-    Raises InputError for an unknown target or preset, a seeds count below 2, or an ``out`` that is a file.
+    Args:
+        targets: names in :data:`~datadose.studies.index.NAMES` or groups of them, run in the order of NAMES.
+        preset: the sizes. ``full`` has those of ``quick``, and of the group ``all`` it runs the studies too
+            that ``quick`` leaves out.
+        out: the folder of the results, made if need be.
+        seeds: repetitions of every setting, 2 or more; those of the preset unless given.
+        workers: where cells run; one local process unless given.
+        command: what was asked for, as it is recorded beside the tables.
+
+    Raises:
+        InputError: an unknown target or preset, a seeds count below 2, or an ``out`` that is a file.
     """
-    for name in targets:
-        if name not in NAMES and name not in GROUPS:
-            reject("target", name, ", ".join([*NAMES, *GROUPS]))
-    wanted = {name for target in targets for name in GROUPS.get(target, (target,))}
-    if preset not in PRESETS:
-        reject("preset", preset, ", ".join(PRESETS))
-    if preset in SIZES and not wanted <= set(SIZES[preset]):
-        others = "; ".join(f"{name} for {', '.join(those)}" for name, those in SIZES.items())
-        reject("preset", preset, f"smoke, quick or paper; {others}")
+    wanted = _wanted(targets, preset)
     if seeds is not None:
         require_integer("seeds", seeds, 2)
     prepare_folder("out", out)
-    run = Run(preset, out, seeds, workers or Workers(), command)
-    for name in NAMES:
-        if name in wanted:
-            _run(study(name), run)
-            draw_saved(name, out)
-    if wanted & {*CLAIMS, *LANGUAGE_MODELS}:
-        write_json(out / "claims.json", judge_all(_judged(wanted, out), out))
-    write_report(out)
+    size: Preset = "quick" if preset == FULL else preset
+    run = Run(size, out, seeds, workers or Workers(), command)
+    order = [name for name in NAMES if name in wanted]
+    page = _Page(out, wanted)
+    # A picture is drawn while the next study runs, which leaves this process idle.
+    with ThreadPoolExecutor(1) as drawing:
+        last: Future[None] | None = None
+        for place, name in enumerate(order, 1):
+            _run(study(name), run, f"target {place} of {len(order)}, {name}" if len(order) > 1 else name)
+            if last is not None:
+                last.result()
+            last = drawing.submit(page.renew, name)
+        if last is not None:
+            last.result()
+    page.complete()
     return out
 
 
-def _judged(wanted: set[str], out: Path) -> list[Study[Any]]:
-    """The paper's claims where they were asked for, and those of the studies that were run."""
-    paper = wanted & {*CLAIMS} or Saved(study("theorems"), out).exists
-    return [
-        study(name)
-        for name in LEDGER
-        if (Saved(study(name), out).exists if name in LANGUAGE_MODELS else paper)
-    ]
+def _wanted(targets: Sequence[str], preset: str) -> set[str]:
+    """The studies that are asked for; InputError for a target or a preset that there is not."""
+    for name in targets:
+        if name not in NAMES and name not in GROUPS:
+            reject("target", name, ", ".join([*NAMES, *GROUPS]))
+    if preset not in (*PRESETS, FULL):
+        reject("preset", preset, ", ".join((*PRESETS, FULL)))
+    wanted = named(targets, preset)
+    if preset in SIZES and not wanted <= set(SIZES[preset]):
+        others = "; ".join(f"{name} for {', '.join(those)}" for name, those in SIZES.items())
+        reject("preset", preset, f"smoke, quick, full or paper; {others}")
+    return wanted
 
 
-def _run(one: Study[Any], run: Run) -> None:
-    """Run the cells of a study and write its table."""
+@dataclass
+class _Page:
+    """The pictures, the ledger and the report of a results folder, renewed after every study.
+
+    Judging reads the tables of the studies that are done; those of the others may be of another version.
+    """
+
+    out: Path
+    wanted: set[str]
+    done: set[str] = field(default_factory=set)
+    judged: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """The entries of the ledger by study."""
+
+    def renew(self, name: str) -> None:
+        """Draw the study ``name``, which has been run, judge its claims and write the report."""
+        draw_saved(name, self.out)
+        self.done.add(name)
+        self._write([name for name in LEDGER if name in self.done])
+
+    def complete(self) -> None:
+        """Judge what else the folder holds, and what it does not: those claims are not run."""
+        self._write(LEDGER)
+
+    def _write(self, names: Iterable[str]) -> None:
+        if self.wanted & {*CLAIMS, *LANGUAGE_MODELS}:
+            # The paper's claims where they were asked for, and those of the studies that were run.
+            paper = self.wanted & {*CLAIMS} or Saved(study("theorems"), self.out).exists
+            for name in names:
+                if name not in self.judged and (
+                    Saved(study(name), self.out).exists if name in LANGUAGE_MODELS else paper
+                ):
+                    self.judged[name] = judge_all([study(name)], self.out)
+            entries = [entry for name in LEDGER for entry in self.judged.get(name, ())]
+            write_json(self.out / "claims.json", entries)
+        write_report(self.out)
+
+
+def _run(one: Study[Any], run: Run, title: str) -> None:
+    """Run the cells of a study and write its table; ``title`` is what progress is told under."""
     if one.experiment is None:
         return
     config: Any = one.experiment.preset(run.preset)
@@ -90,8 +141,9 @@ def _run(one: Study[Any], run: Run) -> None:
         config = replace(config, seeds=run.seeds)
     cache, results = run.out / ".cache", []
     for made, cells in config.rounds(cache) if hasattr(config, "rounds") else [("", config.cells())]:
-        title = f"{one.name}: {made}" if made else one.name
-        results = run_cells(cells, cache_folder=cache, workers=run.workers, title=title)
+        results = run_cells(
+            cells, cache_folder=cache, workers=run.workers, title=f"{title}: {made}" if made else title
+        )
     write_results(one, config, results, run.preset, run.out, run.command)
 
 

@@ -253,7 +253,7 @@ def measure(model: ChainModel, task: GptTask, length: int, runs: int = 1) -> lis
             seen = batch.expand(runs).to(next(model.parameters()).device)
             thoughts = model.rollout(seen, task.test_steps).cpu()
         regressors = ((PHI, batch.apply(batch.weights)), (W, batch.weights))
-        for own, made in zip(found, thoughts.split(1), strict=True):
+        for own, made in zip(found, thoughts, strict=True):
             own.update(errors(task, name, made[..., -1, :], batch))
             for group, inside in ((RARE, task.rare), (COMMON, ~task.rare)):
                 for regressor, values in regressors:
