@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from datadose.studies.reproduce import reproduce
 from datadose.studies.sft_curves.figure1 import Figure1
 from datadose.studies.sft_curves.figure2 import Figure2
 from datadose.studies.sft_curves.figure5 import Figure5
+from datadose.studies.study import Preset
 from datadose.studies.tables import TwoBlock, grid
 
 FIGURES = ("fig1", "fig2", "fig5")
@@ -28,11 +31,19 @@ _SMALL = (
 )
 
 
-def make_small_results(out: Path) -> Path:
-    """Tables, pictures, hover records, ``claims.json`` and ``report.html`` in ``out``."""
+@contextmanager
+def small_presets(asked: list[Preset] | None = None) -> Iterator[None]:
+    """Every preset of the figures is the tiny one; those that are asked for are added to ``asked``."""
+    asked = [] if asked is None else asked
     with pytest.MonkeyPatch.context() as patch:
         for config in _SMALL:
-            patch.setattr(type(config), "preset", lambda _, config=config: config)
+            patch.setattr(type(config), "preset", lambda name, config=config: asked.append(name) or config)
+        yield
+
+
+def make_small_results(out: Path) -> Path:
+    """Tables, pictures, hover records, ``claims.json`` and ``report.html`` in ``out``."""
+    with small_presets():
         reproduce(FIGURES, preset="smoke", out=out, command=COMMAND)
     write_json(out / "claims.json", judge_all([study(n) for n in LEDGER if n not in LANGUAGE_MODELS], out))
     write_report(out)
