@@ -37,6 +37,25 @@ def test_ray_gives_the_results_of_loky(
     assert len(list((tmp_path / "ray").rglob("*.json"))) == len(results)
 
 
+def test_a_call_waits_for_a_thread_that_imports_torch(tmp_path: Path) -> None:
+    """With one job cells run beside the thread that draws, whose first report imports every study."""
+    (tmp_path / "torch.py").write_text("import time; time.sleep(1); set_num_threads = print")
+    code = (
+        "import sys, threading, time; from datadose.workers import run_one; "
+        "threading.Thread(target=lambda: __import__('torch')).start()\n"
+        "while 'torch' not in sys.modules: time.sleep(0.01)\n"
+        "print(run_one(3, dict, {}))"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment(), "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split("\n")[:2] == ["1", "(3, {})"], done.stderr
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "127.0.0.1:99999"])
 def test_an_unreachable_ray_address(tmp_path: Path, address: str) -> None:
     pytest.importorskip("ray", reason="ray is not installed")

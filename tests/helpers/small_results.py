@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -20,6 +21,7 @@ from datadose.studies.study import Preset
 from datadose.studies.tables import TwoBlock, grid
 
 FIGURES = ("fig1", "fig2", "fig5")
+Figures: TypeAlias = Figure1 | Figure2 | Figure5
 COMMAND = "datadose reproduce --out '<b>&'"
 """Needs escaping, so that a page that forgets to is caught."""
 
@@ -35,9 +37,17 @@ _SMALL = (
 def small_presets(asked: list[Preset] | None = None) -> Iterator[None]:
     """Every preset of the figures is the tiny one; those that are asked for are added to ``asked``."""
     asked = [] if asked is None else asked
+
+    def preset_of(config: Figures) -> Callable[[Preset], Figures]:
+        def preset(name: Preset) -> Figures:
+            asked.append(name)
+            return config
+
+        return preset
+
     with pytest.MonkeyPatch.context() as patch:
         for config in _SMALL:
-            patch.setattr(type(config), "preset", lambda name, config=config: asked.append(name) or config)
+            patch.setattr(type(config), "preset", preset_of(config))
         yield
 
 
