@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from datadose.drawing.style import save
 from datadose.errors import reject, require_integer
@@ -15,7 +15,7 @@ from datadose.studies.index import CLAIMS, GROUPS, LANGUAGE_MODELS, LEDGER, NAME
 from datadose.studies.ledger import judge_all
 from datadose.studies.report import write_report
 from datadose.studies.study import FULL, PRESETS, Preset, Saved, Study
-from datadose.sweep import Workers, run_cells
+from datadose.sweep import Cell, Round, Workers, run_cells
 from datadose.versions import versions
 
 
@@ -29,6 +29,11 @@ class Run:
     """Repetitions of every setting, None for those of the preset."""
     workers: Workers
     command: str
+
+    @property
+    def cache(self) -> Path:
+        """Where finished cells are kept."""
+        return self.out / ".cache"
 
 
 def reproduce(
@@ -71,7 +76,11 @@ def reproduce(
     with ThreadPoolExecutor(1) as drawing:
         last: Future[None] | None = None
         for place, name in enumerate(order, 1):
-            _run(study(name), run, f"target {place} of {len(order)}, {name}" if len(order) > 1 else name)
+            title = f"target {place} of {len(order)}, {name}" if len(order) > 1 else name
+            ahead = [
+                cell for after in order[place : place + 1] for cell in _first_of_several(study(after), run)
+            ]
+            _run(study(name), run, title, ahead)
             if last is not None:
                 last.result()
             last = drawing.submit(page.renew, name)
@@ -132,19 +141,40 @@ class _Page:
         write_report(self.out)
 
 
-def _run(one: Study[Any], run: Run, title: str) -> None:
-    """Run the cells of a study and write its table; ``title`` is what progress is told under."""
+def _run(one: Study[Any], run: Run, title: str, ahead: Sequence[Cell] = ()) -> None:
+    """Run the cells of a study and write its table; ``title`` is what progress is told under.
+
+    Beside its first cells those of ``ahead`` run, whose results are kept for the study that they are of.
+    """
     if one.experiment is None:
         return
-    config: Any = one.experiment.preset(run.preset)
-    if run.seeds is not None:
-        config = replace(config, seeds=run.seeds)
-    cache, results = run.out / ".cache", []
-    for made, cells in config.rounds(cache) if hasattr(config, "rounds") else [("", config.cells())]:
-        results = run_cells(
-            cells, cache_folder=cache, workers=run.workers, title=f"{title}: {made}" if made else title
-        )
+    config, results = _config(one, run), []
+    for made, cells in _rounds(config, run):
+        about = f"{title}: {made}" if made else title
+        both = run_cells([*ahead, *cells], cache_folder=run.cache, workers=run.workers, title=about)
+        results, ahead = both[len(ahead) :], ()
     write_results(one, config, results, run.preset, run.out, run.command)
+
+
+def _config(one: Study[Any], run: Run) -> Any:
+    """The configuration of a study that has an experiment."""
+    config: Any = cast("Any", one.experiment).preset(run.preset)
+    return config if run.seeds is None else replace(config, seeds=run.seeds)
+
+
+def _rounds(config: Any, run: Run) -> Iterable[Round]:
+    """The rounds of a configuration, one where it has cells alone."""
+    found: Iterable[Round] = config.rounds(run.cache) if hasattr(config, "rounds") else [("", config.cells())]
+    return found
+
+
+def _first_of_several(one: Study[Any], run: Run) -> Sequence[Cell]:
+    """The cells that others of a study start from: few and long, alone they would leave workers idle."""
+    config: Any = None if one.experiment is None else _config(one, run)
+    if not hasattr(config, "rounds"):
+        return ()
+    cells: Sequence[Cell] = next(iter(config.rounds(run.cache)))[1]
+    return cells
 
 
 def write_results(
