@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup reproduce token-study llm-study levels figure3-gpu check test test-all lint docs limits bench clean
 
 help:
-	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|paper), write $(OUT)/report.html"
+	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|full|paper), write $(OUT)/report.html"
 	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
 	@echo "make levels      one question to three levels of model (PRESET=paper: SmolLM2 too), about an hour, into $(STUDIES)"
 	@echo "make figure3-gpu Figure 3 with the paper's model on one GPU within MINUTES=9 (TORCH=torch for setup), into $(OUT)"

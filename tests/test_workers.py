@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import datadose.progress
 from datadose.errors import InputError, RunError
 from datadose.sweep import Cell, Workers
 from helpers.command import argv, environment
@@ -21,16 +22,39 @@ from test_sweep import _curves, _run, killed_once, refuses, slow_when_small
 pytestmark = pytest.mark.long
 
 
-def test_ray_gives_the_results_of_loky(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ray_gives_the_results_of_loky(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """On a local Ray cluster that the sweep starts and ends itself; progress comes cell by cell."""
     ray = pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.setattr(datadose.progress, "_EVERY", 0.0)
     cells = [Cell(slow_when_small, {"x": x}) for x in (0, 5, 2, 7)]
     results = _run([*_curves(), *cells], tmp_path / "ray", Workers(2, "ray"))
     assert not ray.is_initialized()
     lines = [line for line in capsys.readouterr().err.splitlines() if "cells" in line]
-    assert lines == [f"test (cells): {done}/8" for done in (2, 4, 6, 8)]
+    assert [line.partition(",")[0] for line in lines] == [f"test (cells): {done}/8" for done in range(9)]
     assert results == _run([*_curves(), *cells], tmp_path / "loky")
     assert len(list((tmp_path / "ray").rglob("*.json"))) == len(results)
+
+
+def test_a_call_waits_for_a_thread_that_imports_torch(tmp_path: Path) -> None:
+    """With one job cells run beside the thread that draws, whose first report imports every study."""
+    (tmp_path / "torch.py").write_text("import time; time.sleep(1); set_num_threads = print")
+    code = (
+        "import sys, threading, time; from datadose.workers import run_one; "
+        "threading.Thread(target=lambda: __import__('torch')).start()\n"
+        "while 'torch' not in sys.modules: time.sleep(0.01)\n"
+        "print(run_one(3, dict, {}))"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        env={**environment(), "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split("\n")[:2] == ["1", "(3, {})"], done.stderr
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "127.0.0.1:99999"])

@@ -121,7 +121,8 @@ def in_threads(work: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> I
 def _one_torch_thread() -> None:
     """torch keeps a thread count of its own, one for each thread that calls it; its sums depend on it."""
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+        # Another thread may still be at importing it, which this waits for.
+        importlib.import_module("torch").set_num_threads(1)
 
 
 def run_one(place: int, function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, Any]:

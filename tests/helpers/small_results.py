@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -14,9 +17,11 @@ from datadose.studies.reproduce import reproduce
 from datadose.studies.sft_curves.figure1 import Figure1
 from datadose.studies.sft_curves.figure2 import Figure2
 from datadose.studies.sft_curves.figure5 import Figure5
+from datadose.studies.study import Preset
 from datadose.studies.tables import TwoBlock, grid
 
 FIGURES = ("fig1", "fig2", "fig5")
+Figures: TypeAlias = Figure1 | Figure2 | Figure5
 COMMAND = "datadose reproduce --out '<b>&'"
 """Needs escaping, so that a page that forgets to is caught."""
 
@@ -28,11 +33,27 @@ _SMALL = (
 )
 
 
-def make_small_results(out: Path) -> Path:
-    """Tables, pictures, hover records, ``claims.json`` and ``report.html`` in ``out``."""
+@contextmanager
+def small_presets(asked: list[Preset] | None = None) -> Iterator[None]:
+    """Every preset of the figures is the tiny one; those that are asked for are added to ``asked``."""
+    asked = [] if asked is None else asked
+
+    def preset_of(config: Figures) -> Callable[[Preset], Figures]:
+        def preset(name: Preset) -> Figures:
+            asked.append(name)
+            return config
+
+        return preset
+
     with pytest.MonkeyPatch.context() as patch:
         for config in _SMALL:
-            patch.setattr(type(config), "preset", lambda _, config=config: config)
+            patch.setattr(type(config), "preset", preset_of(config))
+        yield
+
+
+def make_small_results(out: Path) -> Path:
+    """Tables, pictures, hover records, ``claims.json`` and ``report.html`` in ``out``."""
+    with small_presets():
         reproduce(FIGURES, preset="smoke", out=out, command=COMMAND)
     write_json(out / "claims.json", judge_all([study(n) for n in LEDGER if n not in LANGUAGE_MODELS], out))
     write_report(out)

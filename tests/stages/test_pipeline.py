@@ -21,6 +21,7 @@ from datadose.stages.config import TrainConfig
 from datadose.stages.pipeline import run_pipeline
 from datadose.tensor_files import read_tensors, write_tensors
 from datadose.theory import post_test_error, pretrained_operator
+from helpers.processes import wait_until
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -223,12 +224,13 @@ def test_killed_runs_resume(tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "cut"),
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    process.stderr.readline()
-    process.kill()
-    process.wait()
-    process.stderr.close()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: any((tmp_path / "cut" / "checkpoints").glob("*.safetensors")), "a checkpoint")
+    finally:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "cut" / "result.json").exists(), "the run ended before the signal"
     resumed = run_pipeline(configured(**changes), tmp_path / "cut", folder=tmp_path, resume=True)
     assert resumed == run_pipeline(configured(**changes), tmp_path / "whole", folder=tmp_path)
 

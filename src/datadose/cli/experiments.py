@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datadose.cli.common import ADDRESS, AGAIN, JSON, command, cores, integer, option, print_json, print_table
 from datadose.printing import note
-from datadose.studies.index import GROUPS, NAMES
+from datadose.studies.index import GROUPS, NAMES, named
 
 _RESULTS = option("--out", type=Path, default=Path("results"), help="results folder")
 
@@ -21,7 +21,12 @@ _RESULTS = option("--out", type=Path, default=Path("results"), help="results fol
         default=["all"],
         help=f"{', '.join(NAMES)}; or several of them: {', '.join(GROUPS)}",
     ),
-    option("--preset", default="quick", help="smoke, quick or paper; small, medium: some of the GPT's"),
+    option(
+        "--preset",
+        default="quick",
+        help="smoke, quick, full (quick, with studies that `all` leaves out there) or paper; small, medium: "
+        "some of the GPT's",
+    ),
     _RESULTS,
     option("--seeds", type=integer, help="seeds per setting, instead of the preset's"),
     option("--jobs", type=integer, default=cores(), help="parallel processes"),
@@ -34,6 +39,8 @@ def reproduce(arguments: argparse.Namespace, command_line: str) -> None:
     from datadose.studies.reproduce import reproduce
     from datadose.sweep import Workers
 
+    chosen = named(arguments.targets, arguments.preset)
+    left_over = [name for name in GROUPS["all"] if "all" in arguments.targets and name not in chosen]
     out = reproduce(
         arguments.targets,
         preset=arguments.preset,
@@ -42,6 +49,8 @@ def reproduce(arguments: argparse.Namespace, command_line: str) -> None:
         workers=Workers(arguments.jobs, arguments.backend, arguments.address),
         command=command_line,
     )
+    if left_over:
+        note(f"left over: {', '.join(left_over)}; `datadose reproduce all --preset full` runs them too")
     note(f"wrote {out / 'report.html'}")
 
 

@@ -5,6 +5,7 @@ A study is imported when it is asked for: listing names costs nothing, and one f
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,18 @@ APART = (
     *(name for name in _TRAINING_TIME if name != "fig1_time"),
 )
 """Studies with a target of their own, so that ``all`` takes minutes."""
+BEYOND = (
+    "gpt_data",
+    "fig4map",
+    "insight3_stability",
+    "insight4_balance",
+    "rl_bands",
+    "sft_then_rl",
+    "planner",
+    "planner_stages",
+)
+"""Those of ``all`` that preset ``quick`` leaves to preset ``full``: none is one of the paper's five figures,
+and together they take about as long as all that ``quick`` keeps."""
 SIZES = {"small": ("fig3", "gpt_data"), "medium": ("fig3paper",)}
 """Presets of the nonlinear transformer, and the experiments that have them."""
 GROUPS = {
@@ -105,6 +118,14 @@ GROUPS = {
     "all": tuple(name for name in NAMES if name not in APART),
 }
 """Names of several studies."""
+
+
+def named(targets: Collection[str], preset: str) -> set[str]:
+    """The studies that ``targets`` (names of studies or of groups) are; at ``quick`` fewer of ``all``."""
+    found = {name for target in targets if target != "all" for name in GROUPS.get(target, (target,))}
+    if "all" in targets:
+        found |= {*GROUPS["all"]} - ({*BEYOND} if preset == "quick" else set())
+    return found
 
 
 @cache

@@ -18,7 +18,7 @@ from datadose.drawing.page import render_page
 from datadose.errors import reject
 from datadose.files import check_table, write_atomic
 from datadose.reading import read_bytes, read_json
-from datadose.studies.index import CLAIMS, NAMES, PARTS, study
+from datadose.studies.index import CLAIMS, GROUPS, NAMES, PARTS, study
 from datadose.studies.study import Study
 
 _VERDICTS = ("holds", "mixed", "no difference", "fails", "not run")
@@ -51,6 +51,7 @@ def write_report(out: Path) -> Path:
         summary=summarise(figures, claims),
         claims=claims,
         counts={v: verdicts.count(v) for v in _VERDICTS},
+        left_over=[n for n in GROUPS["all"] if study(n).draw is not None and not _drawn(out, n)],
         version=__version__,
     )
     write_atomic(out / "report.html", page)

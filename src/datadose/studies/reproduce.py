@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from datadose.drawing.style import save
 from datadose.errors import listed, reject, require_choice, require_integer
 from datadose.files import prepare_folder, write_json, write_recorded_table
-from datadose.studies.index import CLAIMS, GROUPS, LANGUAGE_MODELS, LEDGER, NAMES, SIZES, study
+from datadose.studies.index import CLAIMS, GROUPS, LANGUAGE_MODELS, LEDGER, NAMES, SIZES, named, study
 from datadose.studies.ledger import judge_all
 from datadose.studies.report import write_report
-from datadose.studies.study import PRESETS, Preset, Saved, Study
-from datadose.sweep import Workers, run_cells
+from datadose.studies.study import FULL, PRESETS, Preset, Saved, Study
+from datadose.sweep import Cell, Round, Workers, run_cells
 from datadose.versions import versions
 
 
@@ -29,11 +30,16 @@ class Run:
     workers: Workers
     command: str
 
+    @property
+    def cache(self) -> Path:
+        """Where finished cells are kept."""
+        return self.out / ".cache"
+
 
 def reproduce(
     targets: str | Sequence[str],
     *,
-    preset: Preset = "quick",
+    preset: Preset | Literal["full"] = "quick",
     out: str | Path = Path("results"),
     seeds: int | None = None,
     workers: Workers | None = None,
@@ -43,12 +49,14 @@ def reproduce(
 
     Each study leaves a CSV, a JSON with the resolved configuration, and its picture as PNG and SVG; then come
     ``claims.json`` (if "claims" or a study of language models is among the targets) and ``report.html`` from
-    all tables that the folder holds. Finished cells are kept in its ``.cache``: a run that was killed
-    continues where it stopped.
+    all tables that the folder holds, both written again after every study. Finished cells are kept in its
+    ``.cache``: a run that was killed continues where it stopped.
 
     Args:
         targets: names of studies or groups of them, such as ``["fig1", "fig5"]`` or ``"all"``.
         preset: how large the studies are: ``smoke``, ``quick``, ``paper`` or another that a study names.
+            ``full`` has the sizes of ``quick``, and of ``all`` it also runs the studies that ``quick`` leaves
+            out.
         out: the folder, made if need be.
         seeds: repetitions >= 2 of every setting; those of the preset unless given.
         workers: where the cells run; one process unless given.
@@ -67,49 +75,115 @@ def reproduce(
         ['fig5.csv', 'fig5.hover.json', 'fig5.json', 'fig5.png', 'fig5.svg']
     """
     targets, out = listed(targets), Path(out)
-    for name in targets:
-        require_choice("target", name, [*NAMES, *GROUPS])
-    wanted = {name for target in targets for name in GROUPS.get(target, (target,))}
-    require_choice("preset", preset, PRESETS)
-    if preset in SIZES and not wanted <= set(SIZES[preset]):
-        others = "; ".join(f"{name} for {', '.join(those)}" for name, those in SIZES.items())
-        reject("preset", preset, f"smoke, quick or paper; {others}")
+    wanted = _wanted(targets, preset)
     if seeds is not None:
         require_integer("seeds", seeds, 2)
     prepare_folder("out", out)
-    run = Run(preset, out, seeds, workers or Workers(), command)
-    for name in NAMES:
-        if name in wanted:
-            _run(study(name), run)
-            draw_saved(name, out)
-    if wanted & {*CLAIMS, *LANGUAGE_MODELS}:
-        write_json(out / "claims.json", judge_all(_judged(wanted, out), out))
-    write_report(out)
+    size: Preset = "quick" if preset == FULL else preset
+    run = Run(size, out, seeds, workers or Workers(), command)
+    order = [name for name in NAMES if name in wanted]
+    page = _Page(out, wanted)
+    # A picture is drawn while the next study runs, which leaves this process idle.
+    with ThreadPoolExecutor(1) as drawing:
+        last: Future[None] | None = None
+        for place, name in enumerate(order, 1):
+            title = f"target {place} of {len(order)}, {name}" if len(order) > 1 else name
+            ahead = [
+                cell for after in order[place : place + 1] for cell in _first_of_several(study(after), run)
+            ]
+            _run(study(name), run, title, ahead)
+            if last is not None:
+                last.result()
+            last = drawing.submit(page.renew, name)
+        if last is not None:
+            last.result()
+    page.complete()
     return out
 
 
-def _judged(wanted: set[str], out: Path) -> list[Study[Any]]:
-    """The paper's claims where they were asked for, and those of the studies that were run."""
-    paper = wanted & {*CLAIMS} or Saved(study("theorems"), out).exists
-    return [
-        study(name)
-        for name in LEDGER
-        if (Saved(study(name), out).exists if name in LANGUAGE_MODELS else paper)
-    ]
+def _wanted(targets: Sequence[str], preset: str) -> set[str]:
+    """The studies that are asked for; InputError for a target or a preset that there is not."""
+    for name in targets:
+        require_choice("target", name, [*NAMES, *GROUPS])
+    require_choice("preset", preset, [*PRESETS, FULL])
+    wanted = named(targets, preset)
+    if preset in SIZES and not wanted <= set(SIZES[preset]):
+        others = "; ".join(f"{name} for {', '.join(those)}" for name, those in SIZES.items())
+        reject("preset", preset, f"smoke, quick, full or paper; {others}")
+    return wanted
 
 
-def _run(one: Study[Any], run: Run) -> None:
-    """Run the cells of a study and write its table."""
+@dataclass
+class _Page:
+    """The pictures, the ledger and the report of a results folder, renewed after every study.
+
+    Judging reads the tables of the studies that are done; those of the others may be of another version.
+    """
+
+    out: Path
+    wanted: set[str]
+    done: set[str] = field(default_factory=set)
+    judged: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """The entries of the ledger by study."""
+
+    def renew(self, name: str) -> None:
+        """Draw the study ``name``, which has been run, judge its claims and write the report."""
+        draw_saved(name, self.out)
+        self.done.add(name)
+        self._write([name for name in LEDGER if name in self.done])
+
+    def complete(self) -> None:
+        """Judge what else the folder holds, and what it does not: those claims are not run."""
+        self._write(LEDGER)
+
+    def _write(self, names: Iterable[str]) -> None:
+        if self.wanted & {*CLAIMS, *LANGUAGE_MODELS}:
+            # The paper's claims where they were asked for, and those of the studies that were run.
+            paper = self.wanted & {*CLAIMS} or Saved(study("theorems"), self.out).exists
+            for name in names:
+                if name not in self.judged and (
+                    Saved(study(name), self.out).exists if name in LANGUAGE_MODELS else paper
+                ):
+                    self.judged[name] = judge_all([study(name)], self.out)
+            entries = [entry for name in LEDGER for entry in self.judged.get(name, ())]
+            write_json(self.out / "claims.json", entries)
+        write_report(self.out)
+
+
+def _run(one: Study[Any], run: Run, title: str, ahead: Sequence[Cell] = ()) -> None:
+    """Run the cells of a study and write its table; ``title`` is what progress is told under.
+
+    Beside its first cells those of ``ahead`` run, whose results are kept for the study that they are of.
+    """
     if one.experiment is None:
         return
-    config: Any = one.experiment.preset(run.preset)
-    if run.seeds is not None:
-        config = replace(config, seeds=run.seeds)
-    cache, results = run.out / ".cache", []
-    for made, cells in config.rounds(cache) if hasattr(config, "rounds") else [("", config.cells())]:
-        title = f"{one.name}: {made}" if made else one.name
-        results = run_cells(cells, cache_folder=cache, workers=run.workers, title=title)
+    config, results = _config(one, run), []
+    for made, cells in _rounds(config, run):
+        about = f"{title}: {made}" if made else title
+        both = run_cells([*ahead, *cells], cache_folder=run.cache, workers=run.workers, title=about)
+        results, ahead = both[len(ahead) :], ()
     write_results(one, config, results, run.preset, run.out, run.command)
+
+
+def _config(one: Study[Any], run: Run) -> Any:
+    """The configuration of a study that has an experiment."""
+    config: Any = cast("Any", one.experiment).preset(run.preset)
+    return config if run.seeds is None else replace(config, seeds=run.seeds)
+
+
+def _rounds(config: Any, run: Run) -> Iterable[Round]:
+    """The rounds of a configuration, one where it has cells alone."""
+    found: Iterable[Round] = config.rounds(run.cache) if hasattr(config, "rounds") else [("", config.cells())]
+    return found
+
+
+def _first_of_several(one: Study[Any], run: Run) -> Sequence[Cell]:
+    """The cells that others of a study start from: few and long, alone they would leave workers idle."""
+    config: Any = None if one.experiment is None else _config(one, run)
+    if not hasattr(config, "rounds"):
+        return ()
+    cells: Sequence[Cell] = next(iter(config.rounds(run.cache)))[1]
+    return cells
 
 
 def write_results(

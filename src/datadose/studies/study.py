@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Preset: TypeAlias = Literal["smoke", "quick", "small", "medium", "paper"]
 PRESETS: tuple[Preset, ...] = ("smoke", "quick", "small", "medium", "paper")
 """``small`` and ``medium`` are for the nonlinear transformer: hours on a CPU, where ``paper`` takes a GPU."""
+FULL: Final = "full"
+"""What ``quick`` is for one study; of ``all`` it runs those too that ``quick`` leaves to it."""
 Verdict: TypeAlias = Literal["holds", "fails", "mixed", "no difference", "not run"]
 
 

@@ -15,6 +15,7 @@ from datadose.models.baselines import pretrained_lsa
 from datadose.stages import Sft
 from datadose.studies.gpt import runs as gpt_runs
 from datadose.studies.gpt.data import GptData, measure_baselines
+from datadose.studies.gpt.paths import follow_seeds, path_of
 from datadose.studies.gpt.runs import (
     GptPretraining,
     GptRun,
@@ -137,7 +138,7 @@ def test_pretraining_on_a_ray_cluster_gives_the_same_weights(path: Path, tmp_pat
 
 
 def test_the_linear_models_slopes_are_its_operator_and_its_error_the_theorem() -> None:
-    found = measure(pretrained_lsa(TASK.sigma0, TASK.length), TASK, TASK.length)
+    [found] = measure(pretrained_lsa(TASK.sigma0, TASK.length), TASK, TASK.length)
     V0 = pretrained_operator(TASK.sigma0, TASK.length)
     for group, inside in (("rare", TASK.rare), ("common", ~TASK.rare)):
         assert found[f"target_slope_{group}_phi"] == pytest.approx(-V0[inside].mean(), rel=1e-4)
@@ -158,6 +159,23 @@ def test_runs_repeat_and_depend_on_their_seed(path: Path, stage: str) -> None:
     untouched = run_gpt(path, TASK, replace(run, prompts=0), 0, 6)
     assert first["target"] != untouched["target"]
     assert run_lsa(TASK, run, 0, 6)["target"] is not None
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_figure_3_trains_seeds_side_by_side_and_looks_on_the_way(path: Path, stage: str) -> None:
+    """The numbers are those of runs of their own, each as long as its look, up to rounding."""
+    task, run = replace(TASK, test_prompts=32), replace(RUN, stage=stage, length=4)
+    rows = follow_seeds(path, task, path_of(run, {1, 3}, {4, 6}), [0, 1])
+    assert [row[:3] for row in rows] == [[s, step, n] for s in (0, 1) for step in (1, 3) for n in (4, 6)]
+    for seed, step, n, found in (rows[1], rows[6]):
+        alone = run_gpt(path, task, replace(run, steps=step), seed, n)
+        assert found == pytest.approx(alone, rel=2e-4, abs=1e-6)
+
+
+def test_lost_seeds_have_no_numbers_on_the_way(path: Path) -> None:
+    wild = replace(RUN, stage="outcome", learning_rate=1e30)
+    rows = follow_seeds(path, replace(TASK, test_prompts=8), path_of(wild, {8}, {6}), [0, 1])
+    assert rows == [[0, 8, 6, {}], [1, 8, 6, {}]]
 
 
 def test_replay_is_half_of_the_pretraining_distribution() -> None:

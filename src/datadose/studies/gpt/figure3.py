@@ -16,7 +16,7 @@ post-training alone ("fixed-test"). Data other than Delta are compared in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import pandas as pd
 
 from datadose.configs import STAGES, Stage
 from datadose.studies import trends
+from datadose.studies.gpt.paths import GptPath, follow_seeds, path_of, seeds_at_once
 from datadose.studies.gpt.runs import (
     COMMON,
     GPT,
@@ -68,6 +69,10 @@ class Point:
     pretrain_steps: int
     run: GptRun
     test_length: int
+
+
+def _without_steps(run: GptRun) -> GptRun:
+    return replace(run, steps=0)
 
 
 @dataclass(frozen=True)
@@ -176,18 +181,20 @@ class Figure3:
         return Point(axis, control, pretrain_steps, run, x if axis == Column.LENGTH and not control else n)
 
     def rounds(self, folder: Path) -> Iterator[Round]:
-        """The pretrained models, then every run."""
+        """The pretrained models, then the untouched ones measured and every training."""
         models = pretrained_cells(self.task, self.pretrainings, folder)
         yield pretraining_round(models.values())
-        shared = {"task": self.task, "seed": 0}
         cells = [
-            Cell(run_gpt, {**shared, "model": model.file, "run": self._untouched(n), "length": n})
+            Cell(
+                run_gpt,
+                {"task": self.task, "seed": 0, "model": model.file, "run": self._untouched(n), "length": n},
+            )
             for model in models.values()
             for n in self._test_lengths()
         ]
-        for T, run, length in self._runs():
-            shared = {"model": models[T].file, "task": self.task, "run": run, "length": length}
-            cells += [Cell(run_gpt, {**shared, "seed": seed}) for seed in range(self.seeds)]
+        for T, _, path in self._trainings():
+            own = {"task": self.task, "model": models[T].file, "path": path}
+            cells += [Cell(follow_seeds, {**own, "seeds": seeds}) for seeds in self._seeds_at_once(T)]
         yield "", cells
 
     def _untouched(self, length: int) -> GptRun:
@@ -196,26 +203,47 @@ class Figure3:
     def _test_lengths(self) -> list[int]:
         return sorted({*self.lengths, self.task.length})
 
-    def _runs(self) -> list[tuple[int, GptRun, int]]:
-        """Distinct (pretraining, run, test length): curves that cross share them."""
-        return list(dict.fromkeys((p.pretrain_steps, p.run, p.test_length) for p in self.points()))
+    def _trainings(self) -> list[tuple[int, GptRun, GptPath]]:
+        """(pretraining, run without its steps, path), the longest first: one training serves all its points.
+
+        Points share it whose runs differ in the number of steps alone, or in the length of their tests.
+        """
+        served: dict[tuple[int, GptRun], list[Point]] = {}
+        for point in self.points():
+            served.setdefault((point.pretrain_steps, _without_steps(point.run)), []).append(point)
+        found = [
+            (T, run, path_of(run, {p.run.steps for p in points}, {p.test_length for p in points}))
+            for (T, run), points in served.items()
+        ]
+        return sorted(found, key=lambda training: -training[2].looks[-1])
+
+    def _seeds_at_once(self, pretrain_steps: int) -> list[list[int]]:
+        [pretraining] = (p for p in self.pretrainings if p.steps == pretrain_steps)
+        return seeds_at_once(pretraining, self.seeds)
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
         """One row a point and seed; before them the untouched models (no prompts, no seed)."""
-        found = iter(results)
+        given = iter(results)
         rows = [
-            {**self._row(BASE_PANEL, p.steps, self._untouched(n), next(found)), Column.VARIANT: BASE_PANEL}
+            {**self._row(BASE_PANEL, p.steps, self._untouched(n), next(given)), Column.VARIANT: BASE_PANEL}
             for p in self.pretrainings
             for n in self._test_lengths()
         ]
-        by_run = {run: [next(found) for _ in range(self.seeds)] for run in self._runs()}
+        measured = {
+            (T, run, step, n, seed): found
+            for T, run, _ in self._trainings()
+            for _ in self._seeds_at_once(T)
+            for seed, step, n, found in next(given)
+        }
         for point in self.points():
             letter = panel_letter(point.run.stage, point.axis)
             variant = CONTROLS[point.axis] if point.control else MAIN
             panel = f"{letter}-{variant}" if point.control else letter
             own = {Column.AXIS: point.axis, Column.VARIANT: variant}
-            for seed, result in enumerate(by_run[point.pretrain_steps, point.run, point.test_length]):
-                row = self._row(panel, point.pretrain_steps, point.run, result)
+            T, run = point.pretrain_steps, point.run
+            for seed in range(self.seeds):
+                found = measured[T, _without_steps(run), run.steps, point.test_length, seed]
+                row = self._row(panel, T, run, found)
                 rows.append({**row, **own, Column.SEED: seed})
         return as_table(rows, Column)
 
@@ -233,9 +261,9 @@ class Figure3:
             Column.ESTIMATOR: TRAINED if run.prompts else PRETRAINED,
             Column.OPTIMISER_STEPS: run.steps if run.prompts else 0,
             Column.PRETRAIN_STEPS: pretrain_steps,
-            Column.ERROR: found[TARGET],
-            Column.DIVERGED: int(found[TARGET] is None),
-            Column.PRETRAINING_ERROR: found[PRETRAINING],
-            Column.RARE_ERROR: found[of(TARGET, RARE)],
-            Column.COMMON_ERROR: found[of(TARGET, COMMON)],
+            Column.ERROR: found.get(TARGET),
+            Column.DIVERGED: int(found.get(TARGET) is None),
+            Column.PRETRAINING_ERROR: found.get(PRETRAINING),
+            Column.RARE_ERROR: found.get(of(TARGET, RARE)),
+            Column.COMMON_ERROR: found.get(of(TARGET, COMMON)),
         }

@@ -22,10 +22,20 @@ from datadose.models import ChainModel, PromptBatch
 from datadose.models.gpt import GptModel, load_gpt
 from datadose.models.gpt_runs import GptRuns
 from datadose.stages import FixedData, Optimisation, squared_gaps, stage_objective, train
+from datadose.stages.config import Precision
 from datadose.stages.data import Data, SideBySide, split
 from datadose.stages.engine import Objective
-from datadose.stages.config import Precision
-from datadose.studies.gpt.runs import GptTask, Variant, Watch, best_device, draw_prompts
+from datadose.studies.gpt.runs import (
+    GptPretraining,
+    GptRun,
+    GptTask,
+    Variant,
+    Watch,
+    best_device,
+    draw_prompts,
+    measure,
+    numbers_or_none,
+)
 
 T = TypeVar("T")
 
@@ -58,6 +68,21 @@ class GptPath:
     learning_rate: float
     batch: int
     precision: Precision = "fp32"
+
+
+def path_of(run: GptRun, looks: Collection[int], test_lengths: Collection[int]) -> GptPath:
+    """The path of a run with one B, which is looked at after these steps and tested at these n."""
+    return GptPath(
+        run.stage,
+        run.variant,
+        (run.prompts,),
+        run.length,
+        run.chain_steps,
+        tuple(sorted(looks)),
+        tuple(sorted(test_lengths)),
+        run.learning_rate,
+        min(run.batch, run.prompts),
+    )
 
 
 @dataclass(frozen=True)
@@ -121,6 +146,40 @@ def untouched_errors(model: Path, task: GptTask, lengths: list[int], seeds: list
         [seed, n, *values]
         for n, by_run in zip(lengths, found, strict=True)
         for seed, values in zip(seeds, by_run, strict=True)
+    ]
+
+
+def seeds_at_once(pretraining: GptPretraining, seeds: int) -> list[list[int]]:
+    """The seeds 0, 1, .. in the groups that train side by side.
+
+    Of the tiny GPT all do, since calls take longer than arithmetic there; larger ones train one by one, so
+    that a run that is stopped loses less.
+    """
+    size = seeds if pretraining.preset == "tiny" else 1
+    return [list(range(first, min(first + size, seeds))) for first in range(0, seeds, size)]
+
+
+def follow_seeds(model: Path, task: GptTask, path: GptPath, seeds: list[int]) -> list[list[Any]]:
+    """Cell: rows (seed, optimiser steps, test length, numbers) along ``path``, which has one B.
+
+    The seeds train side by side from the GPT in a file. Their test prompts are the same, those of every run
+    of a task, and the prompts of a seed depend on n. The numbers are those of ``measure``; a run has none
+    from the step on at which it is lost.
+    """
+    torch.set_num_threads(1)
+    start = load_gpt(model).to(best_device())
+    [B] = path.prompts
+
+    def shown(copies: ChainModel) -> list[list[dict[str, float]]]:
+        return [measure(copies, task, n, len(seeds)) for n in path.test_lengths]
+
+    drawn = replace(task, length=path.length)
+    seen, lost = post_trained(start, drawn, path, [(B, seed) for seed in seeds], shown)
+    return [
+        [seed, step, n, {} if lost_by(lost, run, step) else numbers_or_none(seen[step][place][run])]
+        for run, seed in enumerate(seeds)
+        for step in path.looks
+        for place, n in enumerate(path.test_lengths)
     ]
 
 

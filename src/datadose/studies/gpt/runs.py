@@ -25,8 +25,7 @@ from datadose.models.baselines import pretrained_lsa
 from datadose.models.gpt import GptConfig, GptModel, load_gpt, save_gpt
 from datadose.progress import step_progress
 from datadose.stages import FixedData, Optimisation, held_out_prompts, stage_objective, train
-from datadose.stages.config import CurriculumConfig, PretrainConfig
-from datadose.stages.config import Precision
+from datadose.stages.config import CurriculumConfig, Precision, PretrainConfig
 from datadose.stages.pretrain import pretrain_on_chains
 from datadose.studies.training import shift_covariances
 from datadose.sweep import Cell, Round, file_cell
@@ -242,19 +241,31 @@ def errors(task: GptTask, name: str, answers: Tensor, batch: PromptBatch) -> dic
     return {group: float(values.mean()) for group, values in groups.items()}
 
 
-def measure(model: ChainModel, task: GptTask, length: int) -> dict[str, float]:
-    """Errors per dimension after ``test_steps`` thoughts, and slopes of the first thought."""
-    found: dict[str, float] = {}
+def measure(model: ChainModel, task: GptTask, length: int, runs: int = 1) -> list[dict[str, float]]:
+    """Of every run: errors per dimension after ``test_steps`` thoughts, and slopes of the first thought.
+
+    The ``runs`` of ``model`` are tested on the same prompts, of ``length`` examples.
+    """
+    found: list[dict[str, float]] = [{} for _ in range(runs)]
     for name, batch in tests(task, length):
         with torch.no_grad():
-            seen = batch.to(next(model.parameters()).device)
+            seen = batch.expand(runs).to(next(model.parameters()).device)
             thoughts = model.rollout(seen, task.test_steps).cpu()
-        found |= errors(task, name, thoughts[..., -1, :], batch)
-        for group, inside in ((RARE, task.rare), (COMMON, ~task.rare)):
-            for regressor, values in ((PHI, batch.apply(batch.weights)), (W, batch.weights)):
-                slope, fit = _slope(thoughts[..., 0, :], values, inside)
-                found |= {of(name, group, "slope", regressor): slope, of(name, group, "fit", regressor): fit}
+        regressors = ((PHI, batch.apply(batch.weights)), (W, batch.weights))
+        for own, made in zip(found, thoughts, strict=True):
+            own.update(errors(task, name, made[..., -1, :], batch))
+            for group, inside in ((RARE, task.rare), (COMMON, ~task.rare)):
+                for regressor, values in regressors:
+                    slope, fit = _slope(made[..., 0, :], values, inside)
+                    own[of(name, group, "slope", regressor)] = slope
+                    own[of(name, group, "fit", regressor)] = fit
     return found
+
+
+def numbers_or_none(found: dict[str, float], *, lost: bool = False) -> dict[str, float | None]:
+    """The numbers of a run, all of them None if it is ``lost`` or one of them is not finite."""
+    whole = not lost and all(np.isfinite(value) for value in found.values())
+    return {name: value if whole else None for name, value in found.items()}
 
 
 def best_device() -> torch.device:
@@ -283,6 +294,5 @@ def run_lsa(task: GptTask, run: GptRun, seed: int, length: int) -> dict[str, flo
 def _run(model: ChainModel, task: GptTask, run: GptRun, seed: int, length: int) -> dict[str, float | None]:
     model = model.to(best_device())
     lost = post_train(model, task, run, seed) if run.prompts > 0 else 0
-    found = measure(model, task, length)
-    whole = lost == 0 and all(np.isfinite(value) for value in found.values())
-    return {name: value if whole else None for name, value in found.items()}
+    [found] = measure(model, task, length)
+    return numbers_or_none(found, lost=lost > 0)
