@@ -81,24 +81,26 @@ def reproduce(
     prepare_folder("out", out)
     size: Preset = "quick" if preset == FULL else preset
     run = Run(size, out, seeds, workers or Workers(), command)
-    order = [name for name in NAMES if name in wanted]
     page = _Page(out, wanted)
-    # A picture is drawn while the next study runs, which leaves this process idle.
+    _run_all([name for name in NAMES if name in wanted], run, page)
+    page.complete()
+    return out
+
+
+def _run_all(order: Sequence[str], run: Run, page: _Page) -> None:
+    """Run the studies in this order; each is drawn while the next one runs: this process is idle then."""
     with ThreadPoolExecutor(1) as drawing:
         last: Future[None] | None = None
         for place, name in enumerate(order, 1):
             title = f"target {place} of {len(order)}, {name}" if len(order) > 1 else name
-            ahead = [
-                cell for after in order[place : place + 1] for cell in _first_of_several(study(after), run)
-            ]
+            after = order[place : place + 1]
+            ahead = [cell for name in after for cell in _first_of_several(study(name), run)]
             _run(study(name), run, title, ahead)
             if last is not None:
                 last.result()
             last = drawing.submit(page.renew, name)
         if last is not None:
             last.result()
-    page.complete()
-    return out
 
 
 def _wanted(targets: Sequence[str], preset: str) -> set[str]:
