@@ -53,7 +53,7 @@ def main() -> None:
             start = time.process_time()
             models = [pretrained(way, steps, seed) for seed in range(arguments.seeds)]
             took[name] = time.process_time() - start
-            found = [measure(model, TASK, TEST_LENGTH) for model in models]
+            found = [one for model in models for one in measure(model, TASK, TEST_LENGTH)]
             shown = (" ".join(f"{errors[test]:.3f}" for errors in found) for test in (PRETRAINING, TARGET))
             print(f"{steps:,} steps, {name}: errors on Sigma0 {next(shown)}, on the target {next(shown)}")
             print(f"  RATIO of its time to AdamW's: {took[name] / took[ADAMW]:.2f}", flush=True)
