@@ -71,7 +71,10 @@ class GptConfig:
 
     @classmethod
     def preset(cls, name: str, dimension: int, length: int, chain_steps: int) -> GptConfig:
-        """A named size, with positions for prompts of ``length`` n and chains of k = ``chain_steps``."""
+        """The architecture of a named size: "tiny", "small" or "paper".
+
+        It has positions for prompts of ``length`` n and chains of k = ``chain_steps``, in ``dimension`` d.
+        """
         if name not in PRESETS:
             reject("preset", name, ", ".join(PRESETS))
         n, k = require_integer("length", length, 1), require_integer("chain_steps", chain_steps, 0)
@@ -264,7 +267,10 @@ def _thought_tokens(w: Tensor) -> Tensor:
 
 
 def gpt2_shape(model: GptModel) -> dict[str, Any]:
-    """Arguments of Hugging Face's ``GPT2Config`` for :func:`gpt2_state`: no dropout, a token table of one."""
+    """The arguments of Hugging Face's ``GPT2Config`` for :func:`gpt2_state`.
+
+    There is no dropout, and the token table has one entry.
+    """
     c = model.config
     dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     sizes = {"n_positions": c.positions, "n_embd": c.width, "n_layer": c.layers, "n_head": c.heads}
@@ -297,12 +303,15 @@ def gpt2_state(model: GptModel) -> dict[str, Tensor]:
 
 
 def save_gpt(path: Path, model: GptModel) -> None:
-    """``model`` as ``path`` (safetensors), whole or not at all, its configuration in the metadata."""
+    """Write ``model`` and its configuration to ``path`` (safetensors), whole or not at all."""
     write_tensors(path, model.state_dict(), {"gpt": json.dumps(asdict(model.config))})
 
 
 def load_gpt(path: Path) -> GptModel:
-    """The model that :func:`save_gpt` wrote, in its dtype; InputError if missing, damaged or mismatched."""
+    """The model that :func:`save_gpt` wrote to ``path``, in its dtype.
+
+    Raises InputError for a file that is missing, damaged or does not match its configuration.
+    """
     tensors, metadata = read_tensors(path, "weights")
     try:
         config = GptConfig(**json.loads(metadata.get("gpt", "null")))

@@ -29,7 +29,7 @@ from datadose.theory.source import Source
 Budget: TypeAlias = Literal["trace", "energy"]
 BUDGETS: tuple[Budget, ...] = ("trace", "energy")
 WORTHWHILE = 1e-3
-"""A relative gain below this is not told: rounding alone shows one where the paper's allocation is best."""
+"""A relative gain below this is not reported: rounding gives one where the paper's allocation is best."""
 _ROUNDS = 3
 _EFFECTIVE_RANK = 10
 _ITERATIONS = 40
@@ -129,7 +129,7 @@ class AllocationProblem:
 
 @dataclass(frozen=True)
 class Allocation:
-    """The planner's allocation, the dose that goes with it, and how the search for it went."""
+    """The planner's allocation, its best dose, and how the search for it went."""
 
     spectrum: Array
     """Eigenvalues of A, shape (d,)."""
@@ -142,7 +142,7 @@ class Allocation:
 
 
 def spent(spectrum: Array, kind: Budget) -> float:
-    """tr A or tr A^2."""
+    """The cost of a spectrum (d,): tr A for the kind "trace", tr A^2 for "energy"."""
     return float(spectrum.sum() if kind == "trace" else (spectrum**2).sum())
 
 

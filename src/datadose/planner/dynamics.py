@@ -115,7 +115,7 @@ class Ground:
     """Directions that a verifiable reward judges: an orthonormal basis (d, m), or a 0/1 spectrum (d,)."""
     training: PostTraining
     tests: WeightedTest | None = None
-    """What errors are told on in place of the target, in the same basis; RL's prompts stay the target's."""
+    """The test of the errors in place of the target, in the same basis; RL's prompts stay the target's."""
 
     def within(self, M: Array) -> Array:
         """A matrix restricted to the judged directions: (m,) or (m, m)."""
@@ -274,7 +274,7 @@ def outcome_request(model: ErrorModel, prompts: float) -> Request:
 def outcome(ground: Ground, start: State, request: Request) -> Descent:
     """Outcome supervision from ``start`` on the prompts of :func:`outcome_request`.
 
-    Exact for one thinking step. For more it stands for what few prompts cost; a given learning rate is then
+    Exact for one thinking step. For more it represents the cost of few prompts; a given learning rate is then
     that of the longer chain, so half of the stable one of one step is taken.
     """
     if ground.training.chain_steps > 1:
@@ -285,8 +285,8 @@ def outcome(ground: Ground, start: State, request: Request) -> Descent:
 def after_outcome(ground: Ground, stage: Descent, steps: int) -> tuple[State, float]:
     """The state after ``steps`` steps of the stage of :func:`outcome`, and its predicted error / d.
 
-    For more than one thinking step the mean is that of long prompts, and what few prompts add is taken from
-    one thinking step.
+    For more than one thinking step the mean is that of long prompts, and the effect of few prompts is taken
+    from one thinking step.
     """
     state, start, P = stage.after(steps), stage.start.model.mean, ground.projector
     error = ground.error(state)
@@ -300,7 +300,7 @@ def after_outcome(ground: Ground, stage: Descent, steps: int) -> tuple[State, fl
 
 
 _MANY = 1e9
-"""Times as many prompts stand for unlimited ones."""
+"""This multiple of the prompts represents unlimited ones."""
 
 
 def start_curvature(V0: Array, sigma: Array, k: int) -> float:

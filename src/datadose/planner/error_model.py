@@ -18,7 +18,7 @@ from datadose.theory.weighted_test import WeightedTest
 
 @dataclass(frozen=True, eq=False)
 class ErrorModel:
-    """The exact asymptotic error / d after SFT from ``V0``, as a function of the columns that SFT sees.
+    """The exact asymptotic error / d after SFT from ``V0``, as a function of SFT's columns.
 
     Args:
         V0: operator before SFT, spectrum (d,) or (d, d).
@@ -66,12 +66,15 @@ class ErrorModel:
         return source.columns(self.eta, self.chain_steps)
 
     def equivalent(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> Equivalent:
-        """The deterministic equivalent of V* with these counts of the columns."""
+        """The deterministic equivalent of V* with ``counts`` (K,) prompts of the K ``columns``."""
         counted = [replace(c, count=float(B)) for c, B in zip(columns, counts, strict=True)]
         return deterministic_equivalent(self.V0, self.eta, counted)
 
     def error(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> float:
-        """Err / d; infinity where the mean over finite prompts is (see ``Equivalent.infinite_because``)."""
+        """The error / d with these numbers of prompts (``counts``, shape (K,)) of the K ``columns``.
+
+        It is infinite where the mean over finite prompts is (``Equivalent.infinite_because``).
+        """
         try:
             equivalent = self.equivalent(columns, counts)
         except PeakError:
@@ -81,7 +84,7 @@ class ErrorModel:
         return equivalent.error(self.target, self.test_second_moment)
 
     def along(self, columns: Columns) -> OneSource:
-        """The error as a function of the number of prompts of one source whose moments are spectra."""
+        """The error as a function of the number of prompts of one source, whose moments are spectra (d,)."""
         return OneSource(self.V0, self.eta, columns, self.target, self.test_second_moment)
 
     def count_gradient(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> Array:

@@ -21,7 +21,7 @@ least excess that counts."""
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Training to the best time, or under the best penalty; errors are predicted and divided by d."""
+    """Training to the best time, or under the best penalty. All errors are predicted and divided by d."""
 
     prompts: int
     """Rows in all, those of sources with weight zero left out."""

@@ -12,7 +12,7 @@ from datadose.planner.rows_worth import values_of_rows
 
 @dataclass(frozen=True)
 class MixtureShare:
-    """What one source gives to training."""
+    """The part of one source in training."""
 
     name: str
     prompts: int

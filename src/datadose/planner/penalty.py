@@ -24,7 +24,7 @@ from datadose.theory.tuned_weights import ceiling, tuned_weights, unlimited
 UNTOUCHED = "any training raises the error: the best is to leave the model as it is"
 INTERPOLATES = "the best is no penalty: to train to convergence"
 _REACH, _PER_DECADE = 1e9, 4
-"""Of effective penalties around tr C / d, at which the ceiling of equal weights is looked for."""
+"""Of effective penalties around tr C / d, at which the ceiling of equal weights is sought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,11 @@ class Penalised(Judged):
 
 
 def choose_penalty(pool: Pool, *, tuned: bool) -> tuple[Penalised, Decided]:
-    """The best penalty with the rows of each source, and their weights if ``tuned``.
+    """The best penalty of a pool, with the rows of each source and, if ``tuned``, their weights.
+
+    Args:
+        pool: the sources, the model before training and the goal.
+        tuned: whether the weight of each source's rows in the loss is chosen as well; else all are 1.
 
     Raises InputError for label noise with chains of several steps, and PeakError where the best is no penalty
     and the mean error over finite prompts is infinite.

@@ -46,7 +46,7 @@ def objective_with(pool: Pool, decided: Decided, counts: Array) -> float:
 
 
 def values_of_rows(pool: Pool, decided: Decided) -> list[float | None]:
-    """By how much one more row of each source lowers the objective / d, K of them; None next to a peak."""
+    """The decrease of the objective / d by one more row of each source: K numbers, None next to a peak."""
     K, ridge = len(pool.sources), decided.stopping.ridge
     if not decided.counts.any():
         return [0.0] * K

@@ -111,7 +111,7 @@ def plan_schedule(
         training: the recipe; its learning rate is that of both stages, half of the largest stable one of each
             unless given.
         objective: the test whose error is minimised; that of the target unless given.
-        judge: the test whose error is told; that of the target unless given.
+        judge: the test whose error is reported; that of the target unless given.
 
     Raises InputError for more than one thinking step or a verifiable reward, for which no composition of
     stages is known, for columns without prompts, and for a value out of range.
@@ -166,7 +166,7 @@ def _best(budget: Budget) -> Schedule:
 
 
 Tests: TypeAlias = tuple[WeightedTest, WeightedTest]
-"""What is minimised, and what is told."""
+"""What is minimised, and what is reported."""
 
 
 def _in_target_basis(
@@ -227,7 +227,7 @@ def schedule_of_pool(
         costs: prices; a demonstration costs the same from every source.
         limits: the most demonstrations in all, and the most target prompts.
         training: the recipe.
-        tests: what is minimised, and what is told.
+        tests: what is minimised, and what is reported.
     """
     counts = np.array([c.count for c in columns], dtype=np.float64)
     if not counts.any():

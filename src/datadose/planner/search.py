@@ -1,4 +1,4 @@
-"""What became of a search: an optimiser that stopped, stood still or met a point without a value says so."""
+"""The record of a search: how often an optimiser stopped, did not move or reached a point without a value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Unsolved = (NoFixedPointError, np.linalg.LinAlgError, FloatingPointError)
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """How often a search did what; all zero but ``descents`` where everything went well."""
+    """The record of a search; all counts but ``descents`` are zero where everything went well."""
 
     descents: int = 0
     """Runs of a local optimiser."""
@@ -46,7 +46,7 @@ class SearchRecord:
 
 
 class Best:
-    """The best point that an objective saw, which stays where its optimiser fails."""
+    """The best point that an objective had, kept where its optimiser fails."""
 
     def __init__(self) -> None:
         self.value, self.first = np.inf, np.nan

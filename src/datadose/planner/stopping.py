@@ -2,10 +2,10 @@
 
 Time t is that of gradient flow on (1/(2B)) sum_c w_c ||V Phi_c + eta Omega_c||_F^2, where B counts the rows
 with a weight above zero. T steps of gradient descent at a learning rate gamma on the loss of chains of k + 1
-steps, which has a factor c_k more, take the time gamma c_k T. A step sees every row once: epochs are steps.
+steps, which has a factor c_k more, take the time gamma c_k T. A step uses every row once: epochs are steps.
 With batches of b rows, drawn from all rows alike and with the weights in the loss, T updates at the same
 learning rate take the same time on average, and are T b / B epochs. In batches drawn by share (a row of
-source c as often as w_c says, weight 1 in the loss) an update moves B / sum_c w_c B_c times as far, so the
+source c in proportion to w_c, weight 1 in the loss) an update moves B / sum_c w_c B_c times as far, so the
 learning rate times sum_c w_c B_c / B gives the same steps.
 """
 
@@ -70,7 +70,12 @@ class Stopped(Judged):
 
 
 def choose_stopping(pool: Pool, *, tuned: bool, learning_rate: float | None) -> tuple[Stopped, Decided]:
-    """The best time with the rows of each source, and their weights if ``tuned``.
+    """The best training time of a pool, with the rows of each source and, if ``tuned``, their weights.
+
+    Args:
+        pool: the sources, the model before training and the goal.
+        tuned: whether the weight of each source's rows in the loss is chosen as well; else all are 1.
+        learning_rate: of the steps that are reported; None for half of the largest stable one.
 
     Raises InputError for a learning rate at which descent on the planned rows diverges.
     """
@@ -151,7 +156,7 @@ def _ceiling(pool: Pool, *, tuned: bool) -> tuple[float, int | None]:
     """The least objective of unlimited rows over all times, and the rows that come within a tenth of it.
 
     In the pool's proportions, or at the weights that are best with unlimited rows. With matrices of several
-    sources the time is held at that of unlimited rows, which asks for a few rows more.
+    sources the time is held at that of unlimited rows, which requires a few more rows.
     """
     test, shares = pool.goal.objective, pool.shares
     if tuned and len(shares) > 1:

@@ -17,7 +17,7 @@ from datadose.theory.tuned_weights import TunedWeights, tuned_weights
 
 _ROUNDS = 12
 _FEW = 1e-3
-"""Rows that stand for none in a search: what a row is worth cannot be told at none."""
+"""Rows that represent none in a search: the value of a row cannot be computed at none."""
 
 
 def choose_weights(pool: Pool) -> tuple[Float[Array, " K"], TunedWeights]:

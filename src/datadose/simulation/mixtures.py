@@ -33,7 +33,7 @@ class MixtureErrors:
 
     @property
     def mean(self) -> float:
-        """Mean over seeds."""
+        """The mean error / d over seeds."""
         return float(self.errors.mean())
 
     @property
@@ -88,7 +88,10 @@ def draw_source(
 
 
 def whole_prompts(prompts: float) -> int:
-    """A source's number of prompts as an integer >= 0, or InputError."""
+    """A source's number of ``prompts`` as an integer >= 0.
+
+    Raises InputError for a number that is not whole.
+    """
     return require_integer("prompts", int(prompts) if float(prompts).is_integer() else prompts, 0)
 
 

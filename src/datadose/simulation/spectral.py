@@ -54,7 +54,7 @@ class PostTest:
         return [cls(Sigma, wishart_second_moment(Sigma, n)) for Sigma in checked]
 
     def error(self, V: Operator) -> float:
-        """Err(V) / d."""
+        """The error / d of the operator ``V``, (d, d), on this test (Prop 5.1)."""
         Sigma, M = self.covariance, self.second_moment
         if V.ndim != Sigma.ndim:
             V, Sigma, M = (np.diag(X) if is_spectrum(X) else X for X in (V, Sigma, M))
@@ -63,7 +63,7 @@ class PostTest:
 
 @dataclass(frozen=True)
 class Factors:
-    """The thin factorisation of one pool of rows, seen from the operator V0 at which training starts."""
+    """The thin factorisation of one pool of rows, relative to the operator V0 at which training starts."""
 
     singular: Float[Array, " k"]
     """s > 0."""
@@ -98,7 +98,7 @@ class Factors:
         return np.asarray(1 / s)
 
     def change(self, gains: Float[Array, " k"]) -> Matrix:
-        """V - V0, shape (d, d)."""
+        """The change V - V0 of the operator, shape (d, d), for the ``gains`` of one filter."""
         return np.asarray((self.pull * gains) @ self.left.T)
 
     def errors(self, V0: Operator, test: PostTest, gains: Float[Array, "S k"]) -> Float[Array, " S"]:

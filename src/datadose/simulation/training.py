@@ -33,7 +33,7 @@ class TrainingErrors:
     """Simulated errors / d: one array of the same shape for each seed."""
 
     values: Float[Array, "seeds *shape tests"]
-    """Seeds first, tests last; what lies between is what the function that made it says."""
+    """Seeds first, tests last; the axes between are named by the function that made it."""
 
     @property
     def mean(self) -> Float[Array, "*shape tests"]:

@@ -56,12 +56,15 @@ class Training:
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """The parameters of ``model`` as ``path`` (safetensors)."""
+    """Write the parameters of ``model`` to ``path`` (safetensors), with ``metadata`` as text."""
     write_tensors(path, model.state_dict(), metadata)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Load :func:`save_weights` into ``model``; InputError if damaged, missing or of another shape."""
+    """Read the file that :func:`save_weights` wrote into ``model``.
+
+    Raises InputError if the file is damaged, missing or of another shape.
+    """
     tensors, _ = read_tensors(path, "checkpoint")
     _fill(path, model, tensors)
 

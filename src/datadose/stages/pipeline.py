@@ -172,7 +172,7 @@ def _claim_folder(run: PipelineRun, resume: bool) -> None:
         if load_config(saved, TrainConfig) != run.config:
             reject("out", str(run.out), "the folder of this very configuration (config.yaml there differs)")
     processes = Processes.current()
-    # No process writes before all have looked.
+    # No process writes before all have checked.
     processes.wait()
     if processes.first:
         prepare_folder("out", run.out / "checkpoints")
@@ -235,7 +235,7 @@ def _post_train(run: PipelineRun, model: ChainModel, reference: ChainModel | Non
 
 def _stage_data(run: PipelineRun, index: int) -> Data:
     stage, covariance = run.config.stages[index], run.covariance(index)
-    # Stages must not meet each other's prompts: the stage's place is folded into the seed.
+    # Stages must not share prompts: the stage's place is folded into the seed.
     seeds = tuple(1000 * (index + 1) + seed for seed in run.seeds)
     if stage.prompts == "fresh":
         size = int(stage.batch or 1)

@@ -37,9 +37,10 @@ ADVANTAGES: tuple[Advantage, ...] = get_args(Advantage)
 
 
 def advantages(rewards: PerAnswer, kind: Advantage) -> PerAnswer:
-    """Advantages of ``rewards``.
+    """The advantages of ``rewards``, by ``grpo``, ``rloo`` or ``reinforce`` (see the module's docstring).
 
-    A group of equal rewards gets zeros from grpo and (up to rounding) rloo; reinforce looks at the batch.
+    ``rewards`` have shape (G, *runs, B), G samples for each prompt, and so have the advantages. A group of
+    equal rewards gets zeros from grpo and (up to rounding) rloo; reinforce uses the batch.
     """
     if kind == "reinforce":
         return rewards - rewards.mean(dim=(0, -1), keepdim=True)

@@ -54,10 +54,16 @@ FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
 def mixture_equivalent(
     V0: Operator, eta: float, sources: Sequence[Source], *, chain_steps: int = 0
 ) -> Equivalent:
-    """The deterministic equivalent of V* after SFT from ``V0`` on ``sources``.
+    """The deterministic equivalent of V* after SFT to convergence on K sources.
 
-    ``chain_steps`` = k matters where prompts are noisy. If all sources are spectra they stay so even if
-    ``V0`` is dense, which is the quick way for one source in its own eigenbasis.
+    If all sources are spectra they stay so even if ``V0`` is dense, which is the quick way for one source in
+    its own eigenbasis.
+
+    Args:
+        V0: operator before SFT, a spectrum (d,) or a matrix (d, d).
+        eta: chain-of-thought step, in (0, 2).
+        sources: K >= 1 sources of prompts, of one dimension.
+        chain_steps: k >= 0 of the chains of thought; it matters where prompts are noisy.
 
     Raises PeakError at a peak, InputError for a value out of range or of another dimension.
     """
@@ -330,11 +336,12 @@ def first_order_error(V0: Operator, eta: float, source: Source, target: Operator
 
 
 def first_order_limits(shift: Shift, length: int) -> tuple[float, float]:
-    """Prop B.2: F(0) and F(infinity) of the first-order theory, divided by d.
+    """The limits F(0) and F(infinity) of the first-order theory, both divided by d (Prop B.2).
 
     F(0) = sum mu alpha^2 + gamma Sbar sum mu Sigma g^2 and
     F(inf) = sum mu (alpha + delta)^2 + gamma Sbar sum mu Sigma (g + dt)^2, where V = g on each direction
-    before and V = g + dt = -eta / a after; for any PSD matrices, directions outside range(A) stay at g.
+    before SFT and V = g + dt = -eta / a after it. They hold for any PSD matrices; directions outside range(A)
+    stay at g. ``shift`` gives Sigma0, Delta, A and eta, and ``length`` >= 1 is n of all prompts.
     """
     stages = _Stages.of(shift, length)
     V0, a, target = stages.start, stages.spectrum, stages.target

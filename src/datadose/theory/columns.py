@@ -42,7 +42,7 @@ class Pair:
     weights: Float[Array, "2 2"]
     """O (2, 2), positive definite, O_00 = 1: the loss is sum_ab O_ab <r_a, r_b>, r = (V phi + eta w, V h)."""
     determinant: float
-    """det O, known better than the entries tell where they are nearly equal (small eta)."""
+    """det O, more exact than the entries give it where they are nearly equal (small eta)."""
 
     def weighted(self, weight: float) -> Pair:
         """The pair with ``weight`` times O."""
@@ -105,7 +105,7 @@ class Columns:
     length: float = np.inf
     """Length of the prompts: where short ones are interpolated the mean error is infinite."""
     modes: Modes | None = field(default=None, repr=False)
-    """Of matrices that come from one covariance; not looked at where one of them has been replaced since."""
+    """Of matrices that come from one covariance; ignored where one of them has been replaced since."""
     weight: float = 1.0
     """Weight w_c > 0 of a prompt in the loss; it matters where prompts are not interpolated."""
 

@@ -40,7 +40,7 @@ from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
 
 _PER_DECADE = 8
-"""Penalties a decade at which a minimum is first looked for."""
+"""Penalties a decade at which a minimum is first sought."""
 _BEYOND = 1e8
 """The model is converged, or untouched, to rounding at a penalty so much smaller, or larger, than all C."""
 _EQUAL = 1e-12
@@ -99,7 +99,7 @@ class EffectivePenalty:
         *,
         chain_steps: int = 0,
     ) -> EffectivePenalty:
-        """Training from ``start`` on ``source``, whose number of prompts is not looked at.
+        """Training from ``start`` on ``source``, whose number of prompts is ignored.
 
         Args:
             start: the model before training, or a known operator V0, (d,) or (d, d).
@@ -339,7 +339,7 @@ class EffectivePenalty:
     ) -> tuple[float, float]:
         """Where in [lowest, infinity] the value is least, and its least, mu in the unit of the levels.
 
-        It is looked for on a grid, with the points ``also`` added, and then between neighbours. Ends win
+        It is sought on a grid, with the points ``also`` added, and then between neighbours. Ends win
         ties: nothing is gained by a penalty between them then.
         """
         if self.curve.rank == 0:

@@ -51,7 +51,7 @@ FEASIBLE = 1e-9
 
 @dataclass(frozen=True)
 class Gradient:
-    """Derivatives of an error / d by source, shape (K,) each."""
+    """Derivatives of an error / d by source, each of shape (K,)."""
 
     weights: Float[Array, " K"]
     """By the effective weight rho_c, at fixed numbers of prompts."""
@@ -152,7 +152,7 @@ class EffectiveSources:
         return np.array([diagonal(C).sum() for C in self.moments])
 
     def seen(self, X: Operator, Y: Operator) -> Operator:
-        """As much of X Y as traces with the sources see: its diagonal if they are spectra."""
+        """The part of X Y that traces with the sources use: its diagonal if they are spectra."""
         if not is_spectrum(self.columns[0].cross):
             return product(X, Y)
         if is_spectrum(X) or is_spectrum(Y):
@@ -271,7 +271,7 @@ class EffectiveModel:
     def _per_prompt(self) -> Float[Array, " K"]:
         """D_c = rho_c^2 / B_c.
 
-        Where rho is not feasible B_c is taken to be rho_c tau_c, so that a search that passes there meets
+        Where rho is not feasible B_c is taken to be rho_c tau_c, so that a search that passes there finds
         finite numbers; no such point is returned.
         """
         counts = np.maximum(self.sources.counts, self.fitted)
@@ -349,7 +349,7 @@ class EffectiveModel:
         return s.traces(s.moments, self._seen_between(M))
 
     def _seen_between(self, M: Operator) -> Operator:
-        """As much of R M R as the sources see."""
+        """The part of R M R that traces with the sources use."""
         R = self._resolvent
         return R * diagonal(M) * R if is_spectrum(R) else product(R, M, R)
 

@@ -22,7 +22,7 @@ from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
 
 _PENALTIES = np.geomspace(1e-9, 1e4, 27)
-"""Where the best penalty is looked for first, in units of sum_c B_c tr C_c / d."""
+"""Where the best penalty is sought first, in units of sum_c B_c tr C_c / d."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ prompts of category j. Its deterministic equivalent has Vbar = -(sum_j q_j A_j)(
 rank, with q_j = B_j / (1 + tr(C_j R)), R = (sum_j q_j C_j)^{-1}: the operator of unlimited prompts at shares
 in proportion to q_j, which counts a scarce category for less than its share, and a scatter that unlimited
 prompts do not have. Both make a small share dearer than
-:class:`~datadose.theory.pretraining.PretrainingMixture` says.
+:class:`~datadose.theory.pretraining.PretrainingMixture` makes it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,16 @@ class FinitePretraining:
     prompts: float
     """P."""
     _last: dict[bytes, Equivalent] = field(default_factory=dict, repr=False)
-    """At the shares that were asked for last: several numbers are differentiated there."""
+    """At the shares of the last calls: several numbers are differentiated there."""
 
     @classmethod
     def of(cls, covariances: Sequence[Operator], length: int, prompts: float) -> FinitePretraining:
-        """The categories with these covariances, prompts of ``length`` n >= 1, and P = ``prompts`` > 0.
+        """Pretraining on ``prompts`` prompts of the categories with these covariances.
+
+        Args:
+            covariances: J >= 1 spectra (d,) or PSD matrices (d, d) of one dimension.
+            length: prompt length n >= 1 of all categories, in examples.
+            prompts: total number P > 0 of prompts, which may be fractional.
 
         Raises InputError for values out of range, for no category and for different dimensions.
         """

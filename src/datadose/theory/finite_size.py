@@ -54,7 +54,7 @@ class FiniteSize:
 
     @property
     def total(self) -> float:
-        """What to add to the asymptotic error."""
+        """The sum of both parts, which is added to the asymptotic error / d."""
         return self.gaussian + self.law
 
 

@@ -55,7 +55,7 @@ class Regime:
 
 @dataclass(frozen=True)
 class Solved:
-    """The fixed point: weights, G, and R seen through the roots of the moments."""
+    """The fixed point: weights, G, and R between the roots of the moments."""
 
     weights: Float[Array, " F"]
     """q_a, shape (F,)."""

@@ -101,7 +101,7 @@ def solve(sources: Weighted, nodes: Complex, frame: Resolvents) -> tuple[Complex
     tau, residual = _iterate(sources, nodes, frame, np.tile(total, (len(nodes), 1)))
     failed = residual > _ROUNDING
     if failed.any():
-        # From a penalty at which the data hardly count, along a ray to the one that is asked for.
+        # From a penalty at which the data hardly count, along a ray to the one that is required.
         hard, moved = nodes[failed], np.tile(total, (int(failed.sum()), 1))
         for further in _RAY:
             moved, residual[failed] = _iterate(sources, further * hard, frame, moved)

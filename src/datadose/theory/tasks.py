@@ -12,7 +12,7 @@ lambda = mu (B - df1(mu)) beside the plain sum reaches:
 - Vbar = (mu V0 - eta Lambda A) R, kappa = tr(C R M R) / (B - df2(mu)), M = E[S Lambda S] of the test
 - tr Res = tr(Vbar C Vbar^T) + 2 eta tr(Vbar A Lambda) + eta^2 tr Lambda, error of Vbar plus kappa tr Res.
 
-All is a limit in d, and with Lambda = I it is what the other modules say. Spectra (d,) and matrices (d, d)
+All is a limit in d, and with Lambda = I it agrees with the other modules. Spectra (d,) and matrices (d, d)
 may be mixed. Errors are divided by tr Lambda of the test, the error of a model that answers 0, which is d
 where Lambda = I.
 """

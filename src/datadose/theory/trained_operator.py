@@ -1,4 +1,4 @@
-"""What the theory knows of a trained model: mean and second moment of its operator V.
+"""A trained model in the theory: the mean and second moment of its operator V.
 
 A stage of training maps the (E[V], E[V^T V]) of the model it starts from to those of the model it ends with;
 the test error of Prop 5.1 is linear in both, so no more of the law of V is needed, whatever the test, and
@@ -39,7 +39,7 @@ class TrainedOperator:
 
     @classmethod
     def fixed(cls, V: Operator) -> TrainedOperator:
-        """A model that is known, such as the one pretrained in the population regime: V (d,) or (d, d).
+        """A model with a fixed V, (d,) or (d, d), such as one pretrained on infinitely many prompts.
 
         Raises InputError for a ``V`` that is no finite operator.
         """
@@ -48,7 +48,7 @@ class TrainedOperator:
 
     @property
     def covariance(self) -> Operator:
-        """E[V^T V] - E[V]^T E[V], all that is uncertain of V; positive semidefinite up to O(1/d)."""
+        """E[V^T V] - E[V]^T E[V], the random part of V. It is positive semidefinite up to O(1/d)."""
         return plus(self.second_moment, -product(transpose(self.mean), self.mean))
 
     def error(self, target: Operator, test_length: int) -> float:

@@ -86,15 +86,15 @@ def tuned_weights(
 
 
 def ceiling(sources: EffectiveSources, test: WeightedTest) -> TunedWeights:
-    """:func:`tuned_weights` as every source's prompts grow without bound; rows then are worth nothing.
+    """The result of :func:`tuned_weights` for unlimited prompts of every source. More rows then add nothing.
 
-    Raises as there.
+    The arguments and errors are those of :func:`tuned_weights`.
     """
     return tuned_weights(unlimited(sources), test)
 
 
 def unlimited(sources: EffectiveSources) -> EffectiveSources:
-    """The same sources with prompts without bound."""
+    """The same sources with infinitely many prompts each."""
     return replace(sources, columns=tuple(replace(c, count=np.inf) for c in sources.columns))
 
 

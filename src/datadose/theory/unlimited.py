@@ -1,4 +1,4 @@
-"""Training for a time on unlimited rows: only the mean of the loss is seen, and the operator is known.
+"""Training for a time on unlimited rows: only the mean of the loss matters, and the operator is fixed.
 
 With pulls a_c = t p_c w_c (time t, share p_c of source c among the rows, weight w_c of its rows in the loss),
 C = sum_c a_c C_c and A = sum_c a_c A_c, gradient flow from V0 ends at V = V0 e^{-C} - eta A (1 - e^{-C}) / C.
@@ -46,7 +46,7 @@ class UnlimitedFlow:
     def of(
         cls, start: Operator, eta: float, sources: Sequence[Source], *, chain_steps: int = 0
     ) -> UnlimitedFlow:
-        """The flow; the sources' numbers of prompts are not looked at.
+        """The flow; the sources' numbers of prompts are ignored.
 
         Args:
             start: V0, a spectrum (d,) or a matrix (d, d).
