@@ -32,12 +32,12 @@ LARGEST_COUNT = 10**9
 class RunError(RuntimeError):
     """A run that could not finish for a reason outside the input (disk full, worker killed).
 
-    ``str(error)`` is one line that says what happened. How to continue is for the command to add.
+    ``str(error)`` is one line that describes what happened. How to continue is for the command to add.
     """
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the process to stop; to be met like Ctrl-C."""
+    """A signal requested the end of the process; it is handled like Ctrl-C."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         self.number = number

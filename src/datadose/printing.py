@@ -32,5 +32,5 @@ def say(text: object) -> None:
 
 
 def note(text: object) -> None:
-    """Print ``text`` on a line of stderr: what is going on, not what was asked for."""
+    """Print ``text`` on a line of stderr: the state of the work, not its result."""
     print(printable(text), file=sys.stderr)

@@ -87,7 +87,7 @@ def read_json(path: Path, field: str = "file") -> Any:
 
 
 def parse_json(field: str, where: str, text: str) -> Any:
-    """``text`` as a JSON document; InputError, which calls it ``where``, as :func:`load_json` says."""
+    """``text`` as a JSON document; InputError, which calls it ``where``, as :func:`load_json` describes."""
     try:
         return load_json(text)
     except NotJSONError as error:

@@ -3,7 +3,7 @@
 A cell is a module-level function and keyword arguments that fix its result, seed included. The process that
 runs the sweep keeps every finished cell (:mod:`~datadose.cell_cache`) before it counts it; a sweep that is
 killed and run again computes only what is missing and returns the same results. Workers, be they on other
-machines (:mod:`~datadose.workers`), need not see the folder of the results, unless cells make files there.
+machines (:mod:`~datadose.workers`), need not reach the folder of the results, unless cells make files there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, ti
     """Results of ``cells``, in their order.
 
     Progress goes to stderr. Raises RunError if a worker dies, the disk refuses a result or a file was made
-    where this machine does not see it; KeyboardInterrupt passes through. In all cases finished cells stay in
+    where this machine cannot reach it; KeyboardInterrupt passes through. In all cases finished cells stay in
     the cache.
     """
     cache = CellCache(cache_folder)

@@ -22,7 +22,7 @@ from datadose.files import write_atomic
 
 @dataclass(frozen=True)
 class Look:
-    """Colour, dash pattern and marker of one curve; any one of the three tells curves apart."""
+    """Colour, dash pattern and marker of one curve; any one of the three distinguishes curves."""
 
     color: str
     dash: Any
@@ -89,14 +89,14 @@ def new_figure(panels: int, width: float = 11.0, height: float = 3.9) -> Iterato
 
 
 def caption(figure: Figure, text: str) -> None:
-    """A line under the panels that says what was measured."""
+    """A line under the panels that states what was measured."""
     figure.supxlabel(text, fontsize=8, color=GREY, x=0.01, ha="left")
 
 
 def draw_points(
     axis: Axes, x: Any, y: Any, look: Look, label: str, *, xerr: Any = None, yerr: Any = None, **style: Any
 ) -> None:
-    """Markers, with error bars where ``xerr`` or ``yerr`` say how far they reach; recorded under ``label``.
+    """Markers, with error bars where ``xerr`` or ``yerr`` give their lengths; recorded under ``label``.
 
     Here as elsewhere a label that starts with "_" is for the hover record and in no legend.
     """
@@ -130,9 +130,9 @@ def draw_lost(axis: Axes, x: Any, look: Look, label: str) -> None:
 
 
 def name_ticks(side: Axis, names: Sequence[str], places: Any = None, label: str = "", **style: Any) -> None:
-    """Ticks at ``places`` (0, 1, ... unless given) with ``names``, which the values there are told by.
+    """Ticks at ``places`` (0, 1, ... unless given) with ``names``, which label the values there.
 
-    ``label`` says what the names are of; a label that only explains how to read the panel is set apart.
+    ``label`` is what the names name; a label that only explains how to read the panel is set apart.
     """
     places = range(len(names)) if places is None else list(places)
     side.set_ticks(places, labels=list(names), **style)
@@ -144,7 +144,7 @@ def name_ticks(side: Axis, names: Sequence[str], places: Any = None, label: str 
 def save(figure: Figure, folder: Path, name: str, kinds: Sequence[str] = ("png", "svg")) -> None:
     """``folder/name.png`` and ``.svg``, each written whole or not at all, without dates inside.
 
-    Beside an SVG, ``name.hover.json`` says where its data points lie (:mod:`datadose.drawing.hover`).
+    Beside an SVG, ``name.hover.json`` holds the places of its data points (:mod:`datadose.drawing.hover`).
     """
     dates: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
     with _style():
