@@ -7,7 +7,7 @@ finite sum. While it is larger than a tolerance the prompt gets more samples. Mo
 that pass and fail by turns, which a few samples show to be mixed, and those far out where rates are extreme.
 
 Nothing is drawn here, and nothing is random: counts in, numbers of samples out. The caller draws, judges and
-asks again until no prompt needs any::
+calls again until no prompt requires any::
 
     rule = AdaptiveRule(samples=16)
     while (more := more_samples(drawn, passed, judged, rule)).any():
@@ -74,7 +74,7 @@ def more_samples(
 ) -> NDArray[np.int64]:
     """How many samples each of N distinct prompts should get next, shape (N,); all 0 when there are enough.
 
-    Prompts below the pilot are brought to it first, and nothing else is asked for meanwhile: the prior is
+    Prompts below the pilot are brought to it first, and nothing else is requested meanwhile: the prior is
     fitted to all prompts. The answer depends on the counts alone.
 
     Args:

@@ -71,7 +71,7 @@ class BatchCache:
             report(missing[place])
 
     def remove(self) -> None:
-        """Forget this stage."""
+        """Remove the files of this stage."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _read(self, wanted: set[str], keep: Callable[[str, Record], None]) -> set[str]:

@@ -190,7 +190,7 @@ def _draw(log_p: Tensor, noise: Tensor, greedy: Tensor, temperature: float) -> T
     if greedy.all():
         return likeliest
     cumulated = torch.softmax(log_p / temperature, dim=-1).double().cumsum(1)
-    # The right side: a token of probability zero is never met.
+    # The right side: a token of probability zero is never reached.
     wanted = noise.unsqueeze(1) * cumulated[:, -1:]
     drawn = torch.searchsorted(cumulated, wanted, right=True).squeeze(1).clamp(max=log_p.shape[1] - 1)
     return torch.where(greedy, likeliest, drawn)

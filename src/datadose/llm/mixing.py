@@ -74,7 +74,7 @@ def read_sources(
         weighted: whether the loss takes a weight by row (SFT's does; RL needs no completions either).
         columns: the column of a role.
         several: whether ``columns`` are those of other files too.
-        tell: called with each line on how the files were understood.
+        tell: called with each line on how the files were read.
 
     Raises InputError for a bad file, row, share or weight, for one file given twice, and for a column
     ``weight`` where the loss takes none.

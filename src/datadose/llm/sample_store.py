@@ -65,7 +65,7 @@ class SampleStore:
         self._read()
 
     def missing(self, key: str, indices: Iterable[int]) -> tuple[int, ...]:
-        """Those of ``indices`` of the prompt ``key`` that are not there."""
+        """The ``indices`` of the prompt ``key`` that are not in the store."""
         kept = self._kept.get(bytes.fromhex(key), 0)
         return tuple(index for index in indices if not kept >> (index + 2) & 1)
 
@@ -139,7 +139,7 @@ class SampleStore:
         for path in sorted(self.path.glob("*.log")):
             if bad := sum(not _is_whole(line) for _, line in _lines(path)):
                 damaged += bad
-                # Written again without them, so that they are met once.
+                # Written again without them, so that they occur once.
                 with atomic_file(path) as handle:
                     handle.writelines(line for _, line in _lines(path) if _is_whole(line))
             self._readers.append(path.open("rb"))

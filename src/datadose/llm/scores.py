@@ -95,7 +95,7 @@ class Scores:
         return [json.loads(line) for line in self.raw_lines(indices)]
 
     def raw_lines(self, indices: Iterable[int]) -> Iterator[bytes]:
-        """The same as they stand in the file, one at a time."""
+        """The full rows at ``indices`` as the bytes of ``rows.jsonl``, one at a time."""
         if self.folder is None:
             msg = "scores without a folder have no rows to read"
             raise ValueError(msg)
@@ -200,7 +200,7 @@ def _write_samples(path: Path, samples: Iterable[dict[str, Any]]) -> None:
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """What the manifest records of the other files: their sha256."""
+    """The sha256 of each file of a scores folder, by name, but of the manifest, which records them."""
     names = [name for name in FILES if name != "manifest.json"]
     if (folder / SAMPLES).is_file():
         names.append(SAMPLES)

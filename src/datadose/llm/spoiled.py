@@ -72,7 +72,7 @@ def spoiled_samples(
 
 
 def unfinished_samples(count: int) -> str:
-    """What to say of ``count`` samples without the end of their thought."""
+    """A sentence on ``count`` samples without the end of their thought."""
     return f"{count} samples broke off inside a thought: no answer (--max-tokens?)"
 
 

@@ -59,13 +59,13 @@ class Run:
                 raise RunError(msg)
         if "loss" in logs:
             self.silent = [*self.silent, {**logs, "step": step}] if is_silent(logs) else []
-            # Once a stretch, when it is long enough; result.json says how long it became.
+            # Once a stretch, when it is long enough; result.json has its final length.
             if len(self.silent) == enough(self.config.steps):
                 note(f"warning: {sentence(find_silences(self.silent, self.config.steps)[0])}")
         self.progress(f"posttrain {stage} (steps)", step, self.config.steps)
 
     def rewards(self, completions: list[Any], place: list[int], **_: Any) -> list[float | None]:
-        """1 for each completion of the row at ``place`` that passes."""
+        """The rewards of completions of the rows at ``place``: 1 where the verifier passes, else 0."""
         assert self.check is not None
         found: list[float | None] = []
         for completion, row in zip(completions, (self.rows[i] for i in place), strict=True):

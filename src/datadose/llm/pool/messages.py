@@ -69,7 +69,7 @@ def _message(value: Any, name: str) -> Message:
         malformed(f"{name} has {_shown(value)}", ALLOWED)
     content = message.get("content")
     if content is None and any(message.get(key) for key in _SPEAKS):
-        # Absent or null in the file: templates ask whether it is none.
+        # Absent or null in the file: templates test whether it is none.
         return {"role": message["role"], "content": None, **message}
     if isinstance(content, list):
         message["content"] = "".join(_part(part, name) for part in content)

@@ -51,7 +51,10 @@ def kind_of_file(path: Path) -> str | None:
 
 
 def read_file(path: Path, field: str) -> Iterator[Record]:
-    """The records of one file; InputError, which calls it ``field``, if it cannot be read at all."""
+    """The records of one file of a pool.
+
+    Raises InputError, which names ``field``, if it cannot be read at all.
+    """
     suffix = kind_of_file(path)
     kind = f"a {KINDS} file"
     if suffix is None:

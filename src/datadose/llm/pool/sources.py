@@ -39,7 +39,10 @@ class Source(Protocol):
 
 
 def find_source(path: Path | str, field: str) -> Source:
-    """The source at ``path``; InputError, which calls it ``field``, if nothing there can be a pool."""
+    """The source of records at ``path``.
+
+    Raises InputError, which names ``field``, if nothing there can be a pool.
+    """
     text = str(path)
     if text.startswith(HUB):
         return HubData(text, field)
@@ -159,7 +162,10 @@ class HubData:
 
 
 def parse_hub_name(name: str, field: str) -> tuple[str, str | None, str | None]:
-    """Path or ``owner/name``, configuration and split of ``hf:owner/name[/config][:split]``."""
+    """The path or ``owner/name``, the configuration and the split in ``hf:owner/name[/config][:split]``.
+
+    A part that is not given is None. Raises InputError, which names ``field``, for another form.
+    """
     rest = name.removeprefix(HUB)
     if is_folder(Path(rest)):
         return rest, None, None

@@ -1,4 +1,4 @@
-"""What a file as a whole says of its rows: its layout, its columns, ids that repeat."""
+"""What a file as a whole shows of its rows: its layout, its columns, ids that repeat."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ class Survey:
             self._ids.append(text_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
 
     def conclude(self, *, prompts_alone: bool, reserved: Collection[str]) -> Understanding:
-        """How the file is read.
+        """The way in which the file is read.
 
         Args:
-            prompts_alone: whether a file of prompts without completions is taken.
-            reserved: names that columns must not keep.
+            prompts_alone: whether a file of prompts without completions is accepted.
+            reserved: names that no column may keep.
 
         Raises InputError for a role whose column no row has.
         """

@@ -44,7 +44,7 @@ class Usable:
 
 
 def stream(seed: int, source: str) -> np.random.Generator:
-    """The random stream of one ``source`` of randomness: what one draws leaves the others as they are."""
+    """The random stream of one ``source`` (a name) under ``seed``; draws from it leave others as they are."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAMS.index(source),)))
 
 

@@ -34,9 +34,9 @@ from datadose.llm.selection.sft_set import best_of_each, filter_sft, take_rows
 from datadose.llm.selection.size import SMALLEST, Budget, sft_budget
 
 REFERENCE_ROWS = 4096
-"""Rows of the pool that stand for what must be kept where no reference is given."""
+"""Rows of the pool that represent what must be kept where no reference is given."""
 FEW_ROWS = 32
-"""Rows of target or reference below which the selection says that they are few."""
+"""Rows of target or reference below which the selection warns that they are few."""
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -60,9 +60,9 @@ class Selection:
     planner: dict[str, Any]
     diversity: dict[str, Any]
     rl_record: dict[str, Any]
-    """The prior of the pool's pass rates, the threshold and what they say; empty without an RL set."""
+    """The prior of the pool's pass rates, the threshold and their remarks; empty without an RL set."""
     repeats: dict[str, Any]
-    """What was found of evaluation files and of near duplicates; without what was not looked for."""
+    """What was found of evaluation files and of near duplicates; without what was not sought."""
     unchecked: list[str]
     """What could not be checked with these scores, a sentence each."""
     config: SelectionConfig
@@ -106,7 +106,7 @@ def select(
         pool: scores of the rows to choose from.
         target: scores of examples of what the model should learn, not in the pool (at least 2; a shift is
             hardly ever found from fewer than FEW_ROWS). None only without an SFT set.
-        reference: scores of what must be kept; without it, a random sample of the pool stands for that. Not
+        reference: scores of what must be kept; without it, a random sample of the pool represents that. Not
             used without an SFT set.
         against: the rows of evaluation files by name (their prompts count): no row that repeats one of them
             is in any set. The pool needs its folder then, and for ``near_duplicates``.
@@ -150,7 +150,7 @@ def _repeats(pool: Scores, against: Mapping[str, Sequence[Row]] | None, config: 
         passes, fails = flags(pool.table, "label_passes")
         order = np.lexsort((fails, ~passes))
         found, record["near_duplicates"] = find_near_copies(pool, order[among[order]], config.near_duplicates)
-        # A question that is a near copy is one whichever of its rows is looked at.
+        # A question that is a near copy is one whichever of its rows is compared.
         hashes = pool.table["question_hash"].to_numpy()
         copies = among_these(hashes, hashes[found])
     return Repeats(overlaps, copies, record)
@@ -328,7 +328,7 @@ def _distinct_funnel(pool: Usable, repeats: Repeats) -> Funnel:
 def _controls(pool: Scores, sft: _SftSet, rl: RlSet, config: SelectionConfig) -> tuple[Indices, Indices]:
     """Two disjoint uniform samples of the rows that each set could be chosen from, of the sets' sizes.
 
-    The second asks nothing that the SFT set asks: it may be trained after either. So many questions are left
+    The second has no question of the SFT set: it may be trained after either. So many questions are left
     to it that it can have its size: those of the sets themselves are an example that both fit.
     """
     hashes = pool.table["question_hash"].to_numpy()
@@ -349,7 +349,7 @@ def _controls(pool: Scores, sft: _SftSet, rl: RlSet, config: SelectionConfig) ->
 def _replay(
     reference: Usable, target: Scores, used: NDArray[np.int64], sft: int, config: SelectionConfig
 ) -> Indices:
-    """Reference rows so that ``config.replay`` of sft.jsonl is theirs; none asks what another set asks."""
+    """Reference rows so that ``config.replay`` of sft.jsonl is theirs; none has a question of another set."""
     count = round(sft * config.replay / (1 - config.replay))
     hashes = reference.scores.table["question_hash"].to_numpy()
     among = np.zeros(len(hashes), dtype=bool)

@@ -121,7 +121,7 @@ def _about_sft(selection: Selection) -> list[str]:
 
 
 def _about_labels(selection: Selection) -> list[str]:
-    """What to say of labels if most fail; without an SFT set they may be why."""
+    """A remark on labels if most fail; without an SFT set they may be why."""
     wrong = find_filter(selection.filters_of("sft"), WRONG)
     if wrong is None or wrong["removed"] <= _MANY * (wrong["removed"] + wrong["left"]):
         return []

@@ -29,7 +29,7 @@ Set: TypeAlias = tuple[Array, str, str]
 
 @dataclass(frozen=True)
 class Picture:
-    """An inline image and what it says."""
+    """An inline image and its caption."""
 
     title: str
     text: str

@@ -107,7 +107,7 @@ def write_format(
 
 
 def _write_rows(path: Path, rows: Iterable[Columns]) -> int:
-    """Write rows in the form that the file's name says; returns how many are not in it as they were."""
+    """Write rows in the form of the file's name; returns how many are not in it as they were."""
     if path.suffix == ".parquet":
         return write_parquet(path, rows)
     write_jsonl(path, rows)

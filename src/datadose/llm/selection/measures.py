@@ -1,4 +1,4 @@
-"""What selection knows of a row: size of its gradient, what a step on it does to the target and to the rest.
+"""What selection measures of a row: size of its gradient, effect of a step on the target and on the rest.
 
 Notation: g_i = sum over completion tokens of (p_t - y_t) h_t^T, the gradient of row i's summed loss in the
 last layer, with softmax p_t, one-hot target y_t and hidden state h_t; its sketch s_i (D numbers) keeps inner
@@ -138,7 +138,10 @@ def alignment_of_the_target(
 
 
 def measure(pool: Usable, target: Usable, reference: Usable, config: SelectionConfig) -> Measures:
-    """All measures of the pool's rows against the target's and the reference's."""
+    """All measures of the pool's rows against the target's and the reference's rows.
+
+    Each argument but ``config`` holds scores and the positions of the rows that are used of them.
+    """
     rows, tokens, target_tokens = pool.rows, pool.numbers("tokens"), target.numbers("tokens")
     among = np.zeros(len(tokens), dtype=bool)
     among[rows] = True

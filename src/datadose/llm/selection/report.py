@@ -1,7 +1,7 @@
 """report.html: self-contained, for a reader who decides and did not run the selection.
 
-It shows saved tables and manifests; nothing is measured here. What it says stands in the modules beside it,
-so that a terminal says the same.
+It shows saved tables and manifests; nothing is measured here. Its text comes from the modules beside it,
+so that a terminal prints the same.
 """
 
 from __future__ import annotations

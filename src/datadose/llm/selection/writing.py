@@ -126,7 +126,7 @@ def _model_name(pool: Scores) -> str:
 
 
 def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Columns:
-    """What was asked, what was measured, what was removed and what was assumed."""
+    """The document of a selection: the request, what was measured, removed and assumed."""
     return {
         "config": asdict(selection.config),
         "sizes": selection.sizes,

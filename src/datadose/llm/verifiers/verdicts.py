@@ -16,7 +16,7 @@ _LONGEST = 300
 
 
 def failed(reason: str) -> Verdict:
-    """The verdict where the verifier did not do its work."""
+    """The verdict where the verifier did not return one; ``reason`` is a part of the issue."""
     return None, f"verifier failed: {shortened(' '.join(reason.split()), _LONGEST)}"
 
 
