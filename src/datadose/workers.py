@@ -266,7 +266,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 def _require_listener(address: str, allowed: str) -> None:
-    """InputError unless something listens at ``address``: Ray would try for minutes, then end the process."""
+    """InputError unless a server runs at ``address``: Ray would try for minutes, then end the process."""
     found = re.fullmatch(r"(?:ray://)?(.+):(\d{1,5})", address)
     if found is None:
         reject("address", address, allowed)

@@ -101,14 +101,14 @@ def judge_difference(values: Array, detectable: float, *, below: bool = True, no
     """Judge the mean of paired differences, such as log ratios of errors, against zero and ``detectable``.
 
     *no difference* if the whole interval lies within +-``detectable``, though it may leave out zero: no
-    difference larger than that is there, which the note says. Else *holds* if it lies below zero (above it
+    difference larger than that is there, which the note states. Else *holds* if it lies below zero (above it
     with ``below`` False), *fails* on the other side, *mixed* if it straddles zero.
 
     Args:
         values: differences (N,), one a seed.
         detectable: the smallest difference that matters, > 0, set before the run.
         below: whether the claim is that the differences are negative.
-        note: what else is to be said.
+        note: further remarks.
     """
     bound = require_number("detectable", detectable, 0, np.inf, open_ends=True)
     mean, low, high = mean_interval(values)
@@ -123,13 +123,13 @@ def judge_difference(values: Array, detectable: float, *, below: bool = True, no
 def judge_share(held: ArrayLike, threshold: float, *, below: bool = False, note: str = "") -> Judgement:
     """Judge the share of independent draws in which something is so, by its exact (Clopper-Pearson) interval.
 
-    The note says which share so many draws would tell from the threshold nine times in ten.
+    The note has the share that so many draws would distinguish from the threshold nine times in ten.
 
     Args:
         held: truth by draw, (N,); without a draw the claim is *not run*.
         threshold: share that is to be reached, or with ``below`` not to be passed.
         below: whether the share is to be at most the threshold.
-        note: what else is to be said.
+        note: further remarks.
     """
     told = np.asarray(held, dtype=bool)
     count, size = int(told.sum()), len(told)

@@ -79,7 +79,7 @@ class FinitePretraining:
     def slopes(self, shares: ArrayLike, mean: Operator, second_moment: Operator) -> Float[Array, " J"]:
         """Derivatives by the shares (J,) of a number that is linear in both moments; P stays fixed.
 
-        Each says what more of its category changes where all others shrink in proportion: with the shares
+        Each is the effect of more of its category where all others shrink in proportion: with the shares
         as factors they sum to 0. By differences where some categories are above their peak and others below.
 
         Args:

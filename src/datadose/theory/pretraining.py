@@ -152,7 +152,7 @@ class PretrainingMixture:
 
         dV/ds_j = -(Sigma_j + V E[S_j^2]) D^+: the pull of category j on the trained model, half the gradient
         of its loss, over the curvature of the whole loss. As V depends on ratios alone, sum_j s_j times these
-        is 0: each says what more of its category changes where all others shrink in proportion. Where a
+        is 0: each is the effect of more of its category where all others shrink in proportion. Where a
         category of share 0 brings a new direction, V jumps, and the derivative leaves that direction out.
 
         Args:

@@ -195,7 +195,7 @@ def looked_along(
     watch: Watch | None = None,
 ) -> tuple[dict[int, T], dict[int, int]]:
     """Train ``model`` in place; returns its ``measure`` after each of the steps ``looks``, 0 among them if
-    asked for, and the step at which each lost run was lost. ``watch`` is called with each step."""
+    requested, and the step at which each lost run was lost. ``watch`` is called with each step."""
     seen = {0: measure(model)} if 0 in looks else {}
 
     def look(step: int, total: int) -> None:
@@ -210,5 +210,5 @@ def looked_along(
 
 
 def lost_by(lost: dict[int, int], run: int, step: int) -> bool:
-    """Whether a run is lost after ``step`` steps: it is at the parameters whose loss told."""
+    """Whether a run is lost after ``step`` steps: the parameters are those whose loss showed it."""
     return lost.get(run, step + 1) <= step

@@ -7,7 +7,7 @@ largest curvature of the population loss at the pretrained model.
 
 Sensitivity: post-test error over prompts B, training steps T and seeds, with prompts of moderate length.
 `own step`: every radius has its own step size, a share of 2 over the largest curvature of the loss on a
-reference sample (on short prompts the population's curvature says little). `one step`: all radii share that
+reference sample (on short prompts the population's curvature means little). `one step`: all radii share that
 of the radius nearest 1.
 """
 

@@ -207,7 +207,7 @@ class LinearLevel:
         task: the shift and the prompts.
         descent, adam: the two optimisers' trajectories.
         prompts: B of the pools of one kind.
-        fresh: B with which Adam meets no row twice up to its best time; beside ``prompts``.
+        fresh: B with which Adam uses no row twice up to its best time; beside ``prompts``.
         misleading: B of the pools with a misleading source, for Adam.
         descent_misleading: the same for gradient descent.
         averaged: B of the averaged models, all their rows together; for Adam.

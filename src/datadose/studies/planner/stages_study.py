@@ -1,4 +1,4 @@
-"""What is drawn, judged and told of the planner's choice of stage and of its forecasts."""
+"""What is drawn, judged and reported of the planner's choice of stage and of its forecasts."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def stage_beats_fixed_rules(saved: Saved[PlannerStages], threshold: float) -> Ju
 
 
 def told_forecasts_come_true(saved: Saved[PlannerStages], threshold: float) -> Judgement:
-    """The share of told forecasts that are off.
+    """The share of reported forecasts that are off.
 
     A case's forecasts share its shift, so the interval is Student's over the cases' own shares.
     """
