@@ -24,7 +24,7 @@ _COARSE_ZERO = {np.dtype(np.float32): 1e-5, np.dtype(np.float16): 1e-2}
 """The same where a covariance comes in fewer digits; what lies below it is removed on arrival."""
 
 LARGEST_DIMENSION = 1_000_000
-"""Of a spectrum that is read from a file or made from numbers."""
+"""The largest dimension of a spectrum that is read from a file or made from numbers."""
 LARGEST_MATRIX = 20_000
 """Rows of a dense covariance that is read from a file; one of this size fills 3.2 GB."""
 

@@ -26,7 +26,7 @@ class InputError(ValueError):
 
 
 LARGEST_COUNT = 10**9
-"""Of prompts, lengths, steps and seeds: all are small enough to be exact as decimal numbers."""
+"""The largest number of prompts, lengths, steps and seeds: all are exact as decimal numbers."""
 
 
 class RunError(RuntimeError):

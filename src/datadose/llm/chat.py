@@ -54,7 +54,7 @@ class Encoded:
     """Token ids of a row: its context, and from ``start`` on what is scored."""
 
     ids: NDArray[np.int32]
-    """At four bytes each; Python's integers take ten times that."""
+    """The token ids, at four bytes each; Python's integers take ten times that."""
     start: int
     """The first scored token."""
     scored: NDArray[np.bool_] | None = None

@@ -56,7 +56,7 @@ _BUSY = (408, 425, 429, 502, 503, 504)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to draw samples, and how.
+    """The server that draws samples, and how it is called.
 
     Args:
         url: of the server, with or without the ``/v1`` at its end.

@@ -27,7 +27,7 @@ class Request:
     """A request to an engine for one prompt."""
 
     key: str
-    """As the engine's ``key`` gives it."""
+    """The key of the prompt, which the engine's ``key`` returns."""
     tokens: int
     """Length of the prompt."""
     place: int

@@ -118,7 +118,7 @@ class LanguageModel:
         return replace(found, output=found._find_output())
 
     def with_chat(self, loss: str, date: str) -> LanguageModel:
-        """The same model, whose rows are scored at ``loss`` under a template's clock at ``date``.
+        """The model with rows scored at ``loss`` under a template's clock at ``date``.
 
         See :class:`~datadose.llm.chat.Chat`, also for what is raised.
         """
@@ -126,7 +126,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's first layer computes."""
+        """The device on which the model's first layer computes."""
         found = cast("torch.device", self.model.device)
         if found.type == "meta":
             # Weights that are kept elsewhere are nowhere until they are used.

@@ -25,7 +25,7 @@ def each_answer(row: Row) -> list[Row]:
 def best_answers(
     starts: NDArray[np.int64], nll: NDArray[np.float64], verdicts: Sequence[Record]
 ) -> NDArray[np.int64]:
-    """By row, the number (from 0) of the completion that represents it.
+    """The number (from 0), by row, of the completion that represents the row.
 
     Among those with a loss it is, of those that pass, the one with the lowest loss; the first if none passes.
 

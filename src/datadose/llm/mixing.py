@@ -34,9 +34,9 @@ class Source:
     share: float
     """Expected share of a batch, in (0, 1]; the shares of a run's sources sum to 1."""
     rows: list[Row]
-    """Those with a weight above 0."""
+    """The rows with a weight above 0."""
     weights: list[float] | None
-    """Of ``rows``; None if the file has no column ``weight``."""
+    """The weights of ``rows``; None if the file has no column ``weight``."""
     left_out: int
     """Rows of weight 0, which are not trained on."""
 

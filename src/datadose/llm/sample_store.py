@@ -38,11 +38,11 @@ class Drawn:
 
     index: int
     text: str | None
-    """None for a completion that could not be had; ``finish`` is the reason then."""
+    """The text; None for a completion that could not be drawn, and then ``finish`` is the reason."""
     finish: str
     """``stop``, or ``length`` for one that was cut by the limit of tokens."""
     confidence: float | None = None
-    """Of the greedy one: geometric mean of the probabilities of its tokens, in (0, 1]."""
+    """The geometric mean of the probabilities of the greedy one's tokens, in (0, 1]."""
 
 
 class SampleStore:

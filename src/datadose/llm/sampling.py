@@ -36,7 +36,7 @@ class Texts:
     own: str | None = None
     confidence: float | None = None
     finish: list[str | None] = field(default_factory=list)
-    """Of each sample: ``stop``, ``length`` for one cut by the limit of tokens, None if that is not known."""
+    """The end of each sample: ``stop``, ``length`` for one cut by the limit of tokens, None if unknown."""
     missing: int = 0
     """Samples that were requested and could not be drawn."""
     reason: str | None = None
@@ -86,7 +86,7 @@ class Samples(Sequence[Texts]):
 
     @property
     def places(self) -> list[int]:
-        """Of each distinct prompt, the place of its first row."""
+        """The places of the first rows of all distinct prompts."""
         return [place for place, _ in self._first.values()]
 
     def requests(self, wanted: Sequence[int]) -> list[Request]:

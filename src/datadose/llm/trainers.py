@@ -38,7 +38,7 @@ class Run:
     places: Sequence[int] | None
     """The rows in the order in which they are trained on; None: all rows, shuffled in each epoch."""
     factors: NDArray[Any] | None
-    """Of each row in the loss, shape (rows,); None for the plain loss."""
+    """The factor of each row in the loss, shape (rows,); None for the plain loss."""
     check: Verifier | None
     progress: Report
     evaluation: Evaluation | None = None

@@ -22,7 +22,7 @@ class Predictor(Protocol):
     """The methods that the post-test requires of a model or a baseline."""
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
-        """Thoughts w_1 .. w_k."""
+        """The thoughts w_1 .. w_k, shape (*runs, B, k, d)."""
 
 
 class Zero:
@@ -66,7 +66,7 @@ class Ridge:
         self.penalty = require_number("penalty", penalty, 0, float("inf"))
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
-        """The same answer at every step."""
+        """The answer, repeated at every step, shape (*runs, B, k, d)."""
         X = batch.held_inputs()
         labels = (X @ batch.weights.unsqueeze(-1)).double()
         X = X.double()

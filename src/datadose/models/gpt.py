@@ -184,7 +184,7 @@ class GptModel(ChainModel):
         return [cast("nn.Parameter", m.weight) for m in self.blocks.modules() if isinstance(m, nn.Linear)]
 
     def effective_operator(self) -> None:
-        """None: a thought is no linear function of S w*."""
+        """None, since a thought is no linear function of S w*."""
         return
 
     def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> PerRun:

@@ -111,7 +111,7 @@ class LinearAttention(ChainModel):
 
     @property
     def operator(self) -> Matrices:
-        """The block V~ of V."""
+        """The block V~ of V, shape (*runs, d, d)."""
         d = self.dimension
         return self.V[..., d + 1 : 2 * d + 1, :d]
 

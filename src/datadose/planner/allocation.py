@@ -262,7 +262,7 @@ class BetterAllocation:
     budget: float
     kind: Budget
     gain: float
-    """By how much of itself the error falls, to order 1/d: 0 where nothing better was found."""
+    """The share of the error that the better data remove, to order 1/d: 0 where nothing better was found."""
     search: SearchRecord
     """How the search for it went: descents, those that did not move, failed or were refused."""
 

@@ -61,7 +61,7 @@ class SourceAdvice:
     """-dErr/dB_c at the plan: the error / d that one more prompt saves (negative: it dilutes); None where it
     could not be worked out."""
     marginal_value_at_all: float | None
-    """The same where everything is taken; None next to a peak."""
+    """The marginal value where everything is taken; None next to a peak."""
     noisy_per_clean: float | None
     """How many of its prompts replace one without noise, at the plan; None if none do, or if it has none."""
     clean_error: float | None
@@ -77,9 +77,9 @@ class CountsPlan:
     prompts: tuple[int, ...]
     error: float
     error_at_all: float | None
-    """Where everything is taken; None at a peak."""
+    """The error / d where everything is taken; None at a peak."""
     error_at_max: float | None
-    """With ``max_prompts`` prompts in the pool's proportions, or all of a smaller pool; None at a peak."""
+    """Error / d with ``max_prompts`` prompts in the pool's proportions, or all that there are; None at a peak."""
     sources: tuple[SourceAdvice, ...]
     curve: tuple[tuple[int, float | None], ...]
     """(total, predicted error / d) with the sources in the plan's proportions, up to their sizes."""

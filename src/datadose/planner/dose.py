@@ -26,9 +26,9 @@ class Dose:
     error: float
     """Predicted error / d there."""
     error_before: float
-    """At B = 0."""
+    """The error / d at B = 0."""
     error_at_max: float | None
-    """At the largest number allowed; None at the peak, where the mean is infinite."""
+    """The error / d at the largest number allowed; None at the peak, where the mean is infinite."""
     near_optimal: tuple[int, int]
     """The range of B around the best one whose predicted error is within 5 percent of it."""
     best_below_peak: tuple[int, float] | None
@@ -38,7 +38,7 @@ class Dose:
     curve: tuple[tuple[int, float | None], ...]
     """(B, predicted error / d), None where the mean is infinite."""
     unsolved: int = 0
-    """At how many B the error could not be worked out; the search passed them over."""
+    """The number of B whose error could not be computed, and which the search left out."""
 
 
 def find_dose(error: Callable[[int], float], max_prompts: int, peak: int, *, grid_points: int = 64) -> Dose:

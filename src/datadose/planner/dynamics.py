@@ -88,9 +88,9 @@ class State:
 
     model: TrainedOperator
     judged: TrainedOperator
-    """Those of P V, P the projector on the judged directions of the answer."""
+    """The moments of P V, where P is the projector on the judged directions of the answer."""
     last: Equivalent | None = None
-    """Of the last stage, at the penalty that is nearly its number of steps (:meth:`Ground.correction`)."""
+    """The last stage's equivalent at the penalty nearest to its steps (:meth:`Ground.correction`)."""
 
     @classmethod
     def fixed(cls, V: Array, judged: Array) -> State:
@@ -98,7 +98,7 @@ class State:
         return cls(TrainedOperator.fixed(V), TrainedOperator.fixed(product(judged, V)))
 
     def moved(self, V: Array, judged: Array) -> State:
-        """The same uncertainty around another mean ``V``."""
+        """The state with the same uncertainty around another mean ``V``."""
         return replace(self, model=_around(V, self.model), judged=_around(product(judged, V), self.judged))
 
 
@@ -131,7 +131,7 @@ class Ground:
 
     @property
     def start(self) -> State:
-        """The pretrained model."""
+        """The state of the pretrained model."""
         return State.fixed(self.model.V0, self.projector)
 
     @cached_property

@@ -49,7 +49,7 @@ class ErrorModel:
         return wishart_second_moment(self.target, self.test_length)
 
     def rotated(self, basis: Array, target: Array | None = None) -> ErrorModel:
-        """The same problem in the orthonormal ``basis`` (d, d), where Sigma is ``target`` if it is known."""
+        """The problem in the orthonormal ``basis`` (d, d), where Sigma is ``target`` if that is given."""
         return replace(
             self,
             V0=rotated(self.V0, basis),
@@ -58,7 +58,7 @@ class ErrorModel:
         )
 
     def judged_by(self, test: WeightedTest) -> ErrorModel:
-        """The same problem judged by another test, such as a weighted sum of several."""
+        """The problem with another test, such as a weighted sum of several."""
         return replace(self, target=test.target, tests_second_moment=test.second_moment)
 
     def columns(self, source: Source) -> Columns:

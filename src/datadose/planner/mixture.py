@@ -20,11 +20,11 @@ class MixtureShare:
     weight: float
     """w_c of a row of it in the loss; the largest is 1."""
     share: float
-    """Of a batch: w_c B_c over the sum of all sources."""
+    """The share of the source in a batch: w_c B_c over the sum of all sources."""
     marginal_value: float | None
-    """By how much one more row lowers the objective / d; None next to a peak."""
+    """The decrease of the objective / d by one more row; None next to a peak."""
     gain_per_cost: float | None
-    """The same by unit of cost; None without costs."""
+    """The marginal value divided by the cost of a row; None without costs."""
     reason: str | None
     """Why the weight is zero; None where it is not."""
 

@@ -257,7 +257,7 @@ def _dose(
     *,
     choose_eta: bool,
 ) -> tuple[Decision, list[Columns]]:
-    """The decision on data of one kind, ``shift.data``, and the columns of SFT."""
+    """The decision on data of one kind, ``shift.data``, and the columns that SFT sees."""
     if not shift.delta.any():
         # Neither an allocation nor eta can serve what is not there.
         budget, choose_eta = None, False
@@ -285,7 +285,7 @@ def _dose(
 def _counts(
     model: ErrorModel, sources: Sequence[PoolSource], max_prompts: int
 ) -> tuple[Decision, list[Columns]]:
-    """The decision on a pool of ``sources``, and the columns of SFT."""
+    """The decision on a pool of ``sources``, and the columns that SFT sees."""
     found = plan_counts(model, sources, max_prompts)
     decision = Decision(
         prompts=sum(found.prompts),
@@ -329,10 +329,7 @@ def _named(positional: Sequence[int], length: int | None, max_prompts: int | Non
 
 
 def mean_covariance(sources: Sequence[PoolSource], counts: Sequence[int]) -> Array:
-    """The covariance of a prompt of the planned mixture, a spectrum (d,) or a matrix (d, d).
-
-    ``counts`` are the prompts of each of ``sources``. Where all are 0 the result is that of the whole pool.
-    """
+    """The covariance of a prompt of the planned mixture; of the whole pool where the plan takes nothing."""
     weights = np.array(counts if sum(counts) else [entry.size for entry in sources], dtype=np.float64)
     shares = weights / weights.sum()
     return plus(*(share * entry.source.covariance for share, entry in zip(shares, sources, strict=True)))

@@ -39,7 +39,7 @@ class Pool:
     chain_steps: int
     names: tuple[str, ...]
     costs: tuple[float | None, ...]
-    """Of a row of each source; None where none is given."""
+    """The cost of a row of each source; None where none is given."""
     known: tuple[Float[Array, " K"], ...] = ()
     """Rows that another search found, (K,) each, which are tried too: no plan is worse than with them."""
 
@@ -63,12 +63,12 @@ class Pool:
 
     @cached_property
     def owned(self) -> Float[Array, " K"]:
-        """Rows that there are of each source, (K,)."""
+        """The rows that there are of each source, (K,)."""
         return np.array([source.prompts for source in self.sources], dtype=np.float64)
 
     @cached_property
     def sizes(self) -> Float[Array, " K"]:
-        """The same, no more than may be taken."""
+        """The rows of each source that may be taken, (K,): those owned, and no more than ``max_prompts``."""
         return np.minimum(self.owned, self.max_prompts)
 
     @property

@@ -43,7 +43,7 @@ class Category:
     name: str
     covariance: Operator
     cost: float | None = None
-    """In any unit; tr(covariance) / d where no category has one."""
+    """The cost of a prompt in any unit; tr(covariance) / d where no category has one."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class PretrainingShare:
 
     name: str
     share: float
-    """Of the prompts of pretraining."""
+    """The share of the pretraining prompts."""
     cost: float
-    """Of a prompt."""
+    """The cost of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class ShiftOutcome:
     """The error / d after one of the shifts, from the planned mixture and from the balanced one."""
 
     shift: int
-    """Its place in the list of shifts, from 0."""
+    """The place of the shift in the list of shifts, from 0."""
     weight: float
     error: float
     error_balanced: float
     error_before: float
-    """From the planned mixture, without post-training."""
+    """The error / d from the planned mixture without post-training."""
     penalty: float | None
     """Best effective penalty of post-training from the planned mixture; None where it is best left out."""
 
@@ -90,7 +90,7 @@ class PretrainingPlan:
     error: float
     """The mean or the worst error / d over the shifts, after the best post-training."""
     error_balanced: float
-    """That of equal shares."""
+    """The error / d with equal shares."""
     gain: float
     """1 - error / error_balanced; negative only where the budget does not allow equal shares."""
     worst_shift: int
@@ -100,7 +100,7 @@ class PretrainingPlan:
     cost_balanced: float
     budget: float | None
     prompts: int | None
-    """Of pretraining; None where they are unlimited."""
+    """The number of pretraining prompts; None where they are unlimited."""
     search: SearchRecord
 
     def to_json(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from datadose.theory.equivalent import PeakError
 from datadose.theory.stopping import Stopping
 
 BUDGET = 0.1
-"""Of what the planned rows cost: the budget of the next purchase."""
+"""The budget of the next purchase, as a share of the cost of the planned rows."""
 _PARTS = 10
 _STEP, _FIRST = 1e-3, 1e-2
 """Of differences, as a share of a source's rows; and the rows at which the first row's value is taken."""
@@ -30,11 +30,11 @@ class Purchase:
     name: str
     prompts: int
     cost: float
-    """Of these rows."""
+    """The cost of these rows."""
 
 
 def objective_with(pool: Pool, decided: Decided, counts: Array) -> float:
-    """The objective / d with other ``counts`` (K,) of rows, each row pulling as it does as ``decided``."""
+    """The objective / d with other ``counts`` (K,) of rows, each with its pull or weight as ``decided``."""
     taken = decided.counts[decided.weights > 0].sum()
     weights = np.where(counts > 0, decided.row_weights, 0.0)
     if taken == 0 or not weights.any():

@@ -59,13 +59,13 @@ class Schedule:
     """The stages that a budget is best spent on, and what the other plans come to."""
 
     stages: tuple[ScheduledStage, ...]
-    """In order; empty where every stage would raise the error."""
+    """The stages in order; empty where every stage would raise the error."""
     predicted_error: float
     cost: float
     alternatives: dict[str, float]
     """Error / d of the best plans with the stages "none", "sft", "outcome" and "both"."""
     next_unit: NextUnit | None
-    """None where no further unit lowers the error, or none can be bought."""
+    """The best use of a further unit of money; None where none lowers the error or can be spent."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields ``schedule``, ``next_unit`` and ``alternatives`` of `datadose plan --json`."""

@@ -23,9 +23,9 @@ class SearchRecord:
     descents: int = 0
     """Runs of a local optimiser."""
     unmoved: int = 0
-    """Of them, those that found nothing better than their start (which may be a minimum)."""
+    """The descents that found nothing better than their start (which may be a minimum)."""
     stopped: int = 0
-    """Of them, those that ended at a peak, or that the optimiser itself calls a failure."""
+    """The descents that ended at a peak, or that the optimiser reports as a failure."""
     refused: int = 0
     """Better predictions that were not taken, for the asymptotics do not hold there."""
     unsolved: int = 0

@@ -66,7 +66,7 @@ class SharesProblem:
 
     @property
     def balanced(self) -> Float[Array, " J"]:
-        """Equal shares."""
+        """The equal shares 1 / J, (J,)."""
         return np.full(self.pretraining.size, 1 / self.pretraining.size)
 
     @cached_property

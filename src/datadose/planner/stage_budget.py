@@ -55,7 +55,7 @@ class ScheduledStage:
     steps: int
     """Steps of gradient descent at ``learning_rate`` that are nearly that time."""
     epochs: int
-    """The same: a step takes all rows."""
+    """The number of ``steps`` again: a step takes all rows."""
     learning_rate: float
     predicted_error: float
     """Error / d on the target after the stage."""
@@ -64,7 +64,7 @@ class ScheduledStage:
 
 @dataclass(frozen=True)
 class NextUnit:
-    """Where the next unit of money buys most."""
+    """The stage in which the next unit of money lowers the error most."""
 
     stage: StageName
     buys: Bought
@@ -88,7 +88,7 @@ class Rows:
     update: float
     """The price of one optimiser step on all rows."""
     learning_rate: float | None
-    """None for half of the largest stable one."""
+    """The learning rate; None for half of the largest stable one."""
 
     def request(self, rows: float) -> Request:
         """The fit of the stage to so many ``rows``."""
@@ -239,10 +239,10 @@ class Budget:
         return at(min(found, key=lambda one: float(one.fun)).x)
 
     def whole(self, steps: Steps) -> Steps:
-        """Whole rows, and where updates cost something whole updates, within the budget.
+        """The stages in whole rows and, where updates have a price, whole updates, within the budget.
 
-        With fewer updates than the best real number or with more, whichever leads to the smaller error; what
-        rounding leaves is spent on rows.
+        The number of updates is the best real number rounded up or down, whichever gives the smaller error.
+        The rest of the budget is spent on rows.
         """
         roundings: list[Steps] = [()]
         for kind, rows, time in steps:
@@ -285,9 +285,9 @@ class Budget:
         return tuple(found)
 
     def next_unit(self, steps: Steps) -> NextUnit | None:
-        """Where a further unit of money buys most at the plan of real numbers, by central differences.
+        """The best use of a further unit of money at the plan of real numbers, by central differences.
 
-        Rows and updates of the best plan are worth the same there; updates are reported where no rows can be
+        Rows and updates of the best plan have the same value there; updates are reported where no rows can be
         bought.
         """
         found: list[tuple[float, Rows, Bought]] = []

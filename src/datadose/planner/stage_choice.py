@@ -122,7 +122,7 @@ class StageChoice:
     """The recommended stage, the sentence with the reason, and the four outlooks."""
 
     stage: Stage | None
-    """None where it is not known which stage is best (:func:`order_is_known`)."""
+    """The recommended stage; None where it is not known which is best (:func:`order_is_known`)."""
     reason: str
     spectral_radius: float
     """rho(Gamma0^{-1} Delta)."""
@@ -142,9 +142,10 @@ class StageChoice:
     reward: Reward
     outlooks: tuple[Outlook, ...]
     order_right: float | None
-    """In which share of the unseen test cases of this kind the recommended stage was as good as the best.
+    """The share of the unseen test cases of this kind in which the recommended stage was as good as the best.
 
-    None where no stage is recommended, and beside tests, of which no case was run."""
+    It is None where no stage is recommended, and beside tests, of which no case was run.
+    """
     judged_by: Literal["target", "tests"] = "target"
     """The test of the errors in the outlooks; RL's prompts and pass rates are the target's in either case."""
 

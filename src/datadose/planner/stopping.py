@@ -38,9 +38,9 @@ class TimePoint:
     time: float
     objective: float
     predicted: float
-    """On the target."""
+    """The error / d on the target."""
     predicted_pretraining: float
-    """On Sigma0."""
+    """The error / d on Sigma0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +48,19 @@ class Stopped(Judged):
     """Training to its best time."""
 
     time: float | None
-    """Of gradient flow; None, with a reason, where the error falls for as long as training lasts."""
+    """The time of gradient flow; None, with a reason, where the error falls for as long as training lasts."""
     steps: int | None
-    """Of gradient descent on all rows at ``learning_rate``; None without an end, and above 1e12."""
+    """The steps of gradient descent on all rows at ``learning_rate``; None without an end, and above 1e12."""
     epochs: int | None
-    """The same number: a step on all rows is an epoch (module docstring, also for batches)."""
+    """The number of ``steps`` again: a step on all rows is an epoch (module docstring, also for batches)."""
     learning_rate: float | None
-    """That of the plan, or half of the largest stable one; None where nothing is trained."""
+    """The learning rate of the plan, or half of the largest stable one; None where nothing is trained."""
     learning_rate_by_share: float | None
-    """That at which as many updates in batches drawn by share, weight 1 in the loss, take as long; the same
-    with equal weights."""
+    """The learning rate at which as many updates take as long in batches drawn by share, with weight 1 in the
+    loss. With equal weights it is the same rate.
+    """
     error_of_steps: float | None
-    """On the target, by exactly so many steps: what rounding and the step size do to ``predicted_error``."""
+    """The error / d on the target after exactly so many steps, with the effect of rounding and step size."""
     near_optimal_time: tuple[float, float | None]
     """The range of times around the best with an objective within 5 percent; None: it has no end."""
     curve: tuple[TimePoint, ...]

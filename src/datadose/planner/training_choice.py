@@ -29,11 +29,11 @@ class TrainingChoice:
     stopping: Stopped | None = None
     penalty: Penalised | None = None
     mixture: tuple[MixtureShare, ...] | None = None
-    """Of sources; None for data of one kind."""
+    """The mixture of the sources; None for data of one kind."""
     next_purchase: tuple[Purchase, ...] | None = None
     """What to buy next of each source; None where they have no costs, and where nothing is trained."""
     purchase_budget: float | None = None
-    """What that purchase may cost: a tenth of the planned rows' cost."""
+    """The budget of that purchase: a tenth of the planned rows' cost."""
 
     def to_json(self) -> dict[str, Any]:
         """The sections of the document that `datadose plan --json` prints."""

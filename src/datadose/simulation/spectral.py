@@ -136,7 +136,7 @@ class Regression:
 
     eta: float
     sources: tuple[Source, ...]
-    """Those of weight above 0; their own numbers of prompts are not used."""
+    """The sources of weight above 0; their own numbers of prompts are not used."""
     places: Int[NDArray[np.int64], " K"]
     """The place of each among all sources given, which decides its stream."""
     weights: Float[Array, " K"]

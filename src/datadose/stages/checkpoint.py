@@ -17,7 +17,7 @@ from datadose.tensor_files import read_tensors, write_tensors
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a run was lost: its index, the step and rho(I + V Sigma_data).
+    """The loss of a run: its index, the step, and the radius rho(I + V Sigma_data) there.
 
     The radius is None if it is no longer finite, or if the model has no operator V.
     """

@@ -21,7 +21,7 @@ from datadose.shapes import Operator
 
 
 class Data(Protocol):
-    """Where batches come from."""
+    """A source of batches."""
 
     @property
     def size(self) -> int | None:
@@ -37,7 +37,7 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class FixedData:
-    """The same prompts in every epoch, in a new order; ``size`` None is the full batch."""
+    """Fixed prompts in every epoch, in a new order; with ``size`` None a batch holds all of them."""
 
     whole: PromptBatch
     size: int | None = None
@@ -51,7 +51,7 @@ class FixedData:
 
     @property
     def prompts(self) -> int:
-        """B."""
+        """The number B of prompts."""
         return self.whole.prompts
 
     def batch(self, step: int) -> PromptBatch:

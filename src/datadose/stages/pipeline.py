@@ -77,12 +77,12 @@ class PipelineRun:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One a run of the model."""
+        """The seeds, one for each run of the model."""
         return tuple(range(self.config.seeds))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of parameters and prompts."""
+        """The type of parameters and prompts."""
         found: torch.dtype = getattr(torch, self.config.model.dtype)
         return found
 
@@ -99,7 +99,7 @@ class PipelineRun:
         return pretrained_operator(self.sigma0, length)
 
     def covariance(self, index: int) -> Operator:
-        """Of the prompts of stage ``index``."""
+        """The covariance of the prompts of stage ``index`` (from 0)."""
         stage = self.config.stages[index]
         named = {"delta": self.delta, "sigma0": self.sigma0, "target": self.sigma0 + self.delta}
         if stage.data == "aligned":

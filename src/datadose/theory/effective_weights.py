@@ -54,9 +54,9 @@ class Gradient:
     """Derivatives of an error / d by source, each of shape (K,)."""
 
     weights: Float[Array, " K"]
-    """By the effective weight rho_c, at fixed numbers of prompts."""
+    """The derivative by the effective weight rho_c, at fixed numbers of prompts."""
     prompts: Float[Array, " K"]
-    """By the number of prompts B_c at fixed effective weights: never positive, 0 where rho_c = 0."""
+    """The derivative by the number of prompts B_c at fixed weights: never positive, 0 where rho_c = 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class EffectiveSources:
     columns: tuple[Columns, ...]
     unit: float
     basis: Matrix | None = field(default=None, repr=False)
-    """Of all above, where they are matrices that :meth:`model` turned."""
+    """The basis of all fields above, where they are matrices that :meth:`model` turned."""
     _forms: dict[int, tuple[WeightedTest, WeightedTest]] = field(default_factory=dict, repr=False)
     _turned: dict[tuple[int, ...], EffectiveSources] = field(default_factory=dict, init=False, repr=False)
 
@@ -100,7 +100,7 @@ class EffectiveSources:
     def on(
         cls, start: TrainedOperator | Operator, eta: float, columns: tuple[Columns, ...]
     ) -> EffectiveSources:
-        """The same from what :func:`explicit_columns` found, which hold their counts."""
+        """Training on columns that :func:`explicit_columns` returned, which hold their counts."""
         model, unit = as_start(start, len(columns[0].cross)), unit_of(columns)
         mean, second = model.mean * unit, model.second_moment * unit**2
         scaled = tuple(c.scaled(unit) if unit != 1 else c for c in columns)
@@ -123,12 +123,12 @@ class EffectiveSources:
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """The dimension d of the inputs."""
         return len(self.mean)
 
     @cached_property
     def counts(self) -> Float[Array, " K"]:
-        """B_c, (K,)."""
+        """The numbers of prompts B_c, (K,)."""
         return np.array([c.count for c in self.columns], dtype=np.float64)
 
     @cached_property

@@ -87,7 +87,7 @@ class Equivalent:
     kept: Operator = field(repr=False)
     """K: Vbar = V0 K + terms without V0."""
     distance_to_peak: float = np.inf
-    """By how many prompts the counts miss the nearest peak."""
+    """The number of prompts by which the counts miss the nearest peak."""
 
     @property
     def is_mixed(self) -> bool:
@@ -118,7 +118,7 @@ class Equivalent:
             raise PeakError("prompts", f"{total:g}", f"{allowed}: {reason}", reason)
 
     def scaled(self, unit: float) -> Equivalent:
-        """The same model where covariances are measured in ``unit``: A / unit, V unit."""
+        """The model with covariances measured in ``unit``: A / unit, V unit."""
         factor = np.where(self.above, 1.0, unit**2)
         columns = tuple(c.scaled(unit) for c in self.columns)
         power = 2.0 if self.above.all() else 0.0
@@ -142,7 +142,7 @@ class Equivalent:
 
     @cached_property
     def measured(self) -> Equivalent:
-        """The same model in its own unit, in which nothing over- or underflows."""
+        """The model in its own unit, in which nothing over- or underflows."""
         return self if self.unit == 1 else self.scaled(self.unit)
 
     def _residuals(self, rows: Array) -> Array:

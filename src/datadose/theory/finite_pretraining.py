@@ -36,7 +36,7 @@ class FinitePretraining:
     """Pretraining to convergence on P prompts, split over J categories by their shares."""
 
     mixture: PretrainingMixture
-    """Of the same categories, with unlimited prompts."""
+    """The pretraining on the same categories with unlimited prompts."""
     length: int
     prompts: float
     """P."""

@@ -87,7 +87,7 @@ class SpectralFrame:
         return seen.sum(axis=1), seen @ (self.moments * R).T
 
     def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
-        """R and R F_a."""
+        """The pair of R and all R F_a at weights ``q``."""
         R = self._resolvent(q)
         return R, tuple(R * self._roots)
 
@@ -142,7 +142,7 @@ class MatrixFrame:
         return scale * seen.trace(axis1=1, axis2=2), scale[:, None] * crossed * scale
 
     def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
-        """R and R F_a."""
+        """The pair of R and all R F_a at weights ``q``."""
         w, inner = self._inner(q)
         found = [self._back(inner @ part.T) for part in self._parts]
         reach = tuple(X * np.sqrt(wa / qa) for X, wa, qa in zip(found, w, q, strict=True))

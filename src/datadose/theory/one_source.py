@@ -38,17 +38,17 @@ class Levels:
     A: Array
     sizes: Array
     norms: Array
-    """Of squared norms of V0's columns."""
+    """The sums of the squared norms of V0's columns."""
     own: Array
-    """Of V0's diagonal."""
+    """The sums of V0's diagonal."""
     target: Array
     M: Array
     linear: Array
-    """Of diag(V0^T Sigma)."""
+    """The sums of diag(V0^T Sigma)."""
     gram: Array
-    """Of (V0^T V0) * M, entry by entry: (L,) if V0 or M is a spectrum."""
+    """The sums of (V0^T V0) * M, entry by entry: (L,) if V0 or M is a spectrum."""
     start: Array
-    """Of V0 * M, the same."""
+    """The sums of V0 * M, in the shape of ``gram``."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ class Weighted:
 
     @property
     def moments(self) -> tuple[Array, ...]:
-        """C_a of every feature."""
+        """The second moments C_a of all features."""
         return tuple(C for c in self.columns for C in c.moments)
 
     def gains(self, nodes: Complex, tau: Complex) -> tuple[Complex, Complex]:

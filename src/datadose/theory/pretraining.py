@@ -110,7 +110,7 @@ class PretrainingMixture:
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """The dimension d of the inputs."""
         return int(self.covariances.shape[-1])
 
     def sees_everything(self, shares: ArrayLike) -> bool:

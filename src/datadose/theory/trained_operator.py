@@ -78,11 +78,11 @@ class TrainedOperator:
         return replace(self, second_moment=second, scatter=share * self.scatter)
 
     def mapped(self, change: Callable[[Array], Array]) -> TrainedOperator:
-        """The same model with ``change`` applied to all three, such as another form or basis."""
+        """The model with ``change`` applied to all three fields, for another form or basis."""
         return TrainedOperator(change(self.mean), change(self.second_moment), change(self.scatter))
 
     def scaled(self, unit: float) -> TrainedOperator:
-        """The same model where covariances are measured in ``unit``: V unit."""
+        """The model with covariances measured in ``unit``: its operator is V unit."""
         return TrainedOperator(unit * self.mean, unit**2 * self.second_moment, unit**2 * self.scatter)
 
     def _test(self, target: Operator, test_length: int) -> tuple[Operator, Operator]:

@@ -169,13 +169,13 @@ class Request:
 
     eta: float
     columns: tuple[Columns, ...]
-    """Of sources with prompts, data and a weight above zero, which they hold."""
+    """The columns of the sources with prompts, data and a weight above zero."""
     prompts: float
-    """B: of the sources whose weight is above zero, those without data too."""
+    """The number B of prompts of the sources whose weight is above zero, those without data too."""
     copies: float
     """c_k."""
     dimensions: tuple[int, ...]
-    """Of all sources that were given."""
+    """The dimensions of all sources that were given."""
 
     @classmethod
     def of(
@@ -238,9 +238,9 @@ class Fit:
     start: TrainedOperator
     request: Request
     columns: tuple[Columns, ...]
-    """Those of the request, in this form."""
+    """The columns of the request, in this form."""
     basis: Matrix | None
-    """In which the columns are spectra, where the start is given in another."""
+    """The basis in which the columns are spectra, where the start is given in another."""
     answers: Operator | None = None
     """P of :meth:`Request.fit`, in that basis."""
     _turned: dict[tuple[int, ...], tuple[Weighted, Matrix, TrainedOperator, Operator | None]] = field(

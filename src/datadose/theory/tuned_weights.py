@@ -56,7 +56,7 @@ class TunedWeights:
     shares: Float[Array, " K"]
     """w_c B_c / sum: the share of each source in a batch."""
     values: Float[Array, " K"]
-    """By how much one more row of each source lowers the error; >= 0, and 0 for sources that are not used."""
+    """The decrease of the error by one more row of each source; >= 0, and 0 for sources that are not used."""
     reasons: tuple[str, ...]
     """Why a source has weight zero; empty for those that are used."""
     model: EffectiveModel = field(repr=False)

@@ -77,7 +77,7 @@ class WeightedTest:
         )
 
     def rotated(self, basis: Array) -> WeightedTest:
-        """The same test in the orthonormal ``basis``, (d, d), as matrices (d, d)."""
+        """The test in the orthonormal ``basis``, (d, d), as matrices (d, d)."""
         return WeightedTest(rotated(self.target, basis), rotated(self.second_moment, basis))
 
     def error(self, model: TrainedOperator) -> float:

@@ -51,7 +51,7 @@ def parsed(value: Any) -> Any:
 
 
 def speak(role: str, text: str) -> list[Message]:
-    """One message."""
+    """A list of one message of ``role`` with ``text``."""
     return [{"role": role, "content": text}]
 
 

@@ -33,9 +33,9 @@ class Record:
     """One row as its file has it."""
 
     line: int
-    """From 1, within its shard."""
+    """The number of the row, from 1, within its shard."""
     place: str
-    """The same in words."""
+    """The place of the row, in words."""
     columns: Columns
     fault: BadRowError | None = None
     troubles: dict[str, str] = field(default_factory=dict)

@@ -47,7 +47,7 @@ class Row:
     template_options: dict[str, Any] = field(default_factory=dict)
     """The row's ``chat_template_kwargs``."""
     place: str = ""
-    """Where the row stands, in words: ``line 3``, or ``b.jsonl, row 3``."""
+    """The place of the row, in words: ``line 3``, or ``b.jsonl, row 3``."""
     answer_derived: bool = False
     """Whether the answer is the final form of the row's own completion, which it cannot judge then."""
 

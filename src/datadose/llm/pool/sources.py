@@ -127,7 +127,7 @@ class HubData:
         self.shards = [name]
 
     def records(self) -> Iterator[Record]:
-        """Every record."""
+        """Every record of the data set."""
         batches = self.data.with_format("arrow").iter(_BATCH_ROWS)
         mixed = {name: one for name, one in self.data.features.items() if _JSON_FEATURE in repr(one)}
         for record in from_arrow(row for batch in batches for row in table_rows(batch)):

@@ -64,7 +64,7 @@ def _stored_blocks(rows: Floats, indices: Indices) -> Iterator[tuple[slice, Floa
 
 
 def finite_rows(rows: Floats, indices: Indices) -> Indices:
-    """Those of ``indices`` (ascending) whose rows are all finite."""
+    """The ``indices`` (ascending) whose rows are all finite."""
     keep = [indices[where][np.isfinite(block).all(axis=1)] for where, block in _stored_blocks(rows, indices)]
     return np.concatenate(keep) if keep else indices
 

@@ -53,7 +53,7 @@ class Selection:
     replay: Indices
     """Rows of the reference that go into both sft.jsonl and control_sft.jsonl."""
     filters: list[Filter]
-    """In order, first those of the SFT set, then those of the RL set."""
+    """The filters in order, first those of the SFT set, then those of the RL set."""
     geometry: dict[str, Any]
     """The shift; empty without an SFT set."""
     sizes: dict[str, int]
@@ -75,7 +75,7 @@ class Selection:
     sft_removed: NDArray[np.int8] = field(repr=False)
     """Per pool row, the place among the SFT set's filters of the one that removed it; -1 for none."""
     rl_removed: NDArray[np.int8] = field(repr=False)
-    """The same for the RL set."""
+    """The same numbers for the RL set."""
     sft_crossed: NDArray[np.int8] = field(repr=False)
     """Per pool row, the place of the filter that it was taken in spite of; -1 for none."""
     rl_crossed: NDArray[np.int8] = field(repr=False)

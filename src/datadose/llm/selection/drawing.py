@@ -39,7 +39,7 @@ class Picture:
     """What the numbers in it are, a sentence each."""
     header: tuple[str, ...] = ()
     table: list[tuple[str, ...]] = field(default_factory=list)
-    """The same in numbers, where they are few: rows of as many cells as ``header`` has."""
+    """The numbers of the picture, where they are few: rows of as many cells as ``header`` has."""
 
 
 def sets_of(values: Array, selection: Selection, eligible: Indices) -> list[Set]:

@@ -55,7 +55,7 @@ class Repeats:
     copies: Mask | None = None
     """Rows whose question nearly repeats that of a row that stays."""
     record: dict[str, Any] = field(default_factory=dict)
-    """For the manifest."""
+    """The part of the manifest."""
 
     def not_looked_for(self) -> list[str]:
         """A sentence on each check that was not made."""

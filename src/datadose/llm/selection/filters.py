@@ -34,8 +34,9 @@ class Filter(TypedDict):
     taken: int
     """Rows that were taken although they lie beyond it."""
     cuts: list[float | None]
-    """Its threshold in units of what it measures: one number, or one a length stratum, None where it removed
-    nothing. Empty for a fact."""
+    """The threshold in units of what the filter measures: one number, or one a length stratum, None where it
+    removed nothing. Empty for a fact.
+    """
 
 
 def find_filter(filters: Sequence[Filter], name: str) -> Filter | None:

@@ -47,11 +47,11 @@ class Measures:
     needed: Array
     """Per stratum: the alignment that the chosen quantile of the target's own rows have, never below 0."""
     target_alignment: Array
-    """Of the target's rows, each against the mean of the others."""
+    """The cosine of each of the target's rows with the mean of the others."""
 
     @classmethod
     def nothing(cls, rows: int) -> Measures:
-        """Of a pool of ``rows`` rows on which nothing is measured: an RL set needs none of it."""
+        """The measures of a pool of ``rows`` rows on which nothing is measured; an RL set needs none."""
         unknown, none = np.full(rows, np.nan), np.zeros(0)
         return cls(np.full(rows, -1), (), unknown, unknown, unknown, none, none)
 
@@ -72,7 +72,7 @@ def length_strata(tokens: Array, among: Mask) -> tuple[NDArray[np.int64], tuple[
 
 
 def shares_within(values: Array, stratum: NDArray[np.int64], among: Mask) -> Array:
-    """Where each row of ``among`` stands in its stratum: (rank - 1/2) / count, in (0, 1); NaN elsewhere.
+    """The place of each row of ``among`` in its stratum: (rank - 1/2) / count, in (0, 1); NaN elsewhere.
 
     Ties go in the order of the rows, so that a share of the stratum is a share of its rows.
     """

@@ -45,11 +45,11 @@ class RlSet:
     """Per pool row: read and sampled without an issue, and the first such row with its question."""
     funnel: Funnel
     record: dict[str, Any] = field(default_factory=dict)
-    """For the manifest: the prior, the threshold, and remarks on the pool and on the set."""
+    """The part of the manifest: the prior, the threshold, and remarks on the pool and on the set."""
 
 
 def no_rl_set(pool: Scores) -> RlSet:
-    """Of a selection without an RL set; its control still requires which rows could be drawn."""
+    """The record of a selection without an RL set. Its control still requires which rows could be drawn."""
     nothing = np.zeros(0, dtype=np.int64)
     return RlSet(nothing, np.zeros(len(pool.table), dtype=bool), Funnel("rl", len(pool.table)))
 
