@@ -48,7 +48,7 @@ class Workers:
     backend: Backend = "loky"
     address: str | None = None
     gpus: int = 0
-    """GPUs that each call holds on Ray, which hides all others from it; Dask's workers can use all."""
+    """GPUs that each call holds on Ray, which hides all others from it; Dask's workers see all of theirs."""
 
     def __post_init__(self) -> None:
         require_integer("jobs", self.jobs, 1)

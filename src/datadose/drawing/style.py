@@ -89,7 +89,7 @@ def new_figure(panels: int, width: float = 11.0, height: float = 3.9) -> Iterato
 
 
 def caption(figure: Figure, text: str) -> None:
-    """A line under the panels that states what was measured."""
+    """A line under the panels that says what was measured."""
     figure.supxlabel(text, fontsize=8, color=GREY, x=0.01, ha="left")
 
 

@@ -71,10 +71,7 @@ class GptConfig:
 
     @classmethod
     def preset(cls, name: str, dimension: int, length: int, chain_steps: int) -> GptConfig:
-        """The architecture of a named size: "tiny", "small" or "paper".
-
-        It has positions for prompts of ``length`` n and chains of k = ``chain_steps``, in ``dimension`` d.
-        """
+        """A named size, with positions for prompts of ``length`` n and chains of k = ``chain_steps``."""
         if name not in PRESETS:
             reject("preset", name, ", ".join(PRESETS))
         n, k = require_integer("length", length, 1), require_integer("chain_steps", chain_steps, 0)

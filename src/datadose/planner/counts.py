@@ -79,7 +79,7 @@ class CountsPlan:
     error_at_all: float | None
     """The error / d where everything is taken; None at a peak."""
     error_at_max: float | None
-    """Error / d with ``max_prompts`` prompts in the pool's proportions, or all that there are; None at a peak."""
+    """Error / d with ``max_prompts`` prompts in the pool's proportions, or all there are; None at a peak."""
     sources: tuple[SourceAdvice, ...]
     curve: tuple[tuple[int, float | None], ...]
     """(total, predicted error / d) with the sources in the plan's proportions, up to their sizes."""

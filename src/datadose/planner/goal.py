@@ -69,7 +69,7 @@ def tests_of(tests: Sequence[tuple[Operator, float]], length: int, dimension: in
 
 
 def require_choices(stop: Stop, keep: float, weights: Weights, tests: object) -> None:
-    """Raise InputError for choices that do not exist, or that contradict one another."""
+    """InputError for choices that do not exist, or that mean nothing beside each other."""
     if stop not in STOPS:
         reject("training", stop, " or ".join(STOPS))
     if weights not in WEIGHTS:

@@ -189,7 +189,7 @@ class SimulatedError:
 
     @property
     def mean(self) -> Float[Array, " P"]:
-        """The mean error / d over seeds, shape (len(prompts),)."""
+        """Mean over seeds, shape (len(prompts),)."""
         return np.asarray(self.values.mean(axis=0))
 
     @property

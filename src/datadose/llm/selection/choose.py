@@ -53,16 +53,16 @@ class Selection:
     replay: Indices
     """Rows of the reference that go into both sft.jsonl and control_sft.jsonl."""
     filters: list[Filter]
-    """The filters in order, first those of the SFT set, then those of the RL set."""
+    """In order, first those of the SFT set, then those of the RL set."""
     geometry: dict[str, Any]
     """The shift; empty without an SFT set."""
     sizes: dict[str, int]
     planner: dict[str, Any]
     diversity: dict[str, Any]
     rl_record: dict[str, Any]
-    """The prior of the pool's pass rates, the threshold and their remarks; empty without an RL set."""
+    """The prior of the pool's pass rates, the threshold and what they say; empty without an RL set."""
     repeats: dict[str, Any]
-    """What was found of evaluation files and of near duplicates; without what was not sought."""
+    """What was found of evaluation files and of near duplicates; without what was not looked for."""
     unchecked: list[str]
     """What could not be checked with these scores, a sentence each."""
     config: SelectionConfig
@@ -75,7 +75,7 @@ class Selection:
     sft_removed: NDArray[np.int8] = field(repr=False)
     """Per pool row, the place among the SFT set's filters of the one that removed it; -1 for none."""
     rl_removed: NDArray[np.int8] = field(repr=False)
-    """The same numbers for the RL set."""
+    """The same for the RL set."""
     sft_crossed: NDArray[np.int8] = field(repr=False)
     """Per pool row, the place of the filter that it was taken in spite of; -1 for none."""
     rl_crossed: NDArray[np.int8] = field(repr=False)
