@@ -27,7 +27,7 @@ from datadose.workers import run_one
 
 
 def call_key(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
-    """A digest of a call (32 hexadecimal digits)."""
+    """A digest (32 hexadecimal digits) of a call: the code of ``function`` and its ``arguments``."""
     named = {name: value.name if isinstance(value, Path) else value for name, value in arguments.items()}
     return str(joblib.hash([code_digest(function, arguments, run_one), named]))
 
@@ -49,7 +49,7 @@ class CellCache:
         self.damaged: list[Path] = []
 
     def path(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Path:
-        """The file of a call's result."""
+        """The file that keeps the result of ``function`` with ``arguments``."""
         name = f"{function.__module__}.{function.__qualname__}"
         return self.folder / name / f"{call_key(function, arguments)}.json"
 
@@ -67,7 +67,7 @@ class CellCache:
         return (json.loads(content),)
 
     def write(self, path: Path, result: Any) -> Any:
-        """Keep ``result`` and return it as it will be read: arrays' scalars as numbers, tuples as lists.
+        """Keep ``result`` in ``path`` and return it as it will be read: scalars as numbers, tuples as lists.
 
         Raises RunError if the disk refuses it, TypeError for a result that JSON cannot hold.
         """

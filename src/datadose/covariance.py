@@ -86,10 +86,11 @@ _CHECKED: WeakValueDictionary[int, Array] = WeakValueDictionary()
 
 
 def validate_operator(field: str, value: Any, dimension: int | None = None) -> Array:
-    """``value`` as a float64 operator on R^d: a spectrum (d,) or any real matrix (d, d); any d if not given.
+    """The ``value`` as a float64 operator on R^d: a spectrum (d,) or any real matrix (d, d).
 
-    Raises :class:`~datadose.errors.InputError` naming ``field`` if it is no array of numbers, not finite or
-    of another shape.
+    With ``dimension`` d is given; otherwise it may be any. Raises
+    :class:`~datadose.errors.InputError` naming ``field`` if it is no array of numbers, not finite or of
+    another shape.
     """
     d = dimension if dimension is not None else "d"
     allowed = f"an array of shape ({d},) or ({d}, {d}), finite"

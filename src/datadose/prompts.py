@@ -156,11 +156,14 @@ def draw_moments(covariance: Operator, length: int, prompts: int, *, seed: Seed)
 def draw_noisy_moments(
     covariance: Operator, length: int, prompts: int, label_noise: float, *, seed: Seed
 ) -> NoisyMoments:
-    """(w*, S w*, h = (1/n) X eps) of B prompts whose labels have noise eps of variance s^2, exact in law.
+    """The triples (w*, S w*, h = (1/n) X eps) of B prompts with noisy labels, exact in law.
 
     The same w* and S w* as :func:`draw_moments` under this seed, at the same cost. Along g/||g|| (g as
     above) eps has e_1 ~ N(0, s^2), the rest of it has length e_2 = s chi_{n-1}:
     h = A^{1/2} (1/n) (sqrt(c) e_1 u/||u|| + e_1 xi + e_2 xi') with xi' another standard normal across u.
+
+    ``label_noise`` is the variance s^2 >= 0 of the noise eps; the other arguments are those of
+    :func:`draw_prompts`.
     """
     A, n, B = check_request(covariance, length, prompts)
     s = np.sqrt(require_number("label_noise", label_noise, 0, np.inf))
@@ -176,10 +179,11 @@ def draw_noisy_moments(
 
 
 def draw_wishart(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> PerPromptMatrix:
-    """Empirical covariances S of B prompts, shape (B, d, d), without drawing the inputs when n >= d.
+    """The empirical covariances S of B prompts, shape (B, d, d), without drawing the inputs when n >= d.
 
     Bartlett: for n >= d, sum_j z_j z_j^T = L L^T with L lower triangular, L_ii^2 ~ chi^2_{n-i} (i from 0)
-    and standard normals below: O(d^2) normals a prompt. For n < d the inputs are fewer, and are drawn.
+    and standard normals below: O(d^2) normals a prompt. For n < d the inputs are fewer, and are drawn. The
+    arguments and errors are those of :func:`draw_prompts`.
     """
     A, n, B = check_request(covariance, length, prompts)
     d = len(A)

@@ -95,10 +95,17 @@ def more_samples(
 
 
 def flip_chance(prior: Prior, passed: int, judged: int, further: int, rule: AdaptiveRule) -> float:
-    """The chance that ``further`` >= 0 judged samples change whether a prompt is kept, in [0, 1].
+    """The chance in [0, 1] that further samples change whether a prompt is kept.
 
-    ``passed`` of ``judged`` samples passed. Of the further ones j pass with the beta-binomial chance
-    C(f, j) B(alpha + j, beta + f - j) / B(alpha, beta), from the posterior Beta(alpha, beta).
+    Of the further ones j pass with the beta-binomial chance C(f, j) B(alpha + j, beta + f - j) /
+    B(alpha, beta), from the posterior Beta(alpha, beta).
+
+    Args:
+        prior: the law of pass rates in the pool.
+        passed: samples that passed.
+        judged: samples that were judged, at least ``passed``.
+        further: number f >= 0 of further judged samples.
+        rule: the rule that decides.
     """
     j = np.arange(further + 1)
     alpha, beta = (float(values) for values in prior.posterior(np.array(passed), np.array(judged)))

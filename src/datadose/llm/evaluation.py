@@ -88,9 +88,15 @@ def read_sets(
     columns: Mapping[str, str] | None = None,
     tell: Callable[[str], None] = note,
 ) -> dict[str, list[Row]]:
-    """The rows to measure on, by name; InputError for a bad row, or one whose question is trained on.
+    """The rows to measure on, by the name of their set.
 
-    ``columns`` names the column of a role, where a file has it; ``tell`` gets how the files were read.
+    Args:
+        evaluation: the files.
+        training: the files that are trained on.
+        columns: the column of a role, used where a file has it.
+        tell: called with each line on how the files were read.
+
+    Raises InputError for a bad row, and for one whose question is trained on.
     """
     files = {VALIDATION: evaluation.validation, KEEP: evaluation.keep}
     places = {row.question: f"{source.file}, {row.place}" for source in training for row in source.rows}
@@ -134,7 +140,7 @@ def curve(log: Sequence[dict[str, Any]], evaluation: Evaluation) -> list[dict[st
 
 
 def write_curve(records: Sequence[dict[str, Any]], folder: Path) -> None:
-    """``folder/curve.csv``: one row an evaluation, empty where nothing is measured."""
+    """Write ``records`` to ``folder/curve.csv``: one row an evaluation, empty where nothing is measured."""
     write_table(folder / "curve.csv", pd.DataFrame(records, columns=list(_COLUMNS)))
 
 

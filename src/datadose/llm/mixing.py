@@ -136,10 +136,10 @@ def all_rows(sources: Sequence[Source]) -> list[Row]:
 
 
 def draw_places(sources: Sequence[Source], count: int, seed: int) -> list[int]:
-    """Which rows to train on, in order: ``count`` places in :func:`all_rows`.
+    """The places in :func:`all_rows` of the ``count`` rows to train on, in order.
 
     Each draw is from a source with the probability of its share. Within a source every row is drawn once, in
-    random order, before any is drawn again.
+    random order by ``seed``, before any is drawn again.
     """
     from datasets import Dataset, interleave_datasets  # noqa: PLC0415 - optional, and slow to import
 

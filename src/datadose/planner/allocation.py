@@ -114,11 +114,11 @@ class AllocationProblem:
         return np.append(gradient * used - slope * price * full / (price @ full), slope)
 
     def equivalent(self, a: Array, prompts: int) -> Equivalent:
-        """The deterministic equivalent with eigenvalues a of the data, shape (d,)."""
+        """The deterministic equivalent on ``prompts`` prompts with eigenvalues a of the data, shape (d,)."""
         return self.model.equivalent([self.model.columns(Source(a, self.length, prompts))], [prompts])
 
     def value_and_gradient(self, a: Array, prompts: int) -> tuple[float, Array]:
-        """Err / d and its gradient in the eigenvalues a, shape (d,)."""
+        """The error / d on ``prompts`` prompts, and its gradient in the eigenvalues a, shape (d,)."""
         equivalent = self.equivalent(a, prompts)
         error = equivalent.error(self.model.target, self.model.test_second_moment)
         found = sensitivity(equivalent, self.model.target, self.model.test_second_moment)
@@ -149,12 +149,16 @@ def spent(spectrum: Array, kind: Budget) -> float:
 def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocation:
     """Minimise the exact error over A and B in turns, from the best dose on either side of the peak.
 
-    The error is not convex in A: what is found is a local minimum, never worse than ``start`` (if that keeps
-    to the constraints). Each round is L-BFGS on log a and the share of the budget at fixed B, then a new
-    search over B. Data that crowd into too few directions for the asymptotics are refused: an effective rank
+    The error is not convex in A. The result is a local minimum, never worse than ``start`` (if that keeps to
+    the constraints). Each round is L-BFGS on log a and the share of the budget at fixed B, then a new search
+    over B. Data that crowd into too few directions for the asymptotics are refused: an effective rank
     (tr A)^2 / tr A^2 below 10, an O(1/d) correction over a fifth of the error, or a gain of which corrections
     are more than half. Of a refused improvement the part of the way (in log a) is taken that is not refused.
     ``search`` of the result counts the descents, and those that did not move or were refused.
+
+    Args:
+        problem: the eigenvalues that may change, their floor and the budget.
+        max_prompts: the largest number of prompts B, >= 1.
     """
     start = best = _candidate(problem, problem.start, max_prompts)
     record = SearchRecord()

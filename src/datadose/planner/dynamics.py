@@ -259,23 +259,26 @@ class Descent:
 
 
 def sft(ground: Ground, columns: Sequence[Columns]) -> Descent:
-    """SFT of the pretrained model on ``columns``, which hold their counts."""
+    """The stage of SFT from the pretrained model on ``columns``, which hold their counts."""
     model = ground.model
     request = Request.on(model.eta, columns, chain_weight(model.eta, model.chain_steps))
     return Descent.of(ground, ground.start, request)
 
 
 def outcome_request(model: ErrorModel, prompts: float) -> Request:
-    """What outcome supervision with one thinking step fits on target prompts: the SFT loss at eta = 1."""
+    """The fit of outcome supervision with one thinking step on ``prompts`` target prompts.
+
+    It is that of the SFT loss at eta = 1.
+    """
     columns = Columns(prompts, model.test_second_moment, model.target, length=model.test_length)
     return Request.on(1.0, [columns], 1.0)
 
 
 def outcome(ground: Ground, start: State, request: Request) -> Descent:
-    """Outcome supervision from ``start`` on the prompts of :func:`outcome_request`.
+    """The stage of outcome supervision from ``start`` on the prompts of :func:`outcome_request`.
 
-    Exact for one thinking step. For more it represents the cost of few prompts; a given learning rate is then
-    that of the longer chain, so half of the stable one of one step is taken.
+    It is exact for one thinking step. For more it represents the cost of few prompts; a given learning rate
+    is then that of the longer chain, so half of the stable one of one step is taken.
     """
     if ground.training.chain_steps > 1:
         return Descent(ground, start, request, request.largest_rate / 2)
@@ -316,10 +319,10 @@ def start_curvature(V0: Array, sigma: Array, k: int) -> float:
 
 
 def long_prompt_operator(ground: Ground, V0: Array, steps: int) -> Array:
-    """V after ``steps`` steps of descent on the k-step outcome loss, B, n -> infinity.
+    """The operator V after ``steps`` steps of descent on the k-step outcome loss, for B, n -> infinity.
 
-    Gradient flow for the time steps / :func:`start_curvature`: in closed form with spectra, otherwise
-    dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated.
+    It is that of gradient flow from ``V0`` for the time steps / :func:`start_curvature`. With spectra it has
+    a closed form; otherwise dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated.
     """
     sigma, k = ground.model.target, ground.training.chain_steps
     given = ground.training.learning_rate

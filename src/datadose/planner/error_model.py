@@ -88,10 +88,10 @@ class ErrorModel:
         return OneSource(self.V0, self.eta, columns, self.target, self.test_second_moment)
 
     def count_gradient(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> Array:
-        """dErr/dB_c of every source, shape (K,); of one without prompts the limit from above.
+        """The derivatives dErr/dB_c at ``counts`` (K,) prompts of the K ``columns``, shape (K,).
 
-        The limit is taken one source at a time, so that it changes no other derivative. By differences where
-        some sources are above their peak and others below.
+        For a source without prompts it is the limit from above, taken one source at a time, which changes
+        no other derivative. Differences are used where some sources are above their peak and others below.
         """
         counts = np.asarray(counts, dtype=np.float64)
         gradient, taken = np.zeros(len(counts)), counts > 0

@@ -69,7 +69,13 @@ class Judged:
 
 
 def errors_of(pool: Pool, decided: Decided, on_all: Decided) -> dict[str, Any]:
-    """The fields of :class:`Judged` that the model and its rivals determine."""
+    """The fields of :class:`Judged` that follow from the decision and from its alternatives.
+
+    Args:
+        pool: the sources, the model before training and the goal.
+        decided: the decision on training.
+        on_all: the decision on all rows, each with the same weight.
+    """
     goal, counts, weights = pool.goal, decided.counts, decided.weights
     untouched = not (counts * weights).any()
     converged, why = (decided.model, None) if untouched else pool.converged(counts, weights)

@@ -30,7 +30,7 @@ class MixtureShare:
 
 
 def mixture_of(pool: Pool, decided: Decided) -> tuple[MixtureShare, ...]:
-    """The mixture that was ``decided``, source by source."""
+    """The mixture that was ``decided`` for the sources of ``pool``, source by source."""
     values = [None if x is None else float(x) + 0.0 for x in values_of_rows(pool, decided)]
     rows = decided.weights * decided.counts
     shares = rows / rows.sum() if rows.any() else np.zeros(len(rows))

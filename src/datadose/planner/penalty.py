@@ -95,9 +95,14 @@ def _of_one_kind(pool: Pool) -> tuple[Penalised, Decided]:
 def under_penalty(
     pool: Pool, counts: Array, weights: Array, ridge: float, known: TrainedOperator | None = None
 ) -> Decided:
-    """The decision for the penalty ``ridge``; an infinite one leaves the model untouched on no rows.
+    """The decision for one penalty. An infinite one leaves the model untouched, on no rows.
 
-    ``known`` is the model that it gives, where that is known.
+    Args:
+        pool: the sources, the model before training and the goal.
+        counts: rows of each source, (K,).
+        weights: w_c of a row of each source, (K,).
+        ridge: penalty lambda >= 0, or infinite.
+        known: the trained model, if it has been computed already.
     """
     if np.isinf(ridge):
         return pool.left_untouched(UNTOUCHED)

@@ -54,7 +54,19 @@ class Pool:
         chain_steps: int,
         known: Sequence[ArrayLike] = (),
     ) -> Pool:
-        """The pool of ``sources``. Raises InputError where some have a cost and others have none."""
+        """The pool of ``sources``, and what is decided on it.
+
+        Args:
+            start: V0 before training, (d,) or (d, d).
+            eta: chain-of-thought step, in (0, 2).
+            sources: K >= 1 sources, each with the number of its rows.
+            goal: the tests of the plan.
+            max_prompts: the most rows that may be taken in all, >= 1.
+            chain_steps: k >= 0 of the chains of thought.
+            known: rows of each source, (K,), that are tried as well.
+
+        Raises InputError where some sources have a cost and others have none.
+        """
         costs = require_costs(sources)
         rows = tuple(replace(entry.source, prompts=float(entry.size)) for entry in sources)
         names = tuple(entry.name for entry in sources)
@@ -150,13 +162,19 @@ class Pool:
     def trained(
         self, counts: ArrayLike, stopping: Stopping, weights: ArrayLike | None = None
     ) -> TrainedOperator:
-        """The model that training on ``counts`` rows with these weights ends with; raises PeakError."""
+        """The model after training on ``counts`` (K,) rows with these ``weights`` (K,) until ``stopping``.
+
+        Raises PeakError where the training converges and the mean error is infinite.
+        """
         return self.request(counts, weights).fit(self.start).ends([stopping])[0]
 
     def converged(
         self, counts: ArrayLike, weights: Sequence[float] | Array | None = None
     ) -> tuple[TrainedOperator | None, str | None]:
-        """The model after training to convergence, or None and why its mean error is infinite."""
+        """The model after training to convergence on ``counts`` (K,) rows with these ``weights`` (1 if None).
+
+        It is None, with the reason, where its mean error is infinite.
+        """
         try:
             return self.trained(counts, Stopping(), weights), None
         except PeakError as error:

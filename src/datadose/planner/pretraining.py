@@ -296,11 +296,17 @@ def _weights(shifts: Sequence[PossibleShift]) -> Float[Array, " L"]:
 
 
 def pretraining_of(config: PlanConfig, folder: Path, sigma0: Operator) -> PretrainingPlan | None:
-    """:func:`plan_pretraining` for the section `pretraining` of a file; None where it has none.
+    """The result of :func:`plan_pretraining` for the section `pretraining` of a file; None where it has none.
 
-    Post-training has the file's eta, length, interference and largest number of prompts. Paths are relative
-    to ``folder``. Raises InputError naming the category, the shift or the field, and where the file has
-    sources: post-training data are those that are aligned with each shift.
+    Post-training has the file's eta, length, interference and largest number of prompts.
+
+    Args:
+        config: the file.
+        folder: the folder that its paths are relative to.
+        sigma0: base covariance Sigma of the test prompts, (d,) or (d, d).
+
+    Raises InputError naming the category, the shift or the field, and where the file has sources:
+    post-training data are those that are aligned with each shift.
     """
     section = config.pretraining
     if section is None:

@@ -73,10 +73,17 @@ def _difference(pool: Pool, decided: Decided, at: int) -> float | None:
 
 
 def next_purchase(pool: Pool, decided: Decided) -> tuple[float, tuple[Purchase, ...]] | None:
-    """(budget, purchases): what to buy for a tenth of what the planned rows cost; None without costs.
+    """The budget and the rows to buy next, for a tenth of the cost of the planned rows.
 
-    The budget is spent in tenths, each on the source that lowers the objective most. What is bought comes
-    on top of ``max_prompts``. Nothing is bought where no row helps.
+    The budget is spent in tenths, each on the source that lowers the objective most. The purchase comes on
+    top of ``max_prompts``. Nothing is bought where no row helps.
+
+    Args:
+        pool: the sources with their costs, the model before training and the goal.
+        decided: the decision on training.
+
+    Returns:
+        (budget, purchases); None if the sources have no costs, or if no row is planned.
     """
     costs = np.array([np.nan if cost is None else cost for cost in pool.costs])
     if np.isnan(costs).any() or not decided.counts.any():

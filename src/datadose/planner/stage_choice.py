@@ -89,7 +89,7 @@ class Forecast(Outlook):
 
     @classmethod
     def diverged(cls, stage: Stage, demonstrations: int, outcome_prompts: int) -> Forecast:
-        """A stage whose learning rate is not stable."""
+        """The forecast for a ``stage`` whose learning rate is not stable: an infinite error."""
         return cls(stage, demonstrations, outcome_prompts, np.inf, 0.0, True, _UNSTABLE)
 
 
@@ -161,11 +161,16 @@ def stage_problem(
     training: PostTraining,
     tests: WeightedTest | None = None,
 ) -> tuple[Ground, list[Columns]]:
-    """(ground, columns) of :func:`choose_stage`, in the target's eigenbasis.
+    """The ground and the columns of :func:`choose_stage`, in the target's eigenbasis.
 
-    There outcome supervision is elementwise. ``columns`` hold the counts of SFT; ``model`` is in the basis of
-    ``shift``, as are the ``tests`` that replace the target in the errors. A verifiable reward judges
-    the directions of Delta.
+    In that basis outcome supervision is elementwise. A verifiable reward judges the directions of Delta.
+
+    Args:
+        shift: Sigma0, Delta, the data and eta.
+        model: the pretrained model and the target, in the basis of ``shift``.
+        columns: SFT's data, with their numbers of prompts.
+        training: how post-training is run.
+        tests: the tests that replace the target in the errors, in the basis of ``shift``.
     """
     target, basis = spectral_basis(shift.target)
     judged = range_projector(shift.delta) if is_spectrum(shift.delta) else range_basis(shift.delta)
@@ -249,7 +254,10 @@ def _order_right(ground: Ground) -> float:
 def forecast_stages(
     ground: Ground, columns: Sequence[Columns], outcome_prompts: int
 ) -> tuple[Forecast, Forecast, Forecast, Forecast]:
-    """What none, SFT on ``columns``, RL and SFT then RL (half of the steps each) come to by the formulas."""
+    """The forecasts for no training, SFT on ``columns``, RL, and SFT then RL (half of the steps each).
+
+    ``ground`` is the model, the target and the recipe; ``outcome_prompts`` is the number of RL's prompts.
+    """
     T, demonstrations = ground.training.steps, round(sum(c.count for c in columns))
     teaching, request = sft(ground, columns), outcome_request(ground.model, outcome_prompts)
     base, taught, halfway = ground.start, None, None

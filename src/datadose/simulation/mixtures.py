@@ -46,10 +46,16 @@ class MixtureErrors:
 def draw_mixture(
     sources: Sequence[Source], eta: float, chain_steps: int, *, seed: Seed
 ) -> tuple[Float[Array, "d N"], Float[Array, "d N"]]:
-    """Columns and answers, both (d, N), of the regression "V columns = answers" that V* solves.
+    """The columns and answers, both (d, N), of the regression "V columns = answers" that V* solves.
 
-    Exact in distribution; N counts one column a prompt, two where its labels are noisy and k >= 1. A source's
-    stream depends on the seed and its place alone: its prompts are nested in its count.
+    They are exact in distribution. N counts one column a prompt, two where its labels are noisy and k >= 1.
+    A source's stream depends on the seed and its place alone: its prompts are nested in its count.
+
+    Args:
+        sources: the sources, with whole numbers of prompts.
+        eta: chain-of-thought step, in (0, 2).
+        chain_steps: k >= 0 of the chains of thought.
+        seed: of all draws.
 
     Raises InputError if a number of prompts is not whole, or any other value is out of range.
     """

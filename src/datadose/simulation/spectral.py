@@ -149,7 +149,10 @@ class Regression:
     def of(
         cls, eta: float, sources: Sequence[Source], weights: Sequence[float] | Array | None, chain_steps: int
     ) -> Regression:
-        """The checked request; InputError for no source, weights of another number or below 0, and so on."""
+        """The checked request to fit ``sources`` with these ``weights`` in the loss (1 if None).
+
+        Raises InputError for no source, and for weights of another number or below 0.
+        """
         require_number("eta", eta, 0, 2, open_ends=True)
         require_integer("chain_steps", chain_steps, 0)
         if not sources:

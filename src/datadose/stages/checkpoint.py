@@ -72,7 +72,17 @@ def load_weights(path: Path, model: nn.Module) -> None:
 def save_checkpoint(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, plan: dict[str, Any], state: Training
 ) -> None:
-    """Weights, optimiser state, progress and the plan of the stage as ``path``; from any device, for any."""
+    """Write weights, optimiser state, progress and the plan of the stage to ``path``.
+
+    It can be written from any device and read for any other.
+
+    Args:
+        path: the file.
+        model: whose parameters are written.
+        optimiser: whose state is written.
+        plan: what identifies the stage, such as its optimiser and length.
+        state: the progress.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, entries in optimiser.state_dict()["state"].items():
         for name, value in entries.items():
@@ -83,7 +93,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, plan: dict[str, Any]
 ) -> Training:
-    """Restore :func:`save_checkpoint` into ``model`` and ``optimiser`` and return the progress.
+    """Read a file of :func:`save_checkpoint` into ``model`` and ``optimiser``, and return the progress.
 
     Raises InputError if the file is damaged, or of another model or another ``plan`` (optimiser, length).
     """

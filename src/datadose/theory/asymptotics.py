@@ -301,7 +301,7 @@ def predict_curve(
 
 
 def first_order_error(V0: Operator, eta: float, source: Source, target: Operator, test_length: int) -> float:
-    """Thm B.1 corrected, for any PSD matrices: the limit of Err(V~) / d, V~ = VS + VN of eq. (B.3).
+    """The limit of Err(V~) / d for V~ = VS + VN of eq. (B.3): Thm B.1 corrected, for any PSD matrices.
 
     VS is V* on noise-free columns phi = A w, so it is the same theorem with C = A^2; VN adds the columns'
     noise, of covariance (tr A / n) A, to first order. With kappa the leverage and
@@ -309,6 +309,13 @@ def first_order_error(V0: Operator, eta: float, source: Source, target: Operator
     (1/d) E||I + VS Sigma||^2 + (tr Sigma/n) quad(Sigma)
     + (tr A/n) quad(A) [kappa(Sigma^2) + (tr Sigma/n) kappa(Sigma)].
     Like the theorem it drops terms of order 1/n that carry no trace.
+
+    Args:
+        V0: operator before SFT, a spectrum (d,) or a matrix (d, d).
+        eta: chain-of-thought step, in (0, 2).
+        source: the prompts: covariance A, length n and their number B, without noise.
+        target: test covariance Sigma, a spectrum (d,) or a PSD matrix (d, d).
+        test_length: length >= 1 of the test prompts.
 
     Raises PeakError where ``source.prompts`` equals rank(A), InputError for a value out of range.
     """

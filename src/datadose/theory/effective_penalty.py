@@ -173,7 +173,7 @@ class EffectivePenalty:
     # --- from (B, lambda) --------------------------------------------------------------------------------
 
     def penalty(self, prompts: float, ridge: float) -> float:
-        """mu with lambda = mu (B - df1(mu)); at lambda = 0 df1(mu) = B, or 0 above the rank.
+        """The mu with lambda = mu (B - df1(mu)); at lambda = 0 df1(mu) = B, or 0 above the rank.
 
         Infinite without prompts or data. Raises InputError for numbers that are out of range.
         """

@@ -183,10 +183,16 @@ class _State:
 
 
 def solve_fixed_point(features: Features, regime: Regime, frame: Frame) -> Solved:
-    """The fixed point, sought from the end of theta where the map is far from flat.
+    """The fixed point theta_a = tr(C_a R) of all features, sought from where the map is far from flat.
 
-    That is theta = tr(C_a), the largest, when interpolating, and theta next to 0 otherwise. Raises
-    NoFixedPointError if there is no fixed point: the counts are not of this regime.
+    That is theta = tr(C_a), the largest, when interpolating, and theta next to 0 otherwise.
+
+    Args:
+        features: the features with their counts, in one form.
+        regime: whether the equations are those below the peak, above it, or with a ridge.
+        frame: the traces and the resolvent in the form of the features.
+
+    Raises NoFixedPointError if there is no fixed point: the counts are not of this regime.
     """
     if regime.loose:
         largest = features.counts * features.gain(np.zeros(len(features.counts))).diagonal()

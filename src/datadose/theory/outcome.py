@@ -176,11 +176,16 @@ def curvature_bound(
 
 
 def population_curvature(V: Spectrum, data: Spectrum, steps: int) -> tuple[float, float]:
-    """Smallest and largest curvature for B, n -> infinity, V and the data A spectra in one basis; O(k d^2).
+    """The smallest and the largest curvature of L_OS for B, n -> infinity, at a cost of O(k d^2).
 
     The Hessian of ||(I + V A)^k||_F^2 / 2 splits into k(2k-1) s^2 u^{2k-2} (direction aa) and, for a != b,
     2 x 2 blocks on (D_ab, D_ba): diagonal s_b^2 p^2, s_a^2 p^2, off-diagonal s_a s_b (q_ab + q_ba), where
     p = sum_{j<k} u_a^j u_b^{k-1-j} and q_ab = sum_{j<k-1} (k-1-j) u_a^{2k-2-j} u_b^j.
+
+    Args:
+        V: operator V~, a spectrum (d,).
+        data: covariance A of the prompts, a spectrum (d,) in the same basis.
+        steps: number k >= 1 of thinking steps.
     """
     k = require_integer("steps", steps, 1)
     if np.shape(V) != (len(data),) or np.shape(data) != (len(data),):

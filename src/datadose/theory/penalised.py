@@ -167,9 +167,15 @@ def pair_weights(
     residuals: Complex,
     size: float,
 ) -> Complex:
-    """u of the module docstring for each node with each node and conjugate, (N, N', F).
+    """The weights u of the module docstring for each node with each node and conjugate, (N, N', F).
 
-    ``overlap`` is L (N, N', F, F), ``residuals`` r (N, N', F), ``size`` the d of the noise in the answers.
+    Args:
+        sources: K sources with their features, F of them.
+        nodes: penalties lambda, (N,).
+        gains: H and J at the nodes, (N, F, F) each.
+        overlap: L, (N, N', F, F).
+        residuals: r, (N, N', F).
+        size: dimension d, by which the noise in the answers is multiplied.
     """
     H, J = gains
     H_all, J_all = both_halves(H, nodes), both_halves(J, nodes)

@@ -75,7 +75,10 @@ def _readable(path: Path, field: str) -> Iterator[None]:
 
 
 def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, Columns]]:
-    """(line, object) of a JSONL file's lines that are not blank; InputError, with the line, at a bad one."""
+    """Pairs (line, object) of the lines of a JSONL file that are not blank; lines count from 1.
+
+    Raises InputError, which names ``field`` and the line, at a bad one.
+    """
     with _readable(path, field):
         for record in _json_lines(path, field):
             fault = record.fault

@@ -25,7 +25,7 @@ class BadRowError(ValueError):
 
 
 def malformed(found: str, allowed: str) -> NoReturn:
-    """Raise the BadRowError of a row whose form is wrong."""
+    """Raise the BadRowError of a row whose form is wrong: ``found`` instead of what is ``allowed``."""
     raise BadRowError("malformed row", found, allowed)
 
 

@@ -204,7 +204,7 @@ class Survey:
     def lines(
         self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
     ) -> list[str]:
-        """What to print of how the file was read: see :meth:`record`."""
+        """The lines to print on how the file was read, from the arguments of :meth:`record`."""
         found = self.record(understanding, counts, renamed)
         sentences = (f"read as {describe_layout(found)}", *found["notes"])
         return [f"{self.field}: {sentence}" for sentence in sentences]
@@ -212,7 +212,10 @@ class Survey:
     def record(
         self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
     ) -> dict[str, Any]:
-        """For a manifest: the layout's name and roles, rows by layout, new names, and what else was done."""
+        """The part of a manifest on how the file was read.
+
+        It has the layout's name and roles, the rows by layout, new names of columns, and what else was done.
+        """
         layout = understanding.layout
         roles = {
             role: column for role, column in layout.roles.items() if role != "input" or self.seen[column]

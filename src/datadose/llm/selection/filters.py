@@ -40,12 +40,12 @@ class Filter(TypedDict):
 
 
 def find_filter(filters: Sequence[Filter], name: str) -> Filter | None:
-    """The filter of that name, None without one."""
+    """The filter called ``name`` among ``filters``; None if there is none."""
     return next((one for one in filters if one["name"] == name), None)
 
 
 def cuts_of(filters: Sequence[Filter], name: str) -> list[float | None]:
-    """The thresholds of the filter of that name; [] where it was not applied."""
+    """The thresholds of the filter called ``name`` among ``filters``; [] where it was not applied."""
     found = find_filter(filters, name)
     return [] if found is None else found["cuts"]
 

@@ -149,10 +149,13 @@ class _Changed:
 
 
 def write_parquet(path: Path, rows: Iterable[Columns]) -> int:
-    """Write rows, gone over three times; returns how many are not in the file as they were.
+    """Write ``rows`` to ``path``; they are gone over three times.
 
     Arrow gives the objects at one place of all rows the same keys, null where a row lacks one, and has no
     empty objects. A null in a message is as good as no key; inside a tool or a call it is read as a value.
+
+    Returns:
+        How many rows are not in the file as they were.
     """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415

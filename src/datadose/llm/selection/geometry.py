@@ -93,7 +93,15 @@ def estimate_geometry(
     representation: Representation,
     seed: int,
 ) -> ShiftGeometry:
-    """Sigma0, C, their generalised eigenvectors and the threshold, from the given rows (ascending).
+    """The estimated shift: Sigma0, C, their generalised eigenvectors and the threshold.
+
+    Args:
+        reference: representations of the reference, (N, D).
+        reference_rows: the rows of it that are used, ascending.
+        target: representations of the target, (M, D).
+        target_rows: the rows of it that are used, ascending.
+        representation: ``sketch`` scales rows to length one first.
+        seed: of the random choices among many rows and of the relabelling.
 
     Raises InputError for fewer than 2 rows in either set, or rows that do not vary.
     """

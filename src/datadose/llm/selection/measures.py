@@ -57,7 +57,10 @@ class Measures:
 
 
 def length_strata(tokens: Array, among: Mask) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """(stratum of each row, fewest tokens of each): quantile bins of ``tokens``, small ones merged."""
+    """The length stratum of each row, and the fewest tokens of each stratum.
+
+    Strata are quantile bins of ``tokens`` over the rows ``among``; small ones are merged.
+    """
     known = tokens[among]
     edges = np.unique(np.quantile(known, np.linspace(0, 1, STRATA + 1)[:-1], method="lower"))
     while len(edges) > 1:
@@ -100,9 +103,13 @@ def mean_row(array: Floats, scale: Array, rows: Indices) -> Array:
 def sizes_and_cosines(
     array: Floats, rows: Indices, directions: Array, centre: Array | None = None
 ) -> tuple[Array, Array]:
-    """(norms (n,), cosines (n, k)) of ``rows`` minus ``centre`` with the k columns of ``directions``.
+    """The norms (n,) of rows and their cosines (n, k) with directions.
 
-    A row or a direction of size zero has cosine zero.
+    Args:
+        array: representations, (N, D).
+        rows: which n of its rows, ascending.
+        directions: (D, k). A row or a direction of size zero has cosine zero.
+        centre: subtracted from the rows, (D,); nothing if None.
     """
     lengths = np.linalg.norm(directions, axis=0)
     units = np.divide(directions, lengths, out=np.zeros_like(directions), where=lengths > 0)
@@ -121,9 +128,14 @@ def sizes_and_cosines(
 def alignment_of_the_target(
     array: Floats, rows: Indices, scale: Array, mean: Array, centre: Array | None = None
 ) -> Array:
-    """Cosine of each of the target's own ``rows`` with the mean of the others, (n,); zero for a single row.
+    """The cosine of each of the target's own ``rows`` with the mean of the others, (n,).
 
-    ``scale`` (n,) is what each row is divided by in ``mean`` (n_j for sketches, 1 for embeddings).
+    Args:
+        array: representations, (N, D).
+        rows: which n of its rows; a single one has cosine zero.
+        scale: the number that each row is divided by in ``mean``, (n,): n_j for sketches, 1 for embeddings.
+        mean: the mean of the rows, (D,).
+        centre: subtracted from the rows, (D,); nothing if None.
     """
     n = len(rows)
     found = np.zeros(n)

@@ -33,7 +33,7 @@ from datadose.versions import versions
 def write_report(
     selection: Selection, pool: Scores, reference: Scores | None, out: Path, written: Mapping[str, Any]
 ) -> None:
-    """``out/report.html``: advice, what was read, filters with counts and reasons, pictures, example rows.
+    """Write ``out/report.html``: advice, what was read, filters with reasons, pictures, example rows.
 
     ``written`` is the record of the files for a trainer, as the manifest has it under ``format``.
     """

@@ -78,9 +78,13 @@ def interference(candidates: Array, geometry: ShiftGeometry) -> float:
 def plan_size(
     candidates: Array, geometry: ShiftGeometry, median_tokens: float, available: int
 ) -> tuple[int, dict[str, Any]]:
-    """(rows for the SFT set, the record for the manifest); ``available`` >= 1 rows are candidates.
+    """The number of rows of the SFT set by the planner, and its record for the manifest.
 
-    ``candidates`` are whitened coordinates of the hard stratum or a sample of it, (n, p).
+    Args:
+        candidates: whitened coordinates of the hard stratum or of a sample of it, (n, p).
+        geometry: the estimated shift.
+        median_tokens: median number of completion tokens of the candidates, the length of a prompt.
+        available: number >= 1 of candidates.
     """
     floor = min(SMALLEST, available)
     record: dict[str, Any] = {
@@ -122,6 +126,12 @@ def sft_budget(
     funnel: Funnel, pool: Usable, geometry: ShiftGeometry, config: SelectionConfig
 ) -> tuple[Budget, dict[str, Any]]:
     """The budget of the SFT set, and the planner's record.
+
+    Args:
+        funnel: the rows that the filters left or set apart.
+        pool: the scores and the rows in use.
+        geometry: the estimated shift.
+        config: the requested size.
 
     Raises InputError if there are fewer rows than requested.
     """
