@@ -89,7 +89,7 @@ def validate_operator(field: str, value: Any, dimension: int | None = None) -> A
     """The ``value`` as a float64 operator on R^d: a spectrum (d,) or any real matrix (d, d).
 
     With ``dimension`` d is given; otherwise it may be any. Raises
-    :class:`~datadose.errors.InputError` naming ``field`` if it is no array of numbers, not finite or of
+    :class:`~datadose.errors.InputError` naming ``field`` if it is not an array of numbers, not finite or of
     another shape.
     """
     d = dimension if dimension is not None else "d"

@@ -49,7 +49,7 @@ class InternalError(RuntimeError):
 
 
 def probability(name: str, value: float) -> float:
-    """``value`` if it lies in [0, 1]; every probability that is worked out passes through here.
+    """``value`` if it lies in [0, 1]; every probability that is computed passes through here.
 
     Raises InternalError otherwise, NaN included: a number outside is wrong, and cutting it off hides that.
     """

@@ -1,6 +1,6 @@
 """The one place that prints on a terminal what a user named: sources, ids, paths, columns.
 
-Names are data: brackets are no markup, escape sequences do not act, and half a character does not fail.
+Names are data: brackets are no markup, escape sequences do not act, and a lone surrogate does not fail.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A prompt is kept for RL if its chance of a mixed group is at least a threshold
 (:mod:`datadose.llm.pass_rates`). After k of n samples have passed, the counts that all K samples would end
 with follow a beta-binomial law, so the chance that the decision after K samples differs from today's is a
-finite sum. While it is larger than a tolerance the prompt gets more samples. Mostly this spares the prompts
-that pass and fail by turns, which a few samples show to be mixed, and those far out where rates are extreme.
+finite sum. While it is larger than a tolerance the prompt gets more samples. Mostly this saves samples of the
+prompts that pass and fail by turns, which a few samples show to be mixed, and of those with extreme rates.
 
 Nothing is drawn here, and nothing is random: counts in, numbers of samples out. The caller draws, judges and
 calls again until no prompt requires any::

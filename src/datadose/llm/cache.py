@@ -32,7 +32,7 @@ def content_digest(content: Any) -> str:
 
 
 def text_hash(text: str) -> int:
-    """A 64-bit number from ``text``, the same in every process; half a character is no fault."""
+    """A 64-bit number from ``text``, the same in every process; a lone surrogate is no fault."""
     digest = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 

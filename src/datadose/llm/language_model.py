@@ -35,7 +35,7 @@ _CPU_TOKENS = 384
 """As many at most in a forward pass on a CPU, where larger activations leave the cache and are slower."""
 
 _WORTH_SHARING = 8
-"""Fewest tokens at the beginning of all prompts that are worth a pass of their own."""
+"""Fewest tokens at the beginning of all prompts that justify a pass of their own."""
 
 _LOGITS = 2**23
 """Logits held at once (32 MB): the vocabulary times a slice of the completions' positions."""

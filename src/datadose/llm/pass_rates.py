@@ -28,7 +28,7 @@ from datadose.shapes import Array
 GROUP = 8
 """Samples of a prompt in a step of GRPO, the default of ``datadose posttrain`` too."""
 MIXED = 0.5
-"""The chance of a mixed group from which a prompt is worth its samples in RL: more groups teach than do not.
+"""The chance of a mixed group from which a prompt is used in RL: more of its groups are mixed than not.
 
 In groups of 8 that are pass rates from 0.083 to 0.917, near the band from 0.1 to 0.9 in common use."""
 _GRID = 65

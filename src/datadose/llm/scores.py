@@ -1,6 +1,6 @@
 """A scores folder: what was measured on a pool, written whole and read without parsing it all.
 
-``rows.jsonl`` is for people and scripts: every row with all its columns and what was measured on it.
+``rows.jsonl`` is for readers and scripts: every row with all its columns and what was measured on it.
 ``samples.jsonl``, where completions were sampled or given, has {"id", "completions", "finish", "passed"} for
 each row with any. ``table.parquet`` holds the numbers again, with each row's byte offset in ``rows.jsonl``;
 the two arrays are memory-mapped. So a selection among a million rows reads numbers only, and full rows only

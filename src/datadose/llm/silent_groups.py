@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 SILENT_STEPS = 5
-"""Silent steps in a row that are worth a warning; in a shorter run, all of its steps."""
+"""Silent steps in a row that lead to a warning; in a shorter run, all of its steps."""
 
 
 class Silence(TypedDict):
@@ -29,7 +29,7 @@ def is_silent(entry: Mapping[str, Any]) -> bool:
 
 
 def enough(steps: int) -> int:
-    """Silent steps in a row that are worth a warning in a run of ``steps`` steps."""
+    """Silent steps in a row that lead to a warning in a run of ``steps`` steps."""
     return min(SILENT_STEPS, steps)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LARGE_SHARE = 0.05
-"""A share of the samples from which the pass rates are not to be trusted: as large as the chance that a 95
+"""A share of the samples from which the pass rates are not reliable: as large as the chance that a 95
 percent interval misses."""
 
 

@@ -51,7 +51,7 @@ class Run:
     """Completions that broke off inside a thought: no answer, no reward."""
 
     def step(self, step: int, logs: dict[str, Any]) -> None:
-        """RunError at the first number that is not finite; a note when several RL steps teach nothing."""
+        """RunError at the first number that is not finite; a note when several RL steps have no gradient."""
         stage = self.config.stage
         for name in ("loss", "grad_norm", *(f"eval_{one}_loss" for one in self.sets)):
             if name in logs and not math.isfinite(float(logs[name])):

@@ -2,7 +2,7 @@
 
 The paper (section 5.1) allocates A = eta (P Sigma0 P + Delta): right for long prompts and many of them. At
 finite B and n the exact error is minimised here over the eigenvalues of A, in the paper's eigenbasis, under a
-budget (on the trace or on the energy tr A^2), a floor that nobody can remove (interference) and a pool that
+budget (on the trace or on the energy tr A^2), a floor that cannot be removed (interference) and a pool that
 has examples in some directions only. Derivation: docs/derivations/planner.md.
 """
 
@@ -50,7 +50,7 @@ class AllocationProblem:
         model: pretrained model and target, in the basis of the spectrum.
         length: prompt length n of the data.
         start: the allocation to improve on, shape (d,) (the paper's).
-        floor: what stays whatever one collects, shape (d,).
+        floor: the part of the data that stays in any case, shape (d,).
         available: directions in which the pool has examples, shape (d,).
         budget: cap on tr A or tr A^2 (by ``kind``); at least what the floor takes.
     """

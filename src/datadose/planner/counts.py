@@ -1,4 +1,4 @@
-"""How many prompts to take from each source, what one more is worth, and what noise costs in prompts."""
+"""How many prompts to take from each source, the value of one more, and the cost of noise in prompts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SourceAdvice:
     prompts: int
     marginal_value: float | None
     """-dErr/dB_c at the plan: the error / d that one more prompt saves (negative: it dilutes); None where it
-    could not be worked out."""
+    could not be computed."""
     marginal_value_at_all: float | None
     """The marginal value where everything is taken; None next to a peak."""
     noisy_per_clean: float | None

@@ -5,8 +5,8 @@ SFT takes the plan's data. Every stage is gradient descent for T steps at half o
 at a given learning rate. With one thinking step (k = 1) the outcome loss is the SFT loss at eta = 1, so both
 stages and their order have the exact theorem of :mod:`datadose.theory.training_time` behind them, at any
 number and length of prompts. For k > 1 the long-prompt dynamics of section 6 take over (an approximation that
-is stated in the result). A verifiable reward teaches only where it is paid: its pass rate comes from the law
-of the answer's error. Derivation and validation: docs/derivations/planner.md.
+is stated in the result). A verifiable reward trains only where some answers pass: its pass rate comes from
+the law of the answer's error. Derivation and validation: docs/derivations/planner.md.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class PostTraining:
 
 @dataclass(frozen=True)
 class State:
-    """A model on its way: the moments of its operator V, and the stage that led here."""
+    """A model during training: the moments of its operator V, and the stage that led here."""
 
     model: TrainedOperator
     judged: TrainedOperator
@@ -204,7 +204,7 @@ _DRAWS = (1000, 4000)
 
 
 _TOGETHER = 4
-"""Numbers of steps that are worked out at once: more are quicker, and take more memory."""
+"""Numbers of steps that are computed at once: more are quicker, and take more memory."""
 
 
 @dataclass(frozen=True)

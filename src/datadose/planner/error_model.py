@@ -27,7 +27,7 @@ class ErrorModel:
         test_length: length n of the test prompts.
         chain_steps: k of the chains; it matters where prompts are noisy.
 
-    Raises InputError for a ``V0`` that is no finite operator of the target's size.
+    Raises InputError for a ``V0`` that is not a finite operator of the target's size.
     """
 
     V0: Array

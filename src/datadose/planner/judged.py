@@ -1,4 +1,4 @@
-"""What a chosen way of training comes to: errors, ceiling, the prices of scarcity and of overtraining."""
+"""The outcome of a chosen way of training: errors, ceiling, the prices of scarcity and of overtraining."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mixture of a plan: rows, weight and share of a batch of each source, and what more rows are worth."""
+"""The mixture of a plan: rows, weight and share of a batch of each source, and the value of more rows."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ class Decided:
     reason: str | None = None
     """Why there is no end to training, or none to the penalty, or nothing is trained."""
     known_values: Float[Array, " K"] | None = None
-    """What one more row of each source is worth, (K,), where it is known in closed form."""
+    """The value of one more row of each source, (K,), where it is known in closed form."""
     reasons: tuple[str, ...] | None = None
     """Why a source has weight zero, "" for one that is used, K of them; None with equal weights."""
 

@@ -1,4 +1,4 @@
-"""What to pretrain on: shares of categories that serve best the shifts that may come.
+"""What to pretrain on: shares of categories that are best for the shifts that may come.
 
 The error after a shift depends on pretraining through the moments of the pretrained operator alone: those of
 unlimited prompts (:class:`~datadose.theory.pretraining.PretrainingMixture`) or of a number of prompts
@@ -144,13 +144,13 @@ def plan_pretraining(
         max_prompts: number of post-training prompts B, >= 1.
         interference: r >= 0 of the post-training data.
         prompts: number of pretraining prompts, trained on to convergence; unlimited if None. Unlimited
-            prompts teach a category whatever its share, so that the best shares of dear ones or of ones with
-            large inputs come out small; with finitely many such shares may be far from the best.
+            prompts train on a category whatever its share, so the best shares of costly ones or of ones with
+            large inputs are small; with finitely many such shares may be far from the best.
         budget: largest mean cost of a prompt of pretraining; not bounded if None.
         objective: "mean" (by the weights) or "worst" error over the shifts.
 
     Returns the best mixture found. A category that alone contains some direction has a share of at least
-    0.001 in the search: among unlimited prompts any share teaches a direction, and none does not.
+    0.001 in the search: among unlimited prompts any share above 0 covers a direction, and share 0 does not.
 
     Raises InputError for values out of range, and for a budget below the cost of the cheapest category;
     PeakError where the mean error of every penalty is infinite.

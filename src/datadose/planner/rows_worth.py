@@ -1,4 +1,4 @@
-"""What one more row of each source is worth, and what to buy next under costs.
+"""The value of one more row of each source, and what to buy next under costs.
 
 Where training is at its best time or penalty, and its weights at their best, these need not move with the
 rows (envelope theorem): the pull of a row t w_c / B, or the penalty and the weights, are held.

@@ -56,7 +56,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The stages that a budget is best spent on, and what the other plans come to."""
+    """The stages on which a budget is best spent, and the errors of the other plans."""
 
     stages: tuple[ScheduledStage, ...]
     """The stages in order; empty where every stage would raise the error."""
@@ -137,7 +137,7 @@ def plan_schedule(
 
 
 def _best(budget: Budget) -> Schedule:
-    """The best of no stage, SFT, outcome supervision and both, and what each comes to."""
+    """The best of no stage, SFT, outcome supervision and both, and the error of each."""
     sft, outcome = budget.alone(budget.sft), budget.alone(budget.outcome)
     found: dict[str, Steps] = {"none": (), "sft": sft, "outcome": outcome, "both": budget.both(sft, outcome)}
     plans = {name: budget.whole(steps) for name, steps in found.items()}

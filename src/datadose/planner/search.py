@@ -13,7 +13,7 @@ from datadose.theory.equivalent import PeakError
 from datadose.theory.fixed_point import NoFixedPointError
 
 Unsolved = (NoFixedPointError, np.linalg.LinAlgError, FloatingPointError)
-"""A point whose error could not be worked out: it does not end a search, and it is counted."""
+"""A point whose error could not be computed: it does not end a search, and it is counted."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SearchRecord:
     refused: int = 0
     """Better predictions that were not taken, for the asymptotics do not hold there."""
     unsolved: int = 0
-    """Points whose error could not be worked out, and that were passed over."""
+    """Points whose error could not be computed, and that were left out."""
 
     @property
     def remark(self) -> str | None:

@@ -53,7 +53,7 @@ class SharesProblem:
     def errors(self, shares: Array) -> tuple[Float[Array, " L"], Float[Array, "L J"]]:
         """The error / d after every shift, and its derivatives by the shares (others shrink in proportion).
 
-        Raises InputError for shares that are no mixture, PeakError where an error is infinite.
+        Raises InputError for shares that are not a mixture, PeakError where an error is infinite.
         """
         start = self.pretraining.start(shares)
         found = [end.best(start) for end in self.ends]

@@ -1,7 +1,7 @@
-"""Which stage: none, SFT, outcome supervision / RL, or SFT then RL, from what each promises within T steps.
+"""Which stage: none, SFT, outcome supervision / RL, or SFT then RL, from the forecast of each within T steps.
 
 All four are forecast, which gives their order; a number is given only where real training runs on shifts that
-nothing was built on came out within a fifth of it, and is withheld, with a reason, elsewhere. Both the order
+nothing was built on was within a fifth of it, and is withheld, with a reason, elsewhere. Both the order
 and the numbers are judged in docs/derivations/planner.md.
 """
 
@@ -50,7 +50,7 @@ class Outlook:
     demonstrations: int
     outcome_prompts: int
     error: float | None
-    """Predicted one-step post-test error / d; None where no forecast of it can be trusted."""
+    """Predicted one-step post-test error / d; None where no forecast of it is reliable."""
     pass_rate: float | None
     """Predicted pass rate of the verifiable reward on the target's prompts, or None likewise."""
     has_signal: bool
@@ -60,7 +60,7 @@ class Outlook:
 
     @classmethod
     def of(cls, forecast: Forecast, training: PostTraining) -> Outlook:
-        """The forecast without what cannot be trusted under this ``training``.
+        """The forecast without the numbers that are not reliable under this ``training``.
 
         RL is shown where a theorem covers it, one thinking step with a dense reward, and where a verifiable
         reward is paid too rarely to move the model.
@@ -321,7 +321,7 @@ def _outcome_speed(ground: Ground, prompts: int) -> tuple[float | None, int | No
 
 
 def show_pass_rate(rate: float) -> str:
-    """Three digits; what is below a thousandth is as good as never."""
+    """Three digits; a rate below a thousandth counts as never."""
     return f"< {_RARELY}" if rate < _RARELY else f"{rate:.3g}"
 
 

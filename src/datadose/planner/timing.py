@@ -27,13 +27,13 @@ from datadose.theory.time_search import BestTime, best_time_of
 from datadose.theory.trained_operator import TrainedOperator
 
 COARSE, FINE = 2, 6
-"""Times a decade while rows or weights are sought, and for the answer; with matrices the former serve."""
+"""Times a decade while rows or weights are sought, and for the answer; with matrices the former are used."""
 _DIFFERENCE = 1e-5
 """Step of the differences in the logarithms of pulls, and in the shares of rows."""
 _LEAST, _MOST = -9.0, 16.0
-"""Of log(a_c B_c tr C_c / d): nothing is learnt from the source, and all is."""
+"""Of log(a_c B_c tr C_c / d): nothing is fitted to the source, and all is."""
 _LEARNT = 7.0
-"""The same where all that counts is learnt, from which a search for pulls without bound begins."""
+"""The same where all that counts is fitted, from which a search for pulls without bound begins."""
 _IDLE = 1e-4
 """A source is left out where the objective rises by no more than this share of it."""
 _LATE = 1e9
@@ -236,7 +236,7 @@ def _first_weights(pool: Pool) -> tuple[Float[Array, " K"], Float[Array, " K"], 
     start = time_of(pool, counts, weights, COARSE)
     if not (pool.is_limited or pool.has_pairs):
         return counts, weights, start.time
-    # Rows that serve a penalty need not serve a time, and noisy labels have no explicit penalty.
+    # Rows that suit a penalty need not suit a time, and noisy labels have no explicit penalty.
     rows = _choose_rows(pool)
     alike = time_of(pool, rows, (rows > 0).astype(np.float64), COARSE)
     if start.error <= alike.error:

@@ -1,4 +1,4 @@
-"""How training on the rows at hand is to end, and in what mixture: the second half of a plan."""
+"""How training on the available rows is to end, and in what mixture: the second half of a plan."""
 
 from __future__ import annotations
 

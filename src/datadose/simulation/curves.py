@@ -8,7 +8,7 @@ range(A) and psi = Q^T phi:
 - Beyond: blocks of prompts. With psi^T = Qt Rt so far, new psi_b, Z = Rt^{-T} psi_b and I + Z^T Z = L L^T,
   again V*_B = V_block + sum u_j p_j^T with P = Q Rt^{-1} Z L^{-T}, U = (-eta W_b - V psi_b) L^{-T}. Each
   block restarts from an orthogonal factorisation, and the first blocks past the peak are small, so the bad
-  conditioning at B = rank(A) neither squares nor lingers.
+  conditioning at B = rank(A) is neither squared nor kept.
 
 The error is quadratic in V, so along V + sum u_j p_j^T all errors follow from Gram matrices: everything is
 matrix-matrix work, O(d^2) a prompt and independent of n.

@@ -174,7 +174,7 @@ class Regression:
 
     @cached_property
     def speed(self) -> float:
-        """c_k, the number of copies of the one-step loss that a chain is worth."""
+        """The weight c_k: a chain counts as so many copies of the one-step loss."""
         return chain_weight(self.eta, self.chain_steps)
 
     def draw(self, counts: Int[NDArray[np.int64], " all"], *, seed: Seed) -> Pool:

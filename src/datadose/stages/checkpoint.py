@@ -19,7 +19,7 @@ from datadose.tensor_files import read_tensors, write_tensors
 class Divergence:
     """The loss of a run: its index, the step, and the radius rho(I + V Sigma_data) there.
 
-    The radius is None if it is no longer finite, or if the model has no operator V.
+    The radius is None if it is not finite any more, or if the model has no operator V.
     """
 
     run: int

@@ -73,7 +73,7 @@ class SideBySide:
             multiple, so that the batches of all runs have one shape at every step.
 
     Raises:
-        InputError: no run, sizes that differ, or a B that is no multiple of the size.
+        InputError: no run, sizes that differ, or a B that is not a multiple of the size.
     """
 
     each: tuple[FixedData, ...]

@@ -162,7 +162,7 @@ def train(
         optimisation: how to minimise.
         record_every: steps between rows of the history (0: first and last only).
         checkpoint: file to resume from, if it exists, and to keep every ``checkpoint_every`` steps and at an
-            interrupt; removed by nobody. Several processes read the same file; the first one writes it.
+            interrupt; it is not removed. Several processes read the same file; the first one writes it.
         progress: called with (step, total) after each step, in the first process.
         repeat: whether steps go through :class:`~datadose.stages.repeated.Repeated`, which records them on a
             GPU; None: on a GPU, where they can be. If all runs are lost, a few more steps are then made.

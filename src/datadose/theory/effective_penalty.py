@@ -47,7 +47,7 @@ _EQUAL = 1e-12
 _NEARBY = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 49)])
 """Distances in log mu from the ceiling's, for shares of it that are small."""
 _FEW = 30
-"""For so many points a table of df1 is not worth its while."""
+"""For so many points a table of df1 costs more than it saves."""
 _LARGEST_TABLE = 4_000_000
 """Numbers in one table of penalties by levels; more are worked off in parts."""
 

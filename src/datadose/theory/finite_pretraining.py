@@ -4,7 +4,7 @@ Pretraining is SFT with eta = 1 from V = 0: the minimiser of sum_j ||V Phi_j + O
 prompts of category j. Its deterministic equivalent has Vbar = -(sum_j q_j A_j)(sum_j q_j C_j)^{-1} above the
 rank, with q_j = B_j / (1 + tr(C_j R)), R = (sum_j q_j C_j)^{-1}: the operator of unlimited prompts at shares
 in proportion to q_j, which counts a scarce category for less than its share, and a scatter that unlimited
-prompts do not have. Both make a small share dearer than
+prompts do not have. Both make a small share more costly than
 :class:`~datadose.theory.pretraining.PretrainingMixture` makes it.
 """
 

@@ -81,7 +81,7 @@ def _one_range_each(spans: Sequence[Span]) -> NDArray[np.int64]:
 
 
 class _Ranks:
-    """rank(S), for many sets at a time and each worked out once."""
+    """rank(S), for many sets at a time and each computed once."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self._spans = spans

@@ -94,7 +94,7 @@ class PretrainingMixture:
                 all become matrices.
             length: prompt length n of all categories.
 
-        Raises InputError for no category, for what is no covariance, and for different dimensions.
+        Raises InputError for no category, for what is not a covariance, and for different dimensions.
         """
         n = require_integer("length", length, 1)
         if len(covariances) == 0:

@@ -1,6 +1,6 @@
 """The fourth moments of one row (w*, phi = S w*) of post-training data, exact at every d and n.
 
-phi is no Gaussian vector: it is the product of a Wishart matrix and w*. Yet given u = A^{1/2} w* all its
+phi is not a Gaussian vector: it is the product of a Wishart matrix and w*. Yet given u = A^{1/2} w* all its
 moments are polynomials in u, because the chi-square length c of sampling.md comes in whole powers, so that
 those over w* ~ N(0, I) close as well (docs/derivations/one_pass.md). With Gaussian moments in their place
 the noise of a single-row step is wrong by O(1/n + tr A^2/(tr A)^2).

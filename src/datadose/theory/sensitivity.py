@@ -42,7 +42,7 @@ class Sensitivity:
     """Partial derivatives of Err (divided by d, like Err), the other arguments held fixed."""
 
     counts: Float[Array, " K"]
-    """dErr/dB_c, shape (K,): what one more prompt of source c is worth (negative: it helps)."""
+    """dErr/dB_c, shape (K,): the effect of one more prompt of source c (negative: it helps)."""
     second_moments: tuple[Operator, ...]
     """dErr/dC_a of every feature, symmetric; the diagonal alone where the moments are spectra."""
     crosses: tuple[Operator, ...]

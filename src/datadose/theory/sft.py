@@ -116,7 +116,7 @@ def sft_minimiser(moments: Moments, eta: float, V0: Operator) -> Matrix:
         V*, shape (d, d).
 
     Raises:
-        InputError: ``V0`` is no finite operator of the prompts' dimension.
+        InputError: ``V0`` is not a finite operator of the prompts' dimension.
     """
     return nearest_fit(moments.phi, -eta * moments.weights, V0)
 
@@ -133,7 +133,7 @@ def nearest_fit(columns: Float[Array, "d N"], answers: Float[Array, "d N"], V0: 
         V, shape (d, d).
 
     Raises:
-        InputError: ``V0`` is no finite operator of the columns' size.
+        InputError: ``V0`` is not a finite operator of the columns' size.
     """
     V0 = dense(validate_operator("V0", V0, len(columns)))
     # Least squares on the increment over V0 is the minimum-norm change, i.e. the projection onto V0.

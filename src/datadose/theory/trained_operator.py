@@ -41,7 +41,7 @@ class TrainedOperator:
     def fixed(cls, V: Operator) -> TrainedOperator:
         """A model with a fixed V, (d,) or (d, d), such as one pretrained on infinitely many prompts.
 
-        Raises InputError for a ``V`` that is no finite operator.
+        Raises InputError for a ``V`` that is not a finite operator.
         """
         V = validate_operator("V", V)
         return cls(V, product(transpose(V), V), np.zeros(len(V)))

@@ -1,4 +1,4 @@
-"""The best weights and penalty for K sources, and what a row of each is then worth.
+"""The best weights and penalty for K sources, and the value of a row of each.
 
 In effective weights rho (:mod:`datadose.theory.effective_weights`) the error is explicit, and penalties and
 weights reach the set {rho >= 0, rho_c tau_c(rho) <= B_c}. The least error over it never rises in any B_c: at

@@ -46,7 +46,7 @@ class WeightedTest:
             target: covariance Sigma, a spectrum (d,) or a PSD matrix (d, d).
             test_length: length n >= 1 of the test prompts, in examples.
 
-        Raises InputError for what is no covariance, and for a length below 1.
+        Raises InputError for what is not a covariance, and for a length below 1.
         """
         Sigma = validate_covariance("target", target)
         return cls(Sigma, wishart_second_moment(Sigma, require_integer("test_length", test_length, 1)))

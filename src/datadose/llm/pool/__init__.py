@@ -1,4 +1,4 @@
-"""A pool of examples for a language model, in the files and layouts that people have.
+"""A pool of examples for a language model, in common files and layouts.
 
 :func:`read_pool` gives its rows as a list, :func:`open_pool` keeps them on disk. Every layout is made the
 same at once: whatever reads a :class:`Row` uses ``prompt``, ``completions``, ``answer`` and ``tools`` only.

@@ -1,4 +1,4 @@
-"""Messages as people keep them, made the ones that chat templates take."""
+"""Messages in common forms, converted to those that chat templates take."""
 
 from __future__ import annotations
 

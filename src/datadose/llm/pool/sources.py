@@ -149,7 +149,7 @@ class HubData:
         try:
             data = _loaded(path, config, split)
         except Exception as error:
-            # Whatever a data set's files, the network or the Hub come to.
+            # Whatever a data set's files, the network or the Hub raise.
             detail = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(self.field, self.name, f"a data set that can be loaded ({detail})") from error
         if not isinstance(data, DatasetDict):

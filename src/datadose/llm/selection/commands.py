@@ -1,4 +1,4 @@
-"""The commands to train on a selection and on its controls, and to compare what came out.
+"""The commands to train on a selection and on its controls, and to compare the results.
 
 They are lines for a shell, quoted, to be run where ``datadose select`` was run.
 """

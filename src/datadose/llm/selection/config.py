@@ -49,7 +49,7 @@ class SelectionConfig:
         near_duplicates: similarity of two questions' 5-grams, in (0, 1], from which only one of them stays;
             None: near duplicates are not sought.
         overlap: share of an evaluation question's 8-grams, in (0, 1], with which a row is out.
-        rl_mixed: the chance that a group of G is mixed (some pass, some fail) from which a prompt is worth
+        rl_mixed: the chance that a group of G is mixed (some pass, some fail) from which a prompt justifies
             its samples, in (0, 1 - 2^(1-G)].
         rl_solved: deprecated, with ``rl_hopeless``: an end of the band of pass rates. Taken for the
             ``rl_mixed`` of the outer one.

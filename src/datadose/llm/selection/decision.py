@@ -34,7 +34,7 @@ def decide(selection: Selection, sampling: Sampling | None) -> Decision:
 
 
 def describe_size(selection: Selection) -> str:
-    """Where the number of SFT rows comes from, and what that is worth."""
+    """The source of the number of SFT rows, and how reliable it is."""
     planner = selection.planner
     if not selection.sizes["sft"]:
         return f"SFT rows: none; {planner['note']}."

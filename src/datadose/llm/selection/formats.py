@@ -139,7 +139,7 @@ def _rows(path: Path) -> Iterator[Columns]:
 
 @dataclass(frozen=True)
 class _Changed:
-    """The rows of a file, changed; they can be gone over more than once."""
+    """The rows of a file, changed; they can be iterated more than once."""
 
     source: Path
     change: Callable[[Columns, int], Columns]
@@ -149,10 +149,10 @@ class _Changed:
 
 
 def write_parquet(path: Path, rows: Iterable[Columns]) -> int:
-    """Write ``rows`` to ``path``; they are gone over three times.
+    """Write ``rows`` to ``path``; they are iterated three times.
 
     Arrow gives the objects at one place of all rows the same keys, null where a row lacks one, and has no
-    empty objects. A null in a message is as good as no key; inside a tool or a call it is read as a value.
+    empty objects. A null in a message counts as no key; inside a tool or a call it is read as a value.
 
     Returns:
         How many rows are not in the file as they were.

@@ -6,7 +6,7 @@ C v = lambda Sigma0 v with v^T Sigma0 v = 1 give how much more the target varies
 lambda = 1 where nothing changed, lambda > 1 on the range of the shift Delta = C - Sigma0.
 
 Rows of sketches are scaled to length one first: how large a gradient is, is the row's hardness and is judged
-apart; the geometry is about what it would teach. All of it happens on the leading p principal components of
+apart; the geometry concerns its direction. All of it happens on the leading p principal components of
 both sets together, from at most ROWS rows of each.
 
 A direction counts as *shifted* if its lambda exceeds the threshold: the (1 - LEVEL) quantile of the largest

@@ -1,6 +1,6 @@
-"""The RL set: the distinct prompts whose groups of samples will be mixed, those that teach most first.
+"""The RL set: the distinct prompts whose groups of samples will be mixed, the largest expected signal first.
 
-Neither losses nor representations decide here, and rows without a completion can be in it: RL trusts the
+Neither losses nor representations decide here, and rows without a completion can be in it: RL relies on the
 answers that the verifier is given.
 """
 

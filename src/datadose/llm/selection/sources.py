@@ -1,4 +1,4 @@
-"""What was read and how it was understood, and what the samples are worth: sentences from the manifests."""
+"""What was read and how it was understood, and how reliable the samples are: sentences from the manifests."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _alarms(scores: Scores) -> list[str]:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What the pool's samples are worth."""
+    """How reliable the pool's samples are."""
 
     facts: list[str]
     alarms: list[str]

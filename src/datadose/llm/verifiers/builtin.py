@@ -77,8 +77,8 @@ def mathematics(completion: str, columns: Mapping[str, Any]) -> float:
     """Return 1 if the completion's last final form equals the answer's as mathematics (math-verify, guarded).
 
     Without a final form, the formula that ends the text is the answer, else the whole text. What counts as
-    equal is stated at :func:`datadose.llm.verifiers.equality.equal`. Comparing formulas may not end, and
-    the function has no time limit of its own.
+    equal is stated at :func:`datadose.llm.verifiers.equality.equal`. A comparison of formulas may not end,
+    and the function has no time limit of its own.
 
     Args:
         completion: the model's text.

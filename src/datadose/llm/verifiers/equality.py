@@ -34,7 +34,7 @@ _PARSING = LatexExtractionConfig(
 )
 _DIGITS = 50
 _LARGEST_POWER = 20_000
-"""Exponent up to which a power is worked out."""
+"""Exponent up to which a power is computed."""
 _CLOSE, _CLOSE_TO_A_DECIMAL = 1e-30, 1e-6
 """Largest relative difference of equal values; of one that is written with decimals from an exact one."""
 
@@ -165,7 +165,7 @@ def _parsed(form: str) -> Any:
 
 
 def _is_huge(value: Any) -> bool:
-    """Whether a power or factorial in ``value`` has more digits than can be worked out."""
+    """Whether a power or factorial in ``value`` has more digits than can be computed."""
     for part in preorder_traversal(value):
         if isinstance(part, Pow | factorial):
             size = part.exp if isinstance(part, Pow) else part.args[0]

@@ -28,7 +28,7 @@ def call(
 ) -> Verdict:
     """The verdict of ``verifier`` on ``completion``; exceptions of the kinds ``caught`` are its failure."""
     try:
-        # Anybody's code: whatever it raises or returns belongs to this row.
+        # Code of any author: whatever it raises or returns belongs to this row.
         score: Any = verifier(completion, columns)
         if isinstance(score, NotJudged):
             return None, score.reason

@@ -1,6 +1,6 @@
 """Post-training paths: what a GPT's error is at several steps of one training, runs side by side.
 
-One training serves every number of steps up to its own. Of a seed all is nested: the prompts of a smaller B
+One training gives every number of steps up to its own. Of a seed all is nested: the prompts of a smaller B
 are the first of a larger one, those of a smaller n are the beginnings of longer ones, in training and in the
 test. Each seed has test prompts of its own, so that an interval over seeds covers their sampling error too;
 they are not among the training prompts. Paths run on the GPU if there is one; errors are measured in float32.

@@ -65,7 +65,7 @@ class NextMeans(nn.Module):
 
 @dataclass(frozen=True)
 class Rows:
-    """Prompts (1, B, ..), the chains that are taught (1, B, k + 1, d), and each row's weight (B,)."""
+    """Prompts (1, B, ..), the demonstrated chains (1, B, k + 1, d), and each row's weight (B,)."""
 
     prompts: PromptBatch
     chains: Float[Tensor, "1 B k1 d"]

@@ -188,7 +188,7 @@ def saturation(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
 
 
 def averaging(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
-    """Whether the mean of models of disjoint shares beats one of them, at the best of the looks all had."""
+    """Whether the mean of models of disjoint shares beats one of them, at the best time that all have."""
     single, averaged = arm.curves(table), arm.curves(table, models=AVERAGED)
     sizes = [B for B in sorted(averaged) if B // AVERAGED in single and B in single]
     if not sizes:

@@ -189,7 +189,7 @@ def splits(pool: Pool, tilts: Sequence[float]) -> list[Float[Array, " K"]]:
 
 
 def stoppings(pool: Pool, counts: Array, weights: Array, stop: Stop) -> list[Stopping]:
-    """Times, or penalties, from where nothing is learnt to where all is; convergence and no training too."""
+    """Times, or penalties, from where nothing is fitted to where all is; convergence and no training too."""
     moments = [float(np.abs(c.second_moment).max()) for c in pool.columns]
     rows = weights * counts
     top = float(rows @ moments)

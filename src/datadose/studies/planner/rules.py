@@ -59,7 +59,7 @@ ERROR, PASS_RATE = "error", "pass rate"
 def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFrame:
     """On the cases of the choice of stage, or of the forecasts: what rules pick and what it costs.
 
-    One row a case and rule: the arm that the rule picks, what was measured, and what it loses to the best.
+    One row a case and rule: the arm that the rule picks, what was measured, and its loss to the best.
 
     ``loss`` is the error over the best arm's minus 1 (dense) or the best pass rate minus the arm's. The
     paper's rule of thumb is RL within reach of the pretrained model (radius < 1), else SFT then RL. Cases in

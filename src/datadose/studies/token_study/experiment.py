@@ -1,4 +1,4 @@
-"""A small language model of our own: what the theory's advice is worth on tokens.
+"""A small language model of our own: the value of the theory's advice on tokens.
 
 Models with no, rare and balanced T in pretraining; then, panel by panel: latent capability (one embedding
 trained), SFT size at equal steps and at equal epochs, selectors on a clean and a contaminated pool, replay,
