@@ -9,7 +9,7 @@ The paper leaves open: the start, step and interval of the curriculum (the defau
 Garg's), d and n themselves, eta, optimiser, learning rate and number of steps (Garg: Adam, 1e-4, 500,000).
 Two decisions are ours. Garg's model predicts labels, which never contain the coordinates of w* beyond d_t; a
 chain of thought states w* itself, and a model cannot learn what no input reveals, so these coordinates of w*
-are zero too. And Garg's loss covers every prefix of a prompt, so that all shorter lengths are trained, while a
+are zero too. And Garg's loss covers every prefix of a prompt, so all shorter lengths are trained, while a
 chain follows the whole prompt: here a length is used only while the curriculum is at it, unless
 ``vary_length`` draws shorter ones too.
 """
