@@ -33,7 +33,7 @@ def call_key(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` if need be; RunError if the disk refuses it."""
+    """Create ``folder`` if need be; RunError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,7 +69,7 @@ class CellCache:
     def write(self, path: Path, result: Any) -> Any:
         """Keep ``result`` in ``path`` and return it as it will be read: scalars as numbers, tuples as lists.
 
-        Raises RunError if the disk refuses it, TypeError for a result that JSON cannot hold.
+        Raises RunError if it cannot be written, TypeError for a result that JSON cannot hold.
         """
         content = json.dumps(_plain(result)).encode()
         make_folder(path.parent)

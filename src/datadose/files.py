@@ -53,7 +53,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A new file, open for writing, that takes the place of ``path`` when the block ends without an error.
 
     Until then it has another name in the same folder. An error or an interrupt removes it; what a killed
-    process left is removed by the next process that writes there. Raises RunError if the disk refuses it.
+    process left is removed by the next process that writes there. Raises RunError if it cannot be written.
     """
     temporary = path.parent / f".datadose-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
@@ -104,7 +104,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` whole or not at all; RunError if the disk refuses it."""
+    """Write ``content`` to ``path`` whole or not at all; RunError if it cannot be written."""
     with atomic_file(path) as handle:
         handle.write(content.encode() if isinstance(content, str) else content)
 

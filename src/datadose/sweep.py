@@ -57,7 +57,7 @@ def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, ti
         workers: where the calls run.
         title: what progress and errors call the sweep.
 
-    Raises RunError if a worker dies, the disk refuses a result or a file was made where this machine cannot
+    Raises RunError if a worker dies, a result cannot be written or a file was made where this machine cannot
     reach it; KeyboardInterrupt passes through. In all cases finished cells stay in the cache.
     """
     cache = CellCache(cache_folder)

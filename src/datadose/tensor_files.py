@@ -24,7 +24,7 @@ _KEY = "datadose"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], texts: dict[str, str] | None = None) -> None:
-    """Write ``tensors``, from any device, and ``texts`` to ``path``. RunError if the disk refuses it."""
+    """Write ``tensors``, from any device, and ``texts`` to ``path``. RunError if it cannot be written."""
     local = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     record = {"sha256": _digest(local, texts or {}), "texts": texts or {}}
     write_atomic(path, save(local, {_KEY: json.dumps(record, sort_keys=True)}))

@@ -57,7 +57,7 @@ class BatchCache:
         ``keep`` gets each key once, with its record; vectors in it are to be copied out, as each is a part of
         its batch's array. ``compute`` gets all batches of missing keys, and gives the place of each batch
         among them and one record per key, in any order of batches; ``report`` is called with the keys found
-        at the start, then with those of each finished batch. Raises RunError if the disk refuses a batch.
+        at the start, then with those of each finished batch. Raises RunError if a batch cannot be written.
         """
         found = self._read({key for batch in batches for key in batch}, keep)
         report(list(found))

@@ -130,7 +130,7 @@ def write_scores(
     is there only if there are any. The manifest gains counts and means of the rows, and ``files``, the sha256
     of every other file.
 
-    Raises InputError if ``folder`` cannot be a folder with files, RunError if the disk refuses.
+    Raises InputError if ``folder`` cannot be a folder with files, RunError if writing fails.
     """
     require_extra("llm", "pyarrow")
     prepare_folder("out", folder)
@@ -208,7 +208,7 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 def remove_manifest(folder: Path) -> None:
-    """Mark a folder of results as unfinished; RunError if the disk refuses."""
+    """Mark a folder of results as unfinished; RunError if writing fails."""
     path = folder / "manifest.json"
     try:
         path.unlink(missing_ok=True)

@@ -293,7 +293,7 @@ _ARCHIVE = ("inline_container", "PytorchStreamWriter", "iostream error")
 
 @contextlib.contextmanager
 def disk_errors(out: Path) -> Iterator[None]:
-    """RunError for what the writers of weights raise when the disk refuses."""
+    """RunError for what the writers of weights raise when writing fails."""
     from safetensors import SafetensorError  # noqa: PLC0415
 
     try:

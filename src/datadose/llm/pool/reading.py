@@ -89,7 +89,7 @@ def open_pool(
         prompts_alone: whether most rows may have no completion.
         reserved: names that no column of the pool may keep: it is called ``pool_NAME`` then.
 
-    Raises InputError as :func:`read_pool` does with ``mark``; RunError if the disk refuses.
+    Raises InputError as :func:`read_pool` does with ``mark``; RunError if writing fails.
     """
     source = find_source(path, field)
     survey = _survey(field, columns, source, source.records, several=several)

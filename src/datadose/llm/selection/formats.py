@@ -65,7 +65,7 @@ def write_format(
         verifier: what the pass rates were measured with, which becomes the reward; None if that is not known.
         timeout: seconds that it may take for one completion.
 
-    Raises RunError if the disk refuses.
+    Raises RunError if writing fails.
     """
     record: dict[str, Any] = {"name": name, "files": [], "notes": []}
     _remove_earlier(folder)
