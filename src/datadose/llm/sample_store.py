@@ -76,7 +76,7 @@ class SampleStore:
     def add(self, drawn: Mapping[str, Sequence[Drawn]]) -> None:
         """Keep completions by their prompts' keys, those that were had: all of them or none.
 
-        Of one index twice, the later counts. Raises RunError if them cannot be written.
+        Of one index twice, the later counts. Raises RunError if they cannot be written.
         """
         had = {key: [one for one in ones if one.text is not None] for key, ones in drawn.items()}
         had = {key: ones for key, ones in had.items() if ones}
