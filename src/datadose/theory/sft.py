@@ -269,7 +269,7 @@ def population_minimiser(data: Operator, length: int, eta: float, V0: Operator) 
         V0: operator before SFT, a spectrum (d,) or a matrix (d, d).
 
     Returns:
-        V_inf: a spectrum if both inputs are spectra, else a matrix.
+        V_inf, which is a spectrum if both inputs are spectra, else a matrix.
 
     Raises:
         InputError: ``data`` is no covariance, ``length`` is below 1, or ``V0`` is no operator of this size.
