@@ -27,13 +27,13 @@ from datadose.workers import run_one
 
 
 def call_key(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
-    """A digest of a call (32 hexadecimal digits)."""
+    """A digest (32 hexadecimal digits) of a call: the code of ``function`` and its ``arguments``."""
     named = {name: value.name if isinstance(value, Path) else value for name, value in arguments.items()}
     return str(joblib.hash([code_digest(function, arguments, run_one), named]))
 
 
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` if need be; RunError if the disk refuses it."""
+    """Create ``folder`` if need be; RunError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,7 +49,7 @@ class CellCache:
         self.damaged: list[Path] = []
 
     def path(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Path:
-        """The file of a call's result."""
+        """The file that keeps the result of ``function`` with ``arguments``."""
         name = f"{function.__module__}.{function.__qualname__}"
         return self.folder / name / f"{call_key(function, arguments)}.json"
 
@@ -67,9 +67,9 @@ class CellCache:
         return (json.loads(content),)
 
     def write(self, path: Path, result: Any) -> Any:
-        """Keep ``result`` and return it as it will be read: arrays' scalars as numbers, tuples as lists.
+        """Keep ``result`` in ``path`` and return it as it will be read: scalars as numbers, tuples as lists.
 
-        Raises RunError if the disk refuses it, TypeError for a result that JSON cannot hold.
+        Raises RunError if it cannot be written, TypeError for a result that JSON cannot hold.
         """
         content = json.dumps(_plain(result)).encode()
         make_folder(path.parent)

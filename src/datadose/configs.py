@@ -58,7 +58,7 @@ def shape_of(spec: list[float] | Blocks) -> tuple[int]:
 
 
 def load_config(path: Path, kind: type[Config]) -> Config:
-    """The YAML file ``path`` as ``kind``; InputError naming the line or the field."""
+    """The YAML file ``path`` as a ``kind``. Raises InputError, which names the line or the field."""
     document = read_yaml("config", path)
     required = ", ".join(name for name, field in kind.model_fields.items() if field.is_required())
     if not isinstance(document, dict):
@@ -77,7 +77,7 @@ _TELLING = {"max_prompts": "plan", "pretrain": "train"}
 
 
 def validate_config(document: dict[str, Any], kind: type[Config]) -> Config:
-    """``document`` as ``kind``, or InputError for its first fault."""
+    """The ``document`` as an object of ``kind``. Raises InputError for its first fault."""
     try:
         return kind.model_validate(document)
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """Covariances in two interchangeable forms: a spectrum, shape (d,), or a dense matrix, shape (d, d).
 
-A spectrum stands for the diagonal matrix in the basis that all covariances of a problem share. Every
+A spectrum represents the diagonal matrix in the basis that all covariances of a problem share. Every
 formula of :mod:`datadose.theory` is written once against the few operations below; with spectra they are
 elementwise, so a formula costs O(d) and no d x d matrix is ever formed.
 """
@@ -24,7 +24,7 @@ _COARSE_ZERO = {np.dtype(np.float32): 1e-5, np.dtype(np.float16): 1e-2}
 """The same where a covariance comes in fewer digits; what lies below it is removed on arrival."""
 
 LARGEST_DIMENSION = 1_000_000
-"""Of a spectrum that is read from a file or made from numbers."""
+"""The largest dimension of a spectrum that is read from a file or made from numbers."""
 LARGEST_MATRIX = 20_000
 """Rows of a dense covariance that is read from a file; one of this size fills 3.2 GB."""
 
@@ -86,10 +86,11 @@ _CHECKED: WeakValueDictionary[int, Array] = WeakValueDictionary()
 
 
 def validate_operator(field: str, value: Any, dimension: int | None = None) -> Array:
-    """``value`` as a float64 operator on R^d: a spectrum (d,) or any real matrix (d, d); any d if not given.
+    """The ``value`` as a float64 operator on R^d: a spectrum (d,) or any real matrix (d, d).
 
-    Raises :class:`~datadose.errors.InputError` naming ``field`` if it is no array of numbers, not finite or
-    of another shape.
+    With ``dimension`` d is given; otherwise it may be any. Raises
+    :class:`~datadose.errors.InputError` naming ``field`` if it is not an array of numbers, not finite or of
+    another shape.
     """
     d = dimension if dimension is not None else "d"
     allowed = f"an array of shape ({d},) or ({d}, {d}), finite"
@@ -145,29 +146,29 @@ def _without_small(C: Array, zero: float) -> Array:
 
 
 def is_spectrum(M: Array) -> bool:
-    """Whether ``M`` is a spectrum (d,) rather than a dense matrix (d, d)."""
+    """Whether ``M`` is a spectrum, shape (d,), and not a dense matrix (d, d)."""
     return M.ndim == 1
 
 
 def dense(M: Array) -> Array:
-    """``M`` as a dense (d, d) matrix."""
+    """The operator ``M``, (d,) or (d, d), as a dense matrix (d, d)."""
     return np.diag(M) if is_spectrum(M) else M
 
 
 def same_form(*matrices: Array) -> tuple[Array, ...]:
-    """All spectra, or all dense: spectra are expanded as soon as one operand is dense."""
+    """The ``matrices`` in one form: spectra if all are spectra, else all dense."""
     if all(is_spectrum(M) for M in matrices):
         return matrices
     return tuple(dense(M) for M in matrices)
 
 
 def identity_like(M: Array) -> Array:
-    """The identity in the form of ``M``."""
+    """The identity in the form and size of ``M``."""
     return np.ones(len(M)) if is_spectrum(M) else np.eye(len(M))
 
 
 def product(*matrices: Array) -> Array:
-    """The matrix product; spectra and matrices, also rectangular ones, may be mixed (dense if any is)."""
+    """The matrix product. Spectra and matrices, also rectangular ones, may be mixed (dense if any is)."""
     return reduce(_product_of_two, matrices)
 
 
@@ -178,17 +179,17 @@ def _product_of_two(X: Array, Y: Array) -> Array:
 
 
 def plus(*matrices: Array) -> Array:
-    """The sum; dense if any operand is."""
+    """The sum of ``matrices``; dense if any operand is dense."""
     return reduce(np.add, same_form(*matrices))
 
 
 def transpose(M: Array) -> Array:
-    """The transpose (a spectrum is its own)."""
+    """The transpose of ``M`` (a spectrum is its own)."""
     return M if is_spectrum(M) else M.T
 
 
 def inverse(M: Array) -> Array:
-    """The inverse of a positive definite ``M``."""
+    """The inverse of a positive definite ``M``, in its form."""
     if is_spectrum(M):
         return 1.0 / M
     inverted = np.linalg.inv(M)
@@ -196,7 +197,7 @@ def inverse(M: Array) -> Array:
 
 
 def trace(M: Array) -> float:
-    """The trace."""
+    """The trace of ``M``, (d,) or (d, d)."""
     return float(M.sum() if is_spectrum(M) else np.trace(M))
 
 
@@ -215,12 +216,12 @@ def trace_between(columns: Array, M: Array) -> float:
 
 
 def diagonal(M: Array) -> Array:
-    """The diagonal (a spectrum is its own)."""
+    """The diagonal of ``M``, shape (d,) (a spectrum is its own)."""
     return M if is_spectrum(M) else M.diagonal()
 
 
 def frobenius_squared(M: Array) -> float:
-    """||M||_F^2."""
+    """The squared Frobenius norm ||M||_F^2, not divided by d."""
     return float((M * M).sum())
 
 
@@ -242,13 +243,13 @@ def range_basis(M: Array) -> Array:
 
 
 def rank(M: Array) -> int:
-    """The number of eigenvalues above 1e-10 of the largest."""
+    """The rank of a covariance ``M``: the number of eigenvalues above 1e-10 of the largest."""
     values = M if is_spectrum(M) else np.linalg.eigvalsh(M)
     return int((values > RELATIVE_ZERO * values.max()).sum()) if values.max() > 0 else 0
 
 
 def rotated(M: Array, basis: Array) -> Array:
-    """U^T M U."""
+    """The matrix U^T M U, for an orthonormal ``basis`` U (d, r)."""
     return product(transpose(basis), product(M, basis))
 
 
@@ -272,8 +273,15 @@ def range_projector(M: Array) -> Array:
 def wishart_second_moment(covariance: Array, length: int) -> Array:
     """E[S^2] = (1 + 1/n) Cov^2 + (tr Cov / n) Cov for S = (1/n) sum of n outer products of N(0, Cov).
 
-    Appears three times: as Gamma0 Sigma0 in pretraining (3.7), as E[phi phi^T] of post-training data
-    (Prop 4.3), and in the post-test error (Prop 5.1). Form of ``covariance``; not divided by d.
+    It appears three times: as Gamma0 Sigma0 in pretraining (3.7), as E[phi phi^T] of post-training data
+    (Prop 4.3), and in the post-test error (Prop 5.1).
+
+    Args:
+        covariance: Cov, a spectrum (d,) or a PSD matrix (d, d).
+        length: n >= 1.
+
+    Returns:
+        E[S^2] in the form of ``covariance``; not divided by d.
     """
     n = length
     return (1 + 1 / n) * product(covariance, covariance) + (trace(covariance) / n) * covariance

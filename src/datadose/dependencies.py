@@ -52,7 +52,7 @@ def code_digest(function: Callable[..., Any], *values: Any) -> str:
     """A digest of the code and the library versions that a call depends on (16 hexadecimal digits).
 
     ``function`` is the function that is called; the functions and the classes of objects in ``values`` (its
-    arguments, say) count as well, at any depth.
+    arguments, for example) count as well, at any depth.
     """
     return _digest(frozenset(_places(function, *values)))
 

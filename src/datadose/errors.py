@@ -50,18 +50,18 @@ class InputError(ValueError):
 
 
 LARGEST_COUNT = 10**9
-"""Of prompts, lengths, steps and seeds: all are small enough to be exact as decimal numbers."""
+"""The largest number of prompts, lengths, steps and seeds: all are exact as decimal numbers."""
 
 
 class RunError(RuntimeError):
     """A run that could not finish for a reason outside the input (disk full, worker killed).
 
-    ``str(error)`` is one line that says what happened. How to continue is for the command to add.
+    ``str(error)`` is one line that describes what happened. How to continue is for the command to add.
     """
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the process to stop; to be met like Ctrl-C."""
+    """A signal requested the end of the process; it is handled like Ctrl-C."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         self.number = number
@@ -73,7 +73,7 @@ class InternalError(RuntimeError):
 
 
 def probability(name: str, value: float) -> float:
-    """``value`` if it lies in [0, 1]; every probability that is worked out passes through here.
+    """``value`` if it lies in [0, 1]; every probability that is computed passes through here.
 
     Raises InternalError otherwise, NaN included: a number outside is wrong, and cutting it off hides that.
     """

@@ -1,4 +1,4 @@
-"""Writing results: no reader meets half a file, and a damaged file is noticed.
+"""Writing results: no reader finds half a file, and a damaged file is noticed.
 
 Files are opened for reading by :mod:`datadose.reading`.
 pandas is imported where a table is: commands that answer from formulas start without it.
@@ -36,7 +36,7 @@ def prepare_folder(field: str, folder: Path) -> Path:
     """Create ``folder`` if need be; InputError if it is a file, cannot be created or takes no files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Permissions do not say whether a file can be made there (read-only mounts, attributes); trying does.
+        # Permissions do not show if a file can be made there (read-only mounts, attributes); trying does.
         tempfile.TemporaryFile(dir=folder).close()
     except (FileExistsError, NotADirectoryError) as error:
         allowed = "a folder, or a path where one can be made (a file is there)"
@@ -53,7 +53,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A new file, open for writing, that takes the place of ``path`` when the block ends without an error.
 
     Until then it has another name in the same folder. An error or an interrupt removes it; what a killed
-    process left is removed by the next process that writes there. Raises RunError if the disk refuses it.
+    process left is removed by the next process that writes there. Raises RunError if it cannot be written.
     """
     temporary = path.parent / f".datadose-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
@@ -104,18 +104,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` whole or not at all; RunError if the disk refuses it."""
+    """Write ``content`` to ``path`` whole or not at all; RunError if it cannot be written."""
     with atomic_file(path) as handle:
         handle.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """A CSV with stable bytes: fixed column order, Unix line ends, 12 significant digits."""
+    """Write ``table`` to ``path`` as a CSV with stable bytes.
+
+    Columns keep their order, lines end as on Unix, and numbers have 12 significant digits.
+    """
     write_atomic(path, table.to_csv(index=False, float_format="%.12g", lineterminator="\n"))
 
 
 def write_recorded_table(folder: Path, name: str, table: pd.DataFrame, record: dict[str, Any]) -> None:
-    """``folder``/NAME.csv, and ``record`` with the table's sha256 as NAME.json."""
+    """Write ``folder``/NAME.csv, and ``record`` with the table's sha256 as NAME.json."""
     path = folder / f"{name}.csv"
     write_table(path, table)
     write_json(folder / f"{name}.json", {**record, TABLE_DIGEST: file_digest(path)})
@@ -144,18 +147,18 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """A JSON document, keys in the order given, NaN refused (it is not JSON)."""
+    """Write ``document`` as JSON, keys in the order given. NaN is refused, since it is not JSON."""
     write_atomic(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """One JSON document a line, written as they come."""
+    """Write ``rows`` to ``path``, one JSON document a line, as they come."""
     with atomic_file(path) as handle:
         for row in rows:
             handle.write(json.dumps(row).encode() + b"\n")
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of the file's content (64 hexadecimal digits)."""
+    """The sha256 of the file's content, as 64 hexadecimal digits."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

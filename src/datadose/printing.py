@@ -1,6 +1,6 @@
 """The one place that prints on a terminal what a user named: sources, ids, paths, columns.
 
-Names are data: brackets are no markup, escape sequences do not act, and half a character does not fail.
+Names are data: brackets are no markup, escape sequences do not act, and a lone surrogate does not fail.
 """
 
 from __future__ import annotations
@@ -32,5 +32,5 @@ def say(text: object) -> None:
 
 
 def note(text: object) -> None:
-    """Print ``text`` on a line of stderr: what is going on, not what was asked for."""
+    """Print ``text`` on a line of stderr: the state of the work, not its result."""
     print(printable(text), file=sys.stderr)

@@ -1,7 +1,7 @@
 """Prompts of the task, three ways: drawn in full, through their exact moments, or as Wishart matrices.
 
 A prompt (paper section 1) is n inputs x_i ~ N(0, A) with labels y_i = <w*, x_i> for its own weight
-w* ~ N(0, I_d). The linear model sees a prompt only through phi = S w* (supervised fine-tuning), with noisy
+w* ~ N(0, I_d). The linear model uses a prompt only through phi = S w* (supervised fine-tuning), with noisy
 labels h = (1/n) X eps beside it, or S = (1/n) sum_i x_i x_i^T (roll-outs); all can be drawn in distribution
 without drawing x. Derivation: docs/derivations/sampling.md.
 
@@ -43,7 +43,7 @@ Seed: TypeAlias = int | Sequence[int]
 
 
 def random_stream(seed: Seed, source: str) -> np.random.Generator:
-    """The random stream of one ``source`` of randomness under ``seed``."""
+    """The random stream of one ``source`` of randomness (a name) under ``seed``."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAMS[source],)))
 
 
@@ -70,7 +70,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Moments:
-    """What SFT sees of B prompts: Omega = [w*_1 .. w*_B] and Phi = [S_1 w*_1 .. S_B w*_B], both (d, B)."""
+    """What SFT uses of B prompts: Omega = [w*_1 .. w*_B] and Phi = [S_1 w*_1 .. S_B w*_B], both (d, B)."""
 
     weights: PerPrompt
     phi: PerPrompt
@@ -82,14 +82,23 @@ class Moments:
 
 @dataclass(frozen=True)
 class NoisyMoments(Moments):
-    """What SFT sees of B prompts with noisy labels y_i = <w*, x_i> + eps_i: Omega, Phi and the h's."""
+    """What SFT uses of B prompts with noisy labels y_i = <w*, x_i> + eps_i: Omega, Phi and the h's."""
 
     echo: PerPrompt
     """h = (1/n) X eps of every prompt, (d, B): the labels give phi + h in place of phi."""
 
 
 def draw_prompts(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> Prompts:
-    """Explicit prompts: the literal, O(B n d) definition of the task, kept as the reference."""
+    """B = ``prompts`` explicit prompts: the literal definition of the task (section 1), the reference.
+
+    Args:
+        covariance: A of the inputs, a spectrum (d,) or a PSD matrix (d, d).
+        length: examples n >= 1 in a prompt.
+        prompts: B >= 1. The cost is O(B n d).
+        seed: of all randomness.
+
+    Raises InputError for a value out of range.
+    """
     A, n, B = check_request(covariance, length, prompts)
     weights = random_stream(seed, "weights").standard_normal((B, len(A)))
     z = random_stream(seed, "inputs").standard_normal((B, n, len(A)))
@@ -133,11 +142,11 @@ def _across(xi: Array, direction: Array) -> Array:
 
 
 def draw_moments(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> Moments:
-    """(w*, S w*) of B prompts, exact in distribution, at a cost that does not depend on n.
+    """The pairs (w*, S w*) of B prompts, exact in distribution, at a cost that does not depend on n.
 
     With u = A^{1/2} w*, S w* = A^{1/2} (1/n) sum_j z_j <z_j, u> for z_j ~ N(0, I). Along u the sum is
     ||u|| c with c ~ chi^2_n; across u it is ||u|| sqrt(c) times a standard normal vector. O(d) a prompt for
-    a spectrum, O(d^2) for a dense covariance.
+    a spectrum, O(d^2) for a dense covariance. The arguments and errors are those of :func:`draw_prompts`.
     """
     A, n, B = check_request(covariance, length, prompts)
     drawn = _Split.draw(A, n, B, seed)
@@ -147,11 +156,14 @@ def draw_moments(covariance: Operator, length: int, prompts: int, *, seed: Seed)
 def draw_noisy_moments(
     covariance: Operator, length: int, prompts: int, label_noise: float, *, seed: Seed
 ) -> NoisyMoments:
-    """(w*, S w*, h = (1/n) X eps) of B prompts whose labels have noise eps of variance s^2, exact in law.
+    """The triples (w*, S w*, h = (1/n) X eps) of B prompts with noisy labels, exact in law.
 
     The same w* and S w* as :func:`draw_moments` under this seed, at the same cost. Along g/||g|| (g as
     above) eps has e_1 ~ N(0, s^2), the rest of it has length e_2 = s chi_{n-1}:
     h = A^{1/2} (1/n) (sqrt(c) e_1 u/||u|| + e_1 xi + e_2 xi') with xi' another standard normal across u.
+
+    ``label_noise`` is the variance s^2 >= 0 of the noise eps; the other arguments are those of
+    :func:`draw_prompts`.
     """
     A, n, B = check_request(covariance, length, prompts)
     s = np.sqrt(require_number("label_noise", label_noise, 0, np.inf))
@@ -167,10 +179,11 @@ def draw_noisy_moments(
 
 
 def draw_wishart(covariance: Operator, length: int, prompts: int, *, seed: Seed) -> PerPromptMatrix:
-    """Empirical covariances S of B prompts, shape (B, d, d), without drawing the inputs when n >= d.
+    """The empirical covariances S of B prompts, shape (B, d, d), without drawing the inputs when n >= d.
 
     Bartlett: for n >= d, sum_j z_j z_j^T = L L^T with L lower triangular, L_ii^2 ~ chi^2_{n-i} (i from 0)
-    and standard normals below: O(d^2) normals a prompt. For n < d the inputs are fewer, and are drawn.
+    and standard normals below: O(d^2) normals a prompt. For n < d the inputs are fewer, and are drawn. The
+    arguments and errors are those of :func:`draw_prompts`.
     """
     A, n, B = check_request(covariance, length, prompts)
     d = len(A)

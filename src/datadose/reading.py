@@ -87,7 +87,7 @@ def read_json(path: Path, field: str = "file") -> Any:
 
 
 def parse_json(field: str, where: str, text: str) -> Any:
-    """``text`` as a JSON document; InputError, which calls it ``where``, as :func:`load_json` says."""
+    """``text`` as a JSON document; InputError, which calls it ``where``, as :func:`load_json` describes."""
     try:
         return load_json(text)
     except NotJSONError as error:
@@ -114,10 +114,10 @@ _NO_JSON: tuple[tuple[type[Exception], str, str], ...] = (
 
 
 def load_json(text: str, *, writable: bool = True) -> Any:
-    """``text`` as a JSON document; if not ``writable``, with NaN, 1e999 and half a character left in it.
+    """``text`` as a JSON document; if not ``writable``, with NaN, 1e999 and lone surrogates left in it.
 
     Raises NotJSONError for what is no JSON, for a key that an object has twice, for numbers that are none
-    (NaN, infinities, 1e999, 5,000 digits), for half a character (a lone surrogate) and for nesting too deep
+    (NaN, infinities, 1e999, 5,000 digits), for a lone surrogate and for nesting too deep
     to be read.
     """
     try:

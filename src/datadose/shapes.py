@@ -1,6 +1,6 @@
 """Arrays whose annotations state their shape, as ``Float[Array, "d B"]``; axes of one name have one length.
 
-Type checkers and readers see ``Annotated``, and at run time nothing is checked and nothing more is imported.
+Type checkers and readers read ``Annotated``, and at run time nothing is checked and nothing more is imported.
 Where jaxtyping has been imported before this module, as the tests do, the same annotations are its types,
 which a type checker at run time can enforce.
 """

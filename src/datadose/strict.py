@@ -34,7 +34,7 @@ Config = TypeVar("Config", bound=Strict)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with each key once, of bounded depth and size; errors know their line."""
+    """YAML with each key once, of bounded depth and size; errors contain their line."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)

@@ -3,7 +3,7 @@
 A cell is a module-level function and keyword arguments that fix its result, seed included. The process that
 runs the sweep keeps every finished cell (:mod:`~datadose.cell_cache`) before it counts it; a sweep that is
 killed and run again computes only what is missing and returns the same results. Workers, be they on other
-machines (:mod:`~datadose.workers`), need not see the folder of the results, unless cells make files there.
+machines (:mod:`~datadose.workers`), need not reach the folder of the results, unless cells make files there.
 """
 
 from __future__ import annotations
@@ -47,11 +47,18 @@ def file_cell(folder: Path, stem: str, suffix: str, function: Callable[..., Any]
 
 
 def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, title: str) -> list[Any]:
-    """Results of ``cells``, in their order.
+    """The results of ``cells``, in their order.
 
-    Progress goes to stderr. Raises RunError if a worker dies, the disk refuses a result or a file was made
-    where this machine does not see it; KeyboardInterrupt passes through. In all cases finished cells stay in
-    the cache.
+    Finished cells are read from the cache, the others are computed and kept there. Progress goes to stderr.
+
+    Args:
+        cells: the calls.
+        cache_folder: folder of the kept results.
+        workers: where the calls run.
+        title: what progress and errors call the sweep.
+
+    Raises RunError if a worker dies, a result cannot be written or a file was made where this machine cannot
+    reach it; KeyboardInterrupt passes through. In all cases finished cells stay in the cache.
     """
     cache = CellCache(cache_folder)
     paths = [cell.file or cache.path(cell.function, cell.arguments) for cell in cells]
@@ -69,7 +76,7 @@ def run_cells(cells: Sequence[Cell], *, cache_folder: Path, workers: Workers, ti
 
 
 def kept_results(cells: Sequence[Cell], cache_folder: Path) -> list[Any]:
-    """The results of those ``cells`` that are finished, None for the others."""
+    """The results of those ``cells`` that are finished and kept in ``cache_folder``, None for the others."""
     cache = CellCache(cache_folder)
     kept = (_kept(cell, cell.file or cache.path(cell.function, cell.arguments), cache) for cell in cells)
     return [found[0] if found else None for found in kept]

@@ -24,14 +24,17 @@ _KEY = "datadose"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], texts: dict[str, str] | None = None) -> None:
-    """``tensors``, from any device, and ``texts`` as ``path``; RunError if the disk refuses it."""
+    """Write ``tensors``, from any device, and ``texts`` to ``path``. RunError if it cannot be written."""
     local = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     record = {"sha256": _digest(local, texts or {}), "texts": texts or {}}
     write_atomic(path, save(local, {_KEY: json.dumps(record, sort_keys=True)}))
 
 
 def read_tensors(path: Path, field: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What :func:`write_tensors` wrote; InputError naming ``field`` if missing, cut, or changed since."""
+    """The tensors and texts that :func:`write_tensors` wrote to ``path``.
+
+    Raises InputError, which names ``field``, if the file is missing, cut, or changed since.
+    """
     try:
         with safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

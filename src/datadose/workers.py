@@ -35,7 +35,7 @@ Call: TypeAlias = tuple[Callable[..., Any], dict[str, Any]]
 """A module-level function and its keyword arguments."""
 
 _RAY_WAITING = 256
-"""Calls that wait on a Ray cluster at least, so that one that grows by demand sees some."""
+"""Calls that wait on a Ray cluster at least, so that one that grows by demand gets some."""
 
 _LOST = "a worker process was killed (out of memory?)"
 
@@ -253,7 +253,7 @@ def _ray(workers: Workers) -> Iterator[Any]:
         # Without "local" Ray joins a cluster that happens to run. Its processes import what this one can: the
         # variable is inherited (Ray's own way to hand one over takes seconds more).
         paths = os.pathsep.join(path or os.curdir for path in sys.path)
-        # Ray reports its use to its makers unless it is asked not to.
+        # Ray reports its use to its makers unless it is configured not to.
         with _environment(PYTHONPATH=paths, RAY_USAGE_STATS_ENABLED="0"):
             library.init(address="local", num_cpus=workers.jobs, include_dashboard=False, **quiet)
     else:
@@ -281,7 +281,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 def _require_listener(address: str, allowed: str) -> None:
-    """InputError unless something listens at ``address``: Ray would ask for minutes, then end the process."""
+    """InputError unless a server runs at ``address``: Ray would try for minutes, then end the process."""
     found = re.fullmatch(r"(?:ray://)?(.+):(\d{1,5})", address)
     if found is None:
         reject("address", address, allowed)

@@ -1,6 +1,6 @@
 """The data points of a figure, recorded as they are drawn, and where they lie in its picture.
 
-What draws data (:mod:`datadose.drawing.style`) records it under the name that a reader knows it by. When the
+What draws data (:mod:`datadose.drawing.style`) records it under its name on the figure. When the
 figure is saved, every recorded point gets its place as a fraction of the picture's width and height (from the
 top left corner), for the report to show its values on hover.
 """
@@ -32,7 +32,7 @@ EDGE = 0.97
 """Height, as a share of its panel's, of a mark that has no value of y."""
 
 _PLACES = 4  # decimals of a fraction: a tenth of a pixel on a picture 1,000 pixels wide
-_SLACK = 1.5  # pixels (at 100 dpi) that a point may lie outside its panel and still be seen
+_SLACK = 1.5  # pixels (at 100 dpi) that a point may lie outside its panel and still be shown
 _SEVERAL = "#3c4043"  # the colour of a series whose points have several
 
 
@@ -40,7 +40,7 @@ _SEVERAL = "#3c4043"  # the colour of a series whose points have several
 class Cells:
     """A heat map: column ``i`` spans ``x_edges[i : i + 2]`` and is called ``x[i]``; rows likewise.
 
-    ``values[j][i]`` belongs to row j and column i; ``label`` says what it is.
+    ``values[j][i]`` belongs to row j and column i; ``label`` names the quantity.
     """
 
     x_edges: Sequence[float]
@@ -71,7 +71,7 @@ def record_points(
     """Record points at ``x`` and ``y``, numbers or sequences; a ``y`` of None is a mark at EDGE.
 
     Points of one ``label`` on one panel are one series. ``bars`` are matplotlib's xerr and yerr: how far
-    error bars reach. ``length`` is told in place of ``y``: of a bar that stands on another one.
+    error bars reach. ``length`` is shown in place of ``y``, for a bar that stands on another one.
     """
     x = np.atleast_1d(np.asarray(x, dtype=float))
     y, length = (
@@ -132,7 +132,7 @@ def _fractions(axis: Axes, places: Any, transform: Any) -> list[list[float]]:
 
 
 def _series(axis: Axes, label: str, points: list[_Point]) -> dict[str, Any]:
-    """The points that can be seen: a curve may leave its panel."""
+    """The points that are visible: a curve may leave its panel."""
     area, seen, at = axis.bbox.padded(_SLACK), [], []
     for point in points:
         place = (point.x, EDGE if point.y is None else point.y)
@@ -186,7 +186,7 @@ def _texts(axis: Axes, figure: Figure) -> dict[str, str]:
     sides: dict[str, Axis] = {"x": axis.xaxis, "y": axis.yaxis}
     texts |= {name: [_NAMES[side][0]] for name, side in sides.items() if side in _NAMES}
     found = {name: _plain(next(filter(None, those), "")) for name, those in texts.items()}
-    # How an axis is stretched says nothing about a value.
+    # The stretch of an axis adds nothing to a value.
     return {name: re.sub(r" \([\w-]+ scale\)$", "", text) for name, text in found.items()}
 
 
@@ -198,7 +198,7 @@ def _plain(text: str) -> str:
 def _told(value: Value, side: Axis | None = None) -> Value:
     """A value as its axis reads it: a category by its name, a share in percent, else four significant digits.
 
-    A mark may lie beside the place of its category. Whole numbers are told in full, what is not finite not.
+    A mark may lie beside the place of its category. Whole numbers are written in full.
     """
     if value is None or isinstance(value, str) or not np.isfinite(value):
         return value if isinstance(value, str) else None

@@ -25,7 +25,7 @@ _SAME = 1e-9
 
 
 def draw_plan(document: dict[str, Any]) -> Figure:
-    """What the file asks for beyond the plan to convergence; then that plan: dose, data, stages."""
+    """What the file requests beyond the plan to convergence; then that plan: dose, data, stages."""
     asked = [draw for name, draw in _ASKED.items() if name in document]
     panels = [(1.5, draw) for draw in [*asked, _draw_dose]]
     panels += [(1.0, _draw_sources if "sources" in document else _draw_allocation), (1.0, _draw_stages)]
@@ -263,4 +263,4 @@ _ASKED = {
     "schedule": _draw_schedule,
     "pretraining": _draw_pretraining,
 }
-"""Panels of what a file asks for beyond the plan to convergence, which come first."""
+"""Panels of what a file requests beyond the plan to convergence, which come first."""

@@ -22,7 +22,7 @@ from datadose.files import write_atomic
 
 @dataclass(frozen=True)
 class Look:
-    """Colour, dash pattern and marker of one curve; any one of the three tells curves apart."""
+    """Colour, dash pattern and marker of one curve; any one of the three distinguishes curves."""
 
     color: str
     dash: Any
@@ -106,7 +106,7 @@ def caption(figure: Figure, text: str) -> None:
 def draw_points(
     axis: Axes, x: Any, y: Any, look: Look, label: str, *, xerr: Any = None, yerr: Any = None, **style: Any
 ) -> None:
-    """Markers, with error bars where ``xerr`` or ``yerr`` say how far they reach; recorded under ``label``.
+    """Markers, with error bars where ``xerr`` or ``yerr`` give their lengths; recorded under ``label``.
 
     Here as elsewhere a label that starts with "_" is for the hover record and in no legend.
     """
@@ -140,9 +140,9 @@ def draw_lost(axis: Axes, x: Any, look: Look, label: str) -> None:
 
 
 def name_ticks(side: Axis, names: Sequence[str], places: Any = None, label: str = "", **style: Any) -> None:
-    """Ticks at ``places`` (0, 1, ... unless given) with ``names``, which the values there are told by.
+    """Ticks at ``places`` (0, 1, ... unless given) with ``names``, which label the values there.
 
-    ``label`` says what the names are of; a label that only explains how to read the panel is set apart.
+    ``label`` is what the names name; a label that only explains how to read the panel is set apart.
     """
     places = range(len(names)) if places is None else list(places)
     side.set_ticks(places, labels=list(names), **style)
@@ -154,7 +154,7 @@ def name_ticks(side: Axis, names: Sequence[str], places: Any = None, label: str 
 def save(figure: Figure, folder: Path, name: str, kinds: Sequence[str] = ("png", "svg")) -> None:
     """``folder/name.png`` and ``.svg``, each written whole or not at all, without dates inside.
 
-    Beside an SVG, ``name.hover.json`` says where its data points lie (:mod:`datadose.drawing.hover`).
+    Beside an SVG, ``name.hover.json`` holds the places of its data points (:mod:`datadose.drawing.hover`).
     """
     dates: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
     with _style():

@@ -3,11 +3,11 @@
 A prompt is kept for RL if its chance of a mixed group is at least a threshold
 (:mod:`datadose.llm.pass_rates`). After k of n samples have passed, the counts that all K samples would end
 with follow a beta-binomial law, so the chance that the decision after K samples differs from today's is a
-finite sum. While it is larger than a tolerance the prompt gets more samples. Mostly this spares the prompts
-that pass and fail by turns, which a few samples show to be mixed, and those far out where rates are extreme.
+finite sum. While it is larger than a tolerance the prompt gets more samples. Mostly this saves samples of the
+prompts that pass and fail by turns, which a few samples show to be mixed, and of those with extreme rates.
 
 Nothing is drawn here, and nothing is random: counts in, numbers of samples out. The caller draws, judges and
-asks again until no prompt needs any::
+calls again until no prompt requires any::
 
     rule = AdaptiveRule(samples=16)
     while (more := more_samples(drawn, passed, judged, rule)).any():
@@ -74,7 +74,7 @@ def more_samples(
 ) -> NDArray[np.int64]:
     """How many samples each of N distinct prompts should get next, shape (N,); all 0 when there are enough.
 
-    Prompts below the pilot are brought to it first, and nothing else is asked for meanwhile: the prior is
+    Prompts below the pilot are brought to it first, and nothing else is requested meanwhile: the prior is
     fitted to all prompts. The answer depends on the counts alone.
 
     Args:
@@ -95,10 +95,17 @@ def more_samples(
 
 
 def flip_chance(prior: Prior, passed: int, judged: int, further: int, rule: AdaptiveRule) -> float:
-    """The chance that ``further`` >= 0 judged samples change whether a prompt is kept, in [0, 1].
+    """The chance in [0, 1] that further samples change whether a prompt is kept.
 
-    ``passed`` of ``judged`` samples passed. Of the further ones j pass with the beta-binomial chance
-    C(f, j) B(alpha + j, beta + f - j) / B(alpha, beta), from the posterior Beta(alpha, beta).
+    Of the further ones j pass with the beta-binomial chance C(f, j) B(alpha + j, beta + f - j) /
+    B(alpha, beta), from the posterior Beta(alpha, beta).
+
+    Args:
+        prior: the law of pass rates in the pool.
+        passed: samples that passed.
+        judged: samples that were judged, at least ``passed``.
+        further: number f >= 0 of further judged samples.
+        rule: the rule that decides.
     """
     j = np.arange(further + 1)
     alpha, beta = (float(values) for values in prior.posterior(np.array(passed), np.array(judged)))

@@ -39,7 +39,7 @@ def average(runs: Sequence[Path], out: Path, *, allow_pickle_weights: bool = Fal
     Returns what ``result.json`` holds: the runs, digests of their weights, the base model and versions.
 
     Raises InputError for fewer than two runs, one given twice, a folder that is no finished run, and runs of
-    different models or kinds; RunError if the disk refuses.
+    different models or kinds; RunError if writing fails.
 
     Example::
 

@@ -32,7 +32,7 @@ def content_digest(content: Any) -> str:
 
 
 def text_hash(text: str) -> int:
-    """A 64-bit number from ``text``, the same in every process; half a character is no fault."""
+    """A 64-bit number from ``text``, the same in every process; a lone surrogate is no fault."""
     digest = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
@@ -57,7 +57,7 @@ class BatchCache:
         ``keep`` gets each key once, with its record; vectors in it are to be copied out, as each is a part of
         its batch's array. ``compute`` gets all batches of missing keys, and gives the place of each batch
         among them and one record per key, in any order of batches; ``report`` is called with the keys found
-        at the start, then with those of each finished batch. Raises RunError if the disk refuses a batch.
+        at the start, then with those of each finished batch. Raises RunError if a batch cannot be written.
         """
         found = self._read({key for batch in batches for key in batch}, keep)
         report(list(found))
@@ -71,7 +71,7 @@ class BatchCache:
             report(missing[place])
 
     def remove(self) -> None:
-        """Forget this stage."""
+        """Remove the files of this stage."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _read(self, wanted: set[str], keep: Callable[[str, Record], None]) -> set[str]:

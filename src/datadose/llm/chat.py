@@ -54,7 +54,7 @@ class Encoded:
     """Token ids of a row: its context, and from ``start`` on what is scored."""
 
     ids: NDArray[np.int32]
-    """At four bytes each; Python's integers take ten times that."""
+    """The token ids, at four bytes each; Python's integers take ten times that."""
     start: int
     """The first scored token."""
     scored: NDArray[np.bool_] | None = None
@@ -64,29 +64,29 @@ class Encoded:
 
     @property
     def prompt_ids(self) -> list[int]:
-        """The context of the first scored token."""
+        """The token ids before the first scored token."""
         return cast("list[int]", self.ids[: self.start].tolist())
 
     @property
     def completion_ids(self) -> list[int]:
-        """Everything after it."""
+        """The token ids from the first scored token on."""
         return cast("list[int]", self.ids[self.start :].tolist())
 
     @property
     def length(self) -> int:
-        """All tokens."""
+        """The number of all tokens."""
         return len(self.ids)
 
     @property
     def places(self) -> NDArray[np.intp]:
-        """Where the scored tokens are; the first token of all cannot be predicted."""
+        """The positions of the scored tokens. The first token of all cannot be predicted."""
         if self.scored is None:
             return np.arange(max(self.start, 1), len(self.ids))
         return np.flatnonzero(self.scored[1:]) + 1
 
     @property
     def targets(self) -> int:
-        """How many tokens are scored."""
+        """The number of scored tokens."""
         return len(self.places)
 
     @property
@@ -233,7 +233,7 @@ class Chat:
             with clock(self.date):
                 return self.tokenizer.apply_chat_template(messages, **options)
         except Exception as error:
-            # A template is a program: besides refusing it can fail in any way on keys that it does not know.
+            # A template is a program: besides refusing it can fail in any way on unexpected keys.
             return _refuse(messages, " ".join(str(error).split()) or type(error).__name__, error)
 
 
@@ -250,7 +250,7 @@ def check_chat(loss: str, date: str) -> None:
 
 @contextmanager
 def clock(date: str) -> Iterator[None]:
-    """Chat templates that ask for the time (``strftime_now``) find midnight of ``date`` inside."""
+    """Chat templates that read the time (``strftime_now``) find midnight of ``date`` inside."""
     from transformers.utils import chat_template_utils  # noqa: PLC0415 - slow to import
 
     moment = datetime.fromisoformat(date)

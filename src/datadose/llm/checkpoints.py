@@ -53,7 +53,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def state_file(checkpoint: Path) -> Path:
-    """Where the trainer writes its state."""
+    """The file in which the trainer writes its state."""
     return checkpoint / "trainer_state.json"
 
 

@@ -70,7 +70,7 @@ class Given(Sequence[Texts]):
 def read_completions(path: Path, rows: Sequence[Row], folder: Path | None = None) -> Given:
     """The completions in the file ``path``, by row; none for a row that the file does not have.
 
-    A prompt stands for all rows that have it. Lines of a batch with the same ``custom_id`` add up; a request
+    A prompt represents all rows that have it. Lines of a batch with the same ``custom_id`` add up; a request
     in it that failed, or has an empty answer, is a missing sample of its row.
 
     Args:

@@ -4,7 +4,7 @@ One request a sample: chat completions for prompts of messages, completions for 
 its own, a function of the run's seed, the prompt and the sample's index, so that it does not matter in which
 order the server answers, or how often it was killed in between.
 
-What fails is told apart. The server's fault (no connection, overload) is waited for, with growing pauses, and
+Failures differ. The server's fault (no connection, overload) is waited for, with growing pauses, and
 then ends the run: what is there is kept, and the same command continues. The prompt's fault (a request that
 is refused, or fails or takes too long again and again) is a missing sample of that prompt, with the reason.
 """
@@ -56,7 +56,7 @@ _BUSY = (408, 425, 429, 502, 503, 504)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to draw samples, and how.
+    """The server that draws samples, and how it is called.
 
     Args:
         url: of the server, with or without the ``/v1`` at its end.
@@ -96,7 +96,7 @@ class Endpoint:
         return url if urlsplit(url).path else f"{url}/v1"
 
     def record(self) -> dict[str, Any]:
-        """For the manifest, without the key."""
+        """The settings as the manifest holds them, without the key."""
         return {
             "endpoint": self.url,
             "endpoint_model": self.model,
@@ -104,7 +104,7 @@ class Endpoint:
         }
 
     def headers(self) -> dict[str, str]:
-        """Of every request."""
+        """The headers of every request."""
         key = os.environ.get(KEY)
         return {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -117,7 +117,7 @@ class _PromptFault(Exception):  # noqa: N818 - it is no error of the program
 
 
 class EndpointEngine:
-    """Draws from the server at ``endpoint``, which is asked for its models if ``endpoint`` names none.
+    """Draws from the server at ``endpoint``, whose models are listed if ``endpoint`` names none.
 
     ``model`` is the one that is scored: it measures prompts, and its digest is a part of the settings.
 
@@ -255,7 +255,7 @@ class _Outcome:
     problem: str = ""
     choice: tuple[str, str] = ("", "")
     pause: float = 0.0
-    """Seconds that the server asks to be left alone."""
+    """Seconds for which the server requests no further call."""
 
 
 class _Work:
@@ -304,7 +304,7 @@ class _Work:
                 self.keep({request.key: self.had.pop(request.key)})
 
     async def _sample(self, client: Any, request: Request, index: int) -> tuple[str, str]:
-        """One sample's text and finish, however many tries it takes."""
+        """One sample's text and finish, after as many tries as it takes."""
         path, body = self.engine.body(request, self.rows[request.place], index)
         pause, slow, refusal = _PAUSE, 0, ""
         for left in reversed(range(_TRIES)):
@@ -317,7 +317,7 @@ class _Work:
             if found.kind is _Kind.REFUSED:
                 if "seed" not in body:
                     raise _PromptFault(refusal or found.problem)
-                # Servers that take no seed refuse it like a prompt: asked once more without, they show which.
+                # Servers that take no seed refuse it like a prompt: a request without a seed shows which.
                 refusal = found.problem
                 del body["seed"]
                 continue

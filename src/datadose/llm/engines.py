@@ -24,10 +24,10 @@ kept together or not at all: what is drawn in one batch is drawn again in the sa
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of an engine for one prompt."""
+    """A request to an engine for one prompt."""
 
     key: str
-    """As the engine's ``key`` gives it."""
+    """The key of the prompt, which the engine's ``key`` returns."""
     tokens: int
     """Length of the prompt."""
     place: int
@@ -65,12 +65,12 @@ class ModelEngine:
         self.settings = {**conditions, **sampling.settings(), "engine": self.name}
 
     def key(self, row: Row) -> tuple[str, int] | None:
-        """A digest of the prompt's token ids."""
+        """A digest of the prompt's token ids, and their number; None if the context has no room."""
         ids = self.model.prompt_ids(row)
         return (content_digest(ids), len(ids)) if len(ids) < self.model.context_length else None
 
     def draw(self, requests: Sequence[Request], rows: Sequence[Row], keep: Keep) -> None:
-        """Batch by batch; the requests of a batch ask for the same samples."""
+        """Draw batch by batch; the requests of a batch are for the same samples."""
         groups: dict[tuple[int, int, bool], list[Request]] = defaultdict(list)
         for one in requests:
             samples = [index for index in one.indices if index != OWN]

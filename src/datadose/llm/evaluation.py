@@ -63,7 +63,7 @@ class Evaluation:
 
     @property
     def weight(self) -> float:
-        """w, the default resolved."""
+        """The weight w of the loss on ``keep``, with the default resolved."""
         if self.keep_weight is not None:
             return self.keep_weight
         return 0.0 if self.keep is None else 0.5
@@ -74,11 +74,11 @@ class Evaluation:
         return (VALIDATION,) if self.keep is None else (VALIDATION, KEEP)
 
     def interval(self, steps: int) -> int:
-        """Steps between evaluations in a run of ``steps``."""
+        """The number of steps between evaluations in a run of ``steps``."""
         return self.every or math.ceil(steps / _DEFAULT_EVALUATIONS)
 
     def weighted(self, validation: float, keep: float | None) -> float:
-        """(1 - w) validation + w keep, in nats per completion token."""
+        """The weighted loss (1 - w) validation + w keep, in nats per completion token."""
         return validation if keep is None else (1 - self.weight) * validation + self.weight * keep
 
 
@@ -88,9 +88,15 @@ def read_sets(
     columns: Mapping[str, str] | None = None,
     tell: Callable[[str], None] = note,
 ) -> dict[str, list[Row]]:
-    """The rows to measure on, by name; InputError for a bad row, or one whose question is trained on.
+    """The rows to measure on, by the name of their set.
 
-    ``columns`` names the column of a role, where a file has it; ``tell`` gets how the files were understood.
+    Args:
+        evaluation: the files.
+        training: the files that are trained on.
+        columns: the column of a role, used where a file has it.
+        tell: called with each line on how the files were read.
+
+    Raises InputError for a bad row, and for one whose question is trained on.
     """
     files = {VALIDATION: evaluation.validation, KEEP: evaluation.keep}
     places = {row.question: f"{source.file}, {row.place}" for source in training for row in source.rows}
@@ -134,7 +140,7 @@ def curve(log: Sequence[dict[str, Any]], evaluation: Evaluation) -> list[dict[st
 
 
 def write_curve(records: Sequence[dict[str, Any]], folder: Path) -> None:
-    """``folder/curve.csv``: one row an evaluation, empty where nothing is measured."""
+    """Write ``records`` to ``folder/curve.csv``: one row an evaluation, empty where nothing is measured."""
     write_table(folder / "curve.csv", pd.DataFrame(records, columns=list(_COLUMNS)))
 
 
@@ -206,7 +212,7 @@ def callbacks(evaluation: Evaluation, evaluated: Callable[[Sequence[dict[str, An
             self.untouched: float | None = None
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # The folder may have moved since; of a path that is gone the trainer would forget the best.
+            # The folder may have moved since; of a path that is gone the trainer would lose the best.
             if state.best_global_step:
                 best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
                 state.best_model_checkpoint = str(best)

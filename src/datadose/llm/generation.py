@@ -64,10 +64,18 @@ def prompt_batches(
     first: int = 0,
     greedy: bool = True,
 ) -> list[list[int]]:
-    """Indices of ``prompts``, given by their lengths, to sample from together, as :func:`continuations` does.
+    """The places in ``prompts`` of the prompts of each batch, for :func:`continuations`.
 
     A batch's samples and greedy ones fit ``batch_tokens``. Prompts near the end of the context have room for
     fewer new tokens, and are batched by that room.
+
+    Args:
+        model: whose context limits the room.
+        prompts: lengths of the prompts, in tokens.
+        sampling: number of samples and largest number of new tokens.
+        batch_tokens: the most padded tokens of a batch.
+        first: the index of the first sample that is drawn.
+        greedy: whether a greedy continuation is drawn as well.
     """
     rooms: dict[int, list[int]] = {}
     for index, length in enumerate(prompts):
@@ -90,11 +98,18 @@ def continuations(
     first: int = 0,
     greedy: bool = True,
 ) -> list[list[Continuation]]:
-    """Per prompt (token ids) the samples, then the ``greedy`` continuation, all prompts in one batch.
-
-    The samples are those from index ``first`` on, below ``sampling.samples``: the same as in a call for all.
+    """The samples of each prompt, and then its greedy continuation, all prompts in one batch.
 
     Continuations that do not fit ``batch_tokens`` together are drawn in turns.
+
+    Args:
+        model: the model that draws.
+        prompts: token ids of each prompt.
+        sampling: number of samples, temperature, largest number of new tokens, and seed.
+        batch_tokens: the most padded tokens at a time.
+        first: the index of the first sample, below ``sampling.samples``; the samples from there on are the
+            same as in a call for all.
+        greedy: whether the greedy continuation is drawn.
     """
     if not model.divisible:
         reject("model", model.name, "a model with an attention cache (else sample elsewhere)")
@@ -190,7 +205,7 @@ def _draw(log_p: Tensor, noise: Tensor, greedy: Tensor, temperature: float) -> T
     if greedy.all():
         return likeliest
     cumulated = torch.softmax(log_p / temperature, dim=-1).double().cumsum(1)
-    # The right side: a token of probability zero is never met.
+    # The right side: a token of probability zero is never reached.
     wanted = noise.unsqueeze(1) * cumulated[:, -1:]
     drawn = torch.searchsorted(cumulated, wanted, right=True).squeeze(1).clamp(max=log_p.shape[1] - 1)
     return torch.where(greedy, likeliest, drawn)

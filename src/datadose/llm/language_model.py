@@ -35,7 +35,7 @@ _CPU_TOKENS = 384
 """As many at most in a forward pass on a CPU, where larger activations leave the cache and are slower."""
 
 _WORTH_SHARING = 8
-"""Fewest tokens at the beginning of all prompts that are worth a pass of their own."""
+"""Fewest tokens at the beginning of all prompts that justify a pass of their own."""
 
 _LOGITS = 2**23
 """Logits held at once (32 MB): the vocabulary times a slice of the completions' positions."""
@@ -93,7 +93,7 @@ class LanguageModel:
             allow_pickle_weights: read weights from ``.bin`` files too, which are pickles.
 
         Raises InputError: no such model, no tokenizer, weights missing or pickled, or logits that are not the
-        output layer applied to the last hidden state, scaled or capped as :class:`Output` says.
+        output layer applied to the last hidden state, scaled or capped as :class:`Output` describes.
         """
         require_extra("llm", "transformers")
         if device is None:
@@ -118,7 +118,7 @@ class LanguageModel:
         return replace(found, output=found._find_output())
 
     def with_chat(self, loss: str, date: str) -> LanguageModel:
-        """The same model, whose rows are scored at ``loss`` under a template's clock at ``date``.
+        """The model with rows scored at ``loss`` under a template's clock at ``date``.
 
         See :class:`~datadose.llm.chat.Chat`, also for what is raised.
         """
@@ -126,7 +126,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's first layer computes."""
+        """The device on which the model's first layer computes."""
         found = cast("torch.device", self.model.device)
         if found.type == "meta":
             # Weights that are kept elsewhere are nowhere until they are used.
@@ -135,17 +135,17 @@ class LanguageModel:
 
     @property
     def dtype(self) -> str:
-        """Name of the weights' type."""
+        """The name of the weights' type."""
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def hidden_size(self) -> int:
-        """H."""
+        """The width H of the last hidden state."""
         return int(self.head.weight.shape[1])
 
     @property
     def vocabulary_size(self) -> int:
-        """V, rows of the output weights."""
+        """The number V of rows of the output weights."""
         return int(self.head.weight.shape[0])
 
     @property
@@ -191,10 +191,11 @@ class LanguageModel:
 
     @torch.inference_mode()
     def measure(self, batch: Sequence[Encoded], sketch: TensorSketch | None = None) -> Losses:
-        """What the model finds for ``batch``, each row with at least one target; see :class:`Losses`.
+        """The losses, embeddings and sketches of ``batch`` (:class:`Losses`); each row has a target.
 
-        What all prompts begin with (a chat template's opening) is computed once, and the output layer is
-        applied at the completions' positions only. On a CPU the rows go through the model in several passes.
+        The common beginning of all prompts (a chat template's opening) is computed once, and the output layer
+        is applied at the completions' positions only. On a CPU they go through the model in several passes.
+        Without ``sketch`` the sketches have no columns.
         """
         # The token before the first target must be in each row's own part: its state predicts.
         prefix, opening, cache = self.shared_prefix([row.prompt_ids for row in batch])

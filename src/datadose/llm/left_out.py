@@ -23,7 +23,7 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 """A message's thoughts; transformers hands the first of them to the template under the other names too."""
 
 _SYSTEM = ("system", "system_prompt")
-"""Columns for what a system message says, which no trainer reads."""
+"""Columns for the text of a system message, which no trainer reads."""
 
 
 class Render(Protocol):
@@ -63,7 +63,7 @@ def dropped(
 
 
 def unread_columns(row: Row) -> list[str]:
-    """Columns of a row that say something and that no trainer reads.
+    """Columns of a row that have content and that no trainer reads.
 
     A system column beside a prompt without its text; tools and options for a chat template beside a prompt
     that is a string, which does not go through the template.
@@ -84,7 +84,7 @@ def unread_columns(row: Row) -> list[str]:
 
 
 def unread_sentences(unread: Mapping[str, int]) -> list[str]:
-    """What to say of the columns that :func:`unread_columns` has found, a sentence each."""
+    """A sentence on each of the columns that :func:`unread_columns` has found."""
     return [
         f"the column {name} of {count} rows is not scored: trainers do not read it with such a prompt"
         for name, count in unread.items()
@@ -92,7 +92,7 @@ def unread_sentences(unread: Mapping[str, int]) -> list[str]:
 
 
 def _values(message: Message) -> Iterator[tuple[str, Any]]:
-    """What a message says, by the key that says it: texts, and names, keys and values of its calls."""
+    """The content of a message by its keys: texts, and names, keys and values of its calls."""
     content = message.get("content")
     parts = content if isinstance(content, list) else [content]
     for part in parts:

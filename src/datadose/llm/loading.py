@@ -144,7 +144,7 @@ def place_of(name: str | Path) -> str:
 
 
 def _require_place(name: str) -> None:
-    """InputError for a folder that is none; the Hub is not asked for what can only be a path."""
+    """InputError for a folder that is none; the Hub is not called for what can only be a path."""
     path = Path(name)
     if exists(path):
         if not any((path / file).is_file() for file in ("config.json", _ADAPTER)):

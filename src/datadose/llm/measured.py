@@ -1,4 +1,4 @@
-"""What scoring adds to a row, put together: of several answers, one stands for the row."""
+"""What scoring adds to a row, put together: of several answers, one represents the row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def each_answer(row: Row) -> list[Row]:
 def best_answers(
     starts: NDArray[np.int64], nll: NDArray[np.float64], verdicts: Sequence[Record]
 ) -> NDArray[np.int64]:
-    """By row, the number (from 0) of the completion that stands for it.
+    """The number (from 0), by row, of the completion that represents the row.
 
     Among those with a loss it is, of those that pass, the one with the lowest loss; the first if none passes.
 
@@ -59,8 +59,8 @@ def measured(
         row: as it was read.
         tokens: how many tokens of a row with one completion are scored, None if it could not be encoded.
         nll: of its completions (one NaN for a row without any).
-        best: which of them stands for the row.
-        texts: what the model said.
+        best: which of them represents the row.
+        texts: the model's own texts.
         verdict: the verifier's.
         signal: E p (1 - p) of its pass rate, NaN without one.
         issue: why the row could not be measured.

@@ -34,9 +34,9 @@ class Source:
     share: float
     """Expected share of a batch, in (0, 1]; the shares of a run's sources sum to 1."""
     rows: list[Row]
-    """Those with a weight above 0."""
+    """The rows with a weight above 0."""
     weights: list[float] | None
-    """Of ``rows``; None if the file has no column ``weight``."""
+    """The weights of ``rows``; None if the file has no column ``weight``."""
     left_out: int
     """Rows of weight 0, which are not trained on."""
 
@@ -74,7 +74,7 @@ def read_sources(
         weighted: whether the loss takes a weight by row (SFT's does; RL needs no completions either).
         columns: the column of a role.
         several: whether ``columns`` are those of other files too.
-        tell: called with each line on how the files were understood.
+        tell: called with each line on how the files were read.
 
     Raises InputError for a bad file, row, share or weight, for one file given twice, and for a column
     ``weight`` where the loss takes none.
@@ -136,10 +136,10 @@ def all_rows(sources: Sequence[Source]) -> list[Row]:
 
 
 def draw_places(sources: Sequence[Source], count: int, seed: int) -> list[int]:
-    """Which rows to train on, in order: ``count`` places in :func:`all_rows`.
+    """The places in :func:`all_rows` of the ``count`` rows to train on, in order.
 
     Each draw is from a source with the probability of its share. Within a source every row is drawn once, in
-    random order, before any is drawn again.
+    random order by ``seed``, before any is drawn again.
     """
     from datasets import Dataset, interleave_datasets  # noqa: PLC0415 - optional, and slow to import
 

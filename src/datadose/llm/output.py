@@ -41,9 +41,9 @@ class Output:
 
 
 def find_output(config: Any, x: Tensor, logits: Tensor) -> Output | None:
-    """The form by which ``logits`` (..., V) follow from the output layer's ``x`` (..., V); None: by none.
+    """The form by which ``logits`` (..., V) follow from the values ``x`` (..., V) of the output layer.
 
-    ``config`` is the text model's configuration.
+    ``config`` is the configuration of the text model. The result is None if no known form agrees.
     """
     known = torch.isfinite(logits)
     if not known.any():
@@ -58,7 +58,7 @@ def find_output(config: Any, x: Tensor, logits: Tensor) -> Output | None:
 
 
 def _forms(config: Any) -> Iterator[Output]:
-    """Those that the configuration's numbers allow. Where logits are too small to tell, the cap holds."""
+    """Those that the configuration's numbers allow. Where logits are too small to decide, the cap holds."""
     numbers = [float(s) for name in _SCALES if isinstance(s := getattr(config, name, None), (int, float))]
     cap = getattr(config, _CAP, None)
     caps = [float(cap), None] if isinstance(cap, (int, float)) and cap > 0 else [None]

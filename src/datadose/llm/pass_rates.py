@@ -1,4 +1,4 @@
-"""What K samples say of a prompt's pass rate: a Beta posterior, the learning signal, and mixed groups.
+"""A prompt's pass rate from K samples: a Beta posterior, the learning signal, and mixed groups.
 
 A prompt passes with a rate p of its own, k of its n judged samples passed, and over the pool p follows
 Beta(a, b), a density proportional to p^(a-1) (1-p)^(b-1). So p given k and n follows Beta(a + k, b + n - k).
@@ -28,7 +28,7 @@ from datadose.shapes import Array
 GROUP = 8
 """Samples of a prompt in a step of GRPO, the default of ``datadose posttrain`` too."""
 MIXED = 0.5
-"""The chance of a mixed group from which a prompt is worth its samples in RL: more groups teach than do not.
+"""The chance of a mixed group from which a prompt is used in RL: more of its groups are mixed than not.
 
 In groups of 8 that are pass rates from 0.083 to 0.917, near the band from 0.1 to 0.9 in common use."""
 _GRID = 65
@@ -67,11 +67,11 @@ class Prior:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Prior:
-        """From what :meth:`to_json` gave."""
+        """The prior in a ``record`` that :meth:`to_json` returned."""
         return cls(*(record[name] for name in ("a", "b", "prompts", "samples", "note")))
 
     def to_json(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The prior as the manifest holds it."""
         return {
             "a": self.a,
             "b": self.b,
@@ -109,7 +109,7 @@ def chance_mixed(alpha: Array, beta: Array, group: int) -> Array:
 
 
 def chance_mixed_at(rate: Array, group: int) -> Array:
-    """The same for known pass rates: 1 - p^G - (1-p)^G, of the shape of ``rate``."""
+    """The chance 1 - p^G - (1-p)^G of a mixed group at known pass rates p = ``rate``, in their shape."""
     return np.asarray(1 - rate**group - (1 - rate) ** group)
 
 
@@ -138,9 +138,9 @@ def fit_prior(passed: NDArray[Any], judged: NDArray[Any]) -> Prior:
     failed and judged samples, the log-likelihood is sum_i c_i log(m + i r) + d_i log(1 - m + i r)
     - e_i log(1 + i r). It is concave in m, which is found for each a + b on a grid; then a + b is refined.
 
-    Where it has no maximum inside, the prior says so in ``note``:
+    Where it has no maximum inside, ``note`` of the prior states it:
 
-    - no prompt has two samples: their spread cannot be seen. a + b = 2, as in the uniform law, and the mean
+    - no prompt has two samples: their spread is not defined. a + b = 2, as in the uniform law, and the mean
       is (passed + 1) / (judged + 2);
     - every prompt's samples all passed or all failed: the best law has rates 0 and 1 only, and would call
       every prompt sure after one sample. One prompt more is made up, with one of two samples passed;
@@ -178,7 +178,7 @@ def fit_prior(passed: NDArray[Any], judged: NDArray[Any]) -> Prior:
 
 
 def fit_pool(questions: NDArray[np.int64], passed: NDArray[Any], judged: NDArray[Any]) -> Prior | None:
-    """The prior of a pool whose rows may ask the same: of each question the first row with samples counts.
+    """The prior of a pool whose rows may have the same question: the first row with samples counts.
 
     Args:
         questions: a hash of each row's question, shape (N,).

@@ -115,7 +115,7 @@ def posttrain(
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What was asked for, read and checked."""
+    """The request, read and checked."""
 
     model: LanguageModel
     sources: list[Source]
@@ -165,7 +165,7 @@ def _load(model: str | Path, *, allow_pickle_weights: bool) -> LanguageModel:
 
 
 def _run(inputs: _Inputs, progress: Report) -> Run:
-    """The run, with its rows drawn and weighted; how they were understood is said."""
+    """The run, with its rows drawn and weighted; how they were read is printed."""
     note("\n".join(inputs.said))
     config, sources, places = inputs.config, inputs.sources, None
     if inputs.mixed:
@@ -186,7 +186,7 @@ def _train(loaded: LanguageModel, out: Path, run: Run, *, allow_pickle_weights: 
     found = last_checkpoint(folder)
     trainer = make_trainer(loaded, out, run, fresh=found is None)
     if found is not None and has_ended(Path(found)):
-        # The trainer would take one more step before it looked whether there are any left.
+        # The trainer would take one more step before it checked whether any are left.
         state = TrainerState.load_from_json(str(state_file(Path(found))))
         kept: Path | None = Path(found)
     else:
@@ -216,7 +216,7 @@ def _untouched(loaded: LanguageModel, config: PosttrainConfig, *, allow_pickle_w
 
 
 def _outcome(inputs: _Inputs, run: Run, state: Any, out: Path) -> dict[str, Any]:
-    """What ``result.json`` says besides the setting."""
+    """What ``result.json`` holds besides the setting."""
     config, sources = inputs.config, inputs.sources
     history = _history(state.log_history)
     return {

@@ -66,7 +66,7 @@ class PosttrainConfig:
 
     @property
     def rate(self) -> float:
-        """The learning rate, the default resolved."""
+        """The learning rate, with the default resolved."""
         if self.learning_rate is not None:
             return self.learning_rate
         return 2e-4 if self.lora_rank else 2e-5
@@ -78,5 +78,5 @@ class PosttrainConfig:
 
     @property
     def weights(self) -> Literal["adapter", "model"]:
-        """What a run writes, and the name of its folder."""
+        """The kind of weights that a run writes, which is the name of their folder."""
         return "adapter" if self.lora_rank else "model"

@@ -15,7 +15,7 @@ def choices_of(body: Any) -> list[tuple[str, str | None]]:
 
     The text is ``message.content`` or ``text``; "" where the content is null (all of it was a thought or a
     call that the server set apart). The finish is ``length`` for a text that was cut by the limit of tokens,
-    ``stop`` for any other, and None where the server does not say.
+    ``stop`` for any other, and None where the server does not report it.
     """
     choices = body.get("choices") if isinstance(body, dict) else None
     found = []
@@ -36,7 +36,7 @@ def choices_of(body: Any) -> list[tuple[str, str | None]]:
 
 
 def message_of(body: Any, text: str = "") -> str:
-    """What an error says, in one line: ``error.message``, ``message`` or ``detail``, else ``text``."""
+    """The message of an error, in one line: ``error.message``, ``message`` or ``detail``, else ``text``."""
     found: Any = None
     if isinstance(body, dict):
         error = body.get("error")

@@ -38,11 +38,11 @@ class Drawn:
 
     index: int
     text: str | None
-    """None for a completion that could not be had; ``finish`` is the reason then."""
+    """The text; None for a completion that could not be drawn, and then ``finish`` is the reason."""
     finish: str
     """``stop``, or ``length`` for one that was cut by the limit of tokens."""
     confidence: float | None = None
-    """Of the greedy one: geometric mean of the probabilities of its tokens, in (0, 1]."""
+    """The geometric mean of the probabilities of the greedy one's tokens, in (0, 1]."""
 
 
 class SampleStore:
@@ -65,7 +65,7 @@ class SampleStore:
         self._read()
 
     def missing(self, key: str, indices: Iterable[int]) -> tuple[int, ...]:
-        """Those of ``indices`` of the prompt ``key`` that are not there."""
+        """The ``indices`` of the prompt ``key`` that are not in the store."""
         kept = self._kept.get(bytes.fromhex(key), 0)
         return tuple(index for index in indices if not kept >> (index + 2) & 1)
 
@@ -76,7 +76,7 @@ class SampleStore:
     def add(self, drawn: Mapping[str, Sequence[Drawn]]) -> None:
         """Keep completions by their prompts' keys, those that were had: all of them or none.
 
-        Of one index twice, the later counts. Raises RunError if the disk refuses them.
+        Of one index twice, the later counts. Raises RunError if they cannot be written.
         """
         had = {key: [one for one in ones if one.text is not None] for key, ones in drawn.items()}
         had = {key: ones for key, ones in had.items() if ones}
@@ -139,7 +139,7 @@ class SampleStore:
         for path in sorted(self.path.glob("*.log")):
             if bad := sum(not _is_whole(line) for _, line in _lines(path)):
                 damaged += bad
-                # Written again without them, so that they are met once.
+                # Written again without them, so that they occur once.
                 with atomic_file(path) as handle:
                     handle.writelines(line for _, line in _lines(path) if _is_whole(line))
             self._readers.append(path.open("rb"))

@@ -22,7 +22,7 @@ from datadose.printing import note
 from datadose.progress import Report
 
 _TOGETHER = 64
-"""Greedy completions of a server whose confidence is measured between two looks at the disk."""
+"""Greedy completions of a server whose confidence is measured between two reads of the disk."""
 
 _ENOUGH = 5
 """Prompts whose samples must all be equal before that is taken for a server without randomness."""
@@ -30,28 +30,28 @@ _ENOUGH = 5
 
 @dataclass(frozen=True)
 class Texts:
-    """What a model said to a row: sampled completions, the greedy one, and its confidence."""
+    """A model's texts for a row: sampled completions, the greedy one, and its confidence."""
 
     samples: list[str]
     own: str | None = None
     confidence: float | None = None
     finish: list[str | None] = field(default_factory=list)
-    """Of each sample: ``stop``, ``length`` for one cut by the limit of tokens, None if that is not known."""
+    """The end of each sample: ``stop``, ``length`` for one cut by the limit of tokens, None if unknown."""
     missing: int = 0
-    """Samples that were wanted and could not be had."""
+    """Samples that were requested and could not be drawn."""
     reason: str | None = None
     """Why the first of these could not."""
 
     @property
     def truncated(self) -> int | None:
-        """How many samples were cut by the limit of tokens; None without samples or where it is not known."""
+        """The number of samples cut by the limit of tokens; None without samples or where it is unknown."""
         if not self.samples or None in self.finish or len(self.finish) != len(self.samples):
             return None
         return self.finish.count("length")
 
     @property
     def issue(self) -> str | None:
-        """What to note of a row without all its samples."""
+        """The issue of a row without all its samples; None if it has all."""
         if not self.missing:
             return None
         return f"samples missing: {self.missing} of {self.missing + len(self.samples)}: {self.reason}"
@@ -86,11 +86,11 @@ class Samples(Sequence[Texts]):
 
     @property
     def places(self) -> list[int]:
-        """Of each distinct prompt, the place of its first row."""
+        """The places of the first rows of all distinct prompts."""
         return [place for place, _ in self._first.values()]
 
     def requests(self, wanted: Sequence[int]) -> list[Request]:
-        """What is not in the store of ``wanted`` samples of each row (0: none, and no greedy one either).
+        """The ``wanted`` samples of each row that are not in the store (0: none, and no greedy one either).
 
         Samples have indices 0, 1, ..., so that a larger number adds to what is there.
         """
@@ -196,7 +196,7 @@ class Tally:
         self._repeated = self._varied = 0
 
     def add(self, texts: Texts) -> None:
-        """Count those of one row."""
+        """Count the texts of one row."""
         self.samples += len(texts.samples)
         self.without += not texts.samples
         self.truncated += texts.truncated or 0
@@ -210,7 +210,7 @@ class Tally:
             self._repeated += len(set(texts.samples)) == 1
 
     def record(self) -> dict[str, Any]:
-        """The counts, for the manifest."""
+        """The counts, as the manifest holds them."""
         return {
             "engine": self.engine,
             "samples": self.samples,
@@ -287,7 +287,7 @@ def verify(
     judged = scored and verifier is not None and judges_labels(verifier, answered=answered)
     passed = [verdict(text) for text in samples]
     verdicts = [passes for passes in passed if passes is not None]
-    # Without a label only a verifier knows better.
+    # Without a label only a verifier can decide.
     differs = None if own is None else own.strip() not in {label.strip() for label in labels}
     if own is not None and verifier is None and not labels:
         differs = None
@@ -305,9 +305,10 @@ def verify(
 
 
 def pass_rate(passed: int, total: int, *, asked: bool = True) -> Record:
-    """The pass rate's columns, with the Wilson interval at 95 percent.
+    """The columns of the pass rate of a row, with the Wilson interval at 95 percent.
 
-    Rate and interval are None where no sample could be judged; the counts too if none was ``asked`` for.
+    ``passed`` of ``total`` judged samples passed. Rate and interval are None where no sample could be judged;
+    the counts are None too if no samples were requested (``asked`` False).
     """
     low, high = wilson(passed, total) if total else (None, None)
     return {

@@ -2,7 +2,7 @@
 
 Three stages, each kept batch by batch under OUT/.cache: losses (one forward pass gives the NLL, the mean
 hidden state and the gradient's sketch), samples, and verdicts. Then the folder is written as
-:mod:`datadose.llm.scores` says. No row is dropped: what could not be measured is null, ``issue`` says why.
+:mod:`datadose.llm.scores` describes. No row is dropped: what was not measured is null, with its ``issue``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def score(
     completions, settings and libraries are those of its manifest and no file has changed (with a verifier of
     another module, everything is verified anew).
 
-    ``workers`` says where and how many batches of losses are computed at a time: in this process, or on a
+    ``workers`` sets where and how many batches of losses are computed at a time: in this process, or on a
     Dask or Ray cluster whose workers find the model under the same name (by default here, as many as torch
     has threads, on a GPU one). The bytes are the same for any.
 
@@ -151,7 +151,7 @@ def _measure(
     record["pass_rates"] = None if prior is None else prior.to_json()
     record["sampling"] = tally.record()
     found = _write(run, losses, texts, verdicts, pool_signals(prior, run.passed, run.judged), record)
-    # A finished run verifies anew when asked again: a verifier may change in ways unseen here.
+    # A finished run verifies anew when it is run again: a verifier may change in ways unseen here.
     kept.remove()
     return found
 
@@ -203,7 +203,7 @@ def _finished(out: Path, settings: dict[str, Any]) -> Scores | None:
         # Whatever is wrong there, it is written again.
         return None
     same = all(found.manifest.get(name, "") == value for name, value in settings.items())
-    # What a server has refused or failed to answer is asked for again.
+    # What a server has refused or failed to answer is requested again.
     asked = settings["endpoint"] is not None and found.manifest["sampling"]["missing"] > 0
     return found if same and not asked else None
 

@@ -60,5 +60,5 @@ class ScoreConfig(Sampling):
             reject("device-map", self.device_map, AUTO)
 
     def sampling(self) -> dict[str, Any]:
-        """The settings that samples depend on."""
+        """The settings on which samples depend."""
         return {field.name: getattr(self, field.name) for field in fields(Sampling)}

@@ -46,7 +46,7 @@ _VERIFY_ROWS = 64
 
 
 class Rows:
-    """What one look at every row of a pool says of it, in a few numbers each."""
+    """What one pass over every row of a pool shows, in a few numbers each."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []

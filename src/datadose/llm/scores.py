@@ -1,6 +1,6 @@
 """A scores folder: what was measured on a pool, written whole and read without parsing it all.
 
-``rows.jsonl`` is for people and scripts: every row with all its columns and what was measured on it.
+``rows.jsonl`` is for readers and scripts: every row with all its columns and what was measured on it.
 ``samples.jsonl``, where completions were sampled or given, has {"id", "completions", "finish", "passed"} for
 each row with any. ``table.parquet`` holds the numbers again, with each row's byte offset in ``rows.jsonl``;
 the two arrays are memory-mapped. So a selection among a million rows reads numbers only, and full rows only
@@ -95,7 +95,7 @@ class Scores:
         return [json.loads(line) for line in self.raw_lines(indices)]
 
     def raw_lines(self, indices: Iterable[int]) -> Iterator[bytes]:
-        """The same as they stand in the file, one at a time."""
+        """The full rows at ``indices`` as the bytes of ``rows.jsonl``, one at a time."""
         if self.folder is None:
             msg = "scores without a folder have no rows to read"
             raise ValueError(msg)
@@ -130,7 +130,7 @@ def write_scores(
     is there only if there are any. The manifest gains counts and means of the rows, and ``files``, the sha256
     of every other file.
 
-    Raises InputError if ``folder`` cannot be a folder with files, RunError if the disk refuses.
+    Raises InputError if ``folder`` cannot be a folder with files, RunError if writing fails.
     """
     require_extra("llm", "pyarrow")
     prepare_folder("out", folder)
@@ -200,7 +200,7 @@ def _write_samples(path: Path, samples: Iterable[dict[str, Any]]) -> None:
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """What the manifest records of the other files: their sha256."""
+    """The sha256 of each file of a scores folder, by name, but of the manifest, which records them."""
     names = [name for name in FILES if name != "manifest.json"]
     if (folder / SAMPLES).is_file():
         names.append(SAMPLES)
@@ -208,7 +208,7 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 def remove_manifest(folder: Path) -> None:
-    """Mark a folder of results as unfinished; RunError if the disk refuses."""
+    """Mark a folder of results as unfinished; RunError if writing fails."""
     path = folder / "manifest.json"
     try:
         path.unlink(missing_ok=True)

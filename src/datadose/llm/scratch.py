@@ -37,14 +37,14 @@ class _ScratchFile:
             raise self._refused(error) from error
 
     def append(self, content: bytes) -> int:
-        """Write ``content`` at the end; returns where it begins. RunError if the disk refuses it."""
+        """Write ``content`` at the end; returns where it begins. RunError if it cannot be written."""
         place = self.size
         self.write(content, place)
         self.size += len(content)
         return place
 
     def write(self, content: bytes, place: int) -> None:
-        """Write ``content`` at ``place``; RunError if the disk refuses it."""
+        """Write ``content`` at ``place``; RunError if it cannot be written."""
         try:
             with self._lock:
                 self._file.seek(place)

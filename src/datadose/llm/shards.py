@@ -158,14 +158,14 @@ def _replica(model: LanguageModel) -> LanguageModel:
     """The same model with modules of its own around the same weights.
 
     Some modules keep what they worked out last (rotary embeddings that follow the length), which another
-    thread must not meet.
+    thread must not share.
     """
     shared = [*model.model.parameters(), *model.model.buffers()]
     return replace(model, model=copy.deepcopy(model.model, {id(tensor): tensor for tensor in shared}))
 
 
 class _Calls(Sequence[Call]):
-    """The calls of all batches, each made up when it is asked for: token ids stay on the disk until then."""
+    """The calls of all batches, each made up when it is requested: token ids stay on the disk until then."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Steps of GRPO in which nothing was learned: in every group all completions passed, or all failed.
 
 The advantage of a completion is its reward less its group's mean, so a group of equal rewards has no
-gradient. A step of one group or two may well be silent; several in a row say that the prompts are too easy,
+gradient. A step of one group or two may well be silent; several in a row mean that the prompts are too easy,
 too hard, or that the verifier cannot read what the model writes.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 SILENT_STEPS = 5
-"""Silent steps in a row that are worth a warning; in a shorter run, all of its steps."""
+"""Silent steps in a row that lead to a warning; in a shorter run, all of its steps."""
 
 
 class Silence(TypedDict):
@@ -24,12 +24,12 @@ class Silence(TypedDict):
 
 
 def is_silent(entry: Mapping[str, Any]) -> bool:
-    """Whether a step's record says that no group was mixed: ``frac_reward_zero_std`` is 1."""
+    """Whether a step's record shows that no group was mixed: ``frac_reward_zero_std`` is 1."""
     return float(entry.get("frac_reward_zero_std", 0.0)) >= 1
 
 
 def enough(steps: int) -> int:
-    """Silent steps in a row that are worth a warning in a run of ``steps`` steps."""
+    """Silent steps in a row that lead to a warning in a run of ``steps`` steps."""
     return min(SILENT_STEPS, steps)
 
 
@@ -58,7 +58,7 @@ def _silence(stretch: Sequence[Mapping[str, Any]]) -> Silence:
 
 
 def sentence(silence: Silence) -> str:
-    """The warning: which steps, which way, and what to look at."""
+    """The warning on one silence: its steps, its kind, and what to check."""
     which = f"steps {silence['first']} to {silence['last']}"
     if silence["first"] == silence["last"]:
         which = f"step {silence['first']}"

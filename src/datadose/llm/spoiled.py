@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LARGE_SHARE = 0.05
-"""A share of the samples from which the pass rates are not to be trusted: as large as the chance that a 95
+"""A share of the samples from which the pass rates are not reliable: as large as the chance that a 95
 percent interval misses."""
 
 
@@ -72,7 +72,7 @@ def spoiled_samples(
 
 
 def unfinished_samples(count: int) -> str:
-    """What to say of ``count`` samples without the end of their thought."""
+    """A sentence on ``count`` samples without the end of their thought."""
     return f"{count} samples broke off inside a thought: no answer (--max-tokens?)"
 
 

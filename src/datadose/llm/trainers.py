@@ -38,7 +38,7 @@ class Run:
     places: Sequence[int] | None
     """The rows in the order in which they are trained on; None: all rows, shuffled in each epoch."""
     factors: NDArray[Any] | None
-    """Of each row in the loss, shape (rows,); None for the plain loss."""
+    """The factor of each row in the loss, shape (rows,); None for the plain loss."""
     check: Verifier | None
     progress: Report
     evaluation: Evaluation | None = None
@@ -51,7 +51,7 @@ class Run:
     """Completions that broke off inside a thought: no answer, no reward."""
 
     def step(self, step: int, logs: dict[str, Any]) -> None:
-        """RunError at the first number that is not finite; a note when several RL steps teach nothing."""
+        """RunError at the first number that is not finite; a note when several RL steps have no gradient."""
         stage = self.config.stage
         for name in ("loss", "grad_norm", *(f"eval_{one}_loss" for one in self.sets)):
             if name in logs and not math.isfinite(float(logs[name])):
@@ -59,13 +59,13 @@ class Run:
                 raise RunError(msg)
         if "loss" in logs:
             self.silent = [*self.silent, {**logs, "step": step}] if is_silent(logs) else []
-            # Once a stretch, when it is long enough; result.json says how long it became.
+            # Once a stretch, when it is long enough; result.json has its final length.
             if len(self.silent) == enough(self.config.steps):
                 note(f"warning: {sentence(find_silences(self.silent, self.config.steps)[0])}")
         self.progress(f"posttrain {stage} (steps)", step, self.config.steps)
 
     def rewards(self, completions: list[Any], place: list[int], **_: Any) -> list[float | None]:
-        """1 for each completion of the row at ``place`` that passes."""
+        """The rewards of completions of the rows at ``place``: 1 where the verifier passes, else 0."""
         assert self.check is not None
         found: list[float | None] = []
         for completion, row in zip(completions, (self.rows[i] for i in place), strict=True):
@@ -293,7 +293,7 @@ _ARCHIVE = ("inline_container", "PytorchStreamWriter", "iostream error")
 
 @contextlib.contextmanager
 def disk_errors(out: Path) -> Iterator[None]:
-    """RunError for what the writers of weights raise when the disk refuses."""
+    """RunError for what the writers of weights raise when writing fails."""
     from safetensors import SafetensorError  # noqa: PLC0415
 
     try:

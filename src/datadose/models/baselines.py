@@ -1,6 +1,6 @@
 """Exact predictors of w*, called like the models: pretrained LSA, gradient descent, ridge, least squares.
 
-Each sees a prompt's inputs X (n, d) and labels y = X w* alone. `rollout` gives thoughts like a model's:
+Each uses a prompt's inputs X (n, d) and labels y = X w* alone. `rollout` gives thoughts like a model's:
 the thoughts of an iterative predictor, or the same answer at every step of a closed form.
 """
 
@@ -19,17 +19,17 @@ from datadose.theory.pretraining import pretrained_operator
 
 
 class Predictor(Protocol):
-    """What the post-test asks of a model or a baseline."""
+    """The methods that the post-test requires of a model or a baseline."""
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
-        """Thoughts w_1 .. w_k."""
+        """The thoughts w_1 .. w_k, shape (*runs, B, k, d)."""
 
 
 class Zero:
-    """The answer 0: error 1 per dimension."""
+    """The predictor that always answers 0. Its error is 1 per dimension."""
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
-        """Zeros."""
+        """Thoughts that are all zero, shape (*runs, B, k, d)."""
         return _at_every_step(torch.zeros_like(batch.weights), steps)
 
 
@@ -56,16 +56,17 @@ class GradientDescent:
 
 
 class Ridge:
-    """(X^T X + lambda I)^{-1} X^T y; lambda 0 is least squares (minimum norm where n < d).
+    """Ridge regression: the answer (X^T X + lambda I)^{-1} X^T y, with lambda = ``penalty`` >= 0.
 
-    Noise-free labels with w* ~ N(0, I): the Bayes estimate is the limit lambda -> 0.
+    A penalty of 0 is least squares (of minimum norm where n < d). Labels are noise-free and w* ~ N(0, I), so
+    the Bayes estimate is the limit lambda -> 0.
     """
 
     def __init__(self, penalty: float = 0.0) -> None:
         self.penalty = require_number("penalty", penalty, 0, float("inf"))
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
-        """The same answer at every step."""
+        """The answer, repeated at every step, shape (*runs, B, k, d)."""
         X = batch.held_inputs()
         labels = (X @ batch.weights.unsqueeze(-1)).double()
         X = X.double()
@@ -84,17 +85,26 @@ def _at_every_step(answer: Tensor, steps: int) -> Tensor:
 
 
 def lsa(operator: Operator, runs: int | None = None) -> BlockLinearAttention:
-    """The linear transformer with V~ = ``operator`` and W~ = I, of which V~ trains; ``runs`` copies of it."""
+    """The linear transformer with V~ = ``operator``, (d,) or (d, d), and W~ = I, in ``runs`` copies.
+
+    Training changes V~ alone.
+    """
     return BlockLinearAttention(starting_operator(operator, runs), train_attention=False)
 
 
 def pretrained_lsa(sigma0: Operator, length: int, runs: int | None = None) -> BlockLinearAttention:
-    """The linear transformer after pretraining on infinitely many prompts (V~ = -Gamma0^{-1})."""
+    """The linear transformer after pretraining on infinitely many prompts (V~ = -Gamma0^{-1}, eq. 3.6).
+
+    ``sigma0`` is the covariance, (d,) or (d, d), ``length`` n >= 1, ``runs`` the number of copies.
+    """
     return lsa(pretrained_operator(sigma0, length), runs)
 
 
 def baselines(sigma0: Operator, length: int) -> dict[str, Predictor]:
-    """The predictors that stand beside a learned model, by name."""
+    """The exact predictors that a learned model is compared with, by name.
+
+    ``sigma0`` and ``length`` are those of pretraining, for :func:`pretrained_lsa`.
+    """
     return {
         "zero": Zero(),
         "one gradient step": GradientDescent(),

@@ -180,7 +180,7 @@ class GptModel(ChainModel):
         return [cast("nn.Parameter", m.weight) for m in self.blocks.modules() if isinstance(m, nn.Linear)]
 
     def effective_operator(self) -> None:
-        """None: a thought is no linear function of S w*."""
+        """None, since a thought is no linear function of S w*."""
         return
 
     def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> PerRun:
@@ -263,7 +263,10 @@ def _thought_tokens(w: Tensor) -> Tensor:
 
 
 def gpt2_shape(model: GptModel) -> dict[str, Any]:
-    """Arguments of Hugging Face's ``GPT2Config`` for :func:`gpt2_state`: no dropout, a token table of one."""
+    """The arguments of Hugging Face's ``GPT2Config`` for :func:`gpt2_state`.
+
+    There is no dropout, and the token table has one entry.
+    """
     c = model.config
     dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     sizes = {"n_positions": c.positions, "n_embd": c.width, "n_layer": c.layers, "n_head": c.heads}
@@ -296,12 +299,15 @@ def gpt2_state(model: GptModel) -> dict[str, Tensor]:
 
 
 def save_gpt(path: Path, model: GptModel) -> None:
-    """``model`` as ``path`` (safetensors), whole or not at all, its configuration in the metadata."""
+    """Write ``model`` and its configuration to ``path`` (safetensors), whole or not at all."""
     write_tensors(path, model.state_dict(), {"gpt": json.dumps(asdict(model.config))})
 
 
 def load_gpt(path: Path) -> GptModel:
-    """The model that :func:`save_gpt` wrote, in its dtype; InputError if missing, damaged or mismatched."""
+    """The model that :func:`save_gpt` wrote to ``path``, in its dtype.
+
+    Raises InputError for a file that is missing, damaged or does not match its configuration.
+    """
     tensors, metadata = read_tensors(path, "weights")
     try:
         config = GptConfig(**json.loads(metadata.get("gpt", "null")))

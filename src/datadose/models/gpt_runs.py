@@ -103,7 +103,7 @@ class GptRuns(GptModel):
 
     @property
     def run_dimensions(self) -> int:
-        """One: the copies."""
+        """The number 1: the dimension of the copies."""
         return 1
 
     def _forward(self, tokens: Tensor, first: int, keep: int, caches: Any) -> Tensor:

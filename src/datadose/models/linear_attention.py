@@ -31,7 +31,10 @@ from datadose.shapes import Float, Operator
 def embed_prompts(
     inputs: Float[Tensor, "B n d"], labels: Float[Tensor, "B n"]
 ) -> Float[Tensor, "B 2*d+2 n+1"]:
-    """Z_0 of eq. (3.2)."""
+    """The prompt matrix Z_0 of eq. (3.2): n columns (x_i, y_i, 0, 0), then the first thought (0, 0, 0, 1).
+
+    ``inputs`` are x, shape (B, n, d), and ``labels`` y, shape (B, n). Z_0 has shape (B, 2d+2, n+1).
+    """
     B, n, d = inputs.shape
     Z = inputs.new_zeros(B, 2 * d + 2, n + 1)
     Z[:, :d, :n] = inputs.transpose(1, 2)
@@ -41,27 +44,39 @@ def embed_prompts(
 
 
 def chain_decay(eta: float, steps: int) -> list[float]:
-    """c_i = 1 - (1-eta)^i for i = 0 .. k+1: the ground-truth chain is w_i = c_i w*."""
+    """The numbers c_i = 1 - (1-eta)^i for i = 0 .. k+1. The demonstrated chain is w_i = c_i w* (section 1).
+
+    ``eta`` is the chain's step in (0, 2) and ``steps`` is k >= 0.
+    """
     return [1 - (1 - eta) ** i for i in range(steps + 2)]
 
 
 class ChainModel(nn.Module):
-    """What a stage asks of a model; runs are the leading dimensions of its parameters."""
+    """The methods that a stage requires of a model; runs are the leading dimensions of its parameters."""
 
     def teacher_forced_loss(self, batch: PromptBatch, eta: float, steps: int) -> PerRun:
-        """L_SFT of section 1: 1/(2B) sum over prompts and i = 0..k of the squared step residual."""
+        """Loss L_SFT of section 1 per run: 1/(2B) sum over prompts and i = 0..k of squared step residuals.
+
+        ``eta`` is the step of the demonstrated chain, in (0, 2), and ``steps`` is k >= 0.
+        """
         raise NotImplementedError
 
     def rollout(self, batch: PromptBatch, steps: int, noise: Thoughts | None = None) -> Thoughts:
-        """The model's own thoughts w_1 .. w_k, ``noise`` added to each."""
+        """The model's own thoughts w_1 .. w_k for k = ``steps`` >= 1, shape (*runs, B, k, d).
+
+        ``noise``, of the same shape, is added to each thought before the next one is computed.
+        """
         raise NotImplementedError
 
     def next_means(self, batch: PromptBatch, thoughts: Thoughts) -> Thoughts:
-        """The mean of each thought given the earlier ones of ``thoughts``."""
+        """The mean of each thought given the earlier ones of ``thoughts``, shape (*runs, B, k, d)."""
         raise NotImplementedError
 
     def effective_operator(self) -> Matrices | None:
-        """V with which one thinking step from w_0 = 0 moves by -V S w*, or None."""
+        """The operator V, (*runs, d, d), of which one thinking step from w_0 = 0 gives -V S w*.
+
+        It is None for a model without such an operator.
+        """
         raise NotImplementedError
 
     def hidden_matrices(self) -> list[nn.Parameter]:
@@ -96,7 +111,7 @@ class LinearAttention(ChainModel):
 
     @property
     def operator(self) -> Matrices:
-        """The block V~ of V."""
+        """The block V~ of V, shape (*runs, d, d)."""
         d = self.dimension
         return self.V[..., d + 1 : 2 * d + 1, :d]
 
@@ -111,7 +126,7 @@ class LinearAttention(ChainModel):
     def append(
         self, Z: Float[Tensor, "B rows columns"], column: Float[Tensor, "B rows"]
     ) -> Float[Tensor, "B rows columns+1"]:
-        """Z with ``column`` as its next thought, x and y rows blanked (3.3)."""
+        """Z with ``column`` as its next thought; its x and y rows are set to 0 (3.3)."""
         blank = torch.zeros_like(column[:, : self.dimension + 1])
         kept = torch.cat([blank, column[:, self.dimension + 1 :]], dim=1)
         return torch.cat([Z, kept.unsqueeze(-1)], dim=2)
@@ -119,7 +134,7 @@ class LinearAttention(ChainModel):
     def last_column(
         self, batch: PromptBatch, thoughts: list[Float[Tensor, "*runs B {self.dimension}+1"]]
     ) -> Float[Tensor, "*runs B 2*{self.dimension}+2"]:
-        """Last column of f(Z); thoughts are (w, one) rows."""
+        """The last column of f(Z) in eq. (3.1), shape (*runs, B, 2d+2); ``thoughts`` are rows (w, one)."""
         d, z = self.dimension, thoughts[-1]
         u = z @ self.W[..., :, d + 1 :].transpose(-1, -2)
         own = u[..., d + 1 :]
@@ -209,7 +224,7 @@ class BlockLinearAttention(ChainModel):
         hook(lambda *_: self._note_identity())
 
     def effective_operator(self) -> Matrices:
-        """V~."""
+        """The trained operator V~, shape (*runs, d, d)."""
         return self.V
 
     def _note_identity(self) -> None:
@@ -251,7 +266,7 @@ class BlockLinearAttention(ChainModel):
 
 
 def starting_operator(V: Operator, runs: int | None = None, dtype: torch.dtype = torch.float32) -> Matrices:
-    """V~ = ``V`` as a matrix of its own for each of ``runs`` runs, or one matrix without runs."""
+    """The operator V~ = ``V`` as a tensor (runs, d, d), one copy a run, or (d, d) if ``runs`` is None."""
     one = torch.from_numpy(dense(V).copy()).to(dtype)
     return one if runs is None else one.expand(runs, -1, -1).clone()
 

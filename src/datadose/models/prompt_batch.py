@@ -1,8 +1,8 @@
-"""What a model is given: the prompts of a batch, through the least that it needs to see of them.
+"""The prompts of a batch, in the smallest form that a model needs.
 
-A linear model meets the inputs of a prompt only as products S u with its empirical covariance
+A linear model uses the inputs of a prompt only as products S u with its empirical covariance
 S = (1/n) X^T X, and the labels y = X w* only as S w*. A batch therefore holds either S (d^2 numbers, one
-product costs d^2) or X (n d numbers, a product costs 2 n d), whichever is cheaper. A transformer sees the
+product costs d^2) or X (n d numbers, a product costs 2 n d), whichever is cheaper. A transformer reads the
 inputs and labels themselves, so its batches hold X.
 
 Leading dimensions ``*runs`` are independent runs (seeds) that train side by side.
@@ -47,7 +47,7 @@ class _SymmetricProduct(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """B prompts of length n: weights w*, and covariances S or inputs X."""
+    """B prompts of length n: the tasks w*, and either the empirical covariances S or the inputs X."""
 
     weights: Vectors
     length: int
@@ -61,21 +61,21 @@ class PromptBatch:
 
     @property
     def prompts(self) -> int:
-        """B."""
+        """The number B of prompts in each run."""
         return self.weights.shape[-2]
 
     def held_inputs(self) -> Float[Tensor, "*runs B n d"]:
-        """X; InputError for a batch without inputs."""
+        """The inputs X, shape (*runs, B, n, d). Raises InputError for a batch without inputs."""
         if self.inputs is None:
             reject("batch", "covariances alone", "inputs X (PromptBatch.draw with hold_inputs=True)")
         return self.inputs
 
     def labels(self) -> Float[Tensor, "*runs B n"]:
-        """y = X w*; InputError for a batch without inputs."""
+        """The labels y = X w*, shape (*runs, B, n). Raises InputError for a batch without inputs."""
         return (self.held_inputs() * self.weights.unsqueeze(-2)).sum(-1)
 
     def apply(self, u: Vectors) -> Vectors:
-        """S u for each prompt."""
+        """The products S u of each prompt's empirical covariance with ``u``, shape (*runs, B, d)."""
         product: Any = _SymmetricProduct
         return cast("Tensor", product.apply(u, self))
 
@@ -89,7 +89,7 @@ class PromptBatch:
         return (seen.unsqueeze(-2) @ X).squeeze(-2) / self.length
 
     def mean_covariance(self) -> Matrices:
-        """The mean of S over the batch."""
+        """The mean of S over the batch, shape (*runs, d, d)."""
         if self.covariances is not None:
             return self.covariances.mean(-3)
         rows = self.held_inputs().flatten(-3, -2)
@@ -101,11 +101,11 @@ class PromptBatch:
         return PromptBatch(change(self.weights, -2), self.length, S, X)
 
     def take(self, index: Int[Tensor, " b"]) -> PromptBatch:
-        """The prompts ``index``, the same in every run."""
+        """The batch of the prompts at the places ``index``, shape (b,), which are the same in every run."""
         return self.map(lambda x, axis: x.index_select(axis, index))
 
     def repeat(self, group: int) -> PromptBatch:
-        """Each prompt ``group`` times in a row: (..., B * group, ...)."""
+        """The batch with each prompt ``group`` times in a row, shape (*runs, B * group, ...)."""
         return self.map(lambda x, axis: x.repeat_interleave(group, dim=axis))
 
     def expand(self, runs: int) -> PromptBatch:
@@ -127,10 +127,18 @@ class PromptBatch:
         dtype: torch.dtype = torch.float32,
         hold_inputs: bool = False,
     ) -> PromptBatch:
-        """``prompts`` prompts for each seed, shape (len(seeds), B, ...), from the law of the task.
+        """New prompts x_i ~ N(0, A), w* ~ N(0, I), for each seed: tensors of shape (len(seeds), B, ...).
 
-        Holds X where 2 n < d (cheaper in memory and arithmetic) or ``hold_inputs``, else S, drawn by
-        Bartlett for n >= d.
+        The batch holds the inputs X where 2 n < d (cheaper in memory and arithmetic) or with ``hold_inputs``.
+        Otherwise it holds S, drawn by Bartlett's method for n >= d.
+
+        Args:
+            covariance: A, a spectrum (d,) or a PSD matrix (d, d).
+            length: prompt length n >= 1.
+            prompts: B >= 1.
+            seeds: one for each run.
+            dtype: of the tensors.
+            hold_inputs: whether X is held in any case, which a transformer requires.
         """
         covariance, length, prompts = check_request(covariance, length, prompts)
         d = len(covariance)
@@ -147,7 +155,7 @@ class PromptBatch:
 
     @classmethod
     def join(cls, batches: Sequence[PromptBatch], dim: int) -> PromptBatch:
-        """Batches of one length and form along ``dim``: 0 for runs, 1 for prompts."""
+        """One batch from batches of one length and form, joined along ``dim``: 0 for runs, 1 for prompts."""
 
         def cat(parts: Sequence[Tensor | None]) -> Tensor | None:
             held = [part for part in parts if part is not None]
@@ -161,7 +169,10 @@ class PromptBatch:
     def from_inputs(
         cls, inputs: Float[Tensor, "*runs B n d"], weights: Vectors, *, use_covariances: bool = True
     ) -> PromptBatch:
-        """From explicit inputs and weights."""
+        """The batch of given inputs X and tasks ``weights``, shape (*runs, B, d).
+
+        It holds S = X^T X / n with ``use_covariances``, and X without.
+        """
         n = inputs.shape[-2]
         if use_covariances:
             return cls(weights, n, covariances=inputs.transpose(-1, -2) @ inputs / n)

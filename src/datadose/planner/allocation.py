@@ -2,7 +2,7 @@
 
 The paper (section 5.1) allocates A = eta (P Sigma0 P + Delta): right for long prompts and many of them. At
 finite B and n the exact error is minimised here over the eigenvalues of A, in the paper's eigenbasis, under a
-budget (on the trace or on the energy tr A^2), a floor that nobody can remove (interference) and a pool that
+budget (on the trace or on the energy tr A^2), a floor that cannot be removed (interference) and a pool that
 has examples in some directions only. Derivation: docs/derivations/planner.md.
 """
 
@@ -29,7 +29,7 @@ from datadose.theory.source import Source
 Budget: TypeAlias = Literal["trace", "energy"]
 BUDGETS: tuple[Budget, ...] = ("trace", "energy")
 WORTHWHILE = 1e-3
-"""A relative gain below this is not told: rounding alone shows one where the paper's allocation is best."""
+"""A relative gain below this is not reported: rounding gives one where the paper's allocation is best."""
 _ROUNDS = 3
 _EFFECTIVE_RANK = 10
 _ITERATIONS = 40
@@ -50,7 +50,7 @@ class AllocationProblem:
         model: pretrained model and target, in the basis of the spectrum.
         length: prompt length n of the data.
         start: the allocation to improve on, shape (d,) (the paper's).
-        floor: what stays whatever one collects, shape (d,).
+        floor: the part of the data that stays in any case, shape (d,).
         available: directions in which the pool has examples, shape (d,).
         budget: cap on tr A or tr A^2 (by ``kind``); at least what the floor takes.
     """
@@ -113,11 +113,11 @@ class AllocationProblem:
         return np.append(gradient * used - slope * price * full / (price @ full), slope)
 
     def equivalent(self, a: Array, prompts: int) -> Equivalent:
-        """The deterministic equivalent with eigenvalues a of the data, shape (d,)."""
+        """The deterministic equivalent on ``prompts`` prompts with eigenvalues a of the data, shape (d,)."""
         return self.model.equivalent([self.model.columns(Source(a, self.length, prompts))], [prompts])
 
     def value_and_gradient(self, a: Array, prompts: int) -> tuple[float, Array]:
-        """Err / d and its gradient in the eigenvalues a, shape (d,)."""
+        """The error / d on ``prompts`` prompts, and its gradient in the eigenvalues a, shape (d,)."""
         equivalent = self.equivalent(a, prompts)
         error = equivalent.error(self.model.target, self.model.test_second_moment)
         found = sensitivity(equivalent, self.model.target, self.model.test_second_moment)
@@ -128,7 +128,7 @@ class AllocationProblem:
 
 @dataclass(frozen=True)
 class Allocation:
-    """The planner's allocation, the dose that goes with it, and how the search for it went."""
+    """The planner's allocation, its best dose, and how the search for it went."""
 
     spectrum: Array
     """Eigenvalues of A, shape (d,)."""
@@ -141,19 +141,23 @@ class Allocation:
 
 
 def spent(spectrum: Array, kind: Budget) -> float:
-    """tr A or tr A^2."""
+    """The cost of a spectrum (d,): tr A for the kind "trace", tr A^2 for "energy"."""
     return float(spectrum.sum() if kind == "trace" else (spectrum**2).sum())
 
 
 def optimise_allocation(problem: AllocationProblem, max_prompts: int) -> Allocation:
     """Minimise the exact error over A and B in turns, from the best dose on either side of the peak.
 
-    The error is not convex in A: what is found is a local minimum, never worse than ``start`` (if that keeps
-    to the constraints). Each round is L-BFGS on log a and the share of the budget at fixed B, then a new
-    search over B. Data that crowd into too few directions for the asymptotics are refused: an effective rank
+    The error is not convex in A. The result is a local minimum, never worse than ``start`` (if that keeps to
+    the constraints). Each round is L-BFGS on log a and the share of the budget at fixed B, then a new search
+    over B. Data that crowd into too few directions for the asymptotics are refused: an effective rank
     (tr A)^2 / tr A^2 below 10, an O(1/d) correction over a fifth of the error, or a gain of which corrections
     are more than half. Of a refused improvement the part of the way (in log a) is taken that is not refused.
     ``search`` of the result counts the descents, and those that did not move or were refused.
+
+    Args:
+        problem: the eigenvalues that may change, their floor and the budget.
+        max_prompts: the largest number of prompts B, >= 1.
     """
     start = best = _candidate(problem, problem.start, max_prompts)
     record = SearchRecord()
@@ -261,7 +265,7 @@ class BetterAllocation:
     budget: float
     kind: Budget
     gain: float
-    """By how much of itself the error falls, to order 1/d: 0 where nothing better was found."""
+    """The share of the error that the better data remove, to order 1/d: 0 where nothing better was found."""
     search: SearchRecord
     """How the search for it went: descents, those that did not move, failed or were refused."""
 

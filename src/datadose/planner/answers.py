@@ -21,12 +21,20 @@ _PARALLEL = 1e-12
 def draw_gaps(
     V: Array, target: Array, length: int, steps: int, draws: int, *, seed: int, spread: float = 0.0
 ) -> Array:
-    """``draws`` gaps (I + V S)^k w* of a chain of ``steps`` = k, one prompt each, shape (draws, d).
+    """Gaps (I + V S)^k w* of chains of k steps, drawn exactly, one prompt each; shape (draws, d).
 
-    V is any operator and ``target`` the covariance of the prompts, (d,) or (d, d); ``length`` is n >= 1.
-    Exact in law for every n, also below d and below k. Costs O(k^2 d) a draw with spectra, O(k d^2) dense.
-    ``spread``: what is uncertain about V adds noise of this variance to every direction of a step from a gap
-    as long as a typical w*, and in proportion to longer and shorter ones (an approximation).
+    The law is exact for every n, also below d and below k. A draw costs O(k^2 d) with spectra and O(k d^2)
+    with matrices.
+
+    Args:
+        V: any operator, (d,) or (d, d).
+        target: covariance of the prompts, (d,) or (d, d).
+        length: prompt length n >= 1.
+        steps: number k >= 1 of thinking steps.
+        draws: number of prompts.
+        seed: of the draws.
+        spread: variance >= 0 of the noise that the uncertainty of V adds to every direction of a step from a
+            gap as long as a typical w*, in proportion for longer and shorter ones (an approximation).
     """
     rng = np.random.default_rng(seed)
     noise = np.random.default_rng([seed, 1])

@@ -28,7 +28,7 @@ class SourceConfig(Strict):
     label_noise: NotNegative = 0.0
     demonstration_noise: NotNegative = 0.0
     cost: Positive | None = None
-    """Of a prompt, in any unit: the next purchase is planned where every source has one."""
+    """The cost of a prompt in any unit. The next purchase is planned if every source has one."""
 
 
 class BudgetConfig(Strict):
@@ -74,7 +74,7 @@ class PretrainingConfig(Strict):
 
     categories: Annotated[list[CategoryConfig], Field(min_length=1)]
     prompts: Size | None = None
-    """Of pretraining; unlimited unless given."""
+    """The number of pretraining prompts; unlimited unless given."""
     budget: Positive | None = None
     shifts: Annotated[list[ComingShift], Field(min_length=1)]
     objective: Objective = "mean"

@@ -1,4 +1,4 @@
-"""How many prompts to take from each source, what one more is worth, and what noise costs in prompts."""
+"""How many prompts to take from each source, the value of one more, and the cost of noise in prompts."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ class SourceAdvice:
     prompts: int
     marginal_value: float | None
     """-dErr/dB_c at the plan: the error / d that one more prompt saves (negative: it dilutes); None where it
-    could not be worked out."""
+    could not be computed."""
     marginal_value_at_all: float | None
-    """The same where everything is taken; None next to a peak."""
+    """The marginal value where everything is taken; None next to a peak."""
     noisy_per_clean: float | None
     """How many of its prompts replace one without noise, at the plan; None if none do, or if it has none."""
     clean_error: float | None
@@ -96,9 +96,9 @@ class CountsPlan:
     prompts: tuple[int, ...]
     error: float
     error_at_all: float | None
-    """Where everything is taken; None at a peak."""
+    """The error / d where everything is taken; None at a peak."""
     error_at_max: float | None
-    """With ``max_prompts`` prompts in the pool's proportions, or all of a smaller pool; None at a peak."""
+    """Error / d with ``max_prompts`` prompts in the pool's proportions, or all there are; None at a peak."""
     sources: tuple[SourceAdvice, ...]
     curve: tuple[tuple[int, float | None], ...]
     """(total, predicted error / d) with the sources in the plan's proportions, up to their sizes."""
@@ -132,10 +132,15 @@ class _Search:
 def plan_counts(model: ErrorModel, pool: Sequence[PoolSource], max_prompts: int) -> CountsPlan:
     """Choose how many prompts to take from each source, at most ``max_prompts`` in all.
 
-    The exact error is smooth in the counts but has poles (peaks) and several valleys: a coarse scan over
-    sources alone, in pairs and together picks starts; sequential quadratic programming with exact
-    derivatives runs from the best; the result is rounded and polished on integers. Nothing beats the best
-    point seen, but a better valley elsewhere cannot be excluded.
+    The exact error is smooth in the counts but has poles (peaks) and several valleys. A coarse scan over
+    sources alone, in pairs and together picks starts. Sequential quadratic programming with exact
+    derivatives runs from the best of them, and its result is rounded and improved on integers. The result is
+    the best point tried; a better valley elsewhere cannot be excluded.
+
+    Args:
+        model: the pretrained model and the target.
+        pool: sources with different names, each with its number of prompts, >= 1.
+        max_prompts: the largest number of prompts in all, >= 1.
 
     Raises InputError for no source, equal names, a size below 1, or ``max_prompts`` below 1.
     """
@@ -206,7 +211,7 @@ def _scan(search: _Search, sizes: Array, max_prompts: int) -> None:
 
 
 def _descend(search: _Search, start: Array, sizes: Array, max_prompts: int) -> Array:
-    """The best real counts that sequential quadratic programming from ``start`` sees."""
+    """The best real counts that sequential quadratic programming from ``start`` finds."""
     model, columns, best = search.model, search.columns, Best()
 
     def objective(counts: Array) -> tuple[float, Array]:
@@ -305,10 +310,17 @@ def _worth(model: ErrorModel, columns: Sequence[Columns], counts: Sequence[int])
 
 
 def noisy_for_clean(model: ErrorModel, noisy: Source, clean_prompts: int, max_prompts: int) -> int | None:
-    """The fewest prompts of ``noisy`` alone that do as well as ``clean_prompts`` without its noise.
+    """The fewest prompts of ``noisy`` that reach the error of ``clean_prompts`` prompts without its noise.
 
-    None if no number up to ``max_prompts`` does: more noisy prompts do not replace clean ones there. None
-    also where the clean prompts' own mean error is infinite or could not be worked out.
+    Args:
+        model: the pretrained model and the target.
+        noisy: the source; its own number of prompts is not used.
+        clean_prompts: number of noise-free prompts of the same covariance and length.
+        max_prompts: the largest number of noisy prompts that is tried.
+
+    Returns:
+        That number; None if no number up to ``max_prompts`` reaches the error, since more noisy prompts do
+        not replace clean ones there, and where the clean prompts' own mean error is infinite or unsolved.
     """
     clean = replace(noisy, prompts=1, label_noise=0.0, demonstration_noise=0.0)
     goal = _Search(model, [model.columns(clean)]).at([clean_prompts])

@@ -26,9 +26,9 @@ class Dose:
     error: float
     """Predicted error / d there."""
     error_before: float
-    """At B = 0."""
+    """The error / d at B = 0."""
     error_at_max: float | None
-    """At the largest number allowed; None at the peak, where the mean is infinite."""
+    """The error / d at the largest number allowed; None at the peak, where the mean is infinite."""
     near_optimal: tuple[int, int]
     """The range of B around the best one whose predicted error is within 5 percent of it."""
     best_below_peak: tuple[int, float] | None
@@ -38,15 +38,21 @@ class Dose:
     curve: tuple[tuple[int, float | None], ...]
     """(B, predicted error / d), None where the mean is infinite."""
     unsolved: int = 0
-    """At how many B the error could not be worked out; the search passed them over."""
+    """The number of B whose error could not be computed, and which the search left out."""
 
 
 def find_dose(error: Callable[[int], float], max_prompts: int, peak: int, *, grid_points: int = 64) -> Dose:
-    """Minimise ``error`` over the integers 0..max_prompts, globally.
+    """The number of prompts with the least error, a global minimum over the integers 0..``max_prompts``.
 
-    ``error`` is smooth on either side of ``peak`` and infinite at it; where it raises NoFixedPointError it
-    counts as infinite. Every local minimum of a grid (even in
-    log B, dense around the peak) that comes within a fifth of the best is refined to the integer.
+    Every local minimum of a grid (even in log B, dense around the peak) that comes within a fifth of the
+    best is refined to the integer.
+
+    Args:
+        error: predicted error / d at B prompts. It is smooth on either side of ``peak`` and infinite at it.
+            Where it raises NoFixedPointError it counts as infinite.
+        max_prompts: the largest B, >= 1.
+        peak: the number of prompts at which the error is infinite, the rank of the data.
+        grid_points: points of the grid over the whole range; half as many are added on each side of ``peak``.
     """
     seen: dict[int, float] = {}
     unsolved: set[int] = set()
@@ -83,7 +89,15 @@ def find_dose(error: Callable[[int], float], max_prompts: int, peak: int, *, gri
 
 
 def dose_of(model: ErrorModel, data: Array, length: int, max_prompts: int, grid_points: int = 64) -> Dose:
-    """The best number of prompts of covariance ``data``, worked out in its own eigenbasis."""
+    """The best number of prompts of covariance ``data``, computed in its own eigenbasis.
+
+    Args:
+        model: the pretrained model and the target.
+        data: covariance A of the prompts, a spectrum (d,) or a PSD matrix (d, d).
+        length: prompt length n >= 1, in examples.
+        max_prompts: the largest number of prompts, >= 1.
+        grid_points: as in :func:`find_dose`.
+    """
     spectrum, basis = spectral_basis(data)
     model = model if basis is None else model.rotated(basis)
     along, peak = model.along(model.columns(Source(spectrum, length, 1))), rank(spectrum)
@@ -119,7 +133,7 @@ def _refine(at: Callable[[int], float], low: int, middle: int, high: int) -> Non
         else:
             probe = middle - max(1, round(0.382 * (middle - low)))
             low, middle, high = (probe, middle, high) if at(middle) <= at(probe) else (low, probe, middle)
-    # At an end of the range the middle is an end too, and what lies between them has not been seen.
+    # At an end of the range the middle is an end too, and what lies between them has not been computed.
     for B in range(low, high + 1):
         at(B)
 

@@ -5,8 +5,8 @@ SFT takes the plan's data. Every stage is gradient descent for T steps at half o
 at a given learning rate. With one thinking step (k = 1) the outcome loss is the SFT loss at eta = 1, so both
 stages and their order have the exact theorem of :mod:`datadose.theory.training_time` behind them, at any
 number and length of prompts. For k > 1 the long-prompt dynamics of section 6 take over (an approximation that
-is stated in the result). A verifiable reward teaches only where it is paid: its pass rate comes from the law
-of the answer's error. Derivation and validation: docs/derivations/planner.md.
+is stated in the result). A verifiable reward trains only where some answers pass: its pass rate comes from
+the law of the answer's error. Derivation and validation: docs/derivations/planner.md.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ class PostTraining:
 
 @dataclass(frozen=True)
 class State:
-    """A model on its way: the moments of its operator V, and the stage that led here."""
+    """A model during training: the moments of its operator V, and the stage that led here."""
 
     model: TrainedOperator
     judged: TrainedOperator
-    """Those of P V, P the projector on the judged directions of the answer."""
+    """The moments of P V, where P is the projector on the judged directions of the answer."""
     last: Equivalent | None = None
-    """Of the last stage, at the penalty that is nearly its number of steps (:meth:`Ground.correction`)."""
+    """The last stage's equivalent at the penalty nearest to its steps (:meth:`Ground.correction`)."""
 
     @classmethod
     def fixed(cls, V: Array, judged: Array) -> State:
@@ -106,7 +106,7 @@ class State:
         return cls(TrainedOperator.fixed(V), TrainedOperator.fixed(product(judged, V)))
 
     def moved(self, V: Array, judged: Array) -> State:
-        """The same uncertainty around another mean ``V``."""
+        """The state with the same uncertainty around another mean ``V``."""
         return replace(self, model=_around(V, self.model), judged=_around(product(judged, V), self.judged))
 
 
@@ -123,7 +123,7 @@ class Ground:
     """Directions that a verifiable reward judges: an orthonormal basis (d, m), or a 0/1 spectrum (d,)."""
     training: PostTraining
     tests: WeightedTest | None = None
-    """What errors are told on in place of the target, in the same basis; RL's prompts stay the target's."""
+    """The test of the errors in place of the target, in the same basis; RL's prompts stay the target's."""
 
     def within(self, M: Array) -> Array:
         """A matrix restricted to the judged directions: (m,) or (m, m)."""
@@ -139,7 +139,7 @@ class Ground:
 
     @property
     def start(self) -> State:
-        """The pretrained model."""
+        """The state of the pretrained model."""
         return State.fixed(self.model.V0, self.projector)
 
     @cached_property
@@ -212,7 +212,7 @@ _DRAWS = (1000, 4000)
 
 
 _TOGETHER = 4
-"""Numbers of steps that are worked out at once: more are quicker, and take more memory."""
+"""Numbers of steps that are computed at once: more are quicker, and take more memory."""
 
 
 @dataclass(frozen=True)
@@ -267,23 +267,26 @@ class Descent:
 
 
 def sft(ground: Ground, columns: Sequence[Columns]) -> Descent:
-    """SFT of the pretrained model on ``columns``, which hold their counts."""
+    """The stage of SFT from the pretrained model on ``columns``, which hold their counts."""
     model = ground.model
     request = Request.on(model.eta, columns, chain_weight(model.eta, model.chain_steps))
     return Descent.of(ground, ground.start, request)
 
 
 def outcome_request(model: ErrorModel, prompts: float) -> Request:
-    """What outcome supervision with one thinking step fits on target prompts: the SFT loss at eta = 1."""
+    """The fit of outcome supervision with one thinking step on ``prompts`` target prompts.
+
+    It is that of the SFT loss at eta = 1.
+    """
     columns = Columns(prompts, model.test_second_moment, model.target, length=model.test_length)
     return Request.on(1.0, [columns], 1.0)
 
 
 def outcome(ground: Ground, start: State, request: Request) -> Descent:
-    """Outcome supervision from ``start`` on the prompts of :func:`outcome_request`.
+    """The stage of outcome supervision from ``start`` on the prompts of :func:`outcome_request`.
 
-    Exact for one thinking step. For more it stands for what few prompts cost; a given learning rate is then
-    that of the longer chain, so half of the stable one of one step is taken.
+    It is exact for one thinking step. For more it represents the cost of few prompts; a given learning rate
+    is then that of the longer chain, so half of the stable one of one step is taken.
     """
     if ground.training.chain_steps > 1:
         return Descent(ground, start, request, request.largest_rate / 2)
@@ -293,8 +296,8 @@ def outcome(ground: Ground, start: State, request: Request) -> Descent:
 def after_outcome(ground: Ground, stage: Descent, steps: int) -> tuple[State, float]:
     """The state after ``steps`` steps of the stage of :func:`outcome`, and its predicted error / d.
 
-    For more than one thinking step the mean is that of long prompts, and what few prompts add is taken from
-    one thinking step.
+    For more than one thinking step the mean is that of long prompts, and the effect of few prompts is taken
+    from one thinking step.
     """
     state, start, P = stage.after(steps), stage.start.model.mean, ground.projector
     error = ground.error(state)
@@ -308,7 +311,7 @@ def after_outcome(ground: Ground, stage: Descent, steps: int) -> tuple[State, fl
 
 
 _MANY = 1e9
-"""Times as many prompts stand for unlimited ones."""
+"""This multiple of the prompts represents unlimited ones."""
 
 
 def start_curvature(V0: Array, sigma: Array, k: int) -> float:
@@ -324,10 +327,10 @@ def start_curvature(V0: Array, sigma: Array, k: int) -> float:
 
 
 def long_prompt_operator(ground: Ground, V0: Array, steps: int) -> Array:
-    """V after ``steps`` steps of descent on the k-step outcome loss, B, n -> infinity.
+    """The operator V after ``steps`` steps of descent on the k-step outcome loss, for B, n -> infinity.
 
-    Gradient flow for the time steps / :func:`start_curvature`: in closed form with spectra, otherwise
-    dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated.
+    It is that of gradient flow from ``V0`` for the time steps / :func:`start_curvature`. With spectra it has
+    a closed form; otherwise dV/dt = -sum_j (M^T)^j M^k (M^T)^{k-1-j} Sigma is integrated.
     """
     sigma, k = ground.model.target, ground.training.chain_steps
     given = ground.training.learning_rate

@@ -36,7 +36,7 @@ class EqualRows:
     """The rows of each source and the penalty that belong together."""
 
     counts: Float[Array, " K"]
-    """Whole numbers, (K,)."""
+    """The rows of each source, whole numbers, (K,)."""
     ridge: float
     """lambda >= 0, infinite for the untouched model."""
     error: float
@@ -76,7 +76,7 @@ def subsets(pool: Pool) -> list[Float[Array, " K"]]:
 
 
 def row_values(pool: Pool, counts: Float[Array, " K"], ridge: float) -> Float[Array, " K"]:
-    """By how much one more row of each source lowers the objective at its best penalty ``ridge`` > 0, (K,).
+    """The decrease of the objective by one more row of each source at its best penalty ``ridge`` > 0, (K,).
 
     The penalty need not move (envelope theorem). Of a source without rows it is the value of the first.
     """

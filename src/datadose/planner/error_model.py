@@ -18,7 +18,7 @@ from datadose.theory.weighted_test import WeightedTest
 
 @dataclass(frozen=True, eq=False)
 class ErrorModel:
-    """The exact asymptotic error / d after SFT from ``V0``, as a function of the columns that SFT sees.
+    """The exact asymptotic error / d after SFT from ``V0``, as a function of SFT's columns.
 
     Args:
         V0: operator before SFT, spectrum (d,) or (d, d).
@@ -27,7 +27,7 @@ class ErrorModel:
         test_length: length n of the test prompts.
         chain_steps: k of the chains; it matters where prompts are noisy.
 
-    Raises InputError for a ``V0`` that is no finite operator of the target's size.
+    Raises InputError for a ``V0`` that is not a finite operator of the target's size.
     """
 
     V0: Array
@@ -49,7 +49,7 @@ class ErrorModel:
         return wishart_second_moment(self.target, self.test_length)
 
     def rotated(self, basis: Array, target: Array | None = None) -> ErrorModel:
-        """The same problem in the orthonormal ``basis`` (d, d), where Sigma is ``target`` if it is known."""
+        """The problem in the orthonormal ``basis`` (d, d), where Sigma is ``target`` if that is given."""
         return replace(
             self,
             V0=rotated(self.V0, basis),
@@ -58,7 +58,7 @@ class ErrorModel:
         )
 
     def judged_by(self, test: WeightedTest) -> ErrorModel:
-        """The same problem judged by another test, such as a weighted sum of several."""
+        """The problem with another test, such as a weighted sum of several."""
         return replace(self, target=test.target, tests_second_moment=test.second_moment)
 
     def columns(self, source: Source) -> Columns:
@@ -66,12 +66,15 @@ class ErrorModel:
         return source.columns(self.eta, self.chain_steps)
 
     def equivalent(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> Equivalent:
-        """The deterministic equivalent of V* with these counts of the columns."""
+        """The deterministic equivalent of V* with ``counts`` (K,) prompts of the K ``columns``."""
         counted = [replace(c, count=float(B)) for c, B in zip(columns, counts, strict=True)]
         return deterministic_equivalent(self.V0, self.eta, counted)
 
     def error(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> float:
-        """Err / d; infinity where the mean over finite prompts is (see ``Equivalent.infinite_because``)."""
+        """The error / d with these numbers of prompts (``counts``, shape (K,)) of the K ``columns``.
+
+        It is infinite where the mean over finite prompts is (``Equivalent.infinite_because``).
+        """
         try:
             equivalent = self.equivalent(columns, counts)
         except PeakError:
@@ -81,14 +84,14 @@ class ErrorModel:
         return equivalent.error(self.target, self.test_second_moment)
 
     def along(self, columns: Columns) -> OneSource:
-        """The error as a function of the number of prompts of one source whose moments are spectra."""
+        """The error as a function of the number of prompts of one source, whose moments are spectra (d,)."""
         return OneSource(self.V0, self.eta, columns, self.target, self.test_second_moment)
 
     def count_gradient(self, columns: Sequence[Columns], counts: Sequence[float] | Array) -> Array:
-        """dErr/dB_c of every source, shape (K,); of one without prompts the limit from above.
+        """The derivatives dErr/dB_c at ``counts`` (K,) prompts of the K ``columns``, shape (K,).
 
-        The limit is taken one source at a time, so that it changes no other derivative. By differences where
-        some sources are above their peak and others below.
+        For a source without prompts it is the limit from above, taken one source at a time, which changes
+        no other derivative. Differences are used where some sources are above their peak and others below.
         """
         counts = np.asarray(counts, dtype=np.float64)
         gradient, taken = np.zeros(len(counts)), counts > 0

@@ -52,7 +52,12 @@ class Goal:
 
 
 def tests_of(tests: Sequence[tuple[Operator, float]], length: int, dimension: int) -> WeightedTest:
-    """The weighted sum of ``tests``, pairs (covariance, weight >= 0) whose weights sum to 1.
+    """The weighted sum of several tests.
+
+    Args:
+        tests: pairs (covariance, weight >= 0) whose weights sum to 1.
+        length: length n >= 1 of the test prompts.
+        dimension: d.
 
     Raises InputError for no test, weights that do not sum to 1, and covariances of another dimension.
     """

@@ -1,4 +1,4 @@
-"""What a chosen way of training comes to: errors, ceiling, the prices of scarcity and of overtraining."""
+"""The outcome of a chosen way of training: errors, ceiling, the prices of scarcity and of overtraining."""
 
 from __future__ import annotations
 
@@ -21,42 +21,44 @@ least excess that counts."""
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Training to the best time, or under the best penalty; errors are predicted and divided by d."""
+    """Training to the best time, or under the best penalty. All errors are predicted and divided by d."""
 
     prompts: int
-    """Rows in all, those of sources with weight zero left out."""
+    """The number of rows in all, without those of sources with weight zero."""
     predicted_error: float
-    """On the target, or the weighted tests in its place."""
+    """The error on the target, or on the weighted tests in its place."""
     predicted_pretraining: float
-    """On Sigma0: what is kept of what was known."""
+    """The error on Sigma0 after training, which measures forgetting."""
     pretraining_before: float
-    """On Sigma0, of the model before training."""
+    """The error on Sigma0 of the model before training."""
     objective: float
-    """(1 - keep) times the former plus keep times the latter, which is minimised."""
+    """The minimised number: (1 - keep) times the error on the target plus keep times that on Sigma0."""
     variance: float
     """The part of ``predicted_error`` that more rows at the same effective penalty or time would remove."""
     error_if_converged: float | None
-    """On the target, if the same rows with the same weights were trained to convergence; None at a peak."""
+    """The error on the target if the same rows and weights were trained to convergence; None at a peak."""
     pretraining_if_converged: float | None
-    """The same on Sigma0."""
+    """The error on Sigma0 in that case."""
     all_rows: int
-    """All rows that there are, or as many as allowed in the pool's proportions."""
+    """The number of all rows that there are, or as many as allowed, in the pool's proportions."""
     error_on_all_rows: float
-    """On the target, if ``all_rows`` were trained alike, to their own best time or under their own best
-    penalty."""
+    """The error on the target if ``all_rows`` were trained alike, to their own best time or under their own
+    best penalty.
+    """
     error_on_all_rows_if_converged: float | None
-    """The same trained to convergence; None at a peak."""
+    """The error on the target if ``all_rows`` were trained to convergence; None at a peak."""
     pretraining_on_all_rows: float
     pretraining_on_all_rows_if_converged: float | None
-    """Both on Sigma0."""
+    """This and the field before are the errors on Sigma0 in these two cases."""
     ceiling: float
     """The least objective that unlimited rows give: in the pool's proportions, or at tuned weights."""
     scarcity: float
     """The objective minus the ceiling: what further rows could still bring. Below zero where the plan leaves
     sources out that the ceiling, in the pool's proportions, counts in."""
     prompts_within_10_percent: int | None
-    """From how many rows in the pool's proportions, alike or at tuned weights as for the ceiling, the
-    objective is within 10 percent of it; None above 1e12."""
+    """The number of rows in the pool's proportions, alike or at tuned weights as for the ceiling, from which
+    the objective is within 10 percent of the ceiling; None above 1e12.
+    """
     reason: str | None
     """Why there is no end to training or no penalty, why nothing is trained, or why ``error_if_converged`` is
     None; else None."""
@@ -67,7 +69,13 @@ class Judged:
 
 
 def errors_of(pool: Pool, decided: Decided, on_all: Decided) -> dict[str, Any]:
-    """The fields of :class:`Judged` that the model and its rivals determine."""
+    """The fields of :class:`Judged` that follow from the decision and from its alternatives.
+
+    Args:
+        pool: the sources, the model before training and the goal.
+        decided: the decision on training.
+        on_all: the decision on all rows, each with the same weight.
+    """
     goal, counts, weights = pool.goal, decided.counts, decided.weights
     untouched = not (counts * weights).any()
     converged, why = (decided.model, None) if untouched else pool.converged(counts, weights)
@@ -122,10 +130,10 @@ def whole(rows: float) -> int | None:
 
 
 def enough_rows(pool: Pool, top: float, objective: Callable[[float], float]) -> int | None:
-    """From how many rows on, to .3 percent, the ``objective`` is within 10 percent of its ceiling ``top``.
+    """The rows, to .3 percent, from which ``objective`` is within 10 percent of its ceiling ``top``.
 
     The excess over the ceiling falls nearly as one over the rows, so that the secant method on logarithms
-    takes few steps. 0 where no row is needed, None where even 1e12 rows are not enough.
+    takes few steps. The result is 0 where no row is needed, and None where even 1e12 rows are not enough.
     """
     if pool.goal.objective.error(pool.untouched) <= (1 + CLOSE) * top:
         return 0

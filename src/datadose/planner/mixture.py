@@ -1,4 +1,4 @@
-"""The mixture of a plan: rows, weight and share of a batch of each source, and what more rows are worth."""
+"""The mixture of a plan: rows, weight and share of a batch of each source, and the value of more rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datadose.planner.rows_worth import values_of_rows
 
 @dataclass(frozen=True)
 class MixtureShare:
-    """What one source gives to training."""
+    """The part of one source in training."""
 
     name: str
     prompts: int
@@ -20,17 +20,17 @@ class MixtureShare:
     weight: float
     """w_c of a row of it in the loss; the largest is 1."""
     share: float
-    """Of a batch: w_c B_c over the sum of all sources."""
+    """The share of the source in a batch: w_c B_c over the sum of all sources."""
     marginal_value: float | None
-    """By how much one more row lowers the objective / d; None next to a peak."""
+    """The decrease of the objective / d by one more row; None next to a peak."""
     gain_per_cost: float | None
-    """The same by unit of cost; None without costs."""
+    """The marginal value divided by the cost of a row; None without costs."""
     reason: str | None
     """Why the weight is zero; None where it is not."""
 
 
 def mixture_of(pool: Pool, decided: Decided) -> tuple[MixtureShare, ...]:
-    """The mixture that was ``decided``, source by source."""
+    """The mixture that was ``decided`` for the sources of ``pool``, source by source."""
     values = [None if x is None else float(x) + 0.0 for x in values_of_rows(pool, decided)]
     rows = decided.weights * decided.counts
     shares = rows / rows.sum() if rows.any() else np.zeros(len(rows))

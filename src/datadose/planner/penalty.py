@@ -24,7 +24,7 @@ from datadose.theory.tuned_weights import ceiling, tuned_weights, unlimited
 UNTOUCHED = "any training raises the error: the best is to leave the model as it is"
 INTERPOLATES = "the best is no penalty: to train to convergence"
 _REACH, _PER_DECADE = 1e9, 4
-"""Of effective penalties around tr C / d, at which the ceiling of equal weights is looked for."""
+"""Of effective penalties around tr C / d, at which the ceiling of equal weights is sought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,11 @@ class Penalised(Judged):
 
 
 def choose_penalty(pool: Pool, *, tuned: bool) -> tuple[Penalised, Decided]:
-    """The best penalty with the rows of each source, and their weights if ``tuned``.
+    """The best penalty of a pool, with the rows of each source and, if ``tuned``, their weights.
+
+    Args:
+        pool: the sources, the model before training and the goal.
+        tuned: whether the weight of each source's rows in the loss is chosen as well; else all are 1.
 
     Raises InputError for label noise with chains of several steps, and PeakError where the best is no penalty
     and the mean error over finite prompts is infinite.
@@ -91,9 +95,14 @@ def _of_one_kind(pool: Pool) -> tuple[Penalised, Decided]:
 def under_penalty(
     pool: Pool, counts: Array, weights: Array, ridge: float, known: TrainedOperator | None = None
 ) -> Decided:
-    """The decision for the penalty ``ridge``; an infinite one leaves the model untouched on no rows.
+    """The decision for one penalty. An infinite one leaves the model untouched, on no rows.
 
-    ``known`` is the model that it gives, where that is known.
+    Args:
+        pool: the sources, the model before training and the goal.
+        counts: rows of each source, (K,).
+        weights: w_c of a row of each source, (K,).
+        ridge: penalty lambda >= 0, or infinite.
+        known: the trained model, if it has been computed already.
     """
     if np.isinf(ridge):
         return pool.left_untouched(UNTOUCHED)

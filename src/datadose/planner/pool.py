@@ -39,7 +39,7 @@ class Pool:
     chain_steps: int
     names: tuple[str, ...]
     costs: tuple[float | None, ...]
-    """Of a row of each source; None where none is given."""
+    """The cost of a row of each source; None where none is given."""
     known: tuple[Float[Array, " K"], ...] = ()
     """Rows that another search found, (K,) each, which are tried too: no plan is worse than with them."""
 
@@ -54,7 +54,19 @@ class Pool:
         chain_steps: int,
         known: Sequence[ArrayLike] = (),
     ) -> Pool:
-        """The pool of ``sources``. Raises InputError where some have a cost and others have none."""
+        """The pool of ``sources``, and what is decided on it.
+
+        Args:
+            start: V0 before training, (d,) or (d, d).
+            eta: chain-of-thought step, in (0, 2).
+            sources: K >= 1 sources, each with the number of its rows.
+            goal: the tests of the plan.
+            max_prompts: the most rows that may be taken in all, >= 1.
+            chain_steps: k >= 0 of the chains of thought.
+            known: rows of each source, (K,), that are tried as well.
+
+        Raises InputError where some sources have a cost and others have none.
+        """
         costs = require_costs(sources)
         rows = tuple(replace(entry.source, prompts=float(entry.size)) for entry in sources)
         names = tuple(entry.name for entry in sources)
@@ -63,12 +75,12 @@ class Pool:
 
     @cached_property
     def owned(self) -> Float[Array, " K"]:
-        """Rows that there are of each source, (K,)."""
+        """The rows that there are of each source, (K,)."""
         return np.array([source.prompts for source in self.sources], dtype=np.float64)
 
     @cached_property
     def sizes(self) -> Float[Array, " K"]:
-        """The same, no more than may be taken."""
+        """The rows of each source that may be taken, (K,): those owned, and no more than ``max_prompts``."""
         return np.minimum(self.owned, self.max_prompts)
 
     @property
@@ -150,13 +162,19 @@ class Pool:
     def trained(
         self, counts: ArrayLike, stopping: Stopping, weights: ArrayLike | None = None
     ) -> TrainedOperator:
-        """The model that training on ``counts`` rows with these weights ends with; raises PeakError."""
+        """The model after training on ``counts`` (K,) rows with these ``weights`` (K,) until ``stopping``.
+
+        Raises PeakError where the training converges and the mean error is infinite.
+        """
         return self.request(counts, weights).fit(self.start).ends([stopping])[0]
 
     def converged(
         self, counts: ArrayLike, weights: Sequence[float] | Array | None = None
     ) -> tuple[TrainedOperator | None, str | None]:
-        """The model after training to convergence, or None and why its mean error is infinite."""
+        """The model after training to convergence on ``counts`` (K,) rows with these ``weights`` (1 if None).
+
+        It is None, with the reason, where its mean error is infinite.
+        """
         try:
             return self.trained(counts, Stopping(), weights), None
         except PeakError as error:
@@ -183,7 +201,7 @@ class Decided:
     reason: str | None = None
     """Why there is no end to training, or none to the penalty, or nothing is trained."""
     known_values: Float[Array, " K"] | None = None
-    """What one more row of each source is worth, (K,), where it is known in closed form."""
+    """The value of one more row of each source, (K,), where it is known in closed form."""
     reasons: tuple[str, ...] | None = None
     """Why a source has weight zero, "" for one that is used, K of them; None with equal weights."""
 

@@ -1,4 +1,4 @@
-"""What to pretrain on: shares of categories that serve best the shifts that may come.
+"""What to pretrain on: shares of categories that are best for the shifts that may come.
 
 The error after a shift depends on pretraining through the moments of the pretrained operator alone: those of
 unlimited prompts (:class:`~datadose.theory.pretraining.PretrainingMixture`) or of a number of prompts
@@ -43,7 +43,7 @@ class Category:
     name: str
     covariance: Operator
     cost: float | None = None
-    """In any unit; tr(covariance) / d where no category has one."""
+    """The cost of a prompt in any unit; tr(covariance) / d where no category has one."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class PretrainingShare:
 
     name: str
     share: float
-    """Of the prompts of pretraining."""
+    """The share of the pretraining prompts."""
     cost: float
-    """Of a prompt."""
+    """The cost of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class ShiftOutcome:
     """The error / d after one of the shifts, from the planned mixture and from the balanced one."""
 
     shift: int
-    """Its place in the list of shifts, from 0."""
+    """The place of the shift in the list of shifts, from 0."""
     weight: float
     error: float
     error_balanced: float
     error_before: float
-    """From the planned mixture, without post-training."""
+    """The error / d from the planned mixture without post-training."""
     penalty: float | None
     """Best effective penalty of post-training from the planned mixture; None where it is best left out."""
 
@@ -90,7 +90,7 @@ class PretrainingPlan:
     error: float
     """The mean or the worst error / d over the shifts, after the best post-training."""
     error_balanced: float
-    """That of equal shares."""
+    """The error / d with equal shares."""
     gain: float
     """1 - error / error_balanced; negative only where the budget does not allow equal shares."""
     worst_shift: int
@@ -100,7 +100,7 @@ class PretrainingPlan:
     cost_balanced: float
     budget: float | None
     prompts: int | None
-    """Of pretraining; None where they are unlimited."""
+    """The number of pretraining prompts; None where they are unlimited."""
     search: SearchRecord
 
     def to_json(self) -> dict[str, Any]:
@@ -144,13 +144,13 @@ def plan_pretraining(
         max_prompts: number of post-training prompts B, >= 1.
         interference: r >= 0 of the post-training data.
         prompts: number of pretraining prompts, trained on to convergence; unlimited if None. Unlimited
-            prompts teach a category whatever its share, so that the best shares of dear ones or of ones with
-            large inputs come out small; with finitely many such shares may be far from the best.
+            prompts train on a category whatever its share, so the best shares of costly ones or of ones with
+            large inputs are small; with finitely many such shares may be far from the best.
         budget: largest mean cost of a prompt of pretraining; not bounded if None.
         objective: "mean" (by the weights) or "worst" error over the shifts.
 
     Returns the best mixture found. A category that alone contains some direction has a share of at least
-    0.001 in the search: among unlimited prompts any share teaches a direction, and none does not.
+    0.001 in the search: among unlimited prompts any share above 0 covers a direction, and share 0 does not.
 
     Raises InputError for values out of range, and for a budget below the cost of the cheapest category;
     PeakError where the mean error of every penalty is infinite.
@@ -295,11 +295,17 @@ def _weights(shifts: Sequence[PossibleShift]) -> Float[Array, " L"]:
 
 
 def pretraining_of(config: PlanConfig, folder: Path, sigma0: Operator) -> PretrainingPlan | None:
-    """:func:`plan_pretraining` for the section `pretraining` of a file; None where it has none.
+    """The result of :func:`plan_pretraining` for the section `pretraining` of a file; None where it has none.
 
-    Post-training has the file's eta, length, interference and largest number of prompts. Paths are relative
-    to ``folder``. Raises InputError naming the category, the shift or the field, and where the file has
-    sources: post-training data are those that are aligned with each shift.
+    Post-training has the file's eta, length, interference and largest number of prompts.
+
+    Args:
+        config: the file.
+        folder: the folder that its paths are relative to.
+        sigma0: base covariance Sigma of the test prompts, (d,) or (d, d).
+
+    Raises InputError naming the category, the shift or the field, and where the file has sources:
+    post-training data are those that are aligned with each shift.
     """
     section = config.pretraining
     if section is None:

@@ -18,9 +18,9 @@ from datadose.theory.source import Source
 
 
 def plan_file(path: str | Path) -> Plan:
-    """The plan for a SHIFT.yaml; covariance files are found beside it.
+    """The plan that a file SHIFT.yaml describes. Covariance files are found beside it.
 
-    Raises InputError naming the line, the field and what is allowed.
+    Raises InputError, which names the line, the field and what is allowed.
     """
     path = Path(path)
     config = load_config(path, PlanConfig)

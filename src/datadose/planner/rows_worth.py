@@ -1,4 +1,4 @@
-"""What one more row of each source is worth, and what to buy next under costs.
+"""The value of one more row of each source, and what to buy next under costs.
 
 Where training is at its best time or penalty, and its weights at their best, these need not move with the
 rows (envelope theorem): the pull of a row t w_c / B, or the penalty and the weights, are held.
@@ -17,7 +17,7 @@ from datadose.theory.equivalent import PeakError
 from datadose.theory.stopping import Stopping
 
 BUDGET = 0.1
-"""Of what the planned rows cost: the budget of the next purchase."""
+"""The budget of the next purchase, as a share of the cost of the planned rows."""
 _PARTS = 10
 _STEP, _FIRST = 1e-3, 1e-2
 """Of differences, as a share of a source's rows; and the rows at which the first row's value is taken."""
@@ -30,11 +30,11 @@ class Purchase:
     name: str
     prompts: int
     cost: float
-    """Of these rows."""
+    """The cost of these rows."""
 
 
 def objective_with(pool: Pool, decided: Decided, counts: Array) -> float:
-    """The objective / d with other ``counts`` (K,) of rows, each row pulling as it does as ``decided``."""
+    """The objective / d with other ``counts`` (K,) of rows, each with its pull or weight as ``decided``."""
     taken = decided.counts[decided.weights > 0].sum()
     weights = np.where(counts > 0, decided.row_weights, 0.0)
     if taken == 0 or not weights.any():
@@ -46,7 +46,7 @@ def objective_with(pool: Pool, decided: Decided, counts: Array) -> float:
 
 
 def values_of_rows(pool: Pool, decided: Decided) -> list[float | None]:
-    """By how much one more row of each source lowers the objective / d, K of them; None next to a peak."""
+    """The decrease of the objective / d by one more row of each source: K numbers, None next to a peak."""
     K, ridge = len(pool.sources), decided.stopping.ridge
     if not decided.counts.any():
         return [0.0] * K
@@ -73,10 +73,17 @@ def _difference(pool: Pool, decided: Decided, at: int) -> float | None:
 
 
 def next_purchase(pool: Pool, decided: Decided) -> tuple[float, tuple[Purchase, ...]] | None:
-    """(budget, purchases): what to buy for a tenth of what the planned rows cost; None without costs.
+    """The budget and the rows to buy next, for a tenth of the cost of the planned rows.
 
-    The budget is spent in tenths, each on the source that lowers the objective most. What is bought comes
-    on top of ``max_prompts``. Nothing is bought where no row helps.
+    The budget is spent in tenths, each on the source that lowers the objective most. The purchase comes on
+    top of ``max_prompts``. Nothing is bought where no row helps.
+
+    Args:
+        pool: the sources with their costs, the model before training and the goal.
+        decided: the decision on training.
+
+    Returns:
+        (budget, purchases); None if the sources have no costs, or if no row is planned.
     """
     costs = np.array([np.nan if cost is None else cost for cost in pool.costs])
     if np.isnan(costs).any() or not decided.counts.any():

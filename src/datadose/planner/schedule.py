@@ -64,16 +64,16 @@ class Costs:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The stages that a budget is best spent on, and what the other plans come to."""
+    """The stages on which a budget is best spent, and the errors of the other plans."""
 
     stages: tuple[ScheduledStage, ...]
-    """In order; empty where every stage would raise the error."""
+    """The stages in order; empty where every stage would raise the error."""
     predicted_error: float
     cost: float
     alternatives: dict[str, float]
     """Error / d of the best plans with the stages "none", "sft", "outcome" and "both"."""
     next_unit: NextUnit | None
-    """None where no further unit lowers the error, or none can be bought."""
+    """The best use of a further unit of money; None where none lowers the error or can be spent."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields ``schedule``, ``next_unit`` and ``alternatives`` of `datadose plan --json`."""
@@ -119,7 +119,7 @@ def plan_schedule(
         training: the recipe; its learning rate is that of both stages, half of the largest stable one of each
             unless given.
         objective: the test whose error is minimised; that of the target unless given.
-        judge: the test whose error is told; that of the target unless given.
+        judge: the test whose error is reported; that of the target unless given.
 
     Raises InputError for more than one thinking step or a verifiable reward, for which no composition of
     stages is known, for columns without prompts, and for a value out of range.
@@ -145,7 +145,7 @@ def plan_schedule(
 
 
 def _best(budget: Budget) -> Schedule:
-    """The best of no stage, SFT, outcome supervision and both, and what each comes to."""
+    """The best of no stage, SFT, outcome supervision and both, and the error of each."""
     sft, outcome = budget.alone(budget.sft), budget.alone(budget.outcome)
     found: dict[str, Steps] = {"none": (), "sft": sft, "outcome": outcome, "both": budget.both(sft, outcome)}
     plans = {name: budget.whole(steps) for name, steps in found.items()}
@@ -174,7 +174,7 @@ def _best(budget: Budget) -> Schedule:
 
 
 Tests: TypeAlias = tuple[WeightedTest, WeightedTest]
-"""What is minimised, and what is told."""
+"""What is minimised, and what is reported."""
 
 
 def _in_target_basis(
@@ -235,7 +235,7 @@ def schedule_of_pool(
         costs: prices; a demonstration costs the same from every source.
         limits: the most demonstrations in all, and the most target prompts.
         training: the recipe.
-        tests: what is minimised, and what is told.
+        tests: what is minimised, and what is reported.
     """
     counts = np.array([c.count for c in columns], dtype=np.float64)
     if not counts.any():

@@ -1,4 +1,4 @@
-"""What became of a search: an optimiser that stopped, stood still or met a point without a value says so."""
+"""The record of a search: how often an optimiser stopped, did not move or reached a point without a value."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from datadose.theory.equivalent import PeakError
 from datadose.theory.fixed_point import NoFixedPointError
 
 Unsolved = (NoFixedPointError, np.linalg.LinAlgError, FloatingPointError)
-"""A point whose error could not be worked out: it does not end a search, and it is counted."""
+"""A point whose error could not be computed: it does not end a search, and it is counted."""
 
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """How often a search did what; all zero but ``descents`` where everything went well."""
+    """The record of a search; all counts but ``descents`` are zero where everything went well."""
 
     descents: int = 0
     """Runs of a local optimiser."""
     unmoved: int = 0
-    """Of them, those that found nothing better than their start (which may be a minimum)."""
+    """The descents that found nothing better than their start (which may be a minimum)."""
     stopped: int = 0
-    """Of them, those that ended at a peak, or that the optimiser itself calls a failure."""
+    """The descents that ended at a peak, or that the optimiser reports as a failure."""
     refused: int = 0
     """Better predictions that were not taken, for the asymptotics do not hold there."""
     unsolved: int = 0
-    """Points whose error could not be worked out, and that were passed over."""
+    """Points whose error could not be computed, and that were left out."""
 
     @property
     def remark(self) -> str | None:
@@ -46,7 +46,7 @@ class SearchRecord:
 
 
 class Best:
-    """The best point that an objective saw, which stays where its optimiser fails."""
+    """The best point that an objective had, kept where its optimiser fails."""
 
     def __init__(self) -> None:
         self.value, self.first = np.inf, np.nan

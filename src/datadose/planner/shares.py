@@ -1,7 +1,7 @@
 """Shares of categories that minimise the mean or the worst error of several ends: the search.
 
 Sequential quadratic programming over the simplex within a budget, with derivatives in closed form; the worst
-error is minimised by its epigraph (min t with t >= every error). :mod:`datadose.planner.pretraining` says
+error is minimised by its epigraph (min t with t >= every error). :mod:`datadose.planner.pretraining` states
 what the shares and the ends are.
 """
 
@@ -53,7 +53,7 @@ class SharesProblem:
     def errors(self, shares: Array) -> tuple[Float[Array, " L"], Float[Array, "L J"]]:
         """The error / d after every shift, and its derivatives by the shares (others shrink in proportion).
 
-        Raises InputError for shares that are no mixture, PeakError where an error is infinite.
+        Raises InputError for shares that are not a mixture, PeakError where an error is infinite.
         """
         start = self.pretraining.start(shares)
         found = [end.best(start) for end in self.ends]
@@ -66,7 +66,7 @@ class SharesProblem:
 
     @property
     def balanced(self) -> Float[Array, " J"]:
-        """Equal shares."""
+        """The equal shares 1 / J, (J,)."""
         return np.full(self.pretraining.size, 1 / self.pretraining.size)
 
     @cached_property
@@ -83,14 +83,14 @@ class SharesProblem:
         return least * min(1.0, 0.5 * spare / dearer) if dearer > 0 else least
 
     def _misses_without(self, j: int) -> bool:
-        """Whether all other categories see less than all categories do."""
+        """Whether all other categories contain less than all categories do."""
         others = np.ones(self.pretraining.size)
         others[j] = 0.0
         everything = self.pretraining.sees_everything(np.ones(self.pretraining.size))
         return everything and not self.pretraining.sees_everything(others)
 
     def affordable(self, shares: Array) -> Float[Array, " J"]:
-        """``shares`` above the floor, moved towards the cheapest category until the budget pays for them."""
+        """The ``shares`` above the floor, moved towards the cheapest category until within the budget."""
         spare = np.maximum(shares - self.floor, 0.0)
         kept: Array = self.floor + (1 - self.floor.sum()) * spare / spare.sum()
         cost = float(kept @ self.costs)
@@ -103,7 +103,7 @@ class SharesProblem:
         return np.asarray((1 - moved) * kept + moved * end)
 
     def allowed(self, shares: Array) -> bool:
-        """Whether the budget pays for ``shares``."""
+        """Whether the mean cost of a prompt at ``shares`` is within the budget."""
         return self.budget is None or float(shares @ self.costs) <= self.budget * (1 + _ROUNDING)
 
     def solve(self) -> tuple[Float[Array, " J"], Float[Array, " L"], SearchRecord]:

@@ -27,13 +27,13 @@ from datadose.theory.weighted_test import WeightedTest
 StageName: TypeAlias = Literal["sft", "outcome"]
 Bought: TypeAlias = Literal["rows", "updates"]
 _SHARES = (0.05, 0.2, 0.45, 0.7, 0.9)
-"""Of the budget for SFT, where both stages are looked for first."""
+"""Of the budget for SFT, where both stages are sought first."""
 _STARTS = 2
 _PER_DECADE = 4
 _SETTLED = 1e-4
 """Of times whose errors differ by less than this share the earliest is taken."""
 _ASIDE = (-1.6, 0.0, 1.6)
-"""Around the best times of the stages alone, in log time, where those of both are looked for first."""
+"""Around the best times of the stages alone, in log time, where those of both are sought first."""
 _SIMPLEX = (0.07, 0.5, 0.5)
 """First steps of the search in the share and in the log times."""
 _EVALUATIONS = 120
@@ -55,7 +55,7 @@ class ScheduledStage:
     steps: int
     """Steps of gradient descent at ``learning_rate`` that are nearly that time."""
     epochs: int
-    """The same: a step takes all rows."""
+    """The number of ``steps`` again: a step takes all rows."""
     learning_rate: float
     predicted_error: float
     """Error / d on the target after the stage."""
@@ -64,7 +64,7 @@ class ScheduledStage:
 
 @dataclass(frozen=True)
 class NextUnit:
-    """Where the next unit of money buys most."""
+    """The stage in which the next unit of money lowers the error most."""
 
     stage: StageName
     buys: Bought
@@ -88,10 +88,10 @@ class Rows:
     update: float
     """The price of one optimiser step on all rows."""
     learning_rate: float | None
-    """None for half of the largest stable one."""
+    """The learning rate; None for half of the largest stable one."""
 
     def request(self, rows: float) -> Request:
-        """What the stage fits on so many rows."""
+        """The fit of the stage to so many ``rows``."""
         return Request.on(self.eta, [replace(c, count=rows * c.count) for c in self.mixture], self.copies)
 
     @cached_property
@@ -112,14 +112,14 @@ class Rows:
 
     @cached_property
     def _clocks(self) -> tuple[Array, Array]:
-        """The logarithms of the clock on numbers of rows: it is smooth, and the search meets many of them."""
+        """The logarithms of the clock on numbers of rows: it is smooth, and the search uses many of them."""
         rows = np.geomspace(1.0, max(self.most, 2), _CLOCKS)
         if self.learning_rate is not None:
             return np.log(rows), np.full(_CLOCKS, math.log(self.learning_rate * self.copies))
         return np.log(rows), np.log([self.clock(B) for B in rows])
 
     def updates(self, rows: float, time: float) -> float:
-        """How many updates, nearly, a training time takes on so many rows."""
+        """The number of updates, not rounded, that a training ``time`` takes on so many ``rows``."""
         return max(1.0, time * math.exp(-np.interp(math.log(rows), *self._clocks)))
 
     def count(self, rows: float, time: float) -> int:
@@ -127,7 +127,7 @@ class Rows:
         return max(1, math.ceil(time / self.clock(rows) * (1 - _SAME)))
 
     def cost(self, rows: float, time: float) -> float:
-        """Of rows and their updates."""
+        """The price of so many rows and of the updates of a training ``time``."""
         return self.price * rows + (self.update * self.updates(rows, time) if self.update else 0.0)
 
     def affordable(self, money: float, time: float) -> float:
@@ -173,7 +173,7 @@ class Budget:
         return found
 
     def error(self, steps: Steps) -> float:
-        """What is minimised."""
+        """The objective / d after the last stage, which is minimised."""
         return self.objective.error(self.train(steps)[-1] if steps else self.start)
 
     def alone(self, kind: Rows) -> Steps:
@@ -239,10 +239,10 @@ class Budget:
         return at(min(found, key=lambda one: float(one.fun)).x)
 
     def whole(self, steps: Steps) -> Steps:
-        """Whole rows, and where updates cost something whole updates, within the budget.
+        """The stages in whole rows and, where updates have a price, whole updates, within the budget.
 
-        With fewer updates than the best real number or with more, whichever leads to the smaller error; what
-        rounding leaves is spent on rows.
+        The number of updates is the best real number rounded up or down, whichever gives the smaller error.
+        The rest of the budget is spent on rows.
         """
         roundings: list[Steps] = [()]
         for kind, rows, time in steps:
@@ -285,9 +285,9 @@ class Budget:
         return tuple(found)
 
     def next_unit(self, steps: Steps) -> NextUnit | None:
-        """Where a further unit of money buys most at the plan of real numbers, by central differences.
+        """The best use of a further unit of money at the plan of real numbers, by central differences.
 
-        Rows and updates of the best plan are worth the same there; updates are told where no rows can be
+        Rows and updates of the best plan have the same value there; updates are reported where no rows can be
         bought.
         """
         found: list[tuple[float, Rows, Bought]] = []

@@ -1,7 +1,7 @@
-"""Which stage: none, SFT, outcome supervision / RL, or SFT then RL, from what each promises within T steps.
+"""Which stage: none, SFT, outcome supervision / RL, or SFT then RL, from the forecast of each within T steps.
 
-All four are forecast, which gives their order; a number is told only where real training runs on shifts that
-nothing was built on came out within a fifth of it, and is withheld, with a reason, elsewhere. Both the order
+All four are forecast, which gives their order; a number is given only where real training runs on shifts that
+nothing was built on was within a fifth of it, and is withheld, with a reason, elsewhere. Both the order
 and the numbers are judged in docs/derivations/planner.md.
 """
 
@@ -44,25 +44,25 @@ WORTH_A_STAGE = 0.02
 
 @dataclass(frozen=True)
 class Outlook:
-    """What one choice of stages promises, as far as that is known."""
+    """The forecast for one choice of stages, as far as it is known."""
 
     stage: Stage
     demonstrations: int
     outcome_prompts: int
     error: float | None
-    """Predicted one-step post-test error / d; None where no forecast of it can be trusted."""
+    """Predicted one-step post-test error / d; None where no forecast of it is reliable."""
     pass_rate: float | None
     """Predicted pass rate of the verifiable reward on the target's prompts, or None likewise."""
     has_signal: bool
-    """Whether its RL stage, if it has one, sees enough passing samples to learn (always for dense)."""
+    """Whether its RL stage, if it has one, gets enough passing samples to learn (always for dense)."""
     note: str | None = None
     """Why a number is withheld; None if none is."""
 
     @classmethod
     def of(cls, forecast: Forecast, training: PostTraining) -> Outlook:
-        """The forecast without what cannot be trusted under this ``training``.
+        """The forecast without the numbers that are not reliable under this ``training``.
 
-        RL is told where a theorem covers it, one thinking step with a dense reward, and where a verifiable
+        RL is shown where a theorem covers it, one thinking step with a dense reward, and where a verifiable
         reward is paid too rarely to move the model.
         """
         told = cls(*(getattr(forecast, field.name) for field in fields(cls)))
@@ -80,7 +80,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Forecast(Outlook):
-    """What one choice of stages comes to by the formulas, whether or not they are known to hold there."""
+    """The forecast for one choice of stages by the formulas, whether or not they are known to hold there."""
 
     error: float
     pass_rate: float
@@ -89,12 +89,12 @@ class Forecast(Outlook):
 
     @classmethod
     def diverged(cls, stage: Stage, demonstrations: int, outcome_prompts: int) -> Forecast:
-        """A stage whose learning rate is not stable."""
+        """The forecast for a ``stage`` whose learning rate is not stable: an infinite error."""
         return cls(stage, demonstrations, outcome_prompts, np.inf, 0.0, True, _UNSTABLE)
 
 
 def error_is_known(correction: float) -> bool:
-    """Whether an error with this relative O(1/d) correction is told: the next order is about as large."""
+    """Whether an error with this relative O(1/d) correction is reported: the next order is about as large."""
     return abs(correction) <= _LARGE_CORRECTION
 
 
@@ -119,10 +119,10 @@ _FEW_DIRECTIONS = (
 
 @dataclass(frozen=True)
 class StageChoice:
-    """The recommended stage, the sentence that says why, and the four outlooks."""
+    """The recommended stage, the sentence with the reason, and the four outlooks."""
 
     stage: Stage | None
-    """None where it is not known which stage is best (:func:`order_is_known`)."""
+    """The recommended stage; None where it is not known which is best (:func:`order_is_known`)."""
     reason: str
     spectral_radius: float
     """rho(Gamma0^{-1} Delta)."""
@@ -142,11 +142,12 @@ class StageChoice:
     reward: Reward
     outlooks: tuple[Outlook, ...]
     order_right: float | None
-    """In which share of the unseen test cases of this kind the recommended stage was as good as the best.
+    """The share of the unseen test cases of this kind in which the recommended stage was as good as the best.
 
-    None where no stage is recommended, and beside tests, of which no case was run."""
+    It is None where no stage is recommended, and beside tests, of which no case was run.
+    """
     judged_by: Literal["target", "tests"] = "target"
-    """Whose error the outlooks tell; RL's prompts and pass rates are the target's in either case."""
+    """The test of the errors in the outlooks; RL's prompts and pass rates are the target's in either case."""
 
     def of(self, stage: Stage) -> Outlook:
         """The outlook of a choice."""
@@ -160,11 +161,16 @@ def stage_problem(
     training: PostTraining,
     tests: WeightedTest | None = None,
 ) -> tuple[Ground, list[Columns]]:
-    """(ground, columns) of :func:`choose_stage`, in the target's eigenbasis.
+    """The ground and the columns of :func:`choose_stage`, in the target's eigenbasis.
 
-    There outcome supervision is elementwise. ``columns`` hold the counts of SFT; ``model`` is in the basis of
-    ``shift``, as are the ``tests`` that errors are told on in place of the target. A verifiable reward judges
-    the directions of Delta.
+    In that basis outcome supervision is elementwise. A verifiable reward judges the directions of Delta.
+
+    Args:
+        shift: Sigma0, Delta, the data and eta.
+        model: the pretrained model and the target, in the basis of ``shift``.
+        columns: SFT's data, with their numbers of prompts.
+        training: how post-training is run.
+        tests: the tests that replace the target in the errors, in the basis of ``shift``.
     """
     target, basis = spectral_basis(shift.target)
     judged = range_projector(shift.delta) if is_spectrum(shift.delta) else range_basis(shift.delta)
@@ -179,14 +185,20 @@ def stage_problem(
 def choose_stage(
     ground: Ground, columns: Sequence[Columns], outcome_prompts: int, spectral_radius: float
 ) -> StageChoice:
-    """Compare none, SFT on ``columns``, RL and SFT then RL (half of the steps each) and recommend one.
+    """Compare no training, SFT, RL, and SFT then RL (with half of the steps each), and recommend one.
 
-    The measure is the forecast error for a dense reward, the forecast pass rate for a verifiable one; a
+    The measure is the forecast error for a dense reward, and the forecast pass rate for a verifiable one. A
     choice with more stages must be better by 2 percent (0.02 in pass rate).
+
+    Args:
+        ground: the model, the target and how post-training is run.
+        columns: the data of SFT, with their numbers of prompts.
+        outcome_prompts: number of target prompts of RL.
+        spectral_radius: rho(Gamma0^{-1} Delta), which is reported.
     """
     training = ground.training
     forecasts = forecast_stages(ground, columns, outcome_prompts)
-    # Where no choice passes often enough to be told apart by its pass rate, the error decides.
+    # Where no choice passes often enough to be ranked by its pass rate, the error decides.
     verifiable = training.reward == "verifiable"
     verifiable = verifiable and max(forecast.pass_rate for forecast in forecasts) > WORTH_A_STAGE
     chosen = forecasts[0]
@@ -223,11 +235,11 @@ _LONG = 4
 
 
 def order_is_known(ground: Ground, forecasts: Sequence[Forecast]) -> bool:
-    """Whether the forecasts tell which stage is best.
+    """Whether the forecasts show which stage is best.
 
     They do not where RL moves the model on prompts shorter than 4 d with more than one thinking step: what
-    few prompts and their length cost is not known there, and was measured to be more than what tells the
-    stages apart (docs/derivations/planner.md).
+    few prompts and their length cost is not known there, and was measured to be more than what separates the
+    stages (docs/derivations/planner.md).
     """
     if ground.training.chain_steps == 1 or ground.model.test_length >= _LONG * len(ground.model.target):
         return True
@@ -242,7 +254,10 @@ def _order_right(ground: Ground) -> float:
 def forecast_stages(
     ground: Ground, columns: Sequence[Columns], outcome_prompts: int
 ) -> tuple[Forecast, Forecast, Forecast, Forecast]:
-    """What none, SFT on ``columns``, RL and SFT then RL (half of the steps each) come to by the formulas."""
+    """The forecasts for no training, SFT on ``columns``, RL, and SFT then RL (half of the steps each).
+
+    ``ground`` is the model, the target and the recipe; ``outcome_prompts`` is the number of RL's prompts.
+    """
     T, demonstrations = ground.training.steps, round(sum(c.count for c in columns))
     teaching, request = sft(ground, columns), outcome_request(ground.model, outcome_prompts)
     base, taught, halfway = ground.start, None, None
@@ -279,7 +294,7 @@ def forecast_stages(
 
 
 def _progress(ground: Ground, pass_rate: float, steps: int) -> float:
-    """How far RL with a verifiable reward gets, in [0, 1), from the passing samples that it will see."""
+    """How far RL with a verifiable reward gets, in [0, 1), from the passing samples that it will get."""
     training = ground.training
     passes = pass_rate * training.samples * steps * training.chain_steps**2
     return passes / (passes + ENOUGH_PASSES)
@@ -306,7 +321,7 @@ def _outcome_speed(ground: Ground, prompts: int) -> tuple[float | None, int | No
 
 
 def show_pass_rate(rate: float) -> str:
-    """Three digits; what is below a thousandth is as good as never."""
+    """Three digits; a rate below a thousandth counts as never."""
     return f"< {_RARELY}" if rate < _RARELY else f"{rate:.3g}"
 
 

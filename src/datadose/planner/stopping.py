@@ -2,10 +2,10 @@
 
 Time t is that of gradient flow on (1/(2B)) sum_c w_c ||V Phi_c + eta Omega_c||_F^2, where B counts the rows
 with a weight above zero. T steps of gradient descent at a learning rate gamma on the loss of chains of k + 1
-steps, which has a factor c_k more, take the time gamma c_k T. A step sees every row once: epochs are steps.
+steps, which has a factor c_k more, take the time gamma c_k T. A step uses every row once: epochs are steps.
 With batches of b rows, drawn from all rows alike and with the weights in the loss, T updates at the same
 learning rate take the same time on average, and are T b / B epochs. In batches drawn by share (a row of
-source c as often as w_c says, weight 1 in the loss) an update moves B / sum_c w_c B_c times as far, so the
+source c in proportion to w_c, weight 1 in the loss) an update moves B / sum_c w_c B_c times as far, so the
 learning rate times sum_c w_c B_c / B gives the same steps.
 """
 
@@ -38,9 +38,9 @@ class TimePoint:
     time: float
     objective: float
     predicted: float
-    """On the target."""
+    """The error / d on the target."""
     predicted_pretraining: float
-    """On Sigma0."""
+    """The error / d on Sigma0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +48,19 @@ class Stopped(Judged):
     """Training to its best time."""
 
     time: float | None
-    """Of gradient flow; None, with a reason, where the error falls for as long as training lasts."""
+    """The time of gradient flow; None, with a reason, where the error falls for as long as training lasts."""
     steps: int | None
-    """Of gradient descent on all rows at ``learning_rate``; None without an end, and above 1e12."""
+    """The steps of gradient descent on all rows at ``learning_rate``; None without an end, and above 1e12."""
     epochs: int | None
-    """The same number: a step on all rows is an epoch (module docstring, also for batches)."""
+    """The number of ``steps`` again: a step on all rows is an epoch (module docstring, also for batches)."""
     learning_rate: float | None
-    """That of the plan, or half of the largest stable one; None where nothing is trained."""
+    """The learning rate of the plan, or half of the largest stable one; None where nothing is trained."""
     learning_rate_by_share: float | None
-    """That at which as many updates in batches drawn by share, weight 1 in the loss, take as long; the same
-    with equal weights."""
+    """The learning rate at which as many updates take as long in batches drawn by share, with weight 1 in the
+    loss. With equal weights it is the same rate.
+    """
     error_of_steps: float | None
-    """On the target, by exactly so many steps: what rounding and the step size do to ``predicted_error``."""
+    """The error / d on the target after exactly so many steps, with the effect of rounding and step size."""
     near_optimal_time: tuple[float, float | None]
     """The range of times around the best with an objective within 5 percent; None: it has no end."""
     curve: tuple[TimePoint, ...]
@@ -70,7 +71,12 @@ class Stopped(Judged):
 
 
 def choose_stopping(pool: Pool, *, tuned: bool, learning_rate: float | None) -> tuple[Stopped, Decided]:
-    """The best time with the rows of each source, and their weights if ``tuned``.
+    """The best training time of a pool, with the rows of each source and, if ``tuned``, their weights.
+
+    Args:
+        pool: the sources, the model before training and the goal.
+        tuned: whether the weight of each source's rows in the loss is chosen as well; else all are 1.
+        learning_rate: of the steps that are reported; None for half of the largest stable one.
 
     Raises InputError for a learning rate at which descent on the planned rows diverges.
     """
@@ -151,7 +157,7 @@ def _ceiling(pool: Pool, *, tuned: bool) -> tuple[float, int | None]:
     """The least objective of unlimited rows over all times, and the rows that come within a tenth of it.
 
     In the pool's proportions, or at the weights that are best with unlimited rows. With matrices of several
-    sources the time is held at that of unlimited rows, which asks for a few rows more.
+    sources the time is held at that of unlimited rows, which requires a few more rows.
     """
     test, shares = pool.goal.objective, pool.shares
     if tuned and len(shares) > 1:

@@ -27,17 +27,17 @@ from datadose.theory.time_search import BestTime, best_time_of
 from datadose.theory.trained_operator import TrainedOperator
 
 COARSE, FINE = 2, 6
-"""Times a decade while rows or weights are looked for, and for the answer; with matrices the former serve."""
+"""Times a decade while rows or weights are sought, and for the answer; with matrices the former are used."""
 _DIFFERENCE = 1e-5
 """Step of the differences in the logarithms of pulls, and in the shares of rows."""
 _LEAST, _MOST = -9.0, 16.0
-"""Of log(a_c B_c tr C_c / d): nothing is learnt from the source, and all is."""
+"""Of log(a_c B_c tr C_c / d): nothing is fitted to the source, and all is."""
 _LEARNT = 7.0
-"""The same where all that counts is learnt, from which a search for pulls without bound begins."""
+"""The same where all that counts is fitted, from which a search for pulls without bound begins."""
 _IDLE = 1e-4
 """A source is left out where the objective rises by no more than this share of it."""
 _LATE = 1e9
-"""Times that stand for convergence in a search, over the quickest direction's."""
+"""Times that represent convergence in a search, over the quickest direction's."""
 _RIVALS = 8
 """Choices of rows, the best ones at their best penalties, that are compared at their best times."""
 _FEWER = (0.5, 0.25, 0.1, 0.03)
@@ -54,7 +54,10 @@ class TimedRows:
 
 
 def choose_time(pool: Pool, *, tuned: bool) -> TimedRows:
-    """The rows, the weights if ``tuned``, and the time that together have the least objective."""
+    """The rows, the weights if ``tuned``, and the training time that together have the least objective.
+
+    Without ``tuned`` every row has the weight 1. Times are those of gradient flow.
+    """
     K = len(pool.sources)
     if K == 1:
         candidates = [pool.sizes, *(np.maximum(1.0, np.round(share * pool.sizes)) for share in _FEWER)]
@@ -82,7 +85,15 @@ def _choose_rows(pool: Pool) -> Float[Array, " K"]:
 def time_of(
     pool: Pool, counts: Array, weights: Array | None, per_decade: int, *, also: bool = False
 ) -> BestTime:
-    """The best time on ``counts`` rows with these weights, 1 unless given."""
+    """The best time of training on given rows.
+
+    Args:
+        pool: the sources, the model before training and the goal.
+        counts: rows of each source, (K,).
+        weights: weight of a row of each source in the loss, (K,); 1 if None.
+        per_decade: times a decade at which the minimum is first sought.
+        also: whether the errors on the target and on Sigma0 are recorded along the search as well.
+    """
     held = np.ones(len(counts)) if weights is None else weights
     return _time_of(pool, tuple(counts.tolist()), tuple(held.tolist()), per_decade, also)
 
@@ -128,7 +139,7 @@ def _pull(pool: Pool, counts: Array, weights: Array, time: float | None) -> Arra
 def _descended(
     value: Callable[[Array], float], first: Array, low: Array, high: Array, room: LinearConstraint | None
 ) -> Array:
-    """The best place that sequential quadratic programming by differences sees; ``first`` if none is."""
+    """The best place that sequential quadratic programming by differences finds; ``first`` if none is."""
     best = Best()
 
     def seen(x: Array) -> float:
@@ -225,7 +236,7 @@ def _first_weights(pool: Pool) -> tuple[Float[Array, " K"], Float[Array, " K"], 
     start = time_of(pool, counts, weights, COARSE)
     if not (pool.is_limited or pool.has_pairs):
         return counts, weights, start.time
-    # Rows that serve a penalty need not serve a time, and noisy labels have no explicit penalty.
+    # Rows that suit a penalty need not suit a time, and noisy labels have no explicit penalty.
     rows = _choose_rows(pool)
     alike = time_of(pool, rows, (rows > 0).astype(np.float64), COARSE)
     if start.error <= alike.error:

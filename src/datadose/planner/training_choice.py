@@ -1,4 +1,4 @@
-"""How training on the rows at hand is to end, and in what mixture: the second half of a plan."""
+"""How training on the available rows is to end, and in what mixture: the second half of a plan."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class TrainingChoice:
     stopping: Stopped | None = None
     penalty: Penalised | None = None
     mixture: tuple[MixtureShare, ...] | None = None
-    """Of sources; None for data of one kind."""
+    """The mixture of the sources; None for data of one kind."""
     next_purchase: tuple[Purchase, ...] | None = None
     """What to buy next of each source; None where they have no costs, and where nothing is trained."""
     purchase_budget: float | None = None
-    """What that purchase may cost: a tenth of the planned rows' cost."""
+    """The budget of that purchase: a tenth of the planned rows' cost."""
 
     def in_short(self) -> dict[str, object]:
         """The best time or penalty, with the number of prompts and the error / d there."""

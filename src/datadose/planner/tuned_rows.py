@@ -17,14 +17,14 @@ from datadose.theory.tuned_weights import TunedWeights, tuned_weights
 
 _ROUNDS = 12
 _FEW = 1e-3
-"""Rows that stand for none in a search: what a row is worth cannot be told at none."""
+"""Rows that represent none in a search: the value of a row cannot be computed at none."""
 
 
 def choose_weights(pool: Pool) -> tuple[Float[Array, " K"], TunedWeights]:
     """Rows of each source (K,), whole numbers, and the weights and penalty with the least objective.
 
     With tuned weights no row does harm, so all are taken. Where there are more than ``max_prompts`` the
-    numbers of rows move along what a row of each source is worth, and the rows that are best at equal weights
+    numbers of rows move along the value of a row of each source, and the rows that are best at equal weights
     are tried as well. Raises InputError for label noise with chains of several steps, PeakError and RunError
     as :func:`datadose.theory.tuned_weights.tuned_weights`.
     """
@@ -34,7 +34,7 @@ def choose_weights(pool: Pool) -> tuple[Float[Array, " K"], TunedWeights]:
     counts, found = _within_the_limit(pool)
     none = counts == 0
     if none.any():
-        # What a first row is worth shows where there is a little of one.
+        # The value of a first row shows where there is a little of one.
         little = tuned_weights(pool.effective(np.maximum(counts, _FEW)), test, found.effective_weights)
         values = np.where(none, little.values, found.values)
         reasons = tuple(

@@ -8,7 +8,7 @@ range(A) and psi = Q^T phi:
 - Beyond: blocks of prompts. With psi^T = Qt Rt so far, new psi_b, Z = Rt^{-T} psi_b and I + Z^T Z = L L^T,
   again V*_B = V_block + sum u_j p_j^T with P = Q Rt^{-1} Z L^{-T}, U = (-eta W_b - V psi_b) L^{-T}. Each
   block restarts from an orthogonal factorisation, and the first blocks past the peak are small, so the bad
-  conditioning at B = rank(A) neither squares nor lingers.
+  conditioning at B = rank(A) is neither squared nor kept.
 
 The error is quadratic in V, so along V + sum u_j p_j^T all errors follow from Gram matrices: everything is
 matrix-matrix work, O(d^2) a prompt and independent of n.
@@ -37,7 +37,7 @@ from datadose.theory.pretraining import pretrained_operator
 
 _LARGEST_BLOCK = 128
 _CANCELLED = 1e-2
-"""Below this fraction of what it was, an error is evaluated afresh: its digits went with the subtraction."""
+"""Below this fraction of what it was, an error is evaluated afresh: the subtraction has lost its digits."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ class _Quadratic:
 def error_curve(
     moments: Moments, *, eta: float, V0: Operator, data: Operator, target: Operator, test_length: int
 ) -> Float[Array, " P"]:
-    """Err(V*_B) / d for B = 0, 1, .., all prompts of ``moments``; shape (B + 1,), float64.
+    """Err(V*_B) / d (Prop 5.1) for B = 0, 1, .., all prompts of ``moments``; shape (B + 1,), float64.
 
     Args:
-        moments: (w*, S w*) of the prompts in the order in which they arrive.
-        eta: chain-of-thought step.
+        moments: (w*, S w*) of the prompts in the order in which they arrive, each (d, B).
+        eta: chain-of-thought step, in (0, 2).
         V0: operator before SFT, spectrum (d,) or (d, d).
         data: covariance A of the prompts (its range decides where the peak is).
         target: test covariance Sigma, spectrum or dense.
-        test_length: length of the test prompts.
+        test_length: length n >= 1 of the test prompts.
     """
     n = require_integer("test_length", test_length, 1)
     error = _Quadratic(target, wishart_second_moment(target, n))

@@ -44,7 +44,7 @@ def simulate_descent(
 ) -> TrainingErrors:
     """Simulated error / d after the given numbers of updates; (seeds, updates, targets).
 
-    With ``fresh`` False the sources' prompts are drawn once and met in epochs, each in a new order and cut
+    With ``fresh`` False the sources' prompts are drawn once and used in epochs, each in a new order and cut
     into batches of ``batch`` (the last of an epoch may be smaller). With ``fresh`` True every row of every
     batch is new, from source c with probability B_c / B: one pass, for which the sources' numbers of prompts
     are their shares alone. More ``updates`` continue the same run.

@@ -33,7 +33,7 @@ class MixtureErrors:
 
     @property
     def mean(self) -> float:
-        """Mean over seeds."""
+        """The mean error / d over seeds."""
         return float(self.errors.mean())
 
     @property
@@ -46,10 +46,16 @@ class MixtureErrors:
 def draw_mixture(
     sources: Sequence[Source], eta: float, chain_steps: int, *, seed: Seed
 ) -> tuple[Float[Array, "d N"], Float[Array, "d N"]]:
-    """Columns and answers, both (d, N), of the regression "V columns = answers" that V* solves.
+    """The columns and answers, both (d, N), of the regression "V columns = answers" that V* solves.
 
-    Exact in distribution; N counts one column a prompt, two where its labels are noisy and k >= 1. A source's
-    stream depends on the seed and its place alone: its prompts are nested in its count.
+    They are exact in distribution. N counts one column a prompt, two where its labels are noisy and k >= 1.
+    A source's stream depends on the seed and its place alone: its prompts are nested in its count.
+
+    Args:
+        sources: the sources, with whole numbers of prompts.
+        eta: chain-of-thought step, in (0, 2).
+        chain_steps: k >= 0 of the chains of thought.
+        seed: of all draws.
 
     Raises InputError if a number of prompts is not whole, or any other value is out of range.
     """
@@ -88,7 +94,10 @@ def draw_source(
 
 
 def whole_prompts(prompts: float) -> int:
-    """A source's number of prompts as an integer >= 0, or InputError."""
+    """A source's number of ``prompts`` as an integer >= 0.
+
+    Raises InputError for a number that is not whole.
+    """
     return require_integer("prompts", int(prompts) if float(prompts).is_integer() else prompts, 0)
 
 

@@ -54,7 +54,7 @@ class PostTest:
         return [cls(Sigma, wishart_second_moment(Sigma, n)) for Sigma in checked]
 
     def error(self, V: Operator) -> float:
-        """Err(V) / d."""
+        """The error / d of the operator ``V``, (d, d), on this test (Prop 5.1)."""
         Sigma, M = self.covariance, self.second_moment
         if V.ndim != Sigma.ndim:
             V, Sigma, M = (np.diag(X) if is_spectrum(X) else X for X in (V, Sigma, M))
@@ -63,7 +63,7 @@ class PostTest:
 
 @dataclass(frozen=True)
 class Factors:
-    """The thin factorisation of one pool of rows, seen from the operator V0 at which training starts."""
+    """The thin factorisation of one pool of rows, relative to the operator V0 at which training starts."""
 
     singular: Float[Array, " k"]
     """s > 0."""
@@ -98,7 +98,7 @@ class Factors:
         return np.asarray(1 / s)
 
     def change(self, gains: Float[Array, " k"]) -> Matrix:
-        """V - V0, shape (d, d)."""
+        """The change V - V0 of the operator, shape (d, d), for the ``gains`` of one filter."""
         return np.asarray((self.pull * gains) @ self.left.T)
 
     def errors(self, V0: Operator, test: PostTest, gains: Float[Array, "S k"]) -> Float[Array, " S"]:
@@ -136,7 +136,7 @@ class Regression:
 
     eta: float
     sources: tuple[Source, ...]
-    """Those of weight above 0; their own numbers of prompts are not used."""
+    """The sources of weight above 0; their own numbers of prompts are not used."""
     places: Int[NDArray[np.int64], " K"]
     """The place of each among all sources given, which decides its stream."""
     weights: Float[Array, " K"]
@@ -149,7 +149,10 @@ class Regression:
     def of(
         cls, eta: float, sources: Sequence[Source], weights: Sequence[float] | Array | None, chain_steps: int
     ) -> Regression:
-        """The checked request; InputError for no source, weights of another number or below 0, and so on."""
+        """The checked request to fit ``sources`` with these ``weights`` in the loss (1 if None).
+
+        Raises InputError for no source, and for weights of another number or below 0.
+        """
         require_number("eta", eta, 0, 2, open_ends=True)
         require_integer("chain_steps", chain_steps, 0)
         if not sources:
@@ -171,7 +174,7 @@ class Regression:
 
     @cached_property
     def speed(self) -> float:
-        """c_k, the number of copies of the one-step loss that a chain is worth."""
+        """The weight c_k: a chain counts as so many copies of the one-step loss."""
         return chain_weight(self.eta, self.chain_steps)
 
     def draw(self, counts: Int[NDArray[np.int64], " all"], *, seed: Seed) -> Pool:

@@ -33,11 +33,11 @@ class TrainingErrors:
     """Simulated errors / d: one array of the same shape for each seed."""
 
     values: Float[Array, "seeds *shape tests"]
-    """Seeds first, tests last; what lies between is what the function that made it says."""
+    """Seeds first, tests last; the axes between are named by the function that made it."""
 
     @property
     def mean(self) -> Float[Array, "*shape tests"]:
-        """Mean over seeds."""
+        """The mean error / d over seeds, of shape (*shape, tests)."""
         return np.asarray(self.values.mean(axis=0))
 
     @property
@@ -145,9 +145,9 @@ class TrainingStage:
     eta: float
     """Chain-of-thought step; 1 is pretraining on finitely many prompts, and outcome supervision at k = 1."""
     sources: Sequence[Source]
-    """With their own numbers of prompts."""
+    """The sources of prompts, with their own numbers of prompts."""
     stopping: Stopping = Stopping()  # noqa: RUF009
-    """To convergence unless given."""
+    """The end of the training; convergence unless given."""
     weights: Sequence[float] | None = None
     """w_c >= 0 of each source; 1 unless given."""
     chain_steps: int = 0

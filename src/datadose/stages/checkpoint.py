@@ -17,9 +17,9 @@ from datadose.tensor_files import read_tensors, write_tensors
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a run was lost: its index, the step and rho(I + V Sigma_data).
+    """The loss of a run: its index, the step, and the radius rho(I + V Sigma_data) there.
 
-    The radius is None if it is no longer finite, or if the model has no operator V.
+    The radius is None if it is not finite any more, or if the model has no operator V.
     """
 
     run: int
@@ -56,12 +56,15 @@ class Training:
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """The parameters of ``model`` as ``path`` (safetensors)."""
+    """Write the parameters of ``model`` to ``path`` (safetensors), with ``metadata`` as text."""
     write_tensors(path, model.state_dict(), metadata)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Load :func:`save_weights` into ``model``; InputError if damaged, missing or of another shape."""
+    """Read the file that :func:`save_weights` wrote into ``model``.
+
+    Raises InputError if the file is damaged, missing or of another shape.
+    """
     tensors, _ = read_tensors(path, "checkpoint")
     _fill(path, model, tensors)
 
@@ -69,7 +72,17 @@ def load_weights(path: Path, model: nn.Module) -> None:
 def save_checkpoint(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, plan: dict[str, Any], state: Training
 ) -> None:
-    """Weights, optimiser state, progress and the plan of the stage as ``path``; from any device, for any."""
+    """Write weights, optimiser state, progress and the plan of the stage to ``path``.
+
+    It can be written from any device and read for any other.
+
+    Args:
+        path: the file.
+        model: whose parameters are written.
+        optimiser: whose state is written.
+        plan: what identifies the stage, such as its optimiser and length.
+        state: the progress.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, entries in optimiser.state_dict()["state"].items():
         for name, value in entries.items():
@@ -80,7 +93,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, plan: dict[str, Any]
 ) -> Training:
-    """Restore :func:`save_checkpoint` into ``model`` and ``optimiser`` and return the progress.
+    """Read a file of :func:`save_checkpoint` into ``model`` and ``optimiser``, and return the progress.
 
     Raises InputError if the file is damaged, or of another model or another ``plan`` (optimiser, length).
     """

@@ -1,6 +1,6 @@
 """Where a stage's batches come from: fixed prompts in epochs, or fresh ones at every step.
 
-Everything random is a function of (seed, step), so a resumed run meets the same batches. Batches are drawn
+Everything random is a function of (seed, step), so a resumed run gets the same batches. Batches are drawn
 on the CPU and moved to the model's device by the engine.
 """
 
@@ -21,23 +21,23 @@ from datadose.shapes import Operator
 
 
 class Data(Protocol):
-    """Where batches come from."""
+    """A source of batches."""
 
     @property
     def size(self) -> int | None:
-        """Prompts in a batch; None is all of them."""
+        """The number of prompts in a batch; None means all of them."""
 
     @property
     def prompts(self) -> int | None:
-        """B of fixed data, None for fresh data."""
+        """The number B of fixed prompts; None for fresh prompts."""
 
     def batch(self, step: int) -> PromptBatch:
-        """The batch of an optimiser step: a function of the step alone."""
+        """The batch of optimiser step ``step`` (from 0), which is a function of the step alone."""
 
 
 @dataclass(frozen=True)
 class FixedData:
-    """The same prompts in every epoch, in a new order; ``size`` None is the full batch."""
+    """Fixed prompts in every epoch, in a new order; with ``size`` None a batch holds all of them."""
 
     whole: PromptBatch
     size: int | None = None
@@ -51,7 +51,7 @@ class FixedData:
 
     @property
     def prompts(self) -> int:
-        """B."""
+        """The number B of prompts."""
         return self.whole.prompts
 
     def batch(self, step: int) -> PromptBatch:
@@ -73,7 +73,7 @@ class SideBySide:
             multiple, so that the batches of all runs have one shape at every step.
 
     Raises:
-        InputError: no run, sizes that differ, or a B that is no multiple of the size.
+        InputError: no run, sizes that differ, or a B that is not a multiple of the size.
     """
 
     each: tuple[FixedData, ...]
@@ -141,7 +141,7 @@ class FreshData:
 
 
 def keep_on(data: Data, device: torch.device) -> Data:
-    """``data`` with prompts that are met again and again moved to ``device`` once."""
+    """``data`` with prompts that are used repeatedly moved to ``device`` once."""
     return replace(data, whole=data.whole.to(device)) if isinstance(data, FixedData) else data
 
 

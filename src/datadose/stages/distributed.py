@@ -57,7 +57,10 @@ class Processes:
             distributed.barrier()
 
     def agree(self, what: str, value: int, device: torch.device) -> None:
-        """RunError unless ``value`` is the same in all processes (else they would wait for one another)."""
+        """Raise RunError, which names ``what``, unless ``value`` is the same in all processes.
+
+        Otherwise they would wait for one another. ``device`` is that of this process's model.
+        """
         if self.world == 1:
             return
         ends = torch.tensor([value, -value], device=device)

@@ -5,7 +5,7 @@ A stage is an objective (:mod:`~datadose.stages.sft`, :mod:`~datadose.stages.out
 checkpoints and resumes from them. Runs (seeds) are leading dimensions of the parameters and train side by
 side: losses are per run, their sum is differentiated, and optimisers act entry by entry (but for Muon, which
 refuses runs), so no run touches another. Everything random is a function of (seed, step), so a resumed run
-meets the same batches.
+gets the same batches.
 
 The model's device decides where a stage runs; batches follow it. On a GPU, steps of a model without an
 operator are recorded and replayed (:mod:`~datadose.stages.repeated`), and their losses are read back a few at
@@ -67,7 +67,7 @@ class SteadyObjective(ABC):
     """
 
     def draws(self, shape: torch.Size, step: int) -> tuple[Tensor, ...]:
-        """What is drawn for a batch whose weights have ``shape``, on the CPU: a function of the step."""
+        """Draws for a batch whose weights have ``shape``, on the CPU: a function of the step alone."""
         del shape, step
         return ()
 
@@ -163,7 +163,7 @@ def train(
         optimisation: how to minimise.
         record_every: steps between rows of the history (0: first and last only).
         checkpoint: file to resume from, if it exists, and to keep every ``checkpoint_every`` steps and at an
-            interrupt; removed by nobody. Several processes read the same file; the first one writes it.
+            interrupt; it is not removed. Several processes read the same file; the first one writes it.
         progress: called with (step, total) after each step, in the first process.
         repeat: whether steps go through :class:`~datadose.stages.repeated.Repeated`, which records them on a
             GPU; None: on a GPU, where they can be. If all runs are lost, a few more steps are then made.
@@ -175,7 +175,7 @@ def train(
     """
     total = _total_steps(data, optimisation)
     if optimisation.precision == "bf16" and model.effective_operator() is not None:
-        # Its product with S has a hand-written gradient, which autocast does not see; it is cheap anyway.
+        # Its product with S has a hand-written gradient, which autocast does not cover; it is cheap anyway.
         reject("precision", "bf16", "fp32 with linear attention")
     processes, device = Processes.current(), next(model.parameters()).device
     repeats = _repeats(repeat, model, objective, optimisation, processes.world, device)
@@ -231,7 +231,7 @@ def _repeats(
     world: int,
     device: torch.device,
 ) -> bool:
-    """Whether steps go through ``Repeated``; InputError if asked for and impossible."""
+    """Whether steps go through ``Repeated``; InputError if they are requested and impossible."""
     able = (
         isinstance(objective, SteadyObjective)
         # What is noted of a lost run's operator is noted before the step that follows.

@@ -27,9 +27,15 @@ def held_out_prompts(
     dtype: torch.dtype = torch.float32,
     hold_inputs: bool = False,
 ) -> PromptBatch:
-    """``prompts`` test prompts of covariance Sigma, shared by all ``runs``.
+    """Test prompts of covariance Sigma that all runs share. They are the same in every call.
 
-    ``hold_inputs``: with the inputs X, which a transformer needs.
+    Args:
+        target: Sigma, a spectrum (d,) or a PSD matrix (d, d).
+        length: prompt length n >= 1.
+        prompts: their number.
+        runs: number of runs that share them.
+        dtype: of the tensors.
+        hold_inputs: whether the batch holds the inputs X, which a transformer requires.
     """
     one = PromptBatch.draw(target, length, prompts, seeds=[TEST_SEED], dtype=dtype, hold_inputs=hold_inputs)
     return one.expand(runs)
@@ -37,7 +43,7 @@ def held_out_prompts(
 
 @torch.no_grad()
 def squared_gaps(model: Predictor, batch: PromptBatch, thinking_steps: int) -> Vectors:
-    """(what_k - w*)^2 after ``thinking_steps`` = k steps, in float64."""
+    """The squared gaps (what_k - w*)^2 after k = ``thinking_steps`` steps, (*runs, B, d), in float64."""
     return (model.rollout(batch, thinking_steps)[..., -1, :] - batch.weights).double().square()
 
 
@@ -49,7 +55,17 @@ def post_test(
     *,
     steps: int | Sequence[int] = (),
 ) -> Float[Tensor, "*runs ks"]:
-    """E||what_k - w*||^2 / d per run for each k of ``thinking_steps``; ``steps`` is its old name."""
+    """The post-test error E||what_k - w*||^2 / d per run, for each k of ``thinking_steps``.
+
+    Args:
+        model: the model or predictor.
+        batch: test prompts, such as :func:`held_out_prompts`.
+        thinking_steps: one k >= 1, or several.
+        steps: the old name of ``thinking_steps``.
+
+    Returns:
+        Errors, shape (*runs, number of k).
+    """
     if steps != ():
         warnings.warn("post_test's steps are called thinking_steps now", DeprecationWarning, stacklevel=3)
         thinking_steps = steps

@@ -1,6 +1,6 @@
 """How a stage minimises: the optimiser, its rate at every step, mini-batches and precision.
 
-The rate is a pure function of the step, so that a resumed run meets the rates of an uninterrupted one.
+The rate is a pure function of the step, so that a resumed run has the rates of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -145,7 +145,10 @@ class Optimisation:
 def autocast(
     precision: Precision, device: torch.device, *, keep_casts: bool = True
 ) -> AbstractContextManager[Any]:
-    """Forward passes inside run in ``precision``; ``keep_casts`` casts a parameter once for all its uses."""
+    """A context in which forward passes run in ``precision``.
+
+    ``keep_casts`` casts a parameter once for all its uses inside.
+    """
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=keep_casts)

@@ -1,4 +1,4 @@
-"""Outcome supervision: the model thinks k steps on its own and is told how far its answer is (3.4).
+"""Outcome supervision: the model thinks k steps on its own and is trained on the error of its answer (3.4).
 
 L_OS = 1/(2B) sum over prompts of ||what_k - w*||^2, differentiated through the whole chain. The paper's
 stand-in for RL: no sampling, no advantages (:mod:`datadose.stages.rl` has both).
@@ -17,7 +17,7 @@ from datadose.stages.engine import StageLoss, SteadyObjective
 
 @dataclass(frozen=True)
 class Outcome(SteadyObjective):
-    """The OS objective with ``chain_steps`` = k >= 1 thinking steps."""
+    """The objective of outcome supervision; ``chain_steps`` is the number k >= 1 of thinking steps."""
 
     chain_steps: int = 1
 
@@ -25,7 +25,7 @@ class Outcome(SteadyObjective):
         require_integer("chain_steps", self.chain_steps, 1)
 
     def loss(self, model: ChainModel, batch: PromptBatch, *drawn: Tensor) -> StageLoss:
-        """L_OS per run."""
+        """The loss L_OS per run, not divided by d."""
         del drawn
         answer = model.rollout(batch, self.chain_steps)[..., -1, :]
         return StageLoss((answer - batch.weights).square().sum(dim=(-1, -2)) / (2 * batch.prompts))

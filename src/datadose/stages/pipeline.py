@@ -77,12 +77,12 @@ class PipelineRun:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One a run of the model."""
+        """The seeds, one for each run of the model."""
         return tuple(range(self.config.seeds))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of parameters and prompts."""
+        """The type of parameters and prompts."""
         found: torch.dtype = getattr(torch, self.config.model.dtype)
         return found
 
@@ -99,7 +99,7 @@ class PipelineRun:
         return pretrained_operator(self.sigma0, length)
 
     def covariance(self, index: int) -> Operator:
-        """Of the prompts of stage ``index``."""
+        """The covariance of the prompts of stage ``index`` (from 0)."""
         stage = self.config.stages[index]
         named = {"delta": self.delta, "sigma0": self.sigma0, "target": self.sigma0 + self.delta}
         if stage.data == "aligned":
@@ -208,7 +208,7 @@ def _claim_folder(run: PipelineRun, resume: bool) -> None:
         if load_config(saved, TrainConfig) != run.config:
             reject("out", str(run.out), "the folder of this very configuration (config.yaml there differs)")
     processes = Processes.current()
-    # No process writes before all have looked.
+    # No process writes before all have checked.
     processes.wait()
     if processes.first:
         prepare_folder("out", run.out / "checkpoints")
@@ -271,7 +271,7 @@ def _post_train(run: PipelineRun, model: ChainModel, reference: ChainModel | Non
 
 def _stage_data(run: PipelineRun, index: int) -> Data:
     stage, covariance = run.config.stages[index], run.covariance(index)
-    # Stages must not meet each other's prompts: the stage's place is folded into the seed.
+    # Stages must not share prompts: the stage's place is folded into the seed.
     seeds = tuple(1000 * (index + 1) + seed for seed in run.seeds)
     if stage.prompts == "fresh":
         size = int(stage.batch or 1)

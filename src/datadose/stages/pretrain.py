@@ -7,10 +7,10 @@ regular intervals.
 
 The paper leaves open: the start, step and interval of the curriculum (the defaults of :class:`Curriculum` are
 Garg's), d and n themselves, eta, optimiser, learning rate and number of steps (Garg: Adam, 1e-4, 500,000).
-Two decisions are ours. Garg's model predicts labels, which never see the coordinates of w* beyond d_t; a
-chain of thought states w* itself, and what no input reveals cannot be learnt, so these coordinates of w* are
-zero too. And Garg's loss covers every prefix of a prompt, so that all shorter lengths are trained, while a
-chain follows the whole prompt: here a length is met only while the curriculum is at it, unless
+Two decisions are ours. Garg's model predicts labels, which never contain the coordinates of w* beyond d_t; a
+chain of thought states w* itself, and a model cannot learn what no input reveals, so these coordinates of w*
+are zero too. And Garg's loss covers every prefix of a prompt, so all shorter lengths are trained, while a
+chain follows the whole prompt: here a length is used only while the curriculum is at it, unless
 ``vary_length`` draws shorter ones too.
 """
 
@@ -63,11 +63,11 @@ class Curriculum:
         return cls(dimension, length, dimension, length)
 
     def dimension(self, step: int) -> int:
-        """d_t."""
+        """The dimension d_t of the inputs at optimiser step ``step`` (from 0)."""
         return min(self.end_dimension, self.start_dimension + self.dimension_increment * (step // self.every))
 
     def length(self, step: int) -> int:
-        """n_t."""
+        """The prompt length n_t at optimiser step ``step`` (from 0)."""
         return min(self.end_length, self.start_length + self.length_increment * (step // self.every))
 
 
@@ -79,7 +79,7 @@ class CurriculumData:
 
     ``covariance`` is one covariance or a mixture of (weight, covariance), as in
     :class:`~datadose.stages.data.FreshData`. The order of Sigma0's coordinates decides which
-    directions are met early; a dense Sigma0 is cut by coordinates, not by eigenvectors.
+    directions occur early; a dense Sigma0 is cut by coordinates, not by eigenvectors.
 
     Raises InputError unless the curriculum ends at the covariance's dimension.
     """
@@ -123,11 +123,19 @@ def pretrain_on_chains(
     vary_length: bool = False,
     **keeping: Any,
 ) -> Training:
-    """Pretrain a GPT in place on teacher-forced chains: gradients clipped at 1, warm-up, cosine decay.
+    """Pretrain a GPT in place on teacher-forced chains (section 8).
 
-    ``covariance`` and ``vary_length`` are those of :class:`CurriculumData`, ``seed`` is that of the prompts,
-    ``keeping`` the checkpoint and progress of :func:`~datadose.stages.engine.train`. Raises InputError for a
-    value out of its range.
+    Gradients are clipped at 1; the learning rate has a warm-up and a cosine decay.
+
+    Args:
+        model: the GPT.
+        covariance: one covariance, (d,) or (d, d), or a mixture, as in :class:`CurriculumData`.
+        config: chains, batch, optimiser, learning rate, number of steps and curriculum.
+        seed: of the prompts.
+        vary_length: as in :class:`CurriculumData`.
+        keeping: checkpoint and progress, as in :func:`~datadose.stages.engine.train`.
+
+    Raises InputError for a value out of its range.
     """
     d = len(covariance[0][1] if isinstance(covariance, tuple) else covariance)
     curriculum = Curriculum.constant(d, config.length)

@@ -7,7 +7,7 @@ and sends nothing from it: new batches are copied into these tensors, through pa
 drawn by threads meanwhile. On a CPU the same code runs without a recording.
 
 The first step of a shape runs as it is, and counts: it is the warm-up that libraries, optimiser and autograd
-need before a recording. All steps are on one side stream, since a gradient that autograd first met on the
+need before a recording. All steps are on one side stream, since a gradient that autograd first used on the
 default stream cannot be recorded. Graphs share one pool of memory: no two run at once, and nothing that one
 leaves behind is read after another has run, but for results, which are copied.
 """

@@ -20,7 +20,15 @@ Reward: TypeAlias = Callable[[Answers, Vectors], PerAnswer]
 
 
 def negative_squared_error(answers: Answers, weights: Vectors) -> PerAnswer:
-    """-||a - w*||^2: dense; its mean over a Gaussian policy is -(2 L_OS + d sigma^2)."""
+    """The dense reward -||a - w*||^2. Its mean over a Gaussian policy is -(2 L_OS + d sigma^2).
+
+    Args:
+        answers: a, shape (G, *runs, B, d).
+        weights: tasks w*, shape (*runs, B, d).
+
+    Returns:
+        Rewards, shape (G, *runs, B).
+    """
     return -(answers - weights).square().sum(-1)
 
 
@@ -29,8 +37,10 @@ def within_tolerance(
 ) -> Reward:
     """A verifiable 0/1 reward: 1 where ||a - w*|| <= ``tolerance`` on ``directions``.
 
-    ``directions`` is a 0/1 mask: an answer can only be judged on what its prompt can reveal (data of
-    covariance Delta show the shift's directions alone). None judges all directions.
+    Args:
+        tolerance: radius > 0, not divided by the number of directions.
+        directions: a 0/1 mask, shape (d,); None judges all directions. An answer can only be judged on what
+            its prompt can reveal (data of covariance Delta show the shift's directions alone).
     """
     require_number("tolerance", tolerance, 0, float("inf"), open_ends=True)
 

@@ -37,9 +37,10 @@ ADVANTAGES: tuple[Advantage, ...] = get_args(Advantage)
 
 
 def advantages(rewards: PerAnswer, kind: Advantage) -> PerAnswer:
-    """Advantages of ``rewards``.
+    """The advantages of ``rewards``, by ``grpo``, ``rloo`` or ``reinforce`` (see the module's docstring).
 
-    A group of equal rewards gets zeros from grpo and (up to rounding) rloo; reinforce looks at the batch.
+    ``rewards`` have shape (G, *runs, B), G samples for each prompt, and so have the advantages. A group of
+    equal rewards gets zeros from grpo and (up to rounding) rloo; reinforce uses the batch.
     """
     if kind == "reinforce":
         return rewards - rewards.mean(dim=(0, -1), keepdim=True)
@@ -86,7 +87,7 @@ class PolicyGradient(SteadyObjective):
             reject("kl", self.kl, "0 without a reference model")
 
     def loss(self, model: ChainModel, batch: PromptBatch, *drawn: Tensor) -> StageLoss:
-        """The policy-gradient loss per run, with mean reward, zero-signal share and KL recorded."""
+        """The policy-gradient loss per run; mean reward, zero-signal share and KL are recorded."""
         noise = self.noise * drawn[0].to(batch.weights)
         sample = self._sample_thoughts if self.every_step else self._sample_answers
         log_density, answers, penalty = sample(model, batch, noise)
@@ -100,7 +101,10 @@ class PolicyGradient(SteadyObjective):
         )
 
     def draws(self, shape: torch.Size, step: int) -> tuple[Float[Tensor, "G *runs B steps d"]]:
-        """xi ~ N(0, I) of the answer, or of every thought; a run's depends on its own seed and the step."""
+        """The noise xi ~ N(0, I) of the answer, or of every thought, for tasks of ``shape`` (*runs, B, d).
+
+        That of a run depends on its own seed and the step alone.
+        """
         *runs, B, d = shape
         if len(self.seeds) != math.prod(runs):
             reject("seeds", tuple(self.seeds), f"one seed for each of the {math.prod(runs)} runs")

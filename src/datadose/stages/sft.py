@@ -18,7 +18,12 @@ from datadose.stages.engine import StageLoss, SteadyObjective
 
 @dataclass(frozen=True)
 class Sft(SteadyObjective):
-    """The SFT objective: chain step ``eta`` in (0, 2) and chain length ``chain_steps`` = k >= 0."""
+    """The objective of supervised fine-tuning.
+
+    Args:
+        eta: step of the demonstrated chain, in (0, 2).
+        chain_steps: k >= 0; the chain has k + 1 demonstrated steps.
+    """
 
     eta: float
     chain_steps: int = 1
@@ -28,6 +33,6 @@ class Sft(SteadyObjective):
         require_integer("chain_steps", self.chain_steps, 0)
 
     def loss(self, model: ChainModel, batch: PromptBatch, *drawn: Tensor) -> StageLoss:
-        """L_SFT per run."""
+        """The loss L_SFT per run, not divided by d."""
         del drawn
         return StageLoss(model.teacher_forced_loss(batch, self.eta, self.chain_steps))

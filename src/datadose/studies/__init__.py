@@ -1,1 +1,1 @@
-"""The studies by subject: what is run, drawn, judged and said about it stands in one place."""
+"""The studies by subject: what is run, drawn, judged and written about it stands in one place."""

@@ -84,14 +84,20 @@ def mean_interval(values: Array) -> tuple[float, float, float]:
 
 
 def judge_mean(values: Array, threshold: float, *, below: bool = True, note: str = "") -> Judgement:
-    """Judge a mean over seeds against a threshold."""
+    """Judge the mean of ``values`` (seeds,) against a threshold, by its 95 percent Student interval.
+
+    The claim is that the mean is at most ``threshold`` (``below``) or at least; ``note`` is kept with it.
+    """
     mean, low, high = mean_interval(values)
     verdict = decide(low, high, threshold, below=below)
     return Judgement(mean, (low, high), len(values), verdict, note)
 
 
 def judge_worst(values: Array, threshold: float, *, below: bool = True, note: str = "") -> Judgement:
-    """Judge an identity on every seed: the worst value must keep the threshold (no sampling error)."""
+    """Judge an identity on every seed: the worst of ``values`` must keep the threshold (no sampling error).
+
+    The claim is that all are at most ``threshold`` (``below``) or at least; ``note`` is kept with it.
+    """
     worst = float(values.max() if below else values.min())
     ends = (float(values.min()), float(values.max()))
     return Judgement(worst, ends, len(values), decide(worst, worst, threshold, below=below), note)
@@ -101,14 +107,14 @@ def judge_difference(values: Array, detectable: float, *, below: bool = True, no
     """Judge the mean of paired differences, such as log ratios of errors, against zero and ``detectable``.
 
     *no difference* if the whole interval lies within +-``detectable``, though it may leave out zero: no
-    difference larger than that is there, which the note says. Else *holds* if it lies below zero (above it
+    difference larger than that is there, which the note states. Else *holds* if it lies below zero (above it
     with ``below`` False), *fails* on the other side, *mixed* if it straddles zero.
 
     Args:
         values: differences (N,), one a seed.
         detectable: the smallest difference that matters, > 0, set before the run.
         below: whether the claim is that the differences are negative.
-        note: what else is to be said.
+        note: further remarks.
     """
     bound = require_number("detectable", detectable, 0, np.inf, open_ends=True)
     mean, low, high = mean_interval(values)
@@ -123,13 +129,13 @@ def judge_difference(values: Array, detectable: float, *, below: bool = True, no
 def judge_share(held: ArrayLike, threshold: float, *, below: bool = False, note: str = "") -> Judgement:
     """Judge the share of independent draws in which something is so, by its exact (Clopper-Pearson) interval.
 
-    The note says which share so many draws would tell from the threshold nine times in ten.
+    The note has the share that so many draws would distinguish from the threshold nine times in ten.
 
     Args:
         held: truth by draw, (N,); without a draw the claim is *not run*.
         threshold: share that is to be reached, or with ``below`` not to be passed.
         below: whether the share is to be at most the threshold.
-        note: what else is to be said.
+        note: further remarks.
     """
     told = np.asarray(held, dtype=bool)
     count, size = int(told.sum()), len(told)
@@ -172,6 +178,12 @@ def judge_settings(verdicts: dict[str, Verdict], threshold: float, seeds: int, n
     *holds* if the share reaches the threshold, *fails* if the claim fails in every setting, *no difference*
     if there is none in any, else *mixed*; the interval is the share counting undecided settings as failed and
     as held.
+
+    Args:
+        verdicts: the verdict of each setting, by its name.
+        threshold: share in [0, 1].
+        seeds: seeds a setting, which is recorded.
+        note: further remarks.
     """
     held = sum(v == "holds" for v in verdicts.values())
     failed = sum(v == "fails" for v in verdicts.values())
@@ -190,6 +202,13 @@ def judge_deviation(deviation: Array, sem: Array, seeds: int, threshold: float, 
 
     The interval widens every deviation by a Bonferroni Student quantile, so it covers all settings at once
     with probability 95 percent.
+
+    Args:
+        deviation: relative deviations, one a setting.
+        sem: their standard errors.
+        seeds: number of seeds behind each.
+        threshold: the largest absolute deviation with which the claim holds.
+        note: further remarks.
     """
     tail = 1 - (1 - CONFIDENCE) / (2 * len(deviation))
     quantile = float(stats.t.ppf(tail, max(seeds - 1, 1)))
@@ -237,13 +256,16 @@ def beats(first: Array, second: Array) -> Verdict:
 
 
 def paired_errors(rows: pd.DataFrame, column: str) -> tuple[Array, Array]:
-    """Places (X,) along ``column`` in order and errors (seeds, X) there, NaN where a run diverged."""
+    """The places (X,) along ``column``, in order, and the errors (seeds, X) there, from the rows of a table.
+
+    An error is NaN where a run diverged.
+    """
     wide = rows.pivot(index=Column.SEED, columns=column, values=Column.ERROR).sort_index(axis=1)
     return wide.columns.to_numpy(dtype=np.float64), wide.to_numpy(dtype=np.float64)
 
 
 def by_seed(rows: pd.DataFrame, column: str = Column.ERROR) -> Array:
-    """The values of a column in the order of the seeds."""
+    """The values of ``column`` of ``rows`` in the order of the seeds."""
     return np.asarray(rows.sort_values(Column.SEED)[column], dtype=np.float64)
 
 

@@ -77,7 +77,15 @@ class TwoBlock:
 def simulate_curve(
     block: TwoBlock, interference: float, length: int, counts: list[int], seed: int
 ) -> list[float]:
-    """Cell: Err(V*) / d at ``counts`` prompts of one nested stream."""
+    """The simulated errors Err(V*) / d at ``counts`` numbers of prompts of one nested stream; a cell.
+
+    Args:
+        block: the two-block shift.
+        interference: r >= 0.
+        length: prompt length n >= 1.
+        counts: numbers of prompts B >= 0.
+        seed: of the stream.
+    """
     shift = block.shift(interference)
     return [float(e) for e in sft_error_curve(shift, max(counts), length, seed=seed)[counts]]
 
@@ -91,7 +99,10 @@ def curve_cell(block: TwoBlock, interference: float, length: int, counts: Sequen
 def predictions(
     shift: Shift, prompts: Iterable[int], length: int, form: Form = "exact"
 ) -> dict[int, float | None]:
-    """B -> :func:`predict_error`; None at the peak, where the mean is infinite."""
+    """The predicted error / d by number of prompts B; None at the peak, where the mean is infinite.
+
+    The arguments are those of :func:`predict_error`, with several ``prompts``.
+    """
     counts = sorted({*prompts})
     if form == "exact":
         curve = predict_curve(shift, counts, length).tolist()
@@ -117,7 +128,10 @@ def sft_row(
     estimator: str = MINIMISER,
     form: Form = "exact",
 ) -> dict[str, Any]:
-    """A row for SFT to convergence: what was simulated with ``seed``, or the theory alone."""
+    """A row of a table for SFT to convergence: a simulated error with its ``seed``, or the theory alone.
+
+    The arguments are values of the columns of their names; errors are divided by d.
+    """
     return {
         Column.FIGURE: figure,
         Column.PANEL: panel,

@@ -1,7 +1,7 @@
 """What the insight experiments share: a shift of chosen size, one post-training recipe, what is measured.
 
 The shift is the paper's two blocks: Sigma0 = diag(rho 1_m, 1_{d-m}), Delta = delta (1_m, 0), with delta set
-so that rho(Gamma0^{-1} Delta) is the wanted radius. Post-training data show the shift's directions:
+so that rho(Gamma0^{-1} Delta) is the required radius. Post-training data show the shift's directions:
 covariance P Sigma P for outcome supervision and RL, eta P Sigma P for SFT (section 5.1), so that for long
 prompts all three stages have the same optimum, V = -Sigma^{-1} there. Only V~ is trained (W~ = I).
 """

@@ -87,7 +87,7 @@ def threshold_of(trend: str) -> float:
 
 
 def trend_sentence(stage: Stage, axis: str, trend: str) -> str:
-    """What the claim says, without the model."""
+    """The claim's statement, without the model."""
     words = {FALLS_THEN_RISES: "falls, then rises", INSENSITIVE: "is insensitive"}.get(trend, trend)
     link = "to" if trend == INSENSITIVE else "with"
     return f"{_STAGE_NAMES[stage]} error {words} {link} {_AXIS_SYMBOLS[axis]}."

@@ -1,4 +1,4 @@
-"""The theory: numbers from formulas, in float64. Imports no model and no training stage."""
+"""The theory: numbers from formulas, in float64. It imports no model and no training stage."""
 
 from datadose.theory.asymptotics import (
     FORMS,

@@ -55,10 +55,16 @@ FORMS: tuple[Form, ...] = ("exact", "first-order", "as-printed")
 def mixture_equivalent(
     V0: Operator, eta: float, sources: Sequence[Source], *, chain_steps: int = 0
 ) -> Equivalent:
-    """The deterministic equivalent of V* after SFT from ``V0`` on ``sources``.
+    """The deterministic equivalent of V* after SFT to convergence on K sources.
 
-    ``chain_steps`` = k matters where prompts are noisy. If all sources are spectra they stay so even if
-    ``V0`` is dense, which is the quick way for one source in its own eigenbasis.
+    If all sources are spectra they stay so even if ``V0`` is dense, which is the quick way for one source in
+    its own eigenbasis.
+
+    Args:
+        V0: operator before SFT, a spectrum (d,) or a matrix (d, d).
+        eta: chain-of-thought step, in (0, 2).
+        sources: K >= 1 sources of prompts, of one dimension.
+        chain_steps: k >= 0 of the chains of thought; it matters where prompts are noisy.
 
     Raises PeakError at a peak, InputError for a value out of range or of another dimension.
     """
@@ -344,7 +350,7 @@ def predict_curve(
 
 
 def first_order_error(V0: Operator, eta: float, source: Source, target: Operator, test_length: int) -> float:
-    """Thm B.1 corrected, for any PSD matrices: the limit of Err(V~) / d, V~ = VS + VN of eq. (B.3).
+    """The limit of Err(V~) / d for V~ = VS + VN of eq. (B.3): Thm B.1 corrected, for any PSD matrices.
 
     VS is V* on noise-free columns phi = A w, so it is the same theorem with C = A^2; VN adds the columns'
     noise, of covariance (tr A / n) A, to first order. With kappa the leverage and
@@ -352,6 +358,13 @@ def first_order_error(V0: Operator, eta: float, source: Source, target: Operator
     (1/d) E||I + VS Sigma||^2 + (tr Sigma/n) quad(Sigma)
     + (tr A/n) quad(A) [kappa(Sigma^2) + (tr Sigma/n) kappa(Sigma)].
     Like the theorem it drops terms of order 1/n that carry no trace.
+
+    Args:
+        V0: operator before SFT, a spectrum (d,) or a matrix (d, d).
+        eta: chain-of-thought step, in (0, 2).
+        source: the prompts: covariance A, length n and their number B, without noise.
+        target: test covariance Sigma, a spectrum (d,) or a PSD matrix (d, d).
+        test_length: length >= 1 of the test prompts.
 
     Raises PeakError where ``source.prompts`` equals rank(A), InputError for a value out of range.
     """
@@ -379,11 +392,12 @@ def first_order_error(V0: Operator, eta: float, source: Source, target: Operator
 
 
 def first_order_limits(shift: Shift, length: int) -> tuple[float, float]:
-    """Prop B.2: F(0) and F(infinity) of the first-order theory, divided by d.
+    """The limits F(0) and F(infinity) of the first-order theory, both divided by d (Prop B.2).
 
     F(0) = sum mu alpha^2 + gamma Sbar sum mu Sigma g^2 and
     F(inf) = sum mu (alpha + delta)^2 + gamma Sbar sum mu Sigma (g + dt)^2, where V = g on each direction
-    before and V = g + dt = -eta / a after; for any PSD matrices, directions outside range(A) stay at g.
+    before SFT and V = g + dt = -eta / a after it. They hold for any PSD matrices; directions outside range(A)
+    stay at g. ``shift`` gives Sigma0, Delta, A and eta, and ``length`` >= 1 is n of all prompts.
     """
     stages = _Stages.of(shift, length)
     V0, a, target = stages.start, stages.spectrum, stages.target

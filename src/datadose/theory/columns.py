@@ -42,7 +42,7 @@ class Pair:
     weights: Float[Array, "2 2"]
     """O (2, 2), positive definite, O_00 = 1: the loss is sum_ab O_ab <r_a, r_b>, r = (V phi + eta w, V h)."""
     determinant: float
-    """det O, known better than the entries tell where they are nearly equal (small eta)."""
+    """det O, more exact than the entries give it where they are nearly equal (small eta)."""
 
     def weighted(self, weight: float) -> Pair:
         """The pair with ``weight`` times O."""
@@ -85,9 +85,9 @@ class Modes:
     vectors: Float[Array, "d r"]
     """(d, r), orthonormal."""
     cross: Float[Array, " r"]
-    """Of A_c, shape (r,)."""
+    """The eigenvalues of A_c, shape (r,)."""
     moments: tuple[Float[Array, " r"], ...]
-    """Of C_c, and of C_h of a pair, shape (r,)."""
+    """The eigenvalues of C_c, and of C_h of a pair, shape (r,) each."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Columns:
     length: float = np.inf
     """Length of the prompts: where short ones are interpolated the mean error is infinite."""
     modes: Modes | None = field(default=None, repr=False)
-    """Of matrices that come from one covariance; not looked at where one of them has been replaced since."""
+    """The modes of matrices that come from one covariance; ignored where a matrix has been replaced since."""
     weight: float = 1.0
     """Weight w_c > 0 of a prompt in the loss; it matters where prompts are not interpolated."""
 
@@ -161,14 +161,14 @@ class Columns:
         return tuple(_root(C, self.span) for C in self.moments)
 
     def scaled(self, unit: float) -> Columns:
-        """The same columns with covariances in the given unit: A_c / unit, C_c / unit^2."""
+        """The columns with covariances in the given unit: A_c / unit, C_c / unit^2."""
         modes = self.modes
         if modes is not None:
             modes = Modes(modes.vectors, modes.cross / unit, tuple(C / unit**2 for C in modes.moments))
         return self.changed(lambda C: C / unit**2, lambda A: A / unit, modes)
 
     def dense(self) -> Columns:
-        """The same columns as matrices."""
+        """The columns with matrices (d, d) as moments."""
         if not is_spectrum(self.cross):
             return self
         inside, vectors = self.span > 0, np.eye(len(self.cross))
@@ -191,7 +191,7 @@ class Columns:
         return replace(self, second_moment=moment, cross=A, modes=None), basis
 
     def rotated(self, basis: Float[Array, "d d"]) -> Columns:
-        """The same columns in the orthonormal ``basis``."""
+        """The columns in the orthonormal ``basis``, (d, d)."""
 
         def turned(M: Array) -> Array:
             return rotated(M, basis)
@@ -237,7 +237,7 @@ class Features:
     first: Int[NDArray[np.int64], " K"]
     """The place of each source's phi."""
     pairs: dict[int, Pair]
-    """By the place of their phi, O times the weight of their source."""
+    """O times the weight of the source, by the place of the pair's phi."""
     heavy: Float[Array, " F"]
     """The weight of each feature's source."""
 

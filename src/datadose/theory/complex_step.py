@@ -32,12 +32,12 @@ transposed: Callable[[Either], Either] = _transpose
 
 
 def trace_product(X: Either, Y: Either) -> complex:
-    """tr(X Y)."""
+    """The trace tr(X Y), of spectra or matrices."""
     if X.ndim != Y.ndim:
         X, Y = _diagonal(X), _diagonal(Y)
     return complex((X * (Y if Y.ndim == 1 else Y.T)).sum())
 
 
 def weighted(weights: Either, matrices: Sequence[Either]) -> Either:
-    """sum_c weight_c M_c."""
+    """The sum over c of weight_c M_c."""
     return reduce(np.add, (x * M for x, M in zip(weights, matrices, strict=True)))

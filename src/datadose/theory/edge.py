@@ -1,7 +1,7 @@
 """The largest eigenvalue of sum_c w_c Phi_c Phi_c^T in the limit, which sets the largest stable step.
 
 At a real penalty -x below minus all eigenvalues the fixed point of :mod:`datadose.theory.penalised` is real;
-it ends where x meets the edge of the limiting spectrum. Finite matrices exceed the edge by a relative
+it ends where x reaches the edge of the limiting spectrum. Finite matrices exceed the edge by a relative
 O(d^{-2/3}) where prompts and rows are many; short prompts (2.3 times at n = 2, d = 200) and a few rows on one
 strong direction (1.4 times) exceed it by far more.
 """

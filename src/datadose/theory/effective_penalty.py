@@ -40,14 +40,14 @@ from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest, require_same_size
 
 _PER_DECADE = 8
-"""Penalties a decade at which a minimum is first looked for."""
+"""Penalties a decade at which a minimum is first sought."""
 _BEYOND = 1e8
 """The model is converged, or untouched, to rounding at a penalty so much smaller, or larger, than all C."""
 _EQUAL = 1e-12
 _NEARBY = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 49)])
 """Distances in log mu from the ceiling's, for shares of it that are small."""
 _FEW = 30
-"""For so many points a table of df1 is not worth its while."""
+"""For so many points a table of df1 costs more than it saves."""
 _LARGEST_TABLE = 4_000_000
 """Numbers in one table of penalties by levels; more are worked off in parts."""
 
@@ -99,7 +99,7 @@ class EffectivePenalty:
         *,
         chain_steps: int = 0,
     ) -> EffectivePenalty:
-        """Training from ``start`` on ``source``, whose number of prompts is not looked at.
+        """Training from ``start`` on ``source``, whose number of prompts is ignored.
 
         Args:
             start: the model before training, or a known operator V0, (d,) or (d, d).
@@ -173,7 +173,7 @@ class EffectivePenalty:
     # --- from (B, lambda) --------------------------------------------------------------------------------
 
     def penalty(self, prompts: float, ridge: float) -> float:
-        """mu with lambda = mu (B - df1(mu)); at lambda = 0 df1(mu) = B, or 0 above the rank.
+        """The mu with lambda = mu (B - df1(mu)); at lambda = 0 df1(mu) = B, or 0 above the rank.
 
         Infinite without prompts or data. Raises InputError for numbers that are out of range.
         """
@@ -339,7 +339,7 @@ class EffectivePenalty:
     ) -> tuple[float, float]:
         """Where in [lowest, infinity] the value is least, and its least, mu in the unit of the levels.
 
-        It is looked for on a grid, with the points ``also`` added, and then between neighbours. Ends win
+        It is sought on a grid, with the points ``also`` added, and then between neighbours. Ends win
         ties: nothing is gained by a penalty between them then.
         """
         if self.curve.rank == 0:

@@ -51,12 +51,12 @@ FEASIBLE = 1e-9
 
 @dataclass(frozen=True)
 class Gradient:
-    """Derivatives of an error / d by source, shape (K,) each."""
+    """Derivatives of an error / d by source, each of shape (K,)."""
 
     weights: Float[Array, " K"]
-    """By the effective weight rho_c, at fixed numbers of prompts."""
+    """The derivative by the effective weight rho_c, at fixed numbers of prompts."""
     prompts: Float[Array, " K"]
-    """By the number of prompts B_c at fixed effective weights: never positive, 0 where rho_c = 0."""
+    """The derivative by the number of prompts B_c at fixed weights: never positive, 0 where rho_c = 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class EffectiveSources:
     columns: tuple[Columns, ...]
     unit: float
     basis: Matrix | None = field(default=None, repr=False)
-    """Of all above, where they are matrices that :meth:`model` turned."""
+    """The basis of all fields above, where they are matrices that :meth:`model` turned."""
     _forms: dict[int, tuple[WeightedTest, WeightedTest]] = field(default_factory=dict, repr=False)
     _turned: dict[tuple[int, ...], EffectiveSources] = field(default_factory=dict, init=False, repr=False)
 
@@ -100,7 +100,7 @@ class EffectiveSources:
     def on(
         cls, start: TrainedOperator | Operator, eta: float, columns: tuple[Columns, ...]
     ) -> EffectiveSources:
-        """The same from what :func:`explicit_columns` found, which hold their counts."""
+        """Training on columns that :func:`explicit_columns` returned, which hold their counts."""
         model, unit = as_start(start, len(columns[0].cross)), unit_of(columns)
         mean, second = model.mean * unit, model.second_moment * unit**2
         scaled = tuple(c.scaled(unit) if unit != 1 else c for c in columns)
@@ -123,12 +123,12 @@ class EffectiveSources:
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """The dimension d of the inputs."""
         return len(self.mean)
 
     @cached_property
     def counts(self) -> Float[Array, " K"]:
-        """B_c, (K,)."""
+        """The numbers of prompts B_c, (K,)."""
         return np.array([c.count for c in self.columns], dtype=np.float64)
 
     @cached_property
@@ -152,7 +152,7 @@ class EffectiveSources:
         return np.array([diagonal(C).sum() for C in self.moments])
 
     def seen(self, X: Operator, Y: Operator) -> Operator:
-        """As much of X Y as traces with the sources see: its diagonal if they are spectra."""
+        """The part of X Y that traces with the sources use: its diagonal if they are spectra."""
         if not is_spectrum(self.columns[0].cross):
             return product(X, Y)
         if is_spectrum(X) or is_spectrum(Y):
@@ -271,7 +271,7 @@ class EffectiveModel:
     def _per_prompt(self) -> Float[Array, " K"]:
         """D_c = rho_c^2 / B_c.
 
-        Where rho is not feasible B_c is taken to be rho_c tau_c, so that a search that passes there meets
+        Where rho is not feasible B_c is taken to be rho_c tau_c, so that a search that passes there finds
         finite numbers; no such point is returned.
         """
         counts = np.maximum(self.sources.counts, self.fitted)
@@ -349,7 +349,7 @@ class EffectiveModel:
         return s.traces(s.moments, self._seen_between(M))
 
     def _seen_between(self, M: Operator) -> Operator:
-        """As much of R M R as the sources see."""
+        """The part of R M R that traces with the sources use."""
         R = self._resolvent
         return R * diagonal(M) * R if is_spectrum(R) else product(R, M, R)
 

@@ -22,7 +22,7 @@ from datadose.theory.trained_operator import TrainedOperator
 from datadose.theory.weighted_test import WeightedTest
 
 _PENALTIES = np.geomspace(1e-9, 1e4, 27)
-"""Where the best penalty is looked for first, in units of sum_c B_c tr C_c / d."""
+"""Where the best penalty is sought first, in units of sum_c B_c tr C_c / d."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,17 @@ class EqualWeights:
 def effective_weights(
     sources: EffectiveSources, ridge: float, weights: ArrayLike | None = None
 ) -> Float[Array, " K"]:
-    """rho (K,) that belongs to the penalty ``ridge`` > 0 and weights w_c >= 0 (1 unless given).
+    """The effective weights rho, (K,), of a penalty and of weights in the loss.
 
-    The one function here that solves a fixed point. Raises InputError for a penalty that is not above 0 and
-    for weights that are negative, not finite or of another number.
+    This is the one function of the module that solves a fixed point.
+
+    Args:
+        sources: the start and K sources.
+        ridge: penalty lambda > 0 beside the plain weighted sum.
+        weights: w_c >= 0 of a row of each source, (K,); 1 if None.
+
+    Raises InputError for a penalty that is not above 0 and for weights that are negative, not finite or of
+    another number.
     """
     lam = require_number("ridge", ridge, 0, np.inf, open_ends=True) / sources.unit**2
     w = sources.require_weights(np.ones(len(sources.columns)) if weights is None else weights)
@@ -56,7 +63,11 @@ def effective_weights(
 
 
 def best_equal_weights(sources: EffectiveSources, test: WeightedTest) -> EqualWeights:
-    """The penalty in [0, infinity] with the least error where every prompt counts alike.
+    """The penalty in [0, infinity] with the least error where every prompt has the same weight.
+
+    Args:
+        sources: the start and K sources with their numbers of prompts.
+        test: the test, or a weighted sum of tests.
 
     Raises InputError for a test of another size, PeakError where convergence is best and has no finite mean.
     """

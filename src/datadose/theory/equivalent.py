@@ -105,7 +105,7 @@ class Equivalent:
     kept: Operator = field(repr=False)
     """K: Vbar = V0 K + terms without V0."""
     distance_to_peak: float = np.inf
-    """By how many prompts the counts miss the nearest peak."""
+    """The number of prompts by which the counts miss the nearest peak."""
 
     @property
     def is_mixed(self) -> bool:
@@ -136,7 +136,7 @@ class Equivalent:
             raise PeakError("prompts", f"{total:g}", f"{allowed}: {reason}", reason)
 
     def scaled(self, unit: float) -> Equivalent:
-        """The same model where covariances are measured in ``unit``: A / unit, V unit."""
+        """The model with covariances measured in ``unit``: A / unit, V unit."""
         factor = np.where(self.above, 1.0, unit**2)
         columns = tuple(c.scaled(unit) for c in self.columns)
         power = 2.0 if self.above.all() else 0.0
@@ -160,7 +160,7 @@ class Equivalent:
 
     @cached_property
     def measured(self) -> Equivalent:
-        """The same model in its own unit, in which nothing over- or underflows."""
+        """The model in its own unit, in which nothing over- or underflows."""
         return self if self.unit == 1 else self.scaled(self.unit)
 
     def _residuals(self, rows: Array) -> Array:
@@ -278,26 +278,33 @@ class Equivalent:
         return TrainedOperator(self.mean, plus(settled, scatter), scatter)
 
     def quadratic(self, M: Operator) -> float:
-        """(1/d) E tr(V* M V*^T) for a symmetric M."""
+        """The number (1/d) E tr(V* M V*^T) for a symmetric M, a spectrum (d,) or a matrix (d, d)."""
         direct = trace_product(product(self.mean, M), transpose(self.mean))
         return (direct + self.variance(M)) / len(M)
 
     def error(self, target: Operator, test_second_moment: Operator) -> float:
-        """(1/d) E ||I + V* S||_F^2 with E[S] = ``target``, E[S^2] = ``test_second_moment`` (Prop 5.1)."""
+        """The error (1/d) E ||I + V* S||_F^2 on a test (Prop 5.1).
+
+        ``target`` is E[S] and ``test_second_moment`` is E[S^2], each a spectrum (d,) or a matrix (d, d).
+        """
         return 1 + 2 * trace_product(self.mean, target) / len(target) + self.quadratic(test_second_moment)
 
 
 def deterministic_equivalent(
     V0: Operator, eta: float, sources: Sequence[Columns], *, ridge: float = 0.0
 ) -> Equivalent:
-    """The equivalent of V* started at ``V0`` on ``sources`` (those without prompts or data are ignored).
+    """The deterministic equivalent of V*, the fit that is nearest to ``V0``, on K sources of columns.
 
-    With ``ridge`` > 0 that of the minimiser of ||V Phi + eta Omega||^2 + ridge ||V - V0||^2 instead, which is
-    where gradient descent from V0 is after a time 1 / ridge, nearly; it has no peak.
+    Args:
+        V0: start, a spectrum (d,) or a matrix (d, d); it may be dense while the moments are spectra.
+        eta: chain-of-thought step, in (0, 2).
+        sources: columns whose moments have one form. Those without prompts or data are ignored.
+        ridge: lambda >= 0. Above 0 the equivalent is that of the minimiser of
+            ||V Phi + eta Omega||^2 + ridge ||V - V0||^2, which has no peak. Gradient descent from V0 is
+            nearly there after a time 1 / ridge.
 
-    All moments have one form, spectra or dense; ``V0`` may be dense while they are spectra. Raises
-    :class:`PeakError` at a peak. Next to one, and for prompts of one or two examples, the equivalent is
-    finite while the mean over finite prompts is not: see :attr:`Equivalent.infinite_because`.
+    Raises :class:`PeakError` at a peak. Next to one, and for prompts of one or two examples, the equivalent
+    is finite while the mean over finite prompts is not: see :attr:`Equivalent.infinite_because`.
     """
     sources = tuple(source for source in sources if source.count > 0 and source.second_moment.any())
     if not sources:

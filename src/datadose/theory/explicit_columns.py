@@ -15,6 +15,11 @@ from datadose.theory.trained_operator import TrainedOperator
 def explicit_columns(sources: Sequence[Source], eta: float, chain_steps: int) -> tuple[Columns, ...]:
     """The columns of sources that impose one condition a prompt, all in one form.
 
+    Args:
+        sources: K >= 1 sources of one dimension.
+        eta: chain-of-thought step, in (0, 2).
+        chain_steps: k >= 0 of the chains of thought.
+
     Raises InputError for no source, for sources of different dimensions, and for label noise in chains of
     more than one step (k >= 1), which makes a prompt impose two conditions.
     """

@@ -4,8 +4,8 @@ Pretraining is SFT with eta = 1 from V = 0: the minimiser of sum_j ||V Phi_j + O
 prompts of category j. Its deterministic equivalent has Vbar = -(sum_j q_j A_j)(sum_j q_j C_j)^{-1} above the
 rank, with q_j = B_j / (1 + tr(C_j R)), R = (sum_j q_j C_j)^{-1}: the operator of unlimited prompts at shares
 in proportion to q_j, which counts a scarce category for less than its share, and a scatter that unlimited
-prompts do not have. Both make a small share dearer than
-:class:`~datadose.theory.pretraining.PretrainingMixture` says.
+prompts do not have. Both make a small share more costly than
+:class:`~datadose.theory.pretraining.PretrainingMixture` makes it.
 """
 
 from __future__ import annotations
@@ -36,16 +36,21 @@ class FinitePretraining:
     """Pretraining to convergence on P prompts, split over J categories by their shares."""
 
     mixture: PretrainingMixture
-    """Of the same categories, with unlimited prompts."""
+    """The pretraining on the same categories with unlimited prompts."""
     length: int
     prompts: float
     """P."""
     _last: dict[bytes, Equivalent] = field(default_factory=dict, repr=False)
-    """At the shares that were asked for last: several numbers are differentiated there."""
+    """At the shares of the last calls: several numbers are differentiated there."""
 
     @classmethod
     def of(cls, covariances: Sequence[Operator], length: int, prompts: float) -> FinitePretraining:
-        """The categories with these covariances, prompts of ``length`` n >= 1, and P = ``prompts`` > 0.
+        """Pretraining on ``prompts`` prompts of the categories with these covariances.
+
+        Args:
+            covariances: J >= 1 spectra (d,) or PSD matrices (d, d) of one dimension.
+            length: prompt length n >= 1 of all categories, in examples.
+            prompts: total number P > 0 of prompts, which may be fractional.
 
         Raises InputError for values out of range, for no category and for different dimensions.
         """
@@ -74,7 +79,7 @@ class FinitePretraining:
     def slopes(self, shares: ArrayLike, mean: Operator, second_moment: Operator) -> Float[Array, " J"]:
         """Derivatives by the shares (J,) of a number that is linear in both moments; P stays fixed.
 
-        Each says what more of its category changes where all others shrink in proportion: with the shares
+        Each is the effect of more of its category where all others shrink in proportion: with the shares
         as factors they sum to 0. By differences where some categories are above their peak and others below.
 
         Args:

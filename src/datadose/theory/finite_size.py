@@ -48,13 +48,13 @@ class FiniteSize:
     """Err(V*) minus its asymptotic form, to first order in 1/d; both parts are divided by d, like Err."""
 
     gaussian: float
-    """From the fluctuations that Gaussian prompts have too."""
+    """The part from the fluctuations that Gaussian prompts have too."""
     law: float
-    """From the fourth moments of the prompts beyond the Gaussian's."""
+    """The part from the fourth moments of the prompts beyond the Gaussian's."""
 
     @property
     def total(self) -> float:
-        """What to add to the asymptotic error."""
+        """The sum of both parts, which is added to the asymptotic error / d."""
         return self.gaussian + self.law
 
 

@@ -55,7 +55,7 @@ class Regime:
 
 @dataclass(frozen=True)
 class Solved:
-    """The fixed point: weights, G, and R seen through the roots of the moments."""
+    """The fixed point: weights, G, and R between the roots of the moments."""
 
     weights: Float[Array, " F"]
     """q_a, shape (F,)."""
@@ -87,7 +87,7 @@ class SpectralFrame:
         return seen.sum(axis=1), seen @ (self.moments * R).T
 
     def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
-        """R and R F_a."""
+        """The pair of R and all R F_a at weights ``q``."""
         R = self._resolvent(q)
         return R, tuple(R * self._roots)
 
@@ -142,7 +142,7 @@ class MatrixFrame:
         return scale * seen.trace(axis1=1, axis2=2), scale[:, None] * crossed * scale
 
     def resolved(self, q: Array) -> tuple[Array, tuple[Array, ...]]:
-        """R and R F_a."""
+        """The pair of R and all R F_a at weights ``q``."""
         w, inner = self._inner(q)
         found = [self._back(inner @ part.T) for part in self._parts]
         reach = tuple(X * np.sqrt(wa / qa) for X, wa, qa in zip(found, w, q, strict=True))
@@ -183,10 +183,16 @@ class _State:
 
 
 def solve_fixed_point(features: Features, regime: Regime, frame: Frame) -> Solved:
-    """The fixed point, sought from the end of theta where the map is far from flat.
+    """The fixed point theta_a = tr(C_a R) of all features, sought from where the map is far from flat.
 
-    That is theta = tr(C_a), the largest, when interpolating, and theta next to 0 otherwise. Raises
-    NoFixedPointError if there is no fixed point: the counts are not of this regime.
+    That is theta = tr(C_a), the largest, when interpolating, and theta next to 0 otherwise.
+
+    Args:
+        features: the features with their counts, in one form.
+        regime: whether the equations are those below the peak, above it, or with a ridge.
+        frame: the traces and the resolvent in the form of the features.
+
+    Raises NoFixedPointError if there is no fixed point: the counts are not of this regime.
     """
     if regime.loose:
         largest = features.counts * features.gain(np.zeros(len(features.counts))).diagonal()

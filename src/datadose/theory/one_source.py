@@ -1,6 +1,6 @@
 """Err(V*) after SFT on one source at many numbers of prompts at once, in the eigenbasis of its data.
 
-What :mod:`datadose.theory.equivalent` says for K = 1 where prompts impose no second condition, with C and A
+What :mod:`datadose.theory.equivalent` states for K = 1 where prompts impose no second condition, with C and A
 spectra: a whole curve then costs as much as a few points of it. Directions with one eigenvalue are counted
 together, so two blocks cost what two directions cost. With f_j = q C_j / (1 + q C_j), r = rank(C):
 
@@ -38,17 +38,17 @@ class Levels:
     A: Array
     sizes: Array
     norms: Array
-    """Of squared norms of V0's columns."""
+    """The sums of the squared norms of V0's columns."""
     own: Array
-    """Of V0's diagonal."""
+    """The sums of V0's diagonal."""
     target: Array
     M: Array
     linear: Array
-    """Of diag(V0^T Sigma)."""
+    """The sums of diag(V0^T Sigma)."""
     gram: Array
-    """Of (V0^T V0) * M, entry by entry: (L,) if V0 or M is a spectrum."""
+    """The sums of (V0^T V0) * M, entry by entry: (L,) if V0 or M is a spectrum."""
     start: Array
-    """Of V0 * M, the same."""
+    """The sums of V0 * M, in the shape of ``gram``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class OneSource:
     Args:
         V0: operator before SFT, spectrum (d,) or (d, d).
         eta: chain-of-thought step.
-        columns: second moments C and A as spectra (d,), no pair; their count is not looked at.
+        columns: second moments C and A as spectra (d,), no pair; their count is ignored.
         target: test covariance Sigma, spectrum (d,) or (d, d).
         test_second_moment: E[S^2] of the test prompts, in the form of ``target``.
         start_second_moment: E[V0^T V0] where V0 is the mean of a random start; V0^T V0 if not given.
@@ -178,10 +178,10 @@ class OneSource:
 
 
 def infinite_mean(B: ArrayLike, rank: int, length: float) -> NDArray[np.bool_]:
-    """Whether the mean over finite prompts of one noise-free source is infinite, in the shape of ``B``.
+    """Whether the mean error over finite prompts of one noise-free source is infinite, in the shape of ``B``.
 
-    It is within 1 of the peak at ``rank``, from 1 to ``rank`` where prompts have one or two examples, and
-    with up to four examples in all on one direction.
+    That is so within 1 of the peak at ``rank``; from 1 to ``rank`` prompts of one or two examples
+    (``length`` n); and with up to four examples in all on one direction.
     """
     B = np.asarray(B)
     found = np.abs(B - rank) <= FINITE_MEAN

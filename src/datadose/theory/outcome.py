@@ -1,4 +1,4 @@
-"""Outcome supervision (section 6, App. E): the loss of the model's own roll-out, and the RL it stands for.
+"""Outcome supervision (section 6, App. E): the loss of the model's own roll-out, and its link to RL.
 
 Notation: V = V~, W = W~, S a prompt's empirical covariance, M = I + V S, k = ``steps`` of the chain. A step
 is w <- w + V S (W w - w*) (A.1) from w_0 = 0, w* ~ N(0, I); at W = I, w* - what_k = M^k w*. L_OS = 1/(2B) sum
@@ -34,10 +34,18 @@ from datadose.theory.pretraining import pretrained_operator
 def rollout_error_operator(
     V: Operator, W: Operator | None, S: Operator | PerPromptMatrix, steps: int
 ) -> Operator | PerPromptMatrix:
-    """Prop 6.1: E with w* - what_k = E w*, E = I + sum_{i<k} (V S W + I)^i V S; W = None is the identity.
+    """The operator E of the roll-out's error, w* - what_k = E w* (Prop 6.1).
 
-    V and W are (d,) or (d, d); S is (d,), (d, d) or a batch (B, d, d). The form of S if all are spectra,
-    else dense. At W = I it is (I + V S)^k.
+    E = I + sum_{i<k} (V S W + I)^i V S, which is (I + V S)^k at W = I.
+
+    Args:
+        V: operator V~, a spectrum (d,) or a matrix (d, d).
+        W: W~ in either form; None is the identity.
+        S: empirical covariance, (d,), (d, d) or a batch (B, d, d).
+        steps: number k >= 1 of thinking steps.
+
+    Returns:
+        E, a spectrum if all arguments are spectra, else dense in the shape of S.
     """
     k = require_integer("steps", steps, 1)
     V, W, S = same_form(V, identity_like(V) if W is None else W, S)
@@ -51,9 +59,16 @@ def rollout_error_operator(
 def outcome_loss(
     V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int, W: Operator | None = None
 ) -> float:
-    """L_OS = 1/(2B) sum_tau ||what_k - w*||^2 (3.4), by the k steps themselves; O(k d^2) a prompt.
+    """The loss L_OS = 1/(2B) sum_tau ||what_k - w*||^2 of eq. (3.4), not divided by d.
 
-    V and W (identity if None) are (d,) or (d, d), weights (d, B), covariances (B, d, d).
+    It runs the k steps themselves, at a cost of O(k d^2) a prompt.
+
+    Args:
+        V: operator V~, a spectrum (d,) or a matrix (d, d).
+        weights: tasks w* of B >= 1 prompts, (d, B).
+        covariances: empirical covariances S, (B, d, d).
+        steps: number k >= 1 of thinking steps.
+        W: W~ in the form of V; None is the identity.
     """
     V, w, S, k = _checked(V, weights, covariances, steps)
     W = np.eye(len(V)) if W is None else dense(W)
@@ -64,9 +79,15 @@ def outcome_loss(
 
 
 def outcome_gradient(V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int) -> Matrix:
-    """dL_OS/dV~ at W~ = I, (d, d): (1/B) sum_tau sum_{j<k} (M^T)^j M^k w w^T (M^T)^{k-1-j} S.
+    """Gradient of L_OS in V~ at W~ = I, (d, d): (1/B) sum_tau sum_{j<k} (M^T)^j M^k w w^T (M^T)^{k-1-j} S.
 
-    Back-propagated through the roll-out's k vectors: O(k d^2) a prompt. S must be symmetric.
+    It is back-propagated through the roll-out's k vectors, at a cost of O(k d^2) a prompt.
+
+    Args:
+        V: operator V~, a spectrum (d,) or a matrix (d, d).
+        weights: tasks w* of B >= 1 prompts, (d, B).
+        covariances: empirical covariances S, symmetric, (B, d, d).
+        steps: number k >= 1 of thinking steps.
     """
     return _derivatives(V, np.zeros_like(V), weights, covariances, steps)[0]
 
@@ -74,7 +95,10 @@ def outcome_gradient(V: Operator, weights: PerPrompt, covariances: PerPromptMatr
 def outcome_hessian_vector(
     V: Operator, direction: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int
 ) -> Matrix:
-    """The Hessian of L_OS in V~ (W~ = I) times ``direction`` (d,) or (d, d): exact, O(k d^2) a prompt."""
+    """The Hessian of L_OS in V~ (at W~ = I) times ``direction``, (d,) or (d, d). The result is exact, (d, d).
+
+    The other arguments are those of :func:`outcome_gradient`; the cost is O(k d^2) a prompt.
+    """
     return _derivatives(V, direction, weights, covariances, steps)[1]
 
 
@@ -97,7 +121,10 @@ def _derivatives(V: Array, D: Array, weights: Array, S: Array, steps: int) -> tu
 def curvature_range(
     V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int
 ) -> tuple[float, float]:
-    """The smallest and largest eigenvalue of the Hessian of L_OS in V~, by Lanczos; the first may be < 0."""
+    """The smallest and the largest eigenvalue of the Hessian of L_OS in V~, by Lanczos iterations.
+
+    The smallest one may be negative. The arguments are those of :func:`outcome_gradient`.
+    """
     d = len(V)
     from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: PLC0415  (for matrices only)
 
@@ -115,12 +142,15 @@ def curvature_range(
 
 
 def largest_curvature(V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int) -> float:
-    """The largest eigenvalue of the Hessian of L_OS in V~ at V."""
+    """The largest eigenvalue of the Hessian of L_OS in V~ at V; arguments as in :func:`outcome_gradient`."""
     return curvature_range(V, weights, covariances, steps)[1]
 
 
 def largest_stable_step(V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int) -> float:
-    """2 / (largest positive curvature), or inf: above it gradient descent leaves a minimum at V."""
+    """The step 2 / (largest positive curvature) above which gradient descent leaves a minimum at V.
+
+    It is infinite where no curvature is positive. The arguments are those of :func:`outcome_gradient`.
+    """
     top = largest_curvature(V, weights, covariances, steps)
     return 2 / top if top > 0 else np.inf
 
@@ -128,11 +158,13 @@ def largest_stable_step(V: Operator, weights: PerPrompt, covariances: PerPromptM
 def curvature_bound(
     V: Operator, weights: PerPrompt, covariances: PerPromptMatrix, steps: int, *, printed: bool = False
 ) -> float:
-    """k (2k-1) mean_tau ||M||^{2k-2} ||w||^2 ||S||^2 >= ||Hessian|| at every V; attained at d = 1.
+    """The bound k (2k-1) mean_tau ||M||^{2k-2} ||w||^2 ||S||^2 on the Hessian's norm, valid at every V.
 
-    ``printed``: the last line of App. E, k^2 mean_tau rho(M)^{2k-2} ||w||^2 ||S||, claimed near a minimum. It
-    has the spectral radius rho(M) in place of ||M||, which is smaller, and one power of ||S|| too few; near a
-    degenerate minimum (d = 1, k > 1) the terms that it drops are as large as those it keeps.
+    It is attained at d = 1. With ``printed`` the result is the last line of App. E instead,
+    k^2 mean_tau rho(M)^{2k-2} ||w||^2 ||S||, claimed near a minimum. That line has the spectral radius rho(M)
+    in place of ||M||, which is smaller, and one power of ||S|| too few; near a degenerate minimum (d = 1,
+    k > 1) the terms that it drops are as large as those it keeps. The other arguments are those of
+    :func:`outcome_gradient`.
     """
     V, w, S, k = _checked(V, weights, covariances, steps)
     M, size = np.eye(len(V)) + V @ S, np.linalg.norm(S, 2, axis=(1, 2))
@@ -144,11 +176,16 @@ def curvature_bound(
 
 
 def population_curvature(V: Spectrum, data: Spectrum, steps: int) -> tuple[float, float]:
-    """Smallest and largest curvature for B, n -> infinity, V and the data A spectra in one basis; O(k d^2).
+    """The smallest and the largest curvature of L_OS for B, n -> infinity, at a cost of O(k d^2).
 
     The Hessian of ||(I + V A)^k||_F^2 / 2 splits into k(2k-1) s^2 u^{2k-2} (direction aa) and, for a != b,
     2 x 2 blocks on (D_ab, D_ba): diagonal s_b^2 p^2, s_a^2 p^2, off-diagonal s_a s_b (q_ab + q_ba), where
     p = sum_{j<k} u_a^j u_b^{k-1-j} and q_ab = sum_{j<k-1} (k-1-j) u_a^{2k-2-j} u_b^j.
+
+    Args:
+        V: operator V~, a spectrum (d,).
+        data: covariance A of the prompts, a spectrum (d,) in the same basis.
+        steps: number k >= 1 of thinking steps.
     """
     k = require_integer("steps", steps, 1)
     if np.shape(V) != (len(data),) or np.shape(data) != (len(data),):
@@ -165,25 +202,47 @@ def population_curvature(V: Spectrum, data: Spectrum, steps: int) -> tuple[float
 
 
 def adaptation_radius(sigma0: Operator, delta: Operator, length: int) -> float:
-    """rho(Gamma0^{-1} Delta): how far the shift is from what pretraining on prompts of this length taught."""
+    """The spectral radius rho(Gamma0^{-1} Delta) of Insight 4: how large the shift is for the model.
+
+    Args:
+        sigma0: pretraining covariance Sigma0, a spectrum (d,) or a PSD matrix (d, d).
+        delta: the shift Delta, in either form.
+        length: length n >= 1 of the pretraining prompts.
+    """
     delta = validate_covariance("delta", delta, len(sigma0))
     return _radius(product(*same_form(-pretrained_operator(sigma0, length), delta)))
 
 
 def regime(sigma0: Operator, delta: Operator, length: int) -> Literal["incremental", "novel"]:
-    """Insight 4: "incremental" if rho(Gamma0^{-1} Delta) < 1 (then the roll-out is stable), or "novel"."""
+    """The regime of Insight 4: "incremental" if rho(Gamma0^{-1} Delta) < 1, otherwise "novel".
+
+    In the incremental regime the roll-out is stable. The arguments are those of :func:`adaptation_radius`.
+    """
     return "incremental" if adaptation_radius(sigma0, delta, length) < 1 else "novel"
 
 
 def rollout_radius(V: Operator, target: Operator) -> float:
-    """rho(I + V Sigma): long prompts' errors shrink along the chain if it is below 1 and grow if above."""
+    """The spectral radius rho(I + V Sigma), for V and Sigma = ``target`` as (d,) or (d, d).
+
+    On long prompts the error shrinks along the chain if it is below 1, and grows if it is above 1.
+    """
     return _radius(rollout_error_operator(V, None, target, 1))
 
 
 def error_factor_path(u0: ArrayLike, s: ArrayLike, steps: int, time: ArrayLike) -> Array:
-    """u(t) under gradient flow on L_OS for B, n -> infinity: du/dt = -k s^2 u^{2k-1}; arrays broadcast.
+    """The factor u(t) of one eigendirection under gradient flow on L_OS, for B, n -> infinity.
 
-    u0 exp(-s^2 t) for k = 1; for k > 1 |u|^{-(2k-2)} = |u0|^{-(2k-2)} + k (2k-2) s^2 t, with the sign of u0.
+    It solves du/dt = -k s^2 u^{2k-1}: u0 exp(-s^2 t) for k = 1; for k > 1
+    |u|^{-(2k-2)} = |u0|^{-(2k-2)} + k (2k-2) s^2 t, with the sign of u0.
+
+    Args:
+        u0: factor 1 + v s before training, any real numbers.
+        s: eigenvalues of the data's covariance.
+        steps: number k >= 1 of thinking steps.
+        time: time t >= 0 of the flow.
+
+    Returns:
+        u(t), in the shape that the arrays broadcast to.
     """
     k = require_integer("steps", steps, 1)
     u0, s, t = (np.asarray(x, dtype=np.float64) for x in (u0, s, time))
@@ -193,9 +252,10 @@ def error_factor_path(u0: ArrayLike, s: ArrayLike, steps: int, time: ArrayLike) 
 
 
 def stable_step(u0: ArrayLike, s: ArrayLike, steps: int) -> Array:
-    """2 / (k (2k-1) s^2 u0^{2k-2}), 2 over the curvature of one eigendirection (inf if flat).
+    """The step 2 / (k (2k-1) s^2 u0^{2k-2}), which is 2 over the curvature of one eigendirection.
 
-    Sufficient for gradient descent u <- u - gamma k s^2 u^{2k-1}; the exact limit is 2k - 1 times larger.
+    It is infinite in a flat direction. It suffices for gradient descent u <- u - gamma k s^2 u^{2k-1} to
+    converge; the exact limit is 2k - 1 times larger. The arguments are those of :func:`error_factor_path`.
     """
     k = require_integer("steps", steps, 1)
     u0, s = (np.asarray(x, dtype=np.float64) for x in (u0, s))
@@ -204,7 +264,7 @@ def stable_step(u0: ArrayLike, s: ArrayLike, steps: int) -> Array:
 
 
 class RolloutError(NamedTuple):
-    """An error / d and the standard error of its estimate (0 for a closed form)."""
+    """An error / d, and the standard error of its estimate, which is 0 for a closed form."""
 
     value: float
     standard_error: float
@@ -213,11 +273,19 @@ class RolloutError(NamedTuple):
 def rollout_error(
     V: Operator, target: Operator, steps: int, length: int | None = None, *, draws: int = 1000, seed: int = 0
 ) -> RolloutError:
-    """(1/d) E ||(I + V S)^k||_F^2: the error of a chain of k steps on a test prompt of this length (W~ = I).
+    """The error (1/d) E ||(I + V S)^k||_F^2 of a chain of k steps on test prompts, at W~ = I.
 
-    Exact for infinite prompts (``length`` None: S = Sigma) and for k = 1 (Prop 5.1); otherwise the mean over
-    ``draws`` >= 2 Wishart prompts. It is a moment of order 2k: for large k and short prompts rare prompts
-    carry it and the standard error is too small. V and target are (d,) or (d, d).
+    It is exact for infinite prompts (S = Sigma) and for k = 1 (Prop 5.1), and otherwise the mean over drawn
+    Wishart prompts. It is a moment of order 2k: for large k and short prompts it is dominated by rare
+    prompts, and the standard error is then too small.
+
+    Args:
+        V: operator V~, a spectrum (d,) or a matrix (d, d).
+        target: test covariance Sigma, in either form.
+        steps: number k >= 1 of thinking steps.
+        length: length n of the test prompts; None for infinite prompts.
+        draws: number of Wishart prompts, at least 2.
+        seed: of the drawn prompts.
     """
     k, draws = require_integer("steps", steps, 1), require_integer("draws", draws, 2)
     d = len(target)
@@ -234,10 +302,22 @@ def rollout_error(
 
 
 def pass_probability(distance: ArrayLike, noise: ArrayLike, tolerance: ArrayLike, dimension: int) -> Array:
-    """P(||what - w* + sigma xi|| <= eps), xi ~ N(0, I_d), ``distance`` = ||what - w*||; arrays broadcast.
+    """The probability P(||what - w* + sigma xi|| <= eps) that a noisy answer passes, with xi ~ N(0, I_d).
 
-    A non-central chi-square with d degrees of freedom and non-centrality (distance / sigma)^2 at
-    (eps / sigma)^2; without noise 1 where distance <= eps, else 0. Below about 1e-60 scipy returns 0.
+    It is a non-central chi-square law with d degrees of freedom and non-centrality (distance / sigma)^2 at
+    (eps / sigma)^2. Without noise it is 1 where distance <= eps, else 0. Below about 1e-60 scipy returns 0.
+
+    Args:
+        distance: ||what - w*|| >= 0, not divided by anything.
+        noise: standard deviation sigma >= 0 per dimension.
+        tolerance: radius eps >= 0 of the verifier.
+        dimension: d >= 1.
+
+    Returns:
+        Probabilities, in the shape that the arrays broadcast to.
+
+    Raises:
+        InputError: a value out of range, or noise so small that the law cannot be computed.
     """
     # Imported here: scipy.stats takes longer to import than most answers take, and few need it.
     from scipy.stats import ncx2  # noqa: PLC0415
@@ -267,10 +347,18 @@ def pass_rate(
     *,
     basis: Float[Array, "d r"] | None = None,
 ) -> float:
-    """Mean over w* of :func:`pass_probability` on infinitely long prompts of covariance ``data``: exact.
+    """The mean over w* of :func:`pass_probability` on infinitely long prompts. It is exact.
 
-    a - w* ~ N(0, M^k (M^k)^T + sigma^2 I), so ||a - w*||^2 is a weighted sum of chi-squares. With ``basis``
-    (d, r), orthonormal, e.g. ``range_basis(data)``, the reward sees these directions only.
+    The answer a has a - w* ~ N(0, M^k (M^k)^T + sigma^2 I), so ||a - w*||^2 is a weighted sum of chi-squares.
+
+    Args:
+        V: operator V~, a spectrum (d,) or a matrix (d, d).
+        data: covariance of the prompts, in either form.
+        steps: number k >= 1 of thinking steps.
+        noise: standard deviation sigma >= 0 per dimension of the sampled answer.
+        tolerance: radius eps >= 0 of the verifier.
+        basis: orthonormal, (d, r), such as ``range_basis(data)``: the reward then depends on these
+            directions only. All directions if None.
     """
     require_number("noise", noise, 0, np.inf)
     require_number("tolerance", tolerance, 0, np.inf)

@@ -47,7 +47,7 @@ class OverDetermined:
 def over_determined(counts: Float[Array, " K"], spans: Sequence[Span]) -> OverDetermined:
     """T for ``counts`` columns a source, whose ranges are ``spans``: 0/1 spectra or orthonormal bases.
 
-    Where not all sets are compared the lead is that over the sets that the search has met, T with one range
+    Where not all sets are compared the lead is that over the sets that the search has found, T with one range
     more or less among them.
     """
     groups = _one_range_each(spans)
@@ -81,13 +81,13 @@ def _one_range_each(spans: Sequence[Span]) -> NDArray[np.int64]:
 
 
 class _Ranks:
-    """rank(S), for many sets at a time and each worked out once."""
+    """rank(S), for many sets at a time and each computed once."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self._spans = spans
         self._known: dict[bytes, int] = {bytes(len(spans)): 0}
         if is_spectrum(spans[0]):
-            # A set's rank is a sum over the patterns of sources that see a direction.
+            # A set's rank is a sum over the patterns of sources that contain a direction.
             patterns, sizes = np.unique(np.stack(spans) > 0, axis=1, return_counts=True)
             self._patterns, self._sizes = patterns.astype(np.float64), sizes
 
@@ -127,7 +127,7 @@ def joint_basis(spans: Sequence[Span]) -> tuple[Span, Span]:
 
 
 def _met_sets(totals: Array, rank: _Ranks) -> Mask:
-    """A maximiser of the excess, and the other sets met while it was sought.
+    """A maximiser of the excess, and the other sets found while it was sought.
 
     The Lovasz extension f of rank - B is convex with the greedy vertices as subgradients: minimising the
     largest of them over the cube, one more at a time, ends at min f, and f is attained at a level set.

@@ -59,7 +59,7 @@ class Weighted:
 
     @property
     def moments(self) -> tuple[Array, ...]:
-        """C_a of every feature."""
+        """The second moments C_a of all features."""
         return tuple(C for c in self.columns for C in c.moments)
 
     def gains(self, nodes: Complex, tau: Complex) -> tuple[Complex, Complex]:
@@ -101,7 +101,7 @@ def solve(sources: Weighted, nodes: Complex, frame: Resolvents) -> tuple[Complex
     tau, residual = _iterate(sources, nodes, frame, np.tile(total, (len(nodes), 1)))
     failed = residual > _ROUNDING
     if failed.any():
-        # From a penalty at which the data hardly count, along a ray to the one that is asked for.
+        # From a penalty at which the data hardly count, along a ray to the one that is required.
         hard, moved = nodes[failed], np.tile(total, (int(failed.sum()), 1))
         for further in _RAY:
             moved, residual[failed] = _iterate(sources, further * hard, frame, moved)
@@ -167,9 +167,15 @@ def pair_weights(
     residuals: Complex,
     size: float,
 ) -> Complex:
-    """u of the module docstring for each node with each node and conjugate, (N, N', F).
+    """The weights u of the module docstring for each node with each node and conjugate, (N, N', F).
 
-    ``overlap`` is L (N, N', F, F), ``residuals`` r (N, N', F), ``size`` the d of the noise in the answers.
+    Args:
+        sources: K sources with their features, F of them.
+        nodes: penalties lambda, (N,).
+        gains: H and J at the nodes, (N, F, F) each.
+        overlap: L, (N, N', F, F).
+        residuals: r, (N, N', F).
+        size: dimension d, by which the noise in the answers is multiplied.
     """
     H, J = gains
     H_all, J_all = both_halves(H, nodes), both_halves(J, nodes)

@@ -38,7 +38,13 @@ def post_test_error(V: Operator, target: Operator, length: int) -> float:
 
 
 def quadratic_error(V: Operator, target: Operator, second_moment: Operator) -> float:
-    """1 + (2 tr(V Sigma) + tr(V M V^T)) / d with M = E[S^2] given: Prop 5.1 / d in its shortest form."""
+    """The error 1 + (2 tr(V Sigma) + tr(V M V^T)) / d for given moments: Prop 5.1 / d in its shortest form.
+
+    Args:
+        V: operator, a spectrum (d,) or a matrix (d, d).
+        target: Sigma = E[S], a spectrum (d,) or a matrix (d, d).
+        second_moment: M = E[S^2], in either form. Nothing is checked.
+    """
     quadratic = trace_product(product(V, second_moment), transpose(V))
     return 1 + (2 * trace_product(V, target) + quadratic) / len(target)
 
@@ -46,17 +52,28 @@ def quadratic_error(V: Operator, target: Operator, second_moment: Operator) -> f
 def error_of_moments(
     mean: Operator, second_moment: Operator, target: Operator, test_second_moment: Operator
 ) -> float:
-    """1 + (2 tr(E[V] Sigma) + tr(E[V^T V] M)) / d: the mean of Prop 5.1 / d over a random V, M = E[S^2]."""
+    """The mean 1 + (2 tr(E[V] Sigma) + tr(E[V^T V] M)) / d of Prop 5.1 / d over a random operator V.
+
+    Args:
+        mean: E[V], a spectrum (d,) or a matrix (d, d).
+        second_moment: E[V^T V], symmetric, in either form.
+        target: Sigma = E[S] of the test prompts.
+        test_second_moment: M = E[S^2] of the test prompts. Nothing is checked.
+    """
     linear = 2 * trace_product(mean, target)
     return 1 + (linear + trace_product(second_moment, test_second_moment)) / len(target)
 
 
 def hardness(data: Operator, V: Operator, length: int | None = None) -> float:
-    """How hard data with covariance A is for the model V: its own one-step error on it, divided by d.
+    """How hard data with covariance A are for the model V: the model's own one-step error on them, over d.
 
-    With ``length`` None, the paper's section 5.1 measure ||I + V A||_F^2 / d, which is
-    ||I - Gamma0^{-1} A||_F^2 / d for the pretrained model (infinite prompts); otherwise the exact error of
-    Prop 5.1 on prompts of that length. Raises InputError like :func:`post_test_error`.
+    Args:
+        data: covariance A, a spectrum (d,) or a PSD matrix (d, d).
+        V: operator, a spectrum (d,) or a matrix (d, d); -Gamma0^{-1} for the pretrained model.
+        length: prompt length n >= 1 for the exact error of Prop 5.1. None gives the limit of long prompts,
+            the measure ||I + V A||_F^2 / d of the paper's section 5.1 and Insight 1.
+
+    Raises InputError like :func:`post_test_error`.
     """
     if length is not None:
         return post_test_error(V, data, length)

@@ -33,9 +33,17 @@ from datadose.theory.trained_operator import TrainedOperator
 
 
 def gamma0(sigma0: Operator, length: int) -> Operator:
-    """Gamma0 = (1 + 1/n) Sigma0 + (tr Sigma0 / n) I, eq. (3.7). Not divided by d.
+    """The matrix Gamma0 = (1 + 1/n) Sigma0 + (tr Sigma0 / n) I of eq. (3.7). It is not divided by d.
 
-    Raises :class:`~datadose.errors.InputError` if Sigma0 is not a covariance or n < 1.
+    Args:
+        sigma0: pretraining covariance Sigma0, a spectrum (d,) or a PSD matrix (d, d).
+        length: length n >= 1 of the pretraining prompts, in examples.
+
+    Returns:
+        Gamma0 in the form of ``sigma0``.
+
+    Raises:
+        InputError: ``sigma0`` is not a covariance, or n < 1.
     """
     sigma0 = validate_covariance("sigma0", sigma0)
     n = require_integer("length", length, 1)
@@ -43,10 +51,19 @@ def gamma0(sigma0: Operator, length: int) -> Operator:
 
 
 def pretrained_operator(sigma0: Operator, length: int) -> Operator:
-    """V~ = -Gamma0^{-1} after pretraining on infinitely many prompts of length n (W~ = I), eq. (3.6).
+    """The operator V~ = -Gamma0^{-1} after pretraining on infinitely many prompts (W~ = I), eq. (3.6).
 
-    One thinking step of the model is w <- w + V~ S (w - w*). Raises
-    :class:`~datadose.errors.InputError` if Sigma0 is zero: nothing was seen, and Gamma0 is singular.
+    One thinking step of the model is w <- w + V~ S (w - w*), where S is the prompt's empirical covariance.
+
+    Args:
+        sigma0: pretraining covariance Sigma0, a spectrum (d,) or a PSD matrix (d, d).
+        length: length n >= 1 of the pretraining prompts, in examples.
+
+    Returns:
+        V~ in the form of ``sigma0``, not divided by d.
+
+    Raises:
+        InputError: ``sigma0`` is not a covariance or is zero (then Gamma0 is singular), or n < 1.
     """
     G = gamma0(sigma0, length)
     if trace(G) == 0:
@@ -77,7 +94,7 @@ class PretrainingMixture:
                 all become matrices.
             length: prompt length n of all categories.
 
-        Raises InputError for no category, for what is no covariance, and for different dimensions.
+        Raises InputError for no category, for what is not a covariance, and for different dimensions.
         """
         n = require_integer("length", length, 1)
         if len(covariances) == 0:
@@ -93,7 +110,7 @@ class PretrainingMixture:
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """The dimension d of the inputs."""
         return int(self.covariances.shape[-1])
 
     def sees_everything(self, shares: ArrayLike) -> bool:
@@ -118,7 +135,15 @@ class PretrainingMixture:
         return TrainedOperator.fixed(self.operator(shares))
 
     def slopes(self, shares: ArrayLike, mean: Operator, second_moment: Operator) -> Float[Array, " J"]:
-        """:meth:`pull_back` of a number that has these derivatives by E[V~] and E[V~^T V~]."""
+        """Derivatives, shape (J,), by the shares of a number that is linear in E[V~] and E[V~^T V~].
+
+        Args:
+            shares: s_j >= 0, shape (J,), not all 0; the arguments of :meth:`operator`.
+            mean: derivative of the number by E[V~], a spectrum (d,) or a matrix (d, d).
+            second_moment: derivative by E[V~^T V~], symmetric, in either form.
+
+        Raises InputError as :meth:`pull_back`, which computes the same from the derivative by V~.
+        """
         V = self.operator(shares)
         return self.pull_back(shares, plus(mean, 2 * product(V, second_moment)))
 
@@ -127,7 +152,7 @@ class PretrainingMixture:
 
         dV/ds_j = -(Sigma_j + V E[S_j^2]) D^+: the pull of category j on the trained model, half the gradient
         of its loss, over the curvature of the whole loss. As V depends on ratios alone, sum_j s_j times these
-        is 0: each says what more of its category changes where all others shrink in proportion. Where a
+        is 0: each is the effect of more of its category where all others shrink in proportion. Where a
         category of share 0 brings a new direction, V jumps, and the derivative leaves that direction out.
 
         Args:

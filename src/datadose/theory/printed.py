@@ -57,10 +57,15 @@ class Blocks:
 
 
 def printed_error(shift: Shift, prompts: float, length: int, *, corrected: bool = False) -> float:
-    """Thm B.1 for a two-block shift, divided by d, word for word.
+    """The error of Thm B.1 for a two-block shift as the paper prints it, divided by d.
 
-    ``corrected`` replaces the two T12 coefficients by (dt_1^2 - dt_2^2)(s_1 - s_2) and
-    (dt_1^2 - dt_2^2)(Sigma_1 - Sigma_2): the independent scalar twin of the general first-order form.
+    Args:
+        shift: a two-block shift with A of full rank.
+        prompts: B >= 0.
+        length: prompt length n >= 1 of all stages.
+        corrected: replace the two T12 coefficients by (dt_1^2 - dt_2^2)(s_1 - s_2) and
+            (dt_1^2 - dt_2^2)(Sigma_1 - Sigma_2). The result is then an independent scalar check of the
+            general first-order form.
     """
     b = Blocks.of(shift, length)
     beta = prompts / b.dimension

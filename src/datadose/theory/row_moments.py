@@ -1,6 +1,6 @@
 """The fourth moments of one row (w*, phi = S w*) of post-training data, exact at every d and n.
 
-phi is no Gaussian vector: it is the product of a Wishart matrix and w*. Yet given u = A^{1/2} w* all its
+phi is not a Gaussian vector: it is the product of a Wishart matrix and w*. Yet given u = A^{1/2} w* all its
 moments are polynomials in u, because the chi-square length c of sampling.md comes in whole powers, so that
 those over w* ~ N(0, I) close as well (docs/derivations/one_pass.md). With Gaussian moments in their place
 the noise of a single-row step is wrong by O(1/n + tr A^2/(tr A)^2).
@@ -48,12 +48,12 @@ class RowMoments:
 
     @cached_property
     def total(self) -> float:
-        """T = tr A + s^2."""
+        """The number T = tr A + s^2."""
         return trace(self.A) + self.label_noise
 
     @cached_property
     def squared(self) -> Operator:
-        """A^2."""
+        """The product A^2."""
         return product(self.A, self.A)
 
     @cached_property
@@ -125,12 +125,12 @@ class MixedRows:
 
     @cached_property
     def second(self) -> Operator:
-        """C = sum_c p_c C_c."""
+        """The second moment C = sum_c p_c C_c of a row."""
         return _sum(p * row.second for p, row in zip(self.shares, self.rows, strict=True))
 
     @cached_property
     def cross(self) -> Operator:
-        """A = sum_c p_c A_c = E[w* phi^T]."""
+        """The cross moment A = sum_c p_c A_c = E[w* phi^T] of a row."""
         return _sum(p * row.A for p, row in zip(self.shares, self.rows, strict=True))
 
     def gradient(self, mean: Operator) -> Operator:
@@ -162,7 +162,7 @@ class MixedRows:
 
 
 class SpectralRows(MixedRows):
-    """The same where all A_c are spectra, for spectra (d,): the square costs O(K d)."""
+    """The moments of the mixture where all A_c are spectra. For spectra (d,) the square costs O(K d)."""
 
     @cached_property
     def _factors(self) -> tuple[Array, Array, Array]:
@@ -210,14 +210,14 @@ class SpectralRows(MixedRows):
         )
 
     def repeated(self, X: Operator) -> Operator:
-        """As of the mixture, for a spectrum ``X``; a matrix leaves the quick form."""
+        """E[phi phi^T X phi phi^T] over the mixture for a spectrum ``X``; a matrix leaves the quick form."""
         if X.ndim == 2:
             return super().repeated(X)
         U, M, D = self._factors
         return np.asarray(D * X + U @ (M @ (X @ U)))
 
     def square(self, second: Operator, mean: Operator, batch: int) -> Operator:
-        """As of the mixture; a start that is a matrix leaves the quick form."""
+        """E[g^T g] of a batch's mean gradient g; a start that is a matrix leaves the quick form."""
         if second.ndim == 2 or mean.ndim == 2:
             return super().square(second, mean, batch)
         U, M, D = self._factors

@@ -42,7 +42,7 @@ class Sensitivity:
     """Partial derivatives of Err (divided by d, like Err), the other arguments held fixed."""
 
     counts: Float[Array, " K"]
-    """dErr/dB_c, shape (K,): what one more prompt of source c is worth (negative: it helps)."""
+    """dErr/dB_c, shape (K,): the effect of one more prompt of source c (negative: it helps)."""
     second_moments: tuple[Operator, ...]
     """dErr/dC_a of every feature, symmetric; the diagonal alone where the moments are spectra."""
     crosses: tuple[Operator, ...]
@@ -77,7 +77,7 @@ def sensitivity(equivalent: Equivalent, target: Operator, test_second_moment: Op
 
     inner = weighted(y * q, moments)
     if inner.ndim == 1 and V.ndim == 2:
-        # Moments that stay spectra ask for diagonals only: O(d^2).
+        # Moments that stay spectra require diagonals only: O(d^2).
         R_whole = np.diag(R) if R.ndim == 1 else R
         VV, pulled, R = seen * (V * V).sum(axis=0), (R_whole * R_whole.T) @ inner, R_whole.diagonal()
         V_both = 2 * V.diagonal()
@@ -133,7 +133,7 @@ def _ahead(equivalent: Equivalent, target: Array, M: Array) -> tuple[Complex, Co
 def _seen_by_roots(equivalent: Equivalent, M: Array) -> list[list[Complex]]:
     """F_a^T R F_b one complex step along s, F_a F_a^T = C_a.
 
-    Products of whole matrices C_a R would lose what small sources see beside large ones.
+    Products of whole matrices C_a R would lose the digits of small sources beside large ones.
     """
     roots, reach, kappa = equivalent.features.roots, equivalent.reach, equivalent.leverages(M)
     still = [[product(transposed(F), Y) for Y in reach] for F in roots]

@@ -48,11 +48,15 @@ class Source(ByValue, Compact):
     """Variance t^2 per dimension of the noise in the chain of thought's thoughts w_{i+1} + nu_i."""
 
     def columns(self, eta: float, chain_steps: int) -> Columns:
-        """Second moments C_c = (1 + 1/n) A^2 + (tr A / n) A and A_c, and what noise adds to them.
+        """Second moments C_c = (1 + 1/n) A^2 + (tr A / n) A and A_c of a prompt, and the effect of noise.
 
         Demonstration noise leaves t^2/c_k in the answers. Label noise adds (s^2/n) A to C_c for a chain of
         one step (k = 0); for k >= 1 it makes a second feature h of that second moment (section 9 of
         docs/derivations/exact_asymptotics.md). Eigenvalues of A below 1e-10 of the largest count as zero.
+
+        Args:
+            eta: chain-of-thought step, in (0, 2).
+            chain_steps: k >= 0.
 
         Raises InputError for a covariance, a length, a number of prompts, a noise or k out of range.
         """

@@ -58,7 +58,7 @@ class StartSensitivity:
 
     @property
     def error(self) -> float:
-        """Err / d."""
+        """The error / d after post-training."""
         return self.trained.error
 
     def by_operator(self, V0: Operator) -> Operator:
@@ -72,11 +72,11 @@ class ErrorFromStart:
 
     eta: float
     columns: Columns
-    """Of the source, as spectra."""
+    """The second moments of the source, as spectra."""
     basis: Matrix | None
-    """In which they are; None for spectra."""
+    """The basis of these spectra, (d, d); None where the inputs are spectra."""
     test: WeightedTest
-    """In this basis."""
+    """The test in this basis."""
     prompts: float
 
     @classmethod

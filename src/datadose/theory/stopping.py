@@ -22,9 +22,9 @@ _NODES = 24
 _FEW_STEPS = 12
 """Up to so many steps a circle around all of [-1, 1] is used instead, which is exact up to rounding."""
 MOST_STEPS = 10**12
-"""More steps than anyone takes; their rounding would be seen in the filter."""
+"""More steps than anyone takes; their rounding would show in the filter."""
 LEAST_PENALTY = 1e-22
-"""Penalties below this share of sum_c w_c B_c tr C_c / d leave no digits: ask for convergence instead."""
+"""Penalties below this share of sum_c w_c B_c tr C_c / d leave no digits: use convergence instead."""
 _RADIUS, _DIGITS = 2.5, 25.0
 """The circle's radius is e^(2.5 / T), so its weights stay below e^2.5; its error is e^-25."""
 
@@ -81,10 +81,15 @@ class Stopping:
         return self.time == 0 or self.steps == 0
 
     def filter(self, prompts: float, chain_weight: float, edge: float) -> Filter:
-        """The nodes of this filter for B = ``prompts`` > 0 and c_k = ``chain_weight``.
+        """The nodes of this filter.
 
-        ``edge`` is the largest eigenvalue x that is met, from which the largest stable step follows; it
-        matters for steps alone. Raises InputError for a learning rate above the stable one.
+        Args:
+            prompts: B > 0, the number of prompts whose weight is above zero.
+            chain_weight: c_k > 0 (:func:`datadose.theory.sft.chain_weight`).
+            edge: the largest eigenvalue x that occurs, which sets the largest stable step; it matters for
+                ``steps`` alone.
+
+        Raises InputError for a learning rate above the stable one.
         """
         if self.ridge is not None:
             return Filter(np.array([self.ridge], np.complex128), np.ones(1, np.complex128))
@@ -115,7 +120,7 @@ class Filter:
     """w_i, shape (N,)."""
 
     def at(self, x: Array) -> Array:
-        """h(x), in the shape of ``x``."""
+        """The filter's values h(x) at eigenvalues ``x`` >= 0, in the shape of ``x``."""
         twice = np.where(self.nodes.imag > 0, 2.0, 1.0) * self.weights * self.nodes
         return np.asarray((twice / (np.asarray(x)[..., None] + self.nodes)).real.sum(axis=-1))
 

@@ -12,7 +12,7 @@ lambda = mu (B - df1(mu)) beside the plain sum reaches:
 - Vbar = (mu V0 - eta Lambda A) R, kappa = tr(C R M R) / (B - df2(mu)), M = E[S Lambda S] of the test
 - tr Res = tr(Vbar C Vbar^T) + 2 eta tr(Vbar A Lambda) + eta^2 tr Lambda, error of Vbar plus kappa tr Res.
 
-All is a limit in d, and with Lambda = I it is what the other modules say. Spectra (d,) and matrices (d, d)
+All is a limit in d, and with Lambda = I it agrees with the other modules. Spectra (d,) and matrices (d, d)
 may be mixed. Errors are divided by tr Lambda of the test, the error of a model that answers 0, which is d
 where Lambda = I.
 """
@@ -83,7 +83,7 @@ class TaskPrompts:
     def error(self, V: Operator) -> float:
         """Error of the operator ``V``, (d,) or (d, d), on these prompts, over tr Lambda.
 
-        Raises InputError for a ``V`` that is no finite operator of this size.
+        Raises InputError for a ``V`` that is not a finite operator of this size.
         """
         V = validate_operator("V", V, len(self.inputs))
         quadratic = trace_product(product(V, self.second_moment), transpose(V))
@@ -93,7 +93,7 @@ class TaskPrompts:
 def pretrained_on_tasks(prompts: TaskPrompts) -> Operator:
     """V~ = -Lambda A E[S Lambda S]^{-1} after pretraining on infinitely many prompts.
 
-    Raises InputError for inputs that miss a direction: nothing is learnt there.
+    Raises InputError for inputs that miss a direction, where V~ is not determined.
     """
     C = prompts.second_moment
     values = C if is_spectrum(C) else np.linalg.eigvalsh(C)

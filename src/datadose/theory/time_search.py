@@ -52,7 +52,7 @@ class BestTime:
     reason: str | None
     """Why ``time`` is None or 0."""
     grid: Array = field(repr=False)
-    """The times at which the search looked, rising, shape (T,)."""
+    """The times that the search evaluated, rising, shape (T,)."""
     errors: Array = field(repr=False)
     """The errors / d there, shape (T,)."""
     along: Callable[[Array], Array] = field(repr=False)
@@ -112,7 +112,7 @@ def best_time(
 
     The test may weigh the error on Sigma0 against that on the target. Steps of gradient descent follow as
     time / (learning_rate c_k). ``per_decade`` >= 1 is the number of times a decade at which the minimum is
-    first looked for; fewer cost less and may miss a minimum that is narrow. Tests in ``also`` are recorded
+    first sought; fewer cost less and may miss a minimum that is narrow. Tests in ``also`` are recorded
     along the grid. Raises InputError for a value out of range.
     """
     for one in (test, *also):
@@ -128,7 +128,10 @@ def best_time_of(
     per_decade: int,
     also: Sequence[WeightedTest] = (),
 ) -> BestTime:
-    """:func:`best_time` of a request whose sources' columns are known."""
+    """The result of :func:`best_time` for a ``request`` that holds the checked columns of its sources.
+
+    The other arguments are those of :func:`best_time`.
+    """
     fit = request.fit(start)
 
     def models(times: Array) -> list[TrainedOperator]:
@@ -186,7 +189,7 @@ def best_time_curve(
 
     Args:
         start, eta, test: as in :func:`best_time`.
-        source: covariance and length of the prompts, whose number is not looked at.
+        source: covariance and length of the prompts, whose number is ignored.
         prompts: numbers of prompts B, shape (P,), each finite and >= 0.
 
     Raises InputError for a value out of range.
@@ -227,7 +230,10 @@ def _closer(
 
 
 def flow_times(request: Request, per_decade: int) -> Array:
-    """Times from before the quickest direction moves until after the slowest one has."""
+    """Times of gradient flow from before the quickest direction moves until after the slowest one has moved.
+
+    They rise, shape (T,), with ``per_decade`` >= 1 times a decade.
+    """
     spectra = [
         c.weight * c.count / request.prompts * (C if is_spectrum(C) else np.linalg.eigvalsh(C))
         for c in request.columns

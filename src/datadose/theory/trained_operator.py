@@ -1,4 +1,4 @@
-"""What the theory knows of a trained model: mean and second moment of its operator V.
+"""A trained model in the theory: the mean and second moment of its operator V.
 
 A stage of training maps the (E[V], E[V^T V]) of the model it starts from to those of the model it ends with;
 the test error of Prop 5.1 is linear in both, so no more of the law of V is needed, whatever the test, and
@@ -39,16 +39,16 @@ class TrainedOperator:
 
     @classmethod
     def fixed(cls, V: Operator) -> TrainedOperator:
-        """A model that is known, such as the one pretrained in the population regime: V (d,) or (d, d).
+        """A model with a fixed V, (d,) or (d, d), such as one pretrained on infinitely many prompts.
 
-        Raises InputError for a ``V`` that is no finite operator.
+        Raises InputError for a ``V`` that is not a finite operator.
         """
         V = validate_operator("V", V)
         return cls(V, product(transpose(V), V), np.zeros(len(V)))
 
     @property
     def covariance(self) -> Operator:
-        """E[V^T V] - E[V]^T E[V], all that is uncertain of V; positive semidefinite up to O(1/d)."""
+        """E[V^T V] - E[V]^T E[V], the random part of V. It is positive semidefinite up to O(1/d)."""
         return plus(self.second_moment, -product(transpose(self.mean), self.mean))
 
     def error(self, target: Operator, test_length: int) -> float:
@@ -78,11 +78,11 @@ class TrainedOperator:
         return replace(self, second_moment=second, scatter=share * self.scatter)
 
     def mapped(self, change: Callable[[Array], Array]) -> TrainedOperator:
-        """The same model with ``change`` applied to all three, such as another form or basis."""
+        """The model with ``change`` applied to all three fields, for another form or basis."""
         return TrainedOperator(change(self.mean), change(self.second_moment), change(self.scatter))
 
     def scaled(self, unit: float) -> TrainedOperator:
-        """The same model where covariances are measured in ``unit``: V unit."""
+        """The model with covariances measured in ``unit``: its operator is V unit."""
         return TrainedOperator(unit * self.mean, unit**2 * self.second_moment, unit**2 * self.scatter)
 
     def _test(self, target: Operator, test_length: int) -> tuple[Operator, Operator]:

@@ -77,7 +77,10 @@ def trained_path(
     weights: Sequence[float] | Array | None = None,
     chain_steps: int = 0,
 ) -> list[TrainedOperator]:
-    """:func:`trained` under each of several ``stoppings``, which costs less than as many single calls."""
+    """The results of :func:`trained` under each of several ``stoppings``, in their order.
+
+    One call costs less than as many calls of :func:`trained`; the other arguments and errors are the same.
+    """
     request = Request.of(eta, sources, weights, chain_steps)
     _require_kinds("stoppings", stoppings, Stopping, "Stopping(time=5.0)")
     return request.fit(start).ends(stoppings)
@@ -136,11 +139,11 @@ def largest_learning_rate(
 ) -> float:
     """The learning rate below which gradient descent on these sources does not diverge, in the limit.
 
-    It is 2 B / (c_k x), x the largest eigenvalue of sum_c w_c Phi_c Phi_c^T as d grows. Finite prompts may
-    have a larger one, short prompts and few rows a much larger one (:mod:`datadose.theory.edge`): stay well
-    below. Infinite where there is nothing to fit.
+    It is 2 B / (c_k x), x the largest eigenvalue of sum_c w_c Phi_c Phi_c^T as d grows. It is infinite where
+    there is nothing to fit. Finite prompts may have a larger eigenvalue, short prompts and few rows a much
+    larger one (:mod:`datadose.theory.edge`), so use a rate well below this one.
 
-    Arguments and errors as in :func:`trained`.
+    The arguments and errors are those of :func:`trained`.
     """
     return Request.of(eta, sources, weights, chain_steps).largest_rate
 
@@ -166,13 +169,13 @@ class Request:
 
     eta: float
     columns: tuple[Columns, ...]
-    """Of sources with prompts, data and a weight above zero, which they hold."""
+    """The columns of the sources with prompts, data and a weight above zero."""
     prompts: float
-    """B: of the sources whose weight is above zero, those without data too."""
+    """The number B of prompts of the sources whose weight is above zero, those without data too."""
     copies: float
     """c_k."""
     dimensions: tuple[int, ...]
-    """Of all sources that were given."""
+    """The dimensions of all sources that were given."""
 
     @classmethod
     def of(
@@ -235,9 +238,9 @@ class Fit:
     start: TrainedOperator
     request: Request
     columns: tuple[Columns, ...]
-    """Those of the request, in this form."""
+    """The columns of the request, in this form."""
     basis: Matrix | None
-    """In which the columns are spectra, where the start is given in another."""
+    """The basis in which the columns are spectra, where the start is given in another."""
     answers: Operator | None = None
     """P of :meth:`Request.fit`, in that basis."""
     _turned: dict[tuple[int, ...], tuple[Weighted, Matrix, TrainedOperator, Operator | None]] = field(

@@ -1,4 +1,4 @@
-"""The best weights and penalty for K sources, and what a row of each is then worth.
+"""The best weights and penalty for K sources, and the value of a row of each.
 
 In effective weights rho (:mod:`datadose.theory.effective_weights`) the error is explicit, and penalties and
 weights reach the set {rho >= 0, rho_c tau_c(rho) <= B_c}. The least error over it never rises in any B_c: at
@@ -56,7 +56,7 @@ class TunedWeights:
     shares: Float[Array, " K"]
     """w_c B_c / sum: the share of each source in a batch."""
     values: Float[Array, " K"]
-    """By how much one more row of each source lowers the error; >= 0, and 0 for sources that are not used."""
+    """The decrease of the error by one more row of each source; >= 0, and 0 for sources that are not used."""
     reasons: tuple[str, ...]
     """Why a source has weight zero; empty for those that are used."""
     model: EffectiveModel = field(repr=False)
@@ -68,11 +68,17 @@ def tuned_weights(
 ) -> TunedWeights:
     """The weights and the penalty with the least error on ``test``, from all feasible ones.
 
-    The error is that of the best of several searches; it is a local minimum, and no proof that it is the
-    global one. With ``near``, the best effective weights (K,) of much the same sources, one search from there
-    takes the place of the several, if it ends in a minimum. Raises InputError for a test of another size,
-    PeakError where the best point fits sources to the last of their prompts and their mean error is infinite
-    there, RunError where no search converges.
+    The result is the best of several searches. It is a local minimum; nothing proves that it is the global
+    one.
+
+    Args:
+        sources: the start and K sources with their numbers of prompts.
+        test: the test, or a weighted sum of tests.
+        near: the best effective weights (K,) of similar sources. One search from there then takes the place
+            of the several, if it ends in a minimum.
+
+    Raises InputError for a test of another size, PeakError where the best point fits sources to the last of
+    their prompts and their mean error is infinite there, RunError where no search converges.
     """
     require_kind("sources", sources, EffectiveSources, "EffectiveSources.of(V0, eta, [Source(A, n, B)])")
     require_kind("test", test, WeightedTest, "WeightedTest.of(target, length)")
@@ -86,26 +92,32 @@ def tuned_weights(
 
 
 def ceiling(sources: EffectiveSources, test: WeightedTest) -> TunedWeights:
-    """:func:`tuned_weights` as every source's prompts grow without bound; rows then are worth nothing.
+    """The result of :func:`tuned_weights` for unlimited prompts of every source. More rows then add nothing.
 
-    Raises as there.
+    The arguments and errors are those of :func:`tuned_weights`.
     """
     return tuned_weights(unlimited(sources), test)
 
 
 def unlimited(sources: EffectiveSources) -> EffectiveSources:
-    """The same sources with prompts without bound."""
+    """The same sources with infinitely many prompts each."""
     return replace(sources, columns=tuple(replace(c, count=np.inf) for c in sources.columns))
 
 
 def best_purchase(
     model: EffectiveModel, test: WeightedTest, costs: ArrayLike, budget: float
 ) -> Float[Array, " K"]:
-    """B_c (K,) with the least error for ``budget`` at the model's effective weights, to first order in 1/B.
+    """The numbers of prompts B_c (K,) with the least error for ``budget``, to first order in 1/B.
 
     B_c is proportional to rho_c sqrt(tr Res_c s_c / p_c), Neyman's allocation, with s_c the test form of
-    R C_c R and p_c > 0 the cost of a row; where that is less than the weights need, B_c is what they need,
-    rho_c tau_c, and the rest is shared by the others.
+    R C_c R. Where that is less than the weights need, B_c is what they need, rho_c tau_c, and the rest is
+    shared by the others.
+
+    Args:
+        model: the trained model, whose effective weights rho_c stay as they are.
+        test: the test, or a weighted sum of tests.
+        costs: cost p_c > 0 of a row of each source, (K,).
+        budget: the sum of p_c B_c.
 
     Raises InputError for costs that are not K numbers above 0, and for a budget below what is needed.
     """

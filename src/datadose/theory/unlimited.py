@@ -1,9 +1,9 @@
-"""Training for a time on unlimited rows: only the mean of the loss is seen, and the operator is known.
+"""Training for a time on unlimited rows: only the mean of the loss matters, and the operator is fixed.
 
 With pulls a_c = t p_c w_c (time t, share p_c of source c among the rows, weight w_c of its rows in the loss),
 C = sum_c a_c C_c and A = sum_c a_c A_c, gradient flow from V0 ends at V = V0 e^{-C} - eta A (1 - e^{-C}) / C.
-The least error over the pulls is the ceiling of the training time: what no number of rows passes at any time
-and any weights; over one common factor of given shares it is the ceiling of those proportions.
+The least error over the pulls is the ceiling of the training time: no number of rows, at any time
+and any weights, has a smaller one; over one common factor of given shares it is that of those proportions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from datadose.theory.weighted_test import WeightedTest
 
 _PER_DECADE = 6
 _NOTHING, _ALL = -12.0, 21.0
-"""Of log(a_c times the largest eigenvalue of C_c): nothing is learnt from the source, and all is."""
+"""Of log(a_c times the largest eigenvalue of C_c): nothing is fitted to the source, and all is."""
 _QUICK, _SLOW, _TIE = 1e-3, 1e9, 1e-9
 """Factors of shares over the largest eigenvalue: from where nothing has moved to where all that moves has."""
 
@@ -46,7 +46,7 @@ class UnlimitedFlow:
     def of(
         cls, start: Operator, eta: float, sources: Sequence[Source], *, chain_steps: int = 0
     ) -> UnlimitedFlow:
-        """The flow; the sources' numbers of prompts are not looked at.
+        """The flow; the sources' numbers of prompts are ignored.
 
         Args:
             start: V0, a spectrum (d,) or a matrix (d, d).

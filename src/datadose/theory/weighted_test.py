@@ -1,4 +1,4 @@
-"""One test, or a weighted sum of tests: what Prop 5.1 asks of a model's mean and second moment.
+"""One test, or a weighted sum of tests: Prop 5.1 as a function of a model's mean and second moment.
 
 Error / d = 1 + (2 tr(E[V] Sigma) + tr(E[V^T V] M)) / d is linear in Sigma = E[S] and M = E[S^2], so a sum of
 tests whose weights sum to 1 is one test with the sums of both. Forgetting is such a sum: the shifted target
@@ -40,9 +40,13 @@ class WeightedTest:
 
     @classmethod
     def of(cls, target: Operator, test_length: int) -> WeightedTest:
-        """The test on prompts of covariance ``target``, (d,) or (d, d), and length ``test_length`` >= 1.
+        """The test on prompts of one covariance.
 
-        Raises InputError for what is no covariance, and for a length below 1.
+        Args:
+            target: covariance Sigma, a spectrum (d,) or a PSD matrix (d, d).
+            test_length: length n >= 1 of the test prompts, in examples.
+
+        Raises InputError for what is not a covariance, and for a length below 1.
         """
         Sigma = validate_covariance("target", target)
         return cls(Sigma, wishart_second_moment(Sigma, require_integer("test_length", test_length, 1)))
@@ -73,11 +77,14 @@ class WeightedTest:
         )
 
     def rotated(self, basis: Array) -> WeightedTest:
-        """The same test in the orthonormal ``basis``, (d, d), as matrices (d, d)."""
+        """The test in the orthonormal ``basis``, (d, d), as matrices (d, d)."""
         return WeightedTest(rotated(self.target, basis), rotated(self.second_moment, basis))
 
     def error(self, model: TrainedOperator) -> float:
-        """Error / d of the model on this test. Raises InputError for a model of another size."""
+        """The error / d of ``model`` on this test (Prop 5.1).
+
+        Raises InputError for a model of another size.
+        """
         require_same_size(self, len(model.mean))
         return error_of_moments(model.mean, model.second_moment, self.target, self.second_moment)
 

@@ -1,7 +1,7 @@
-"""A pool of examples for a language model, in the files and layouts that people have.
+"""A pool of examples for a language model, in common files and layouts.
 
 :func:`read_pool` gives its rows as a list, :func:`open_pool` keeps them on disk. Every layout is made the
-same at once: whatever reads a :class:`Row` knows ``prompt``, ``completions``, ``answer`` and ``tools`` only.
+same at once: whatever reads a :class:`Row` uses ``prompt``, ``completions``, ``answer`` and ``tools`` only.
 A bad row is a row with an ``issue``.
 """
 

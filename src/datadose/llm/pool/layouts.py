@@ -1,4 +1,4 @@
-"""Which column plays which role: the layouts that data sets come in, recognised by their columns."""
+"""Which column has which role: the layouts that data sets come in, recognised by their columns."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Layout:
 
     @property
     def has_completion(self) -> bool:
-        """Whether its rows have something to learn from."""
+        """Whether rows of this layout have a completion."""
         return "completion" in self.roles or "messages" in self.roles
 
     @property
     def key(self) -> str:
-        """The role that the prompt comes from."""
+        """The role that the prompt is read from."""
         return "messages" if "messages" in self.roles else "prompt"
 
     def fits(self, columns: Columns) -> bool:
@@ -52,7 +52,7 @@ class Layout:
         return True
 
     def form(self, columns: Columns) -> str:
-        """``messages`` or ``strings``: what the row becomes."""
+        """The form that the row takes: ``messages`` or ``strings``."""
         if self.chat or self.key == "messages":
             return "messages"
         prompt, completion = (
@@ -96,7 +96,10 @@ LAYOUTS: tuple[Layout, ...] = (
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """The roles in a text such as ``prompt=question,completion=solution``; InputError for another form."""
+    """The columns by role in a text such as ``prompt=question,completion=solution``.
+
+    Raises InputError for a text of another form.
+    """
     found: dict[str, str] = {}
     for part in text.split(","):
         role, equals, column = (piece.strip() for piece in part.partition("="))
@@ -130,14 +133,14 @@ def value_at(columns: Columns, path: str) -> Any:
 
 
 def split(columns: Columns, layout: Layout, *, chat: bool) -> tuple[Text, tuple[Text, ...]]:
-    """Prompt and completions of a row.
+    """The prompt and the completions of a row.
 
     Args:
         columns: the row as it was read.
-        layout: which column is which.
-        chat: whether strings become messages, since most rows of the file are messages.
+        layout: which column has which role.
+        chat: whether strings become messages, which is so if most rows of the file are messages.
 
-    Raises BadRowError.
+    Raises BadRowError for a row that does not have the layout's form.
     """
     as_chat = chat or layout.chat
     name = layout.roles[layout.key]
@@ -205,7 +208,7 @@ def _with_system(messages: list[Message], columns: Columns, layout: Layout) -> l
 
 
 def find_answer(columns: Columns, places: Sequence[str]) -> Any:
-    """The first answer at ``places``, None without any."""
+    """The first answer in the columns or paths ``places``; None if there is none."""
     found = (value_at(columns, place) for place in places)
     return next((value for value in found if value is not None), None)
 

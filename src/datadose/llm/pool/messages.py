@@ -1,4 +1,4 @@
-"""Messages as people keep them, made the ones that chat templates take."""
+"""Messages in common forms, converted to those that chat templates take."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def parsed(value: Any) -> Any:
 
 
 def speak(role: str, text: str) -> list[Message]:
-    """One message."""
+    """A list of one message of ``role`` with ``text``."""
     return [{"role": role, "content": text}]
 
 
@@ -69,7 +69,7 @@ def _message(value: Any, name: str) -> Message:
         malformed(f"{name} has {_shown(value)}", ALLOWED)
     content = message.get("content")
     if content is None and any(message.get(key) for key in _SPEAKS):
-        # Absent or null in the file: templates ask whether it is none.
+        # Absent or null in the file: templates test whether it is none.
         return {"role": message["role"], "content": None, **message}
     if isinstance(content, list):
         message["content"] = "".join(_part(part, name) for part in content)

@@ -53,7 +53,7 @@ def read_pool(
         several: whether ``columns`` are those of several files, and not used where this one lacks them.
         prompts_alone: whether most rows may have no completion.
         used: other columns that are read, in which a value that JSON does not have makes the row bad.
-        tell: called with each line on how the rows were understood, once they are.
+        tell: called with each line on how the rows were read, once they are.
 
     Raises InputError for a bad row, or with ``mark`` for a pool without a single good one; and for what is
     missing, empty, no pool, or cannot be read.
@@ -89,7 +89,7 @@ def open_pool(
         prompts_alone: whether most rows may have no completion.
         reserved: names that no column of the pool may keep: it is called ``pool_NAME`` then.
 
-    Raises InputError as :func:`read_pool` does with ``mark``; RunError if the disk refuses.
+    Raises InputError as :func:`read_pool` does with ``mark``; RunError if writing fails.
     """
     source = find_source(path, field)
     survey = _survey(field, columns, source, source.records, several=several)
@@ -176,7 +176,7 @@ class Pool(Sequence[Row]):
                 yield _stored(line)
 
     def digest(self) -> str:
-        """sha256 of what was read (64 hexadecimal digits)."""
+        """The sha256 of what was read, as 64 hexadecimal digits."""
         return self._source.digest()
 
     def __enter__(self) -> Pool:

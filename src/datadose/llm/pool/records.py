@@ -33,9 +33,9 @@ class Record:
     """One row as its file has it."""
 
     line: int
-    """From 1, within its shard."""
+    """The number of the row, from 1, within its shard."""
     place: str
-    """The same in words."""
+    """The place of the row, in words."""
     columns: Columns
     fault: BadRowError | None = None
     troubles: dict[str, str] = field(default_factory=dict)
@@ -51,7 +51,10 @@ def kind_of_file(path: Path) -> str | None:
 
 
 def read_file(path: Path, field: str) -> Iterator[Record]:
-    """The records of one file; InputError, which calls it ``field``, if it cannot be read at all."""
+    """The records of one file of a pool.
+
+    Raises InputError, which names ``field``, if it cannot be read at all.
+    """
     suffix = kind_of_file(path)
     kind = f"a {KINDS} file"
     if suffix is None:
@@ -72,7 +75,10 @@ def _readable(path: Path, field: str) -> Iterator[None]:
 
 
 def read_jsonl(path: Path, field: str) -> Iterator[tuple[int, Columns]]:
-    """(line, object) of a JSONL file's lines that are not blank; InputError, with the line, at a bad one."""
+    """Pairs (line, object) of the lines of a JSONL file that are not blank; lines count from 1.
+
+    Raises InputError, which names ``field`` and the line, at a bad one.
+    """
     with _readable(path, field):
         for record in _json_lines(path, field):
             fault = record.fault

@@ -1,4 +1,4 @@
-"""A row of a pool: a prompt, its completions, and everything else that its file says about it."""
+"""A row of a pool: a prompt, its completions, and everything else that its file holds about it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Columns: TypeAlias = dict[str, Any]
 
 
 class BadRowError(ValueError):
-    """What is wrong with one row: its kind in two or three words, what was found, what is allowed."""
+    """A fault of one row: its kind in two or three words, what was found, and what is allowed."""
 
     def __init__(self, kind: str, found: str, allowed: str) -> None:
         self.kind, self.found, self.allowed = kind, " ".join(found.split()), allowed
@@ -25,7 +25,7 @@ class BadRowError(ValueError):
 
 
 def malformed(found: str, allowed: str) -> NoReturn:
-    """Raise the BadRowError of a row whose form is wrong."""
+    """Raise the BadRowError of a row whose form is wrong: ``found`` instead of what is ``allowed``."""
     raise BadRowError("malformed row", found, allowed)
 
 
@@ -43,13 +43,13 @@ class Row:
     issue: str | None = None
     """Why the row cannot be used, with its place; ``prompt`` and ``completions`` are empty then."""
     tools: list[dict[str, Any]] | None = None
-    """What the template is told of the tools that may be called."""
+    """The tools that may be called, as the template gets them."""
     template_options: dict[str, Any] = field(default_factory=dict)
     """The row's ``chat_template_kwargs``."""
     place: str = ""
-    """Where the row stands, in words: ``line 3``, or ``b.jsonl, row 3``."""
+    """The place of the row, in words: ``line 3``, or ``b.jsonl, row 3``."""
     answer_derived: bool = False
-    """Whether the answer is the final form of the row's own completion, which it can say nothing about."""
+    """Whether the answer is the final form of the row's own completion, which it cannot judge then."""
 
     @property
     def has_completion(self) -> bool:
@@ -81,7 +81,7 @@ class Row:
 
     @property
     def answer(self) -> str:
-        """The column ``answer`` if there is one, else the completion's text."""
+        """The value of the column ``answer`` if there is one, else the completion's text."""
         answer = self.columns.get("answer")
         return self.completion_text if answer is None else answer_text(answer)
 
@@ -108,7 +108,7 @@ def text_of(text: Text) -> str:
 
 
 def is_blank(text: Text) -> bool:
-    """Whether a completion says nothing: no text and, in its last message, no call or thought either."""
+    """Whether a completion has no content: no text and, in its last message, no call or thought either."""
     if isinstance(text, str):
         return not text.strip()
     other = {name: value for name, value in text[-1].items() if name not in ("role", "content", "name")}

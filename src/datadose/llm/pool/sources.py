@@ -39,7 +39,10 @@ class Source(Protocol):
 
 
 def find_source(path: Path | str, field: str) -> Source:
-    """The source at ``path``; InputError, which calls it ``field``, if nothing there can be a pool."""
+    """The source of records at ``path``.
+
+    Raises InputError, which names ``field``, if nothing there can be a pool.
+    """
     text = str(path)
     if text.startswith(HUB):
         return HubData(text, field)
@@ -124,7 +127,7 @@ class HubData:
         self.shards = [name]
 
     def records(self) -> Iterator[Record]:
-        """Every record."""
+        """Every record of the data set."""
         batches = self.data.with_format("arrow").iter(_BATCH_ROWS)
         mixed = {name: one for name, one in self.data.features.items() if _JSON_FEATURE in repr(one)}
         for record in from_arrow(row for batch in batches for row in table_rows(batch)):
@@ -146,7 +149,7 @@ class HubData:
         try:
             data = _loaded(path, config, split)
         except Exception as error:
-            # Whatever a data set's files, the network or the Hub come to.
+            # Whatever a data set's files, the network or the Hub raise.
             detail = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(self.field, self.name, f"a data set that can be loaded ({detail})") from error
         if not isinstance(data, DatasetDict):
@@ -159,7 +162,10 @@ class HubData:
 
 
 def parse_hub_name(name: str, field: str) -> tuple[str, str | None, str | None]:
-    """Path or ``owner/name``, configuration and split of ``hf:owner/name[/config][:split]``."""
+    """The path or ``owner/name``, the configuration and the split in ``hf:owner/name[/config][:split]``.
+
+    A part that is not given is None. Raises InputError, which names ``field``, for another form.
+    """
     rest = name.removeprefix(HUB)
     if is_folder(Path(rest)):
         return rest, None, None

@@ -1,4 +1,4 @@
-"""What a file as a whole says of its rows: its layout, its columns, ids that repeat."""
+"""What a file as a whole shows of its rows: its layout, its columns, ids that repeat."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Understanding:
 
     field: str
     layout: Layout
-    """That of most rows."""
+    """The layout of most rows."""
     layouts: tuple[Layout, ...]
-    """Those that a row may have, in the order in which they are tried."""
+    """The layouts that a row may have, in the order in which they are tried."""
     chat: bool
     """Whether strings become messages, since most rows are messages."""
     answers: tuple[str, ...]
@@ -38,11 +38,11 @@ class Understanding:
     id: str
     tools: str
     renamed: dict[str, dict[str, str]]
-    """By layout: new names of the columns that have one of ours and are something else."""
+    """The new names, by layout, of the columns that have a name of ours and are something else."""
     mixed: bool
     """Whether some rows are strings and some messages."""
     text: frozenset[str]
-    """Of id and answer, the one whose values become text, since the file has several kinds of them."""
+    """The columns, out of id and answer, whose values become text, as the file has several kinds of them."""
     prompts_alone: bool
     """Whether rows without a completion are taken."""
     repeated: frozenset[int]
@@ -68,7 +68,7 @@ class Survey:
     fits: Counter[tuple[tuple[int, str], ...]] = having(default_factory=Counter)
     """Rows by the layouts that fit (their places) with the form that each gives."""
     troubles: dict[str, tuple[int, str]] = having(default_factory=dict)
-    """By column: rows with a value that JSON does not have, and what the first is."""
+    """The rows with a value that JSON does not have, by column: their number, and what the first is."""
     shard_rows: Counter[int] = having(default_factory=Counter)
     shard_columns: dict[int, set[str]] = having(default_factory=dict)
     unused: str | None = None
@@ -76,7 +76,7 @@ class Survey:
     _ids: array[int] = having(default_factory=lambda: array("q"), init=False)
 
     def read(self, records: Iterable[Record]) -> None:
-        """Note every record."""
+        """Note what is needed of every record."""
         layouts = layouts_for(self.roles)
         id_column = self.roles.get("id", "id")
         watched = [id_column, *([self.roles["answer"]] if "answer" in self.roles else ANSWERS)]
@@ -98,11 +98,11 @@ class Survey:
             self._ids.append(text_hash(label_of(value_at(columns, id_column), record, len(self.shards))))
 
     def conclude(self, *, prompts_alone: bool, reserved: Collection[str]) -> Understanding:
-        """How the file is read.
+        """The way in which the file is read.
 
         Args:
-            prompts_alone: whether a file of prompts without completions is taken.
-            reserved: names that columns must not keep.
+            prompts_alone: whether a file of prompts without completions is accepted.
+            reserved: names that no column may keep.
 
         Raises InputError for a role whose column no row has.
         """
@@ -205,7 +205,7 @@ class Survey:
     def lines(
         self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
     ) -> list[str]:
-        """What to print of how the file was read: see :meth:`record`."""
+        """The lines to print on how the file was read, from the arguments of :meth:`record`."""
         found = self.record(understanding, counts, renamed)
         sentences = (f"read as {describe_layout(found)}", *found["notes"])
         return [f"{self.field}: {sentence}" for sentence in sentences]
@@ -213,7 +213,10 @@ class Survey:
     def record(
         self, understanding: Understanding, counts: Mapping[str, int], renamed: Mapping[str, str]
     ) -> dict[str, Any]:
-        """For a manifest: the layout's name and roles, rows by layout, new names, and what else was done."""
+        """The part of a manifest on how the file was read.
+
+        It has the layout's name and roles, the rows by layout, new names of columns, and what else was done.
+        """
         layout = understanding.layout
         roles = {
             role: column for role, column in layout.roles.items() if role != "input" or self.seen[column]

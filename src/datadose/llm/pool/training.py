@@ -8,7 +8,7 @@ _SET_ASIDE = ("messages", "conversations", "text", "input_ids", "labels")
 """Columns that TRL would train on instead of prompt and completion."""
 
 CHOSEN = "best_completion"
-"""The column of the number (from 0) of the completion that stands for a row with several."""
+"""The column of the number (from 0) of the completion that represents a row with several."""
 
 
 def for_trl(row: Columns) -> Columns:

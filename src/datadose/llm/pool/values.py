@@ -18,10 +18,11 @@ WRITABLE = f"values that JSON has (finite numbers, whole characters, at most {DE
 
 
 def make_writable(columns: Columns) -> dict[str, str]:
-    """Replace in place what JSON cannot hold; what was found there, by column.
+    """Replace in place the values that JSON cannot hold, and return a description of each by column.
 
-    Dates and times become ISO 8601 text, bytes become base64 text, numbers without a finite value null. Half
-    a character and too many levels make the whole value null; a column whose name holds one goes.
+    Dates and times become ISO 8601 text, bytes become base64 text, and numbers without a finite value become
+    null. A value with a broken character or too many levels becomes null as a whole. A column whose name has
+    a broken character is removed.
     """
     if _trouble(columns) is None:
         return {}

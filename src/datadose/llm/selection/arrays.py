@@ -44,7 +44,7 @@ class Usable:
 
 
 def stream(seed: int, source: str) -> np.random.Generator:
-    """The random stream of one ``source`` of randomness: what one draws leaves the others as they are."""
+    """The random stream of one ``source`` (a name) under ``seed``; draws from it leave others as they are."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAMS.index(source),)))
 
 
@@ -64,18 +64,18 @@ def _stored_blocks(rows: Floats, indices: Indices) -> Iterator[tuple[slice, Floa
 
 
 def finite_rows(rows: Floats, indices: Indices) -> Indices:
-    """Those of ``indices`` (ascending) whose rows are all finite."""
+    """The ``indices`` (ascending) whose rows are all finite."""
     keep = [indices[where][np.isfinite(block).all(axis=1)] for where, block in _stored_blocks(rows, indices)]
     return np.concatenate(keep) if keep else indices
 
 
 def numbers(table: pd.DataFrame, column: str) -> Array:
-    """A column as float64, NaN where it is null."""
+    """The ``column`` of a ``table`` as float64, NaN where it is null."""
     return np.asarray(pd.to_numeric(table[column]).to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def flags(table: pd.DataFrame, column: str) -> tuple[Mask, Mask]:
-    """(is true, is false) of a nullable boolean column."""
+    """Two masks of a nullable boolean ``column`` of a ``table``: where it is true, and where it is false."""
     values = table[column].astype("boolean")
     is_true = np.asarray(values.fillna(value=False).to_numpy(dtype=bool))
     is_false = np.asarray((~values).fillna(value=False).to_numpy(dtype=bool))
@@ -83,7 +83,10 @@ def flags(table: pd.DataFrame, column: str) -> tuple[Mask, Mask]:
 
 
 def first_of_each(values: NDArray[np.int64], among: Mask, order: Indices | None = None) -> Mask:
-    """Which of the rows in ``among`` are the first with their value, in the given ``order`` of all rows."""
+    """Which of the rows in ``among`` are the first with their value in ``values``, in the given ``order``.
+
+    ``order`` lists all rows; None is that of the array.
+    """
     places = np.flatnonzero(among) if order is None else order[among[order]]
     found = np.zeros(len(values), dtype=bool)
     found[places[~pd.Series(values[places]).duplicated().to_numpy()]] = True

@@ -35,9 +35,9 @@ from datadose.llm.selection.sft_set import best_of_each, filter_sft, take_rows
 from datadose.llm.selection.size import SMALLEST, Budget, sft_budget
 
 REFERENCE_ROWS = 4096
-"""Rows of the pool that stand for what must be kept where no reference is given."""
+"""Rows of the pool that represent what must be kept where no reference is given."""
 FEW_ROWS = 32
-"""Rows of target or reference below which the selection says that they are few."""
+"""Rows of target or reference below which the selection warns that they are few."""
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -58,7 +58,7 @@ def select(
         pool: scores of the rows to choose from.
         target: scores of examples of what the model should learn, not in the pool (at least 2; a shift is
             hardly ever found from fewer than FEW_ROWS). None only without an SFT set.
-        reference: scores of what must be kept; without it, a random sample of the pool stands for that. Not
+        reference: scores of what must be kept; without it, a random sample of the pool represents that. Not
             used without an SFT set.
         against: the rows of evaluation files by name (their prompts count): no row that repeats one of them
             is in any set. The pool needs its folder then, and for ``near_duplicates``.
@@ -102,7 +102,7 @@ def _repeats(pool: Scores, against: Mapping[str, Sequence[Row]] | None, config: 
         passes, fails = flags(pool.table, "label_passes")
         order = np.lexsort((fails, ~passes))
         found, record["near_duplicates"] = find_near_copies(pool, order[among[order]], config.near_duplicates)
-        # A question that is a near copy is one whichever of its rows is looked at.
+        # A question that is a near copy is one whichever of its rows is compared.
         hashes = pool.table["question_hash"].to_numpy()
         copies = among_these(hashes, hashes[found])
     return Repeats(overlaps, copies, record)
@@ -280,7 +280,7 @@ def _distinct_funnel(pool: Usable, repeats: Repeats) -> Funnel:
 def _controls(pool: Scores, sft: _SftSet, rl: RlSet, config: SelectionConfig) -> tuple[Indices, Indices]:
     """Two disjoint uniform samples of the rows that each set could be chosen from, of the sets' sizes.
 
-    The second asks nothing that the SFT set asks: it may be trained after either. So many questions are left
+    The second has no question of the SFT set: it may be trained after either. So many questions are left
     to it that it can have its size: those of the sets themselves are an example that both fit.
     """
     hashes = pool.table["question_hash"].to_numpy()
@@ -301,7 +301,7 @@ def _controls(pool: Scores, sft: _SftSet, rl: RlSet, config: SelectionConfig) ->
 def _replay(
     reference: Usable, target: Scores, used: NDArray[np.int64], sft: int, config: SelectionConfig
 ) -> Indices:
-    """Reference rows so that ``config.replay`` of sft.jsonl is theirs; none asks what another set asks."""
+    """Reference rows so that ``config.replay`` of sft.jsonl is theirs; none has a question of another set."""
     count = round(sft * config.replay / (1 - config.replay))
     hashes = reference.scores.table["question_hash"].to_numpy()
     among = np.zeros(len(hashes), dtype=bool)

@@ -1,4 +1,4 @@
-"""The commands to train on a selection and on its controls, and to compare what came out.
+"""The commands to train on a selection and on its controls, and to compare the results.
 
 They are lines for a shell, quoted, to be run where ``datadose select`` was run.
 """
@@ -122,7 +122,7 @@ def _line(command: str, options: Mapping[str, Any]) -> str:
 
 
 def _theirs(selection: Selection, out: Path, form: str, stage: Stage, *, control: bool) -> Command:
-    """Another trainer on the files in its folder; the control in a folder apart: no run meets another.
+    """Another trainer on the files in its folder; the control in a folder apart: no run overwrites another.
 
     There the control's file has the name of the set, so that the same configuration serves both.
     """

@@ -1,4 +1,4 @@
-"""What a selection is asked for."""
+"""The settings of a selection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Hardness: TypeAlias = Literal["nll", "sketch"]
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Sizes and thresholds; docs/llm_selection.md says what each filter is for.
+    """Sizes and thresholds; docs/llm_selection.md describes the purpose of each filter.
 
     Args:
         sft_size: rows taken from the pool for the SFT set, or ``auto`` (the planner's), or 0 for none: then
@@ -34,7 +34,7 @@ class SelectionConfig:
             the chance ``rl_mixed``), or 0 for none.
         seed: of everything that is drawn.
         representation: what alignment, the shift and diversity are measured on. Interference is always
-            measured on the sketches: only a gradient says what a step would undo.
+            measured on the sketches: only a gradient shows what a step would undo.
         hardness: ``nll`` per token or the ``sketch``'s size per token, ranked within a length stratum.
         replay: share of the rows of sft.jsonl that come from the reference, in [0, 1).
         hard: share of each length stratum, hardest first, that the SFT set is drawn from, in (0, 1].
@@ -47,9 +47,9 @@ class SelectionConfig:
         sft_solved: pass rates surely above this (lower end of the interval) have nothing to learn by SFT.
         group: samples G of a prompt in a step of RL, from 2 to 4096.
         near_duplicates: similarity of two questions' 5-grams, in (0, 1], from which only one of them stays;
-            None: near duplicates are not looked for.
+            None: near duplicates are not sought.
         overlap: share of an evaluation question's 8-grams, in (0, 1], with which a row is out.
-        rl_mixed: the chance that a group of G is mixed (some pass, some fail) from which a prompt is worth
+        rl_mixed: the chance that a group of G is mixed (some pass, some fail) from which a prompt justifies
             its samples, in (0, 1 - 2^(1-G)].
         rl_solved: deprecated, with ``rl_hopeless``: an end of the band of pass rates. Taken for the
             ``rl_mixed`` of the outer one.

@@ -45,7 +45,7 @@ def decide(selection: Selection, sampling: Sampling | None) -> Decision:
 
 
 def describe_size(selection: Selection) -> str:
-    """Where the number of SFT rows comes from, and what that is worth."""
+    """The source of the number of SFT rows, and how reliable it is."""
     planner = selection.planner
     if not selection.sizes["sft"]:
         return f"SFT rows: none; {planner['note']}."
@@ -138,7 +138,7 @@ def _about_sft(selection: Selection) -> list[str]:
 
 
 def _about_labels(selection: Selection) -> list[str]:
-    """What to say of labels if most fail; without an SFT set they may be why."""
+    """A remark on labels if most fail; without an SFT set they may be why."""
     wrong = find_filter(selection.filters_of("sft"), WRONG)
     if wrong is None or wrong["removed"] <= _MANY * (wrong["removed"] + wrong["left"]):
         return []

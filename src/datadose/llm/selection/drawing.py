@@ -29,7 +29,7 @@ Set: TypeAlias = tuple[Array, str, str]
 
 @dataclass(frozen=True)
 class Picture:
-    """An inline image and what it says."""
+    """An inline image and its caption."""
 
     title: str
     text: str
@@ -39,7 +39,7 @@ class Picture:
     """What the numbers in it are, a sentence each."""
     header: tuple[str, ...] = ()
     table: list[tuple[str, ...]] = field(default_factory=list)
-    """The same in numbers, where they are few: rows of as many cells as ``header`` has."""
+    """The numbers of the picture, where they are few: rows of as many cells as ``header`` has."""
 
 
 def draw_funnel(selection: Selection, ax: Axes | None = None) -> Axes:

@@ -24,7 +24,7 @@ from datadose.llm.selection.arrays import Indices, Mask
 from datadose.llm.selection.filters import IN_EVALUATION, NEAR_COPY, Funnel
 
 OVERLAP_WORDS = 8
-"""Words of an n-gram that is looked for in the pool; a shorter question counts only as a whole."""
+"""Words of an n-gram that is sought in the pool; a shorter question counts only as a whole."""
 COPY_WORDS = 5
 """Words of an n-gram of which two questions share many if they are near copies."""
 PERMUTATIONS = 128
@@ -36,7 +36,7 @@ _ALONE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
 _WORD = re.compile(rf"[{_SIGNS}{_ALONE}]|[^\W{_ALONE}]+")
 _BLOCK = 4096
 _EXAMPLES = 5
-"""Rows of which the record says what they repeat."""
+"""Rows of which the record shows what they repeat."""
 _SEED = 42
 """Of the hashes; rensa's own."""
 _FRAME_SAMPLE = 2000
@@ -48,17 +48,17 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, eq=False)
 class Repeats:
-    """Which rows of a pool repeat what they should not; None for what was not looked for."""
+    """Which rows of a pool repeat what they should not; None for what was not sought."""
 
     overlaps: Mask | None = None
     """Rows that repeat a question of an evaluation file."""
     copies: Mask | None = None
     """Rows whose question nearly repeats that of a row that stays."""
     record: dict[str, Any] = field(default_factory=dict)
-    """For the manifest."""
+    """The part of the manifest."""
 
     def not_looked_for(self) -> list[str]:
-        """What was not checked, a sentence each."""
+        """A sentence on each check that was not made."""
         said = []
         if self.overlaps is None:
             said.append("Evaluation files: none was given to compare the rows with (--against FILE).")
@@ -69,7 +69,7 @@ class Repeats:
         return said
 
     def drop_overlaps(self, funnel: Funnel) -> None:
-        """Remove the rows that repeat an evaluation file, if it was looked for."""
+        """Remove the rows that repeat an evaluation file, if it was sought."""
         if self.overlaps is not None:
             share = 100 * self.record["against"]["share"]
             why = (
@@ -78,7 +78,7 @@ class Repeats:
             funnel.drop(IN_EVALUATION, self.overlaps, why)
 
     def drop_copies(self, funnel: Funnel) -> None:
-        """Remove the near copies, if they were looked for."""
+        """Remove the near copies, if they were sought."""
         if self.copies is not None:
             threshold = self.record["near_duplicates"]["threshold"]
             why = f"a row that stays has a question with a similarity of {threshold:g} or more"
@@ -86,7 +86,7 @@ class Repeats:
 
 
 NO_REPEATS = Repeats()
-"""Nothing was looked for."""
+"""Nothing was sought."""
 
 
 def words_of(text: str) -> list[str]:

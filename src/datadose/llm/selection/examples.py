@@ -1,4 +1,4 @@
-"""Rows to look at: a few of each set and of what each filter removed, each with its own reason."""
+"""Rows to read: a few of each set and of what each filter removed, each with its own reason."""
 
 from __future__ import annotations
 

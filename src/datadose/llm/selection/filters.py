@@ -22,7 +22,7 @@ SOLVED, HOPELESS = "mostly all pass", "mostly all fail"
 
 
 class Filter(TypedDict):
-    """What one filter did."""
+    """The record of one filter."""
 
     set: str
     name: str
@@ -30,21 +30,22 @@ class Filter(TypedDict):
     left: int
     why: str
     judgement: bool
-    """Whether its threshold is a judgement, no fact about the row: a size that is asked for may cross it."""
+    """Whether its threshold is a judgement, no fact about the row: a requested size may cross it."""
     taken: int
     """Rows that were taken although they lie beyond it."""
     cuts: list[float | None]
-    """Its threshold in units of what it looks at: one number, or one a length stratum, None where it removed
-    nothing. Empty for a fact."""
+    """The threshold in units of what the filter measures: one number, or one a length stratum, None where it
+    removed nothing. Empty for a fact.
+    """
 
 
 def find_filter(filters: Sequence[Filter], name: str) -> Filter | None:
-    """The filter of that name, None without one."""
+    """The filter called ``name`` among ``filters``; None if there is none."""
     return next((one for one in filters if one["name"] == name), None)
 
 
 def cuts_of(filters: Sequence[Filter], name: str) -> list[float | None]:
-    """The thresholds of the filter of that name; [] where it was not applied."""
+    """The thresholds of the filter called ``name`` among ``filters``; [] where it was not applied."""
     found = find_filter(filters, name)
     return [] if found is None else found["cuts"]
 
@@ -115,16 +116,16 @@ class Funnel:
 
     @property
     def left(self) -> int:
-        """How many rows are still in."""
+        """The number of rows that no filter removed."""
         return int(self.alive.sum())
 
     @property
     def rows(self) -> Indices:
-        """Which rows are still in, ascending."""
+        """The positions of the rows that no filter removed, ascending."""
         return np.flatnonzero(self.alive)
 
     def story(self) -> str:
-        """The counts in one line, for an error."""
+        """The counts of all filters in one line, for an error message."""
         removed = ", ".join(f"{f['name']} -{f['removed']}" for f in self.filters if f["removed"])
         return f"{self.left} rows are left of {len(self.alive)} ({removed or 'no filter removed any'})"
 

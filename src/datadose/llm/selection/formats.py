@@ -65,7 +65,7 @@ def write_format(
         verifier: what the pass rates were measured with, which becomes the reward; None if that is not known.
         timeout: seconds that it may take for one completion.
 
-    Raises RunError if the disk refuses.
+    Raises RunError if writing fails.
     """
     record: dict[str, Any] = {"name": name, "files": [], "notes": []}
     _remove_earlier(folder)
@@ -107,7 +107,7 @@ def write_format(
 
 
 def _write_rows(path: Path, rows: Iterable[Columns]) -> int:
-    """Write rows in the form that the file's name says; returns how many are not in it as they were."""
+    """Write rows in the form of the file's name; returns how many are not in it as they were."""
     if path.suffix == ".parquet":
         return write_parquet(path, rows)
     write_jsonl(path, rows)
@@ -138,7 +138,7 @@ def _rows(path: Path) -> Iterator[Columns]:
 
 @dataclass(frozen=True)
 class _Changed:
-    """The rows of a file, changed; they can be gone over more than once."""
+    """The rows of a file, changed; they can be iterated more than once."""
 
     source: Path
     change: Callable[[Columns, int], Columns]
@@ -148,10 +148,13 @@ class _Changed:
 
 
 def write_parquet(path: Path, rows: Iterable[Columns]) -> int:
-    """Write rows, gone over three times; returns how many are not in the file as they were.
+    """Write ``rows`` to ``path``; they are iterated three times.
 
     Arrow gives the objects at one place of all rows the same keys, null where a row lacks one, and has no
-    empty objects. A null in a message is as good as no key; inside a tool or a call it is read as a value.
+    empty objects. A null in a message counts as no key; inside a tool or a call it is read as a value.
+
+    Returns:
+        How many rows are not in the file as they were.
     """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415

@@ -2,15 +2,15 @@
 
 Rows x of the reference have second moment Sigma0 about their mean mu0, rows of the target C about the same
 mu0 (a moved mean is part of the shift, as it is of E[x x^T] in the theory). Generalised eigenvalues
-C v = lambda Sigma0 v with v^T Sigma0 v = 1 say how much more the target varies along v than the reference:
+C v = lambda Sigma0 v with v^T Sigma0 v = 1 give how much more the target varies along v than the reference:
 lambda = 1 where nothing changed, lambda > 1 on the range of the shift Delta = C - Sigma0.
 
 Rows of sketches are scaled to length one first: how large a gradient is, is the row's hardness and is judged
-apart; the geometry is about what it would teach. All of it happens on the leading p principal components of
+apart; the geometry concerns its direction. All of it happens on the leading p principal components of
 both sets together, from at most ROWS rows of each.
 
 A direction counts as *shifted* if its lambda exceeds the threshold: the (1 - LEVEL) quantile of the largest
-lambda under random relabelling of the rows as reference or target. The components do not know the labels, so
+lambda under random relabelling of the rows as reference or target. The components ignore the labels, so
 where both sets come from one law the chance of finding any shifted direction is at most LEVEL.
 """
 
@@ -58,7 +58,7 @@ class ShiftGeometry:
 
     @property
     def shifted(self) -> int:
-        """The number of shifted directions; they come first."""
+        """The number of shifted directions, which come first."""
         return int((self.eigenvalues > self.threshold).sum())
 
     def coordinates(self, array: Floats, rows: Indices) -> Array:
@@ -70,7 +70,7 @@ class ShiftGeometry:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The geometry as the manifest holds it."""
         return {
             "dimensions": len(self.eigenvalues),
             "shifted_directions": self.shifted,
@@ -93,7 +93,15 @@ def estimate_geometry(
     representation: Representation,
     seed: int,
 ) -> ShiftGeometry:
-    """Sigma0, C, their generalised eigenvectors and the threshold, from the given rows (ascending).
+    """The estimated shift: Sigma0, C, their generalised eigenvectors and the threshold.
+
+    Args:
+        reference: representations of the reference, (N, D).
+        reference_rows: the rows of it that are used, ascending.
+        target: representations of the target, (M, D).
+        target_rows: the rows of it that are used, ascending.
+        representation: ``sketch`` scales rows to length one first.
+        seed: of the random choices among many rows and of the relabelling.
 
     Raises InputError for fewer than 2 rows in either set, or rows that do not vary.
     """

@@ -1,4 +1,4 @@
-"""What selection knows of a row: size of its gradient, what a step on it does to the target and to the rest.
+"""What selection measures of a row: size of its gradient, effect of a step on the target and on the rest.
 
 Notation: g_i = sum over completion tokens of (p_t - y_t) h_t^T, the gradient of row i's summed loss in the
 last layer, with softmax p_t, one-hot target y_t and hidden state h_t; its sketch s_i (D numbers) keeps inner
@@ -47,17 +47,20 @@ class Measures:
     needed: Array
     """Per stratum: the alignment that the chosen quantile of the target's own rows have, never below 0."""
     target_alignment: Array
-    """Of the target's rows, each against the mean of the others."""
+    """The cosine of each of the target's rows with the mean of the others."""
 
     @classmethod
     def nothing(cls, rows: int) -> Measures:
-        """Of a pool of ``rows`` rows on which nothing is measured: an RL set needs none of it."""
+        """The measures of a pool of ``rows`` rows on which nothing is measured; an RL set needs none."""
         unknown, none = np.full(rows, np.nan), np.zeros(0)
         return cls(np.full(rows, -1), (), unknown, unknown, unknown, none, none)
 
 
 def length_strata(tokens: Array, among: Mask) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """(stratum of each row, fewest tokens of each): quantile bins of ``tokens``, small ones merged."""
+    """The length stratum of each row, and the fewest tokens of each stratum.
+
+    Strata are quantile bins of ``tokens`` over the rows ``among``; small ones are merged.
+    """
     known = tokens[among]
     edges = np.unique(np.quantile(known, np.linspace(0, 1, STRATA + 1)[:-1], method="lower"))
     while len(edges) > 1:
@@ -72,7 +75,7 @@ def length_strata(tokens: Array, among: Mask) -> tuple[NDArray[np.int64], tuple[
 
 
 def shares_within(values: Array, stratum: NDArray[np.int64], among: Mask) -> Array:
-    """Where each row of ``among`` stands in its stratum: (rank - 1/2) / count, in (0, 1); NaN elsewhere.
+    """The place of each row of ``among`` in its stratum: (rank - 1/2) / count, in (0, 1); NaN elsewhere.
 
     Ties go in the order of the rows, so that a share of the stratum is a share of its rows.
     """
@@ -100,9 +103,13 @@ def mean_row(array: Floats, scale: Array, rows: Indices) -> Array:
 def sizes_and_cosines(
     array: Floats, rows: Indices, directions: Array, centre: Array | None = None
 ) -> tuple[Array, Array]:
-    """(norms (n,), cosines (n, k)) of ``rows`` minus ``centre`` with the k columns of ``directions``.
+    """The norms (n,) of rows and their cosines (n, k) with directions.
 
-    A row or a direction of size zero has cosine zero.
+    Args:
+        array: representations, (N, D).
+        rows: which n of its rows, ascending.
+        directions: (D, k). A row or a direction of size zero has cosine zero.
+        centre: subtracted from the rows, (D,); nothing if None.
     """
     lengths = np.linalg.norm(directions, axis=0)
     units = np.divide(directions, lengths, out=np.zeros_like(directions), where=lengths > 0)
@@ -121,9 +128,14 @@ def sizes_and_cosines(
 def alignment_of_the_target(
     array: Floats, rows: Indices, scale: Array, mean: Array, centre: Array | None = None
 ) -> Array:
-    """Cosine of each of the target's own ``rows`` with the mean of the others, (n,); zero for a single row.
+    """The cosine of each of the target's own ``rows`` with the mean of the others, (n,).
 
-    ``scale`` (n,) is what each row is divided by in ``mean`` (n_j for sketches, 1 for embeddings).
+    Args:
+        array: representations, (N, D).
+        rows: which n of its rows; a single one has cosine zero.
+        scale: the number that each row is divided by in ``mean``, (n,): n_j for sketches, 1 for embeddings.
+        mean: the mean of the rows, (D,).
+        centre: subtracted from the rows, (D,); nothing if None.
     """
     n = len(rows)
     found = np.zeros(n)
@@ -138,7 +150,10 @@ def alignment_of_the_target(
 
 
 def measure(pool: Usable, target: Usable, reference: Usable, config: SelectionConfig) -> Measures:
-    """All measures of the pool's rows against the target's and the reference's."""
+    """All measures of the pool's rows against the target's and the reference's rows.
+
+    Each argument but ``config`` holds scores and the positions of the rows that are used of them.
+    """
     rows, tokens, target_tokens = pool.rows, pool.numbers("tokens"), target.numbers("tokens")
     among = np.zeros(len(tokens), dtype=bool)
     among[rows] = True

@@ -1,4 +1,4 @@
-"""The report's pictures: what the pool looks like, and what was taken."""
+"""The report's pictures: the pool, and what was taken."""
 
 from __future__ import annotations
 

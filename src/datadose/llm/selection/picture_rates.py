@@ -21,7 +21,7 @@ _BINS = 32
 
 
 def draw_rates(selection: Selection, eligible: Indices, rates: PassRates) -> Picture:
-    """The histogram with the fitted law and the band, and what K samples say by the count that passed."""
+    """The histogram with the fitted law and the band, and what K samples show by the count that passed."""
     with new_grid(1, 3, width=11.5, height=3.5, width_ratios=(1.5, 1, 1)) as (figure, axes):
         draw_observed(axes[0][0], selection, eligible, rates)
         draw_by_count(axes[0][1], rates.signal, "expected p(1 - p)", "Learning signal")
@@ -45,7 +45,7 @@ def draw_rates(selection: Selection, eligible: Indices, rates: PassRates) -> Pic
 
 
 def describe_rates(selection: Selection, rates: PassRates) -> list[str]:
-    """What the law and the RL set say of each other; without an RL set, the law alone."""
+    """The law and the RL set together; without an RL set, the law alone."""
     told = describe_rl(selection.rl_record, selection.sizes["rl"])
     return told or [describe_prior(rates.prior.to_json())]
 

@@ -1,4 +1,4 @@
-"""What the pool's pass rates say: their law, and what a count of passed samples says of a prompt."""
+"""The pool's pass rates: their law, and what a count of passed samples shows of a prompt."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """report.html: self-contained, for a reader who decides and did not run the selection.
 
-It shows saved tables and manifests; nothing is measured here. What it says stands in the modules beside it,
-so that a terminal says the same.
+It shows saved tables and manifests; nothing is measured here. Its text comes from the modules beside it,
+so that a terminal prints the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from datadose.versions import versions
 def write_report(
     selection: Selection, pool: Scores, reference: Scores | None, out: Path, written: Mapping[str, Any]
 ) -> None:
-    """``out/report.html``: advice, what was read, filters with counts and reasons, pictures, example rows.
+    """Write ``out/report.html``: advice, what was read, filters with reasons, pictures, example rows.
 
     ``written`` is the record of the files for a trainer, as the manifest has it under ``format``.
     """

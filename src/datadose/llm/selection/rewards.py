@@ -57,7 +57,7 @@ _ANSWER_ALONE = ("exact", "number", "last-number", "math")
 
 
 def reward_notes(trainer: str, verifier: str) -> list[str]:
-    """What to say of ``reward.py``: a module that it needs, columns that ``trainer`` does not hand on."""
+    """Remarks on ``reward.py``: a module that it needs, columns that ``trainer`` does not hand on."""
     found = []
     if (module := _module_of(verifier)) is not None:
         found.append(f"rl: reward.py needs the module {module} where {trainer} runs")

@@ -1,6 +1,6 @@
-"""The RL set: the distinct prompts whose groups of samples will be mixed, those that teach most first.
+"""The RL set: the distinct prompts whose groups of samples will be mixed, the largest expected signal first.
 
-Neither losses nor representations decide here, and rows without a completion can be in it: RL trusts the
+Neither losses nor representations decide here, and rows without a completion can be in it: RL relies on the
 answers that the verifier is given.
 """
 
@@ -45,19 +45,19 @@ class RlSet:
     """Per pool row: read and sampled without an issue, and the first such row with its question."""
     funnel: Funnel
     record: dict[str, Any] = field(default_factory=dict)
-    """For the manifest: the prior, the threshold, and what they say of the pool and of the set."""
+    """The part of the manifest: the prior, the threshold, and remarks on the pool and on the set."""
 
 
 def no_rl_set(pool: Scores) -> RlSet:
-    """Of a selection that asks for none; its control still needs to know which rows could be drawn."""
+    """The record of a selection without an RL set. Its control still requires which rows could be drawn."""
     nothing = np.zeros(0, dtype=np.int64)
     return RlSet(nothing, np.zeros(len(pool.table), dtype=bool), Funnel("rl", len(pool.table)))
 
 
 def wants_rl(pool: Scores, config: SelectionConfig) -> bool:
-    """Whether there is to be an RL set; without pass rates ``auto`` gives none beside an SFT set.
+    """Whether the selection has an RL set. Without pass rates ``auto`` gives none beside an SFT set.
 
-    Raises InputError where prompts are asked for, or an RL set alone, and no row has a pass rate.
+    Raises InputError where prompts are requested, or an RL set alone, and no row has a pass rate.
     """
     if config.rl_size == 0 or np.isfinite(numbers(pool.table, "pass_rate")).any():
         return config.rl_size != 0
@@ -72,13 +72,13 @@ def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig, repeats: Repe
 
     A prompt is kept if the chance that a group of ``config.group`` of its samples is mixed is at least
     ``config.rl_mixed``, under the posterior of its pass rate with the prior fitted to the pool. Prompts are
-    ranked by the expected signal E p (1 - p), ties at random by the seed. A number that is asked for is given
-    whenever there are as many distinct prompts with pass rates, the kept ones first: the record says how many
+    ranked by the expected signal E p (1 - p), ties at random by the seed. A requested number is given
+    whenever there are as many distinct prompts with pass rates, the kept ones first: the record has how many
     lie beyond the threshold.
 
     Args:
         pool: scores with pass rates.
-        sft: rows of the SFT set; no prompt asks what they ask.
+        sft: rows of the SFT set; no prompt has one of their questions.
         config: size, group, threshold, seed.
         repeats: rows that repeat an evaluation file or, nearly, another row.
 
@@ -182,7 +182,7 @@ def _percent(share: float) -> str:
 
 
 def describe_rl(record: dict[str, Any], size: int) -> list[str]:
-    """What the ``record`` of an RL set of ``size`` prompts says, a sentence each; [] without one."""
+    """Sentences on the ``record`` of an RL set of ``size`` prompts; [] without one."""
     if not record:
         return []
     prior, (low, high) = record["prior"], record["band"]

@@ -178,7 +178,7 @@ def draw_diverse(
     Clusters are k-means of the candidates' whitened coordinates along the shifted directions (the leading 16
     coordinates where fewer than two are). Cluster c gets a share (t_c + 1) / (t + k) of the draw, t_c of the
     t target rows being nearest to it, as far as it has rows; within a cluster the draw is uniform. So the set
-    follows the target over what it needs to teach, and a cluster that the target never visits stays small.
+    follows the target over the shift, and a cluster without target rows stays small.
     Returns the rows and what was done.
     """
     tokens = pool.numbers("tokens")[candidates]

@@ -1,7 +1,7 @@
 """How many SFT rows: the planner's dose for the estimated shift. A heuristic, and recorded as one.
 
 The theory is about a linear model on prompts of n Gaussian examples in d dimensions. To use it here, one row
-stands for one prompt, its completion tokens for the prompt's examples, and the whitened shift coordinates for
+represents one prompt, its completion tokens for the prompt's examples, and the whitened shift coordinates for
 the d dimensions: Sigma0 = I and Delta = lambda - threshold on the shifted directions, 0 elsewhere (the
 threshold is 1 plus what sampling noise alone would show, and tends to 1 with the number of rows). The result
 depends on the number p of components that the geometry keeps. Nothing of this is proven for a transformer:
@@ -41,13 +41,13 @@ class Budget:
     tokens: int | None = None
 
     def count(self, tokens: Array) -> int:
-        """How many rows, from the first on, fit if they have these ``tokens``."""
+        """The number of rows, from the first on, that fit if they have these ``tokens``."""
         if self.tokens is None:
             return min(self.rows or 0, len(tokens))
         return int(np.searchsorted(np.cumsum(tokens), self.tokens, side="right"))
 
     def without(self, tokens: Array) -> Budget | None:
-        """What is left after rows of these ``tokens``; None if they alone fill it."""
+        """The budget that is left after rows of these ``tokens``; None if they fill it."""
         if self.tokens is None:
             left = (self.rows or 0) - len(tokens)
             return Budget(rows=left) if left > 0 else None
@@ -78,9 +78,13 @@ def interference(candidates: Array, geometry: ShiftGeometry) -> float:
 def plan_size(
     candidates: Array, geometry: ShiftGeometry, median_tokens: float, available: int
 ) -> tuple[int, dict[str, Any]]:
-    """(rows for the SFT set, the record for the manifest); ``available`` >= 1 rows are candidates.
+    """The number of rows of the SFT set by the planner, and its record for the manifest.
 
-    ``candidates`` are whitened coordinates of the hard stratum or a sample of it, (n, p).
+    Args:
+        candidates: whitened coordinates of the hard stratum or of a sample of it, (n, p).
+        geometry: the estimated shift.
+        median_tokens: median number of completion tokens of the candidates, the length of a prompt.
+        available: number >= 1 of candidates.
     """
     floor = min(SMALLEST, available)
     record: dict[str, Any] = {
@@ -121,7 +125,16 @@ def plan_size(
 def sft_budget(
     funnel: Funnel, pool: Usable, geometry: ShiftGeometry, config: SelectionConfig
 ) -> tuple[Budget, dict[str, Any]]:
-    """What the SFT set may hold, and the planner's record; InputError if there is not as much."""
+    """The budget of the SFT set, and the planner's record.
+
+    Args:
+        funnel: the rows that the filters left or set apart.
+        pool: the scores and the rows in use.
+        geometry: the estimated shift.
+        config: the requested size.
+
+    Raises InputError if there are fewer rows than requested.
+    """
     tokens, asked = pool.numbers("tokens"), config.sft_size != "auto" or config.sft_tokens is not None
     usable = np.concatenate([funnel.rows, funnel.beyond()]) if asked else funnel.rows
     if len(usable) == 0:

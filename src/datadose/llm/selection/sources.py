@@ -1,4 +1,4 @@
-"""What was read and how it was understood, and what the samples are worth: sentences from the manifests."""
+"""What was read and how it was understood, and how reliable the samples are: sentences from the manifests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Source:
     facts: dict[str, str]
     """What is known of it, by what it is about; what a manifest does not record is not there."""
     alarms: list[str] = field(default_factory=list)
-    """What should be looked at before anything is trained."""
+    """What should be checked before anything is trained."""
 
 
 def read_sources(selection: Selection, reference: Scores | None) -> list[Source]:
@@ -100,7 +100,7 @@ def _alarms(scores: Scores) -> list[str]:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What the pool's samples are worth."""
+    """How reliable the pool's samples are."""
 
     facts: list[str]
     alarms: list[str]
@@ -108,7 +108,7 @@ class Sampling:
 
 
 def read_sampling(selection: Selection) -> Sampling | None:
-    """What the manifest and the table say of the pool's samples; None if there are none."""
+    """What the manifest and the table hold on the pool's samples; None if there are none."""
     pool = selection.pool
     judged = numbers(pool.table, "pass_rate_total")
     sampled = int((judged >= 0).sum())

@@ -92,7 +92,7 @@ def write_selection(
 
     The manifest comes last: a folder with one is complete. Without an RL set there is no rl.jsonl, without an
     SFT set no sft.jsonl, and none of an earlier selection is left. Raises InputError if ``out`` cannot be a
-    folder or if replayed rows have other types than the pool's in a column; RunError if the disk refuses.
+    folder or if replayed rows have other types than the pool's in a column; RunError if writing fails.
     """
     check_format(form)
     prepare_folder("out", out)
@@ -126,7 +126,7 @@ def _model_name(pool: Scores) -> str:
 
 
 def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Columns:
-    """What was asked, what was measured, what was removed and what was assumed."""
+    """The document of a selection: the request, what was measured, removed and assumed."""
     return {
         "config": asdict(selection.config),
         "sizes": selection.sizes,

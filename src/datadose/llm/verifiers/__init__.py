@@ -1,8 +1,8 @@
-"""Verifiers say whether a completion answers its row.
+"""Verifiers decide whether a completion answers its row.
 
 A verifier takes the completion's text and the row's columns (with ``answer`` always there) and returns a
 score in [0, 1]; 1 passes. It needs neither a model nor a trainer. The package calls verifiers through
-:func:`judge` alone: whatever one does, the outcome is a verdict. ``docs/verifiers.md`` says when each is
+:func:`judge` alone: whatever one does, the outcome is a verdict. ``docs/verifiers.md`` describes when each is
 right.
 """
 

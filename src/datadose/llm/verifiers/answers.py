@@ -1,4 +1,4 @@
-"""Where a text says its answer: after its thoughts, in its last final form.
+"""Where a text has its answer: after its thoughts, in its last final form.
 
 The last boxed form decides; without a box the last ``####``; without that the last "answer is", "answer:" or
 ``<answer>``. All searches take time proportional to the text's length.
@@ -56,7 +56,7 @@ def is_unfinished(text: str) -> bool:
 
 
 def without_thought(text: str) -> str:
-    """What ``text`` says after its last finished thought; all of it if there is none."""
+    """The part of ``text`` after its last finished thought; all of it if there is none."""
     start = max((at + len(end) for _, end in _THOUGHTS if (at := text.rfind(end)) >= 0), default=0)
     return text[start:]
 

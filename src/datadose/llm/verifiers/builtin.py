@@ -18,7 +18,7 @@ from datadose.printing import shortened
 
 
 class NotJudged(float):
-    """The score 0 of a row whose own answer the verifier cannot read; ``reason`` says so.
+    """The score 0 of a row whose own answer the verifier cannot read; ``reason`` states why.
 
     For a caller it is the number 0. :func:`~datadose.llm.verifiers.judge` gives no verdict then: a pass rate
     of 0 would call the row hopeless.
@@ -40,7 +40,7 @@ def exact(completion: str, columns: Mapping[str, Any]) -> float:
     """Return 1 if the completion, or what follows its thought, is the answer, outer white space aside.
 
     Args:
-        completion: what the model said.
+        completion: the model's text.
         columns: the row; ``answer`` is compared as text.
     """
     answer = str(columns["answer"]).strip()
@@ -56,7 +56,7 @@ def number(completion: str, columns: Mapping[str, Any]) -> float:
     (a unit, a percent sign, a choice, an interval, a time, a power, two numbers) does not pass.
 
     Args:
-        completion: what the model said.
+        completion: the model's text.
         columns: the row; ``answer`` is a number or a text, which may itself be a solution with a final form.
 
     Returns 1, 0, or :class:`NotJudged` (which is 0) where the answer is not one number.
@@ -77,11 +77,11 @@ def mathematics(completion: str, columns: Mapping[str, Any]) -> float:
     """Return 1 if the completion's last final form equals the answer's as mathematics (math-verify, guarded).
 
     Without a final form, the formula that ends the text is the answer, else the whole text. What counts as
-    equal is said at :func:`datadose.llm.verifiers.equality.equal`. Formulas may take for ever to compare, and
-    the function has no time limit of its own.
+    equal is stated at :func:`datadose.llm.verifiers.equality.equal`. A comparison of formulas may not end,
+    and the function has no time limit of its own.
 
     Args:
-        completion: what the model said.
+        completion: the model's text.
         columns: the row; ``answer`` is a text or a number, which may itself be a solution with a final form.
 
     Returns 1, 0, or :class:`NotJudged` (which is 0) where the answer has no meaning as mathematics.

@@ -22,7 +22,7 @@ from typing import Any
 from datadose.llm.verifiers.verdicts import call, describe
 
 _MEMORY = 4 * 2**30
-"""Bytes that a formula may take: a tower of powers takes all there is."""
+"""Bytes that a formula may take: a tower of powers takes all memory."""
 
 _GRACE = 10.0
 """Seconds after its time limit at which a child ends by itself, where no parent is left to end it."""

@@ -1,6 +1,6 @@
 """Whether two answers are equal as mathematics: the math-verify library, with its false passes shut out.
 
-math-verify reads LaTeX and compares formulas. It drops what it does not know (units, the base of a numeral,
+math-verify reads LaTeX and compares formulas. It drops what it does not handle (units, the base of a numeral,
 the rest of a text after the first number), rounds to six decimals and takes words for products of letters.
 So it gets formulas only: numbers, choices, units, words, pairs and sets are compared here, part by part, and
 what it finds equal is checked once more at fifty digits.
@@ -34,7 +34,7 @@ _PARSING = LatexExtractionConfig(
 )
 _DIGITS = 50
 _LARGEST_POWER = 20_000
-"""Exponent up to which a power is worked out."""
+"""Exponent up to which a power is computed."""
 _CLOSE, _CLOSE_TO_A_DECIMAL = 1e-30, 1e-6
 """Largest relative difference of equal values; of one that is written with decimals from an exact one."""
 
@@ -99,7 +99,7 @@ def _matched(answers: Sequence[Form], given: Sequence[Form]) -> bool:
 
 
 def _equal_choices(answer: Form, given: Form) -> bool:
-    """Letters decide where both have one; a letter alone says nothing of a value."""
+    """Letters decide where both have one; a letter alone has no value."""
     if not (answer.choice and given.choice):
         return False
     if answer.choice_text and given.choice_text:
@@ -147,7 +147,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
 def _case_differs(answer: str, given: str) -> bool:
-    """Whether the letters are the same but for their case, which math-verify does not see."""
+    """Whether the letters are the same but for their case, which math-verify ignores."""
     letters = [{c for c in _COMMAND.sub(" ", text) if c.isalpha()} for text in (answer, given)]
     return letters[0] != letters[1] and {c.lower() for c in letters[0]} == {c.lower() for c in letters[1]}
 
@@ -165,7 +165,7 @@ def _parsed(form: str) -> Any:
 
 
 def _is_huge(value: Any) -> bool:
-    """Whether a power or factorial in ``value`` has more digits than can be worked out."""
+    """Whether a power or factorial in ``value`` has more digits than can be computed."""
     for part in preorder_traversal(value):
         if isinstance(part, Pow | factorial):
             size = part.exp if isinstance(part, Pow) else part.args[0]

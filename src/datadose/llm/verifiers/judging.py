@@ -1,4 +1,4 @@
-"""The verdict on a completion: the one entry for everything that asks a verifier."""
+"""The verdict on a completion: the one entry for everything that calls a verifier."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def judge(
 
     Args:
         verifier: from :func:`load_verifier`, or any function of that kind.
-        completion: what the model said. One that breaks off inside a thought has no answer: it does not pass,
+        completion: the model's text. One that breaks off inside a thought has no answer: it does not pass,
             and the verifier is not called.
         columns: the row; ``answer`` is what the built-in verifiers compare with.
         timeout: seconds for one call, above 0; a child that takes longer is killed with all that it started.

@@ -35,7 +35,7 @@ end()
 
 
 class _GoneError(Exception):
-    """The child has ended; the message says how."""
+    """The child has ended; the message has the reason."""
 
 
 class _NotStartedError(Exception):
@@ -84,7 +84,7 @@ class Child:
     def _receive(self, timeout: float) -> bytes:
         deadline = time.monotonic() + timeout
         try:
-            # A process that the verifier has forked may hold the pipe open: its end is looked for as well.
+            # A process that the verifier has forked may hold the pipe open: its end is awaited as well.
             while not self.pipe.poll(max(0.0, min(_LOOK_SECONDS, deadline - time.monotonic()))):
                 if self.process.poll() is not None and not self.pipe.poll(0):
                     raise _GoneError(self._end())
@@ -121,7 +121,7 @@ class Child:
         self.process.wait()
 
     def end(self) -> None:
-        """End the child and everything in its group; who waits for it sees that it has gone."""
+        """End the child and everything in its group; who waits for it finds it gone."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -168,7 +168,7 @@ class Children:
             child.wait_until_ready()
             verdict = child.ask(call, timeout)
         except BaseException:
-            # Also Ctrl-C: a child that owes an answer is of no use to the next call.
+            # Also Ctrl-C: a child with an answer due is of no use to the next call.
             self._drop(child)
             raise
         with self._lock:

@@ -39,7 +39,7 @@ _loaded: dict[int, tuple[Verifier, str]] = {}
 
 
 def judges_labels(verifier: Verifier, *, answered: bool) -> bool:
-    """Whether ``verifier`` can tell a wrong completion of a row from a right one.
+    """Whether ``verifier`` can distinguish a wrong completion of a row from a right one.
 
     Comparing with the answer cannot, where that is the completion itself or was taken from it: a row is
     ``answered`` if its answer comes from elsewhere.
@@ -48,7 +48,7 @@ def judges_labels(verifier: Verifier, *, answered: bool) -> bool:
 
 
 def is_fixed(verifier: Verifier) -> bool:
-    """Whether the digest of ``verifier`` decides what it says: it calls nothing outside this package.
+    """Whether the digest of ``verifier`` decides its verdicts: it calls nothing outside this package.
 
     Such a verifier also ends by itself: it runs in this process, without a time limit.
     """

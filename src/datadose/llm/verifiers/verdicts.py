@@ -16,7 +16,7 @@ _LONGEST = 300
 
 
 def failed(reason: str) -> Verdict:
-    """The verdict where the verifier did not do its work."""
+    """The verdict where the verifier did not return one; ``reason`` is a part of the issue."""
     return None, f"verifier failed: {shortened(' '.join(reason.split()), _LONGEST)}"
 
 
@@ -28,7 +28,7 @@ def call(
 ) -> Verdict:
     """The verdict of ``verifier`` on ``completion``; exceptions of the kinds ``caught`` are its failure."""
     try:
-        # Anybody's code: whatever it raises or returns belongs to this row.
+        # Code of any author: whatever it raises or returns belongs to this row.
         score: Any = verifier(completion, columns)
         if isinstance(score, NotJudged):
             return None, score.reason

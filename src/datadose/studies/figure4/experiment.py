@@ -288,7 +288,7 @@ class Figure4:
 
 
 def _row(name: str, variant: str, work: Work) -> dict[str, Any]:
-    """What the table says of all seeds of a place."""
+    """The summary of the table over all seeds of a place."""
     return {
         Column.FIGURE: NAME,
         Column.PANEL: name,

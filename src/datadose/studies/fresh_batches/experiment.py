@@ -159,7 +159,7 @@ class FreshBatches(SettingsExperiment):
         """The configuration of a preset.
 
         In a pilot on seeds of its own (1000 to 1005) the spread of log errors over seeds was .03 (median) and
-        at most .15; 12 seeds see 5 percent with power .8 up to a spread of .057, 16 up to .067.
+        at most .15; 12 seeds detect 5 percent with power .8 up to a spread of .057, 16 up to .067.
         """
         if name == "smoke":
             return cls(12, 36, ((6, 0.01),), ((1, 0.1), (2, 0.5)), (3, 18), (3, 10, 30, 100), 2)
@@ -226,7 +226,7 @@ class Comparison:
 
     @property
     def repeated(self) -> list[int]:
-        """The numbers of updates at which rows have been met at least twice on average."""
+        """The numbers of updates at which rows have been used at least twice on average."""
         return [T for T in self.ratios.columns if T * self.batch >= 2 * self.prompts]
 
 

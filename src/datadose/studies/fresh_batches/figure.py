@@ -92,7 +92,7 @@ def draw_fresh(table: pd.DataFrame, config: FreshBatches) -> Figure:
 
 
 def _draw_ratios(axis: Axes, every: list[Comparison], looks: dict[int, Look]) -> None:
-    """Error of epochs over that of one pass at equal updates, rows met at least twice."""
+    """Error of epochs over that of one pass at equal updates, rows used at least twice."""
     for B, look in looks.items():
         mine = [
             (T / one.best_time, one.ratios[T].mean())

@@ -1,4 +1,4 @@
-"""Many epochs on few rows against one pass at the same number of updates: what is judged and said."""
+"""Many epochs on few rows against one pass at the same number of updates: what is judged and stated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 __all__ = ["NAME", "STUDY", "Column"]
 
 MARGIN = 0.05
-"""The smallest difference that counts, as a share of one pass's error; the seeds are chosen to see it."""
+"""The smallest difference that counts, as a share of one pass's error; the seeds are chosen to detect it."""
 
 
 def _interval(values: Array, tests: int) -> tuple[float, float, float]:

@@ -1,7 +1,7 @@
 """What the first thought of a model is made of: how linear it is in w*, and whether one operator makes it.
 
 A linear transformer's first thought is -V S w*. Of any model it is some f(X, w*). Prompts that share inputs X
-and differ in w* tell two things apart that prompts of their own do not: whether f is linear in w* at fixed
+and differ in w* separate two things that prompts of their own do not: whether f is linear in w* at fixed
 inputs, f = M_X w*, and whether all M_X are -V S of one V. Shares of the mean square of f (R^2 through 0):
 
 - ``own``: a map M_X of their own for all inputs, which is what any model that is linear in w* can reach. The

@@ -47,7 +47,7 @@ class Arm:
 
     @property
     def keeps_goal(self) -> bool:
-        """Whether it trains for what pretraining did, so that errors on Sigma0 can only tell forgetting."""
+        """Whether it trains for what pretraining did, so that errors on Sigma0 can only show forgetting."""
         return self.stage == "sft" or self.chain_steps > 1
 
 

@@ -3,13 +3,13 @@
 A setting is a draw of the learning rate of post-training, the data (Delta, Sigma0 + Delta, or Delta with as
 many prompts of Sigma0), the length of pretraining, eta, how long outcome supervision lasts, and whether the
 test has the n of post-training ("tied") or the base one. Numbers of steps and both versions of n are read off
-the same trainings, so that a setting tells more than what was drawn for it.
+the same trainings, so that a setting shows more than what was drawn for it.
 
 Levels are dealt evenly (:mod:`~datadose.studies.gpt.map_settings`); the seed ``draw`` fixes the deal. Shares
 have exact intervals for independent draws, which an even deal makes a little wide.
 
 Not varied: d = 5, the grids of B, n and k, batches of 16 (the paper's 64 would cost four times as much), and
-one pretrained model for each length, eta and size, whose chance is in no interval. Pretraining saw all n, and
+one pretrained model for each length, eta and size, whose chance is in no interval. Pretraining had all n, and
 has the eta of post-training. Where n or k moves trainings are shorter; the small GPT has fewer levels.
 """
 
@@ -38,10 +38,10 @@ class Figure3Map(PathPanels):
 
         A pilot (seeds 1000 to 1003; tiny GPT, eta 0.5, pretrained 2,500 steps) gives the spread over seeds
         of the log ratio of errors at two B after up to 100 steps. At learning rates 1e-5, 1e-4 and 1e-3 it is
-        at most .01, .04 and .11 between B = 128 and 1,024, and .03, .11 and .27 between 16 and 1,024. Four
-        seeds see 2.1 spreads with power .8: ratios of 1.02, 1.1 and 1.26, and of 1.07, 1.26 and 1.8. A share
-        over 24 settings is told from one half if it is at least .83, over 12 if at least .9, over 8 or 9 if
-        nearly all.
+        at most .01, .04 and .11 between B = 128 and 1,024, and .03, .11 and .27 between 16 and 1,024.
+        Four seeds detect 2.1 spreads with power .8: ratios of 1.02, 1.1 and 1.26, and of 1.07, 1.26 and 1.8.
+        A share over 24 settings is distinguished from one half if it is at least .83, over 12 if at least .9,
+        over 8 or 9 if nearly all.
 
         Levels that the pilot ruled out: after 1,000 steps of pretraining the tiny GPT has not left zero
         (error 1.05 at eta 0.2 and 0.5), and at eta 0.2 it has not after 2,500 (.98, where 0.5 has .66, and

@@ -127,7 +127,7 @@ def _setting_name(row: pd.Series) -> str:
 
 
 def _draw_shares(axis: Axes, shares: dict[str, Shares], claim: str, *, named: bool) -> None:
-    """Shares with exact intervals, a row a level; a claim has rows for what plays a part in it."""
+    """Shares with exact intervals, a row a level; a claim has rows for what enters it."""
     names = _levels(shares)
     for look, size in zip(LOOKS, (True, False), strict=False):
         kept = {key: made for key, made in shares[claim].items() if (key[0] == CHOICES[Column.SIZE]) == size}

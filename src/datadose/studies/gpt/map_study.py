@@ -1,7 +1,7 @@
 """The map of Figure 3, the study: in which share of the settings each claim holds, and what is claimed.
 
 A claim on a share holds if its exact interval lies above one half of the settings; that a share differs by
-level is told in the notes, with an interval each, and judged nowhere.
+level is reported in the notes, with an interval each, and judged nowhere.
 """
 
 from __future__ import annotations

@@ -36,11 +36,11 @@ HELPS: dict[str, Stage] = {"sft-helps": "sft", "outcome-helps": "outcome", "rl-h
 RL_CLAIM = "d-rl"
 """That RL's error falls with B, as outcome supervision's."""
 SFT_CLAIMS = (*(letter for letter, stage, *_ in PAPER_CLAIMS if stage == "sft"), "sft-helps")
-"""The claims in which the length of outcome supervision plays no part."""
+"""The claims in which the length of outcome supervision is not used."""
 AFTER = "after"
 """In place of a choice: numbers of steps, which all settings have."""
 HALF = 0.5
-"""A claim is said to hold if it does in more than this share of the settings."""
+"""A claim holds if it does in more than this share of the settings."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def shares_by_level(found: pd.DataFrame, claim: str) -> list[tuple[str, str, Jud
     """(choice, level, share) of a claim, over the settings that were drawn with a level of a choice.
 
     Of the tiny GPT alone, but for the choice of the size, so that levels differ in nothing else. All
-    settings are told by number of steps and, where n moves, by both versions of the test.
+    settings are reported by number of steps and, where n moves, by both versions of the test.
     """
     rows = found[found["claim"] == claim]
     first = of_main_size(rows)

@@ -107,9 +107,10 @@ class Mechanism:
 
         A pilot (seeds 1000 to 1003, ``quick``) gives the spread over seeds of log ratios of errors after and
         before: with B = 1,024 at most .12 on the target, .29 on its rare and .11 on its common directions,
-        .12 on Sigma0; with B = 16 .34, .50, .33 and .38. Four seeds see 2.1 spreads with power .8, ratios of
-        1.3 and 1.8 (rare) with many and of 2 and 3 (rare) with few prompts; the six of ``paper`` 1.4 spreads.
-        Of the R2 of a map for each X it is .01 and .06 at most: .02 and .12 below the threshold are seen.
+        .12 on Sigma0; with B = 16 .34, .50, .33 and .38. Four seeds detect 2.1 spreads with power .8, which
+        are ratios of 1.3 and 1.8 (rare) with many and of 2 and 3 (rare) with few prompts; the six of
+        ``paper`` detect 1.4 spreads.
+        Of the R2 of a map for each X it is .01 and .06 at most: .02 and .12 below the threshold are detected.
 
         Of the linear transformer 16 and 32 runs left the claim on the theory open, 64 do not.
 

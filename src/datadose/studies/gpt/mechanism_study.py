@@ -133,7 +133,7 @@ def _judge_directions(saved: Saved[Mechanism], threshold: float) -> Judgement:
     note = ", ".join(f"{number} times {pair}" for pair, number in sorted(pairs.items()))
     held = Counter(verdicts.values())
     note = f"{held['holds']} of {len(verdicts)} alike, {held['fails']} not: {note}"
-    # The cases by name would fill a page: the pairs tell them.
+    # The cases by name would fill a page: the pairs show them.
     return replace(judge_settings(verdicts, threshold, saved.config.seeds), note=note)
 
 

@@ -6,7 +6,7 @@ of outcome supervision and 300 of RL (dense reward, GRPO), all B of a stage for 
 
 The model is pretrained with Muon, whose result on a tiny GPT is better than AdamW's after twice as many
 steps (benchmarks/pretraining.py), with products in bfloat16; the paper's optimiser is not stated. The rate
-2e-3 was chosen by a look at pretraining alone: 5e-3, which suits the tiny GPT, leaves the large one on its
+2e-3 was chosen from pretraining alone: 5e-3, which suits the tiny GPT, leaves the large one on its
 plateau after 500 steps (error on the target 1.08), 2e-3 has left it by 600 (0.76). d, n, eta, rates and
 batches of post-training are the map's, as far as they are not stated.
 """
@@ -36,7 +36,7 @@ class PaperModel(PathPanels):
     def preset(cls, name: Preset) -> PaperModel:
         """The configuration of a preset: ``quick`` is a tiny GPT, ``medium`` and ``paper`` the 9.5M model.
 
-        A pretrained model is one draw, in no interval. With three seeds a Student interval sees a mean log
+        A pretrained model is one draw, in no interval. With three seeds a Student interval detects a mean log
         ratio of 3.3 spreads over seeds with power .8; the spreads of the map's pilot make that ratios of
         errors of 1.03 and 1.14 at learning rate 1e-5 and 1e-4 between B = 128 and 1,024.
         """

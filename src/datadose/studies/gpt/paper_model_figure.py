@@ -23,7 +23,7 @@ def draw(table: pd.DataFrame, config: PaperModel) -> Figure:
     """A row a stage; columns B, n, k (a colour a setting), then error along training, a panel a setting."""
     panels = sorted(table[Column.PANEL].unique())
     settings = {panel: table[table[Column.PANEL] == panel] for panel in panels}
-    # Dashes say something else here.
+    # Dashes mean something else here.
     looks = {panel: Look(look.color, "-", look.marker) for panel, look in zip(panels, LOOKS, strict=False)}
     columns = len(AXES) + len(panels)
     with new_grid(len(config.stages), columns, width=3.1 * columns, height=8.8) as (figure, axes):

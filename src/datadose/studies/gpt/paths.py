@@ -1,6 +1,6 @@
 """Post-training paths: what a GPT's error is at several steps of one training, runs side by side.
 
-One training serves every number of steps up to its own. Of a seed all is nested: the prompts of a smaller B
+One training gives every number of steps up to its own. Of a seed all is nested: the prompts of a smaller B
 are the first of a larger one, those of a smaller n are the beginnings of longer ones, in training and in the
 test. Each seed has test prompts of its own, so that an interval over seeds covers their sampling error too;
 they are not among the training prompts. Paths run on the GPU if there is one; errors are measured in float32.
@@ -254,7 +254,7 @@ def looked_along(
     watch: Watch | None = None,
 ) -> tuple[dict[int, T], dict[int, int]]:
     """Train ``model`` in place; returns its ``measure`` after each of the steps ``looks``, 0 among them if
-    asked for, and the step at which each lost run was lost. ``watch`` is called with each step."""
+    requested, and the step at which each lost run was lost. ``watch`` is called with each step."""
     seen = {0: measure(model)} if 0 in looks else {}
 
     def look(step: int, total: int) -> None:
@@ -269,5 +269,5 @@ def looked_along(
 
 
 def lost_by(lost: dict[int, int], run: int, step: int) -> bool:
-    """Whether a run is lost after ``step`` steps: it is at the parameters whose loss told."""
+    """Whether a run is lost after ``step`` steps: the parameters are those whose loss showed it."""
     return lost.get(run, step + 1) <= step

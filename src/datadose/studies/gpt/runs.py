@@ -129,7 +129,7 @@ def pretrained_cells(task: GptTask, pretrainings: Sequence[GptPretraining], fold
 
 def pretrained_cell(task: GptTask, pretraining: GptPretraining, folder: Path) -> Cell:
     """The cell that makes a model below ``folder``."""
-    # Of the task only what a pretrained model depends on: its name says nothing of tests to come.
+    # Of the task only what a pretrained model depends on: its name is independent of tests to come.
     own: dict[str, Any] = {
         "dimension": task.dimension,
         "length": task.length,
@@ -286,7 +286,7 @@ def run_gpt(model: Path, task: GptTask, run: GptRun, seed: int, length: int) -> 
 
 
 def run_lsa(task: GptTask, run: GptRun, seed: int, length: int) -> dict[str, float | None]:
-    """Cell: the same for the linear transformer that saw infinitely many prompts of Sigma0."""
+    """Cell: the same for the linear transformer pretrained on infinitely many prompts of Sigma0."""
     start: BlockLinearAttention = pretrained_lsa(task.sigma0, task.length)
     return _run(start, task, run, seed, length)
 

@@ -1,10 +1,10 @@
 """Finding 3: RL on prompts that the pretrained model finds too easy, medium or too hard, at equal B.
 
 The shift's directions have graded sizes, rho(Gamma0^{-1} Delta) from easy to novel. A prompt of the pool
-shows a random half of them and asks for these alone (w* = 0 elsewhere), so a prompt is as hard as
+shows a random half of them and tests these alone (w* = 0 elsewhere), so a prompt is as hard as
 its directions. The pretrained model samples each candidate 16 times; its pass rate sorts the candidates into
 bands (too easy, medium, too hard) of which B are drawn at random; `hardest` takes the B with the largest
-error of its own answer (16 samples cannot tell rarely from never), and `all` draws B unfiltered. RL is
+error of its own answer (16 samples cannot separate rarely from never), and `all` draws B unfiltered. RL is
 GRPO with the verifiable 0/1 reward. The post-test is on unfiltered fresh prompts of the pool, and on the
 target's.
 A mild pool ends at a shift that the pretrained model nearly masters, a harsh pool far beyond it.
@@ -70,7 +70,7 @@ def graded_target(task: ScaledShift, radii: tuple[float, float]) -> Array:
 
 
 def draw_candidates(task: ScaledShift, target: Array, prompts: int, seeds: Sequence[int]) -> PromptBatch:
-    """Prompts that show, and ask for, a random half of the shift's directions (at least one).
+    """Prompts that show, and test, a random half of the shift's directions (at least one).
 
     They have the shift's m dimensions alone, see :func:`embed`.
     """
@@ -87,7 +87,7 @@ def draw_candidates(task: ScaledShift, target: Array, prompts: int, seeds: Seque
 
 
 def embed(batch: PromptBatch, dimension: int) -> PromptBatch:
-    """Prompts of the shift's m dimensions as prompts of d: nothing shown or asked elsewhere."""
+    """Prompts of the shift's m dimensions as prompts of d: nothing shown or tested elsewhere."""
     extra = dimension - batch.weights.shape[-1]
     # Behind the axis of the prompts, each axis is one of coordinates.
     return batch.map(lambda x, axis: pad(x, (0, extra) * (-axis - 1)))

@@ -1,10 +1,10 @@
 """Insight 1 with hardness measured: SFT on the prompts that the pretrained model itself finds hard.
 
 A pool mixes four kinds of prompts at random: they show the shift's directions, the directions that did not
-move, the pretraining distribution, or the full target. Nobody is told which is which: each candidate is
+move, the pretraining distribution, or the full target. The kinds are not marked: each candidate is
 scored by the pretrained model's own one-step error on its demonstration, ||eta w* + V0 S w*||^2 / (eta^2 d),
 and B are taken from the top (hard), the bottom (easy) or at random; `shift` takes prompts that show the shift
-alone, which in practice nobody can. In the other pools a share of the demonstrations belongs to another
+alone, which in practice is not possible. In the other pools a share of the demonstrations belongs to another
 prompt.
 
 SFT is the minimiser V* (Thm 4.1) and gradient descent for a fixed number of steps from V0 (Thm 4.2).

@@ -7,7 +7,7 @@ largest curvature of the population loss at the pretrained model.
 
 Sensitivity: post-test error over prompts B, training steps T and seeds, with prompts of moderate length.
 `own step`: every radius has its own step size, a share of 2 over the largest curvature of the loss on a
-reference sample (on short prompts the population's curvature says little). `one step`: all radii share that
+reference sample (on short prompts the population's curvature means little). `one step`: all radii share that
 of the radius nearest 1.
 """
 
@@ -263,7 +263,7 @@ def _draw_sensitivity(axis: Axes, rows: pd.DataFrame, config: Stability) -> None
             (rows[Column.KIND] == kind) & (rows[Column.PROMPTS] == B) & (rows[Column.TRAINING_STEPS] == T)
         ]
         lost = chosen[chosen[Column.DIVERGED] == 1][Column.SPECTRAL_RADIUS].unique()
-        # A mean over the survivors would flatter a step size that loses runs.
+        # A mean over the remaining runs would be too good for a step size that loses runs.
         whole = chosen[~chosen[Column.SPECTRAL_RADIUS].isin(lost)]
         draw_curve(axis, whole, Column.SPECTRAL_RADIUS, Column.ERROR, look, f"{kind}, B = {B}")
         draw_lost(axis, lost, look, f"_{kind}, B = {B}: runs lost")

@@ -86,7 +86,7 @@ def at_saturation(error: pd.DataFrame, train: pd.DataFrame) -> pd.Series:
 
 
 def common_updates(curves: dict[int, pd.DataFrame]) -> list[int]:
-    """The numbers of updates above 0 at which all of the curves were looked at."""
+    """The numbers of updates above 0 at which all of the curves were measured."""
     shared = set.intersection(*({*curve.columns} for curve in curves.values()))
     return sorted(int(u) for u in shared if u > 0)
 

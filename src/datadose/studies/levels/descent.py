@@ -1,4 +1,4 @@
-"""Fine-tuning of a language model that is looked at on its way: one run gives all its training lengths.
+"""Fine-tuning of a language model that is measured on its way: one run gives all its training lengths.
 
 The rate is constant after its warm-up. A rate that falls to 0, as trainers have it, would make a run of 30
 updates another thing than the first 30 of a run of 300.
@@ -28,7 +28,7 @@ class Descent:
 
     Args:
         rate: the learning rate after ``warmup`` updates.
-        updates: numbers of updates at which the model is looked at, increasing; 0 is the untouched model.
+        updates: numbers of updates at which the model is measured, increasing; 0 is the untouched model.
         batch: rows of a batch, or all rows where there are fewer.
         warmup: updates over which the rate rises linearly.
     """
@@ -39,7 +39,7 @@ class Descent:
     warmup: int = 10
 
     def epochs(self, updates: int, rows: int) -> float:
-        """How often a row was seen, of ``rows``."""
+        """How often a row was used, of ``rows``."""
         return updates * min(self.batch, rows) / rows
 
 

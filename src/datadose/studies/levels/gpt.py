@@ -65,7 +65,7 @@ class NextMeans(nn.Module):
 
 @dataclass(frozen=True)
 class Rows:
-    """Prompts (1, B, ..), the chains that are taught (1, B, k + 1, d), and each row's weight (B,)."""
+    """Prompts (1, B, ..), the demonstrated chains (1, B, k + 1, d), and each row's weight (B,)."""
 
     prompts: PromptBatch
     chains: Float[Tensor, "1 B k1 d"]
@@ -175,14 +175,14 @@ class GptLevel:
         task: dimension, length, chains and tests.
         pretraining: of seed 0.
         trajectory: of fine-tuning.
-        prompts: B of the pools of one kind; with the last no row is met twice in ``trajectory``.
+        prompts: B of the pools of one kind; with the last no row is used twice in ``trajectory``.
         long_prompts: those of ``prompts`` that are trained for ``long_updates`` too.
         long_updates: numbers of updates after those of ``trajectory``.
         misleading: B of the pools with a misleading source, at all weights.
         averaged: B of the averaged models, all their rows together.
         linearised: B of the linearised runs on one kind.
         linearised_misleading: B of those on a misleading pool, all rows alike.
-        linearised_updates: when the linearised model is looked at.
+        linearised_updates: when the linearised model is measured.
         seeds: pretrained models, each with its own rows.
     """
 

@@ -1,7 +1,7 @@
-"""What is said of each level: seven questions, judged over paired seeds by log ratios of errors.
+"""The claims on each level: seven questions, judged over paired seeds by log ratios of errors.
 
-Before the runs: a ratio is told from 1 with probability .9 if its log is 1.65 (6 seeds), 2.4 (4) or 3.6 (3)
-standard deviations of a pair's log ratio; the note of a claim gives the ratio that its own spread comes to.
+Before the runs: a ratio is distinguished from 1 with probability .9 if its log is 1.65 (6 seeds), 2.4 (4) or
+3.6 (3) standard deviations of a pair's log ratio; the note of a claim gives its own ratio.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def not_run(what: str) -> Judgement:
 
 
 def _power(logs: Array) -> str:
-    """The ratio that so many seeds tell from 1 with probability .9, at the spread that they have."""
+    """The ratio that so many seeds distinguish from 1 with probability .9, at the spread that they have."""
     n = len(logs)
     if n < 2:
         return "one seed tells nothing apart"
@@ -153,7 +153,7 @@ def weight_or_removal(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgem
 
 
 def repetition(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
-    """Whether a set met many times beats one pass at equal updates; judged at the longest single pass."""
+    """Whether a set used many times beats one pass at equal updates; judged at the longest single pass."""
     curves = arm.curves(table)
     found = []
     for updates in common_updates(curves) if curves else []:
@@ -188,7 +188,7 @@ def saturation(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
 
 
 def averaging(table: pd.DataFrame, arm: Arm, threshold: float) -> Judgement:
-    """Whether the mean of models of disjoint shares beats one of them, at the best of the looks all had."""
+    """Whether the mean of models of disjoint shares beats one of them, at the best time that all have."""
     single, averaged = arm.curves(table), arm.curves(table, models=AVERAGED)
     sizes = [B for B in sorted(averaged) if B // AVERAGED in single and B in single]
     if not sizes:

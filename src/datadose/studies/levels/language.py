@@ -1,7 +1,7 @@
 """The language model of our own: loss and forgetting along fine-tuning, by rows, pool, weight and averaging.
 
-The pretrained models are the token study's: three Llamas of 0.6 million parameters that saw sorting, the
-target, rarely, each with its own rows and order of batches (seed s stands for all). A misleading pool has
+The pretrained models are the token study's: three Llamas of 0.6 million parameters trained on sorting, the
+target, rarely, each with its own rows and order of batches (seed s sets all). A misleading pool has
 clean rows of the target and two sorts of contaminants in equal parts: wrong answers on the target, and
 prompts of the known families with the answer in another format.
 

@@ -2,7 +2,7 @@
 
 Pretrained in the population (V~ = -Gamma0^{-1} and W~ = I in dense V and W), then SFT by plain gradient
 descent on all rows or by Adam in batches. The shift is the paper's two-block one at a small d. The misleading
-rows show the directions that the shift leaves alone, ``wrong_scale`` times too large: what they teach is too
+rows show the directions that the shift leaves alone, ``wrong_scale`` times too large: they demonstrate too
 small a step where the pretrained model was right. The theory is that of gradient descent with W~ = I.
 """
 
@@ -207,7 +207,7 @@ class LinearLevel:
         task: the shift and the prompts.
         descent, adam: the two optimisers' trajectories.
         prompts: B of the pools of one kind.
-        fresh: B with which Adam meets no row twice up to its best time; beside ``prompts``.
+        fresh: B with which Adam uses no row twice up to its best time; beside ``prompts``.
         misleading: B of the pools with a misleading source, for Adam.
         descent_misleading: the same for gradient descent.
         averaged: B of the averaged models, all their rows together; for Adam.

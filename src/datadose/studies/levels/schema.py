@@ -1,7 +1,7 @@
-"""What the cells of all levels return, so that one picture and one set of judges serve them.
+"""What the cells of all levels return, so that one picture and one set of judges fit them.
 
 A cell runs post-training once, from a pretrained model on one pool, and returns a row for each number of
-updates at which the model was looked at. B counts all rows of the pool; in a pool with a misleading source
+updates at which the model was measured. B counts all rows of the pool; in a pool with a misleading source
 ``SHARE_MISLEADING`` of them mislead. A weight of 0 removes the misleading rows.
 """
 

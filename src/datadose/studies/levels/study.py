@@ -1,7 +1,7 @@
 """One question put to four levels of model: how long, how many rows, and what of a misleading source?
 
 The linear transformer with all its weights, the tiny GPT, the language model of our own and SmolLM2 are each
-post-trained by SFT and looked at on their way: the error on the target and what is lost of what was known.
+post-trained by SFT and measured on their way: the error on the target and the loss of what was known.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Levels:
         yield "", [cell for level in self.levels() for cell, _ in level.settings(folder)]
 
     def table(self, results: Sequence[Any]) -> pd.DataFrame:
-        """A row for each look at each run."""
+        """A row for each measurement of each run."""
         rows: list[dict[str, Any]] = []
         remaining = iter(results)
         for level in self.levels():

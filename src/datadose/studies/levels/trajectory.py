@@ -1,7 +1,7 @@
-"""Training with a look at the model after given numbers of updates, for any loss on chosen rows.
+"""Training with a measurement of the model after given numbers of updates, for any loss on chosen rows.
 
 The optimisers, rates and orders of the rows are those of :mod:`datadose.stages`; what is added is a weight
-for each row in the loss, and a look at the model on its way. The rate is constant, so that a look after 100
+for each row in the loss, and a measurement of the model on its way. The rate is constant, so one after 100
 updates of a run of 3,000 is a run of 100.
 """
 
@@ -23,13 +23,13 @@ Seen = TypeVar("Seen")
 
 @dataclass(frozen=True)
 class Trajectory:
-    """An optimiser at a constant rate, and when the model is looked at.
+    """An optimiser at a constant rate, and when the model is measured.
 
     Args:
         optimiser: "gd" with all rows in every batch, "sgd", "adam" or "adamw".
         learning_rate: > 0.
         batch: rows of an update, at most all of them; None for all.
-        updates: numbers of updates >= 0 after which the model is looked at, ascending.
+        updates: numbers of updates >= 0 after which the model is measured, ascending.
         clip: the largest norm of a gradient, None for any.
     """
 
@@ -44,12 +44,12 @@ class Trajectory:
         return rows if self.batch is None else min(self.batch, rows)
 
     def epochs(self, rows: int, updates: int) -> float:
-        """How often a row was met on average."""
+        """How often a row was used on average."""
         return updates * self.size(rows) / rows
 
 
 def batch_rows(rows: int, size: int, seed: int, update: int) -> Int[Tensor, " b"]:
-    """Which rows an update sees: those of :class:`~datadose.stages.data.FixedData`."""
+    """The rows of an update: those of :class:`~datadose.stages.data.FixedData`."""
     if size == rows:
         return torch.arange(rows)
     epoch, place = divmod(update, -(-rows // size))

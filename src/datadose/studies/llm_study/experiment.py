@@ -3,8 +3,8 @@
 SmolLM2-135M-Instruct, untouched, on arithmetic from solved to hopeless. (1) Its profile. (2) SFT by LoRA on
 equal numbers of rows and steps, from our selection and from its rivals, out of a clean pool and out of one
 with faulty rows. (3) The number of SFT rows at equal steps. (4) GRPO on prompts of different pass rates.
-Every run tells the gain on the target and what it cost elsewhere. The learning rates were chosen once, on
-validation rows and a pool of its own (``grid``); the test rows were looked at afterwards only.
+Every run gives the gain on the target and what it cost elsewhere. The learning rates were chosen once, on
+validation rows and a pool of its own (``grid``); the test rows were used afterwards only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BANDS: tuple[Band, ...] = ("ours", "medium", "easy", "hard")
 
 @dataclass(frozen=True)
 class LlmRun:
-    """One post-training run: what is asked, and for SFT the pool and arm, for RL the band (in ``arm``).
+    """One post-training run: the request, and for SFT the pool and arm, for RL the band (in ``arm``).
 
     Its fields are columns of the table.
     """
@@ -139,7 +139,7 @@ class LlmStudy:
         yield "", cells
 
     def runs(self) -> Iterator[LlmRun]:
-        """All runs, the most telling first and seed after seed, so that a stopped study says something."""
+        """All runs, the most informative first and seed after seed, so that a stopped study has results."""
         seeds = range(self.seeds)
         for seed in seeds:
             for pair in zip_longest(self.contaminated, self.clean):

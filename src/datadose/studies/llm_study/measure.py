@@ -23,7 +23,7 @@ _BATCH_TOKENS = 1024
 
 
 def encode_rows(model: LanguageModel, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-    """Token ids of plain prompts and completions, without the end token: a line's end says it."""
+    """Token ids of plain prompts and completions, without the end token: a line's end marks it."""
     found = []
     for row in rows:
         encoded = model.encode(Row(str(row["id"]), row["prompt"], (row["completion"],), row, 1))

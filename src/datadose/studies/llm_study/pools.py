@@ -80,7 +80,7 @@ class Held:
 
     @property
     def prompts(self) -> set[str]:
-        """What no other split may ask."""
+        """The questions that no other split may have."""
         return {
             row["prompt"] for split in (self.test, self.validation) for rows in split.values() for row in rows
         }
@@ -131,7 +131,7 @@ def score_seed(base: Path, split: Split, seed: int, *, file: Path) -> None:
 
 
 def _divide(rows: list[Row], wanted: Mapping[str, int]) -> tuple[list[Row], list[Row]]:
-    """The first rows of each level, as many as wanted, and the others."""
+    """The first rows of each level, as many as requested, and the others."""
     first: list[Row] = []
     rest: list[Row] = []
     left = dict(wanted)
@@ -197,7 +197,7 @@ def _choose_ours(where: Path, scores: Scores, arm: Arm, size: int, seed: int) ->
 
 
 def _without_verdicts(scores: Scores) -> pd.DataFrame:
-    """The table of a user without a verifier: nothing says what is right, only that an answer differs."""
+    """The table of a user without a verifier: nothing marks what is right, only that an answer differs."""
     rows = scores.lines(range(len(scores.table)))
     differs = [row["own_completion"].strip() != row["completion"].strip() for row in rows]
     rates = [name for name in scores.table if name.startswith("pass_rate")]

@@ -64,7 +64,7 @@ class LlmTraining:
     """RL only: completions per prompt."""
 
     def config(self, stage: Literal["sft", "rl"], seed: int) -> PosttrainConfig:
-        """What ``posttrain`` is asked for; a cell is short, so it keeps no checkpoints."""
+        """The settings of ``posttrain``; a cell is short, so it keeps no checkpoints."""
         return PosttrainConfig(
             stage=stage,
             steps=self.steps,
@@ -111,7 +111,7 @@ def run_sft(
     training: LlmTraining,
     seed: int,
 ) -> dict[str, Any]:
-    """Cell: SFT on the rows that ``arm`` takes, measured; what the rows were is told too."""
+    """Cell: SFT on the rows that ``arm`` takes, measured; the kinds of the rows are recorded too."""
     rows = choose_sft(where, contents, arm, size, split, seed)
     return {**_trained(base, rows, training.config("sft", seed), split), **_composition(rows, split)}
 

@@ -1,7 +1,7 @@
 """Claims on a real language model: rows for SFT and how many, prompts for RL; from llm_study.csv.
 
 Every comparison is paired by seed: the same pool, the same order of events, the same test rows. Three seeds
-give wide intervals, and a verdict of *mixed* then says that they decide nothing.
+give wide intervals, and a verdict of *mixed* then means that they decide nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Arithmetic by level, from solved to hopeless for a small model, and the faults that a real pool has.
 
-Questions and answers are reasoning-gym's; the wording is the shortest that lets an untrained model show
+Questions and answers are reasoning-gym's; the wording is the shortest with which an untrained model shows
 what it can do: one solved example, then the question ("4 + 3 = 7\\n5 - 9 ="). A completion is the answer
 and the line's end, so that the probability of passing is that of a few known tokens, before training and
 after. Item i of seed s is item 0 of seed s + i in reasoning-gym, so seeds here are far apart and questions

@@ -55,7 +55,7 @@ class Column(tables.Column):
 
 
 def run_budget(setting: int, dimension: int, seeds: int) -> dict[str, Any]:
-    """Cell: the schedule of a random setting, its alternatives, and what it comes to on drawn prompts."""
+    """Cell: the schedule of a random setting, its alternatives, and its error on drawn prompts."""
     setup, rng = random_setting(setting, dimension), np.random.default_rng([21, setting])
     price, budget, update = (float(np.exp(rng.uniform(*np.log(r)))) for r in (_PRICES, _BUDGETS, _UPDATES))
     update = update if setting % 2 else 0.0

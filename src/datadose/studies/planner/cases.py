@@ -90,7 +90,7 @@ class Case:
         )
 
     def forecasts(self, demonstrations: int) -> dict[Stage, Forecast]:
-        """What the stages come to by the formulas, also where the plan withholds it."""
+        """The forecasts of the stages by the formulas, also where the plan withholds it."""
         shift = self.shift
         V0 = pretrained_operator(shift.sigma0, self.length)
         model = ErrorModel(V0, shift.eta, shift.target, self.length, self.training.chain_steps)

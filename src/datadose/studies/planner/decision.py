@@ -1,6 +1,6 @@
 """The whole decision of a plan (rows, weights, time or penalty) against the best of a grid by simulation.
 
-What is run stands in :mod:`datadose.studies.planner.decision_cells`; here is what is drawn, judged and told.
+The cells are in :mod:`datadose.studies.planner.decision_cells`; here is what is drawn, judged and reported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from datadose.sweep import Cell
 
 NAME = "plan_decision"
 FIRST = 2000
-"""The first pool that is judged; none of this kind was looked at while the searches were built."""
+"""The first pool that is judged; none of this kind was used while the searches were built."""
 CAPPED_BELOW = 0.4
 """The share of its rows below which a pool counts as capped; the other limit is half of them."""
 WAYS: tuple[tuple[Stop, bool], ...] = (("best", True), ("penalty", True), ("best", False), ("penalty", False))

@@ -57,8 +57,8 @@ def random_pool(dimension: int, seed: int) -> Pool:
     Sigma0 and Delta are those of the random shifts of power laws; the good source has eta times the target's
     covariance, the misleading one another power law in random order, .1 to 10 times as large and with more
     rows; a third one, in two of three pools, is half and half, with noisy demonstrations. In every third pool
-    only half of the rows may be taken; in every fifth the error on Sigma0 counts for .3. One pool in five, as
-    the last draws of its seed say, may take only 5 to 10 percent of its rows.
+    only half of the rows may be taken; in every fifth the error on Sigma0 counts for .3. One pool in five,
+    by the last draws of its seed, may take only 5 to 10 percent of its rows.
     """
     rng = np.random.default_rng([22, dimension, seed])
     is_dense = seed % 8 == 7
@@ -189,7 +189,7 @@ def splits(pool: Pool, tilts: Sequence[float]) -> list[Float[Array, " K"]]:
 
 
 def stoppings(pool: Pool, counts: Array, weights: Array, stop: Stop) -> list[Stopping]:
-    """Times, or penalties, from where nothing is learnt to where all is; convergence and no training too."""
+    """Times, or penalties, from where nothing is fitted to where all is; convergence and no training too."""
     moments = [float(np.abs(c.second_moment).max()) for c in pool.columns]
     rows = weights * counts
     top = float(rows @ moments)

@@ -1,4 +1,4 @@
-"""What is drawn, judged and told of the planner's dose, from the saved table and configuration only."""
+"""What is drawn, judged and reported of the planner's dose, from the saved table and configuration only."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _draw_gain(axis: Axes, table: pd.DataFrame) -> None:
 _MEDIAN = 0.01
 """The regret that half of the shifts must keep; the claim's threshold is for the worst."""
 _NOTABLE, _BETTER = 0.02, 0.01
-"""Predicted gains that must be seen, and measured ones that count as better."""
+"""Predicted gains that must be found, and measured ones that count as better."""
 
 
 def dose_is_best(saved: Saved[PlannerRegret], threshold: float) -> Judgement:

@@ -41,7 +41,7 @@ SFT, OUTCOME = "sft", "outcome"
 UNLIMITED, FINITE, RIVAL = "for unlimited", "for finite", "equal"
 """Whose shares: planned for unlimited pretraining, for pretraining of 30 d prompts, or the rival's."""
 CHOICE, CURVE, MARK, STARVED, SIMULATED = "choice", "curve", "mark", "starved", "simulated"
-"""What a row tells."""
+"""The columns of a row."""
 SCARCE = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)
 """Shares of the category whose shift comes; the last is balance."""
 ROWS, LENGTHS = (0.5, 2.0, 8.0), (0.5, 4.0)

@@ -40,7 +40,7 @@ _LONG = 4.0
 
 
 class Drawn(Protocol):
-    """What the picture says of the configuration."""
+    """The configuration, in the words of the picture."""
 
     @property
     def dimension(self) -> int:

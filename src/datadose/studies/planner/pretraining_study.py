@@ -63,7 +63,7 @@ class PretrainingShares(SettingsExperiment):
 
     @classmethod
     def preset(cls, name: Preset) -> PretrainingShares:
-        """The configuration of a preset; with 36 settings a share of .74 is told from one half."""
+        """The configuration of a preset; with 36 settings a share of .74 is distinguished from one half."""
         if name == "smoke":
             return cls(14, 1, 1, 2)
         return cls(60, 36, 16, 6) if name == "quick" else cls(120, 100, 40, 10)

@@ -1,4 +1,4 @@
-"""What the table of :mod:`datadose.studies.planner.stages` says of the planner.
+"""The verdicts on the planner from the table of :mod:`datadose.studies.planner.stages`.
 
 Rules for the choice of stage are compared on the best of what was measured; forecasts of errors and pass
 rates are compared with the measured ones.
@@ -59,11 +59,11 @@ ERROR, PASS_RATE = "error", "pass rate"
 def compare_rules(table: pd.DataFrame, *, forecasts: bool = False) -> pd.DataFrame:
     """On the cases of the choice of stage, or of the forecasts: what rules pick and what it costs.
 
-    One row a case and rule: the arm that the rule picks, what was measured, and what it loses to the best.
+    One row a case and rule: the arm that the rule picks, what was measured, and its loss to the best.
 
     ``loss`` is the error over the best arm's minus 1 (dense) or the best pass rate minus the arm's. The
     paper's rule of thumb is RL within reach of the pretrained model (radius < 1), else SFT then RL. Cases in
-    which the planner recommends no stage, as it does not know (:func:`abstained`), are left out for all.
+    which the planner recommends no stage (:func:`abstained`) are left out for all.
     """
     rows = []
     table = table[(forecast_panels(table) == forecasts) & table[Column.RECOMMENDED].notna()]
@@ -130,7 +130,7 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
 
     A regime is a measure, a stage, a reward, one or more thinking steps, short or long prompts, and an
     optimiser. Columns: ``shifts``, the ratio's ``median``, ``low`` (10 percent) and ``high`` (90 percent),
-    the share ``off``, and how many the plan withholds and the share ``off`` of those that it tells.
+    the share ``off``, and how many the plan withholds and the share ``off`` of those that it shows.
     """
     found = found.assign(chain=np.where(found[ForecastColumn.THINKING_STEPS] == 1, "1", "2 to 4"))
     keys = [
@@ -143,7 +143,7 @@ def summarise_forecasts(found: pd.DataFrame) -> pd.DataFrame:
     ]
     rows = []
     for regime, part in found.groupby(keys, sort=True):
-        # A ratio of two pass rates that are next to nothing says nothing.
+        # A ratio of two pass rates that are nearly zero means nothing.
         ratio = part[ForecastColumn.RATIO][
             np.isfinite(part[ForecastColumn.RATIO]) & (part[ForecastColumn.MEASURED] > CLOSE_PASS_RATE)
         ]

@@ -166,7 +166,7 @@ def run_forecast(index: int, seeds: list[int]) -> list[dict[str, Any]]:
 def _run(
     case: Case, seeds: list[int], test_prompts: int, optimisers: Sequence[Optimiser]
 ) -> list[dict[str, Any]]:
-    """What is forecast of each arm, whether the plan says so, and what came out of each seed."""
+    """What is forecast of each arm, whether the plan shows it, and the result of each seed."""
     found = case.plan()
     if found.stages is None:
         msg = "a random case has a non-zero shift"
@@ -215,7 +215,7 @@ def _run(
 class PlannerStages:
     """Cases 200, 201, .. of the choice: even ones with a dense reward, odd ones with a verifiable one.
 
-    Those from 1000 on were used while the rule was made, and 0 to 139 were looked at before two mends of the
+    Those from 1000 on were used while the rule was made, and 0 to 139 were used before two repairs of the
     predictions (docs/log.md): neither belongs here. Beside them cases 0, 1, .. of the forecasts.
     """
 

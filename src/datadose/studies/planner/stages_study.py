@@ -1,4 +1,4 @@
-"""What is drawn, judged and told of the planner's choice of stage and of its forecasts."""
+"""What is drawn, judged and reported of the planner's choice of stage and of its forecasts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 
 
 def draw_planner_stages(table: pd.DataFrame, config: PlannerStages) -> Figure:
-    """Every case's four arms, the recommended one ringed if one is; what fixed rules lose; the forecasts."""
+    """Every case's four arms, the recommended one with a ring; the loss of fixed rules; the forecasts."""
     with new_grid(1, 4, width=15.0, height=4.4, width_ratios=(1.25, 1.25, 1.0, 1.0)) as (figure, axes):
         chosen = table[~rules.forecast_panels(table)]
         dense, verifiable = (chosen[chosen[Column.REWARD] == reward] for reward in (DENSE, VERIFIABLE))
@@ -140,7 +140,7 @@ def stage_beats_fixed_rules(saved: Saved[PlannerStages], threshold: float) -> Ju
 
 
 def told_forecasts_come_true(saved: Saved[PlannerStages], threshold: float) -> Judgement:
-    """The share of told forecasts that are off.
+    """The share of reported forecasts that are off.
 
     A case's forecasts share its shift, so the interval is Student's over the cases' own shares.
     """

@@ -97,7 +97,7 @@ def draw_both(axis: Axes, curve: pd.DataFrame, x: str, look: Look, label: str) -
     """The theory of a curve as a line, its simulation as markers; returns the theory's rows in order."""
     theory = curve[curve[Column.MODEL] == THEORY].sort_values(x)
     draw_theory(axis, theory[x].astype(float), theory[Column.PREDICTED], look, label)
-    # At the peak itself the mean is infinite: a sample mean there says nothing.
+    # At the peak itself the mean is infinite: a sample mean there means nothing.
     simulated = curve[(curve[Column.MODEL] == LSA) & curve[Column.PREDICTED].notna()]
     draw_simulation(axis, simulated, x, look, f"_{label}, simulated")
     return theory

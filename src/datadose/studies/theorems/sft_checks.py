@@ -179,7 +179,7 @@ def check_chain_length(seed: int) -> dict[Statistic, float]:
 def check_chain_length_at_large_step(seed: int) -> dict[Statistic, float]:
     """Remark 4.1 near its own largest step: iterations of k = 8 over those of k = 0, and the rates' word.
 
-    One prompt, so that M has one non-zero eigenvalue and no direction is slow for want of data; the step is
+    One prompt, so that M has one non-zero eigenvalue and no direction is slow for lack of data; the step is
     0.95 of the remark's bound 2 B (2 eta - eta^2) / lambda_max(M), which is below the largest step of any k.
     """
     shift = random_shift(12, seed)

@@ -1,10 +1,10 @@
-"""A small language model of our own: what the theory's advice is worth on tokens.
+"""A small language model of our own: the value of the theory's advice on tokens.
 
 Models with no, rare and balanced T in pretraining; then, panel by panel: latent capability (one embedding
 trained), SFT size at equal steps and at equal epochs, selectors on a clean and a contaminated pool, replay,
 GRPO bands and prompt counts, SFT then RL at matched compute. Post-training starts from the rare model.
 
-Seed s stands for a pretrained model, its pool, its draws and its order of batches at once, so arms are paired
+Seed s sets a pretrained model, its pool, its draws and its order of batches at once, so arms are paired
 by seed. Learning rates are chosen on validation: for SFT and activation per arm, by the mean over seeds of
 accuracy on T plus that on the known families; for RL once, on unfiltered prompts. Steps are the preset's.
 Those of pretraining and the rare share were set on validation strings, with a model outside the study (seed

@@ -19,7 +19,7 @@ TRAIN, VALIDATION, TEST = SPLITS
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LENGTHS = (3, 4, 5, 6, 7, 8)
 HARD_LENGTHS = (6, 7, 8)
-"""Strings that the model which saw T rarely mostly gets wrong."""
+"""Strings that the model that had T rarely mostly gets wrong."""
 TARGET = "S"
 FRESH = "@"
 """A symbol that pretraining never shows: T under a new name."""
@@ -53,7 +53,7 @@ def example(symbol: str, text: str, *, name: str | None = None) -> Example:
 
 def _buckets(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Numbers 0 to 9 of letter codes (N, length), a function of each row's multiset."""
-    # A sum over letters does not see their order; unsigned arithmetic wraps around, as a hash may.
+    # A sum over letters ignores their order; unsigned arithmetic wraps around, as a hash may.
     weights = np.random.default_rng(20_240_601).integers(0, 2**63, size=len(LETTERS), dtype=np.uint64)
     total = weights[codes].sum(axis=1, dtype=np.uint64)
     return np.asarray((total >> np.uint64(33)) % np.uint64(10), dtype=np.int64)
@@ -100,6 +100,6 @@ def mixture(target_share: float) -> dict[str, float]:
 
 
 def verify(completion: str, columns: Mapping[str, Any]) -> float:
-    """The study's verifier: 1 if ``completion`` is the answer that the row's prompt asks for, else 0."""
+    """The study's verifier: 1 if ``completion`` is the answer to the row's prompt, else 0."""
     symbol, text = str(columns["prompt"]).rstrip("=").split(":")
     return float(completion == FAMILIES[symbol](text))

@@ -89,7 +89,7 @@ def answer_ids(completion: str) -> list[int]:
 
 
 def encode(examples: Sequence[Example]) -> Tokens:
-    """Prompts and completions with the end token, as training and scoring see them."""
+    """Prompts and completions with the end token, as training and scoring use them."""
     return pad_rows([(token_ids(prompt), answer_ids(completion)) for prompt, completion in examples])
 
 

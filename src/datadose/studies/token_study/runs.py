@@ -142,7 +142,7 @@ class HeldOut:
 def measure(model: Any, run: TokenRun, held_out: HeldOut, *, name: str = TARGET) -> Rows:
     """Accuracy on T, on its hard lengths, at each length, and the known families' mean, on both splits.
 
-    ``name`` is the symbol that T is asked under.
+    ``name`` is the symbol of T in the prompts.
     """
     rows = []
     for split in (VALIDATION, TEST):

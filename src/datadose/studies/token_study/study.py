@@ -26,7 +26,7 @@ from datadose.studies.token_study.runs import MIXTURES, Arm, Column, Metric, Mix
 _TEST = "tests/studies/token_study/test_claims.py"
 _BASELINES = (Selector.RANDOM, Selector.EASIEST, Selector.NLL, Selector.MIDDLE)
 Comparisons: TypeAlias = Mapping[str, Array]
-"""Name -> differences by seed; the claim says that each is positive."""
+"""Name -> differences by seed; the claim is that each is positive."""
 
 
 def _accuracy(

@@ -1,1 +1,1 @@
-"""Training time, penalty and weights, and stages one after the other: what the exact theory says."""
+"""Training time, penalty and weights, and stages one after the other: the exact theory."""

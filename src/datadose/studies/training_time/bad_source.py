@@ -1,4 +1,4 @@
-"""A misleading source: removed, or given a smaller weight? What is run over random pools, and what is said.
+"""A misleading source: removed, or given a smaller weight? What is run over random pools, and what is stated.
 
 Each pool has a good source (the target's covariance at its right scale), a misleading one with up to 40 d
 rows, and in two of three pools a mixed one. All is exact theory; the error is at the best time of each way.
@@ -116,7 +116,7 @@ class BadSource(SettingsExperiment):
 
     @classmethod
     def preset(cls, name: Preset) -> BadSource:
-        """The configuration of a preset; 60 pools tell a share of .72 from one half, 200 one of .62."""
+        """The preset; 60 pools distinguish a share of .72 from one half, 200 one of .62."""
         if name == "smoke":
             return cls(12, 2)
         return cls(40, 60) if name == "quick" else cls(80, 200)

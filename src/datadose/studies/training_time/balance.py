@@ -32,7 +32,7 @@ from datadose.theory.weighted_test import WeightedTest
 
 NAME = "balance_time"
 BALANCES = (0.02, 0.05, 0.12, 0.3, 1.0)
-"""rho; 1 is pretraining that knows all directions alike."""
+"""rho; 1 is pretraining with all directions alike."""
 FEW, MANY = 0.4, 4.0
 """B / d."""
 NONE, SFT, OUTCOME = "no stage", "SFT", "outcome supervision"
@@ -75,7 +75,7 @@ class Balances(SettingsExperiment):
 
     @classmethod
     def preset(cls, name: Preset) -> Balances:
-        """The configuration of a preset; 60 draws tell a share of .72 from one half."""
+        """The configuration of a preset; 60 draws distinguish a share of .72 from one half."""
         if name == "smoke":
             return cls(12, 2)
         return cls(40, 60) if name == "quick" else cls(100, 200)

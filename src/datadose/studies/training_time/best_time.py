@@ -1,4 +1,4 @@
-"""How much SFT data at convergence, at the best time and at the best penalty: what is run, and what is said.
+"""How much SFT data at convergence, at the best time and at the best penalty: what is run and stated.
 
 Over random shifts of three kinds the exact theory gives the error on the target at nine numbers of rows. The
 verdicts are over draws of shifts: within one shift there is no noise.
@@ -79,7 +79,7 @@ class BestTimes(SettingsExperiment):
 
     @classmethod
     def preset(cls, name: Preset) -> BestTimes:
-        """The configuration of a preset; 67 shifts of a kind tell a share of .70 from one half."""
+        """The configuration of a preset; 67 shifts of a kind distinguish a share of .70 from one half."""
         if name == "smoke":
             return cls(12, 2)
         return cls(24, 67) if name == "quick" else cls(60, 200)

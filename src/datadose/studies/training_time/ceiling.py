@@ -60,8 +60,8 @@ class Column(tables.Column):
 def covariance(block: TwoBlock, interference: float, source: str) -> Array:
     """A of a source (d,): the paper's allocation, eta Sigma, half of that, or the mean of first and third.
 
-    On eta Sigma the converged model is right at its scale; inputs of half that variance teach it twice too
-    large an operator, which is as bad as the zero operator.
+    On eta Sigma the converged model is right at its scale; inputs of half that variance give an operator
+    that is twice too large, which is as bad as the zero operator.
     """
     shift = block.shift(interference)
     misleading = 0.5 * shift.eta * shift.target

@@ -1,4 +1,4 @@
-"""Equal steps, equal epochs and forgetting: what is run over random shifts, and what is said.
+"""Equal steps, equal epochs and forgetting: what is run over random shifts, and what is stated.
 
 The path is gradient flow; the noise of small batches is a study of its own (fresh_batches). At equal epochs
 the number of steps is 130 ceil(B / 32), the paper's training of its transformers, at one learning rate.
@@ -167,7 +167,7 @@ class EqualTime(SettingsExperiment):
 
     @classmethod
     def preset(cls, name: Preset) -> EqualTime:
-        """The configuration of a preset; 100 shifts of a kind tell a share of .67 from one half."""
+        """The configuration of a preset; 100 shifts of a kind distinguish a share of .67 from one half."""
         if name == "smoke":
             return cls(12, 2)
         return cls(48, 100) if name == "quick" else cls(96, 200)

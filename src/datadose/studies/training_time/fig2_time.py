@@ -111,7 +111,7 @@ def _u_shape(saved: Saved[Figure2Time], threshold: float) -> Judgement:
 
 
 def _left_arm(simulated: pd.DataFrame, rule: str) -> tuple[dict[str, Array], str]:
-    """By curve: log error of the shortest prompts over the best length's, per seed; then told in words."""
+    """By curve: log error of the shortest prompts over the best length's, per seed; then put in words."""
     logs: dict[str, Array] = {}
     for name, rows in curves_of(simulated, rule, Column.LENGTH):
         _, errors = paired_errors(rows, Column.LENGTH)

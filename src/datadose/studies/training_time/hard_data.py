@@ -36,7 +36,7 @@ from datadose.theory.weighted_test import WeightedTest
 NAME = "hard_data"
 POOLS = BLOCKS, SPECTRA = ("share on the shift", "random spectra")
 FEW, MANY, UNLIMITED = 0.4, 4.0, 1e5
-"""B / d; the last stands for rows without limit."""
+"""B / d; the last represents rows without limit."""
 CONVERGED, STOPPED = "converged", "best time"
 WAYS = tuple((way, size) for way in (CONVERGED, STOPPED) for size in (FEW, MANY, UNLIMITED))
 
@@ -124,7 +124,7 @@ class HardData(SettingsExperiment):
         """The configuration of a preset.
 
         In a pilot of 12 pools on seeds of another stream rank correlations had a spread of about .6 over
-        pools, so 30 pools see a mean that is .33 from zero with power .8, and 100 pools one that is .17.
+        pools, so 30 pools detect a mean that is .33 from zero with power .8, and 100 pools one that is .17.
         """
         if name == "smoke":
             return cls(12, 4, 2)

@@ -45,7 +45,7 @@ def judge_ratio(logs: Sequence[Array], threshold: float, note: str) -> Judgement
     Args:
         logs: log ratios over paired seeds, (seeds,) each; their intervals hold together (Bonferroni).
         threshold: of the ratio.
-        note: what else is told; the width of the intervals is added.
+        note: further remarks; the width of the intervals is added.
     """
     seeds = len(logs[0])
     quantile = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * len(logs)), max(seeds - 1, 1)))

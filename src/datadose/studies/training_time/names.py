@@ -10,7 +10,7 @@ import pandas as pd
 from datadose.studies import tables
 
 SIZES = (0.1, 0.2, 0.35, 0.6, 0.9, 2.0, 6.0, 30.0, 1e5)
-"""B / d; the last stands for rows without limit."""
+"""B / d; the last represents rows without limit."""
 LARGE, UNLIMITED = 30.0, 1e5
 CONVERGED, PENALTY, STOPPED = "converged", "best_penalty", "best_time"
 TIME, CEILING, UNTOUCHED = "time", "ceiling", "untouched"
@@ -30,7 +30,7 @@ class Column(tables.Column):
 
 
 class Drawn(Protocol):
-    """What a picture says of the configuration."""
+    """The configuration, in the words of a picture."""
 
     @property
     def dimension(self) -> int:

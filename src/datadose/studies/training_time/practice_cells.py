@@ -1,6 +1,6 @@
 """What the reports from practice are judged by: one random setting of SFT and outcome supervision, measured.
 
-RL stands for outcome supervision at k = 1 at its best penalty for the target; its reward is minus the error.
+RL represents outcome supervision at k = 1 at its best penalty for the target; its reward is minus the error.
 SFT's validation loss is its held-out loss E ||V phi + eta w*||^2 / d. Errors are exact and divided by d.
 """
 

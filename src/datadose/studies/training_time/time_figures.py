@@ -39,7 +39,7 @@ def draw_rule(
 ) -> None:
     """One way to stop: theory as a line, simulation as markers, x = B / d or n / d.
 
-    Convergence has no markers near its peak, where a sample mean says nothing.
+    Convergence has no markers near its peak, where a sample mean means nothing.
     """
     own = rows[rows[Column.RULE] == rule]
     own = own.assign(place=own[x].astype(float) / config.block.dimension)

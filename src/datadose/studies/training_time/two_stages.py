@@ -199,7 +199,7 @@ class Setup:
 
     @cached_property
     def known(self) -> ErrorForm:
-        """The test on what pretraining taught, Sigma0."""
+        """The test on Sigma0, the pretraining data."""
         return self._test(self.sigma0)
 
     @cached_property

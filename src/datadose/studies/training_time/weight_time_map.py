@@ -212,7 +212,7 @@ def _draw_map(figure: Figure, axis: Axes, rows: pd.DataFrame, config: WeightTime
     grid = theory.pivot_table(index=Column.SHARE, columns=Column.TIME, values=Column.PREDICTED)
     x, y, values = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float), grid.to_numpy()
     x_edges, y_edges = np.exp(_edges(np.log(x))), np.clip(_edges(y), -0.02, 1.02)
-    # The valley is to be seen, not the heights around it.
+    # The valley is to be visible, not the heights around it.
     height = _HEIGHT * float(values.min())
     norm = LogNorm(float(values.min()), height)
     mesh = axis.pcolormesh(x_edges, y_edges, values, norm=norm, cmap="cividis", rasterized=True)
