@@ -35,13 +35,17 @@ def files_below(folder: Path) -> set[str]:
     return {path for path in walked if "__pycache__" not in path and ".egg-info" not in path}
 
 
+SAMPLES = files_below(ROOT / "src" / "datadose" / "samples")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that DATADOSE_WHEEL names (`make wheel`), else one made from a copy of the sources."""
     if "DATADOSE_WHEEL" in os.environ:
         return ROOT / os.environ["DATADOSE_WHEEL"]
     copy, out = (tmp_path_factory.mktemp(name) for name in ("sources", "dist"))
-    for name in ("src", "configs"):
+    linked = (ROOT / "src" / "datadose" / "samples" / path for path in SAMPLES)
+    for name in {"src", *(path.resolve().relative_to(ROOT).parts[0] for path in linked)}:
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -57,7 +61,7 @@ def test_a_wheel_holds_every_file_of_the_package_and_the_samples(wheel: Path) ->
         metadata = Parser().parsestr(archive.read(next(n for n in names if n.endswith("METADATA"))).decode())
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == {f"datadose/{path}" for path in files_below(ROOT / "src" / "datadose")}
-    assert {f"datadose/samples/configs/{path}" for path in files_below(ROOT / "configs")} <= packed
+    assert {f"configs/{path}" for path in files_below(ROOT / "configs")} <= SAMPLES
     assert metadata["Version"] == __version__
     assert {"cluster", "explore", "llm", "ray", "train"} <= set(metadata.get_all("Provides-Extra"))
 
@@ -99,7 +103,7 @@ def test_an_installed_wheel_works_without_a_checkout(installed: Any, tmp_path: P
     work = tmp_path / "work"
     assert output("--version") == f"datadose {__version__}\n"
     output("samples")
-    assert files_below(work / "configs") == files_below(ROOT / "configs")
+    assert files_below(work) == SAMPLES
     planned = json.loads(output("plan", "configs/plan_sources.yaml", "--json"))
     assert {source["name"] for source in planned["sources"]}
     output("plan", "configs/memos/cut_stop_or_weigh.yaml", "--plot", "plan.png")
