@@ -5,7 +5,6 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 # Versions of everything but torch, as they were when the tests last passed; LOCK= takes the newest ones instead.
 LOCK ?= constraints/lock.txt
-PYTHONS ?= python3.11 python3.12 python3.13
 LOWEST ?= .venv-lowest
 PRESET ?= quick
 OUT ?= results
@@ -35,7 +34,7 @@ help:
 	@echo "make docs        the documentation as a site: site/index.html (no network; warnings and dead links fail)"
 	@echo "make limits      the claims that did not come out, in docs/limits.md, after docs/results/claims.json"
 	@echo "make lowest      the fast tests at the lowest versions of all dependencies (PYTHON=python3.11), in $(LOWEST)"
-	@echo "make lock        constraints/lock.txt: the versions that make installs, one line for all of $(PYTHONS)"
+	@echo "make lock        constraints/lock.txt: the versions that make installs, for every system and Python"
 	@echo "make bounds      constraints/lowest.txt and without-torch.txt, after pyproject.toml"
 	@echo "make wheel       dist/: a wheel and a source archive, installed in a new environment and tried there"
 	@echo "make bench       the benchmarks, as ratios measured side by side"
@@ -109,7 +108,8 @@ lowest:
 	$(LOWEST)/bin/python -m pytest -n $(JOBS) $(FAST_ONLY)
 
 lock: $(READY)
-	$(BIN)/python constraints/write.py lock "$(TORCH)" $(PYTHONS)
+	$(BIN)/python $(PIP) uv
+	$(BIN)/python constraints/write.py lock "$(TORCH)"
 
 bounds: $(READY)
 	$(BIN)/python constraints/write.py bounds
