@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+# Versions of everything but torch, as they were when the tests last passed; LOCK= takes the newest ones instead.
+LOCK ?= constraints/lock.txt
+LOWEST ?= .venv-lowest
 PRESET ?= quick
 OUT ?= results
 STUDIES ?= $(OUT)/studies
@@ -11,9 +14,13 @@ JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := $(VENV)/bin
 # Folders whose tests are fast, but for those marked: the others are not even collected by `make check`.
 FAST := tests/drawing tests/models tests/planner tests/simulation tests/studies tests/theory $(wildcard tests/test_*.py)
+FAST_ONLY := -m "not long and not slow" $(FAST)
 READY := $(VENV)/.ready
+PIP := -m pip install --quiet
+LOCKED := $(if $(LOCK),--constraint $(LOCK))
 
-.PHONY: help setup reproduce token-study llm-study levels figure3-gpu check test test-all lint docs limits bench clean
+.PHONY: help setup reproduce token-study llm-study levels figure3-gpu check test test-all lint docs limits bench \
+  lowest lock bounds wheel clean
 
 help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|full|paper), write $(OUT)/report.html"
@@ -26,17 +33,21 @@ help:
 	@echo "make lint        ruff, mypy and pre-commit"
 	@echo "make docs        the documentation as a site: site/index.html (no network; warnings and dead links fail)"
 	@echo "make limits      the claims that did not come out, in docs/limits.md, after docs/results/claims.json"
+	@echo "make lowest      the fast tests at the lowest versions of all dependencies (PYTHON=python3.11), in $(LOWEST)"
+	@echo "make lock        constraints/lock.txt: the versions that make installs, for every system and Python"
+	@echo "make bounds      constraints/lowest.txt and without-torch.txt, after pyproject.toml"
+	@echo "make wheel       dist/: a wheel and a source archive, installed in a new environment and tried there"
 	@echo "make bench       the benchmarks, as ratios measured side by side"
-	@echo "make clean       remove results, caches and the environment"
+	@echo "make clean       remove results, caches, dist/ and the environments"
 
 setup: $(READY)
 
-$(READY): pyproject.toml Makefile
+$(READY): pyproject.toml Makefile $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python $(PIP) $(LOCKED) "$(TORCH)"
+	$(BIN)/python $(PIP) $(LOCKED) --editable ".[dev]"
 	@touch $@
 
 reproduce: $(READY)
@@ -59,7 +70,7 @@ figure3-gpu: $(READY)
 	$(BIN)/python -m datadose.studies.gpt.timed --out $(OUT) --minutes $(MINUTES)
 
 check: lint
-	$(BIN)/python -m pytest -n $(JOBS) -m "not long and not slow" $(FAST)
+	$(BIN)/python -m pytest -n $(JOBS) $(FAST_ONLY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
@@ -91,6 +102,26 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/adaptive_sampling.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/explore.py
 
+lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python $(PIP) --constraint constraints/lowest.txt "$(TORCH)" --editable ".[test]"
+	$(LOWEST)/bin/python -m pytest -n $(JOBS) $(FAST_ONLY)
+
+lock: $(READY)
+	$(BIN)/python $(PIP) uv
+	$(BIN)/python constraints/write.py lock "$(TORCH)"
+
+bounds: $(READY)
+	$(BIN)/python constraints/write.py bounds
+
+# With TAG=v1.2.3 also the check, before anything is published, that the tag is the version's.
+wheel: $(READY)
+	@test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/datadose --version | cut -d ' ' -f 2)" || \
+	  { echo "TAG: got $(TAG); allowed: v and the version in src/datadose/_version.py" >&2; exit 1; }
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	DATADOSE_WHEEL=$$(echo dist/*.whl) $(BIN)/python -m pytest -m "slow or not slow" tests/test_wheel.py
+
 clean:
-	rm -rf $(VENV) $(OUT) site build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(OUT) site build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -65,6 +65,7 @@ BASE: dict[str, tuple[str, ...]] = {
         *("--out", "out"),
     ),
     "explore": ("explore", "--port", "0"),
+    "samples": ("samples", "--out", "out"),
 }
 """A good command line of each command."""
 
@@ -283,7 +284,7 @@ def _line_cases() -> Iterator[Case]:
     for command, entries in OUT_OF_RANGE.items():
         for option, value, said in entries:
             yield Case(f"{command} {option} {value[:20]}", (*BASE[command], f"{option}={value}"), said)
-    for command in ("reproduce", "train", "score", "select", "posttrain"):
+    for command in ("reproduce", "train", "score", "select", "posttrain", "samples"):
         for name, value in OUTS.items():
             yield Case(f"{command} --out: {name}", (*BASE[command], f"--out={value}"), "out: got")
     yield Case("no command", (), "COMMAND")
@@ -292,7 +293,7 @@ def _line_cases() -> Iterator[Case]:
         "a target", ("reproduce", "[/red]fig9", "--preset", "smoke", "--out", "out"), "target: got [/red]fig9"
     )
     for command, line in BASE.items():
-        if command not in ("reproduce", "claims", "explore"):
+        if command not in ("reproduce", "claims", "explore", "samples"):
             yield Case(f"{command} alone", line[:1], "required")
         yield Case(f"{command} --nonsense", (*line, "--nonsense"), "unknown option --nonsense")
 

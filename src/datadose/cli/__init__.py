@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datadose._version import __version__
-from datadose.cli import experiments, explore, llm, plan, posttrain, predict
+from datadose.cli import experiments, explore, llm, plan, posttrain, predict, samples
 from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, Parser, drop_output, stop_signals
 from datadose.printing import note
 
@@ -30,7 +30,7 @@ _COMMANDS = (
     *(experiments.reproduce, experiments.claims, experiments.train),
     *(predict.predict, plan.plan),
     *(llm.score, llm.select, posttrain.posttrain),
-    explore.explore,
+    *(explore.explore, samples.samples),
 )
 
 

@@ -59,13 +59,13 @@ class Pair:
         with np.errstate(divide="ignore"):
             return np.asarray(np.array([[c, -b], [-b, a]]) / np.float64(self.determinant))
 
-    def gain(self, theta: Float[Array, 2]) -> Float[Array, "2 2"]:
+    def gain(self, theta: Float[Array, "2"]) -> Float[Array, "2 2"]:
         """G = (O^{-1} + diag(theta))^{-1}, (2, 2), in sums of positive terms."""
         (a, b), (_, c) = self.weights
         u, v = theta
         return np.array([[a + v * self.determinant, b], [b, c + u * self.determinant]]) / self._over(theta)
 
-    def noise_gain(self, theta: Float[Array, 2]) -> Float[Array, 2]:
+    def noise_gain(self, theta: Float[Array, "2"]) -> Float[Array, "2"]:
         """The diagonal of G O^{-1} G, the same."""
         (a, _), (_, c) = self.weights
         u, v = theta

@@ -23,10 +23,10 @@ from datadose.theory.equivalent import PeakError
 class Blocks:
     """The theorem's block scalars, each of shape (2,); gamma and dimension beside them."""
 
-    mu: Float[Array, 2]
-    a: Float[Array, 2]
-    sigma: Float[Array, 2]
-    g: Float[Array, 2]
+    mu: Float[Array, "2"]
+    a: Float[Array, "2"]
+    sigma: Float[Array, "2"]
+    g: Float[Array, "2"]
     eta: float
     gamma: float
     dimension: int
