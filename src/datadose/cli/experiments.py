@@ -78,7 +78,9 @@ def claims(arguments: argparse.Namespace, _: str) -> None:
 @command(
     "Run one pipeline: pretrain, post-train (sft, outcome, rl, in order), post-test.",
     "datadose train configs/sft.yaml --out runs/sft",
-    option("config", type=Path, metavar="CONFIG.yaml", help="the pipeline, see configs/"),
+    option(
+        "config", type=Path, metavar="CONFIG.yaml", help="the pipeline; `datadose samples` writes examples"
+    ),
     option("--out", type=Path, help="run folder (default: runs/NAME of the config)"),
     option("--resume", action="store_true", help="continue a run that was stopped"),
     again=f"its checkpoints are kept, {AGAIN} with --resume to continue",

@@ -12,7 +12,12 @@ from datadose.cli.common import JSON, command, option, print_json, print_table, 
 @command(
     "Decide from a shift how many prompts to take, of which kind, from which source, at which stage.",
     "datadose plan configs/plan.yaml --plot plan.png",
-    option("shift", type=Path, metavar="SHIFT.yaml", help="the shift and the pool, see configs/"),
+    option(
+        "shift",
+        type=Path,
+        metavar="SHIFT.yaml",
+        help="the shift and the pool; `datadose samples` writes examples",
+    ),
     JSON,
     option("--plot", type=Path, metavar="FILE.png", help="also draw the plan"),
     keys="datadose.planner.config:PlanConfig",
