@@ -22,12 +22,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
+from datadose.drawing.page import CAPTION
+
 Value: TypeAlias = float | int | str | None
 
 FORMAT = 1
 """The version of the record's layout."""
-CAPTION = "caption"
-"""The id, in the picture, of the text that the record has as ``caption``."""
 EDGE = 0.97
 """Height, as a share of its panel's, of a mark that has no value of y."""
 

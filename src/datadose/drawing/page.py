@@ -12,6 +12,9 @@ from markupsafe import Markup
 
 from datadose.drawing.formulas import typeset
 
+CAPTION = "caption"
+"""The key, in the record of a picture's points, of the text below it; in the picture the id of that text."""
+
 
 def render_page(template: str, *, scripts: Sequence[str] = (), **values: Any) -> str:
     """A page of ``templates/`` with the ``scripts`` inside; whatever else the page holds cannot run.

@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-from datadose.drawing.hover import CAPTION, EDGE, hover_json, record_names, record_points
+from datadose.drawing.hover import EDGE, hover_json, record_names, record_points
+from datadose.drawing.page import CAPTION
 from datadose.files import write_atomic
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datadose._version import __version__
-from datadose.drawing.hover import CAPTION
-from datadose.drawing.page import render_page
+from datadose.drawing.page import CAPTION, render_page
 from datadose.errors import reject
 from datadose.files import check_table, write_atomic
 from datadose.reading import read_bytes, read_json
@@ -51,7 +50,7 @@ def write_report(out: Path) -> Path:
         summary=summarise(figures, claims),
         claims=claims,
         counts={v: verdicts.count(v) for v in _VERDICTS},
-        left_over=[n for n in GROUPS["all"] if study(n).draw is not None and not _drawn(out, n)],
+        left_over=[name for name in GROUPS["all"] if name not in CLAIMS and not _drawn(out, name)],
         version=__version__,
     )
     write_atomic(out / "report.html", page)
