@@ -1,6 +1,6 @@
 """The picture of README and of the first page: Figure 1, and what became of it (`docs/results/first.png`).
 
-    OMP_NUM_THREADS=1 python docs/_ext/first_picture.py          # about two minutes of one core
+    OMP_NUM_THREADS=1 python docs/_ext/first_picture.py          # about six minutes of a busy core
 
 Left, the paper's Figure 1 for one length. Middle, its pool with interference 0.01 once more: trained to
 convergence, stopped at the best time, and weighed against the pretrained model (the best penalty), each with
