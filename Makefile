@@ -100,6 +100,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/selection.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/adaptive_sampling.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/costs.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/explore.py
 
 lowest:

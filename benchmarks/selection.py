@@ -76,6 +76,7 @@ def make_scores(folder: Path, rows: int, name: str, target_share: float) -> None
             "own_confidence": rng.random(rows),
             "own_differs": rng.random(rows) < 0.5,
             "issue": None,
+            "incomplete": None,
         }
     )
     table["offset"] = _write_rows(folder / "rows.jsonl", table)
