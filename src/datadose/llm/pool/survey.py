@@ -108,7 +108,8 @@ class Survey:
         """
         if (absent := self.absent()) is not None:
             allowed = f"a column of {self.field}: {', '.join(self.seen) or 'none'}"
-            reject("columns", absent, allowed, hint=close_match(absent, self.seen))
+            asked = absent.partition("=")[2]
+            reject("columns", absent, allowed, hint=close_match(asked, self.seen))
         layout, layouts, alone = self._majority()
         repeats, counts = np.unique(np.frombuffer(self._ids, dtype=np.int64), return_counts=True)
         used, forms = self._used(layouts)
