@@ -374,7 +374,7 @@ def test_the_clock_of_a_template_is_frozen(
 
 
 def test_bad_options_are_refused(templated: Callable[[str], LanguageModel], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="loss: got first; allowed: last or all"):
+    with pytest.raises(InputError, match="loss: got first; allowed: last, all"):
         ScoreConfig(loss="first")
     for date in ("3 Feb 2031", "2031-2-3", "2031-02-30"):
         with pytest.raises(InputError, match=r"template-date: got .*; allowed: a day as YYYY-MM-DD"):

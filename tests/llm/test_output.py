@@ -156,7 +156,7 @@ def test_types_of_weights(tiny_llama: Path, tmp_path: Path) -> None:
     assert weights_type("auto", "cpu") == torch.float32
     assert weights_type("auto", "cuda:0") == "auto"
     assert weights_type("bfloat16", "cuda") == torch.bfloat16
-    with pytest.raises(InputError, match="dtype: got int8; allowed: auto or float32 or bfloat16 or float16"):
+    with pytest.raises(InputError, match="dtype: got int8; allowed: auto, float32, bfloat16, float16"):
         weights_type("int8", "cpu")
     # A checkpoint in bfloat16, as most are: float32 on a CPU, its own type where it is asked for.
     folder = tmp_path / "low"

@@ -250,7 +250,7 @@ def test_plain_strings_and_twins_with_other_ids(
         ("batch-tokens", {"batch_tokens": 0}, {}, "an integer >= 1"),
         ("sketch-size", {"sketch_size": 1}, {}, "an integer >= 2"),
         ("pool", {}, {"pool": Path("nothing.jsonl")}, "an existing file"),
-        ("dtype", {"dtype": "float8"}, {}, "auto or float32 or bfloat16 or float16"),
+        ("dtype", {"dtype": "float8"}, {}, "auto, float32, bfloat16, float16"),
     ],
 )
 def test_bad_requests_are_refused(
