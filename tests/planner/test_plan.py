@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -281,7 +282,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "eta": ({**BASE, "eta": 2}, "eta", "2"),
     "dimension": ({**BASE, "delta": [1.0] * 15}, "delta", "15"),
     "dimension of a source": (sourced(sources=[{**POOL[0], "covariance": [1.0] * 3}]), "experts", "3"),
-    "missing field": ({k: v for k, v in BASE.items() if k != "length"}, "length", "nothing"),
+    "missing field": ({k: v for k, v in BASE.items() if k != "length"}, "length", "is missing"),
     "reward": ({**BASE, "reward": "sparse"}, "reward", "sparse"),
     "budget below the floor": ({**BASE, "budget": {"cap": 0.1}}, "budget", "0.1"),
     "interference": ({**BASE, "interference": -0.1}, "interference", "-0.1"),
@@ -299,7 +300,8 @@ def test_bad_input_names_the_field_and_the_value(
     for message in (str(caught.value), _complaint(["plan", str(path), "--json"], capsys)):
         assert field in message
         assert value in message
-        assert "allowed: " in message
+        # What is right: allowed values, what a missing key requires, or which of two keys to keep or give.
+        assert re.search("allowed: |required: |keep one|give one", message)
 
 
 def _complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

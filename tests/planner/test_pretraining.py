@@ -196,7 +196,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"shifts": [PossibleShift(np.ones(3))]}, r"delta: got shape \(3,\)"),
     ({"budget": 0.05}, r"budget: got 0.05; allowed: at least 0.2, .*\(b\)"),
     ({"budget": -1.0}, "budget: got -1"),
-    ({"objective": "median"}, "objective: got median; allowed: mean, worst"),
+    ({"objective": "median"}, r"objective: got median \(did you mean mean\?\); allowed: mean, worst"),
     ({"max_prompts": 0}, "max_prompts: got 0"),
     ({"eta": 2.5}, "eta: got 2.5"),
     ({"prompts": 0}, "prompts: got 0"),
