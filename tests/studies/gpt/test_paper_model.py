@@ -50,6 +50,14 @@ def test_the_model_is_the_papers(preset: Any) -> None:
         assert all(B % path.batch == 0 for path in config.paths(one, setting) for B in path.prompts)
 
 
+def test_sigma0_is_measured_at_the_base_length_before_and_after_training() -> None:
+    """Its error falls with n: measured at another n before, it would show forgetting that is none."""
+    _, (_, cells) = CONFIG.rounds(Path("unused"))
+    last = [cell.arguments["lengths"][-1] for cell in cells if "lengths" in cell.arguments]
+    last += [cell.arguments["path"].test_lengths[-1] for cell in cells if "path" in cell.arguments]
+    assert set(last) == {CONFIG.base_length}
+
+
 @pytest.mark.parametrize("claim", ["a", "b", "c", "d", "e", "f", "d-rl"])
 def test_claims_are_judged_in_the_best_setting(claim: str, tmp_path: Path) -> None:
     held = judged(claim, both(as_in_the_paper, against_the_paper), tmp_path)

@@ -126,7 +126,9 @@ class PathPanels:
         cells = []
         for (_, eta, _), cell in models.items():
             start = {"model": cell.file, "task": self.task(eta)}
-            cells.append(Cell(untouched_errors, {**start, "lengths": list(self.lengths), "seeds": seeds}))
+            # Sigma0 is measured at the last length: at the base n, as after every training.
+            lengths = [*(n for n in self.lengths if n != self.base_length), self.base_length]
+            cells.append(Cell(untouched_errors, {**start, "lengths": lengths, "seeds": seeds}))
         for size, setting in self.settings():
             start = {
                 "model": models[setting.size, setting.eta, setting.pretrain_steps].file,
