@@ -31,6 +31,7 @@ LEDGERS = (
     "levels-claims.json",
     "fig3path-claims.json",
     "fig3map-paper-claims.json",
+    "fig3paper-medium-claims.json",
 )
 """Of preset quick, and of the one preset at which a study was run."""
 VERDICTS = ("holds", "mixed", "no difference", "fails", "not run")
