@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from datadose.studies.study import Study
 _VERDICTS = ("holds", "mixed", "no difference", "fails", "not run")
 
 
-def write_report(out: Path) -> Path:
+def write_report(out: Path, among: Collection[str] = NAMES) -> Path:
     """``out/report.html`` from whatever tables, figures and claims ``out`` holds; no network when opened.
 
-    Raises InputError for a table that is not the one its figure was drawn from.
+    Of the studies those in ``among`` are shown. Raises InputError for a table that is not the one its figure
+    was drawn from.
     """
     ledger = out / "claims.json"
     claims = [_claim(out, claim) for claim in read_ledger(ledger)] if ledger.is_file() else []
@@ -36,7 +38,7 @@ def write_report(out: Path) -> Path:
     for claim in claims:
         claim["shown_by"] = shown_by.get(claim["id"], ())
     parts = {
-        title: [_figure(out, study(name), claims) for name in names if _drawn(out, name)]
+        title: [_figure(out, study(name), claims) for name in names if name in among and _drawn(out, name)]
         for title, names in PARTS.items()
     }
     figures = [figure for part in parts.values() for figure in part]

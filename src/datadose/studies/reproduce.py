@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from datadose.drawing.style import save
 from datadose.errors import listed, reject, require_choice, require_integer
@@ -15,7 +15,7 @@ from datadose.studies.index import CLAIMS, GROUPS, LANGUAGE_MODELS, LEDGER, NAME
 from datadose.studies.ledger import judge_all
 from datadose.studies.report import write_report
 from datadose.studies.study import FULL, PRESETS, Preset, Saved, Study
-from datadose.sweep import Cell, Round, Workers, run_cells
+from datadose.sweep import Workers, run_cells
 from datadose.versions import versions
 
 
@@ -93,9 +93,7 @@ def _run_all(order: Sequence[str], run: Run, page: _Page) -> None:
         last: Future[None] | None = None
         for place, name in enumerate(order, 1):
             title = f"target {place} of {len(order)}, {name}" if len(order) > 1 else name
-            after = order[place : place + 1]
-            ahead = [cell for name in after for cell in _first_of_several(study(name), run)]
-            _run(study(name), run, title, ahead)
+            _run(study(name), run, title)
             if last is not None:
                 last.result()
             last = drawing.submit(page.renew, name)
@@ -119,7 +117,8 @@ def _wanted(targets: Sequence[str], preset: str) -> set[str]:
 class _Page:
     """The pictures, the ledger and the report of a results folder, renewed after every study.
 
-    Judging reads the tables of the studies that are done; those of the others may be of another version.
+    Until all are done it shows those that are: tables of the others may be of another version, or be written
+    at the moment.
     """
 
     out: Path
@@ -132,13 +131,15 @@ class _Page:
         """Draw the study ``name``, which has been run, judge its claims and write the report."""
         draw_saved(name, self.out)
         self.done.add(name)
-        self._write([name for name in LEDGER if name in self.done])
+        self._judge([name for name in LEDGER if name in self.done])
+        write_report(self.out, self.done)
 
     def complete(self) -> None:
         """Judge what else the folder holds, and what it does not: those claims are not run."""
-        self._write(LEDGER)
+        self._judge(LEDGER)
+        write_report(self.out)
 
-    def _write(self, names: Iterable[str]) -> None:
+    def _judge(self, names: Iterable[str]) -> None:
         if self.wanted & {*CLAIMS, *LANGUAGE_MODELS}:
             # The paper's claims where they were asked for, and those of the studies that were run.
             paper = self.wanted & {*CLAIMS} or Saved(study("theorems"), self.out).exists
@@ -149,43 +150,20 @@ class _Page:
                     self.judged[name] = judge_all([study(name)], self.out)
             entries = [entry for name in LEDGER for entry in self.judged.get(name, ())]
             write_json(self.out / "claims.json", entries)
-        write_report(self.out)
 
 
-def _run(one: Study[Any], run: Run, title: str, ahead: Sequence[Cell] = ()) -> None:
-    """Run the cells of a study and write its table; ``title`` is what progress is told under.
-
-    Beside its first cells those of ``ahead`` run, whose results are kept for the study that they are of.
-    """
+def _run(one: Study[Any], run: Run, title: str) -> None:
+    """Run the cells of a study and write its table; ``title`` heads its lines of progress."""
     if one.experiment is None:
         return
-    config, results = _config(one, run), []
-    for made, cells in _rounds(config, run):
+    config: Any = one.experiment.preset(run.preset)
+    if run.seeds is not None:
+        config = replace(config, seeds=run.seeds)
+    results: Sequence[Any] = ()
+    for made, cells in config.rounds(run.cache) if hasattr(config, "rounds") else [("", config.cells())]:
         about = f"{title}: {made}" if made else title
-        both = run_cells([*ahead, *cells], cache_folder=run.cache, workers=run.workers, title=about)
-        results, ahead = both[len(ahead) :], ()
+        results = run_cells(cells, cache_folder=run.cache, workers=run.workers, title=about)
     write_results(one, config, results, run.preset, run.out, run.command)
-
-
-def _config(one: Study[Any], run: Run) -> Any:
-    """The configuration of a study that has an experiment."""
-    config: Any = cast("Any", one.experiment).preset(run.preset)
-    return config if run.seeds is None else replace(config, seeds=run.seeds)
-
-
-def _rounds(config: Any, run: Run) -> Iterable[Round]:
-    """The rounds of a configuration, one where it has cells alone."""
-    found: Iterable[Round] = config.rounds(run.cache) if hasattr(config, "rounds") else [("", config.cells())]
-    return found
-
-
-def _first_of_several(one: Study[Any], run: Run) -> Sequence[Cell]:
-    """The cells that others of a study start from: few and long, alone they would leave workers idle."""
-    config: Any = None if one.experiment is None else _config(one, run)
-    if not hasattr(config, "rounds"):
-        return ()
-    cells: Sequence[Cell] = next(iter(config.rounds(run.cache)))[1]
-    return cells
 
 
 def write_results(
