@@ -3,7 +3,7 @@
     python examples/make_example.py             # examples/pool.jsonl, target.jsonl and the folder model
     python examples/make_example.py --scores    # the folder scores too, with what the model made of them
 
-The rows are sums, differences and products, bare and as stories; about one answer in eight is wrong, and
+The rows are sums, differences and products, bare and as stories; about one answer in nine is wrong, and
 the column ``answer`` has the right one. The target is stories about products that are not in the pool. The
 model is a Llama of 50,000 weights that is trained for some seconds, on many sums and few products. Pool and
 target come out alike everywhere, weights and scores only where numbers are rounded alike.
@@ -174,6 +174,7 @@ def main() -> None:
     arguments = parser.parse_args()
     write_rows(HERE)
     make_model(HERE / "model")
+    print(f"wrote {HERE / 'model'}")
     if arguments.scores:
         write_scores(HERE)
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from datadose.configs import Blocks, load_config, read_covariance, validate_config
-from datadose.errors import InputError
+from datadose.errors import InputError, number_hint
 from datadose.planner.config import PlanConfig
 from datadose.stages.config import TrainConfig
 
@@ -134,3 +134,24 @@ def test_dumped_configurations_load_again() -> None:
     config = validate_config(with_stage(stage="rl", reward="verifiable"), TrainConfig)
     again = validate_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))), TrainConfig)
     assert again == config
+
+
+@pytest.mark.parametrize(
+    ("value", "high", "whole", "hint"),
+    [
+        ("20%", 1.0, False, "write 0.2"),
+        ("0,05", 1.0, False, "write 0.05"),
+        ("1,000", 1e9, False, "write 1000"),
+        ("1,000,000", 1e9, True, "write 1000000"),
+        ("100", 1e9, True, "a text; write the number without quotes"),
+        (50, 1.0, False, "a share: write 0.5 for 50 percent"),
+        # What the hint would be is not allowed either, or is a guess.
+        ("20%", 1e9, True, ""),
+        ("150%", 1.0, False, ""),
+        ("9" * 400 + "%", 1.0, False, ""),
+        ("5,5", 9, True, ""),
+        ("\u0661,\u0662", 9, False, ""),
+    ],
+)
+def test_a_number_in_another_writing_is_named(value: object, high: float, whole: bool, hint: str) -> None:
+    assert number_hint(value, high, whole=whole) == hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import inspect
 import pickle
@@ -107,6 +108,7 @@ def test_a_curve_is_an_array_and_what_is_made_of_it_is_a_plain_one() -> None:
         assert type(other) is np.ndarray
     assert isinstance(curve[0], float)
     again = pickle.loads(pickle.dumps(curve))
+    assert repr(copy.deepcopy(curve)) == repr(copy.copy(curve)) == repr(curve)
     assert repr(again) == repr(curve) == "ErrorCurve(prompts=[0, 5, 20], predicted=[1.933, 1.747, inf])"
     # A sorted copy no longer belongs to these prompts.
     with pytest.raises(InputError, match="made from a curve"):
@@ -144,3 +146,17 @@ def test_a_pipeline_names_what_is_wrong_with_its_configuration(
 ) -> None:
     with pytest.raises(InputError, match=f"^{field}: "):
         datadose.run_pipeline(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: datadose.predict_error({"eta": 1}, 100, 400),  # type: ignore[arg-type]
+        lambda: predict_curve({"eta": 1}, [1], 400),  # type: ignore[arg-type]
+        lambda: datadose.plan({"eta": 1}, length=400, max_prompts=9),  # type: ignore[arg-type]
+        lambda: datadose.PoolSource("a", [1.0, 2.0], size=3),  # type: ignore[arg-type]
+    ],
+)
+def test_another_kind_of_argument_is_named(call: Any) -> None:
+    with pytest.raises(InputError, match=r"^(shift|source a): got a (dict|list); allowed: a S"):
+        call()

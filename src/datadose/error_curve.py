@@ -19,7 +19,8 @@ class ErrorCurve(Tabular, np.ndarray[Any, np.dtype[np.float64]]):
 
     :func:`~datadose.predict_curve` and :func:`~datadose.sft_error_curve` return it. What is computed from it,
     parts of it included, is a plain array: the errors alone, without their prompts. The columns of its frame
-    are ``prompts`` and its kind, and a picture has a gap where the error is infinite.
+    are ``prompts`` and its kind, and a picture has a gap where the error is infinite. A curve compares as the
+    array that it is, error by error: ``numpy.array_equal(one, other)`` compares two as wholes.
 
     Args:
         prompts: numbers of prompts B >= 0, shape (P,).
@@ -63,6 +64,13 @@ class ErrorCurve(Tabular, np.ndarray[Any, np.dtype[np.float64]]):
 
     def __getitem__(self, key: Any) -> Any:
         return np.asarray(self)[key]
+
+    def __copy__(self) -> Any:
+        made, values = self.__reduce__()
+        return made(*values)
+
+    def __deepcopy__(self, _: Any) -> Any:
+        return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         plain = np.array(self)

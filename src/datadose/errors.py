@@ -108,18 +108,31 @@ def require_choice(field: str, value: object, choices: Iterable[str]) -> None:
         reject(field, value, ", ".join(choices), hint=close_match(value, choices))
 
 
-_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
+_NUMBER = r"[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}"
 
 
-def number_hint(value: object, high: float = float("inf")) -> str:
-    """What may be meant by a ``value`` that is no number up to ``high``: "20%", "0,2", 50 for a share."""
+def number_hint(value: object, high: float = float("inf"), *, whole: bool = False) -> str:
+    """What a ``value`` that is no (``whole``) number up to ``high`` may mean: "20%", 50 for a share."""
     if isinstance(value, str):
-        if found := re.fullmatch(rf"\s*({_NUMBER})\s*%\s*", value):
-            return f"write {float(found[1]) / 100:g}"
-        return f"write {value.strip().replace(',', '.')}" if re.fullmatch(r"\s*\d+,\d+\s*", value) else ""
+        return _number_in_text(value.strip(), high, whole)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and high == 1 and 1 < value <= 100:
         return f"a share: write {value / 100:g} for {value:g} percent"
     return ""
+
+
+def _number_in_text(text: str, high: float, whole: bool) -> str:
+    """The number that a text may mean: thousands (1,000), in quotes, a decimal comma (0,2), a percent."""
+    if re.fullmatch(r"[1-9][0-9]{0,2}(,[0-9]{3})+", text):
+        return f"write {text.replace(',', '')}"
+    if re.fullmatch(r"[0-9]{1,20}" if whole else _NUMBER, text):
+        return "a text; write the number without quotes"
+    if whole:
+        return ""
+    if re.fullmatch(r"[0-9]{1,20},[0-9]{1,20}", text):
+        return f"write {text.replace(',', '.')}"
+    found = re.fullmatch(rf"({_NUMBER})\s*%", text)
+    share = float(found[1]) / 100 if found else float("inf")
+    return f"write {share:g}" if share <= min(high, 1) else ""
 
 
 def listed(value: Any) -> list[Any]:
@@ -168,7 +181,7 @@ def require_number(field: str, value: object, low: float, high: float, *, open_e
     right = ")" if open_ends or high == float("inf") else "]"
     limit = f"a number in {left}{low:g}, {high:g}{right}"
     if isinstance(value, (bool, str)):
-        reject(field, value, limit, hint=number_hint(value))
+        reject(field, value, limit, hint=number_hint(value, high))
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):

@@ -135,7 +135,7 @@ def _hint(value: object, annotation: Any) -> str:
     for kind, limits in _options(annotation):
         if kind in (int, float):
             high = [limit.le for limit in limits if hasattr(limit, "le")]
-            return number_hint(value, *high)
+            return number_hint(value, *high, whole=kind is int)
         if get_origin(kind) is Literal and (close := close_match(value, map(str, get_args(kind)))):
             return close
     return ""

@@ -19,6 +19,7 @@ from datadose.llm.generation import Sampling
 from datadose.llm.language_model import Encoded, LanguageModel, length_batches
 from datadose.llm.pool import Message, Row, Text
 from datadose.llm.sketch import TensorSketch
+from datadose.llm.whereabouts import find_model, place_of
 
 
 def row(prompt: Text, completion: Text) -> Row:
@@ -302,6 +303,32 @@ def test_the_hub_is_not_asked_for_a_path(name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("transformers.utils.hub.cached_file", asked)
     with pytest.raises(InputError, match=f"model: got {name}; allowed: the folder of a model"):
         LanguageModel.load(name)
+
+
+def test_a_misspelt_folder_beside_a_model_is_no_name_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "model").mkdir(parents=True)
+    (tmp_path / "runs" / "model" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"runs/modle \(did you mean runs/model\?\); allowed: the folder"):
+        LanguageModel.load("runs/modle")
+
+
+def test_the_model_of_scores_is_the_one_beside_them_where_folders_were_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for project in ("a", "c"):
+        (tmp_path / project / "model").mkdir(parents=True)
+        (tmp_path / project / "scores").mkdir()
+    name = str(tmp_path / "a" / "model")
+    manifest = {"model": name, **place_of(name, tmp_path / "a" / "scores")}
+    assert Path(find_model(manifest, tmp_path / "c" / "scores")).samefile(tmp_path / "c" / "model")
+    shutil.rmtree(tmp_path / "c" / "model")
+    assert find_model(manifest, tmp_path / "c" / "scores") == name
+    shutil.rmtree(tmp_path / "a" / "model")
+    with pytest.raises(InputError, match=r"model: got .* in its folder"):
+        find_model(manifest, tmp_path / "c" / "scores")
 
 
 def test_bad_requests_are_refused(tiny_llama: Path, tmp_path: Path, model: LanguageModel) -> None:

@@ -96,7 +96,7 @@ def integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"got {_numeral(text)}; allowed: an integer") from None
+        raise argparse.ArgumentTypeError(f"got {_numeral(text, whole=True)}; allowed: an integer") from None
 
 
 def number(text: str) -> float:
@@ -114,11 +114,11 @@ def _short(text: object) -> str:
     return shortened(str(text), 60)
 
 
-def _numeral(text: str) -> str:
-    """A text that is no number, with the number that it may mean."""
+def _numeral(text: str, *, whole: bool = False) -> str:
+    """A text that is no (``whole``) number, with the number that it may mean."""
     from datadose.errors import number_hint
 
-    hint = number_hint(text)
+    hint = number_hint(text, whole=whole)
     return repr(_short(text)) + (f" ({hint})" if hint else "")
 
 

@@ -13,9 +13,9 @@ from unittest.mock import patch
 
 import torch
 
-from datadose.errors import InputError, reject, require_extra
+from datadose.errors import InputError, close_match, reject, require_extra
 from datadose.files import file_digest
-from datadose.reading import exists, read_json
+from datadose.reading import exists, is_folder, read_json
 
 _ADAPTER = "adapter_config.json"
 """The file that makes a folder that of an adapter."""
@@ -151,6 +151,11 @@ def _require_place(name: str) -> None:
             reject("model", name, f"a folder with config.json (or {_ADAPTER}), weights and a tokenizer")
     elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
         reject("model", name, "the folder of a model, or its name (owner/name) on the Hugging Face Hub")
+    elif "/" in name and is_folder(path.parent):
+        # A folder misspelt, rather than a model of the Hub whose owner has the name of a folder here.
+        beside = [str(one) for one in path.parent.iterdir() if (one / "config.json").is_file()]
+        if close := close_match(name, beside):
+            reject("model", name, "the folder of a model; there is none of that name", hint=close)
 
 
 def _refuse_pickles(name: str) -> None:

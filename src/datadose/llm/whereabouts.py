@@ -28,11 +28,14 @@ def find_model(manifest: Mapping[str, Any], folder: Path) -> str:
     Raises InputError where it was a folder that is not there any more: the Hub is not asked for its name.
     """
     name, place = str(manifest["model"]), manifest.get(MODEL_PLACE)
-    if place is None or is_folder(Path(name)):
+    if place is None:
         return name
-    if not is_folder(found := folder / place):
+    # The place first: what has the name may be another model by now, where folders were copied.
+    if is_folder(found := folder / place):
+        return str(found)
+    if not is_folder(Path(name)):
         reject("model", name, f"the model that the pool was scored with, in its folder {found.resolve()}")
-    return str(found)
+    return name
 
 
 def refuse_other_scores(folder: Path, pool: Path | str, model: Path | str) -> None:

@@ -12,7 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, minimize
 
 from datadose.covariance import Array
 from datadose.equality import ByValue
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject, require_integer, require_kind, require_number
 from datadose.planner.dose import find_dose
 from datadose.planner.error_model import ErrorModel
 from datadose.planner.search import Best, SearchRecord, Unsolved, run_search
@@ -37,7 +37,8 @@ class PoolSource(ByValue, Compact):
             none has.
 
     Raises:
-        InputError: an empty name, a size below 1 or a cost that is not above 0.
+        InputError: an empty name, a ``source`` that is no Source, a size below 1, or a cost that is not above
+            0.
 
     Example:
         >>> import numpy as np
@@ -55,6 +56,8 @@ class PoolSource(ByValue, Compact):
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             reject("name", self.name, "a name")
+        example = "Source(covariance, length=100, prompts=0)"
+        require_kind(f"source {self.name}", self.source, Source, example)
         require_integer(f"size of source {self.name}", self.size, 1)
         if self.cost is not None:
             require_number(f"cost of source {self.name}", self.cost, 0, np.inf, open_ends=True)

@@ -15,7 +15,7 @@ from datadose.covariance import (
     spectral_basis,
     transpose,
 )
-from datadose.errors import reject, require_integer
+from datadose.errors import reject, require_integer, require_kind
 from datadose.planner.allocation import Budget, allocation_basis, better_allocation
 from datadose.planner.counts import PoolSource, plan_counts, require_costs
 from datadose.planner.decision import Decision, Plan
@@ -100,6 +100,7 @@ def plan(
         >>> plan(Shift.two_block(40, 20, 0.1, 0.2, 0.01), length=40, max_prompts=60).prompts
         4
     """
+    require_kind("shift", shift, Shift, "Shift.two_block(400, 200, 0.1, 0.2)")
     length, max_prompts = _named(positional, length, max_prompts)
     limits = max_prompts, require_integer("rl_prompts", max_prompts if rl_prompts is None else rl_prompts, 1)
     recipe = _recipe(training, learning_rate, costs)

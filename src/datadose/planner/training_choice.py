@@ -40,9 +40,9 @@ class TrainingChoice:
         """The best time or penalty, with the number of prompts and the error / d there."""
         told: dict[str, object] = {}
         if self.stopping is not None:
-            told["at_best_time"] = _told(self.stopping.time, self.stopping)
+            told["training.stopping"] = _told("time", self.stopping.time, self.stopping)
         if self.penalty is not None:
-            told["at_best_penalty"] = _told(self.penalty.value, self.penalty)
+            told["training.penalty"] = _told("value", self.penalty.value, self.penalty)
         return told
 
     def to_json(self) -> dict[str, Any]:
@@ -60,8 +60,8 @@ class TrainingChoice:
         return document
 
 
-def _told(end: float | None, judged: Judged) -> dict[str, float | None]:
-    return {"value": end, "prompts": judged.prompts, "predicted_error": judged.predicted_error}
+def _told(name: str, end: float | None, judged: Judged) -> dict[str, float | None]:
+    return {name: end, "prompts": judged.prompts, "predicted_error": judged.predicted_error}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from datadose.covariance import (
     wishart_second_moment,
 )
 from datadose.error_curve import ErrorCurve
-from datadose.errors import reject, require_choice, require_integer, require_number
+from datadose.errors import reject, require_choice, require_integer, require_kind, require_number
 from datadose.shapes import Array, Operator
 from datadose.shift import Shift
 from datadose.theory.columns import FINITE_MEAN
@@ -252,6 +252,7 @@ class _Stages(NamedTuple):
     def of(
         cls, shift: Shift, length: int, pretrain_length: int | None = None, test_length: int | None = None
     ) -> _Stages:
+        require_kind("shift", shift, Shift, "Shift.two_block(400, 200, 0.1, 0.2)")
         n = require_integer("length", length, 1)
         n_test = n if test_length is None else require_integer("test_length", test_length, 1)
         n_pretrain = n if pretrain_length is None else require_integer("pretrain_length", pretrain_length, 1)

@@ -15,7 +15,10 @@ from datadose.llm.pool.values import kind_of
 ROLES = ("prompt", "completion", "messages", "answer", "tools", "id")
 """Roles that ``--columns`` may give to a column."""
 
-COLUMNS = "prompt and completion (two strings or two lists of messages), messages, or a layout of docs/llm.md"
+COLUMNS = (
+    "prompt and completion (two strings or two lists of messages), messages, another known layout "
+    "(docs/how_to/bring_your_data.md), or --columns prompt=NAME,completion=NAME"
+)
 
 ANSWERS = ("answer", "reward_model.ground_truth", "final_answer", "expected_answer", "ground_truth")
 """Where the final answer may stand: the first of them that is not the completion itself."""
