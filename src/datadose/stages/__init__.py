@@ -59,7 +59,7 @@ __all__ = [
     "within_tolerance",
 ]
 
-_renamed = renamed(__name__, {"Rl": "datadose.stages.rl.PolicyGradient"})
+_renamed = renamed(__name__, {"Rl": "datadose.stages.rl.PolicyGradient"}, depth=3)
 
 if not TYPE_CHECKING:  # A type checker takes a module that has __getattr__ to have every name.
 
