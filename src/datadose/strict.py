@@ -209,14 +209,16 @@ def _described(annotation: Any) -> str:
     options = list(_options(annotation))
     # Text beside a section or a list of numbers is the name of a file that holds the same.
     text = "text" if len(options) == 1 else "the path of a .npy file"
-    return " or ".join(_described_one(kind, limits, text) for kind, limits in options)
+    *most, last = [_described_one(kind, limits, text) for kind, limits in options]
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _described_one(kind: Any, limits: tuple[Any, ...], text: str) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is list:
-        return f"a list, each item {_described(get_args(kind)[0])}"
+        item = _described(get_args(kind)[0])
+        return "a list of finite numbers" if item == "a finite number" else f"a list, each item {item}"
     if get_origin(kind) is tuple:
         return f"[{', '.join(_described(part) for part in get_args(kind))}]"
     if isinstance(kind, type) and issubclass(kind, Strict):
