@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from datadose.errors import InputError
+from datadose.files import write_json
 from datadose.llm.engines import sample_batch
 from datadose.llm.generation import Sampling
 from datadose.llm.language_model import Encoded, LanguageModel, length_batches
 from datadose.llm.pool import Message, Row, Text
 from datadose.llm.sketch import TensorSketch
-from datadose.llm.whereabouts import find_model, place_of
+from datadose.llm.whereabouts import find_model, place_of, refuse_other_scores
 
 
 def row(prompt: Text, completion: Text) -> Row:
@@ -293,6 +294,19 @@ def test_pickled_weights_are_read_only_if_they_are_allowed(
     torch.save(Trap(tmp_path / "sprung"), folder / "pytorch_model.bin")
     LanguageModel.load(folder)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_model_named_by_a_link_or_from_inside_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "latest").symlink_to(tmp_path / "model")
+    write_json(tmp_path / "manifest.json", {"pool": "pool.jsonl", "model": "runs/model"})
+    monkeypatch.chdir(tmp_path / "model")
+    for same in (".", tmp_path / "latest", "elsewhere/model"):
+        refuse_other_scores(tmp_path, "data/pool.jsonl", same)
+    with pytest.raises(InputError, match=r"out: got .* with the scores of model runs/model"):
+        refuse_other_scores(tmp_path, "data/pool.jsonl", tmp_path / "another")
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./models/none", "../none", "~/none", "a/b/c"])

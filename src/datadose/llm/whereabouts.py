@@ -57,7 +57,12 @@ def refuse_other_scores(folder: Path, pool: Path | str, model: Path | str) -> No
         # Not whole: it is written again.
         return
     for name, given in (("pool", pool), ("model", model)):
-        if Path(names[name]).name != Path(given).name:
+        if not _names(names[name]) & _names(given):
             reject(
                 "out", f"{folder} with the scores of {name} {names[name]}", f"a new folder for {name} {given}"
             )
+
+
+def _names(place: Path | str) -> set[str]:
+    """The last part of a path, as it was typed and as what it leads to is named: ``.``, or a link."""
+    return {Path(place).name, Path(place).resolve().name} - {""}
