@@ -8,10 +8,9 @@ which a type checker at run time can enforce.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING or "jaxtyping" not in sys.modules:
     from typing import Annotated as Bool
@@ -21,9 +20,10 @@ if TYPE_CHECKING or "jaxtyping" not in sys.modules:
 else:
     from jaxtyping import Bool, Float, Inexact, Int
 
-Array: TypeAlias = NDArray[np.float64]
+# Not NDArray[...]: from NumPy 2.5 on that is no class, and jaxtyping refuses it.
+Array: TypeAlias = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
 """A float64 array: a spectrum (d,), a matrix (d, d), or the shape that the function states."""
-Complex: TypeAlias = NDArray[np.complex128]
+Complex: TypeAlias = np.ndarray[tuple[Any, ...], np.dtype[np.complex128]]
 """A complex128 array, of the shape that the function states."""
 Spectrum: TypeAlias = Float[Array, " d"]
 """The eigenvalues of a diagonal matrix, shape (d,)."""
