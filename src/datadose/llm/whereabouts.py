@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datadose.errors import reject
-from datadose.reading import exists, is_folder
+from datadose.errors import InputError, reject
+from datadose.reading import exists, is_folder, read_json
 
 MODEL_PLACE = "model_from_here"
 """Key of a manifest: the folder of the model, seen from that of the scores; absent for a name on the Hub."""
@@ -51,9 +50,9 @@ def refuse_other_scores(folder: Path, pool: Path | str, model: Path | str) -> No
             )
         return
     try:
-        found = json.loads(manifest.read_bytes())
+        found = read_json(manifest)
         names = {name: str(found[name]) for name in ("pool", "model")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         # Not whole: it is written again.
         return
     for name, given in (("pool", pool), ("model", model)):

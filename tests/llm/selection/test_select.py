@@ -57,20 +57,6 @@ def test_contaminants_stay_out_where_naive_hardness_takes_them(dirty, target, re
     assert (dirty.kinds[found.sft] == "target").mean() > 0.95
 
 
-def test_a_selection_is_a_line_a_frame_and_a_picture(dirty, target, reference):
-    found = select(dirty.scores, target, reference=reference, config=SelectionConfig(sft_size=200))
-    assert repr(found).startswith("Selection(pool=4000, sft=200, rl=")
-    frame, axes = found.to_frame(), found.plot()
-    assert [list(np.flatnonzero(frame[name])) for name in SETS] == [
-        list(getattr(found, name)) for name in SETS
-    ]
-    removed = frame["sft_removed_by"].value_counts()
-    for one in found.filters_of("sft"):
-        assert removed.get(one["name"], 0) == one["removed"] - one["taken"]
-    last = axes.patches[len([one for one in found.filters_of("sft") if one["removed"]]) + 1]
-    assert last.get_width() == 200
-
-
 @pytest.mark.parametrize(("verified", "samples"), [(True, 0), (False, 16), (False, 0)])
 def test_each_guard_works_alone(verified, samples, target, reference):
     """A verifier alone removes wrong labels, own answers alone both kinds; without either, directions do."""
