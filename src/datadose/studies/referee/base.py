@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,3 @@ def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:
         return draw_examples(rng, pretraining.batch, mixture(pretraining.target_share))
 
     train_new(pretraining, batch, VOCABULARY, file)
-
-
-def pretraining_of(seed: int, how: TokenPretraining = PRETRAINING) -> TokenPretraining:
-    """How the model of a seed is made."""
-    return replace(how, seed=seed)

@@ -13,14 +13,14 @@ The learning rate, the steps and the pretraining were fixed on validation rows, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from datadose.errors import reject
 from datadose.studies.levels.descent import Descent
-from datadose.studies.referee.base import PRETRAINING, pretrain, pretraining_of
+from datadose.studies.referee.base import PRETRAINING, pretrain
 from datadose.studies.referee.grid import GRID, PILOT, GridPoint
 from datadose.studies.referee.judging import Pilot
 from datadose.studies.referee.language import Pair
@@ -46,6 +46,10 @@ ALL_METHODS = (
     *(RANDOM, "longest", "easiest", "middle", "hardest", "ifd", "bm25", CANDIDATE, "sketch"),
     *("sketch-mean", "transport", "gradient", "filters"),
 )
+
+
+DESCENT = Descent(1e-3, (0, 5, 10, 20, 35, 50, 75, 100, 125, 150), falling=True)
+"""Of every run; ten looks."""
 
 
 @dataclass(frozen=True)
