@@ -22,7 +22,7 @@ from datadose.studies.referee.runs import Column, Reference, Stop
 from datadose.sweep import run_cells
 from datadose.workers import Workers
 
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 FIRST_SEED = 100
 
 
@@ -69,7 +69,7 @@ def run_spread(folder: Path) -> Iterator[str]:
 def _run(study: SeaStudy, folder: Path) -> Any:
     results: list[Any] = []
     for title, cells in study.rounds(folder):
-        results = run_cells(cells, cache_folder=folder, workers=Workers(), title=title or "pilot")
+        results = run_cells(cells, cache_folder=folder, workers=Workers(jobs=2), title=title or "pilot")
     return study.table(results)
 
 
