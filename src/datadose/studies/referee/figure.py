@@ -30,7 +30,7 @@ def draw_sea(table: pd.DataFrame, config: Any) -> Figure:
     first, *others = settings_of(table)
     last = others[-1] if others else first
     seeds = table[Column.SEED].nunique()
-    detected = float(_percent(config.pilot.detectable(seeds)))
+    detected = [float(_percent(config.pilot(pool[0], Stop.BEST).detectable(seeds))) for pool in (first, last)]
     with new_grid(2, 2, width=11.0, height=8.6) as (figure, axes):
         _draw_methods(axes[0][0], table, first, f"a   which method: {first[0]} pool, targets {first[1]}")
         _draw_methods(axes[0][1], table, last, f"b   which method: {last[0]} pool, targets {last[1]}")
@@ -39,9 +39,9 @@ def draw_sea(table: pd.DataFrame, config: Any) -> Figure:
         caption(
             figure,
             "Gain: 100 (1 - ratio of the test loss to that of random rows at the same budget), percent, at "
-            f"the best step on validation; means over\n{seeds} seeds, bars 95 percent intervals of paired "
-            f"differences. So many seeds detect {detected:.0f} percent with 80 percent power (from a pilot). "
-            "Loss: nats a token on test rows.",
+            f"the best step on validation (d: both); means over\n{seeds} seeds, bars 95 percent intervals "
+            f"of paired differences. Detected with 80 percent power (pilot): {detected[0]:.0f} percent in "
+            f"a, {detected[1]:.0f} in b. Loss: nats a token, test rows.",
         )
     return figure
 
