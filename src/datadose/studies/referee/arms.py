@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -38,9 +40,9 @@ class Arm:
         found &= np.isclose(table[Column.BUDGET], self.budget) & (table[Column.VERIFIED] == self.verified)
         return table[found].sort_values(Column.SEED)
 
-    def losses(self, table: pd.DataFrame) -> pd.Series:
-        """Test losses in nats a token, by seed."""
-        return self.rows(table).set_index(Column.SEED)[Column.LOSS]
+    def losses(self, table: pd.DataFrame, column: str = Column.LOSS) -> pd.Series:
+        """Test losses in nats a token, by seed: on the target, or Column.KNOWN."""
+        return self.rows(table).set_index(Column.SEED)[column]
 
 
 def settings_of(table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -60,14 +62,24 @@ def methods_of(table: pd.DataFrame) -> list[str]:
     return [name for name in table[Column.METHOD].unique() if name not in references]
 
 
-def gains(table: pd.DataFrame, first: Arm, second: Arm) -> Array:
+def gains(table: pd.DataFrame, first: Arm, second: Arm, column: str = Column.LOSS) -> Array:
     """By how much the loss of ``first`` lies below that of ``second``: differences of logarithms, by seed.
 
     Seeds that only one of them has finished are left out.
     """
-    one, two = np.log(first.losses(table)), np.log(second.losses(table))
+    one, two = (np.log(arm.losses(table, column)) for arm in (first, second))
     both = one.index.intersection(two.index)
     return np.asarray(two[both] - one[both], dtype=np.float64)
+
+
+Pairs: TypeAlias = Mapping[str, tuple[Arm, Arm]]
+"""Comparisons by name: the arm that is to be better, and the other."""
+
+
+def all_gains(table: pd.DataFrame, pairs: Pairs) -> dict[str, Array]:
+    """The gains of each comparison that at least two seeds have finished, by name."""
+    found = {name: gains(table, first, second) for name, (first, second) in pairs.items()}
+    return {name: values for name, values in found.items() if len(values) > 1}
 
 
 def middle_budget(table: pd.DataFrame, method: str) -> float:
