@@ -13,6 +13,7 @@ import pytest
 from datadose.studies.referee.judging import Pilot
 from datadose.studies.referee.rl import Panel, Role, SeaRlStudy
 from datadose.studies.referee.rl_figure import draw_sea_rl
+from datadose.studies.referee.rl_grid import RlPilot
 from datadose.studies.referee.rl_study import STUDY
 from datadose.studies.referee.stage_rules import FIXED, Outcomes, Rule, find_rule
 from datadose.studies.token_study.training import GROUP
@@ -20,7 +21,8 @@ from helpers.studies import entry, write_result
 
 SEEDS = 5
 PILOT = Pilot(0.02, (100, 101, 102), "a test")
-CONFIG = replace(SeaRlStudy.preset("smoke"), seeds=SEEDS, pilot=PILOT, rare_pilot=PILOT)
+PILOTS = tuple(RlPilot(measure, scored, PILOT) for measure in ("all", "rare") for scored in (False, True))
+CONFIG = replace(SeaRlStudy.preset("smoke"), seeds=SEEDS, pilots=PILOTS)
 GOOD = {
     "random": 0.1, "unfiltered": 0.0, "drop": 0.1, "medium": 0.1, "hardest": 0.3, "hardest-passed": 0.3,
     "signal": 0.4, "few": -0.3,

@@ -25,7 +25,15 @@ from datadose.errors import reject
 from datadose.studies.levels.descent import Descent
 from datadose.studies.referee.base import PRETRAINING, model_cells
 from datadose.studies.referee.judging import Pilot
-from datadose.studies.referee.rl_grid import RARE_PILOT, RL_GRID, RL_PILOT, TARGETS, RlPoint
+from datadose.studies.referee.rl_grid import (
+    RL_GRID,
+    RL_PILOTS,
+    STAGE_GRID,
+    TARGETS,
+    RlPilot,
+    RlPoint,
+    StagePoint,
+)
 from datadose.studies.referee.rl_prompts import RlRun, Selector
 from datadose.studies.referee.rl_runs import Column, RlHeldOut, run_rl
 from datadose.studies.referee.runs import Rows
@@ -68,6 +76,8 @@ class StagePart:
     rows: StageRows
     descents: StageDescents
     seeds: int
+    grid: tuple[StagePoint, ...] = STAGE_GRID
+    """The runs that fixed the learning rates."""
 
     def role(self, target: StageTarget) -> str:
         """Every second target is for development, the first among them."""
@@ -95,8 +105,7 @@ class SeaRlStudy:
         seeds: repetitions of the selectors.
         first_seed: the seeds are this one and those behind it.
         grid: the runs that fixed the learning rate.
-        pilot: of differences in pass probability on all families.
-        rare_pilot: the same on the rare ones.
+        pilots: of differences in pass probability, for each test and sort of comparison.
     """
 
     pretraining: TokenPretraining
@@ -110,8 +119,7 @@ class SeaRlStudy:
     seeds: int
     first_seed: int = 0
     grid: tuple[RlPoint, ...] = RL_GRID
-    pilot: Pilot = RL_PILOT
-    rare_pilot: Pilot = RARE_PILOT
+    pilots: tuple[RlPilot, ...] = RL_PILOTS
 
     @classmethod
     def preset(cls, name: Preset) -> SeaRlStudy:
@@ -152,6 +160,11 @@ class SeaRlStudy:
     def scored(self) -> int:
         """The middle K, of every selector but the expected signal at the others."""
         return sorted(self.samples)[len(self.samples) // 2]
+
+    def pilot(self, measure: str, *, scored: bool = False) -> Pilot:
+        """The pilot of comparisons by ``measure``, of two selectors that read pass rates or of other arms."""
+        [found] = [one.pilot for one in self.pilots if (one.measure, one.scored) == (measure, scored)]
+        return found
 
     def arms(self) -> list[RlRun]:
         """The arms of the first seed."""

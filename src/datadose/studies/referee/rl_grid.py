@@ -1,4 +1,7 @@
-"""The runs that fixed the RL study's learning rates, targets and power, kept with every configuration."""
+"""The runs that fixed the RL study's learning rates, targets and power, kept with every configuration.
+
+They were printed by :mod:`~datadose.studies.referee.rl_pilot`.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,92 @@ class RlPoint:
     rare: float
 
 
-RL_GRID: tuple[RlPoint, ...] = ()
-RL_PILOT = Pilot(0.02, (100, 101, 102), "not yet")
-RARE_PILOT = Pilot(0.02, (100, 101, 102), "not yet")
+@dataclass(frozen=True)
+class StagePoint:
+    """One stage alone on one target at one learning rate: pass probability on validation rows, best look."""
+
+    target: str
+    stage: str
+    rate: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class RlPilot:
+    """The pilot of comparisons by one test: of two selectors that read pass rates, which have much in common,
+    or of other arms."""
+
+    measure: str
+    scored: bool
+    pilot: Pilot
+
+
+RL_GRID: tuple[RlPoint, ...] = (
+    RlPoint("unfiltered", 3e-05, 0, 0.565, 0.235),
+    RlPoint("unfiltered", 3e-05, 39, 0.571, 0.261),
+    RlPoint("unfiltered", 3e-05, 78, 0.578, 0.283),
+    RlPoint("unfiltered", 3e-05, 117, 0.580, 0.293),
+    RlPoint("unfiltered", 3e-05, 156, 0.580, 0.307),
+    RlPoint("unfiltered", 3e-05, 195, 0.582, 0.315),
+    RlPoint("unfiltered", 3e-05, 234, 0.589, 0.324),
+    RlPoint("unfiltered", 0.0001, 0, 0.565, 0.235),
+    RlPoint("unfiltered", 0.0001, 39, 0.556, 0.274),
+    RlPoint("unfiltered", 0.0001, 78, 0.581, 0.314),
+    RlPoint("unfiltered", 0.0001, 117, 0.585, 0.327),
+    RlPoint("unfiltered", 0.0001, 156, 0.588, 0.341),
+    RlPoint("unfiltered", 0.0001, 195, 0.581, 0.373),
+    RlPoint("unfiltered", 0.0001, 234, 0.582, 0.373),
+    RlPoint("unfiltered", 0.0003, 0, 0.565, 0.235),
+    RlPoint("unfiltered", 0.0003, 39, 0.509, 0.258),
+    RlPoint("unfiltered", 0.0003, 78, 0.517, 0.259),
+    RlPoint("unfiltered", 0.0003, 117, 0.505, 0.284),
+    RlPoint("unfiltered", 0.0003, 156, 0.489, 0.252),
+    RlPoint("unfiltered", 0.0003, 195, 0.508, 0.296),
+    RlPoint("unfiltered", 0.0003, 234, 0.540, 0.309),
+)
+"""Seed 100. Chosen: 1e-4, the highest mean of both at the end."""
+_COMMAND = "python -m datadose.studies.referee.rl_pilot spread FOLDER"
+_SEEDS = (100, 101, 102)
+RL_PILOTS: tuple[RlPilot, ...] = (
+    RlPilot("all", False, Pilot(0.0380, _SEEDS, _COMMAND)),
+    RlPilot("all", True, Pilot(0.0095, _SEEDS, _COMMAND)),
+    RlPilot("rare", False, Pilot(0.0700, _SEEDS, _COMMAND)),
+    RlPilot("rare", True, Pilot(0.0218, _SEEDS, _COMMAND)),
+)
+"""Differences in pass probability at the end, between random prompts, medium, hardest-passed and signal."""
+STAGE_GRID: tuple[StagePoint, ...] = (
+    StagePoint("PWX 9-9", "sft", 0.0003, 0.447),
+    StagePoint("PUY 6-8", "sft", 0.0003, 0.361),
+    StagePoint("RSZ 6-8", "sft", 0.0003, 0.508),
+    StagePoint("PWX 9-9", "sft", 0.001, 0.460),
+    StagePoint("PUY 6-8", "sft", 0.001, 0.378),
+    StagePoint("RSZ 6-8", "sft", 0.001, 0.508),
+    StagePoint("PWX 9-9", "sft", 0.003, 0.297),
+    StagePoint("PUY 6-8", "sft", 0.003, 0.260),
+    StagePoint("RSZ 6-8", "sft", 0.003, 0.508),
+    StagePoint("PWX 9-9", "rl", 3e-05, 0.391),
+    StagePoint("PUY 6-8", "rl", 3e-05, 0.234),
+    StagePoint("RSZ 6-8", "rl", 3e-05, 0.622),
+    StagePoint("PWX 9-9", "rl", 0.0001, 0.569),
+    StagePoint("PUY 6-8", "rl", 0.0001, 0.388),
+    StagePoint("RSZ 6-8", "rl", 0.0001, 0.660),
+    StagePoint("PWX 9-9", "rl", 0.0003, 0.308),
+    StagePoint("PUY 6-8", "rl", 0.0003, 0.527),
+    StagePoint("RSZ 6-8", "rl", 0.0003, 0.620),
+)
+"""Seed 100, three development targets. Chosen: 1e-3 for SFT and 1e-4 for RL, the highest means."""
 TARGETS = (
+    StageTarget("NOY", (9,), 1.1e-05),
+    StageTarget("STV", (9,), 3.8e-05),
+    StageTarget("OQU", (9,), 0.00014),
+    StageTarget("OQS", (9,), 0.00044),
     StageTarget("PWX", (9,), 0.0022),
     StageTarget("QTX", (9,), 0.0044),
-    StageTarget("OTU", (9,), 0.0090),
-    StageTarget("NRU", (9,), 0.0203),
-    StageTarget("PUY", (6, 7, 8), 0.0421),
-    StageTarget("PUZ", (9,), 0.0674),
-    StageTarget("QRW", (9,), 0.1386),
-    StageTarget("MST", (9,), 0.2974),
-    StageTarget("RSZ", (6, 7, 8), 0.5645),
-    StageTarget("NSW", (3, 4, 5), 0.6475),
-    StageTarget("ZSW", (6, 7, 8), 0.7741),
-    StageTarget("MWX", (6, 7, 8), 0.8997),
+    StageTarget("RSZ", (9,), 0.016),
+    StageTarget("QYZ", (9,), 0.057),
+    StageTarget("OTX", (3, 4, 5), 0.2),
+    StageTarget("PUY", (3, 4, 5), 0.41),
+    StageTarget("NSO", (6, 7, 8), 0.71),
+    StageTarget("MWX", (6, 7, 8), 0.9),
 )
 """Of seed 100, on validation strings."""

@@ -4,8 +4,8 @@
 families on three groups of lengths, twelve with pass rates even in log-odds, no family twice. ``... rates
 FOLDER`` trains on the unfiltered pool, which no selector favours, at each rate; ``... stages FOLDER`` does
 SFT and RL of three development targets at each rate; ``... spread FOLDER`` runs three seeds of a few
-selectors and prints the pooled spread of their differences to random prompts. What they print is kept in
-:mod:`~datadose.studies.referee.rl_grid`.
+selectors and prints the pooled spread of their differences to random prompts, and to each other. What they
+print is kept in :mod:`~datadose.studies.referee.rl_grid`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ SEEDS = (100, 101, 102)
 RATES = (3e-5, 1e-4, 3e-4)
 STAGE_RATES = ((SFT, 3e-4), (SFT, 1e-3), (SFT, 3e-3), (RL, 3e-5), (RL, 1e-4), (RL, 3e-4))
 LENGTHS = ((3, 4, 5), (6, 7, 8), (9,))
-_ENDS = (0.002, 0.9)
+_ENDS = (1e-5, 0.9)
+"""Pass rates from hopeless to nearly solved."""
 
 
 def list_targets(folder: Path, count: int = 12) -> Iterator[str]:
@@ -45,10 +46,10 @@ def list_targets(folder: Path, count: int = 12) -> Iterator[str]:
     found = [StageTarget(header, lengths, 0.0) for header, lengths in product(FAMILIES, LENGTHS)]
     rates = [float(pass_rates(network, draw_target(one, 120, 0, VALIDATION)).mean()) for one in found]
     left = {one.name: replace(one, rate=rate) for one, rate in zip(found, rates, strict=True)}
-    for wanted in np.linspace(*logit(_ENDS), count):
+    for wanted in np.linspace(float(logit(_ENDS[0])), float(logit(_ENDS[1])), count):
         best = min(left.values(), key=lambda one: abs(float(logit(one.rate)) - wanted))
         left = {name: one for name, one in left.items() if one.header != best.header}
-        yield f'StageTarget("{best.header}", {best.lengths}, {best.rate:.4f}),'
+        yield f'StageTarget("{best.header}", {best.lengths}, {best.rate:.2g}),'
 
 
 def run_rates(folder: Path) -> Iterator[str]:
@@ -77,7 +78,7 @@ def run_stages(folder: Path) -> Iterator[str]:
 
 
 def run_spread(folder: Path) -> Iterator[str]:
-    """Three seeds of a few selectors, and the spread of their differences to random prompts."""
+    """Three seeds of a few selectors: the spread of their differences to random prompts and to each other."""
     study = SeaRlStudy.preset("quick")
     models = _models(folder, SEEDS)
     arms = [(Selector.RANDOM, 0), (Selector.MEDIUM, study.scored), (Selector.PASSED, study.scored)]
@@ -87,8 +88,10 @@ def run_spread(folder: Path) -> Iterator[str]:
     results = _run(folder, cells)
     for measure in (Column.ALL, Column.RARE):
         ends = np.array([rows[-1][measure] for rows in results]).reshape(len(SEEDS), len(arms))
-        differences = (ends[:, 1:] - ends[:, :1]).T
-        yield f"{measure}: spread {pooled_spread(differences):.4f}, means {differences.mean(axis=1).round(3)}"
+        for scored, pairs in ((False, ((1, 0), (2, 0), (3, 0))), (True, ((2, 1), (3, 1), (3, 2)))):
+            differences = np.array([ends[:, one] - ends[:, two] for one, two in pairs])
+            spread, means = pooled_spread(differences), differences.mean(axis=1).round(3)
+            yield f'RlPilot("{measure}", {scored}, Pilot({spread:.4f}, _SEEDS, _COMMAND)),  # {means}'
 
 
 def _cell(study: SeaRlStudy, model: Path, run: RlRun, **changed: Any) -> Cell:

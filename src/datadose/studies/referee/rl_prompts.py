@@ -39,9 +39,9 @@ class Selector:
     """What chooses prompts; all but the first two read pass rates from K samples a prompt.
 
     ``medium`` draws from pass rates of 0.1 to 0.9, ``hardest`` takes the lowest pass rates,
-    ``hardest-passed`` the lowest above 0. ``drop`` and ``signal`` are those of ``datadose select``: all
-    prompts whose groups of 8 are more often mixed than not, and the given number with the largest expected
-    p (1 - p).
+    ``hardest-passed`` the lowest above 0, and others only where these are too few. ``drop`` and ``signal``
+    are those of ``datadose select``: all prompts whose groups of 8 are more often mixed than not, and the
+    given number with the largest expected p (1 - p).
     """
 
     UNFILTERED, RANDOM = "unfiltered", "random"
@@ -120,10 +120,12 @@ def choose_prompts(rates: Array, run: RlRun) -> NDArray[np.int64]:
     share = passed / run.samples
     low, high = BANDS[MEDIUM]
     outside = np.maximum(low - share, 0) + np.maximum(share - high, 0)
-    order = np.lexsort((chance, outside if run.selector == Selector.MEDIUM else share))
-    if run.selector == Selector.PASSED:
-        order = order[passed[order] > 0]
-    return np.sort(order[: run.prompts])
+    keys = {
+        Selector.MEDIUM: outside,
+        Selector.HARDEST: share,
+        Selector.PASSED: np.where(passed > 0, share, 1.0 + chance),
+    }
+    return np.sort(np.lexsort((chance, keys[run.selector]))[: run.prompts])
 
 
 def _by_signal(passed: NDArray[np.int64], run: RlRun) -> NDArray[np.int64]:

@@ -129,7 +129,7 @@ def run_rl(
     shared = {
         **asdict(run),
         Column.CHOSEN: len(picked),
-        Column.BEFORE: float(rates[picked].mean()),
+        Column.BEFORE: float(rates[picked].mean()) if len(picked) else None,
     }
     rows: Rows = []
 
@@ -138,7 +138,11 @@ def run_rl(
         measured = measure(network, held, VALIDATION if validated else TEST)
         rows.append({**shared, Column.STEP: step, Column.TOTAL: total, **seen, **measured})
 
-    reinforce(network, [pool[i] for i in picked], descent, run.seed, look)
+    if len(picked):
+        reinforce(network, [pool[i] for i in picked], descent, run.seed, look)
+    else:
+        # Nothing is kept, so there is no RL: the model stays what it was.
+        look(0, {Column.REWARD: None, Column.MIXED: None})
     return rows
 
 

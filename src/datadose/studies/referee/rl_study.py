@@ -26,12 +26,13 @@ Find: TypeAlias = Callable[[pd.DataFrame, SeaRlStudy], Comparisons]
 _TEST = "tests/studies/referee/test_rl_claims.py"
 
 
-def _judge(find: Find, measure: str) -> Judge:
+def _judge(find: Find, measure: str, *, scored: bool = False) -> Judge:
+    """Whether all gains are positive; ``scored`` where both arms of each read pass rates."""
+
     def judge(saved: Saved[SeaRlStudy], threshold: float) -> Judgement:
         config = saved.config
-        pilot = config.rare_pilot if measure == Column.RARE else config.pilot
         found = {name: values for name, values in find(saved.table, config).items() if len(values) > 1}
-        return compare_all(found, pilot, threshold)
+        return compare_all(found, config.pilot(measure, scored=scored), threshold)
 
     return judge
 
@@ -65,15 +66,17 @@ def _against(first: str, second: str, measure: str) -> Find:
     """A selector over another at the middle K; unfiltered and drop have all their prompts."""
 
     def find(table: pd.DataFrame, config: SeaRlStudy) -> Comparisons:
-        arms = [
-            RlArm(UNFILTERED.selector)
-            if selector == UNFILTERED.selector
-            else RlArm(selector, config.scored, 0 if selector == Selector.DROP else config.prompts)
-            for selector in (first, second)
-        ]
-        return {f"{arms[0].name} over {arms[1].name}": gains(table, *arms, measure)}
+        one, two = _scored(first, config), _scored(second, config)
+        return {f"{one.name} over {two.name}": gains(table, one, two, measure)}
 
     return find
+
+
+def _scored(selector: str, config: SeaRlStudy) -> RlArm:
+    """The arm of a selector at the middle K, or the unfiltered one."""
+    if selector == UNFILTERED.selector:
+        return UNFILTERED
+    return RlArm(selector, config.scored, 0 if selector == Selector.DROP else config.prompts)
 
 
 def _many(measure: str) -> Find:
@@ -152,19 +155,19 @@ CLAIMS = [
         "hardest",
         "RL in a sea of prompts: the hardest tenth of all prompts beats medium pass rates.",
         f"K = 8, {_STEPS}; {_ON_RARE}",
-        _judge(_against(Selector.HARDEST, Selector.MEDIUM, Column.RARE), Column.RARE),
+        _judge(_against(Selector.HARDEST, Selector.MEDIUM, Column.RARE), Column.RARE, scored=True),
     ),
     _claim(
         "hardest-passed",
         "RL in a sea of prompts: the hardest that pass at all beat medium pass rates.",
         f"K = 8, {_STEPS}; {_ON_RARE}",
-        _judge(_against(Selector.PASSED, Selector.MEDIUM, Column.RARE), Column.RARE),
+        _judge(_against(Selector.PASSED, Selector.MEDIUM, Column.RARE), Column.RARE, scored=True),
     ),
     _claim(
         "signal-medium",
         "RL in a sea of prompts: the largest expected p(1-p) beats a draw from medium pass rates.",
         f"K = 8, {_STEPS}; {_ON_RARE}",
-        _judge(_against(Selector.SIGNAL, Selector.MEDIUM, Column.RARE), Column.RARE),
+        _judge(_against(Selector.SIGNAL, Selector.MEDIUM, Column.RARE), Column.RARE, scored=True),
     ),
     _claim(
         "number",
