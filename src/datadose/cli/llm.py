@@ -40,6 +40,11 @@ _THRESHOLDS = {
         help="4 samples of each prompt, then up to K where its place in the RL set is open",
     ),
     option(
+        "--alone",
+        action="store_true",
+        help="also score each completion without its prompt (a pass more; what the method ifd needs)",
+    ),
+    option(
         "--verifier", help="exact, number, math, reasoning-gym, or module:function(completion, row) -> [0, 1]"
     ),
     option("--verifier-timeout", type=number, metavar="SECONDS", help="for one completion (5)"),

@@ -48,7 +48,7 @@ class Losses:
     nll: NDArray[np.float64]
     """(B,), mean nats per completion token."""
     embeddings: NDArray[np.float32]
-    """(B, H), last layer's hidden state, mean over all tokens of the row."""
+    """(B, H), last layer's hidden state, mean over the n tokens of the row with weights 1, 2, ..., n."""
     sketches: NDArray[np.float32]
     """(B, D), sketch of the gradient of the summed NLL with respect to the output weights; (B, 0) without."""
 
@@ -172,6 +172,15 @@ class LanguageModel:
         """Token ids of the row's prompt, with its tools and template options, as TRL samples from it."""
         return self.encode_prompt(row.prompt, row.tools, row.template_options)
 
+    def without_prompt(self, row: Encoded) -> Encoded:
+        """The scored part of ``row`` alone, after the token that begins a text, or else one that ends it.
+
+        Where the tokenizer has neither, the first token of the completion is not scored.
+        """
+        begins = self.tokenizer.bos_token_id
+        opening = [begins] if begins is not None else list(self.eos_ids[:1])
+        return Encoded(np.array([*opening, *row.completion_ids], dtype=np.int32), len(opening))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens."""
         return cast("str", self.tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -209,15 +218,16 @@ class LanguageModel:
         rows = torch.repeat_interleave(order, counts[order])
         nll, sketches = self._losses(states, targets, rows, len(batch), sketch)
         lengths = torch.tensor(rest, device=self.device).unsqueeze(1) + prefix
-        means = torch.empty_like(sums).index_copy_(0, order, sums + opening) / lengths
+        weight = lengths * (lengths + 1) / 2
+        means = torch.empty_like(sums).index_copy_(0, order, sums + opening) / weight
         return Losses((nll / counts).cpu().numpy(), means.cpu().numpy(), sketches.cpu().numpy())
 
     def _pass(self, batch: Sequence[Encoded], prefix: int, cache: Any) -> tuple[Tensor, Tensor, Tensor]:
         """One forward pass over what follows the first ``prefix`` tokens of each row, which ``cache`` holds.
 
-        Returns the sums (B, H) of the rows' hidden states, float32, the states (T, H) that predict a target,
-        and the T targets, row by row. Rows are padded at the end, where causal attention never looks from a
-        real token: no mask is needed.
+        Returns the sums (B, H) of the rows' hidden states, each times its position from 1, float32, the
+        states (T, H) that predict a target, and the T targets, row by row. Rows are padded at the end, where
+        causal attention never looks from a real token: no mask is needed.
         """
         if prefix:
             cache.batch_repeat_interleave(len(batch))
@@ -230,7 +240,7 @@ class LanguageModel:
         rows, places = rows.to(self.device), places.to(self.device)
         hidden = self.hidden(ids, cache)
         real = torch.arange(longest, device=self.device) < lengths.unsqueeze(1)
-        sums = torch.where(real.unsqueeze(-1), hidden, 0).sum(1, dtype=torch.float32)
+        sums = _sums_by_position(torch.where(real.unsqueeze(-1), hidden, 0), prefix)
         # Position j predicts the token at j + 1.
         return sums, hidden[rows, places - 1], ids[rows, places]
 
@@ -249,7 +259,8 @@ class LanguageModel:
         return "cache" if "cache" in names else "past_key_values"
 
     def shared_prefix(self, prompts: Sequence[Sequence[int]]) -> tuple[int, Tensor | float, Any]:
-        """How many tokens all ``prompts`` begin with, the sum (1, H) of their states, and a cache of one row.
+        """How many tokens all ``prompts`` begin with, the sum (1, H) of their states, each times its position
+        from 1, and a cache of one row.
 
         At least one token of each prompt is left out of it. Without enough to share, (0, 0.0, empty cache).
         """
@@ -259,7 +270,7 @@ class LanguageModel:
         if len(prompts) == 1 or shared < _WORTH_SHARING or not self.divisible:
             return 0, 0.0, cache
         hidden = self.hidden(torch.tensor([prompts[0][:shared]], device=self.device), cache)
-        return shared, hidden.sum(1, dtype=torch.float32), cache
+        return shared, _sums_by_position(hidden, 0), cache
 
     def hidden(self, ids: Tensor, cache: Any, mask: Tensor | None = None) -> Tensor:
         """Last hidden states (B, T, H) of ``ids`` (B, T) that follow what ``cache`` holds, and enter it.
@@ -313,6 +324,12 @@ class LanguageModel:
             allowed = "a model whose logits are its output layer at the last hidden state, scaled or capped"
             reject("model", self.name, allowed)
         return found
+
+
+def _sums_by_position(hidden: Tensor, before: int) -> Tensor:
+    """The sums (B, H), float32, of states (B, T, H), each times its position: ``before`` + 1, + 2, ..."""
+    places = torch.arange(before + 1, before + 1 + hidden.shape[1], device=hidden.device)
+    return torch.einsum("bth,t->bh", hidden.float(), places.float())
 
 
 def weights_type(dtype: str, device: str) -> torch.dtype | str:

@@ -45,8 +45,9 @@ def best_answers(
 
 def measured(
     row: Row,
-    tokens: Callable[[Row], int | None],
+    tokens: Callable[[Row], tuple[int, int] | None],
     nll: NDArray[np.float64],
+    alone: NDArray[np.float64],
     best: int,
     texts: Texts,
     verdict: Record,
@@ -57,8 +58,10 @@ def measured(
 
     Args:
         row: as it was read.
-        tokens: how many tokens of a row with one completion are scored, None if it could not be encoded.
+        tokens: how many tokens a row with one completion has before the first scored one, and how many are
+            scored; None if it could not be encoded.
         nll: of its completions (one NaN for a row without any).
+        alone: the same without the prompt.
         best: which of them represents the row.
         texts: the model's own texts.
         verdict: the verifier's.
@@ -68,13 +71,17 @@ def measured(
     labels, several = verdict["label_passes"], len(row.completions) > 1
     scored = [loss if issue is None and math.isfinite(loss) else None for loss in nll.tolist()]
     one = row.with_completion(best) if several else row
+    counts = tokens(one) if row.has_completion else None
+    before, size = counts or (None, None)
     found = {
         **verdict,
         "label_passes": labels[best] if labels else None,
         "best_completion": best if several else None,
         "completion_nlls": scored if several else None,
         "nll": scored[best],
-        "tokens": tokens(one) if row.has_completion else None,
+        "nll_alone": float(alone[best]) if math.isfinite(alone[best]) else None,
+        "tokens": size,
+        "prompt_tokens": before,
         "own_completion": texts.own,
         "own_confidence": texts.confidence,
         "truncated": texts.truncated,

@@ -30,7 +30,7 @@ from datadose.llm.pool import Pool, open_pool
 from datadose.llm.sampling import Tally, Texts, sample_lines
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.score_stages import KeptLosses, Stages
-from datadose.llm.scores import MEASURED, ROLE, Scores, read_scores, write_scores
+from datadose.llm.scores import EMBEDDING, MEASURED, ROLE, Scores, read_scores, write_scores
 from datadose.llm.shards import ModelSource, batch_workers
 from datadose.llm.sketch import SKETCH_SEED
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
@@ -171,6 +171,8 @@ def _conditions(model: LanguageModel, config: ScoreConfig) -> dict[str, Any]:
         **config.sampling(),
         "adaptive": config.adaptive,
         "sketch": {"size": config.sketch_size, "seed": SKETCH_SEED},
+        "embedding": EMBEDDING,
+        "alone": config.alone,
         "versions": versions("transformers", "tokenizers", "safetensors"),
     }
 
@@ -235,9 +237,10 @@ def _write(
     best = best_answers(starts, losses.nll, verdicts)
 
     def lines() -> Iterator[dict[str, Any]]:
-        parts = (rows, run.each_nll(losses), best, texts, verdicts, signals, run.issues)
-        for row, nll, chosen, *rest in zip(*parts, strict=True):
-            yield {**row.columns, **measured(row, run.scored_tokens, nll, int(chosen), *rest)}
+        each = run.each_row(losses.nll), run.each_row(losses.alone)
+        parts = (rows, *each, best, texts, verdicts, signals, run.issues)
+        for row, nll, alone, chosen, *rest in zip(*parts, strict=True):
+            yield {**row.columns, **measured(row, run.token_counts, nll, alone, int(chosen), *rest)}
 
     return write_scores(
         run.out,

@@ -21,6 +21,8 @@ class ScoreConfig(Sampling):
         samples: completions drawn of each prompt; 0 for none, and then no greedy one either.
         adaptive: whether a prompt gets its K samples only while they can decide on its place in the RL set
             (:mod:`datadose.llm.adaptive`): 4 first, then 4 more in each round.
+        alone: whether each completion is also scored without its prompt, in a forward pass of its own: the
+            column ``nll_alone``, which the selection method ``ifd`` compares ``nll`` with.
         temperature: of the samples; 0 is greedy.
         max_tokens: tokens of a sample at most.
         seed: of the samples.
@@ -46,6 +48,7 @@ class ScoreConfig(Sampling):
     verifier_timeout: float = TIMEOUT
     verifier_processes: int = 1
     adaptive: bool = False
+    alone: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,6 +58,8 @@ class ScoreConfig(Sampling):
         require_timeout(self.verifier_timeout)
         if self.adaptive and not self.samples:
             reject("samples", self.samples, "at least 1 with adaptive")
+        if self.alone and self.loss != "last":
+            reject("alone", self.alone, "false with loss all: a conversation has no one completion")
         require_integer("verifier-processes", self.verifier_processes, 1, 1024)
         if self.device_map not in (None, AUTO):
             reject("device-map", self.device_map, AUTO)

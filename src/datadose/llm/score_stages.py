@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ from datadose.llm.pool import Pool, Row, is_blank
 from datadose.llm.sample_store import SampleStore
 from datadose.llm.sampling import Samples, Tally, Texts, verify
 from datadose.llm.score_config import ScoreConfig
-from datadose.llm.scores import hash_question
+from datadose.llm.scores import EMBEDDING, hash_question
 from datadose.llm.scratch import RecordFile, TokenFile, VectorFile
 from datadose.llm.shards import ModelSource, measure_batches
 from datadose.llm.sketch import SKETCH_SEED
@@ -81,6 +82,8 @@ class KeptLosses:
 
     nll: NDArray[np.float64]
     """(U,), mean nats per scored token, NaN where nothing was measured."""
+    alone: NDArray[np.float64]
+    """(U,), the same without the prompts; NaN throughout where that is not requested."""
     embeddings: VectorFile
     """(U, H)."""
     sketches: VectorFile
@@ -174,48 +177,81 @@ class Stages:
             return f"prompt too long: {sizes} in a context of {limit}"
         return None
 
-    def scored_tokens(self, row: Row) -> int | None:
-        """How many tokens of a row with one completion are scored, None if it could not be encoded."""
+    def token_counts(self, row: Row) -> tuple[int, int] | None:
+        """How many tokens a row with one completion has before the first scored one, and how many are scored.
+
+        None if it could not be encoded.
+        """
         number = self._tokens.numbers.get(row.key)
-        return None if number is None else self._tokens.targets[number]
+        return None if number is None else (self._tokens.starts[number], self._tokens.targets[number])
 
     def losses(self, source: ModelSource) -> KeptLosses:
-        """NLL, mean hidden state and sketch of each completion; notes the rows without a finite loss."""
+        """What forward passes find for each completion; notes the rows without a finite loss."""
         owners, numbers = np.array(self._owners, dtype=np.int64), self._tokens.numbers
         order = np.argsort(owners, kind="stable")
         bounds = np.searchsorted(owners[order], np.arange(len(numbers) + 1))
-        keys = [key for key, number in numbers.items() if bounds[number] < bounds[number + 1]]
-        lengths = [self._tokens.lengths[numbers[key]] for key in keys]
-        losses = self._no_losses(len(owners))
+        lengths = {
+            key: self._tokens.lengths[number]
+            for key, number in numbers.items()
+            if bounds[number] < bounds[number + 1]
+        }
+        losses, size = self._no_losses(len(owners)), self.config.sketch_size
 
-        def compute(batches: Sequence[list[str]]) -> Iterator[tuple[int, list[Record]]]:
-            wanted = [[numbers[key] for key in batch] for batch in batches]
-            row, size = self._tokens.__getitem__, self.config.sketch_size
-            return measure_batches(self.model, source, wanted, row, size, self.workers)
+        def places(key: str) -> NDArray[np.int64]:
+            return order[bounds[numbers[key]] : bounds[numbers[key] + 1]]
 
         def keep(key: str, record: Record) -> None:
             if math.isfinite(record["nll"]):
-                at = order[bounds[numbers[key]] : bounds[numbers[key] + 1]]
+                at = places(key)
                 losses.nll[at] = record["nll"]
                 losses.embeddings.put(at, record["embedding"])
                 losses.sketches.put(at, record["sketch"])
 
-        batches = self.model.loss_batches(lengths, self.config.batch_tokens)
-        setting = {**self.setting, "batch_threads": 1, "sketch": [self.config.sketch_size, SKETCH_SEED]}
-        BatchCache(self.out, "losses", setting).run(
+        def keep_alone(key: str, record: Record) -> None:
+            if math.isfinite(record["nll"]):
+                losses.alone[places(key)] = record["nll"]
+
+        setting = {"sketch": [size, SKETCH_SEED], "embedding": EMBEDDING}
+        self._forward(source, "losses", setting, size, lengths, self._tokens.__getitem__, keep)
+        if self.config.alone:
+            lengths = {key: self._tokens.targets[numbers[key]] + 1 for key in lengths}
+            self._forward(source, "alone", {}, 0, lengths, self._completion, keep_alone)
+        self._note_without_loss(losses)
+        return losses
+
+    def _completion(self, number: int) -> Encoded:
+        return self.model.without_prompt(self._tokens[number])
+
+    def _forward(
+        self,
+        source: ModelSource,
+        stage: str,
+        setting: dict[str, Any],
+        sketch_size: int,
+        lengths: dict[str, int],
+        row: Callable[[int], Encoded],
+        keep: Callable[[str, Record], None],
+    ) -> None:
+        """Forward passes over what ``row`` gives for each key of ``lengths``, its number of tokens."""
+        keys, numbers = list(lengths), self._tokens.numbers
+
+        def compute(batches: Sequence[list[str]]) -> Iterator[tuple[int, list[Record]]]:
+            wanted = [[numbers[key] for key in batch] for batch in batches]
+            return measure_batches(self.model, source, wanted, row, sketch_size, self.workers)
+
+        batches = self.model.loss_batches(list(lengths.values()), self.config.batch_tokens)
+        BatchCache(self.out, stage, {**self.setting, "batch_threads": 1, **setting}).run(
             [[keys[i] for i in batch] for batch in batches],
             compute,
             keep,
-            self._reporter("score (tokens)", dict(zip(keys, lengths, strict=True))),
+            self._reporter("score (tokens)" if stage == "losses" else "without prompts (tokens)", lengths),
         )
-        self._note_without_loss(losses)
-        return losses
 
     def _no_losses(self, places: int) -> KeptLosses:
         """Nothing measured yet."""
         sizes = (self.model.hidden_size, self.config.sketch_size)
         files = [self._files.enter_context(VectorFile(self._folder, places, size)) for size in sizes]
-        return KeptLosses(np.full(places, np.nan), *files)
+        return KeptLosses(np.full(places, np.nan), np.full(places, np.nan), *files)
 
     def _note_without_loss(self, losses: KeptLosses) -> None:
         starts = np.array(self.seen.starts, dtype=np.int64)
@@ -311,9 +347,9 @@ class Stages:
         judge, timeout = check if row.issue is None else None, self.config.verifier_timeout
         return verify(judge, row, texts.samples, texts.own, scored=scored, timeout=timeout)
 
-    def each_nll(self, losses: KeptLosses) -> Iterator[NDArray[np.float64]]:
-        """By row, the losses of its completions."""
-        return (losses.nll[first:end] for first, end in pairwise(self.seen.starts))
+    def each_row(self, losses: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+        """By row, the ``losses`` (U,) of its completions."""
+        return (losses[first:end] for first, end in pairwise(self.seen.starts))
 
     def _reporter(self, name: str, sizes: dict[str, int]) -> Callable[[list[str]], None]:
         done, total = 0, sum(sizes.values())

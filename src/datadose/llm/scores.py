@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from datadose.reading import is_folder, read_json
 
 MEASURED: dict[str, str] = {
     "nll": "float64",
+    "nll_alone": "float64",
     "tokens": "Int64",
+    "prompt_tokens": "Int64",
     "pass_rate": "float64",
     "pass_rate_total": "Int64",
     "pass_rate_passed": "Int64",
@@ -74,6 +76,8 @@ class Vectors:
     """The N rows in order, some at a time; they can be gone through once."""
 
 
+EMBEDDING = "position-weighted"
+"""The kind of mean that embeddings are, in a manifest."""
 FILES = ("rows.jsonl", "table.parquet", "embeddings.npy", "sketches.npy", "manifest.json")
 
 
@@ -84,11 +88,17 @@ class Scores:
     table: pd.DataFrame
     """N rows with the columns of TABLE, in the pool's order."""
     embeddings: NDArray[np.float32]
-    """(N, H), mean hidden states; a row of NaN where none was measured. May be a memory map."""
+    """(N, H), position-weighted means of last hidden states; NaN rows where none was measured. May be a
+    memory map."""
     sketches: NDArray[np.float32]
     """(N, D), sketches of the last layer's gradient, summed over tokens; NaN rows likewise."""
     manifest: dict[str, Any]
     folder: Path | None = None
+
+    def part(self, rows: NDArray[np.int64]) -> Scores:
+        """The scores of some ``rows``, given by their positions, in that order."""
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return replace(self, table=table, embeddings=self.embeddings[rows], sketches=self.sketches[rows])
 
     def lines(self, indices: Iterable[int]) -> list[dict[str, Any]]:
         """The full rows at ``indices``, in that order, read from ``rows.jsonl``."""

@@ -77,9 +77,9 @@ class TokenFile(_ScratchFile):
         super().__init__(folder)
         self.numbers: dict[str, int] = {}
         """Of each key its number, from 0 in the order of :meth:`add`."""
-        self.lengths, self.targets = array("I"), array("I")
-        """By number: all tokens, and those that are scored."""
-        self._starts, self._places, self._masked = array("I"), array("Q"), array("B")
+        self.lengths, self.starts, self.targets = array("I"), array("I"), array("I")
+        """By number: all tokens, those before the first scored one, and those that are scored."""
+        self._places, self._masked = array("Q"), array("B")
 
     def add(self, key: str, row: Encoded, targets: int) -> int:
         """Keep the ids of a row that is not there yet, of which ``targets`` tokens are scored.
@@ -89,7 +89,7 @@ class TokenFile(_ScratchFile):
         content = row.ids.tobytes() + (b"" if row.scored is None else row.scored.tobytes())
         self._places.append(self.append(content))
         self._masked.append(row.scored is not None)
-        self._starts.append(row.start)
+        self.starts.append(row.start)
         self.lengths.append(row.length)
         self.targets.append(targets)
         return self.numbers.setdefault(key, len(self.numbers))
@@ -100,7 +100,7 @@ class TokenFile(_ScratchFile):
         scored = None
         if self._masked[number]:
             scored = np.frombuffer(self.read(place + 4 * length, length), dtype=np.bool_)
-        return Encoded(ids, self._starts[number], scored)
+        return Encoded(ids, self.starts[number], scored)
 
 
 class VectorFile(_ScratchFile):

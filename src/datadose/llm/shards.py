@@ -106,7 +106,7 @@ def measure_batches(
         source: the same for workers elsewhere.
         batches: numbers of the rows that are computed together.
         row: the tokens of the row of that number; called when its batch is about to be computed.
-        sketch_size: numbers D of a gradient's sketch.
+        sketch_size: numbers D of a gradient's sketch; 0 for the losses alone, without vectors.
         workers: as :func:`batch_workers` gives them.
 
     Raises RunError if a worker dies or has another model, InputError for a cluster that cannot be reached.
@@ -130,8 +130,10 @@ def measure_batches(
     yield from in_threads(compute, batches, workers.jobs)
 
 
-def sketch_of(model: LanguageModel, size: int) -> TensorSketch:
-    """The sketch of the model's last layer, on the model's device."""
+def sketch_of(model: LanguageModel, size: int) -> TensorSketch | None:
+    """The sketch of the model's last layer, on the model's device; None for a size of 0."""
+    if not size:
+        return None
     return TensorSketch(model.hidden_size, model.vocabulary_size, size).to(model.device)
 
 
@@ -143,13 +145,15 @@ def measure_there(source: ModelSource, sketch_size: int, rows: Sequence[Encoded]
 
 
 @lru_cache(maxsize=1)
-def _loaded(source: ModelSource, sketch_size: int) -> tuple[LanguageModel, TensorSketch]:
+def _loaded(source: ModelSource, sketch_size: int) -> tuple[LanguageModel, TensorSketch | None]:
     model = source.load()
     return model, sketch_of(model, sketch_size)
 
 
-def _records(model: LanguageModel, rows: Sequence[Encoded], sketch: TensorSketch) -> list[Record]:
+def _records(model: LanguageModel, rows: Sequence[Encoded], sketch: TensorSketch | None) -> list[Record]:
     found = model.measure(rows, sketch)
+    if sketch is None:
+        return [{"nll": nll} for nll in found.nll.tolist()]
     columns = zip(found.nll.tolist(), found.embeddings, found.sketches, strict=True)
     return [{"nll": nll, "embedding": mean, "sketch": s} for nll, mean, s in columns]
 

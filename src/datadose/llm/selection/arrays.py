@@ -24,7 +24,18 @@ Mask: TypeAlias = NDArray[np.bool_]
 BLOCK = 8192
 """Rows per block."""
 
-_STREAMS = ("reference", "geometry", "permutation", "clusters", "sft", "rl", "control", "replay", "order")
+_STREAMS = (
+    "reference",
+    "geometry",
+    "permutation",
+    "clusters",
+    "sft",
+    "rl",
+    "control",
+    "replay",
+    "order",
+    "method",
+)
 
 
 @dataclass(frozen=True)

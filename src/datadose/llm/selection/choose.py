@@ -234,6 +234,11 @@ def _require_one_model(pool: Scores, target: Scores | None, reference: Scores | 
         if scores.manifest.get("model_digest") != pool.manifest.get("model_digest"):
             allowed = f"scores under {pool.manifest.get('model')}, as the pool's"
             reject(name, scores.manifest.get("model"), allowed)
+        kinds = (found.manifest.get("embedding") for found in (scores, pool))
+        if len({*kinds}) > 1:
+            reject(
+                name, "embeddings of another kind", "scores by the version that scored the pool (score again)"
+            )
         for kind in ("sketches", "embeddings"):
             ours, theirs = getattr(pool, kind).shape[1], getattr(scores, kind).shape[1]
             if ours != theirs:

@@ -101,7 +101,7 @@ def grams_of(words: Sequence[str], size: int) -> list[str]:
     return [" ".join(words[i : i + size]) for i in range(len(words) - size + 1)]
 
 
-def _spoken(text: Text | None) -> str:
+def spoken(text: Text | None) -> str:
     """The words of a prompt or completion without those of the system."""
     if text is None or isinstance(text, str):
         return text or ""
@@ -166,7 +166,7 @@ def _found(similarity: float, bands: int) -> float:
 
 def _question(line: bytes) -> list[str]:
     """The words of a row's prompt."""
-    prompt = _spoken(json.loads(line).get("prompt"))
+    prompt = spoken(json.loads(line).get("prompt"))
     return words_of(prompt) or [prompt]
 
 
@@ -234,7 +234,7 @@ class _Questions:
         self.ids: dict[str, int] = {}
         grams: list[NDArray[np.uint64]] = []
         for name, rows in against.items():
-            texts = [(row.place, words_of(_spoken(row.prompt))) for row in rows if row.issue is None]
+            texts = [(row.place, words_of(spoken(row.prompt))) for row in rows if row.issue is None]
             of_file = [self._hashes([self._learn(words)]) for _, words in texts]
             frame = _frame(of_file)
             for (place, words), hashes in zip(texts, of_file, strict=True):
@@ -262,10 +262,10 @@ class _Questions:
         ends = []
         for row, line in enumerate(lines):
             columns = for_trl(json.loads(line))
-            prompt = words_of(_spoken(columns.get("prompt")))
+            prompt = words_of(spoken(columns.get("prompt")))
             if prompt and (question := self.whole.get(" ".join(prompt))) is not None:
                 yield row, question, 1.0
-            for part in (prompt, words_of(_spoken(columns.get("completion")))):
+            for part in (prompt, words_of(spoken(columns.get("completion")))):
                 # Zero is no known word: no n-gram goes over it.
                 words.extend(map(self.ids.get, part, repeat(0)))
                 words.append(0)

@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from datadose.files import whole_folder, write_jsonl
 from datadose.llm.language_model import LanguageModel
@@ -141,16 +140,6 @@ def _divide(rows: list[Row], wanted: Mapping[str, int]) -> tuple[list[Row], list
     return first, rest
 
 
-def part(scores: Scores, keep: NDArray[np.int64]) -> Scores:
-    """The scores of some rows."""
-    return replace(
-        scores,
-        table=scores.table.iloc[keep].reset_index(drop=True),
-        embeddings=scores.embeddings[keep],
-        sketches=scores.sketches[keep],
-    )
-
-
 def pool_of(where: Path, contents: Contents) -> tuple[Scores, list[Row]]:
     """The scored pool and its full rows."""
     scores = read_scores(where / _SCORED)
@@ -158,7 +147,7 @@ def pool_of(where: Path, contents: Contents) -> tuple[Scores, list[Row]]:
     if contents == "contaminated":
         return scores, rows
     keep = np.flatnonzero([row["kind"] == "clean" for row in rows])
-    return part(scores, keep), [rows[i] for i in keep]
+    return scores.part(keep), [rows[i] for i in keep]
 
 
 def choose_sft(where: Path, contents: Contents, arm: Arm, size: int, split: Split, seed: int) -> list[Row]:
@@ -208,7 +197,7 @@ def choose_rl(where: Path, band: Band, size: int, seed: int) -> list[Row]:
     """RL prompts among the sums of the clean pool: ``size`` of a pass-rate band, or all that ours keeps."""
     scores, rows = pool_of(where, "clean")
     sums = np.flatnonzero([row["level"].startswith("sum") for row in rows])
-    scores, rows = part(scores, sums), [rows[i] for i in sums]
+    scores, rows = scores.part(sums), [rows[i] for i in sums]
     if band == "ours":
         return scores.lines(select(scores, config=SelectionConfig(sft_size=0, seed=seed)).rl)
     rate = scores.table["pass_rate"].to_numpy(dtype=np.float64)
