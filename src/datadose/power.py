@@ -99,8 +99,7 @@ def detectable_difference(spread: float, seeds: int, *, power: float = 0.8, leve
     most = 1.0
     while missing(most) < 0:
         most *= 2
-    shift: float = optimize.brentq(missing, 0.0, most)
-    return shift * sd / K**0.5
+    return float(optimize.brentq(missing, 0.0, most) * sd / K**0.5)
 
 
 def required_seeds(spread: float, difference: float, *, power: float = 0.8, level: float = 0.05) -> int:
