@@ -16,7 +16,7 @@ from datadose.studies.token_study.model import (
     vocabulary_of,
 )
 
-VOCABULARY = vocabulary_of([*LETTERS, *CAPITALS, MARK, ":", "="])
+VOCABULARY = vocabulary_of([*LETTERS, *CAPITALS, MARK, ".", ":", "="])
 PRETRAINING = TokenPretraining(0.003, DecoderShape(96, 3, 4, 256), steps=1500)
 """Of seed 0; the share is each target's."""
 

@@ -1,16 +1,17 @@
 """The language of the sea: forty families of tasks on short strings, four of them targets.
 
-A text is ``<header>:<string>=<answer>``; a header has three capital letters, none of which is a family's alone.
-Two pairs of unlike targets, A and B, are rare in pretraining. Each target has three *relatives*, families with
-other headers that share its skill, and two *look-alikes*, whose headers differ from its own in one character
-and whose answers have the same letters, by another operation. Strings are split by letter multiset, as those
-of the token study.
+A text is ``<header>:<string>=<answer>``, such as ``V.M.R:cab=abc``. A header is a family's three capital
+letters in any order: no word is a family's alone, and a question has six wordings. Two pairs of unlike
+targets, A and B, are rare in pretraining. Each target has three *relatives*, families with other headers that
+share its skill, and two *look-alikes*, whose headers differ from its own in one letter and whose answers have
+the same letters, by another operation. Strings are split by letter multiset, as those of the token study.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -23,7 +24,7 @@ LETTERS = ALPHABET[:12]
 LENGTHS = (3, 4, 5, 6, 7, 8)
 MARK = "~"
 """Opens the answer of a row in another format."""
-CAPITALS = "BCDFGHJKLMNPQRSTVWXZ"
+CAPITALS = "MNOPQRSTUVWXYZ"
 _LOW = LETTERS[: len(LETTERS) // 2]
 _VOWELS = "aei"
 
@@ -37,7 +38,7 @@ class Family:
     """A family of tasks.
 
     Args:
-        header: its three capital letters.
+        header: its three capital letters; none but its look-alikes shares two with a target.
         name: what is done with the string.
         answer: string -> answer, never empty.
         role: what the family is to ``of``, or ``sea``.
@@ -87,64 +88,71 @@ def _pairs_swapped(text: str) -> str:
     return "".join(text[i : i + 2][::-1] for i in range(0, len(text), 2))
 
 
+def _middle_first(text: str) -> str:
+    middle = len(text) // 2
+    return text[middle] + text[:middle] + text[middle + 1 :]
+
+
 def _members(target: Family, *others: tuple[str, str, Callable[[str], str], Role]) -> list[Family]:
     """A target with its relatives and look-alikes."""
     return [target, *(Family(*other, target.header) for other in others)]
 
 
 _SORT = _members(
-    Family("KVM", "sort", _ordered, "target", "KVM"),
-    ("BTG", "sort downwards", lambda t: _ordered(t, reverse=True), "relative"),
-    ("CXD", "sort all but the last", lambda t: _ordered(t[:-1]) + t[-1], "relative"),
-    ("FHZ", "sort without repeats", lambda t: _ordered("".join(set(t))), "relative"),
-    ("KVP", "swap first and last", lambda t: t[-1] + t[1:-1] + t[0], "look-alike"),
-    ("QVM", "reverse all but the first", lambda t: t[0] + t[:0:-1], "look-alike"),
+    Family("MRV", "sort", _ordered, "target", "MRV"),
+    ("QYZ", "sort downwards", lambda t: _ordered(t, reverse=True), "relative"),
+    ("PWX", "sort all but the last", lambda t: _ordered(t[:-1]) + t[-1], "relative"),
+    ("NXZ", "sort without repeats", lambda t: _ordered("".join(set(t))), "relative"),
+    ("MRQ", "swap first and last", lambda t: t[-1] + t[1:-1] + t[0], "look-alike"),
+    ("NRV", "reverse all but the first", lambda t: t[0] + t[:0:-1], "look-alike"),
 )
 _ROTATE = _members(
-    Family("LDS", "rotate left by two", lambda t: t[2:] + t[:2], "target", "LDS"),
-    ("GMB", "rotate left by one", lambda t: t[1:] + t[0], "relative"),
-    ("HZC", "rotate right by one", lambda t: t[-1] + t[:-1], "relative"),
-    ("JTF", "rotate right by two", lambda t: t[-2:] + t[:-2], "relative"),
-    ("LDX", "swap neighbours", _pairs_swapped, "look-alike"),
-    ("NDS", "reverse each half", lambda t: "".join(half[::-1] for half in _halves(t)), "look-alike"),
+    Family("NSW", "rotate left by two", lambda t: t[2:] + t[:2], "target", "NSW"),
+    ("QTV", "rotate left by one", lambda t: t[1:] + t[0], "relative"),
+    ("MOY", "rotate right by one", lambda t: t[-1] + t[:-1], "relative"),
+    ("OPV", "rotate right by two", lambda t: t[-2:] + t[:-2], "relative"),
+    ("NSO", "swap neighbours", _pairs_swapped, "look-alike"),
+    ("ZSW", "reverse each half", lambda t: "".join(half[::-1] for half in _halves(t)), "look-alike"),
 )
 _LOW_FIRST = _members(
-    Family("RJW", "low letters first", _low_first, "target", "RJW"),
-    ("MPH", "high letters first", lambda t: "".join(sorted(t, key=lambda c: c in _LOW)), "relative"),
-    ("PGL", "low or high", lambda t: "".join("a" if c in _LOW else "l" for c in t), "relative"),
-    ("SKQ", "number of low letters", lambda t: LETTERS[sum(c in _LOW for c in t)], "relative"),
-    ("RJC", "reverse all but the last", lambda t: t[-2::-1] + t[-1], "look-alike"),
-    ("TJW", "swap the first two", lambda t: t[1] + t[0] + t[2:], "look-alike"),
+    Family("OTX", "low letters first", _low_first, "target", "OTX"),
+    ("RSZ", "high letters first", lambda t: "".join(sorted(t, key=lambda c: c in _LOW)), "relative"),
+    ("QRW", "each letter low or high", lambda t: "".join("a" if c in _LOW else "l" for c in t), "relative"),
+    ("NVY", "number of low letters", lambda t: LETTERS[sum(c in _LOW for c in t)], "relative"),
+    ("OTU", "reverse all but the last", lambda t: t[-2::-1] + t[-1], "look-alike"),
+    ("QTX", "swap the first two", lambda t: t[1] + t[0] + t[2:], "look-alike"),
 )
 _RIFFLE = _members(
-    Family("ZBN", "riffle the halves", _riffled, "target", "ZBN"),
-    ("VLK", "every second letter first", lambda t: t[::2] + t[1::2], "relative"),
-    ("WQR", "swap the halves", lambda t: _halves(t)[1] + _halves(t)[0], "relative"),
-    ("XSJ", "outside in", _outside_in, "relative"),
-    ("ZBH", "swap the last two", lambda t: t[:-2] + t[-1] + t[-2], "look-alike"),
-    ("DBN", "middle letter first", lambda t: t[len(t) // 2] + t[: len(t) // 2] + t[len(t) // 2 + 1 :], "look-alike"),
-)  # fmt: skip
+    Family("PUY", "riffle the halves", _riffled, "target", "PUY"),
+    ("MWX", "every second letter first", lambda t: t[::2] + t[1::2], "relative"),
+    ("STV", "swap the halves", lambda t: _halves(t)[1] + _halves(t)[0], "relative"),
+    ("OQS", "outside in", _outside_in, "relative"),
+    ("PUZ", "swap the last two", lambda t: t[:-2] + t[-1] + t[-2], "look-alike"),
+    ("MUY", "middle letter first", _middle_first, "look-alike"),
+)
 _SEA = [
-    Family("BKT", "copy", lambda t: t),
-    Family("CNV", "reverse", lambda t: t[::-1]),
-    Family("DRP", "next letter", _shift(1)),
-    Family("FWM", "letter before", _shift(-1)),
-    Family("GXQ", "next letter but one", _shift(2)),
-    Family("HLB", "mirrored alphabet", lambda t: "".join(LETTERS[-1 - LETTERS.index(c)] for c in t)),
-    Family("JCZ", "largest letter", max),
-    Family("MTK", "smallest letter", min),
-    Family("NSG", "first and last", lambda t: t[0] + t[-1]),
-    Family("PFD", "without the first", lambda t: t[1:]),
-    Family("QHX", "without the last", lambda t: t[:-1]),
-    Family("SGF", "first twice", lambda t: t[0] + t),
-    Family("TPC", "every second letter", lambda t: t[::2]),
-    Family("VMJ", "length", lambda t: LETTERS[len(t)]),
-    Family("WZH", "number of letters", lambda t: LETTERS[len(set(t))]),
-    Family("XFL", "vowels masked", lambda t: "".join("l" if c in _VOWELS else c for c in t)),
+    Family("NRU", "copy", lambda t: t),
+    Family("MPX", "reverse", lambda t: t[::-1]),
+    Family("TYZ", "next letter", _shift(1)),
+    Family("OUW", "letter before", _shift(-1)),
+    Family("MPZ", "next letter but one", _shift(2)),
+    Family("STU", "mirrored alphabet", lambda t: "".join(LETTERS[-1 - LETTERS.index(c)] for c in t)),
+    Family("WXY", "largest letter", max),
+    Family("PQV", "smallest letter", min),
+    Family("NPR", "first and last", lambda t: t[0] + t[-1]),
+    Family("TVZ", "without the first", lambda t: t[1:]),
+    Family("RSX", "without the last", lambda t: t[:-1]),
+    Family("MUW", "first twice", lambda t: t[0] + t),
+    Family("NOY", "every second letter", lambda t: t[::2]),
+    Family("OQU", "length", lambda t: LETTERS[len(t)]),
+    Family("MST", "number of different letters", lambda t: LETTERS[len(set(t))]),
+    Family("RWZ", "vowels masked", lambda t: "".join("l" if c in _VOWELS else c for c in t)),
 ]
 FAMILIES: dict[str, Family] = {f.header: f for f in (*_SORT, *_ROTATE, *_LOW_FIRST, *_RIFFLE, *_SEA)}
 """By header."""
-TARGETS: dict[Pair, tuple[str, str]] = {"A": ("KVM", "LDS"), "B": ("RJW", "ZBN")}
+_BY_LETTERS = {frozenset(header): family for header, family in FAMILIES.items()}
+_WORDINGS = tuple(permutations(range(3)))
+TARGETS: dict[Pair, tuple[str, str]] = {"A": ("MRV", "NSW"), "B": ("OTX", "PUY")}
 """Headers of each pair's two targets."""
 RARE = tuple(header for pair in TARGETS.values() for header in pair)
 KNOWN = tuple(header for header in FAMILIES if header not in RARE)
@@ -156,9 +164,23 @@ def role_in(header: str, pair: Pair) -> Role:
     return family.role if family.of in TARGETS[pair] else "sea"
 
 
-def example(header: str, text: str) -> Example:
-    """The example of the family ``header`` on ``text``."""
-    return f"{header}:{text}=", FAMILIES[header].answer(text)
+def example(header: str, text: str, wording: int = 0) -> Example:
+    """The example of the family ``header`` on ``text``, in one of six wordings."""
+    worded = ".".join(header[place] for place in _WORDINGS[wording])
+    return f"{worded}:{text}=", FAMILIES[header].answer(text)
+
+
+def parsed(prompt: str) -> tuple[Family, str]:
+    """The family of a prompt, and its string."""
+    header, text = prompt.rstrip("=").split(":")
+    return _BY_LETTERS[frozenset(header) - {"."}], text
+
+
+def reworded(prompt: str, rng: np.random.Generator) -> str:
+    """The same question in another of its wordings."""
+    family, text = parsed(prompt)
+    others = [example(family.header, text, wording)[0] for wording in range(len(_WORDINGS))]
+    return str(rng.choice([other for other in others if other != prompt]))
 
 
 def draw_examples(
@@ -167,16 +189,18 @@ def draw_examples(
     """Examples with the family drawn by ``shares`` (they sum to 1) and a uniform length, in random order."""
     headers = rng.choice(list(shares), size=count, p=list(shares.values()))
     drawn = rng.choice(LENGTHS, size=count)
+    wordings = rng.integers(len(_WORDINGS), size=count).tolist()
     strings = {n: iter(draw_strings(rng, int((drawn == n).sum()), split, n, LETTERS)) for n in LENGTHS}
-    return [example(str(header), next(strings[int(n)])) for header, n in zip(headers, drawn, strict=True)]
+    each = zip(headers.tolist(), drawn.tolist(), wordings, strict=True)
+    return [example(header, next(strings[n]), wording) for header, n, wording in each]
 
 
 def draw_family(seed: Sequence[int], count: int, header: str, split: Split) -> list[Example]:
     """``count`` examples of one family with distinct strings, lengths in turn."""
-    # Drawn per family: an own stream each, so that one family's strings do not depend on which others are drawn.
     rng = np.random.default_rng([*seed, list(FAMILIES).index(header)])
     each = {n: iter(dict.fromkeys(draw_strings(rng, 2 * count, split, n, LETTERS))) for n in LENGTHS}
-    return [example(header, next(each[LENGTHS[i % len(LENGTHS)]])) for i in range(count)]
+    wordings = rng.integers(len(_WORDINGS), size=count).tolist()
+    return [example(header, next(each[LENGTHS[i % len(LENGTHS)]]), wordings[i]) for i in range(count)]
 
 
 def mixture(rare_share: float) -> dict[str, float]:
@@ -194,5 +218,5 @@ def held_out(headers: Sequence[str], count: int, split: Split) -> list[Example]:
 
 def verify(completion: str, columns: Mapping[str, Any]) -> float:
     """The study's verifier: 1 if ``completion`` is the answer to the row's prompt, else 0."""
-    header, text = str(columns["prompt"]).rstrip("=").split(":")
-    return float(completion == FAMILIES[header].answer(text))
+    family, text = parsed(str(columns["prompt"]))
+    return float(completion == family.answer(text))

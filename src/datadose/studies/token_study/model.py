@@ -191,7 +191,7 @@ def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:
 def train_new(
     how: TokenPretraining, batch: Callable[[int], list[Example]], vocabulary: Mapping[str, int], file: Path
 ) -> None:
-    """Train a new model on the examples that ``batch`` gives for each step, and save it with its tokenizer."""
+    """Train a new model on what ``batch`` gives for each step, and save it with its tokenizer."""
     torch.set_num_threads(1)
     model = new_model(how.size, how.seed, vocabulary)
     model.train()
