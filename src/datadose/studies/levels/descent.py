@@ -81,7 +81,7 @@ def follow(
     batches: Iterator[NDArray[np.int64]],
     descent: Descent,
 ) -> Iterator[int]:
-    """Train ``weights`` in place on ``batches`` without end, whose size is theirs; else as :func:`descend`."""
+    """Train ``weights`` in place on ``batches``, which have no end; else as :func:`descend`."""
     trained = list(weights)
     optimiser = torch.optim.AdamW(trained, lr=descent.rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, descent.factor)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from datadose.errors import require_extra
 from datadose.llm.language_model import LanguageModel
+from datadose.llm.loading import quiet
 from datadose.studies.levels.descent import Descent, descend, score_tokens, weighted_loss
 from datadose.studies.levels.language import MEASURED
 from datadose.studies.levels.schema import (
@@ -138,7 +139,7 @@ def add_adapter(model: Any, rank: int, seed: int) -> list[Tensor]:
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - optional
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng():
+    with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
         get_peft_model(model, config)
     return [weight for weight in model.parameters() if weight.requires_grad]

@@ -62,7 +62,7 @@ class SmolSea:
     others: tuple[str, ...]
     right: int = 60
     faulty: int = 20
-    each: int = 72
+    each: int = 60
     sample: int = 48
     own: int = 16
     test: int = 48

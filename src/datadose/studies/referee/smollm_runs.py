@@ -24,7 +24,7 @@ from datadose.studies.levels.smollm import add_adapter
 from datadose.studies.llm_study.measure import encode_rows
 from datadose.studies.referee.smollm_pool import Drawn, SmolSea, draw_seed, held_out
 from datadose.studies.referee.smollm_tasks import Fault, Row
-from datadose.studies.referee.smollm_training import Training, completion_nll, measure, token_batches
+from datadose.studies.referee.smollm_training import Losses, Training, mean_loss, measure, token_batches
 
 Rows: TypeAlias = list[dict[str, Any]]
 UNTOUCHED, ORACLE = "untouched", "oracle"
@@ -55,9 +55,7 @@ def choose(arm: SmolArm, drawn: Drawn, sea: SmolSea, size: int) -> list[Row]:
     """The ``size`` rows that the arm is trained on."""
     if arm.method == ORACLE:
         right = [
-            i
-            for i, row in enumerate(drawn.rows)
-            if row["family"] in sea.target and row["kind"] == Fault.NONE
+            i for i, row in enumerate(drawn.rows) if row["family"] in sea.target and row["kind"] == Fault.NONE
         ]
         order = np.random.default_rng([arm.seed, 71]).permutation(right)[:size]
         return [drawn.rows[i] for i in np.sort(order)]
@@ -75,14 +73,12 @@ def run_arm(base: Path, scores: Path, sea: SmolSea, training: Training, size: in
     model = LanguageModel.load(base)
     rows = encode_rows(model, chosen)
     held = _Measured(model, sea, training)
-    lengths = [row.length for row in rows]
 
     def loss(places: NDArray[np.int64]) -> Tensor:
-        nll, counts = completion_nll(model, [rows[i] for i in places], bfloat16=training.bfloat16)
-        return nll.sum() / counts.sum()
+        return mean_loss(model, [rows[i] for i in places], bfloat16=training.bfloat16)
 
     adapter = add_adapter(model.model, training.rank, arm.seed)
-    batches = token_batches(lengths, training.tokens, arm.seed)
+    batches = token_batches([row.length for row in rows], training.tokens, arm.seed)
     descent = Descent(training.rate, training.updates, warmup=training.warmup)
     found = []
     for step in follow(adapter, loss, batches, descent):
@@ -95,7 +91,7 @@ def run_untouched(base: Path, sea: SmolSea, training: Training) -> Rows:
     """Cell: the model as it is."""
     torch.set_num_threads(1)
     found = _Measured(LanguageModel.load(base), sea, training).measure()
-    return [{Column.METHOD: UNTOUCHED, Column.STEP: 0, Column.TOKENS: 0, **found}]
+    return [{Column.METHOD: UNTOUCHED, Column.VERIFIED: True, Column.STEP: 0, Column.TOKENS: 0, **found}]
 
 
 class _Measured:
@@ -104,17 +100,18 @@ class _Measured:
     def __init__(self, model: LanguageModel, sea: SmolSea, training: Training) -> None:
         held = held_out(sea)
         self._model, self._bfloat16 = model, training.bfloat16
-        self._validation, self._earlier = (encode_rows(model, rows) for rows in (held.validation, held.earlier))
-        self._test = [
-            encode_rows(model, [row for row in held.test if row["family"] == family]) for family in sea.target
-        ]
+        self._validation, self._test = (
+            [encode_rows(model, [row for row in rows if row["family"] == family]) for family in sea.target]
+            for rows in (held.validation, held.test)
+        )
+        self._earlier = encode_rows(model, held.earlier)
 
     def measure(self) -> dict[str, float]:
-        """Losses and probabilities by column; a family of the target counts as much as the other."""
-        test = [self._of(rows) for rows in self._test]
+        """Losses and probabilities by column; both families of the target count alike."""
+        validation, test = ([self._of(rows) for rows in each] for each in (self._validation, self._test))
         earlier = self._of(self._earlier)
         return {
-            Column.VALIDATION: self._of(self._validation).loss,
+            Column.VALIDATION: float(np.mean([each.loss for each in validation])),
             Column.LOSS: float(np.mean([each.loss for each in test])),
             Column.PROBABILITY: float(np.mean([each.probability for each in test])),
             Column.LOSS_FIRST: test[0].loss,
@@ -123,7 +120,7 @@ class _Measured:
             Column.EARLIER_PROBABILITY: earlier.probability,
         }
 
-    def _of(self, rows: list[Encoded]) -> Any:
+    def _of(self, rows: list[Encoded]) -> Losses:
         return measure(self._model, rows, bfloat16=self._bfloat16)
 
 

@@ -19,7 +19,17 @@ import numpy as np
 from datadose.errors import require_extra
 from datadose.studies.llm_study.tasks import LEVELS, draw_rows, first_line
 
-__all__ = ["FAMILIES", "SOLVED", "Family", "Fault", "Row", "draw_families", "draw_family", "first_line", "spoil"]
+__all__ = [
+    "FAMILIES",
+    "SOLVED",
+    "Family",
+    "Fault",
+    "Row",
+    "draw_families",
+    "draw_family",
+    "first_line",
+    "spoil",
+]
 
 Row: TypeAlias = dict[str, Any]
 _APART = 1_000_003
@@ -63,7 +73,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "expressions": Family("basic_arithmetic", {"min_terms": 2, "max_terms": 3, "max_digits": 2}),
     "caesar": Family(
-        "caesar_cipher", {"min_words": 1, "max_words": 2, "max_rotation": 3}, r"(Decrypt.*: .*)\. Provide", r"\1"
+        "caesar_cipher",
+        {"min_words": 1, "max_words": 2, "max_rotation": 3},
+        r"(Decrypt.*: .*)\. Provide",
+        r"\1",
     ),
     "weekdays": Family("calendar_arithmetic", {}, r"(.*day.*?[.?]) [A-Z].*", r"\1"),
     "sums": Family("chain_sum", {"min_terms": 2, "max_terms": 3, "max_digits": 2}),
@@ -100,7 +113,9 @@ FAMILIES: dict[str, Family] = {
         r"1\. (.*)\n2\. (.*)\n\nDoes it logically follow that:\n(.*\?)",
         r"\1. \2. Does it follow: \3",
     ),
-    "durations": Family("time_intervals", {"task_types": ("time",)}, r"(.*) (?:Please a|A)nswer in.*MM\.", r"\1"),
+    "durations": Family(
+        "time_intervals", {"task_types": ("time",)}, r"(.*) (?:Please a|A)nswer in.*MM\.", r"\1"
+    ),
     "legs": Family(
         "leg_counting",
         {"min_animals": 2, "max_animals": 2, "max_instances": 6},
@@ -120,7 +135,9 @@ FAMILIES: dict[str, Family] = {
         "word_sequence_reversal", {"min_words": 3, "max_words": 4}, r"Reverse this list of words: .*"
     ),
     "polygons": Family(
-        "simple_geometry", {"max_sides": 4}, r"(?s)(?:first )?(\d) interior angles are: (.*?)\.(?=[^\d])",
+        "simple_geometry",
+        {"max_sides": 4},
+        r"(?s)(?:first )?(\d) interior angles are: (.*?)\.(?=[^\d])",
         r"A polygon has \1 angles of \2 and one more. Which?",
     ),
     "sorted words": Family(
@@ -130,7 +147,10 @@ FAMILIES: dict[str, Family] = {
         r"Sort this list of words in \1 order: \2",
     ),
     "alternations": Family(
-        "binary_alternation", {"min_n": 5, "max_n": 8}, r"alternating: (\d+)", r"Fewest swaps to make \1 alternating:"
+        "binary_alternation",
+        {"min_n": 5, "max_n": 8},
+        r"alternating: (\d+)",
+        r"Fewest swaps to make \1 alternating:",
     ),
     "filters": Family(
         "number_filtering",
@@ -143,7 +163,9 @@ FAMILIES: dict[str, Family] = {
         r"unscramble these words: (.*)",
         r"Unscramble these words: \1",
     ),
-    "who": Family("needle_haystack", {"min_num_statements": 2, "max_num_statements": 3}, r"(?s)(.*\?)", r"\1"),
+    "who": Family(
+        "needle_haystack", {"min_num_statements": 2, "max_num_statements": 3}, r"(?s)(.*\?)", r"\1"
+    ),
     "linear": Family(
         "polynomial_equations",
         {"min_degree": 1, "max_degree": 1},
@@ -207,7 +229,7 @@ def draw_families(counts: Mapping[str, int], seed: int, taken: Collection[str] =
 
 
 def _items(name: str, seed: int, limit: int) -> Iterator[tuple[str, str]]:
-    """Short question and answer of the first ``limit`` items; lines of an answer are put behind each other."""
+    """Short question and answer of the first ``limit`` items; an answer of several lines becomes one."""
     require_extra("llm", "reasoning_gym")
     import reasoning_gym  # noqa: PLC0415 - optional, and slow to import
 

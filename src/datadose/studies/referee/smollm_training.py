@@ -31,7 +31,7 @@ class Training:
     Args:
         rate: the learning rate after ``warmup`` updates, constant from then on.
         updates: numbers of updates at which the model is measured, increasing.
-        tokens: of an update, prompts and completions.
+        tokens: of an update, prompts and completions: eight rows of the pool's mean length.
         warmup: updates over which the rate rises linearly.
         rank: of the adapter on all linear layers, alpha twice as large.
         bfloat16: whether products of matrices are in bfloat16.
@@ -39,7 +39,7 @@ class Training:
 
     rate: float
     updates: tuple[int, ...]
-    tokens: int = 256
+    tokens: int = 208
     warmup: int = 3
     rank: int = 8
     bfloat16: bool = True
@@ -79,10 +79,8 @@ def token_batches(lengths: Sequence[int], tokens: int, seed: int) -> Iterator[ND
         yield np.array(batch)
 
 
-def completion_nll(
-    model: LanguageModel, rows: Sequence[Encoded], *, bfloat16: bool
-) -> tuple[Tensor, Tensor]:
-    """The NLL (nats) of each row's completion and the number of its tokens, (N,): one pass, with gradients."""
+def completion_nll(model: LanguageModel, rows: Sequence[Encoded], *, bfloat16: bool) -> tuple[Tensor, Tensor]:
+    """The NLL (nats) of each row's completion and the number of its tokens, (N,), with gradients."""
     ids = torch.from_numpy(np.concatenate([row.ids for row in rows]).astype(np.int64))
     positions = torch.cat([torch.arange(row.length) for row in rows])
     starts = np.cumsum([0, *(row.length for row in rows[:-1])])

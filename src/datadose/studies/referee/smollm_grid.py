@@ -1,0 +1,32 @@
+"""The runs that fixed the learning rate and the power of SmolLM2's sea, kept with every configuration.
+
+Made by ``python -m datadose.studies.referee.smollm_pilot OUT``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datadose.studies.referee.judging import Pilot
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """One run of the first pilot seed, at its best update on validation rows of the target.
+
+    Args:
+        method: what chose its rows.
+        rate: its learning rate.
+        step: that update.
+        validation: the loss there, nats a token.
+    """
+
+    method: str
+    rate: float
+    step: int
+    validation: float
+
+
+COMMAND = "python -m datadose.studies.referee.smollm_pilot OUT"
+GRID: tuple[GridPoint, ...] = ()
+PILOT = Pilot(0.1, (100, 101, 102), COMMAND)
