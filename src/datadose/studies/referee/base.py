@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,11 @@ from datadose.studies.token_study.model import (
 )
 
 VOCABULARY = vocabulary_of([*LETTERS, *CAPITALS, MARK, ".", ":", "="])
-PRETRAINING = TokenPretraining(0.003, DecoderShape(96, 3, 4, 256), steps=1500)
-"""Of seed 0; the share is each target's."""
+PRETRAINING = TokenPretraining(0.0015, DecoderShape(96, 3, 4, 256), steps=800)
+"""Of seed 0; the share is each target's. A pilot (seed 100, validation strings) has the shares of right
+answers on the four targets, and the mean of the other families: .77, .80, .38, .83 and .98 at a share of .004
+after 1,200 steps; .18, .55, .08, .18 and .95 at .001 after 800; all .08 and .92 at .0005 after 700. Chosen is
+between the first two: well known families, targets neither solved nor hopeless."""
 
 
 def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:
@@ -29,8 +31,3 @@ def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:
         return draw_examples(rng, pretraining.batch, mixture(pretraining.target_share))
 
     train_new(pretraining, batch, VOCABULARY, file)
-
-
-def pretraining_of(seed: int, how: TokenPretraining = PRETRAINING) -> TokenPretraining:
-    """How the model of a seed is made."""
-    return replace(how, seed=seed)

@@ -15,7 +15,7 @@ from datadose.covariance import Array
 from datadose.studies.referee.arms import Arm, budgets_of, gains, methods_of, settings_of
 from datadose.studies.referee.experiment import CANDIDATE, RANDOM, SeaStudy
 from datadose.studies.referee.judging import beaten_by, compare_all
-from datadose.studies.study import Judgement, Saved
+from datadose.studies.study import Judgement, Saved, Verdict
 
 
 def chosen_default(table: pd.DataFrame) -> tuple[str, dict[str, float]]:
@@ -40,7 +40,7 @@ def judge_choice(saved: Saved[SeaStudy], threshold: float) -> Judgement:
     best, means = chosen_default(saved.table)
     told = ", ".join(f"{name} {value:.3f}" for name, value in sorted(means.items(), key=lambda item: item[1]))
     lag = means[CANDIDATE] - means[best]
-    verdict = "holds" if best == CANDIDATE else "fails"
+    verdict: Verdict = "holds" if best == CANDIDATE else "fails"
     return Judgement(lag, None, saved.config.seeds, verdict, f"chosen: {best}; mean log loss: {told}")
 
 

@@ -13,19 +13,21 @@ The learning rate, the steps and the pretraining were fixed on validation rows, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from datadose.errors import reject
 from datadose.studies.levels.descent import Descent
-from datadose.studies.referee.base import PRETRAINING, pretrain, pretraining_of
+from datadose.studies.referee.base import PRETRAINING, pretrain
+from datadose.studies.referee.gradients import make_gradients
 from datadose.studies.referee.grid import GRID, PILOT, GridPoint
 from datadose.studies.referee.judging import Pilot
 from datadose.studies.referee.language import Pair
 from datadose.studies.referee.pools import CONTENTS, Contents, SeaPool, make_scores
 from datadose.studies.referee.runs import (
+    GRADIENT,
     Column,
     HeldOut,
     Reference,
@@ -44,8 +46,12 @@ RANDOM, CANDIDATE = "random", "rds"
 METHODS = (RANDOM, "bm25", CANDIDATE, "sketch", "sketch-mean", "filters")
 ALL_METHODS = (
     *(RANDOM, "longest", "easiest", "middle", "hardest", "ifd", "bm25", CANDIDATE, "sketch"),
-    *("sketch-mean", "transport", "gradient", "filters"),
+    *("sketch-mean", "transport", GRADIENT, "filters"),
 )
+
+
+DESCENT = Descent(1e-3, (0, 5, 10, 20, 35, 50, 75, 100, 125, 150), falling=True)
+"""Of every run; ten looks."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,9 @@ class SeaStudy:
 
     def pool(self, setting: Setting) -> SeaPool:
         """The pool of a setting."""
-        return SeaPool(setting.contents, setting.pair, self.pool_rows, self.target_rows)
+        return SeaPool(
+            setting.contents, setting.pair, self.pool_rows, self.target_rows, "ifd" in self.methods
+        )
 
     def rounds(self, folder: Path) -> Iterator[Round]:
         """The pretrained models, the scored pools, then every run."""
@@ -147,26 +155,34 @@ class SeaStudy:
         yield "pretraining", list(models.values())
         pools = {
             (setting, seed): file_cell(
-                made,
-                f"sea-{setting.contents}-{setting.pair}-{seed}",
-                "",
-                make_scores,
-                model=models[seed].file,
-                pool=self.pool(setting),
-                seed=seed,
+                made, f"pool-{setting.contents}-{setting.pair}-{seed}", "", make_scores,
+                model=models[seed].file, pool=self.pool(setting), seed=seed,
             )
             for setting in self.settings
             for seed in self.numbers
-        }
+        }  # fmt: skip
         yield "scoring pools", list(pools.values())
+        gradients = {
+            (setting, seed): file_cell(
+                made, f"gradients-{setting.contents}-{setting.pair}-{seed}", "", make_gradients,
+                model=models[seed].file, scores=cell.file,
+            )
+            for (setting, seed), cell in pools.items()
+            if GRADIENT in self.methods
+        }  # fmt: skip
+        if gradients:
+            yield "gradients", list(gradients.values())
         cells = []
         for run in self.runs():
             shared = {"model": models[run.seed].file, "run": run, "held": self.held_out}
             if run.method == Reference.UNTOUCHED:
                 cells.append(Cell(run_untouched, shared))
-            else:
-                scores = pools[Setting(run.contents, run.pair), run.seed].file
-                cells.append(Cell(run_arm, {**shared, "scores": scores, "descent": self.descent}))
+                continue
+            place = Setting(run.contents, run.pair), run.seed
+            own = {**shared, "scores": pools[place].file, "descent": self.descent}
+            if run.method == GRADIENT:
+                own["gradients"] = gradients[place].file
+            cells.append(Cell(run_arm, own))
         yield "", cells
 
     def runs(self) -> Iterator[SeaRun]:

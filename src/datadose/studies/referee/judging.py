@@ -2,8 +2,8 @@
 
 A pilot on other seeds gives the spread of the paired differences before the run; with it, the run's number
 of seeds says which difference it detects with 80 percent power (:mod:`datadose.power`). A comparison is then
-*no difference* if its interval leaves room for none larger than the detectable one; else it *holds* or *fails*
-if the interval leaves out zero, and is *mixed* if not.
+*no difference* if its interval leaves room for none larger than the detectable one; else it *holds* or
+*fails* if the interval leaves out zero, and is *mixed* if not.
 """
 
 from __future__ import annotations

@@ -85,12 +85,14 @@ class SeaPool:
         pair: the target.
         rows: of the pool, a multiple of 40.
         target: rows of the target's sample for the selectors, half of each family.
+        alone: whether each completion is scored without its prompt too, as the method ``ifd`` needs.
     """
 
     contents: Contents
     pair: Pair
     rows: int = 4000
     target: int = 64
+    alone: bool = False
 
 
 def pool_rows(pool: SeaPool, seed: int) -> list[PoolRow]:
@@ -149,7 +151,7 @@ def make_scores(model: Path, pool: SeaPool, seed: int, *, file: Path) -> None:
             write_jsonl(out / f"{name}.jsonl", _entries(name, rows, pool.pair))
             # The verifier judges the rows' own answers; nothing is sampled.
             verifier = _VERIFIER if name == _POOL else None
-            config = ScoreConfig(samples=0, seed=seed)
+            config = ScoreConfig(samples=0, seed=seed, alone=pool.alone)
             score(model, out / f"{name}.jsonl", out / name, config=config, verifier=verifier)
 
 

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from datadose.llm.scores import Scores
 from datadose.llm.selection import SelectionConfig, select
+from datadose.llm.selection.nearest import draw_in_turns, unit_rows
 from datadose.studies.levels.descent import Descent, Outputs, Score, descend, score_tokens
 from datadose.studies.referee.base import VOCABULARY
+from datadose.studies.referee.gradients import read_gradients
 from datadose.studies.referee.language import KNOWN, TARGETS, Pair, held_out
 from datadose.studies.referee.pools import Contents, Fault, read_pool
 from datadose.studies.token_study.language import TEST, VALIDATION, Split
@@ -59,6 +61,8 @@ class Reference:
 
 
 WEIGHED = "rds"
+GRADIENT = "gradient"
+"""The method of this study alone: nearest rows by gradients of all weights, target rows taking turns."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,10 @@ class Chosen:
     weights: NDArray[np.float64] | None = None
 
 
-def choose(run: SeaRun, pool: Scores, target: Scores, lines: list[dict[str, Any]]) -> Chosen:
-    """The rows that the run is trained on; ``lines`` are the pool's."""
+def choose(
+    run: SeaRun, pool: Scores, target: Scores, lines: list[dict[str, Any]], gradients: Path | None = None
+) -> Chosen:
+    """The rows that the run is trained on; ``lines`` are the pool's, ``gradients`` for GRADIENT alone."""
     size = max(1, round(run.budget * len(lines)))
     if run.method == Reference.FULL:
         return Chosen(np.arange(len(lines)))
@@ -106,6 +112,15 @@ def choose(run: SeaRun, pool: Scores, target: Scores, lines: list[dict[str, Any]
         pool = Scores(
             pool.table.assign(label_passes=None), pool.embeddings, pool.sketches, pool.manifest, pool.folder
         )
+    if run.method == GRADIENT:
+        if gradients is None:
+            msg = f"the method {GRADIENT} without gradients"
+            raise ValueError(msg)
+        # Weights keep every usable row.
+        every = SelectionConfig(method="random", weights=True, sft_size=size, rl_size=0, seed=run.seed)
+        usable = np.asarray(select(pool, target, config=every).sft)
+        ours, theirs = read_gradients(gradients)
+        return Chosen(np.sort(draw_in_turns(ours, usable, unit_rows(theirs, np.arange(len(theirs))), size)))
     weighted = run.method == Reference.WEIGHTED
     method = WEIGHED if weighted else run.method
     config = SelectionConfig(method=method, weights=weighted, sft_size=size, rl_size=0, seed=run.seed)
@@ -113,11 +128,13 @@ def choose(run: SeaRun, pool: Scores, target: Scores, lines: list[dict[str, Any]
     return Chosen(np.asarray(found.sft), found.weights)
 
 
-def run_arm(model: Path, scores: Path, run: SeaRun, descent: Descent, held: HeldOut) -> Rows:
+def run_arm(
+    model: Path, scores: Path, run: SeaRun, descent: Descent, held: HeldOut, gradients: Path | None = None
+) -> Rows:
     """Cell: fine-tune on what the run's method takes; a row of the table for each of its two stops."""
     pool, target = read_pool(scores)
     lines = pool.lines(range(len(pool.table)))
-    chosen = choose(run, pool, target, lines)
+    chosen = choose(run, pool, target, lines, gradients)
     picked = [lines[i] for i in chosen.rows]
     tokens = encode([(line["prompt"], line["completion"]) for line in picked], VOCABULARY)
     network = load_model(model)

@@ -1,0 +1,232 @@
+"""Claims on the sea: which method wins, by how much, with the power to tell; from sea.csv.
+
+A gain is a difference of logarithms of the test loss over paired seeds: 0.1 is a loss lower by a tenth. The
+detectable one is that of the pilot, stated before the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+import pandas as pd
+
+from datadose.covariance import Array
+from datadose.power import CONFIDENCE
+from datadose.studies.referee.arms import (
+    Arm,
+    at_both_stops,
+    budgets_of,
+    gains,
+    methods_of,
+    middle_budget,
+    settings_of,
+)
+from datadose.studies.referee.default import judge_choice, judge_random, judge_rivals, judge_unverified
+from datadose.studies.referee.experiment import CANDIDATE, NAME, RANDOM, SeaStudy
+from datadose.studies.referee.figure import draw_sea
+from datadose.studies.referee.judging import compare_all
+from datadose.studies.referee.runs import Reference
+from datadose.studies.study import Claim, Judgement, Saved, Study
+
+Comparisons: TypeAlias = Mapping[str, Array]
+"""Name -> gains by seed."""
+Judge: TypeAlias = Callable[[Saved[SeaStudy], float], Judgement]
+_TEST = "tests/studies/referee/test_claims.py"
+
+
+def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Judge:
+    def judge(saved: Saved[SeaStudy], threshold: float) -> Judgement:
+        found = {name: values for name, values in find(saved.table).items() if len(values) > 1}
+        return compare_all(found, saved.config.pilot, threshold)
+
+    return judge
+
+
+def _over_random(place: int) -> Callable[[pd.DataFrame], Comparisons]:
+    """Each method over random rows, on the development setting (0) or on all others (1)."""
+
+    def find(table: pd.DataFrame) -> Comparisons:
+        pools = settings_of(table)
+        return {
+            f"{contents} {pair}, {method}, {budget:.0%}": gains(
+                table, Arm(contents, pair, method, budget), Arm(contents, pair, RANDOM, budget)
+            )
+            for contents, pair in (pools[:1] if place == 0 else pools[1:])
+            for method in methods_of(table)
+            if method != RANDOM
+            for budget in budgets_of(table, method)
+        }
+
+    return find
+
+
+def _turns(table: pd.DataFrame) -> Comparisons:
+    return {
+        f"{contents} {pair}, {budget:.0%}": gains(
+            table, Arm(contents, pair, "sketch", budget), Arm(contents, pair, "sketch-mean", budget)
+        )
+        for contents, pair in settings_of(table)
+        for budget in budgets_of(table, "sketch")
+    }
+
+
+def _verified(table: pd.DataFrame) -> Comparisons:
+    found = {}
+    for contents, pair in settings_of(table):
+        for method in methods_of(table):
+            for budget in budgets_of(table, method, verified=False):
+                arm = Arm(contents, pair, method, budget)
+                found[f"{contents} {pair}, {method}, {budget:.0%}"] = gains(
+                    table, arm, replace(arm, verified=False)
+                )
+    return found
+
+
+def _against_cut(method: str, budget: float | None) -> Callable[[pd.DataFrame], Comparisons]:
+    """A reference arm over the candidate's cut at the middle budget, at both stops."""
+
+    def find(table: pd.DataFrame) -> Comparisons:
+        found = {}
+        middle = middle_budget(table, CANDIDATE)
+        for contents, pair in settings_of(table):
+            cut = at_both_stops(Arm(contents, pair, CANDIDATE, middle))
+            own = at_both_stops(Arm(contents, pair, method, budget or middle))
+            for stop, arm in own.items():
+                found[f"{contents} {pair}, {stop}"] = gains(table, arm, cut[stop])
+        return found
+
+    return find
+
+
+def _over_full(table: pd.DataFrame) -> Comparisons:
+    found = {}
+    for contents, pair in settings_of(table):
+        full = at_both_stops(Arm(contents, pair, Reference.FULL, 1.0))
+        for method in methods_of(table):
+            if method == RANDOM:
+                continue
+            cut = at_both_stops(Arm(contents, pair, method, middle_budget(table, method)))
+            for stop, arm in cut.items():
+                found[f"{contents} {pair}, {method}, {stop}"] = gains(table, arm, full[stop])
+    return found
+
+
+_SETTING = (
+    "0.3M-parameter character Llama that knows 36 string families; a target of two unlike families, rare in "
+    "pretraining, 5 percent of a pool of 40 families; equal steps (sizes of the preset)"
+)
+_SHARE = (
+    f"share of comparisons, each the mean gain in log test loss over paired seeds with its {CONFIDENCE:.0%} "
+    "Student interval; the detectable gain is the pilot's"
+)
+
+
+def _claim(
+    name: str, statement: str, where: str, judge: Judge, statistic: str = _SHARE, threshold: float = 1.0
+) -> Claim:
+    return Claim(
+        f"sea-{name}",
+        "ours (language models)",
+        statement,
+        f"{_SETTING}; {where}",
+        statistic,
+        threshold,
+        judge,
+        f"{_TEST}::test_a_claim_holds_fails_or_finds_no_difference",
+    )
+
+
+_CLEAN = "clean pool with the targets of pair A (development), each budget, best stop on validation"
+_FAULTY = (
+    "pool with wrong answers, another format and repetitions, with the targets of pair B (held out), each "
+    "budget, best stop on validation"
+)
+CLAIMS = [
+    _claim(
+        "random-clean",
+        "A sea of rows: each method that reads the target beats random rows in a clean pool.",
+        _CLEAN,
+        _judge(_over_random(0)),
+    ),
+    _claim(
+        "random-faulty",
+        "A sea of rows: each method with a verifier beats random rows in a pool with faults.",
+        _FAULTY,
+        _judge(_over_random(1)),
+    ),
+    _claim(
+        "turns",
+        "A sea of rows: rows nearest to each target row in turn beat those nearest to the target's mean.",
+        "sketches of gradients, both pools, each budget, best stop",
+        _judge(_turns),
+    ),
+    _claim(
+        "verifier",
+        "A sea of rows: each method is better with the verifier's verdicts than without.",
+        "pool with faults, the middle budget, best stop",
+        _judge(_verified),
+    ),
+    _claim(
+        "weights",
+        "A sea of rows: every usable row, drawn with a weight that falls with its place, beats the cut.",
+        "order of rds, scale and cut at the middle budget, both pools, best stop and equal steps",
+        _judge(_against_cut(Reference.WEIGHTED, None)),
+    ),
+    _claim(
+        "full",
+        "A sea of rows: 5 percent by any method that reads the target beats the whole pool.",
+        "both pools, best stop and equal steps",
+        _judge(_over_full),
+    ),
+    _claim(
+        "oracle",
+        "A sea of rows: right rows of the target alone are better than what rds takes.",
+        "as many as the middle budget, or all there are; both pools, best stop and equal steps",
+        _judge(_against_cut(Reference.ORACLE, None)),
+    ),
+    _claim(
+        "default-choice",
+        "A sea of rows: nearest rows by position-weighted hidden states (rds) are the best default.",
+        _CLEAN,
+        judge_choice,
+        "mean log test loss over budgets and seeds above that of the best method",
+        0.0,
+    ),
+    _claim(
+        "default-random",
+        "A sea of rows: the default chosen in development beats random rows on held-out settings.",
+        _FAULTY,
+        judge_random,
+    ),
+    _claim(
+        "default-rivals",
+        "A sea of rows: no method beats the default by more than the detectable gain on held-out settings.",
+        _FAULTY,
+        judge_rivals,
+        "largest mean gain of another method in log test loss, and its interval",
+        0.0,
+    ),
+    _claim(
+        "default-unverified",
+        "A sea of rows: the default with a verifier beats every method without one where rows are faulty.",
+        f"{_FAULTY}; the middle budget",
+        judge_unverified,
+    ),
+]
+
+STUDY = Study(
+    name=NAME,
+    title="Few useful rows in a sea of others: which selector finds them",
+    story=(
+        "A small language model knows thirty-six string tasks; two others are the target, and 5 percent of "
+        "the pool. Each method takes a share of the pool, and all train for the same number of steps: points "
+        "show how far the loss on the target lies below that of random rows, bars are 95 percent intervals "
+        "over pretrained models."
+    ),
+    experiment=SeaStudy,
+    draw=draw_sea,
+    claims=CLAIMS,
+)
+"""Which selector of SFT rows wins, where, and by how much."""
