@@ -1,6 +1,6 @@
 """The runs that fixed the learning rate and the power of SmolLM2's sea, kept with every configuration.
 
-Made by ``python -m datadose.studies.referee.smollm_pilot OUT``.
+Made by COMMAND: a run each of two methods at three rates, then two more seeds at the best of these.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class GridPoint:
     validation: float
 
 
-COMMAND = "python -m datadose.studies.referee.smollm_pilot OUT"
+COMMAND = (
+    "python -c 'from pathlib import Path; from datadose.studies.referee.smollm_pilot import run_pilot; "
+    'print(run_pilot(Path("results/studies")))\''
+)
 GRID: tuple[GridPoint, ...] = ()
 PILOT = Pilot(0.1, (100, 101, 102), COMMAND)
