@@ -23,7 +23,12 @@ from datadose.studies.referee.smollm_pilot import run_pilot
 from datadose.studies.referee.smollm_pool import draw_seed, held_out, make_scores, pool_rows
 from datadose.studies.referee.smollm_runs import ORACLE, SmolArm, choose, run_arm, run_untouched
 from datadose.studies.referee.smollm_tasks import FAMILIES, Fault, draw_family, first_line, spoil
-from datadose.studies.referee.smollm_training import completion_nll, measure, token_batches
+from datadose.studies.referee.smollm_training import (
+    completion_nll,
+    load_lines,
+    measure,
+    token_batches,
+)
 
 pytestmark = pytest.mark.long
 
@@ -139,6 +144,16 @@ def test_arms_take_what_they_are_called(scored: Path) -> None:
     assert faulty > 0
     all_rows = choose(SmolArm("random", 0, verified=False), drawn, SEA, len(drawn.rows))
     assert sum(row["kind"] != Fault.NONE for row in all_rows) == faulty
+
+
+def test_what_is_scored_is_what_is_trained_on(tiny: Path, scored: Path) -> None:
+    drawn = draw_seed(scored, SEA, 0)
+    model = load_lines(tiny)
+    rows = encode_rows(model, drawn.rows)
+    assert [row.targets for row in rows] == drawn.pool.table["tokens"].tolist()
+    found = measure(model, rows, bfloat16=False).loss
+    nll = drawn.pool.table["nll"].to_numpy(dtype=float)
+    assert found == pytest.approx(np.average(nll, weights=drawn.pool.table["tokens"]), rel=0.01)
 
 
 def test_a_run_begins_at_the_untouched_model_and_moves(tiny: Path, scored: Path) -> None:

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from datadose.files import whole_folder, write_jsonl
-from datadose.llm.language_model import LanguageModel
 from datadose.llm.score import score
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
@@ -30,6 +29,7 @@ from datadose.studies.referee.smollm_tasks import (
     first_line,
     spoil,
 )
+from datadose.studies.referee.smollm_training import load_lines
 
 _POOL, _TARGET = "pool", "target"
 """The scored folders."""
@@ -125,7 +125,7 @@ def pool_rows(sea: SmolSea) -> list[Row]:
 def make_scores(base: Path, sea: SmolSea, *, file: Path) -> None:
     """Cell: the whole pool and the target's rows, scored, in a folder; products in bfloat16."""
     torch.set_num_threads(1)
-    model = LanguageModel.load(base, dtype="bfloat16")
+    model = load_lines(base, dtype="bfloat16")
     with whole_folder(file) as out:
         for name, rows in ((_POOL, pool_rows(sea)), (_TARGET, held_out(sea).sample)):
             write_jsonl(out / f"{name}.jsonl", rows)

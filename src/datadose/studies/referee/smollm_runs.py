@@ -24,7 +24,14 @@ from datadose.studies.levels.smollm import add_adapter
 from datadose.studies.llm_study.measure import encode_rows
 from datadose.studies.referee.smollm_pool import Drawn, SmolSea, draw_seed, held_out
 from datadose.studies.referee.smollm_tasks import Fault, Row
-from datadose.studies.referee.smollm_training import Losses, Training, mean_loss, measure, token_batches
+from datadose.studies.referee.smollm_training import (
+    Losses,
+    Training,
+    load_lines,
+    mean_loss,
+    measure,
+    token_batches,
+)
 
 Rows: TypeAlias = list[dict[str, Any]]
 UNTOUCHED, ORACLE = "untouched", "oracle"
@@ -70,7 +77,7 @@ def run_arm(base: Path, scores: Path, sea: SmolSea, training: Training, size: in
     """Cell: fine-tune on what the arm takes; a row of the table for each update that is measured."""
     torch.set_num_threads(1)
     chosen = choose(arm, draw_seed(scores, sea, arm.seed), sea, size)
-    model = LanguageModel.load(base)
+    model = load_lines(base)
     rows = encode_rows(model, chosen)
     held = _Measured(model, sea, training)
 
@@ -90,7 +97,7 @@ def run_arm(base: Path, scores: Path, sea: SmolSea, training: Training, size: in
 def run_untouched(base: Path, sea: SmolSea, training: Training) -> Rows:
     """Cell: the model as it is."""
     torch.set_num_threads(1)
-    found = _Measured(LanguageModel.load(base), sea, training).measure()
+    found = _Measured(load_lines(base), sea, training).measure()
     return [{Column.METHOD: UNTOUCHED, Column.VERIFIED: True, Column.STEP: 0, Column.TOKENS: 0, **found}]
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +58,17 @@ class Losses:
 
     loss: float
     probability: float
+
+
+def load_lines(base: Path, **options: Any) -> LanguageModel:
+    """The model of a folder, for rows of one line each: a line's end, not its end token, ends a completion.
+
+    So the tokens that are scored are those that are trained on and measured. ``options`` are those of
+    :meth:`LanguageModel.load`.
+    """
+    model = LanguageModel.load(base, **options)
+    model.tokenizer.eos_token = "\n"
+    return model
 
 
 def token_batches(lengths: Sequence[int], tokens: int, seed: int) -> Iterator[NDArray[np.int64]]:
