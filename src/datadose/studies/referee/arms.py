@@ -38,9 +38,9 @@ class Arm:
         found &= np.isclose(table[Column.BUDGET], self.budget) & (table[Column.VERIFIED] == self.verified)
         return table[found].sort_values(Column.SEED)
 
-    def losses(self, table: pd.DataFrame) -> pd.Series:
-        """Test losses in nats a token, by seed."""
-        return self.rows(table).set_index(Column.SEED)[Column.LOSS]
+    def losses(self, table: pd.DataFrame, column: str = Column.LOSS) -> pd.Series:
+        """Test losses in nats a token, by seed: on the target, or Column.KNOWN."""
+        return self.rows(table).set_index(Column.SEED)[column]
 
 
 def settings_of(table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -60,12 +60,12 @@ def methods_of(table: pd.DataFrame) -> list[str]:
     return [name for name in table[Column.METHOD].unique() if name not in references]
 
 
-def gains(table: pd.DataFrame, first: Arm, second: Arm) -> Array:
+def gains(table: pd.DataFrame, first: Arm, second: Arm, column: str = Column.LOSS) -> Array:
     """By how much the loss of ``first`` lies below that of ``second``: differences of logarithms, by seed.
 
     Seeds that only one of them has finished are left out.
     """
-    one, two = np.log(first.losses(table)), np.log(second.losses(table))
+    one, two = (np.log(arm.losses(table, column)) for arm in (first, second))
     both = one.index.intersection(two.index)
     return np.asarray(two[both] - one[both], dtype=np.float64)
 

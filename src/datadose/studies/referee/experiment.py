@@ -50,7 +50,7 @@ ALL_METHODS = (
 )
 
 
-DESCENT = Descent(1e-3, (0, 5, 10, 20, 35, 50, 75, 100, 125, 150), falling=True)
+DESCENT = Descent(3e-4, (0, 5, 10, 20, 35, 50, 75, 100, 125, 150), falling=True)
 """Of every run; ten looks."""
 
 

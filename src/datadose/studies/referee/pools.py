@@ -135,12 +135,14 @@ def _repeated(rows: list[PoolRow], pool: SeaPool, rng: np.random.Generator) -> l
 
 
 def target_rows(pool: SeaPool, seed: int) -> list[PoolRow]:
-    """The target's sample: right rows of validation strings, both families alike."""
-    return [
+    """The target's sample: right rows of validation strings, both families alike, in random order."""
+    rows = [
         PoolRow(example, header)
         for header in TARGETS[pool.pair]
         for example in draw_family([seed, 52], pool.target // 2, header, VALIDATION)
     ]
+    # Target rows take turns: one family before the other would be all that a small budget reaches.
+    return [rows[i] for i in np.random.default_rng([seed, 53]).permutation(len(rows))]
 
 
 def make_scores(model: Path, pool: SeaPool, seed: int, *, file: Path) -> None:
