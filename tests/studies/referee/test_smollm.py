@@ -156,13 +156,14 @@ def test_what_is_scored_is_what_is_trained_on(tiny: Path, scored: Path) -> None:
     assert found == pytest.approx(np.average(nll, weights=drawn.pool.table["tokens"]), rel=0.01)
 
 
-def test_a_run_begins_at_the_untouched_model_and_moves(tiny: Path, scored: Path) -> None:
+def test_a_run_begins_at_the_untouched_model_and_a_look_changes_nothing(tiny: Path, scored: Path) -> None:
     training = replace(SMOKE.training, rate=3e-2, updates=(0, 2))
     first, last = run_arm(tiny, scored, SEA, training, 6, SmolArm("rds", 0))
     (before,) = run_untouched(tiny, SEA, training)
     assert first["loss"] == pytest.approx(before["loss"], rel=1e-3)
     assert last["loss"] < first["loss"]
     assert (last["rows"], last["tokens"]) == (6, 400)
+    assert run_arm(tiny, scored, SEA, replace(training, updates=(2,)), 6, SmolArm("rds", 0)) == [last]
 
 
 @pytest.mark.slow
