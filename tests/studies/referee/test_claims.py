@@ -14,13 +14,16 @@ from datadose.studies.referee.arms import Arm, gains
 from datadose.studies.referee.default import chosen_default
 from datadose.studies.referee.experiment import METHODS, SeaStudy
 from datadose.studies.referee.figure import draw_sea
+from datadose.studies.referee.grid import PoolPilot
 from datadose.studies.referee.judging import Pilot, beaten_by, compare_all
 from datadose.studies.referee.study import STUDY
 from helpers.studies import entry, write_result
 
-SEEDS = 6
-CONFIG = replace(SeaStudy.preset("smoke"), seeds=SEEDS, pilot=Pilot(0.05, (100, 101, 102), "a test"))
-BUDGETS = (0.01, 0.05, 0.25)
+SEEDS = 5
+PILOT = Pilot(0.05, (100, 101, 102), "a test")
+PILOTS = tuple(PoolPilot("clean", stop, PILOT) for stop in ("best", "end"))
+CONFIG = replace(SeaStudy.preset("smoke"), seeds=SEEDS, pilots=PILOTS)
+BUDGETS = (0.05, 0.25)
 GOOD = {
     "random": 0.0, "bm25": 0.4, "sketch-mean": 0.3, "sketch": 0.5, "filters": 0.2, "rds": 0.7,
     "oracle": 0.9, "full": 0.1, "weighted": 0.8, "untouched": -0.5,
@@ -30,12 +33,12 @@ EVERY = [claim.id for claim in STUDY.claims]
 
 
 def table(lifts: dict[str, float] | None = None, *, unverified: float = -0.6) -> pd.DataFrame:
-    """Six seeds in both settings; arms of a setting move together by seed."""
+    """Five seeds in both settings; arms of a setting move together by seed."""
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     for contents, pair in (("clean", "A"), ("mixed", "B")):
         for name, lift in (lifts or GOOD).items():
-            budgets = {"full": (1.0,), "untouched": (0.0,), "weighted": (0.05,), "oracle": (0.01, 0.05)}
+            budgets = {"full": (1.0,), "untouched": (0.0,), "weighted": (0.05,), "oracle": (0.05,)}
             arms = [(budget, True) for budget in budgets.get(name, BUDGETS)]
             arms += [(0.05, False)] * (contents == "mixed" and name in METHODS)
             for budget, verified in arms:
@@ -98,6 +101,11 @@ def test_a_rival_within_the_detectable_difference_does_not_beat() -> None:
     assert beaten_by({"at": limit + noise}, pilot).verdict == "mixed"
     assert beaten_by({}, pilot).verdict == "not run"
     assert compare_all({"one": 0.5 * limit + noise}, pilot, 1.0).verdict == "no difference"
+    # A comparison with a pilot of its own is judged by that.
+    two = {"one": 0.5 * limit + noise, "two": 0.5 * limit + noise}
+    sharp = {"one": pilot, "two": Pilot(0.01, (100,), "a test")}
+    assert "not in: one no difference" in compare_all(two, sharp, 1.0).note
+    assert beaten_by(two, sharp).verdict == "fails"
 
 
 def test_the_picture_has_four_panels() -> None:
@@ -110,6 +118,9 @@ def test_presets_grow() -> None:
     smoke, quick, paper = (SeaStudy.preset(name) for name in ("smoke", "quick", "paper"))  # type: ignore[arg-type]
     assert smoke.seeds < quick.seeds < paper.seeds
     assert {*quick.methods} < {*paper.methods}
-    assert not {*quick.pilot.seeds} & {*quick.numbers}
+    for one in quick.pilots:
+        assert not {*one.pilot.seeds} & {*quick.numbers}
+        assert quick.pilot(one.contents, one.stop) == one.pilot
+    assert quick.pilot("wrong", "end").spread == max(one.pilot.spread for one in quick.pilots)
     runs = list(quick.runs())
     assert len(runs) == len(set(runs)) == 10 * (23 + 29)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -68,6 +70,16 @@ def gains(table: pd.DataFrame, first: Arm, second: Arm, column: str = Column.LOS
     one, two = (np.log(arm.losses(table, column)) for arm in (first, second))
     both = one.index.intersection(two.index)
     return np.asarray(two[both] - one[both], dtype=np.float64)
+
+
+Pairs: TypeAlias = Mapping[str, tuple[Arm, Arm]]
+"""Comparisons by name: the arm that is to be better, and the other."""
+
+
+def all_gains(table: pd.DataFrame, pairs: Pairs) -> dict[str, Array]:
+    """The gains of each comparison that at least two seeds have finished, by name."""
+    found = {name: gains(table, first, second) for name, (first, second) in pairs.items()}
+    return {name: values for name, values in found.items() if len(values) > 1}
 
 
 def middle_budget(table: pd.DataFrame, method: str) -> float:

@@ -11,10 +11,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from datadose.covariance import Array
-from datadose.studies.referee.arms import Arm, budgets_of, gains, methods_of, settings_of
+from datadose.studies.referee.arms import Arm, Pairs, all_gains, budgets_of, methods_of, settings_of
 from datadose.studies.referee.experiment import CANDIDATE, RANDOM, SeaStudy
-from datadose.studies.referee.judging import beaten_by, compare_all
+from datadose.studies.referee.judging import Pilot, beaten_by, compare_all
 from datadose.studies.study import Judgement, Saved, Verdict
 
 
@@ -44,36 +43,43 @@ def judge_choice(saved: Saved[SeaStudy], threshold: float) -> Judgement:
     return Judgement(lag, None, saved.config.seeds, verdict, f"chosen: {best}; mean log loss: {told}")
 
 
-def _against(
-    table: pd.DataFrame, rivals: list[str], *, first_wins: bool, verified: bool = True
-) -> dict[str, Array]:
-    """Gains on the held-out settings by name: of the candidate over each rival, or of the rival over it."""
+def _against(table: pd.DataFrame, rivals: list[str], *, verified: bool = True) -> dict[str, tuple[Arm, Arm]]:
+    """The candidate and each rival on the held-out settings, by name."""
     best, _ = chosen_default(table)
-    found = {}
-    for contents, pair in settings_of(table)[1:]:
-        for rival in rivals:
-            for budget in budgets_of(table, rival, verified=verified):
-                ours = Arm(contents, pair, best, budget)
-                theirs = Arm(contents, pair, rival, budget, verified)
-                values = gains(table, ours, theirs) if first_wins else gains(table, theirs, ours)
-                if len(values):
-                    found[f"{contents} {pair}, {rival}, {budget:.0%}"] = values
-    return found
+    return {
+        f"{contents} {pair}, {rival}, {budget:.0%}": (
+            Arm(contents, pair, best, budget),
+            Arm(contents, pair, rival, budget, verified),
+        )
+        for contents, pair in settings_of(table)[1:]
+        for rival in rivals
+        for budget in budgets_of(table, rival, verified=verified)
+    }
+
+
+def judge_pairs(saved: Saved[SeaStudy], pairs: Pairs, threshold: float) -> Judgement:
+    """Judge that the first arm of every pair has the lower loss, with the pilot of its pool and stop."""
+    return compare_all(all_gains(saved.table, pairs), pilots_of(saved, pairs), threshold)
+
+
+def pilots_of(saved: Saved[SeaStudy], pairs: Pairs) -> dict[str, Pilot]:
+    """The pilot of each comparison, by name."""
+    return {name: saved.config.pilot(first.contents, first.stop) for name, (first, _) in pairs.items()}
 
 
 def judge_random(saved: Saved[SeaStudy], threshold: float) -> Judgement:
     """Whether the chosen default beats random rows on every held-out setting and budget."""
-    return compare_all(_against(saved.table, [RANDOM], first_wins=True), saved.config.pilot, threshold)
+    return judge_pairs(saved, _against(saved.table, [RANDOM]), threshold)
 
 
 def judge_rivals(saved: Saved[SeaStudy], threshold: float) -> Judgement:
     """Whether no method beats the chosen default by more than the detectable difference there."""
     best, _ = chosen_default(saved.table)
     rivals = [name for name in methods_of(saved.table) if name != best]
-    return beaten_by(_against(saved.table, rivals, first_wins=False), saved.config.pilot)
+    pairs = {name: (rival, own) for name, (own, rival) in _against(saved.table, rivals).items()}
+    return beaten_by(all_gains(saved.table, pairs), pilots_of(saved, pairs))
 
 
 def judge_unverified(saved: Saved[SeaStudy], threshold: float) -> Judgement:
     """Whether the chosen default with verdicts beats every method without them, where rows are faulty."""
-    found = _against(saved.table, methods_of(saved.table), first_wins=True, verified=False)
-    return compare_all(found, saved.config.pilot, threshold)
+    return judge_pairs(saved, _against(saved.table, methods_of(saved.table), verified=False), threshold)

@@ -7,7 +7,7 @@ is chosen, and a pool with faults with those of pair B, which tests it once. See
 and the order of rows, so that arms are paired by seed.
 
 The learning rate, the steps and the pretraining were fixed on validation rows, with models outside the study
-(``grid``); the spread of paired differences comes from three such seeds (``pilot``).
+(``grid``); the spread of paired differences comes from three such seeds (``pilots``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from datadose.errors import reject
 from datadose.studies.levels.descent import Descent
 from datadose.studies.referee.base import PRETRAINING, pretrain
 from datadose.studies.referee.gradients import make_gradients
-from datadose.studies.referee.grid import GRID, PILOT, GridPoint
+from datadose.studies.referee.grid import GRID, PILOTS, GridPoint, PoolPilot
 from datadose.studies.referee.judging import Pilot
 from datadose.studies.referee.language import Pair
 from datadose.studies.referee.pools import CONTENTS, Contents, SeaPool, make_scores
@@ -79,7 +79,7 @@ class SeaStudy:
         seeds: repetitions.
         first_seed: the seeds are this one and those behind it.
         grid: the runs that fixed the learning rate.
-        pilot: of which the power is stated.
+        pilots: of which the power is stated.
     """
 
     pretraining: TokenPretraining
@@ -94,7 +94,7 @@ class SeaStudy:
     seeds: int
     first_seed: int = 0
     grid: tuple[GridPoint, ...] = GRID
-    pilot: Pilot = PILOT
+    pilots: tuple[PoolPilot, ...] = PILOTS
 
     @classmethod
     def preset(cls, name: Preset) -> SeaStudy:
@@ -131,6 +131,12 @@ class SeaStudy:
             unverified_budgets=quick.budgets,
             seeds=20,
         )
+
+    def pilot(self, contents: str, stop: str) -> Pilot:
+        """The pilot of a pool at a stop; of a pool that had none, the one with the largest spread."""
+        at_stop = [one for one in self.pilots if one.stop == stop]
+        own = [one.pilot for one in at_stop if one.contents == contents]
+        return own[0] if own else max((one.pilot for one in at_stop), key=lambda pilot: pilot.spread)
 
     @property
     def numbers(self) -> range:

@@ -29,4 +29,23 @@ GRID: tuple[GridPoint, ...] = (
     GridPoint("oracle", 0.003, 0.191, 0.184, 125),
 )
 """Seed 100; the untouched model has 0.483. Chosen: 3e-4, the lowest best loss of both."""
-PILOT = Pilot(0.1, (100, 101, 102), "not yet")
+_COMMAND = "python -m datadose.studies.referee.pilot spread FOLDER"
+_SEEDS = (100, 101, 102)
+
+
+@dataclass(frozen=True)
+class PoolPilot:
+    """The pilot of comparisons on one sort of pool at one stop: of differences of log test losses to random
+    rows, pooled over ``rds`` and ``sketch-mean`` and the budgets of 1, 5 and 25 percent."""
+
+    contents: str
+    stop: str
+    pilot: Pilot
+
+
+PILOTS: tuple[PoolPilot, ...] = (
+    PoolPilot("clean", "best", Pilot(0.200, _SEEDS, _COMMAND)),
+    PoolPilot("clean", "end", Pilot(0.240, _SEEDS, _COMMAND)),
+    PoolPilot("mixed", "best", Pilot(0.092, _SEEDS, _COMMAND)),
+    PoolPilot("mixed", "end", Pilot(0.163, _SEEDS, _COMMAND)),
+)

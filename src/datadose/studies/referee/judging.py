@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -41,6 +42,10 @@ class Pilot:
         return detectable_difference(self.spread, seeds, power=POWER)
 
 
+Pilots: TypeAlias = Pilot | Mapping[str, Pilot]
+"""One pilot for all comparisons, or one for each by its name."""
+
+
 def compare(gains: Array, pilot: Pilot) -> Judgement:
     """Judge the claim that paired ``gains`` (seeds,) are positive on average; see the module.
 
@@ -49,44 +54,53 @@ def compare(gains: Array, pilot: Pilot) -> Judgement:
     return judge_difference(gains, pilot.detectable(len(gains)), below=False)
 
 
-def compare_all(gains: Mapping[str, Array], pilot: Pilot, threshold: float) -> Judgement:
+def compare_all(gains: Mapping[str, Array], pilot: Pilots, threshold: float) -> Judgement:
     """Judge that all named ``gains`` are positive, as a share of comparisons against ``threshold``.
 
-    The note lists mean and interval of each and the detectable difference.
+    ``pilot`` is that of all comparisons, or one for each name. The note lists mean and interval of each
+    comparison and the detectable differences.
     """
     if not gains:
         return Judgement(None, None, 0, "not run", "no finished comparison")
-    found = {name: compare(values, pilot) for name, values in gains.items()}
+    found = {name: compare(values, pilot_of(pilot, name)) for name, values in gains.items()}
     seeds = min(len(values) for values in gains.values())
     if len(found) == 1:
         return next(iter(found.values()))
     verdicts: dict[str, Verdict] = {name: one.verdict for name, one in found.items()}
     told = "; ".join(f"{name} {shown(one)}" for name, one in found.items())
-    return judge_settings(verdicts, threshold, seeds, f"{detects(pilot, seeds)}; {told}")
+    return judge_settings(verdicts, threshold, seeds, f"{detects(gains, pilot)}; {told}")
 
 
-def beaten_by(gains: Mapping[str, Array], pilot: Pilot) -> Judgement:
+def beaten_by(gains: Mapping[str, Array], pilot: Pilots) -> Judgement:
     """Judge that no rival's ``gains`` over an arm exceed the detectable difference, each by its interval.
 
-    *holds* if every interval stays below the detectable difference, *fails* if one lies above it wholly,
+    *holds* if every interval stays below its detectable difference, *fails* if one lies above it wholly,
     else *mixed*. The value is the largest mean gain.
     """
     if not gains:
         return Judgement(None, None, 0, "not run", "no finished comparison")
-    seeds = min(len(values) for values in gains.values())
-    limit = pilot.detectable(seeds)
-    found = {name: compare(values, pilot) for name, values in gains.items()}
+    found = {name: compare(values, pilot_of(pilot, name)) for name, values in gains.items()}
+    limits = np.array([pilot_of(pilot, name).detectable(len(values)) for name, values in gains.items()])
     lows, highs = np.array([one.interval or (np.nan, np.nan) for one in found.values()]).T
-    verdict: Verdict = "holds" if (highs <= limit).all() else "fails" if (lows > limit).any() else "mixed"
+    verdict: Verdict = "holds" if (highs <= limits).all() else "fails" if (lows > limits).any() else "mixed"
     worst = max(found, key=lambda name: found[name].value or -np.inf)
     told = "; ".join(f"{name} {shown(one)}" for name, one in found.items())
-    note = f"{detects(pilot, seeds)}; gains of rivals: {told}"
+    note = f"{detects(gains, pilot)}; gains of rivals: {told}"
+    seeds = min(len(values) for values in gains.values())
     return Judgement(found[worst].value, found[worst].interval, seeds, verdict, note)
 
 
-def detects(pilot: Pilot, seeds: int) -> str:
+def pilot_of(pilot: Pilots, name: str) -> Pilot:
+    """The pilot of a comparison."""
+    return pilot if isinstance(pilot, Pilot) else pilot[name]
+
+
+def detects(gains: Mapping[str, Array], pilot: Pilots) -> str:
     """The sentence on power of a note."""
-    return f"{seeds} seeds detect {pilot.detectable(seeds):.3g} with {POWER:.0%} power"
+    limits = [pilot_of(pilot, name).detectable(len(values)) for name, values in gains.items()]
+    seeds = min(len(values) for values in gains.values())
+    many = f" to {max(limits):.3g}" if max(limits) > 1.001 * min(limits) else ""
+    return f"{seeds} seeds detect {min(limits):.3g}{many} with {POWER:.0%} power"
 
 
 def shown(judgement: Judgement) -> str:

@@ -48,22 +48,21 @@ def run_rates(folder: Path) -> Iterator[str]:
 
 
 def run_spread(folder: Path) -> Iterator[str]:
-    """Run three seeds of a few methods on both pools, and give the spread by budget and stop, and pooled."""
+    """Run three seeds of a few methods on both pools; give the spread by budget, and by pool and stop."""
     quick = SeaStudy.preset("quick")
     methods = (RANDOM, "rds", "sketch-mean")
     study = replace(quick, methods=methods, unverified_budgets=(), seeds=3, first_seed=FIRST_SEED)
     table = _run(study, folder, methods)
     table.to_csv(folder / "pilot.csv", index=False)
-    every: dict[str, list[Any]] = {}
     for contents, pair in settings_of(table):
         for stop in (Stop.BEST, Stop.END):
+            every = []
             for budget in budgets_of(table, RANDOM):
                 base = Arm(contents, pair, RANDOM, budget, stop=stop)
                 found = [gains(table, replace(base, method=name), base) for name in methods[1:]]
-                every.setdefault(stop, []).extend(found)
+                every += found
                 yield f"{contents} {pair} {stop} {budget:g}: {pooled_spread(np.array(found)):.3f}"
-    for stop, found in every.items():
-        yield f"{stop}: {pooled_spread(np.array(found)):.3f}"
+            yield f'PoolPilot("{contents}", "{stop}", {pooled_spread(np.array(every)):.3f})'
 
 
 def _run(study: SeaStudy, folder: Path, methods: Collection[str]) -> Any:

@@ -138,37 +138,42 @@ def run_arm(
     picked = [lines[i] for i in chosen.rows]
     tokens = encode([(line["prompt"], line["completion"]) for line in picked], VOCABULARY)
     network = load_model(model)
-    trained = copy.deepcopy(network)
-    best: tuple[float, int, Any] = (np.inf, 0, None)
-    last = best
+    last: tuple[float, int] = (np.inf, 0)
+    best, state = last, {}
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        return completion_loss(trained, tokens.at(rows))
+        return completion_loss(network, tokens.at(rows))
 
-    looks = descend(trained.parameters(), loss, len(tokens), descent, run.seed, chosen.weights)
+    looks = descend(network.parameters(), loss, len(tokens), descent, run.seed, chosen.weights)
     for step in looks:
-        found = score_tokens(_logits(trained), _held(TARGETS[run.pair], VALIDATION, held.validation)).loss
-        last = (found, step, None)
-        if found < best[0]:
-            best = (found, step, copy.deepcopy(trained.state_dict()))
-    composition = _composition(picked, TARGETS[run.pair])
-    rows = []
-    for stop, (validation, step, state) in ((Stop.END, last), (Stop.BEST, best)):
-        if state is not None:
-            trained.load_state_dict(state)
-        measured = measure(trained, run.pair, held)
-        where = {Column.STOP: stop, Column.STEP: step, Column.VALIDATION: validation}
-        rows.append({**asdict(run), **where, **measured, **composition})
-    return rows
+        last = (_validation(network, run.pair, held), step)
+        if last[0] < best[0]:
+            best, state = last, copy.deepcopy(network.state_dict())
+    measured = {Stop.END: measure(network, run.pair, held)}
+    if best != last:
+        network.load_state_dict(state)
+    measured[Stop.BEST] = measured[Stop.END] if best == last else measure(network, run.pair, held)
+    composition = _composition(picked, TARGETS[run.pair], chosen.weights)
+    return [
+        {**asdict(run), **_stop(stop, where), **measured[stop], **composition}
+        for stop, where in ((Stop.END, last), (Stop.BEST, best))
+    ]
+
+
+def _stop(name: str, where: tuple[float, int]) -> dict[str, Any]:
+    """Where a run was stopped, by column: ``where`` is (validation loss, step)."""
+    return {Column.STOP: name, Column.VALIDATION: where[0], Column.STEP: where[1]}
+
+
+def _validation(network: Any, pair: Pair, held: HeldOut) -> float:
+    return score_tokens(_logits(network), _held(TARGETS[pair], VALIDATION, held.validation)).loss
 
 
 def run_untouched(model: Path, run: SeaRun, held: HeldOut) -> Rows:
     """Cell: the pretrained model as it is; one row for both stops."""
     network = load_model(model)
-    found = score_tokens(_logits(network), _held(TARGETS[run.pair], VALIDATION, held.validation))
-    where = {Column.STEP: 0, Column.VALIDATION: found.loss}
-    measured = measure(network, run.pair, held)
-    return [{**asdict(run), Column.STOP: stop, **where, **measured} for stop in (Stop.END, Stop.BEST)]
+    where, measured = (_validation(network, run.pair, held), 0), measure(network, run.pair, held)
+    return [{**asdict(run), **_stop(stop, where), **measured} for stop in (Stop.END, Stop.BEST)]
 
 
 def measure(network: Any, pair: Pair, held: HeldOut) -> dict[str, float]:
@@ -189,11 +194,14 @@ def _mean(scores: list[Score], name: str) -> float:
     return float(np.mean([getattr(score, name) for score in scores]))
 
 
-def _composition(picked: list[dict[str, Any]], targets: tuple[str, str]) -> dict[str, float]:
-    """Shares of the chosen rows, by column; a faulty row counts as the target's too."""
+def _composition(
+    picked: list[dict[str, Any]], targets: tuple[str, str], weights: NDArray[np.float64] | None
+) -> dict[str, float]:
+    """Shares of the chosen rows, or of what is drawn by weight, by column; faulty target rows count too."""
 
     def share(**wanted: str) -> float:
-        return float(np.mean([all(line[k] == v for k, v in wanted.items()) for line in picked]))
+        fits = [all(line[key] == value for key, value in wanted.items()) for line in picked]
+        return float(np.average(fits, weights=weights))
 
     return {
         Column.ROWS: len(picked),

@@ -6,17 +6,16 @@ detectable one is that of the pilot, stated before the run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from typing import TypeAlias
 
 import pandas as pd
 
-from datadose.covariance import Array
 from datadose.power import CONFIDENCE, mean_interval
 from datadose.studies.ledger import is_more, judge_settings, seeds_of
 from datadose.studies.referee.arms import (
     Arm,
+    Pairs,
     at_both_stops,
     budgets_of,
     gains,
@@ -24,35 +23,35 @@ from datadose.studies.referee.arms import (
     middle_budget,
     settings_of,
 )
-from datadose.studies.referee.default import judge_choice, judge_random, judge_rivals, judge_unverified
+from datadose.studies.referee.default import (
+    judge_choice,
+    judge_pairs,
+    judge_random,
+    judge_rivals,
+    judge_unverified,
+)
 from datadose.studies.referee.experiment import CANDIDATE, NAME, RANDOM, SeaStudy
 from datadose.studies.referee.figure import draw_sea
-from datadose.studies.referee.judging import compare_all
 from datadose.studies.referee.runs import Column, Reference
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 
-Comparisons: TypeAlias = Mapping[str, Array]
-"""Name -> gains by seed."""
 Judge: TypeAlias = Callable[[Saved[SeaStudy], float], Judgement]
 _TEST = "tests/studies/referee/test_claims.py"
 
 
-def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Judge:
-    def judge(saved: Saved[SeaStudy], threshold: float) -> Judgement:
-        found = {name: values for name, values in find(saved.table).items() if len(values) > 1}
-        return compare_all(found, saved.config.pilot, threshold)
-
-    return judge
+def _judge(find: Callable[[pd.DataFrame], Pairs]) -> Judge:
+    return lambda saved, threshold: judge_pairs(saved, find(saved.table), threshold)
 
 
-def _over_random(place: int) -> Callable[[pd.DataFrame], Comparisons]:
+def _over_random(place: int) -> Callable[[pd.DataFrame], Pairs]:
     """Each method over random rows, on the development setting (0) or on all others (1)."""
 
-    def find(table: pd.DataFrame) -> Comparisons:
+    def find(table: pd.DataFrame) -> Pairs:
         pools = settings_of(table)
         return {
-            f"{contents} {pair}, {method}, {budget:.0%}": gains(
-                table, Arm(contents, pair, method, budget), Arm(contents, pair, RANDOM, budget)
+            f"{contents} {pair}, {method}, {budget:.0%}": (
+                Arm(contents, pair, method, budget),
+                Arm(contents, pair, RANDOM, budget),
             )
             for contents, pair in (pools[:1] if place == 0 else pools[1:])
             for method in methods_of(table)
@@ -63,39 +62,38 @@ def _over_random(place: int) -> Callable[[pd.DataFrame], Comparisons]:
     return find
 
 
-def _turns(table: pd.DataFrame) -> Comparisons:
+def _turns(table: pd.DataFrame) -> Pairs:
     return {
-        f"{contents} {pair}, {budget:.0%}": gains(
-            table, Arm(contents, pair, "sketch", budget), Arm(contents, pair, "sketch-mean", budget)
+        f"{contents} {pair}, {budget:.0%}": (
+            Arm(contents, pair, "sketch", budget),
+            Arm(contents, pair, "sketch-mean", budget),
         )
         for contents, pair in settings_of(table)
         for budget in budgets_of(table, "sketch")
     }
 
 
-def _verified(table: pd.DataFrame) -> Comparisons:
-    found = {}
-    for contents, pair in settings_of(table):
-        for method in methods_of(table):
-            for budget in budgets_of(table, method, verified=False):
-                arm = Arm(contents, pair, method, budget)
-                found[f"{contents} {pair}, {method}, {budget:.0%}"] = gains(
-                    table, arm, replace(arm, verified=False)
-                )
-    return found
+def _verified(table: pd.DataFrame) -> Pairs:
+    return {
+        f"{contents} {pair}, {method}, {budget:.0%}": (
+            Arm(contents, pair, method, budget),
+            Arm(contents, pair, method, budget, verified=False),
+        )
+        for contents, pair in settings_of(table)
+        for method in methods_of(table)
+        for budget in budgets_of(table, method, verified=False)
+    }
 
 
-def _against_cut(method: str, budget: float | None) -> Callable[[pd.DataFrame], Comparisons]:
+def _over_cut(method: str) -> Callable[[pd.DataFrame], Pairs]:
     """A reference arm over the candidate's cut at the middle budget, at both stops."""
 
-    def find(table: pd.DataFrame) -> Comparisons:
-        found = {}
-        middle = middle_budget(table, CANDIDATE)
+    def find(table: pd.DataFrame) -> Pairs:
+        middle, found = middle_budget(table, CANDIDATE), {}
         for contents, pair in settings_of(table):
             cut = at_both_stops(Arm(contents, pair, CANDIDATE, middle))
-            own = at_both_stops(Arm(contents, pair, method, budget or middle))
-            for stop, arm in own.items():
-                found[f"{contents} {pair}, {stop}"] = gains(table, arm, cut[stop])
+            for stop, arm in at_both_stops(Arm(contents, pair, method, middle)).items():
+                found[f"{contents} {pair}, {stop}"] = (arm, cut[stop])
         return found
 
     return find
@@ -120,16 +118,15 @@ def _keeps(saved: Saved[SeaStudy], threshold: float) -> Judgement:
     return judge_settings(verdicts, threshold, seeds_of(table), "; ".join(told))
 
 
-def _over_full(table: pd.DataFrame) -> Comparisons:
+def _over_full(table: pd.DataFrame) -> Pairs:
     found = {}
     for contents, pair in settings_of(table):
         full = at_both_stops(Arm(contents, pair, Reference.FULL, 1.0))
         for method in methods_of(table):
-            if method == RANDOM:
-                continue
-            cut = at_both_stops(Arm(contents, pair, method, middle_budget(table, method)))
-            for stop, arm in cut.items():
-                found[f"{contents} {pair}, {method}, {stop}"] = gains(table, arm, full[stop])
+            if method != RANDOM:
+                cut = at_both_stops(Arm(contents, pair, method, middle_budget(table, method)))
+                for stop, arm in cut.items():
+                    found[f"{contents} {pair}, {method}, {stop}"] = (arm, full[stop])
     return found
 
 
@@ -192,7 +189,7 @@ CLAIMS = [
         "weights",
         "A sea of rows: every usable row, drawn with a weight that falls with its place, beats the cut.",
         "order of rds, scale and cut at the middle budget, both pools, best stop and equal steps",
-        _judge(_against_cut(Reference.WEIGHTED, None)),
+        _judge(_over_cut(Reference.WEIGHTED)),
     ),
     _claim(
         "keeps",
@@ -210,7 +207,7 @@ CLAIMS = [
         "oracle",
         "A sea of rows: right rows of the target alone are better than what rds takes.",
         "as many as the middle budget, or all there are; both pools, best stop and equal steps",
-        _judge(_against_cut(Reference.ORACLE, None)),
+        _judge(_over_cut(Reference.ORACLE)),
     ),
     _claim(
         "default-choice",
