@@ -163,7 +163,7 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
         "--method",
         metavar="NAME",
         help="which rows come first: random, longest, easiest, middle, hardest, ifd, bm25, rds, sketch, "
-        "sketch-mean, transport or filters (filters)",
+        "sketch-mean, transport or filters (bm25)",
     ),
     option(
         "--weights",

@@ -22,6 +22,8 @@ METHOD_NAMES = (
     *("rds", "sketch", "sketch-mean", TRANSPORT, FILTERS),
 )
 """What ``select --method`` takes."""
+DEFAULT = "bm25"
+"""The method that the referee's development setting chose (studies/referee)."""
 UNORDERED = (TRANSPORT, FILTERS)
 """The methods whose smaller sets are no part of the larger ones."""
 
@@ -81,7 +83,7 @@ class SelectionConfig:
     sft_tokens: int | None = None
     rl_size: Size = "auto"
     seed: int = 0
-    method: str = FILTERS
+    method: str = DEFAULT
     weights: bool = False
     representation: Representation = "sketch"
     hardness: Hardness = "nll"

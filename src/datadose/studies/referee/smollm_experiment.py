@@ -64,7 +64,7 @@ class SmolStudy:
     training: Training
     size: int
     methods: tuple[str, ...] = METHODS
-    unverified: tuple[str, ...] = (RANDOM, "bm25", CANDIDATE, "sketch")
+    unverified: tuple[str, ...] = ("bm25", CANDIDATE)
     seeds: int = 6
     first_seed: int = 0
     grid: tuple[GridPoint, ...] = GRID
