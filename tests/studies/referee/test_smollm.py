@@ -169,7 +169,7 @@ def test_a_run_begins_at_the_untouched_model_and_a_look_changes_nothing(tiny: Pa
 @pytest.mark.slow
 def test_a_pilot_and_a_study_share_the_scored_pool(tmp_path: Path) -> None:
     grid, spread = run_pilot(tmp_path, "smoke", rates=(1e-3, 1e-2))
-    assert len(grid) == 4
+    assert len(grid) == 12
     assert spread > 0
     (folder,) = (tmp_path / ".cache" / "sea_smollm").iterdir()
     *_, (_, cells) = SMOKE.rounds(tmp_path / ".cache")

@@ -81,7 +81,7 @@ class SmolStudy:
         if name in ("small", "medium"):
             reject("preset", name, "smoke, quick or paper")
         sea = SmolSea(TARGET, SOLVED, OTHERS)
-        quick = cls("smollm2", sea, Training(2e-3, (10, 20, 40)), 80)
+        quick = cls("smollm2", sea, Training(1e-3, (10, 20, 40)), 80)
         if name == "quick":
             return quick
         sea = replace(sea, test=96, validation=48, earlier=32)

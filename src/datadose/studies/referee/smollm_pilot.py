@@ -28,24 +28,36 @@ _ARMS = (RANDOM, CANDIDATE)
 def run_pilot(
     out: Path, preset: Preset = "quick", rates: Sequence[float] = RATES
 ) -> tuple[list[GridPoint], float]:
-    """Run the pilot in ``out``.
+    """Run the pilot in ``out``: all rates on the first seed, then the two best of them on all seeds.
 
-    Returns the grid on the first seed, and the spread over all pilot seeds of the gains of the candidate over
-    random rows and over right target rows, at the rate with the lowest validation loss of the two methods.
+    Returns every run of the two methods at its best update, and the spread over seeds of the gains of the
+    candidate over random rows and over right target rows, at the rate with the lowest sum of validation
+    losses over seeds and methods.
     """
-    first = replace(
-        SmolStudy.preset(preset), methods=_ARMS, unverified=(), first_seed=PILOT.seeds[0], seeds=1
-    )
-    grid = []
-    for rate in rates:
-        table = _run(replace(first, training=replace(first.training, rate=rate)), out)
-        for method in _ARMS:
-            row = stopped(table, Arm(method)).iloc[0]
-            grid.append(GridPoint(method, rate, int(row[Column.STEP]), float(row[Column.VALIDATION])))
-    best = min(rates, key=lambda rate: sum(point.validation for point in grid if point.rate == rate))
-    chosen = replace(first, training=replace(first.training, rate=best), seeds=len(PILOT.seeds))
-    table = _run(chosen, out)
-    return grid, pooled_spread([gains(table, Arm(CANDIDATE), Arm(other)) for other in (RANDOM, ORACLE)])
+    study = replace(SmolStudy.preset(preset), methods=_ARMS, unverified=(), first_seed=PILOT.seeds[0])
+
+    def table_at(rate: float, seeds: int) -> pd.DataFrame:
+        return _run(replace(study, training=replace(study.training, rate=rate), seeds=seeds), out)
+
+    found = {rate: table_at(rate, 1) for rate in rates}
+    for rate in sorted(rates, key=lambda rate: _total(_points(found[rate], rate)))[:2]:
+        found[rate] = table_at(rate, len(PILOT.seeds))
+    grid = [point for rate in rates for point in _points(found[rate], rate)]
+    full = [rate for rate in rates if len(_points(found[rate], rate)) == len(_ARMS) * len(PILOT.seeds)]
+    best = found[min(full, key=lambda rate: _total(_points(found[rate], rate)))]
+    return grid, pooled_spread([gains(best, Arm(CANDIDATE), Arm(other)) for other in (RANDOM, ORACLE)])
+
+
+def _points(table: pd.DataFrame, rate: float) -> list[GridPoint]:
+    return [
+        GridPoint(method, rate, int(seed), int(row[Column.STEP]), float(row[Column.VALIDATION]))
+        for method in _ARMS
+        for seed, row in stopped(table, Arm(method)).iterrows()
+    ]
+
+
+def _total(points: Sequence[GridPoint]) -> float:
+    return sum(point.validation for point in points)
 
 
 def _run(study: SmolStudy, out: Path) -> pd.DataFrame:
