@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from datadose.errors import InputError
+from datadose.power import mean_interval
 from datadose.studies.ledger import (
     decide,
     judge_deviation,
@@ -14,7 +15,6 @@ from datadose.studies.ledger import (
     judge_settings,
     judge_share,
     judge_worst,
-    mean_interval,
     none_of,
 )
 from datadose.studies.study import Judgement, Verdict

@@ -20,10 +20,10 @@ from scipy import stats
 
 from datadose.covariance import Array
 from datadose.errors import require_number
+from datadose.power import CONFIDENCE, mean_interval
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 from datadose.studies.tables import Column
 
-CONFIDENCE = 0.95
 PAIRED_SHARE = f"share of settings where it holds, each at {CONFIDENCE:.0%} confidence over paired seeds"
 
 
@@ -72,15 +72,6 @@ def decide(low: float, high: float, threshold: float, *, below: bool = True) -> 
     if high <= threshold:
         return "holds"
     return "fails" if low > threshold else "mixed"
-
-
-def mean_interval(values: Array) -> tuple[float, float, float]:
-    """Mean and its two-sided 95 percent Student interval over seeds."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, float("-inf"), float("inf")
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
-    return mean, mean - half, mean + half
 
 
 def judge_mean(values: Array, threshold: float, *, below: bool = True, note: str = "") -> Judgement:

@@ -21,8 +21,9 @@ from datadose.configs import STAGES, Stage
 from datadose.covariance import Array
 from datadose.drawing.curves import draw_curve
 from datadose.drawing.style import Look
+from datadose.power import mean_interval
 from datadose.studies import tables
-from datadose.studies.ledger import both, decide, judge_deviation, mean_interval, paired_errors
+from datadose.studies.ledger import both, decide, judge_deviation, paired_errors
 from datadose.studies.study import Judgement
 
 

@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 
 from datadose.configs import Stage
+from datadose.power import CONFIDENCE
 from datadose.studies.figure4.experiment import NAME, Column, Figure4, panel
 from datadose.studies.figure4.figure import draw
-from datadose.studies.ledger import CONFIDENCE
 from datadose.studies.study import Claim, Judgement, Saved, Study
 from datadose.studies.trends import (
     BASE_PANEL,

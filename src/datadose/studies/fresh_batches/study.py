@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from datadose.covariance import Array
+from datadose.power import CONFIDENCE
 from datadose.studies.fresh_batches.experiment import (
     EPOCHS,
     FRESH,
@@ -17,7 +18,7 @@ from datadose.studies.fresh_batches.experiment import (
     comparisons,
 )
 from datadose.studies.fresh_batches.figure import draw_fresh
-from datadose.studies.ledger import CONFIDENCE, decide
+from datadose.studies.ledger import decide
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 
 __all__ = ["NAME", "STUDY", "Column"]

@@ -25,6 +25,7 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, MaxNLocator, Nul
 from datadose.configs import STAGES
 from datadose.drawing.style import GREY, LOOKS, caption, draw_points, name_ticks, new_grid
 from datadose.models.baselines import baselines
+from datadose.power import CONFIDENCE, mean_interval
 from datadose.studies import tables
 from datadose.studies.gpt.figure3 import Figure3
 from datadose.studies.gpt.figure3_study import SETTING, TEST
@@ -49,7 +50,7 @@ from datadose.studies.gpt.runs import (
     run_lsa,
     tests,
 )
-from datadose.studies.ledger import CONFIDENCE, judge_settings, mean_interval
+from datadose.studies.ledger import judge_settings
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import LSA, as_table
 from datadose.studies.trends import SHORT_NAMES

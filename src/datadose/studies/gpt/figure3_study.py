@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 
 from datadose.configs import Stage
 from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_theory, new_grid
+from datadose.power import CONFIDENCE
 from datadose.studies.gpt.figure3 import CONTROLS, NAME, Column, Figure3
-from datadose.studies.ledger import CONFIDENCE, judge_settings
+from datadose.studies.ledger import judge_settings
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 from datadose.studies.trends import (
     BASE_PANEL,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 
+from datadose.power import CONFIDENCE
 from datadose.studies.gpt.map import NAME, Figure3Map
 from datadose.studies.gpt.map_figure import draw
 from datadose.studies.gpt.map_settings import STAGES
 from datadose.studies.gpt.map_verdicts import HALF, HELPS, rises_with_prompts, shares_by_level, verdicts
-from datadose.studies.ledger import CONFIDENCE, judge_share
+from datadose.studies.ledger import judge_share
 from datadose.studies.study import Claim, Judgement, Saved, Study
 from datadose.studies.trends import PAPER_CLAIMS, ROW_NAMES, STATISTICS, trend_sentence
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from datadose.covariance import Array
+from datadose.power import CONFIDENCE, mean_interval
 from datadose.studies.gpt.first_thought import FITS, OWN, RIDGE, TESTS
 from datadose.studies.gpt.mechanism import NAME, Column, Mechanism
 from datadose.studies.gpt.mechanism_figure import draw
@@ -26,16 +27,7 @@ from datadose.studies.gpt.mechanism_verdicts import (
     way_of_linear,
 )
 from datadose.studies.gpt.runs import COMMON, PHI, PRETRAINING, RARE, TARGET, W, of
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    both,
-    decide,
-    finite_mean,
-    is_more,
-    judge_deviation,
-    judge_settings,
-    mean_interval,
-)
+from datadose.studies.ledger import both, decide, finite_mean, is_more, judge_deviation, judge_settings
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 from datadose.studies.tables import LSA, THEORY
 

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
+from datadose.power import mean_interval
 from datadose.studies.gpt.linear_paths import Arm
 from datadose.studies.gpt.mechanism import Column, Mechanism
 from datadose.studies.gpt.runs import COMMON, GPT, PHI, PRETRAINING, RARE, TARGET, of
-from datadose.studies.ledger import mean_interval
 from datadose.studies.tables import LSA, THEORY
 from datadose.studies.trends import SHORT_NAMES
 

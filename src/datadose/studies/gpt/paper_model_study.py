@@ -11,11 +11,12 @@ from functools import partial
 import pandas as pd
 
 from datadose.configs import Stage
+from datadose.power import CONFIDENCE
 from datadose.studies.gpt.map_settings import Column
 from datadose.studies.gpt.map_verdicts import HELPS, RL_CLAIM, verdicts
 from datadose.studies.gpt.paper_model import BEST, FAILING, NAME, PaperModel
 from datadose.studies.gpt.paper_model_figure import draw
-from datadose.studies.ledger import CONFIDENCE, decide, judge_settings
+from datadose.studies.ledger import decide, judge_settings
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 from datadose.studies.trends import (
     CHANGE,

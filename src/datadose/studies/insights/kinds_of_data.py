@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
+from datadose.power import CONFIDENCE
 from datadose.shift import Shift
 from datadose.simulation.curves import sft_error_curve
-from datadose.studies.ledger import CONFIDENCE, judge_settings, paired, paired_errors, seeds_of
+from datadose.studies.ledger import judge_settings, paired, paired_errors, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import Column, TwoBlock, as_table, grid, predictions, sft_row
 from datadose.sweep import Cell

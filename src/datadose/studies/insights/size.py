@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from datadose.drawing.curves import cell_edges, level, log_y
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import LOOKS, Look, caption, draw_simulation, draw_theory, new_grid
+from datadose.power import CONFIDENCE
 from datadose.studies import tables
-from datadose.studies.ledger import CONFIDENCE, beats, judge_settings, seeds_of
+from datadose.studies.ledger import beats, judge_settings, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import LSA, THEORY, Column, TwoBlock
 from datadose.sweep import Cell

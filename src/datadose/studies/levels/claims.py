@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from datadose.studies.ledger import CONFIDENCE
+from datadose.power import CONFIDENCE
 from datadose.studies.levels.arms import ADAM, ARMS, DESCENT, GPT, LANGUAGE, Arm
 from datadose.studies.levels.forecasts import CHANGED, forecast_of
 from datadose.studies.levels.judges import (

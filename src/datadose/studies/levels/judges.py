@@ -13,16 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from datadose.power import CONFIDENCE, mean_interval
 from datadose.shapes import Array
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    both,
-    decide,
-    is_more,
-    judge_mean,
-    judge_settings,
-    mean_interval,
-)
+from datadose.studies.ledger import both, decide, is_more, judge_mean, judge_settings
 from datadose.studies.levels.arms import (
     Arm,
     at_saturation,

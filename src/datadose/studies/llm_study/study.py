@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
-from datadose.studies.ledger import CONFIDENCE, decide, judge_settings, mean_interval
+from datadose.power import CONFIDENCE, mean_interval
+from datadose.studies.ledger import decide, judge_settings
 from datadose.studies.llm_study.experiment import BASE, NAME, LlmStudy, Question
 from datadose.studies.llm_study.figure import draw_llm_study
 from datadose.studies.llm_study.pools import Arm, Band, Contents

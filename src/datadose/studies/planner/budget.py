@@ -20,9 +20,10 @@ from scipy import stats
 from datadose.drawing.curves import level, plain_log_ticks
 from datadose.drawing.style import LOOKS, caption, draw_points, new_grid
 from datadose.planner import Costs, ErrorModel, Schedule, plan_schedule
+from datadose.power import CONFIDENCE
 from datadose.simulation.training import TrainingStage, simulate_stages
 from datadose.studies import tables
-from datadose.studies.ledger import CONFIDENCE, decide, judge_share
+from datadose.studies.ledger import decide, judge_share
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import THEORY, as_table
 from datadose.studies.training_time.settings import DRAWN, random_setting, spread

@@ -17,9 +17,10 @@ from scipy import stats
 
 from datadose.drawing.style import GREY, LOOKS, caption, draw_points, draw_theory, new_grid
 from datadose.planner.goal import Stop
+from datadose.power import CONFIDENCE
 from datadose.shapes import Array
 from datadose.studies import tables
-from datadose.studies.ledger import CONFIDENCE, decide, judge_deviation
+from datadose.studies.ledger import decide, judge_deviation
 from datadose.studies.planner.decision_cells import measure_pool
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import LSA, Setting, SettingsExperiment

@@ -12,7 +12,8 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter, Per
 from scipy import stats
 
 from datadose.drawing.style import GREY, LOOKS, caption, draw_points, draw_theory, new_grid
-from datadose.studies.ledger import CONFIDENCE, judge_settings
+from datadose.power import CONFIDENCE
+from datadose.studies.ledger import judge_settings
 from datadose.studies.planner.dose import NAME, Column, PlannerRegret
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 

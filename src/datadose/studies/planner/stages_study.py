@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from datadose.drawing.curves import FIFTH
 from datadose.drawing.hover import record_points
 from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, name_ticks, new_grid
-from datadose.studies.ledger import decide, judge_settings, mean_interval
+from datadose.power import mean_interval
+from datadose.studies.ledger import decide, judge_settings
 from datadose.studies.planner import rules
 from datadose.studies.planner.rules import PLANNER, RULES, ForecastColumn, RuleColumn
 from datadose.studies.planner.stages import (

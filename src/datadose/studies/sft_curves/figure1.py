@@ -19,15 +19,8 @@ from matplotlib.lines import Line2D
 
 from datadose.covariance import Array
 from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, new_figure
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    both,
-    judge_deviation,
-    judge_settings,
-    paired,
-    paired_errors,
-    seeds_of,
-)
+from datadose.power import CONFIDENCE
+from datadose.studies.ledger import both, judge_deviation, judge_settings, paired, paired_errors, seeds_of
 from datadose.studies.sft_curves.curves import (
     INTERFERENCES,
     SETTING,

@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from datadose.drawing.style import LOOKS, caption, new_figure
-from datadose.studies.ledger import CONFIDENCE, both, judge_settings, paired, paired_errors, seeds_of
+from datadose.power import CONFIDENCE
+from datadose.studies.ledger import both, judge_settings, paired, paired_errors, seeds_of
 from datadose.studies.sft_curves.curves import INTERFERENCES, SftCurves, draw_both, panels, setting
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import LSA, Column, TwoBlock, grid

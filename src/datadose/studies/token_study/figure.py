@@ -15,7 +15,7 @@ from datadose.covariance import Array
 from datadose.drawing.curves import FIFTH, level
 from datadose.drawing.hover import record_points
 from datadose.drawing.style import GREY, LOOKS, Look, caption, draw_points, name_ticks, new_grid
-from datadose.studies.ledger import mean_interval
+from datadose.power import mean_interval
 from datadose.studies.token_study.experiment import TokenStudy
 from datadose.studies.token_study.language import TEST, TRAIN
 from datadose.studies.token_study.pools import CLEAN, CONTAMINANTS, CONTAMINATED, POOLS, Band, Selector

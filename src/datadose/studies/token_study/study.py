@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
-from datadose.studies.ledger import CONFIDENCE, decide, judge_settings, judge_worst, mean_interval, seeds_of
+from datadose.power import CONFIDENCE, mean_interval
+from datadose.studies.ledger import decide, judge_settings, judge_worst, seeds_of
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 from datadose.studies.token_study.experiment import NAME, TokenStudy
 from datadose.studies.token_study.figure import draw_token_study

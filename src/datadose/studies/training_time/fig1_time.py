@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datadose.drawing.style import GREY, LOOKS, Look, caption, new_grid
-from datadose.studies.ledger import CONFIDENCE, both, judge_settings, paired, paired_errors, seeds_of
+from datadose.power import CONFIDENCE
+from datadose.studies.ledger import both, judge_settings, paired, paired_errors, seeds_of
 from datadose.studies.sft_curves.curves import INTERFERENCES
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import LSA, TwoBlock, grid

@@ -19,9 +19,10 @@ from scipy import stats
 
 from datadose.drawing.curves import level
 from datadose.drawing.style import LOOKS, caption, name_ticks, new_grid
+from datadose.power import mean_interval
 from datadose.shapes import Array
 from datadose.studies import tables
-from datadose.studies.ledger import judge_mean, judge_settings, mean_interval
+from datadose.studies.ledger import judge_mean, judge_settings
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import THEORY, Setting, SettingsExperiment
 from datadose.studies.training_time.shifts import between, power_law, random_delta

@@ -9,7 +9,8 @@ import pandas as pd
 from scipy import stats
 
 from datadose.covariance import Array
-from datadose.studies.ledger import CONFIDENCE, decide, judge_deviation, seeds_of
+from datadose.power import CONFIDENCE
+from datadose.studies.ledger import decide, judge_deviation, seeds_of
 from datadose.studies.study import Judgement
 from datadose.studies.tables import Column
 

@@ -27,17 +27,11 @@ from datadose.drawing.style import (
     draw_theory,
     new_figure,
 )
+from datadose.power import CONFIDENCE
 from datadose.simulation.spectral import PostTest
 from datadose.simulation.training import simulate_training, train_operator
 from datadose.studies import tables
-from datadose.studies.ledger import (
-    CONFIDENCE,
-    is_more,
-    judge_deviation,
-    judge_settings,
-    paired_errors,
-    seeds_of,
-)
+from datadose.studies.ledger import is_more, judge_deviation, judge_settings, paired_errors, seeds_of
 from datadose.studies.sft_curves.curves import away_from_peak
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study
 from datadose.studies.tables import LSA, THEORY, TwoBlock, as_table, grid

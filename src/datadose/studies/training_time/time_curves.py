@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from datadose.power import CONFIDENCE
 from datadose.simulation.training import simulate_training
 from datadose.studies import tables
-from datadose.studies.ledger import CONFIDENCE, decide, judge_deviation, paired_errors, seeds_of
+from datadose.studies.ledger import decide, judge_deviation, paired_errors, seeds_of
 from datadose.studies.sft_curves.curves import away_from_peak
 from datadose.studies.study import Judgement, Saved
 from datadose.studies.tables import LSA, THEORY, TwoBlock, as_table

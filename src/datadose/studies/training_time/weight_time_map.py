@@ -22,9 +22,10 @@ from datadose.covariance import Array
 from datadose.drawing.curves import plain_log_ticks
 from datadose.drawing.hover import Cells, record_cells
 from datadose.drawing.style import Look, caption, draw_points, draw_theory, new_grid
+from datadose.power import CONFIDENCE
 from datadose.simulation.training import simulate_training
 from datadose.studies import tables
-from datadose.studies.ledger import CONFIDENCE, by_seed, judge_settings, paired, seeds_of
+from datadose.studies.ledger import by_seed, judge_settings, paired, seeds_of
 from datadose.studies.study import Claim, Judgement, Preset, Saved, Study, Verdict
 from datadose.studies.tables import LSA, THEORY, TwoBlock, as_table
 from datadose.studies.training_time.ceiling import MISLEADING, covariance
