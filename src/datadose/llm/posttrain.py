@@ -10,7 +10,7 @@ finite, a run that continues after a kill, and a record of all settings beside t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def posttrain(
     columns: Mapping[str, str] | None = None,
     allow_pickle_weights: bool = False,
     progress: Report = silent,
+    tell: Callable[[str], None] = note,
 ) -> dict[str, Any]:
     """Train ``model`` on ``data`` and write ``out/adapter`` (``out/model`` without LoRA) and ``result.json``;
     with ``evaluation`` also ``curve.csv`` and ``curve.png``: the losses along training.
@@ -83,6 +84,7 @@ def posttrain(
         columns: the column of a role that is not recognised by its name, as ``{"prompt": "question"}``.
         allow_pickle_weights: read weights from ``.bin`` files too, which can run code.
         progress: called as ``progress(name, step, steps)``.
+        tell: called with the lines that say how the files were read (they are printed).
 
     Returns what ``result.json`` holds: config, one record a step (loss, gradient norm; for RL mean reward),
     ``evaluations`` (one record each) and ``best_step`` (0: the untouched model), for files with shares
@@ -104,6 +106,7 @@ def posttrain(
     if (found := earlier_result(out, setting)) is not None:
         return found
     write_json(out / "setting.json", setting)
+    tell("\n".join(inputs.said))
     run = _run(inputs, progress)
     with silence(), disk_errors(out):
         state = _train(inputs.model, out, run, allow_pickle_weights=allow_pickle_weights)
@@ -165,8 +168,7 @@ def _load(model: str | Path, *, allow_pickle_weights: bool) -> LanguageModel:
 
 
 def _run(inputs: _Inputs, progress: Report) -> Run:
-    """The run, with its rows drawn and weighted; how they were read is printed."""
-    note("\n".join(inputs.said))
+    """The run, with its rows drawn and weighted."""
     config, sources, places = inputs.config, inputs.sources, None
     if inputs.mixed:
         places = draw_places(sources, config.steps * config.rows_per_step, config.seed)
