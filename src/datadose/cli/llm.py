@@ -150,12 +150,27 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
     option("--scores", type=Path, required=True, help="folder that `datadose score` wrote"),
     option(
         "--target",
+        nargs="+",
         type=Path,
-        help="examples of the target: a pool, or its scores folder; needed unless --sft-size is 0",
+        metavar="TARGET",
+        help="examples of the target: a pool, or its scores folder; needed unless --sft-size is 0; several "
+        "take turns",
     ),
     option("--out", type=Path, required=True, help="folder for the sets, manifest and report"),
     option("--reference", type=Path, help="what must be kept: a pool or its scores (default: the pool)"),
     COLUMNS,
+    option(
+        "--method",
+        metavar="NAME",
+        help="which rows come first: random, longest, easiest, middle, hardest, ifd, bm25, rds, sketch, "
+        "sketch-mean, transport or filters (filters)",
+    ),
+    option(
+        "--weights",
+        action="store_true",
+        help="the SFT set is every usable row with a sampling weight by its place in the order; half of the "
+        "draws are of the first --sft-size",
+    ),
     option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set; 0: none"),
     option(
         "--sft-tokens", type=integer, metavar="N", help="completion tokens of the SFT set, in place of rows"
@@ -225,15 +240,13 @@ def select(arguments: argparse.Namespace, _: str) -> None:
     against = {
         str(path): read_pool(path, "against", mark=True, prompts_alone=True, **reading) for path in files
     }
-    target, reference = (
-        None if path is None else scores_of(path, field, pool, **options)
-        for field, path in (("target", arguments.target), ("reference", arguments.reference))
-    )
+    targets = [scores_of(path, "target", pool, **options) for path in arguments.target or ()]
+    reference = arguments.reference and scores_of(arguments.reference, "reference", pool, **options)
     for name, rows in against.items():
         if unread := sum(row.issue is not None for row in rows):
             note(f"against: {unread} of {len(rows)} rows of {name} could not be read and are not looked for")
     prepare_folder("out", arguments.out)
-    selection = select(pool, target, reference=reference, against=against, config=config)
+    selection = select(pool, targets, reference=reference, against=against, config=config)
     write_selection(selection, pool, reference, arguments.out, form=arguments.format)
     if arguments.json:
         print_json(read_json(arguments.out / "manifest.json"))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from datadose.errors import reject
 from datadose.llm.pool import Row, kind_of, read_pool
+from datadose.llm.scores import CHANCE
 from datadose.printing import note
 
 WEIGHT = "weight"
@@ -34,11 +35,13 @@ class Source:
     share: float
     """Expected share of a batch, in (0, 1]; the shares of a run's sources sum to 1."""
     rows: list[Row]
-    """The rows with a weight above 0."""
+    """The rows whose weights are above 0."""
     weights: list[float] | None
-    """The weights of ``rows``; None if the file has no column ``weight``."""
+    """The weights of ``rows`` in the loss; None if the file has no column ``weight``."""
+    chances: list[float] | None
+    """The sampling weights of ``rows``; None if the file has no column ``sampling_weight``."""
     left_out: int
-    """Rows of weight 0, which are not trained on."""
+    """Rows with a weight of 0, which are not trained on."""
 
 
 def parse_shares(texts: Sequence[str]) -> list[tuple[Path, float]]:
@@ -109,24 +112,34 @@ def _read(
     tell: Callable[[str], None],
 ) -> Source:
     options: dict[str, Any] = {"columns": columns, "several": several, "tell": tell}
-    rows = read_pool(file, field, prompts_alone=not weighted, used=(WEIGHT,), **options)
-    if all(WEIGHT not in row.columns for row in rows):
-        return Source(file, share, rows, None, 0)
-    if not weighted:
+    rows = read_pool(file, field, prompts_alone=not weighted, used=(WEIGHT, CHANCE), **options)
+    if not weighted and any(WEIGHT in row.columns for row in rows):
         allowed = f"rows without a column {WEIGHT}: only the loss of stage sft takes a weight by row"
         reject(field, f"{file} with a column {WEIGHT}", allowed)
-    weights = [_weight(row, field, file) for row in rows]
-    kept = [(row, weight) for row, weight in zip(rows, weights, strict=True) if weight > 0]
+    both = [_weights(rows, name, field, file) for name in (WEIGHT, CHANCE)]
+    known = [values for values in both if values is not None]
+    kept = [place for place in range(len(rows)) if all(values[place] > 0 for values in known)]
     if not kept:
-        reject(field, f"{file}: {WEIGHT} is 0 in every row", f"a {WEIGHT} above 0 in some row")
-    return Source(file, share, [row for row, _ in kept], [w for _, w in kept], len(rows) - len(kept))
+        reject(field, f"{file}: no row has both {WEIGHT} and {CHANCE} above 0", "such rows")
+    weights, chances = (values and [values[place] for place in kept] for values in both)
+    return Source(file, share, [rows[place] for place in kept], weights, chances, len(rows) - len(kept))
 
 
-def _weight(row: Row, field: str, file: Path) -> float:
-    value: Any = row.columns.get(WEIGHT)
+def _weights(rows: Sequence[Row], name: str, field: str, file: Path) -> list[float] | None:
+    """A column of weights, None if no row has it."""
+    if all(name not in row.columns for row in rows):
+        return None
+    found = [_weight(row, name, field, file) for row in rows]
+    if not any(found):
+        reject(field, f"{file}: {name} is 0 in every row", f"a {name} above 0 in some row")
+    return found
+
+
+def _weight(row: Row, name: str, field: str, file: Path) -> float:
+    value: Any = row.columns.get(name)
     if kind_of(value) != "number" or not 0 <= value < math.inf:
-        shown = f"no {WEIGHT}" if value is None else f"{WEIGHT} {value}"
-        reject(field, f"{file}, {row.place}: {shown}", f"a number >= 0 as the {WEIGHT} of each row")
+        shown = f"no {name}" if value is None else f"{name} {value}"
+        reject(field, f"{file}, {row.place}: {shown}", f"a number >= 0 as the {name} of each row")
     return float(value)
 
 
@@ -139,7 +152,8 @@ def draw_places(sources: Sequence[Source], count: int, seed: int) -> list[int]:
     """The places in :func:`all_rows` of the ``count`` rows to train on, in order.
 
     Each draw is from a source with the probability of its share. Within a source every row is drawn once, in
-    random order by ``seed``, before any is drawn again.
+    random order by ``seed``, before any is drawn again; where rows have sampling weights, each draw is a row
+    with the probability of its weight.
     """
     from datasets import Dataset, interleave_datasets  # noqa: PLC0415 - optional, and slow to import
 
@@ -147,9 +161,13 @@ def draw_places(sources: Sequence[Source], count: int, seed: int) -> list[int]:
     for index, start in enumerate(_starts(sources)):
         size = len(sources[index].rows)
         rng = np.random.default_rng([seed, index])
-        # As many rounds as even a source that is drawn every time needs: none is exhausted early.
-        rounds = [rng.permutation(size) for _ in range(math.ceil(count / size))]
-        streams.append(Dataset.from_dict({"place": start + np.concatenate(rounds)[:count]}))
+        if (chances := sources[index].chances) is not None:
+            scaled = np.array(chances) / max(chances)
+            drawn = rng.choice(size, count, p=scaled / scaled.sum())
+        else:
+            # As many rounds as even a source that is drawn every time needs: none is exhausted early.
+            drawn = np.concatenate([rng.permutation(size) for _ in range(math.ceil(count / size))])[:count]
+        streams.append(Dataset.from_dict({"place": start + drawn}))
     mixed: Any = interleave_datasets(
         streams,
         probabilities=[source.share for source in sources],

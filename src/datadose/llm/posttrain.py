@@ -72,8 +72,9 @@ def posttrain(
         model: folder or name of a Hugging Face causal language model.
         data: ``sft.jsonl`` or ``rl.jsonl`` as ``select`` writes them, or any pool; extra columns are passed
             to the verifier and otherwise ignored, but for ``weight``: the row's weight in the loss of SFT,
-            relative to the others (0: left out). Or several files, each with its share of a batch: every
-            row of a batch is drawn from a file with the probability of its share.
+            relative to the others (0: left out), and ``sampling_weight``: how often the row is drawn,
+            relative to the others of its file. Or several files, each with its share of a batch: every row of
+            a batch is drawn from a file with the probability of its share.
         out: folder; a run with the same settings that was stopped continues there from its last checkpoint,
             and a finished one is returned.
         config: stage, steps, batch, rates.
@@ -170,7 +171,7 @@ def _load(model: str | Path, *, allow_pickle_weights: bool) -> LanguageModel:
 def _run(inputs: _Inputs, progress: Report) -> Run:
     """The run, with its rows drawn and weighted."""
     config, sources, places = inputs.config, inputs.sources, None
-    if inputs.mixed:
+    if inputs.mixed or any(source.chances is not None for source in sources):
         places = draw_places(sources, config.steps * config.rows_per_step, config.seed)
     factors = None
     if config.stage == "sft":

@@ -30,7 +30,7 @@ from datadose.llm.pool import Pool, open_pool
 from datadose.llm.sampling import Tally, Texts, sample_lines
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.score_stages import KeptLosses, Stages
-from datadose.llm.scores import EMBEDDING, MEASURED, ROLE, Scores, read_scores, write_scores
+from datadose.llm.scores import CHANCE, EMBEDDING, MEASURED, ROLE, Scores, read_scores, write_scores
 from datadose.llm.shards import ModelSource, batch_workers
 from datadose.llm.sketch import SKETCH_SEED
 from datadose.llm.verifiers import Verifier, is_fixed, load_verifier, verifier_digest
@@ -85,7 +85,9 @@ def score(
     cache = out / ".cache"
     refuse_other_scores(out, pool, model if isinstance(model, (str, Path)) else model.name)
     with ExitStack() as files:
-        rows = files.enter_context(open_pool(pool, cache, field, reserved=(*MEASURED, ROLE), **options))
+        rows = files.enter_context(
+            open_pool(pool, cache, field, reserved=(*MEASURED, ROLE, CHANCE), **options)
+        )
         given = None
         if completions is not None:
             given = files.enter_context(read_completions(completions, rows, cache))

@@ -10,7 +10,7 @@ of what it chose.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ _ROWS_ONLY = ("own_completion", "completion_nlls")
 
 ROLE = "datadose_role"
 """Column that a selection adds: ``target`` for rows of the pool, ``replay`` for those of the reference."""
+CHANCE = "sampling_weight"
+"""Column that a selection with weights adds: how often a row is drawn, relative to the others of its file."""
 
 TABLE: dict[str, str] = {
     "id": "string",
@@ -115,6 +117,20 @@ class Scores:
             for index in indices:
                 handle.seek(int(offsets[index]))
                 yield handle.readline()
+
+
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """The rows of several scored pools, at least one, one after the other; of several, without a folder.
+
+    The manifest is that of the first, with the names of all pools and the counts of all rows.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    table = pd.concat([one.table for one in parts], ignore_index=True)
+    embeddings = np.concatenate([one.embeddings for one in parts])
+    sketches = np.concatenate([one.sketches for one in parts])
+    names = ", ".join(str(one.manifest.get("pool")) for one in parts)
+    return Scores(table, embeddings, sketches, {**parts[0].manifest, "pool": names, **_counts(table)})
 
 
 def hash_question(question: str) -> int:

@@ -11,7 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 from datadose.errors import InputError
 from datadose.llm.selection.arrays import Usable
-from datadose.llm.selection.methods import METHODS, UNORDERED, choose_rows
+from datadose.llm.selection.config import FILTERS, METHOD_NAMES, UNORDERED
+from datadose.llm.selection.methods import METHODS, choose_rows
 from datadose.llm.selection.nearest import unit_rows
 from datadose.llm.selection.transport import nearest_measure
 from helpers.synthetic import make
@@ -30,6 +31,10 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Usable, Usable]:
         found.append(pool.saved(folder / name))
     rows = np.sort(np.random.default_rng(1).permutation(80)[:60])
     return Usable(found[0], rows), Usable(found[1], np.arange(7))
+
+
+def test_every_method_has_a_name_that_select_takes() -> None:
+    assert (*METHODS, FILTERS) == METHOD_NAMES
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from datadose.covariance import Array
 from datadose.errors import reject
 from datadose.llm.pool import Row
-from datadose.llm.scores import Scores
+from datadose.llm.scores import Scores, join_scores
 from datadose.llm.selection.arrays import (
     Indices,
     Mask,
@@ -25,13 +26,14 @@ from datadose.llm.selection.arrays import (
     stream,
 )
 from datadose.llm.selection.chosen import Selection
-from datadose.llm.selection.config import Representation, SelectionConfig
+from datadose.llm.selection.config import FILTERS, Representation, SelectionConfig
 from datadose.llm.selection.duplicates import Repeats, find_near_copies, find_overlaps
 from datadose.llm.selection.filters import DUPLICATE, NOT_ALIGNED, UNSCORED, Funnel, find_filter
 from datadose.llm.selection.geometry import estimate_geometry
 from datadose.llm.selection.measures import Measures, measure
+from datadose.llm.selection.ordered import take_in_order
 from datadose.llm.selection.rl_set import NO_RATES, RlSet, choose_rl, no_rl_set, wants_rl
-from datadose.llm.selection.sft_set import best_of_each, filter_sft, take_rows
+from datadose.llm.selection.sft_set import best_of_each, drop_wrong, filter_sft, take_rows
 from datadose.llm.selection.size import SMALLEST, Budget, sft_budget
 
 REFERENCE_ROWS = 4096
@@ -43,7 +45,7 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 def select(
     pool: Scores,
-    target: Scores | None = None,
+    target: Scores | Sequence[Scores] | None = None,
     *,
     reference: Scores | None = None,
     against: Mapping[str, Sequence[Row]] | None = None,
@@ -57,7 +59,8 @@ def select(
     Args:
         pool: scores of the rows to choose from.
         target: scores of examples of what the model should learn, not in the pool (at least 2; a shift is
-            hardly ever found from fewer than FEW_ROWS). None only without an SFT set.
+            hardly ever found from fewer than FEW_ROWS). None only without an SFT set. Several targets take
+            turns in an order of rows; the method ``filters`` takes them as one.
         reference: scores of what must be kept; without it, a random sample of the pool represents that. Not
             used without an SFT set.
         against: the rows of evaluation files by name (their prompts count): no row that repeats one of them
@@ -69,23 +72,30 @@ def select(
     every filter), a size that cannot be had, no pass rates for the RL set, replay without a reference.
     """
     config = config or SelectionConfig()
-    if target is None and config.sft_size != 0:
+    targets = [target] if isinstance(target, Scores) else list(target or ())
+    if not targets and config.sft_size != 0:
         reject("target", "none", "examples of the target for the SFT set (only an sft-size of 0 needs none)")
-    _require_one_model(pool, target, reference)
-    if target is not None:
-        _require_no_overlap(pool, target)
+    _require_one_model(pool, targets, reference)
+    whole = join_scores(targets) if targets else None
+    if whole is not None:
+        _require_no_overlap(pool, whole)
     with_rl = wants_rl(pool, config)
     if config.replay and reference is None:
         reject("replay", config.replay, "0 without a reference (there is nothing to replay)")
     # One thread: sums then do not depend on the machine, and the work is bound by memory anyway.
     with threadpool_limits(1):
         repeats = _repeats(pool, against, config)
-        if target is None or config.sft_size == 0:
-            return _select(pool, target, None, _no_sft_set(pool, repeats), repeats, config, with_rl)
-        usable, kind = _usable(pool, "scores", config.representation), config.representation
+        if whole is None or config.sft_size == 0:
+            return _select(pool, whole, None, _no_sft_set(pool, repeats), repeats, config, with_rl)
+        # Orders by embeddings and by sketches are taken from the same rows.
+        kind: Representation = config.representation if config.method == FILTERS else "embedding"
+        usable, *examples = (
+            _usable(scores, name, kind)
+            for name, scores in (("scores", pool), *(("target", one) for one in targets))
+        )
         kept = None if reference is None else _usable(reference, "reference", kind)
-        sft = _choose_sft(usable, _usable(target, "target", kind), kept, repeats, config)
-        return _select(pool, target, kept, sft, repeats, config, with_rl)
+        sft = _choose_sft(usable, _usable(whole, "target", kind), examples, kept, repeats, config)
+        return _select(pool, whole, kept, sft, repeats, config, with_rl)
 
 
 def _repeats(pool: Scores, against: Mapping[str, Sequence[Row]] | None, config: SelectionConfig) -> Repeats:
@@ -123,6 +133,8 @@ class _SftSet:
     planner: dict[str, Any]
     diversity: dict[str, Any] = field(default_factory=dict)
     unchecked: list[str] = field(default_factory=list)
+    weights: Array | None = None
+    """Sampling weights of the rows, if they are weighed."""
 
 
 def _no_sft_set(pool: Scores, repeats: Repeats) -> _SftSet:
@@ -134,7 +146,12 @@ def _no_sft_set(pool: Scores, repeats: Repeats) -> _SftSet:
 
 
 def _choose_sft(
-    pool: Usable, target: Usable, reference: Usable | None, repeats: Repeats, config: SelectionConfig
+    pool: Usable,
+    target: Usable,
+    examples: Sequence[Usable],
+    reference: Usable | None,
+    repeats: Repeats,
+    config: SelectionConfig,
 ) -> _SftSet:
     kind = config.representation
     funnel = _distinct_funnel(pool, repeats)
@@ -144,17 +161,23 @@ def _choose_sft(
     geometry = estimate_geometry(
         kept.array(kind), kept.rows, target.array(kind), target.rows, representation=kind, seed=config.seed
     )
-    filter_sft(funnel, pool.scores, measures, config)
-    rows = _NONE
+    drop_wrong(funnel, pool.scores)
+    if config.method == FILTERS:
+        filter_sft(funnel, pool.scores, measures, config)
+    rows, weights = _NONE, None
     planner: dict[str, Any] = {}
     diversity: dict[str, Any] = {}
     stratum, asked = funnel.left, config.sft_size != "auto" or config.sft_tokens is not None
-    said = _unchecked(pool, target, kept, funnel, repeats, given=reference is not None)
+    said = _unchecked(pool, target, kept, funnel, repeats, config, given=reference is not None)
     if stratum == 0 and not asked and config.rl_size != 0:
         planner = {"note": f"nothing can be chosen: {funnel.story()}"}
     else:
         budget, planner = sft_budget(funnel, pool, geometry, config)
-        rows, diversity = take_rows(funnel, budget, pool, target, geometry, config)
+        if config.method == FILTERS:
+            rows, diversity = take_rows(funnel, budget, pool, target, geometry, config)
+        else:
+            among = Usable(pool.scores, funnel.rows)
+            rows, diversity, weights = take_in_order(among, examples, budget, config)
         funnel.take(rows)
     sizes = {
         "scored": len(pool.rows),
@@ -163,7 +186,9 @@ def _choose_sft(
         "hard_stratum": stratum,
         "sft_tokens": int(pool.numbers("tokens")[rows].sum()),
     }
-    return _SftSet(rows, distinct, funnel, measures, geometry.to_json(), sizes, planner, diversity, said)
+    return _SftSet(
+        rows, distinct, funnel, measures, geometry.to_json(), sizes, planner, diversity, said, weights
+    )
 
 
 def _select(
@@ -206,6 +231,7 @@ def _select(
         },
         planner=sft.planner,
         diversity=sft.diversity,
+        weights=sft.weights,
         rl_record=rl.record,
         repeats=repeats.record,
         unchecked=sft.unchecked + [NO_RATES] * (config.rl_size != 0 and not with_rl),
@@ -227,8 +253,8 @@ def _some_of(pool: Usable, rows: Indices, seed: int) -> Usable:
     return Usable(pool.scores, np.sort(stream(seed, "reference").choice(rows, count, replace=False)))
 
 
-def _require_one_model(pool: Scores, target: Scores | None, reference: Scores | None) -> None:
-    for name, scores in (("target", target), ("reference", reference)):
+def _require_one_model(pool: Scores, targets: Sequence[Scores], reference: Scores | None) -> None:
+    for name, scores in (*(("target", one) for one in targets), ("reference", reference)):
         if scores is None:
             continue
         if scores.manifest.get("model_digest") != pool.manifest.get("model_digest"):
@@ -325,16 +351,24 @@ def _replay(
 
 
 def _unchecked(
-    pool: Usable, target: Usable, reference: Usable, sft: Funnel, repeats: Repeats, *, given: bool
+    pool: Usable,
+    target: Usable,
+    reference: Usable,
+    sft: Funnel,
+    repeats: Repeats,
+    config: SelectionConfig,
+    *,
+    given: bool,
 ) -> list[str]:
-    table, said = pool.scores.table, []
+    table, said, filtered = pool.scores.table, [], config.method == FILTERS
     label_passes, label_fails = flags(table, "label_passes")
     if not (label_passes | label_fails).any():
-        said.append("Labels: no verifier judged them; wrong ones have a high loss and gather in the SFT set.")
+        why = "have a high loss and" if filtered else "on the target's kind of question"
+        said.append(f"Labels: no verifier judged them; wrong ones {why} gather in the SFT set.")
     differs, agrees = flags(table, "own_differs")
-    if not (differs | agrees).any():
+    if filtered and not (differs | agrees).any():
         said.append("Conflicts: the model's own answers were not sampled (score with --samples).")
-    if not (pool.numbers("pass_rate_total") > 0).any():
+    if filtered and not (pool.numbers("pass_rate_total") > 0).any():
         said.append("Solved rows: there are no pass rates (score with --samples and a verifier).")
     said += [
         f"The {name} has {len(used.rows)} scored rows: its mean is noisy, and only a large shift can be told "

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datadose.covariance import Array
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, Mask
 from datadose.llm.selection.config import SelectionConfig
@@ -46,6 +47,9 @@ class Selection(Tabular):
     sizes: dict[str, int]
     planner: dict[str, Any]
     diversity: dict[str, Any]
+    """How the SFT set was drawn."""
+    weights: Array | None = field(repr=False)
+    """Sampling weights of the rows of ``sft``, in (0, 1]; None where rows are cut, not weighed."""
     rl_record: dict[str, Any]
     """The prior of the pool's pass rates, the threshold and what they say; empty without an RL set."""
     repeats: dict[str, Any]

@@ -16,6 +16,21 @@ Size: TypeAlias = int | Literal["auto"]
 """A number of rows, or `auto`."""
 Representation: TypeAlias = Literal["sketch", "embedding"]
 Hardness: TypeAlias = Literal["nll", "sketch"]
+FILTERS, TRANSPORT = "filters", "transport"
+METHOD_NAMES = (
+    *("random", "longest", "easiest", "middle", "hardest", "ifd", "bm25"),
+    *("rds", "sketch", "sketch-mean", TRANSPORT, FILTERS),
+)
+"""What ``select --method`` takes."""
+UNORDERED = (TRANSPORT, FILTERS)
+"""The methods whose smaller sets are no part of the larger ones."""
+
+
+_WITH_WEIGHTS = {
+    "sft_tokens": "none with weights, whose scale is a number of rows: sft-size",
+    "replay": "0 with weights: give the reference its share of a batch with `posttrain --mix`",
+    "sft_size": "auto, or a number above 0 with weights: the rows that get half of the draws",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,10 @@ class SelectionConfig:
         rl_size: prompts of the RL set, the best-ranked, or ``auto`` (all whose groups are mixed with at least
             the chance ``rl_mixed``), or 0 for none.
         seed: of everything that is drawn.
+        method: which rows come first: ``filters``, all filters below and a draw as diverse as the target, or
+            one of the orders of :mod:`datadose.llm.selection.methods`, which no threshold of judgement cuts.
+        weights: whether the SFT set is every usable row with a sampling weight by its place in the method's
+            order (:func:`~datadose.llm.selection.ordered.place_weights`), ``sft_size`` being the scale.
         representation: what alignment, the shift and diversity are measured on. Interference is always
             measured on the sketches: only a gradient shows what a step would undo.
         hardness: ``nll`` per token or the ``sketch``'s size per token, ranked within a length stratum.
@@ -62,6 +81,8 @@ class SelectionConfig:
     sft_tokens: int | None = None
     rl_size: Size = "auto"
     seed: int = 0
+    method: str = FILTERS
+    weights: bool = False
     representation: Representation = "sketch"
     hardness: Hardness = "nll"
     replay: float = 0.0
@@ -97,6 +118,7 @@ class SelectionConfig:
         for name in ("conflict", "sft_solved"):
             require_number(name, getattr(self, name), 0, 1)
         check_mixed("rl_mixed", self.rl_mixed, self.group)
+        self._check_method()
 
     def _take_band(self, solved: float | None, hopeless: float | None) -> None:
         """The ``rl_mixed`` of a band of pass rates, as ends were once given."""
@@ -114,6 +136,22 @@ class SelectionConfig:
             f"{given} will go: rl_mixed = {self.rl_mixed:.3g} has the same outer end at known pass rates"
         )
         warnings.warn(message, FutureWarning, stacklevel=4)
+
+    def _check_method(self) -> None:
+        require_choice("method", self.method, METHOD_NAMES)
+        if self.weights:
+            if self.method in UNORDERED:
+                ordered = [name for name in METHOD_NAMES if name not in UNORDERED]
+                reject("method", f"{self.method} with weights", f"an order of rows: {', '.join(ordered)}")
+            wrong = {
+                "sft_tokens": self.sft_tokens is not None,
+                "replay": self.replay != 0,
+                "sft_size": self.sft_size == 0,
+            }
+            for name in (name for name, bad in wrong.items() if bad):
+                reject(name, getattr(self, name), _WITH_WEIGHTS[name])
+        elif self.method == TRANSPORT and self.sft_tokens is not None:
+            reject("sft_tokens", self.sft_tokens, f"none with the method {TRANSPORT}")
 
     def _check_sizes(self) -> None:
         for name in ("sft_size", "rl_size"):

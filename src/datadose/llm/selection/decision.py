@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from datadose.llm.selection.choose import FEW_ROWS
 from datadose.llm.selection.chosen import Selection
+from datadose.llm.selection.config import FILTERS
 from datadose.llm.selection.filters import WRONG, find_filter
 from datadose.llm.selection.sources import Sampling
 
@@ -52,6 +54,12 @@ def describe_size(selection: Selection) -> str:
     if (tokens := selection.config.sft_tokens) is not None:
         had = selection.sizes["sft_tokens"]
         return f"SFT rows: {selection.sizes['sft']} with {had} completion tokens, of {tokens} asked for."
+    if selection.weights is not None:
+        return f"SFT rows: {selection.diversity['note']}."
+    return _planned(planner)
+
+
+def _planned(planner: dict[str, Any]) -> str:
     if "prompts" not in planner:
         return "SFT rows: as many as were asked for."
     said = f"SFT rows by the planner, a heuristic (the theory of a linear model): {planner['size']}"
@@ -125,16 +133,22 @@ def _about_sft(selection: Selection) -> list[str]:
         )
     if not selection.pool.table["label_passes"].notna().any():
         found.append(
-            "No verifier has judged the labels, and wrong ones have a high loss, as the hard rows have that "
-            "are chosen here: expect more of them than in the control. Score with --verifier, or read some "
-            "SFT rows before you train on them."
+            f"No verifier has judged the labels, and {_why_wrong(selection)}: expect more of them than in "
+            "the control. Score with --verifier, or read some SFT rows before you train on them."
         )
     found += _about_labels(selection)
-    if selection.geometry and not selection.geometry["shifted_directions"]:
+    if selection.config.method == FILTERS and not selection.geometry["shifted_directions"]:
         found.append(NO_SHIFT)
     if 0 < sizes["target"] < FEW_ROWS:
         found.append(f"The target has {_count(sizes['target'], 'row')}: with more of them others are chosen.")
     return found
+
+
+def _why_wrong(selection: Selection) -> str:
+    """Why wrong labels gather in the SFT set."""
+    if selection.config.method in (FILTERS, "hardest"):
+        return "wrong ones have a high loss, as the hard rows have that are chosen here"
+    return "wrong answers to the target's kind of question are chosen for the question"
 
 
 def _about_labels(selection: Selection) -> list[str]:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from datadose.covariance import Array
 from datadose.errors import reject, require_choice, require_extra
 from datadose.llm.pool import for_trl
-from datadose.llm.selection.arrays import Indices, Usable, stream
+from datadose.llm.selection.arrays import Floats, Indices, Usable, stream
 from datadose.llm.selection.duplicates import grams_of, spoken, words_of
 from datadose.llm.selection.measures import mean_row, sizes_and_cosines
 from datadose.llm.selection.nearest import draw_in_turns, take_turns, unit_rows
@@ -28,9 +28,6 @@ from datadose.llm.selection.transport import nearest_measure
 
 Method: TypeAlias = Callable[[Usable, Usable, int, int], Indices]
 """(pool, target, size, seed) -> ``size`` of ``pool.rows``, first those to take first."""
-
-FILTERS = "filters"
-"""The method that is no order of rows."""
 
 
 def _ordered(pool: Usable, badness: Array, size: int) -> Indices:
@@ -91,13 +88,14 @@ def bm25(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     require_extra("llm", "bm25s")
     import bm25s  # noqa: PLC0415 - optional
 
-    index = bm25s.BM25()
+    index: Any = bm25s.BM25()
     index.index([_grams(line) for line in pool.scores.raw_lines(pool.rows)], show_progress=False)
     lists = []
     for line in target.scores.raw_lines(target.rows):
         known = [gram for gram in _grams(line) if gram in index.vocab_dict]
-        scores = index.get_scores(known) if known else np.zeros(len(pool.rows))
-        lists.append(_ordered(pool, -np.round(np.asarray(scores, dtype=np.float64), 5), size))
+        scores: Any = index.get_scores(known) if known else np.zeros(len(pool.rows))
+        badness: Array = -np.round(np.asarray(scores, dtype=float), 5)
+        lists.append(_ordered(pool, badness, size))
     return take_turns(lists, size)
 
 
@@ -120,7 +118,7 @@ def sketch(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     return _in_turns(pool, target, size, pool.scores.sketches, target.scores.sketches)
 
 
-def _in_turns(pool: Usable, target: Usable, size: int, ours: Array, theirs: Array) -> Indices:
+def _in_turns(pool: Usable, target: Usable, size: int, ours: Floats, theirs: Floats) -> Indices:
     return draw_in_turns(ours, pool.rows, unit_rows(theirs, target.rows), size)
 
 
@@ -158,12 +156,6 @@ METHODS: dict[str, Method] = {
     "transport": transport,
 }
 """The methods by name."""
-
-METHOD_NAMES = (*METHODS, FILTERS)
-"""What ``select --method`` takes."""
-
-UNORDERED = ("transport", FILTERS)
-"""The methods whose smaller sets are no part of the larger ones."""
 
 
 def choose_rows(name: str, pool: Usable, targets: Sequence[Usable], size: int, seed: int) -> Indices:

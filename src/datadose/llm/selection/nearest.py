@@ -30,7 +30,8 @@ def unit_rows(array: Floats, rows: Indices) -> NDArray[np.float32]:
     """The ``rows`` of ``array`` (N, D) scaled to length 1, (n, D) float32; a row of zeros stays zero."""
     found = np.array(array[rows], dtype=np.float32)
     sizes = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))[:, None]
-    return np.divide(found, sizes, out=np.zeros_like(found), where=sizes > 0)
+    unit: NDArray[np.float32] = np.divide(found, sizes, out=np.zeros_like(found), where=sizes > 0)
+    return unit
 
 
 def nearest_rows(array: Floats, rows: Indices, targets: NDArray[np.float32], count: int) -> list[Indices]:

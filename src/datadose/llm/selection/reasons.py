@@ -10,6 +10,7 @@ import numpy as np
 from datadose.llm.pass_rates import Prior, chance_mixed
 from datadose.llm.selection.arrays import Indices, numbers
 from datadose.llm.selection.chosen import Selection
+from datadose.llm.selection.config import FILTERS
 from datadose.llm.selection.filters import (
     CONFLICT,
     DUPLICATE,
@@ -66,6 +67,8 @@ class Reasons:
         if crossed >= 0:
             one = self.selection.filters_of("sft")[crossed]
             return f"taken although it lies beyond `{one['name']}`: {self.removed(one, 'sft', place)}"
+        if (name := self.selection.config.method) != FILTERS:
+            return f"taken by the method {name}; loss {self.columns['nll'][place]:.2f} nats a token"
         limit = self._cut(TOO_EASY, place)
         hardness = self.measures.hardness[place]
         above = "" if limit is None else f", above {limit:.2f}, where the hard stratum of its length begins"

@@ -52,12 +52,16 @@ def best_of_each(pool: Scores, among: Mask) -> Mask:
     return first_of_each(pool.table["question_hash"].to_numpy(), among, order)
 
 
+def drop_wrong(funnel: Funnel, pool: Scores) -> None:
+    """Remove the rows whose own completion fails the verifier, where one has judged."""
+    passes, fails = flags(pool.table, "label_passes")
+    funnel.drop(WRONG, fails, _WRONG if (passes | fails).any() else _UNJUDGED)
+
+
 def filter_sft(funnel: Funnel, pool: Scores, measures: Measures, config: SelectionConfig) -> None:
-    """Apply the filters of the SFT set to a funnel that holds scored, distinct questions."""
+    """Apply the filters of judgement to a funnel of scored, distinct questions, none of them wrong."""
     table, stratum = pool.table, measures.stratum
-    label_passes, label_fails = flags(table, "label_passes")
-    judged = (label_passes | label_fails).any()
-    funnel.drop(WRONG, label_fails, _WRONG if judged else _UNJUDGED)
+    label_passes, _ = flags(table, "label_passes")
     funnel.drop(
         CONFLICT,
         _conflict(pool, config.conflict) & ~label_passes,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from datadose.errors import reject
 from datadose.files import atomic_file, prepare_folder, write_json
 from datadose.llm.pool import Columns, answer_text, for_trl, kind_of, text_of
-from datadose.llm.scores import ROLE, Scores, remove_manifest
+from datadose.llm.scores import CHANCE, ROLE, Scores, remove_manifest
 from datadose.llm.selection.arrays import Indices
 from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.formats import check_format, write_format
@@ -52,14 +52,22 @@ class _Part:
     source: _Source
     rows: Indices
     change: Callable[[Columns], Columns]
+    chances: NDArray[np.float64] | None = None
+    """Sampling weights of ``rows``, which each gets as a column; None for none."""
 
     def of_each_shape(self) -> Indices:
         """The first row of every shape."""
         return self.rows[np.sort(np.unique(self.source.shapes[self.rows], return_index=True)[1])]
 
     def records(self, rows: Indices) -> Iterator[Columns]:
-        for line in self.source.scores.raw_lines(rows):
-            yield self.change(json.loads(line))
+        for index, line in zip(rows, self.source.scores.raw_lines(rows), strict=True):
+            yield self._record(index, line)
+
+    def _record(self, index: np.int64, line: bytes) -> Columns:
+        row = self.change(json.loads(line))
+        if self.chances is not None:
+            row[CHANCE] = float(self.chances[np.searchsorted(self.rows, index)])
+        return row
 
     def lines(self, rows: Indices, columns: dict[str, str]) -> Iterator[bytes]:
         """Those rows as the file has them; where nothing changes but the role, without parsing them."""
@@ -75,7 +83,7 @@ class _Part:
         for index, raw in zip(rows, self.source.scores.raw_lines(rows), strict=True):
             end = ready[int(self.source.shapes[index])]
             if end is None:
-                row = {**blank, **self.change(json.loads(raw))}
+                row = {**blank, **self._record(index, raw)}
                 yield json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
             elif end:
                 yield raw.rstrip()[:-1] + end + b"}\n"
@@ -95,6 +103,9 @@ def write_selection(
     folder or if replayed rows have other types than the pool's in a column; RunError if writing fails.
     """
     check_format(form)
+    if selection.weights is not None and form != "trl":
+        allowed = "trl with weights: only `datadose posttrain` draws rows by their sampling weight"
+        reject("format", form, allowed)
     prepare_folder("out", out)
     remove_manifest(out)
     sft = (("sft", selection.sft), ("control_sft", selection.control_sft))
@@ -105,7 +116,10 @@ def write_selection(
         old = _Source.survey(reference, selection.replay)
         replayed.append(_Part(old, selection.replay, _demonstration("replay")))
     taught = _demonstration("target")
-    parts = [(name, rows, [_Part(source, rows, taught), *replayed]) for name, rows in sft]
+    parts = [
+        (name, rows, [_Part(source, rows, taught, chances), *replayed])
+        for (name, rows), chances in zip(sft, (selection.weights, None), strict=True)
+    ]
     parts += [(name, rows, [_Part(source, rows, _problem)]) for name, rows in rl]
     for name, rows, of_file in parts:
         if len(rows):
