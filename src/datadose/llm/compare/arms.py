@@ -85,24 +85,6 @@ def select_all(compared: Comparison, splits: dict[int, Split], progress: Report)
 
 
 def _select(pool: Scores, target: Scores, arm: Arm) -> Indices:
-    if "method" not in SelectionConfig.__dataclass_fields__:  # TEMPORARY
-        import numpy as np
-        from datadose.llm.selection.choose import _usable, _distinct_funnel, Repeats, _require_no_overlap
-        from datadose.llm.selection.methods import choose_rows
-        from datadose.llm.selection.arrays import Usable
-
-        _require_no_overlap(pool, target)
-        u = _usable(pool, "scores", "sketch")
-        f = _distinct_funnel(u, Repeats(None, None, {}))
-        return np.sort(
-            choose_rows(
-                arm.method,
-                Usable(pool, np.flatnonzero(f.alive)),
-                [_usable(target, "target", "sketch")],
-                arm.budget,
-                arm.seed,
-            )
-        )
     config = SelectionConfig(method=arm.method, sft_size=arm.budget, rl_size=0, seed=arm.seed)
     return select(pool, target, config=config).sft
 

@@ -45,7 +45,7 @@ class Compared(Tabular):
     forecasts: dict[str, Forecast]
     """By method, from the best-stopped test losses; empty for one budget."""
     advice: list[str]
-    """A sentence a budget: which method to take."""
+    """Which method to take, in sentences."""
     unchecked: list[str]
     """What the comparison does not show, a sentence each."""
     setting: dict[str, Any]
@@ -111,11 +111,10 @@ def compare(
         print(found.advice[0])
     """
     compared = _read(scores, target, out, config, columns, pickles=allow_pickle_weights)
-    splits = compared.splits()
-    chosen = select_all(compared, splits, progress)
+    splits, setting = compared.splits(), _setting(compared)
     prepare_folder("out", out)
-    setting = _setting(compared)
     earlier_result(out, setting)
+    chosen = select_all(compared, splits, progress)
     write_json(out / "setting.json", setting)
     for sentence in _worth_saying(compared, splits):
         note(sentence)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from datadose.errors import listed, reject, require_choice, require_integer
+from datadose.llm.chat import TEMPLATE_DATE
 from datadose.llm.posttrain_config import PosttrainConfig
-from datadose.llm.selection.methods import METHOD_NAMES
+from datadose.llm.selection.config import METHOD_NAMES
 
 BASELINE = "random"
 """The method that every other one is compared with."""
@@ -79,9 +80,10 @@ class CompareConfig:
         """The seeds."""
         return range(self.seed, self.seed + self.seeds)
 
-    def training(self, seed: int, *, loss: str = "last", template_date: str | None = None) -> PosttrainConfig:
+    def training(
+        self, seed: int, *, loss: str = "last", template_date: str = TEMPLATE_DATE
+    ) -> PosttrainConfig:
         """How an arm of one seed is trained; ``loss`` and ``template_date`` are those of the scores."""
-        date = {} if template_date is None else {"template_date": template_date}
         return PosttrainConfig(
             "sft",
             steps=self.steps,
@@ -91,5 +93,5 @@ class CompareConfig:
             seed=seed,
             loss=loss,
             checkpoint_every=0,
-            **date,
+            template_date=template_date,
         )

@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadose.covariance import Array
-from datadose.errors import reject, require_integer, require_number
+from datadose.errors import reject, require_choice, require_integer, require_number
 from datadose.power import mean_interval
 from datadose.showing import Compact
 
 NEAR = 0.1
 """The share of the ceiling within which rows are said to come near it."""
 FORMS = ("scarcity", "power")
-_ZOOMS, _COARSE, _FINE = 9, 160, 17
+_ZOOMS, _COARSE, _FINE = 7, 100, 17
 _FEWEST = 3
 
 _Basis: TypeAlias = Callable[[Array, Array], Array]
@@ -97,28 +97,32 @@ class Forecast(Compact):
 
         Raises InputError for fewer rows, for another form, and where there is no curve.
         """
+        B = require_number("rows", rows, self.budgets[0], np.inf)
+        return _estimate(self._curves(form).losses(np.array([B]))[:, 0], self.level)
+
+    def curve(self, rows: Array, form: str | None = None) -> Array:
+        """:meth:`loss_at` of each of ``rows`` (N,), without intervals."""
+        return np.asarray(self._curves(form).losses(rows)[0])
+
+    def _curves(self, form: str | None) -> _Fitted:
         if self.reason:
             reject("budgets", list(self.budgets), f"losses that make a curve ({self.reason})")
-        chosen = self.form if form is None else form
-        if chosen not in FORMS:
-            reject("form", chosen, f"one of {', '.join(FORMS)}")
-        B = require_number("rows", rows, self.budgets[0], np.inf)
-        found = self._draws[chosen].losses(np.array([B]))[:, 0]
-        return _estimate(found, self.level)
+        require_choice("form", chosen := self.form if form is None else form, FORMS)
+        return self._draws[chosen]
 
     def sentence(self) -> str:
         """The curve, or why there is none, in a sentence."""
         if self.reason:
             return f"no curve over rows: {self.reason}"
         fit = self.fits[self.form]
-        rows = fit.rows_within_10_percent
-        near = (
-            f"within 10 percent of it from {_in_words(rows)} rows" if rows.value is not None else rows.reason
-        )
+        rows, ceiling = fit.rows_within_10_percent, fit.ceiling
+        if ceiling.value == 0:
+            below = "" if ceiling.high is None else f" (it is below {ceiling.high:.3g})"
+            return f"the loss still falls so steadily that no ceiling shows{below}; form: {self.form}"
         price = "price of scarcity" if self.form == "scarcity" else "factor of the power of rows"
         return (
-            f"with ever more rows the loss falls to {_in_words(fit.ceiling)} (form: {self.form}), {price} "
-            f"{_in_words(fit.price)}; {near}"
+            f"more rows lower the loss to a ceiling of {_in_words(ceiling)}, within 10 percent of which it "
+            f"is from {_in_words(rows)} rows; {price} {_in_words(fit.price)}, form: {self.form}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -149,7 +153,7 @@ def forecast(
     losses: ArrayLike,
     *,
     seed: int = 0,
-    resamples: int = 2000,
+    resamples: int = 1000,
     level: float = 0.95,
 ) -> Forecast:
     """Fit both forms to the losses at several numbers of rows.
@@ -207,12 +211,12 @@ def _no_curve(B: Array, values: Array, level: float) -> str:
     if len(B) < _FEWEST:
         return f"{len(B)} budgets: a curve with a ceiling needs at least {_FEWEST}"
     mean = values.mean(axis=0)
-    least, low, _ = mean_interval(values[:, 0] - values[:, -1], confidence=level)
-    if low <= 0:
-        how = "does not fall" if least <= 0 else "does not fall by more than the seeds differ"
+    change, low, high = mean_interval(values[:, -1] - values[:, 0], confidence=level)
+    if high >= 0:
+        how = "does not fall" if change >= 0 else "does not fall by more than the seeds differ"
         return (
             f"the loss {how}: {mean[0]:.4g} at {B[0]:.0f} rows, {mean[-1]:.4g} at {B[-1]:.0f} "
-            f"(a fall of {least:.2g}, surely at least {low:.2g})"
+            f"(a change of {low:+.2g} to {high:+.2g})"
         )
     best = int(mean.argmin())
     if best < len(B) - 1:
@@ -231,7 +235,7 @@ def _resampled(values: Array, seed: int, resamples: int) -> Array:
     mean = values.mean(axis=0)
     weights = rng.standard_normal((resamples, count)) / np.sqrt(count * (count - 1))
     widened = np.sqrt((count - 1) / rng.chisquare(count - 1, size=(resamples, 1)))
-    return np.maximum(mean + widened * (weights @ (values - mean)), 0.0)
+    return np.asarray(np.maximum(mean + widened * (weights @ (values - mean)), 0.0))
 
 
 # --- the two forms ------------------------------------------------------------------------------------------
@@ -294,11 +298,10 @@ def _fit(form: str, B: Array, curves: Array) -> _Fitted:
     """Least squares of each of the ``curves`` (R, n): a search over b or p that closes in on the best."""
     x, basis = B / B[0], _BASES[form]
     low, high = np.log(_RANGES[form])
-    grid = np.broadcast_to(np.linspace(low, high, _COARSE), (len(curves), _COARSE))
-    every = np.arange(len(curves))
+    every, grid = np.arange(len(curves)), np.linspace(low, high, _COARSE)[None]
     for _ in range(_ZOOMS):
         ceiling, factor, error = _least_squares(basis(x, np.exp(grid)[:, :, None]), curves)
-        best = error.argmin(axis=1)
+        best, grid = error.argmin(axis=1), np.broadcast_to(grid, error.shape)
         ends = grid[every, np.maximum(best - 1, 0)], grid[every, np.minimum(best + 1, grid.shape[1] - 1)]
         kept = ceiling[every, best], factor[every, best], np.exp(grid[every, best])
         grid = np.linspace(*ends, _FINE, axis=1)
@@ -309,7 +312,7 @@ def _least_squares(shape: Array, curves: Array) -> tuple[Array, Array, Array]:
     """c, factor >= 0 of L = c + factor x shape, and the squared error: all (R, places).
 
     Args:
-        shape: (R, places, n), the basis at each of the n budgets.
+        shape: (R or 1, places, n), the basis at each of the n budgets.
         curves: (R, n), losses >= 0.
     """
     y = curves[:, None, :]
@@ -360,7 +363,7 @@ def _described(fitted: _Fitted, B: Array, mean: Array, left_out: float | None, l
 
 
 def _in_words(one: Estimate) -> str:
-    low, high = ("any" if end is None else f"{end:.3g}" for end in (one.low, one.high))
+    low, high = ("any number" if end is None else f"{end:.3g}" for end in (one.low, one.high))
     return f"{one.value:.3g} ({low} to {high})"
 
 
@@ -369,5 +372,7 @@ def _estimate(values: NDArray[Any], level: float) -> Estimate:
     tail = (1 - level) / 2
     others = np.sort(values[1:])
     places = (round(tail * (len(others) - 1)), round((1 - tail) * (len(others) - 1)))
-    value, low, high = (float(one) for one in (values[0], others[places[0]], others[places[1]]))
-    return Estimate(*(one if np.isfinite(one) else None for one in (value, low, high)))
+    value, low, high = (
+        float(one) if np.isfinite(one) else None for one in (values[0], others[places[0]], others[places[1]])
+    )
+    return Estimate(value, low, high)

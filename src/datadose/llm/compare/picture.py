@@ -108,9 +108,9 @@ def _curves(found: Compared) -> Picture:
             _draw_curve(axis, found.forecasts[method], found.runs[found.runs["method"] == method])
             axis.axhline(start, **DASHED, label="untouched")
             axis.set_title(method)
+            axis.legend()
         for axis in panels[len(methods) :]:
             axis.set_axis_off()
-        panels[0].legend()
         panels[0].set_ylabel("test loss at the best step, nats a token")
         return Picture(
             "What more rows give",
@@ -129,8 +129,13 @@ def _draw_curve(axis: Axes, one: Forecast, runs: pd.DataFrame) -> None:
     rows = np.geomspace(one.budgets[0], _FARTHER * one.budgets[-1], 60)
     for form, look in zip(FORMS, LOOKS[:2], strict=True):
         if not one.reason:
-            losses = [one.loss_at(B, form).value for B in rows]
-            axis.plot(rows, losses, color=look.color, linestyle=look.dash, label=form)
-            axis.plot(rows[-1] * 1.15, one.fits[form].ceiling.value, "_", color=look.color, markersize=12)
+            axis.plot(rows, one.curve(rows, form), color=look.color, linestyle=look.dash, label=form)
+            axis.plot(
+                rows[-1] * 1.15,
+                float(one.fits[form].ceiling.value or 0),
+                "_",
+                color=look.color,
+                markersize=12,
+            )
     plain_log_ticks(axis, one.budgets)
     axis.set_xlabel("rows")

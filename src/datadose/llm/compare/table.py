@@ -119,34 +119,52 @@ def interval_text(low: float | None, high: float | None) -> str:
 
 
 def advice(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
-    """A sentence for each budget: which method to take, or what the comparison could have seen."""
-    budgets = sorted(set(table["budget"]) - {0})
-    return [_advice(budget, table[table["budget"] == budget], runs) for budget in budgets]
+    """Which method to take: a sentence for each budget where one is better than random, one for the others.
 
-
-def _advice(budget: int, table: pd.DataFrame, runs: pd.DataFrame) -> str:
-    others = table[table["method"] != BASELINE]
+    Args:
+        table: as :func:`table_of` returns it.
+        runs: what it was made from.
+    """
+    others = table[(table["budget"] > 0) & (table["method"] != BASELINE)]
     if others.empty:
-        return f"{budget} rows: only {BASELINE} was run, and nothing to compare it with"
-    better = others[others["verdict"] == BETTER].sort_values("test_loss", kind="stable")
-    if len(better):
-        best = better.iloc[0]
-        return (
-            f"{budget} rows: take {best['method']}, whose test loss is {-best['difference']:.3g} nats a "
-            f"token below that of {BASELINE} ({-best['difference_high']:.3g} to {-best['difference_low']:.3g})"
-            + _rivals(best["method"], better["method"].iloc[1:], budget, runs)
-        )
-    least = float(others["detectable_difference"].max())
+        return [f"only {BASELINE} was run, and nothing to compare it with"]
+    said, without = [], []
+    for budget, arms in others.groupby("budget"):
+        better = arms[arms["verdict"] == BETTER].sort_values("test_loss", kind="stable")
+        if len(better):
+            said.append(_best(better, runs[runs["budget"] == budget]))
+        else:
+            without.append(int(budget))
+    if without:
+        said.append(_none(without, others[others["budget"].isin(without)]))
+    return said
+
+
+def _best(better: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """That the first of the ``better`` arms of a budget is to be taken."""
+    best = better.iloc[0]
     return (
-        f"{budget} rows: take {BASELINE}; no method was better beyond doubt. One that is better by "
-        f"{least:.2g} nats a token would have been found in 4 of 5 such comparisons; for half of that, "
-        f"{_seeds_for_half(others, least)} are needed"
+        f"{best['budget']} rows: take {best['method']}, whose test loss is {-best['difference']:.3g} nats a "
+        f"token below that of {BASELINE} ({-best['difference_high']:.3g} to {-best['difference_low']:.3g})"
+        + _rivals(best["method"], better["method"].iloc[1:], runs)
     )
 
 
-def _rivals(best: str, others: Sequence[str], budget: int, runs: pd.DataFrame) -> str:
+def _none(budgets: Sequence[int], others: pd.DataFrame) -> str:
+    """That no arm of these ``budgets`` is better than random, and what would have been seen."""
+    least = float(others["detectable_difference"].max())
+    ahead = others[(others["verdict"] == OPEN) & (others["difference"] < 0)]["method"]
+    maybe = f" (ahead, but undecided: {', '.join(dict.fromkeys(ahead))})" if len(ahead) else ""
+    return (
+        f"{', '.join(map(str, budgets))} rows: no method is better than {BASELINE} beyond doubt"
+        f"{maybe}; one that is better by {least:.2g} nats a token would have been found in 4 of 5 such "
+        f"comparisons; to find half of that, {_seeds_for_half(others, least)}"
+    )
+
+
+def _rivals(best: str, others: Sequence[str], runs: pd.DataFrame) -> str:
     """Which of the other better methods are not told from the best one."""
-    here = runs[runs["budget"] == budget].pivot_table(index="seed", columns="method", values="test_loss")
+    here = runs.pivot_table(index="seed", columns="method", values="test_loss")
     level = []
     for method in others:
         _, low, high = mean_interval((here[method] - here[best]).to_numpy(dtype=np.float64))
@@ -158,10 +176,10 @@ def _rivals(best: str, others: Sequence[str], budget: int, runs: pd.DataFrame) -
 def _seeds_for_half(others: pd.DataFrame, least: float) -> str:
     seeds = int(others["seeds"].iloc[0])
     if least == 0:
-        return "no further seeds"
+        return "no more seeds are needed"
     # The spread that this many seeds see so much with.
     spread = least / detectable_difference(1.0, seeds)
     try:
-        return f"{required_seeds(spread, least / 2)} seeds in place of {seeds}"
+        return f"{required_seeds(spread, least / 2)} seeds are needed in place of {seeds}"
     except InputError:
-        return "more than 10,000 seeds"
+        return "more than 10,000 seeds are needed"
