@@ -99,6 +99,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpt.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/selection.py
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/nearest.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/adaptive_sampling.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/costs.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/explore.py

@@ -104,6 +104,14 @@ def test_help_lists_the_keys_of_the_file(capsys: pytest.CaptureFixture[str]) -> 
         assert all(f"\n  {key}" in shown for key in keys)
 
 
+def test_help_lists_the_methods_of_select(capsys: pytest.CaptureFixture[str]) -> None:
+    from datadose.llm.selection.config import METHOD_NAMES
+
+    assert run_main(["select", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{', '.join(METHOD_NAMES[:-1])} or {METHOD_NAMES[-1]} (" in shown
+
+
 WITHOUT_TORCH = """
 import sys
 

@@ -41,6 +41,9 @@ from datadose.shapes import Array
 from datadose.versions import versions
 from datadose.workers import Workers
 
+_RESERVED = (*MEASURED, ROLE, CHANCE)
+"""Columns of a pool that are kept under another name."""
+
 
 def score(
     model: str | Path | LanguageModel,
@@ -85,9 +88,7 @@ def score(
     cache = out / ".cache"
     refuse_other_scores(out, pool, model if isinstance(model, (str, Path)) else model.name)
     with ExitStack() as files:
-        rows = files.enter_context(
-            open_pool(pool, cache, field, reserved=(*MEASURED, ROLE, CHANCE), **options)
-        )
+        rows = files.enter_context(open_pool(pool, cache, field, reserved=_RESERVED, **options))
         given = None
         if completions is not None:
             given = files.enter_context(read_completions(completions, rows, cache))

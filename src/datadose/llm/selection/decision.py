@@ -56,7 +56,9 @@ def describe_size(selection: Selection) -> str:
         return f"SFT rows: {selection.sizes['sft']} with {had} completion tokens, of {tokens} asked for."
     if selection.weights is not None:
         return f"SFT rows: {selection.diversity['note']}."
-    return _planned(planner)
+    if selection.config.method == FILTERS:
+        return _planned(planner)
+    return f"{_planned(planner)} They are {selection.diversity['note']}."
 
 
 def _planned(planner: dict[str, Any]) -> str:
