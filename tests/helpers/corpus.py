@@ -274,7 +274,7 @@ OUT_OF_RANGE = {
         ("--model", "{in}/ledger", "model: got"),
     ],
     "compare": [
-        ("--methods", "rds,nearest", "methods: got nearest (did you mean hardest?); allowed: random, longest"),
+        ("--methods", "rds,nearest", "methods: got nearest (did you mean hardest?); allowed: random, "),
         ("--methods", "", "methods: got ''"),
         ("--methods", "rds,longest,rds", "methods: got rds twice"),
         ("--budget", "0", "budgets: got 0"),

@@ -80,12 +80,10 @@ def posttrain(
         config: stage, steps, batch, rates.
         verifier: RL only, by name or ``module:function``: the reward is 1 where it passes, else 0. A
             completion on which it fails, in whatever way, is not rewarded and is counted.
-        evaluation: SFT only: rows to measure while training; the weights of the step with the lowest
-            weighted loss are kept. None: those of the last step are.
+        evaluation: SFT only: rows to measure on; the step of the lowest weighted loss is kept, not the last.
         columns: the column of a role that is not recognised by its name, as ``{"prompt": "question"}``.
         allow_pickle_weights: read weights from ``.bin`` files too, which can run code.
-        progress: called as ``progress(name, step, steps)``.
-        tell: called with the lines that say how the files were read (they are printed).
+        progress, tell: called as ``progress(name, step, steps)``, and with how the files were read (printed).
 
     Returns what ``result.json`` holds: config, one record a step (loss, gradient norm; for RL mean reward),
     ``evaluations`` (one record each) and ``best_step`` (0: the untouched model), for files with shares
@@ -102,9 +100,8 @@ def posttrain(
         posttrain("MODEL", mix, Path("out"), config=PosttrainConfig("sft"), evaluation=measured)
     """
     inputs = _read(model, data, config, verifier, evaluation, columns, pickles=allow_pickle_weights)
-    setting = _setting(inputs)
     prepare_folder("out", out)
-    if (found := earlier_result(out, setting)) is not None:
+    if (found := earlier_result(out, setting := _setting(inputs))) is not None:
         return found
     write_json(out / "setting.json", setting)
     tell("\n".join(inputs.said))

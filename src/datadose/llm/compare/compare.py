@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ from datadose.files import prepare_folder, write_json, write_table
 from datadose.llm.compare.arms import Arm, Comparison, select_all, train_all
 from datadose.llm.compare.config import CompareConfig
 from datadose.llm.compare.forecast import Forecast, forecast
+from datadose.llm.compare.report import write_report
+from datadose.llm.compare.result import Compared
 from datadose.llm.compare.split import FEW, Split
 from datadose.llm.compare.table import RUNS, UNTOUCHED, advice, table_of
 from datadose.llm.evaluation import Evaluation
@@ -26,52 +28,6 @@ from datadose.llm.selection.arrays import Indices, flags, numbers
 from datadose.llm.whereabouts import find_model
 from datadose.printing import note
 from datadose.progress import Report, silent
-from datadose.showing import Tabular
-from datadose.versions import versions
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Compared(Tabular):
-    """The result of a comparison. ``to_frame`` is the table; ``plot`` draws the differences from random."""
-
-    _picture: ClassVar[str] = "datadose.llm.compare.picture.draw_differences"
-
-    table: pd.DataFrame = field(repr=False)
-    """One row an arm, with the columns TABLE of :mod:`datadose.llm.compare.table`."""
-    runs: pd.DataFrame = field(repr=False)
-    """One row an arm and seed, with the columns RUNS."""
-    curves: pd.DataFrame = field(repr=False)
-    """One row an evaluation: method, budget, seed, step, test_loss, validation_loss."""
-    forecasts: dict[str, Forecast]
-    """By method, from the best-stopped test losses; empty for one budget."""
-    advice: list[str]
-    """Which method to take, in sentences."""
-    unchecked: list[str]
-    """What the comparison does not show, a sentence each."""
-    setting: dict[str, Any]
-    """The model, the pool, the target and how each arm was trained."""
-
-    def _facts(self) -> dict[str, object]:
-        return {"arms": len(self.table), "runs": len(self.runs), "advice": "; ".join(self.advice)}
-
-    def _columns(self) -> dict[str, Any]:
-        return dict(self.table.items())
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as a document; null where there is no number."""
-        return {
-            "table": _records(self.table),
-            "advice": self.advice,
-            "forecasts": {name: one.to_json() for name, one in self.forecasts.items()},
-            "unchecked": self.unchecked,
-            "setting": self.setting,
-            "versions": versions("transformers", "trl", "peft"),
-        }
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    plain = table.astype(object).where(table.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
 
 
 def compare(
@@ -274,7 +230,6 @@ def _unchecked(compared: Comparison, splits: Mapping[int, Split], runs: pd.DataF
 
 
 def _write(found: Compared, out: Path) -> None:
-    from datadose.llm.compare.report import write_report  # noqa: PLC0415 - draws
 
     for name in ("table", "runs", "curves"):
         write_table(out / f"{name}.csv", getattr(found, name))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from datadose.drawing.page import render_page
 from datadose.files import write_atomic
-from datadose.llm.compare.compare import Compared
 from datadose.llm.compare.picture import pictures
+from datadose.llm.compare.result import Compared
 from datadose.llm.compare.table import shown_rows
 from datadose.versions import versions
 
