@@ -106,8 +106,10 @@ def test_sketch_mean_is_the_step_that_lowers_the_target_most(cases: tuple[Usable
 def test_nearest_methods_use_their_representation(name: str, kind: str, cases: tuple[Usable, Usable]) -> None:
     pool, target = cases
     ours, theirs = (unit_rows(getattr(one.scores, kind), one.rows) for one in cases)
-    best = pool.rows[(theirs[0] @ ours.T).argmax()]
-    assert choose_rows(name, pool, [target], 1, 0).tolist() == [best]
+    best = pool.rows[(theirs @ ours.T).argmax(axis=1)].tolist()
+    firsts = [choose_rows(name, pool, [target], 1, seed)[0] for seed in range(40)]
+    # Which target row has the first turn is drawn: of 7, one is missed by 40 draws with chance .015.
+    assert set(firsts) == set(best)
 
 
 def test_several_targets_take_turns(cases: tuple[Usable, Usable]) -> None:

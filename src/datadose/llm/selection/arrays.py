@@ -35,6 +35,7 @@ _STREAMS = (
     "replay",
     "order",
     "method",
+    "turns",
 )
 
 

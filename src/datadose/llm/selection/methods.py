@@ -20,7 +20,7 @@ import numpy as np
 from datadose.covariance import Array
 from datadose.errors import reject, require_choice, require_extra
 from datadose.llm.pool import for_trl
-from datadose.llm.selection.arrays import Floats, Indices, Usable, stream
+from datadose.llm.selection.arrays import Indices, Usable, stream
 from datadose.llm.selection.duplicates import grams_of, spoken, words_of
 from datadose.llm.selection.measures import mean_row, sizes_and_cosines
 from datadose.llm.selection.nearest import draw_in_turns, take_turns, unit_rows
@@ -91,7 +91,7 @@ def bm25(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     index: Any = bm25s.BM25()
     index.index([_grams(line) for line in pool.scores.raw_lines(pool.rows)], show_progress=False)
     lists = []
-    for line in target.scores.raw_lines(target.rows):
+    for line in target.scores.raw_lines(_turns(target, seed)):
         known = [gram for gram in _grams(line) if gram in index.vocab_dict]
         scores: Any = index.get_scores(known) if known else np.zeros(len(pool.rows))
         badness: Array = -np.round(np.asarray(scores, dtype=float), 5)
@@ -110,16 +110,19 @@ def _grams(line: bytes) -> list[str]:
 def rds(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     """The rows nearest to a target row by position-weighted mean hidden states, target rows taking turns:
     RDS+ of Ivison et al. (2503.01807)."""
-    return _in_turns(pool, target, size, pool.scores.embeddings, target.scores.embeddings)
+    units = unit_rows(target.scores.embeddings, _turns(target, seed))
+    return draw_in_turns(pool.scores.embeddings, pool.rows, units, size)
 
 
 def sketch(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     """The rows nearest to a target row by sketches of the last layer's gradient, target rows taking turns."""
-    return _in_turns(pool, target, size, pool.scores.sketches, target.scores.sketches)
+    units = unit_rows(target.scores.sketches, _turns(target, seed))
+    return draw_in_turns(pool.scores.sketches, pool.rows, units, size)
 
 
-def _in_turns(pool: Usable, target: Usable, size: int, ours: Floats, theirs: Floats) -> Indices:
-    return draw_in_turns(ours, pool.rows, unit_rows(theirs, target.rows), size)
+def _turns(target: Usable, seed: int) -> Indices:
+    """The target's rows in a random order: a file sorted by kind would give a small set to its first kind."""
+    return stream(seed, "turns").permutation(target.rows)
 
 
 def sketch_mean(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
