@@ -105,6 +105,21 @@ def test_a_ceiling_of_zero_has_no_tenth() -> None:
     assert "no ceiling shows" in found.sentence()
 
 
+def test_a_straight_line_has_no_price() -> None:
+    price = quick(ROWS, seeded(3 - 1e-7 * np.array(ROWS), noise=1e-11)).fits["scarcity"].price
+    assert (price.value, price.high) == (None, None)
+    assert "no bend shows" in price.reason
+
+
+def test_a_fall_that_is_over_at_the_second_budget_is_no_more_than_that() -> None:
+    found = quick(ROWS, seeded(np.array([1.0, 0.5, 0.5, 0.5, 0.5])))
+    for fit in found.fits.values():
+        assert fit.ceiling.value == pytest.approx(0.5, abs=1e-3)
+        assert fit.price.value is None
+        assert (fit.rows_within_10_percent.value, fit.rows_within_10_percent.low) == (64, 32)
+    assert "the whole fall lies between the two smallest budgets" in found.sentence()
+
+
 def test_few_rows_may_be_enough() -> None:
     found = quick(ROWS, seeded(scarce(ROWS, c=2.0, G=1.0, b=0.0)))
     near = found.fits["scarcity"].rows_within_10_percent

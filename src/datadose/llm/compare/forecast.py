@@ -14,7 +14,7 @@ this module computes is about the settings of the runs alone: their steps, their
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -119,10 +119,11 @@ class Forecast(Compact):
         if ceiling.value == 0:
             below = "" if ceiling.high is None else f" (it is below {ceiling.high:.3g})"
             return f"the loss still falls so steadily that no ceiling shows{below}; form: {self.form}"
-        price = "price of scarcity" if self.form == "scarcity" else "factor of the power of rows"
+        name = "price of scarcity" if self.form == "scarcity" else "factor of the power of rows"
+        price = fit.price.reason if fit.price.value is None else f"{name} {_in_words(fit.price)}"
         return (
             f"more rows lower the loss to a ceiling of {_in_words(ceiling)}, within 10 percent of which it "
-            f"is from {_in_words(rows)} rows; {price} {_in_words(fit.price)}, form: {self.form}"
+            f"is from {_in_words(rows)} rows; {price}; form: {self.form}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -258,11 +259,22 @@ class _Fitted:
         return np.asarray(self.ceiling[:, None] + self.factor[:, None] * shape)
 
     @property
+    def straight(self) -> NDArray[np.bool_]:
+        """(R,): whether the curve bends too little to be told from a line (in B, or in log B)."""
+        low, high = _RANGES[self.form]
+        return np.asarray(self.place > 0.99 * high if self.form == "scarcity" else self.place < 1.01 * low)
+
+    @property
+    def sudden(self) -> NDArray[np.bool_]:
+        """(R,): whether the whole fall lies between the two smallest budgets."""
+        low, high = _RANGES[self.form]
+        return np.asarray(self.place < 1.01 * low if self.form == "scarcity" else self.place > 0.99 * high)
+
+    @property
     def price(self) -> Array:
-        """G or A."""
-        if self.form == "scarcity":
-            return np.asarray(self.factor * self.place * self.smallest)
-        return np.asarray(self.factor * self.smallest**self.place)
+        """G or A; infinite for a straight curve."""
+        scale = self.place * self.smallest if self.form == "scarcity" else self.smallest**self.place
+        return np.where(self.straight, np.inf, self.factor * scale)
 
     @property
     def bend(self) -> float:
@@ -353,12 +365,17 @@ def _described(fitted: _Fitted, B: Array, mean: Array, left_out: float | None, l
     error = float(np.sqrt(((fitted.losses(B)[0] - mean) ** 2).mean()))
     numbers = (fitted.ceiling, fitted.price, fitted.rows_within(NEAR))
     ceiling, price, rows = (_estimate(values, level) for values in numbers)
+    if fitted.sudden[0]:
+        why = "the whole fall lies between the two smallest budgets: how steep it is was not seen"
+        price, rows = Estimate(None, None, None, why), Estimate(float(B[1]), float(B[0]), rows.high, why)
+        return CurveFit(fitted.form, ceiling, price, fitted.bend, rows, error, left_out)
+    if price.value is None:
+        price = replace(price, reason="the losses lie on a straight line: no bend shows")
     if rows.value is None:
         why = "the ceiling of the fitted curve is 0: no number of rows comes within a tenth of it"
-        rows = Estimate(None, rows.low, rows.high, why)
+        rows = replace(rows, reason=why)
     elif rows.value <= B[0]:
-        why = "the smallest budget is within already; fewer rows were not tried"
-        rows = Estimate(rows.value, rows.low, rows.high, why)
+        rows = replace(rows, reason="the smallest budget is within already; fewer rows were not tried")
     return CurveFit(fitted.form, ceiling, price, fitted.bend, rows, error, left_out)
 
 
