@@ -7,6 +7,7 @@ and :func:`required_seeds` how many seeds a difference of a given size needs.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -14,12 +15,20 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from datadose.errors import reject, require_integer, require_number
+from datadose.shapes import Array
 
 CONFIDENCE: Final = 0.95
 """Of every interval over seeds."""
 _MOST_SEEDS = 10_000
 _NODES = 400
 """Of the mean over the sample's standard deviation; SciPy's noncentral t is NaN in its tails."""
+
+
+@cache
+def _quadrature() -> tuple[Array, Array]:
+    """Nodes and weights of the mean over a probability in (0, 1)."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return (nodes + 1) / 2, weights / 2
 
 
 def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
@@ -89,18 +98,17 @@ def detectable_difference(spread: float, seeds: int, *, power: float = 0.8, leve
     power = require_number("power", power, level, 1, open_ends=True)
     freedom = K - 1
     edge = stats.t.ppf(1 - level / 2, freedom)
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    scale = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, freedom) / freedom)
+    nodes, weights = _quadrature()
+    scale = np.sqrt(stats.chi2.ppf(nodes, freedom) / freedom)
 
     def missing(shift: float) -> float:
         detected = special.ndtr(shift - edge * scale) + special.ndtr(-shift - edge * scale)
-        return float(weights @ detected / 2) - power
+        return float(weights @ detected) - power
 
     most = 1.0
     while missing(most) < 0:
         most *= 2
-    shift: float = optimize.brentq(missing, 0.0, most)
-    return shift * sd / K**0.5
+    return float(optimize.brentq(missing, 0.0, most) * sd / K**0.5)
 
 
 def required_seeds(spread: float, difference: float, *, power: float = 0.8, level: float = 0.05) -> int:

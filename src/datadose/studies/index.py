@@ -65,6 +65,8 @@ _LANGUAGE_MODELS = {
     "token_study": "token_study.study:STUDY",
     "llm_study": "llm_study.study:STUDY",
     "levels": "levels.study:STUDY",
+    "sea": "referee.study:STUDY",
+    "sea_smollm": "referee.smollm_study:STUDY",
 }
 _CLAIMS = {
     "theorems": "theorems.measured:STUDY",

@@ -73,7 +73,7 @@ def test_several_targets_are_joined_and_take_turns(scored: tuple[Scores, Scores]
     places = [Usable(one, np.arange(20)) for one in parts]
     assert found.sft.tolist() == sorted(choose_rows("rds", usable, places, 30, 0).tolist())
     # Filters take several targets as one.
-    config = SelectionConfig(sft_size=10, rl_size=0)
+    config = SelectionConfig(method="filters", sft_size=10, rl_size=0)
     assert select(pool, parts, config=config).sft.tolist() == select(pool, target, config=config).sft.tolist()
 
 

@@ -1,7 +1,7 @@
 """Fine-tuning of a language model that is measured on its way: one run gives all its training lengths.
 
 The rate is constant after its warm-up. A rate that falls to 0, as trainers have it, would make a run of 30
-updates another thing than the first 30 of a run of 300.
+updates another thing than the first 30 of a run of 300; it is there for runs of one length.
 """
 
 from __future__ import annotations
@@ -31,12 +31,18 @@ class Descent:
         updates: numbers of updates at which the model is measured, increasing; 0 is the untouched model.
         batch: rows of a batch, or all rows where there are fewer.
         warmup: updates over which the rate rises linearly.
+        falling: whether the rate then falls linearly to 0 at the last of ``updates``.
     """
 
     rate: float
     updates: tuple[int, ...]
     batch: int = 32
     warmup: int = 10
+    falling: bool = False
+
+    def factor(self, done: int) -> float:
+        """What the rate is multiplied with after ``done`` updates."""
+        return min(1.0, (done + 1) / self.warmup) * (1 - done / self.updates[-1] if self.falling else 1.0)
 
     def epochs(self, updates: int, rows: int) -> float:
         """How often a row was used, of ``rows``."""
@@ -49,6 +55,7 @@ def descend(
     rows: int,
     descent: Descent,
     seed: int,
+    weights_of_rows: NDArray[np.float64] | None = None,
 ) -> Iterator[int]:
     """Train ``weights`` in place, and give the number of updates whenever it is one of ``descent.updates``.
 
@@ -58,13 +65,26 @@ def descend(
         rows: the number of rows.
         descent: rate, batches and when to look.
         seed: of the order of rows.
+        weights_of_rows: sampling weights, (``rows``,), with which batches are drawn with replacement; None:
+            without replacement, epoch after epoch.
     """
+    if weights_of_rows is None:
+        batches = endless_batches(rows, min(descent.batch, rows), seed)
+    else:
+        batches = weighted_batches(weights_of_rows, descent.batch, seed)
+    return follow(weights, loss, batches, descent)
+
+
+def follow(
+    weights: Iterable[Any],
+    loss: Callable[[NDArray[np.int64]], Tensor],
+    batches: Iterator[NDArray[np.int64]],
+    descent: Descent,
+) -> Iterator[int]:
+    """Train ``weights`` in place on ``batches``, which have no end; else as :func:`descend`."""
     trained = list(weights)
     optimiser = torch.optim.AdamW(trained, lr=descent.rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda done: min(1.0, (done + 1) / descent.warmup)
-    )
-    batches = endless_batches(rows, min(descent.batch, rows), seed)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, descent.factor)
     done = 0
     for wanted in descent.updates:
         for _ in range(wanted - done):
@@ -75,6 +95,14 @@ def descend(
             schedule.step()
         done = wanted
         yield done
+
+
+def weighted_batches(weights: NDArray[np.float64], size: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Batches without end of indices drawn with replacement, each in proportion to its weight."""
+    rng = np.random.default_rng([seed, 2])
+    shares = weights / weights.sum()
+    while True:
+        yield rng.choice(len(shares), size=size, p=shares)
 
 
 def row_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,12 +59,17 @@ def _buckets(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray((total >> np.uint64(33)) % np.uint64(10), dtype=np.int64)
 
 
-def draw_strings(rng: np.random.Generator, count: int, split: Split, length: int) -> list[str]:
-    """``count`` strings of ``length`` uniform letters whose multiset lies in ``split``."""
+def draw_strings(
+    rng: np.random.Generator, count: int, split: Split, length: int, letters: str = LETTERS
+) -> list[str]:
+    """``count`` strings of ``length`` uniform letters whose multiset lies in ``split``.
+
+    ``letters`` are the first of LETTERS.
+    """
     wanted = SPLITS.index(split)
     found: list[str] = []
     while len(found) < count:
-        codes = rng.integers(0, len(LETTERS), size=(2 * count if wanted == 0 else 12 * count, length))
+        codes = rng.integers(0, len(letters), size=(2 * count if wanted == 0 else 12 * count, length))
         inside = np.maximum(0, _buckets(codes) - 7) == wanted
         found += ["".join(LETTERS[c] for c in row) for row in codes[inside].tolist()]
     return found[:count]

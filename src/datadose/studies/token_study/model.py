@@ -7,7 +7,7 @@ same as greedy decoding giving exactly this text, and needs one forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,14 @@ from datadose.studies.token_study.language import (
 )
 
 PAD, END = "<pad>", "<eos>"
-VOCABULARY = {token: i for i, token in enumerate([PAD, END, *LETTERS, *FAMILIES, FRESH, MARK, ":", "="])}
+
+
+def vocabulary_of(characters: Iterable[str]) -> dict[str, int]:
+    """The padding token (0), the end token (1) and ``characters``, numbered."""
+    return {token: i for i, token in enumerate([PAD, END, *characters])}
+
+
+VOCABULARY = vocabulary_of([*LETTERS, *FAMILIES, FRESH, MARK, ":", "="])
 CONTEXT = 64
 IGNORED = -100
 """Label of positions without loss."""
@@ -78,19 +85,19 @@ class Tokens:
         return Tokens(inputs[:, :longest], labels[:, :longest])
 
 
-def token_ids(text: str) -> list[int]:
+def token_ids(text: str, vocabulary: Mapping[str, int] = VOCABULARY) -> list[int]:
     """The tokens of a text, one a character."""
-    return [VOCABULARY[character] for character in text]
+    return [vocabulary[character] for character in text]
 
 
-def answer_ids(completion: str) -> list[int]:
+def answer_ids(completion: str, vocabulary: Mapping[str, int] = VOCABULARY) -> list[int]:
     """The tokens of a completion with the end token."""
-    return [*token_ids(completion), VOCABULARY[END]]
+    return [*token_ids(completion, vocabulary), vocabulary[END]]
 
 
-def encode(examples: Sequence[Example]) -> Tokens:
+def encode(examples: Sequence[Example], vocabulary: Mapping[str, int] = VOCABULARY) -> Tokens:
     """Prompts and completions with the end token, as training and scoring use them."""
-    return pad_rows([(token_ids(prompt), answer_ids(completion)) for prompt, completion in examples])
+    return pad_rows([(token_ids(p, vocabulary), answer_ids(c, vocabulary)) for p, c in examples])
 
 
 def pad_rows(rows: Sequence[tuple[list[int], list[int]]]) -> Tokens:
@@ -105,26 +112,26 @@ def pad_rows(rows: Sequence[tuple[list[int], list[int]]]) -> Tokens:
     return Tokens(inputs, labels)
 
 
-def new_tokenizer() -> Any:
-    """The tokenizer of VOCABULARY."""
-    return character_tokenizer(VOCABULARY, pad=PAD, end=END, unknown=PAD, model_max_length=CONTEXT)
+def new_tokenizer(vocabulary: Mapping[str, int] = VOCABULARY) -> Any:
+    """The tokenizer of a vocabulary."""
+    return character_tokenizer(vocabulary, pad=PAD, end=END, unknown=PAD, model_max_length=CONTEXT)
 
 
-def new_model(size: DecoderShape, seed: int) -> Any:
+def new_model(size: DecoderShape, seed: int, vocabulary: Mapping[str, int] = VOCABULARY) -> Any:
     """An untrained decoder with its own output layer, so that a symbol's embedding moves inputs alone."""
     require_extra("llm", "transformers")
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
 
     config = LlamaConfig(
-        vocab_size=len(VOCABULARY),
+        vocab_size=len(vocabulary),
         hidden_size=size.width,
         intermediate_size=size.hidden,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=False,
-        pad_token_id=VOCABULARY[PAD],
-        eos_token_id=VOCABULARY[END],
+        pad_token_id=vocabulary[PAD],
+        eos_token_id=vocabulary[END],
         bos_token_id=None,
     )
     with torch.random.fork_rng():
@@ -173,19 +180,31 @@ def right(model: Any, tokens: Tokens, chunk: int = 512) -> NDArray[np.bool_]:
 
 def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:
     """Cell: the model with its tokenizer, in a folder."""
+
+    def batch(step: int) -> list[Example]:
+        rng = np.random.default_rng([pretraining.seed, 1, step])
+        return draw_examples(rng, pretraining.batch, mixture(pretraining.target_share))
+
+    train_new(pretraining, batch, VOCABULARY, file)
+
+
+def train_new(
+    how: TokenPretraining, batch: Callable[[int], list[Example]], vocabulary: Mapping[str, int], file: Path
+) -> None:
+    """Train a new model on what ``batch`` gives for each step, and save it with its tokenizer."""
     torch.set_num_threads(1)
-    model = new_model(pretraining.size, pretraining.seed)
+    model = new_model(how.size, how.seed, vocabulary)
     model.train()
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
     optimisers: list[Any] = [
-        torch.optim.Muon(matrices, lr=pretraining.muon_rate, weight_decay=0.0),
-        torch.optim.AdamW(others, lr=pretraining.adam_rate, weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=how.muon_rate, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=how.adam_rate, weight_decay=0.0),
     ]
-    schedules = [warm_up_and_down(o, pretraining.warmup, pretraining.steps) for o in optimisers]
-    for step in range(pretraining.steps):
-        for loss in _batch_losses(model, pretraining, step):
+    schedules = [warm_up_and_down(o, how.warmup, how.steps) for o in optimisers]
+    for step in range(how.steps):
+        for loss in _batch_losses(model, batch(step), vocabulary):
             loss.backward()  # type: ignore[no-untyped-call]
         for optimiser, schedule in zip(optimisers, schedules, strict=True):
             optimiser.step()
@@ -193,15 +212,15 @@ def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:
             schedule.step()
     with whole_folder(file) as folder:
         model.save_pretrained(str(folder))
-        new_tokenizer().save_pretrained(str(folder))
+        new_tokenizer(vocabulary).save_pretrained(str(folder))
 
 
-def _batch_losses(model: Any, pretraining: TokenPretraining, step: int, parts: int = 4) -> Iterator[Tensor]:
+def _batch_losses(
+    model: Any, examples: list[Example], vocabulary: Mapping[str, int], parts: int = 4
+) -> Iterator[Tensor]:
     """The step's batch in parts of similar length (less padding); their sum is the mean loss."""
-    rng = np.random.default_rng([pretraining.seed, 1, step])
-    examples = draw_examples(rng, pretraining.batch, mixture(pretraining.target_share))
     examples.sort(key=lambda e: len(e[0]))
-    tokens = encode(examples)
+    tokens = encode(examples, vocabulary)
     total = int((tokens.labels != IGNORED).sum())
     for rows in np.array_split(np.arange(len(examples)), parts):
         part = tokens.at(rows)

@@ -1,0 +1,57 @@
+"""The whole sea at the smallest size with every method: cells, table, picture; a second start makes none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from datadose import sweep
+from datadose.files import read_table, write_table
+from datadose.studies.referee.experiment import ALL_METHODS, SeaStudy
+from datadose.studies.referee.figure import draw_sea
+from datadose.sweep import Workers, run_cells
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = replace(SeaStudy.preset("smoke"), methods=ALL_METHODS)
+
+    def run() -> pd.DataFrame:
+        results = [
+            run_cells(cells, cache_folder=tmp_path, workers=Workers(1), title=title)
+            for title, cells in study.rounds(tmp_path)
+        ]
+        return study.table(results[-1])
+
+    table = run()
+
+    def nothing(calls: Sequence[Any], _: Workers) -> Iterator[Any]:
+        assert not calls, "made twice"
+        return iter(())
+
+    monkeypatch.setattr(sweep, "finished_calls", nothing)
+    pd.testing.assert_frame_equal(run(), table)
+
+    assert {*ALL_METHODS, "oracle", "full", "weighted", "untouched"} == {*table["method"]}
+    runs = table[table["method"] != "untouched"]
+    assert runs.drop(columns="accuracy").notna().all(axis=None)
+    assert (table["loss"] > 0).all()
+    assert table["accuracy"].between(0, 1).all()
+    # Every method takes as many rows, and of a pool with faults only right ones if it is verified.
+    methods = runs[runs["method"].isin(ALL_METHODS)]
+    assert (methods["rows"] == (methods["budget"] * study.pool_rows).round()).all()
+    assert (methods.loc[methods["verified"], "share_faulty"] == 0).all()
+    best, end = (methods[methods["stop"] == stop].reset_index(drop=True) for stop in ("best", "end"))
+    assert (best["validation"] <= end["validation"]).all()
+
+    path = tmp_path / "table.csv"
+    write_table(path, table)
+    json.dumps(asdict(study), allow_nan=False)
+    assert len(draw_sea(read_table(path), study).axes) == 4
