@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from datadose.errors import reject
+from datadose.llm.selection.config import DEFAULT
 from datadose.studies.llm_study.base_model import Base, make_base
 from datadose.studies.referee.judging import Pilot
 from datadose.studies.referee.smollm_grid import GRID, PILOT, GridPoint
@@ -36,8 +37,9 @@ from datadose.studies.tables import names
 from datadose.sweep import Cell, Round, file_cell
 
 NAME = "sea_smollm"
-RANDOM, CANDIDATE = "random", "rds"
-METHODS = (RANDOM, "bm25", CANDIDATE, "sketch", "sketch-mean", "filters")
+RANDOM, CANDIDATE = "random", DEFAULT
+"""The baseline, and the method that the development setting of the sea on a model of our own chose."""
+METHODS = (RANDOM, CANDIDATE, "rds", "sketch", "sketch-mean", "filters")
 TARGET = ("reversals", "who")
 OTHERS = tuple(name for name in FAMILIES if name not in TARGET)
 
@@ -64,7 +66,7 @@ class SmolStudy:
     training: Training
     size: int
     methods: tuple[str, ...] = METHODS
-    unverified: tuple[str, ...] = ("bm25", CANDIDATE)
+    unverified: tuple[str, ...] = (CANDIDATE, "rds")
     seeds: int = 6
     first_seed: int = 0
     grid: tuple[GridPoint, ...] = GRID

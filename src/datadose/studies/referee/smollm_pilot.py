@@ -15,14 +15,16 @@ import pandas as pd
 
 from datadose.power import pooled_spread
 from datadose.studies.referee.smollm_arms import Arm, gains, stopped
-from datadose.studies.referee.smollm_experiment import CANDIDATE, RANDOM, SmolStudy
+from datadose.studies.referee.smollm_experiment import RANDOM, SmolStudy
 from datadose.studies.referee.smollm_grid import PILOT, GridPoint
 from datadose.studies.referee.smollm_runs import ORACLE, Column
 from datadose.studies.study import Preset
 from datadose.sweep import Workers, run_cells
 
 RATES = (5e-4, 1e-3, 2e-3)
-_ARMS = (RANDOM, CANDIDATE)
+_CHOSEN = "rds"
+"""The method of the pilot, which was run before the sea had chosen another default."""
+_ARMS = (RANDOM, _CHOSEN)
 
 
 def run_pilot(
@@ -45,7 +47,7 @@ def run_pilot(
     grid = [point for rate in rates for point in _points(found[rate], rate)]
     full = [rate for rate in rates if len(_points(found[rate], rate)) == len(_ARMS) * len(PILOT.seeds)]
     best = found[min(full, key=lambda rate: _total(_points(found[rate], rate)))]
-    return grid, pooled_spread([gains(best, Arm(CANDIDATE), Arm(other)) for other in (RANDOM, ORACLE)])
+    return grid, pooled_spread([gains(best, Arm(_CHOSEN), Arm(other)) for other in (RANDOM, ORACLE)])
 
 
 def _points(table: pd.DataFrame, rate: float) -> list[GridPoint]:

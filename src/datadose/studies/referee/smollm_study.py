@@ -110,13 +110,13 @@ def _claim(
 
 _BEST = "best stop on validation"
 CLAIMS = [
-    _claim("random", "the default, rds, beats random rows.", _BEST, _judge(_default_over_random)),
+    _claim("random", f"the default, {CANDIDATE}, beats random rows.", _BEST, _judge(_default_over_random)),
     _claim(
         "methods", "each other method that reads the target beats random rows.", _BEST, _judge(_over_random)
     ),
     _claim(
         "rivals",
-        "no method beats the default, rds, by more than the detectable gain.",
+        f"no method beats the default, {CANDIDATE}, by more than the detectable gain.",
         _BEST,
         _judge_rivals,
         "largest mean gain of another method in log test loss, and its interval",
@@ -124,7 +124,7 @@ CLAIMS = [
     ),
     _claim(
         "unverified",
-        "the default with a verifier beats every method without one.",
+        f"the default, {CANDIDATE}, with a verifier beats the methods without one.",
         _BEST,
         _judge(_over_unverified),
     ),
@@ -136,13 +136,13 @@ CLAIMS = [
     ),
     _claim(
         "oracle",
-        "right rows of the target alone are better than what the default, rds, takes.",
+        f"right rows of the target alone are better than what the default, {CANDIDATE}, takes.",
         f"as many of either, {_BEST}",
         _judge(_oracle),
     ),
     _claim(
         "forgetting",
-        "the default, rds, costs earlier abilities no more than random rows do.",
+        f"the default, {CANDIDATE}, costs earlier abilities no more than random rows do.",
         "after all updates; a loss larger by a twentieth counts as none",
         _judge_forgetting,
         f"mean gain in log loss on families that the untouched model solves, its {CONFIDENCE:.0%} interval",
