@@ -11,7 +11,7 @@ import pytest
 
 from datadose.studies.ledger import judge_all
 from datadose.studies.referee.smollm_arms import Arm, gains, stopped
-from datadose.studies.referee.smollm_experiment import SmolStudy
+from datadose.studies.referee.smollm_experiment import CANDIDATE, SmolStudy
 from datadose.studies.referee.smollm_study import STUDY
 from helpers.studies import write_result
 
@@ -66,7 +66,9 @@ def test_verdicts_follow_the_gains(tmp_path: Path) -> None:
         "oracle": "no difference",
         "forgetting": "holds",
     }
-    found = verdicts(made_up({"rds": -much, "sketch-mean": much, "rds unverified": much}), tmp_path)
+    found = verdicts(
+        made_up({CANDIDATE: -much, "sketch-mean": much, f"{CANDIDATE} unverified": much}), tmp_path
+    )
     assert found["random"] == found["rivals"] == found["turns"] == found["forgetting"] == "fails"
     assert found["unverified"] == "fails"
     assert verdicts(made_up({}, noise=3 * LIMIT), tmp_path)["oracle"] == "mixed"
