@@ -169,7 +169,7 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
         "--weights",
         action="store_true",
         help="the SFT set is every usable row with a sampling weight by its place in the order; half of the "
-        "draws are of the first --sft-size",
+        "draws, or more, are of the first --sft-size; no RL set then",
     ),
     option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set; 0: none"),
     option(
