@@ -30,7 +30,9 @@ from datadose.studies.token_study.language import (
     verify,
 )
 from datadose.studies.token_study.model import (
+    END,
     IGNORED,
+    VOCABULARY,
     DecoderShape,
     TokenPretraining,
     answer_ids,
@@ -172,6 +174,8 @@ def test_the_grpo_loss_is_the_formula_token_by_token() -> None:
     prompts = [p for p, _ in draw_family([1], 2, TARGET, "train") for _ in range(GROUP)]
     torch.manual_seed(0)
     sampled = sample(model, prompts)
+    # Equal completions of a group pass through the model once, and count each.
+    sampled[2] = sampled[1]
     rewards = torch.tensor([1.0, 0, 0, 1, 0, 0, 0, 0] + [0.0] * GROUP)
     loss = grpo_loss(model, prompts, sampled, rewards)
     assert loss is not None
@@ -194,10 +198,30 @@ def test_grpo_raises_the_reward_and_repeats() -> None:
         model, examples = memorised()
         # Half-forgotten: rewards are neither all 0 nor all 1.
         with torch.no_grad():
-            model.lm_head.weight.mul_(0.5)
-        rewards.append(grpo(model, examples, TokenOptimisation(15, 3e-3, batch=4), 0))
+            model.lm_head.weight.mul_(0.6)
+        rewards.append(grpo(model, examples, TokenOptimisation(30, 1e-2, batch=4), 0))
     assert rewards[0] == rewards[1]
-    assert np.mean(rewards[0][-3:]) > np.mean(rewards[0][:3]) + 0.1
+    assert np.mean(rewards[0][-5:]) > np.mean(rewards[0][:5]) + 0.1
+
+
+def test_samples_have_the_model_s_law() -> None:
+    model, (first, second, *_) = memorised()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(0.7)
+    torch.manual_seed(0)
+    prompts = [first[0], second[0]] * 1000
+    drawn = sample(model, prompts)
+    for place, example in enumerate((first, second)):
+        tokens = encode([example])
+        answer = tokens.labels[0][tokens.labels[0] != IGNORED].tolist()
+        with torch.no_grad():
+            logs = -completion_loss(model, tokens) * len(answer)
+        found = np.mean([ids == answer for ids in drawn[place::2]])
+        chance = float(logs.exp())
+        assert 0.05 < chance < 0.95
+        assert found == pytest.approx(chance, abs=4 * (chance * (1 - chance) / 1000) ** 0.5)
+    assert all(ids[-1] == VOCABULARY[END] or len(ids) == 10 for ids in drawn)
+    assert all(VOCABULARY[END] not in ids[:-1] for ids in drawn)
 
 
 def test_pools_hold_what_they_say() -> None:

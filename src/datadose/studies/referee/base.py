@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from datadose.studies.token_study.model import (
     train_new,
     vocabulary_of,
 )
+from datadose.sweep import Cell, file_cell
 
 VOCABULARY = vocabulary_of([*LETTERS, *CAPITALS, MARK, ".", ":", "="])
 PRETRAINING = TokenPretraining(0.0015, DecoderShape(96, 3, 4, 256), steps=800)
@@ -21,6 +24,16 @@ PRETRAINING = TokenPretraining(0.0015, DecoderShape(96, 3, 4, 256), steps=800)
 answers on the four targets, and the mean of the other families: .77, .80, .38, .83 and .98 at a share of .004
 after 1,200 steps; .18, .55, .08, .18 and .95 at .001 after 800; all .08 and .92 at .0005 after 700. Chosen is
 between the first two: well known families, targets neither solved nor hopeless."""
+
+
+def model_cells(folder: Path, pretraining: TokenPretraining, seeds: Iterable[int]) -> dict[int, Cell]:
+    """The cells that pretrain a model of each seed; all studies of the sea in ``folder`` share them."""
+    return {
+        seed: file_cell(
+            folder / "sea", f"sea-{seed}", "", pretrain, pretraining=replace(pretraining, seed=seed)
+        )
+        for seed in seeds
+    }
 
 
 def pretrain(pretraining: TokenPretraining, *, file: Path) -> None:

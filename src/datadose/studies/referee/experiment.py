@@ -20,7 +20,7 @@ import pandas as pd
 
 from datadose.errors import reject
 from datadose.studies.levels.descent import Descent
-from datadose.studies.referee.base import PRETRAINING, pretrain
+from datadose.studies.referee.base import PRETRAINING, model_cells
 from datadose.studies.referee.gradients import make_gradients
 from datadose.studies.referee.grid import GRID, PILOTS, GridPoint, PoolPilot
 from datadose.studies.referee.judging import Pilot
@@ -152,12 +152,7 @@ class SeaStudy:
     def rounds(self, folder: Path) -> Iterator[Round]:
         """The pretrained models, the scored pools, then every run."""
         made = folder / "sea"
-        models = {
-            seed: file_cell(
-                made, f"sea-{seed}", "", pretrain, pretraining=replace(self.pretraining, seed=seed)
-            )
-            for seed in self.numbers
-        }
+        models = model_cells(folder, self.pretraining, self.numbers)
         yield "pretraining", list(models.values())
         pools = {
             (setting, seed): file_cell(

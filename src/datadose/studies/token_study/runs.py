@@ -88,7 +88,7 @@ class Arm:
 MIXTURES = names(Mixture)
 ARM_COLUMNS = [Column.PANEL, Column.ARM, Column.MODEL, Column.POOL, Column.PROMPTS, Column.SHARE]
 """Columns that name an arm; its runs differ by learning rate and seed."""
-_COMPUTE = 16 / 3
+COMPUTE = 16 / 3
 """SFT steps (32 completions, forward and backward: 3) worth one RL step (128, sampled too: 3 + 1)."""
 
 
@@ -251,7 +251,7 @@ def run_stages(
     part = {Arm.SFT: 1.0, Arm.SFT_RL: 0.5, Arm.RL: 0.0}[run.arm]
     if part > 0:
         examples = draw_family([run.seed, 11], run.prompts, TARGET, TRAIN)
-        steps = round(part * run.steps * _COMPUTE)
+        steps = round(part * run.steps * COMPUTE)
         fine_tune(model, examples, TokenOptimisation(steps, run.rate), run.seed)
     if part < 1:
         asked, _ = choose_prompts(Band.ALL, pools, rl_prompts, run.seed)

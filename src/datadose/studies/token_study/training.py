@@ -10,7 +10,8 @@ standard deviation, no KL term, normalised by the batch's number of completion t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,56 +104,108 @@ def grpo(model: Any, examples: Sequence[Example], optimisation: TokenOptimisatio
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for _ in range(optimisation.steps):
-            prompts, answers = zip(
-                *(examples[i] for i in np.repeat(next(batches), GROUP).tolist()), strict=True
-            )
-            sampled = sample(model, prompts)
-            rewards = torch.tensor([float(s == answer_ids(a)) for s, a in zip(sampled, answers, strict=True)])
+            loss, rewards = sampled_loss(model, [examples[i] for i in next(batches)])
             mean_rewards.append(float(rewards.mean()))
-            loss = grpo_loss(model, prompts, sampled, rewards)
             if loss is not None:
                 loss.backward()  # type: ignore[no-untyped-call]
             _advance(optimiser, schedule)
     return mean_rewards
 
 
+def sampled_loss(
+    model: Any,
+    examples: Sequence[Example],
+    vocabulary: Mapping[str, int] = VOCABULARY,
+    most: int = LENGTHS[-1] + 2,
+) -> tuple[Tensor | None, Tensor]:
+    """(the policy loss of a step, rewards (N GROUP,)): GROUP completions of each of N prompts, judged.
+
+    The reward is 1 for the right text, else 0. The loss is that of :func:`grpo_loss`; ``vocabulary`` and
+    ``most`` are those of :func:`sample`.
+    """
+    prompts = [prompt for prompt, _ in examples for _ in range(GROUP)]
+    answers = [answer_ids(answer, vocabulary) for _, answer in examples for _ in range(GROUP)]
+    sampled = sample(model, prompts, vocabulary, most)
+    rewards = torch.tensor([float(ids == answer) for ids, answer in zip(sampled, answers, strict=True)])
+    return grpo_loss(model, prompts, sampled, rewards, vocabulary), rewards
+
+
 def grpo_loss(
-    model: Any, prompts: Sequence[str], sampled: Sequence[list[int]], rewards: Tensor
+    model: Any,
+    prompts: Sequence[str],
+    sampled: Sequence[list[int]],
+    rewards: Tensor,
+    vocabulary: Mapping[str, int] = VOCABULARY,
 ) -> Tensor | None:
     """The policy loss of groups of GROUP completions in a row; None if no group has two rewards.
 
-    Completions without an advantage have no gradient and count only among the tokens.
+    Completions without an advantage have no gradient and count only among the tokens; equal completions of a
+    prompt pass through the model once, with the sum of their advantages.
     """
     groups = rewards.view(-1, GROUP)
     centred = groups - groups.mean(dim=1, keepdim=True)
-    advantages = (centred / (groups.std(dim=1, keepdim=True) + _EPSILON)).flatten()
-    used = advantages.nonzero().flatten()
-    if len(used) == 0:
+    advantages = (centred / (groups.std(dim=1, keepdim=True) + _EPSILON)).flatten().tolist()
+    used: defaultdict[tuple[str, tuple[int, ...]], float] = defaultdict(float)
+    for prompt, ids, advantage in zip(prompts, sampled, advantages, strict=True):
+        if advantage != 0:
+            used[prompt, tuple(ids)] += advantage
+    if not used:
         return None
-    tokens = pad_rows([(token_ids(prompts[i]), sampled[i]) for i in used.tolist()])
+    tokens = pad_rows([(token_ids(prompt, vocabulary), [*ids]) for prompt, ids in used])
     logits = model(input_ids=tokens.inputs, use_cache=False).logits
     nll = torch.nn.functional.cross_entropy(
         logits[:, :-1].transpose(1, 2), tokens.labels[:, 1:], ignore_index=IGNORED, reduction="none"
     )
-    return (nll.sum(dim=1) * advantages[used]).sum() / sum(len(s) for s in sampled)
+    return (nll.sum(dim=1) * torch.tensor([*used.values()])).sum() / sum(len(ids) for ids in sampled)
 
 
-def sample(model: Any, prompts: Sequence[str]) -> list[list[int]]:
-    """One completion a prompt at temperature 1, the end token included if it was reached."""
-    longest = max(len(p) for p in prompts)
-    inputs = torch.full((len(prompts), longest), VOCABULARY[PAD])
-    for i, prompt in enumerate(prompts):
-        inputs[i, longest - len(prompt) :] = torch.tensor(token_ids(prompt))
-    with torch.no_grad():
-        made = model.generate(
-            input_ids=inputs,
-            attention_mask=(inputs != VOCABULARY[PAD]).long(),
-            max_new_tokens=LENGTHS[-1] + 2,
-            do_sample=True,
-            top_k=0,
-        )[:, longest:].tolist()
+@torch.no_grad()
+def sample(
+    model: Any,
+    prompts: Sequence[str],
+    vocabulary: Mapping[str, int] = VOCABULARY,
+    most: int = LENGTHS[-1] + 2,
+) -> list[list[int]]:
+    """One completion a prompt at temperature 1, the end token included if it was reached.
+
+    Every completion is drawn by itself, token by token; those that agree so far share a row of the model's
+    batch, which is a group of samples of a sure model in a few rows.
+
+    Args:
+        model: the model.
+        prompts: texts; the same one again for more of its completions.
+        vocabulary: the model's.
+        most: tokens of a completion.
+    """
+    from transformers import DynamicCache  # noqa: PLC0415
+
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    tokens = _padded_left([token_ids(prompt, vocabulary) for prompt in places])
+    mask = (tokens != VOCABULARY[PAD]).long()
+    row = torch.tensor([places[prompt] for prompt in prompts])
+    active = torch.arange(len(prompts))
+    made = torch.full((len(prompts), most), VOCABULARY[END])
+    cache = DynamicCache(config=model.config)
+    for place in range(most):
+        # Positions are relative in this model, so those of the padding may count.
+        found = model(input_ids=tokens, attention_mask=mask, cache=cache, use_cache=True, logits_to_keep=1)
+        drawn = torch.multinomial(found.logits[:, -1].softmax(dim=-1)[row], 1).squeeze(1)
+        made[active, place] = drawn
+        on = drawn != VOCABULARY[END]
+        active = active[on]
+        if len(active) == 0 or place == most - 1:
+            break
+        prefixes, row = torch.unique(row[on] * len(vocabulary) + drawn[on], return_inverse=True)
+        parents, tokens = prefixes // len(vocabulary), (prefixes % len(vocabulary)).unsqueeze(1)
+        cache.batch_select_indices(parents)
+        mask = torch.cat([mask[parents], torch.ones_like(tokens)], dim=1)
     end = VOCABULARY[END]
-    return [ids[: ids.index(end) + 1] if end in ids else ids for ids in made]
+    return [ids[: ids.index(end) + 1] if end in ids else ids for ids in made.tolist()]
+
+
+def _padded_left(rows: Sequence[list[int]]) -> Tensor:
+    longest = max(len(ids) for ids in rows)
+    return torch.tensor([[VOCABULARY[PAD]] * (longest - len(ids)) + ids for ids in rows])
 
 
 def endless_batches(count: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:

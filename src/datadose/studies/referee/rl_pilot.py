@@ -1,0 +1,105 @@
+"""The pilots of RL on the sea, on seeds outside the study and validation strings; not finished yet.
+
+``python -m datadose.studies.referee rl-targets FOLDER`` lists the targets of the stages: of all
+families on three groups of lengths, twelve with pass rates even in log-odds, no family twice. ``... rl-rates
+FOLDER`` trains on the unfiltered pool, which no selector favours, at each rate; ``... rl-stages FOLDER`` does
+SFT and RL of three development targets at each rate; ``... rl-spread FOLDER`` runs three seeds of a few
+selectors and prints the pooled spread of their differences to random prompts. What they print is kept in
+:mod:`~datadose.studies.referee.rl_grid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logit
+
+from datadose.power import pooled_spread
+from datadose.studies.referee.base import model_cells
+from datadose.studies.referee.language import FAMILIES
+from datadose.studies.referee.rl import SeaRlStudy
+from datadose.studies.referee.rl_prompts import RlRun, Selector, pass_rates
+from datadose.studies.referee.rl_runs import Column, run_rl
+from datadose.studies.referee.stage_runs import RL, SFT, StageRun, StageTarget, draw_target, run_stage
+from datadose.studies.token_study.language import VALIDATION
+from datadose.studies.token_study.model import load_model
+from datadose.sweep import Cell, run_cells
+from datadose.workers import Workers
+
+SEEDS = (100, 101, 102)
+RATES = (3e-5, 1e-4, 3e-4)
+STAGE_RATES = ((SFT, 3e-4), (SFT, 1e-3), (SFT, 3e-3), (RL, 3e-5), (RL, 1e-4), (RL, 3e-4))
+LENGTHS = ((3, 4, 5), (6, 7, 8), (9,))
+_ENDS = (0.002, 0.9)
+
+
+def list_targets(folder: Path, count: int = 12) -> Iterator[str]:
+    """The targets by their pass rate under the first seed's model."""
+    network = load_model(_models(folder, SEEDS[:1])[SEEDS[0]])
+    found = [StageTarget(header, lengths, 0.0) for header, lengths in product(FAMILIES, LENGTHS)]
+    rates = [float(pass_rates(network, draw_target(one, 120, 0, VALIDATION)).mean()) for one in found]
+    left = {one.name: replace(one, rate=rate) for one, rate in zip(found, rates, strict=True)}
+    for wanted in np.linspace(float(logit(_ENDS[0])), float(logit(_ENDS[1])), count):
+        best = min(left.values(), key=lambda one: abs(float(logit(one.rate)) - wanted))
+        left = {name: one for name, one in left.items() if one.header != best.header}
+        yield f'StageTarget("{best.header}", {best.lengths}, {best.rate:.4f}),'
+
+
+def run_rates(folder: Path) -> Iterator[str]:
+    """The unfiltered pool at each rate."""
+    study = SeaRlStudy.preset("quick")
+    run = RlRun(Selector.UNFILTERED, 0, 0, SEEDS[0])
+    model = _models(folder, SEEDS[:1])[run.seed]
+    for rate in RATES:
+        descent = replace(study.descent, rate=rate)
+        for row in _run(folder, [_cell(study, model, run, descent=descent)])[0]:
+            values = f"{row[Column.STEP]}, {row[Column.ALL]:.3f}, {row[Column.RARE]:.3f}"
+            yield f'RlPoint("{run.selector}", {rate:g}, {values}),'
+
+
+def run_stages(folder: Path) -> Iterator[str]:
+    """SFT and RL alone on three development targets at each rate: validation rows at the best look."""
+    part = SeaRlStudy.preset("quick").stages
+    model = _models(folder, SEEDS[:1])[SEEDS[0]]
+    for stage, rate in STAGE_RATES:
+        descents = replace(part.descents, sft_rate=rate, rl_rate=rate)
+        for target in part.targets[::4]:
+            run = StageRun(target, stage, SEEDS[0])  # type: ignore[arg-type]
+            arguments = {"model": model, "run": run, "rows": part.rows, "descents": descents}
+            found = _run(folder, [Cell(run_stage, arguments)])[0]
+            yield f'StagePoint("{target.name}", "{stage}", {rate:g}, {found[Column.VALIDATION]:.3f}),'
+
+
+def run_spread(folder: Path) -> Iterator[str]:
+    """Three seeds of a few selectors, and the spread of their differences to random prompts."""
+    study = SeaRlStudy.preset("quick")
+    models = _models(folder, SEEDS)
+    arms = [(Selector.RANDOM, 0), (Selector.MEDIUM, study.scored), (Selector.PASSED, study.scored)]
+    arms += [(Selector.SIGNAL, study.scored)]
+    runs = [RlRun(name, K, study.prompts, seed) for seed in SEEDS for name, K in arms]
+    cells = [_cell(study, models[run.seed], run) for run in runs]
+    results = _run(folder, cells)
+    for measure in (Column.ALL, Column.RARE):
+        ends = np.array([rows[-1][measure] for rows in results]).reshape(len(SEEDS), len(arms))
+        differences = (ends[:, 1:] - ends[:, :1]).T
+        yield f"{measure}: spread {pooled_spread(differences):.4f}, means {differences.mean(axis=1).round(3)}"
+
+
+def _cell(study: SeaRlStudy, model: Path, run: RlRun, **changed: Any) -> Cell:
+    shared = {"each": study.each, "descent": study.descent, "held": study.held_out, "validated": True}
+    return Cell(run_rl, {"model": model, "run": run, **shared, **changed})
+
+
+def _models(folder: Path, seeds: tuple[int, ...]) -> dict[int, Path]:
+    cells = model_cells(folder, SeaRlStudy.preset("quick").pretraining, seeds)
+    _run(folder, [*cells.values()])
+    return {seed: cell.file for seed, cell in cells.items() if cell.file is not None}
+
+
+def _run(folder: Path, cells: list[Cell]) -> list[Any]:
+    return run_cells(cells, cache_folder=folder, workers=Workers(), title="pilot")
