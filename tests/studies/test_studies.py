@@ -39,6 +39,7 @@ LONG: dict[str, tuple[str, Preset]] = {
     "llm_study": ("llm_study", "quick"),
     "levels": ("levels", "quick"),
     "sea": ("sea", "quick"),
+    "sea_smollm": ("sea_smollm", "quick"),
 }
 """Studies whose smoke preset takes a while, and a table of theirs that is kept."""
 LEFT_OUT = {"levels": "-smollm2"}
