@@ -58,7 +58,7 @@ BASE: dict[str, tuple[str, ...]] = {
     "score": ("score", "--model", "{in}/model", "--pool", "{in}/pool.jsonl", "--out", "out"),
     "select": (
         *("select", "--scores", "{in}/scores", "--target", "{in}/target.jsonl", "--rl-size", "0"),
-        *("--sft-size", "2", "--unaligned", "0", "--out", "out"),
+        *("--method", "filters", "--sft-size", "2", "--unaligned", "0", "--out", "out"),
     ),
     "posttrain": (
         *("posttrain", "--model", "{in}/model", "--data", "{in}/pool.jsonl", "--stage", "sft"),

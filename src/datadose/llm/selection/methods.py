@@ -100,7 +100,11 @@ def bm25(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     ]
     queries = [query for query in queries if query]
     if not queries:
-        reject("method", "bm25 with a target that shares no word with a usable row", "another method")
+        reject(
+            "method",
+            "bm25 with a target that shares no word with a usable row",
+            "another method, such as rds",
+        )
     index: Any = bm25s.BM25()
     index.index(texts, show_progress=False)
     lists = []
