@@ -244,7 +244,8 @@ def test_the_same_seed_gives_the_same_sets(dirty, target, reference, representat
 
 
 def test_auto_takes_what_the_planner_says_and_everything_for_rl(dirty, target, reference):
-    found = select(dirty.scores, target, reference=reference)
+    config = SelectionConfig(method="filters")
+    found = select(dirty.scores, target, reference=reference, config=config)
     assert len(found.sft) == found.planner["size"] <= found.sizes["hard_stratum"]
     assert found.planner["max_prompts"] == found.sizes["hard_stratum"]
     assert found.geometry["shifted_directions"] >= 1

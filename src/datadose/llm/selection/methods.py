@@ -92,12 +92,12 @@ def bm25(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     require_extra("llm", "bm25s")
     import bm25s  # noqa: PLC0415 - optional
 
-    texts = [_grams(line) for line in pool.scores.raw_lines(pool.rows)]
+    asked = [_grams(line) for line in target.scores.raw_lines(_turns(target, seed))]
+    # What no target row has counts for a text's length alone; one string for all of it saves the memory.
+    wanted = {gram: gram for gram in chain.from_iterable(asked)}
+    texts = [[wanted.get(gram, "") for gram in _grams(line)] for line in pool.scores.raw_lines(pool.rows)]
     known = set(chain.from_iterable(texts))
-    queries = [
-        [gram for gram in _grams(line) if gram in known]
-        for line in target.scores.raw_lines(_turns(target, seed))
-    ]
+    queries = [[gram for gram in grams if gram in known] for grams in asked]
     queries = [query for query in queries if query]
     if not queries:
         reject(
