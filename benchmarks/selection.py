@@ -31,6 +31,7 @@ from datadose.files import write_json
 from datadose.llm.pass_rates import fit_pool, pool_signals
 from datadose.llm.scores import TABLE, file_digests, hash_question, read_scores
 from datadose.llm.selection import SelectionConfig, select, write_selection
+from datadose.llm.selection.config import FILTERS
 
 HIDDEN, SKETCH, SAMPLES, BLOCK = 576, 512, 16, 20_000
 Z2 = 1.959963984540054**2
@@ -107,7 +108,7 @@ def _write_rows(path: Path, table: pd.DataFrame) -> NDArray[np.int64]:
 def run(folder: Path, representation: str, rl_size: str) -> None:
     """One selection, as the command does it; prints its times and the peak of memory."""
     size = int(rl_size) if rl_size != "auto" else "auto"
-    config = SelectionConfig(representation=representation, rl_size=size)  # type: ignore[arg-type]
+    config = SelectionConfig(method=FILTERS, representation=representation, rl_size=size)  # type: ignore[arg-type]
     start, cpu = time.perf_counter(), time.process_time()
     pool, target, reference = (read_scores(folder / name) for name in ("pool", "target", "reference"))
     read = time.perf_counter()

@@ -29,6 +29,8 @@ LEDGERS = (
     "claims.json",
     "studies-claims.json",
     "levels-claims.json",
+    "sea-claims.json",
+    "sea_smollm-claims.json",
     "fig3path-claims.json",
     "fig3map-paper-claims.json",
     "fig3paper-medium-claims.json",

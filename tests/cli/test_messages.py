@@ -105,11 +105,11 @@ def test_help_lists_the_keys_of_the_file(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_help_lists_the_methods_of_select(capsys: pytest.CaptureFixture[str]) -> None:
-    from datadose.llm.selection.config import METHOD_NAMES
+    from datadose.llm.selection.config import DEFAULT, METHOD_NAMES
 
     assert run_main(["select", "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"{', '.join(METHOD_NAMES[:-1])} or {METHOD_NAMES[-1]} (" in shown
+    assert f"{', '.join(METHOD_NAMES[:-1])} or {METHOD_NAMES[-1]} ({DEFAULT})" in shown
 
 
 WITHOUT_TORCH = """

@@ -20,9 +20,9 @@ from helpers.pages import RELATIVE, alterations, differences, follow, unsupporte
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "how_to").glob("*.md"))
 LIMITS = (ROOT / "docs" / "limits.md").read_text()
-TRAINED = {"select_data": 1e9, "cut_stop_or_weigh": 1e9}
+TRAINED = {"select_data": 1e9, "cut_stop_or_weigh": 1e9, "compare_selectors": 1e9}
 """Pages whose decimals come from training a toy: another CPU's rounding moves them at will (docs/log.md)."""
-SLOW = ("cut_stop_or_weigh", "run_on_a_cluster", "select_data")
+SLOW = ("compare_selectors", "cut_stop_or_weigh", "run_on_a_cluster", "select_data")
 """Pages that train language models or start a cluster; what they do is tested small beside the code."""
 
 

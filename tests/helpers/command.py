@@ -16,7 +16,7 @@ BLOCK = ["--dimension", "40", "--shifted", "20", "--rho", "0.1", "--eta", "0.2"]
 PREDICT = ["predict", *BLOCK, "--interference", "0.1", "--length", "40", "--prompts", "5"]
 COMMANDS = (
     *("reproduce", "predict", "plan", "claims", "train"),
-    *("score", "select", "posttrain", "explore", "samples"),
+    *("score", "select", "posttrain", "compare", "explore", "samples"),
 )
 COLUMNS = (
     "figure panel stage model prompts length steps interference seed error predicted diverged".split()  # noqa: SIM905

@@ -58,11 +58,15 @@ BASE: dict[str, tuple[str, ...]] = {
     "score": ("score", "--model", "{in}/model", "--pool", "{in}/pool.jsonl", "--out", "out"),
     "select": (
         *("select", "--scores", "{in}/scores", "--target", "{in}/target.jsonl", "--rl-size", "0"),
-        *("--sft-size", "2", "--unaligned", "0", "--out", "out"),
+        *("--method", "filters", "--sft-size", "2", "--unaligned", "0", "--out", "out"),
     ),
     "posttrain": (
         *("posttrain", "--model", "{in}/model", "--data", "{in}/pool.jsonl", "--stage", "sft"),
         *("--out", "out"),
+    ),
+    "compare": (
+        *("compare", "--scores", "{in}/scores", "--target", "{in}/target.jsonl", "--methods", "longest"),
+        *("--budget", "2", "--out", "out"),
     ),
     "explore": ("explore", "--port", "0"),
     "samples": ("samples", "--out", "out"),
@@ -136,6 +140,7 @@ PLACES = [
     ),
     Place("posttrain --data", ".jsonl", _replaced("posttrain", "{in}/pool.jsonl"), "data: "),
     Place("select --target", ".jsonl", _replaced("select", "{in}/target.jsonl"), "target: "),
+    Place("compare --target", ".jsonl", _replaced("compare", "{in}/target.jsonl"), "target: "),
     Place("select --reference", ".jsonl", lambda path: (*BASE["select"], "--reference", path), "reference: "),
 ]
 
@@ -268,6 +273,19 @@ OUT_OF_RANGE = {
         ("--model", "{in}/none", "model: got"),
         ("--model", "{in}/ledger", "model: got"),
     ],
+    "compare": [
+        ("--methods", "rds,nearest", "methods: got nearest (did you mean hardest?); allowed: random, "),
+        ("--methods", "", "methods: got ''"),
+        ("--methods", "rds,longest,rds", "methods: got rds twice"),
+        ("--budget", "0", "budgets: got 0"),
+        ("--budgets", "2,4", "budget: got --budget and --budgets"),
+        ("--seeds", "1", "seeds: got 1; allowed: an integer in [2, 1000]"),
+        ("--seed", "-1", "seed: got -1"),
+        ("--steps", "0", "steps: got 0"),
+        ("--lora-rank", "-1", "lora_rank: got -1"),
+        ("--evaluate-every", "0", "evaluate_every: got 0"),
+        ("--scores", "{in}/none", "scores: got"),
+    ],
     "claims": [("--out", "none", "out: got none")],
     "train": [("--out", "{in}/plan.yaml", "out: got"), ("--unknown", "1", "--unknown")],
 }
@@ -284,7 +302,7 @@ def _line_cases() -> Iterator[Case]:
     for command, entries in OUT_OF_RANGE.items():
         for option, value, said in entries:
             yield Case(f"{command} {option} {value[:20]}", (*BASE[command], f"{option}={value}"), said)
-    for command in ("reproduce", "train", "score", "select", "posttrain", "samples"):
+    for command in ("reproduce", "train", "score", "select", "posttrain", "compare", "samples"):
         for name, value in OUTS.items():
             yield Case(f"{command} --out: {name}", (*BASE[command], f"--out={value}"), "out: got")
     yield Case("no command", (), "COMMAND")
@@ -309,7 +327,7 @@ def write_inputs(folder: Path) -> dict[str, str]:
     (folder / "pool.jsonl").write_text(
         "".join(json.dumps({**ROW, "prompt": f"a{i}"}) + "\n" for i in range(12))
     )
-    targets = [{"prompt": f"c{i}", "completion": f"{i * i}"} for i in range(6)]
+    targets = [{"prompt": f"c{i}", "completion": f"{i * i}"} for i in range(8)]
     (folder / "target.jsonl").write_text("".join(json.dumps(row) + "\n" for row in targets))
     (folder / "ledger").mkdir()
     (folder / "ledger/claims.json").write_text(json.dumps([CLAIM]))

@@ -117,6 +117,8 @@ def test_identical_prompts_keep_a_token_of_their_own(model: LanguageModel) -> No
 
 def test_a_completion_without_a_prompt_has_one_target_less(model: LanguageModel) -> None:
     ids = np.array(model.encode_prompt("abcd"))
+    # Both losses are of the same tokens, and what is scored alone is no longer than the row.
+    assert model.without_prompt(Encoded(ids, 0)).ids.tolist() == [model.eos_ids[0], *ids[1:].tolist()]
     assert Encoded(ids, 0).targets == Encoded(ids, 1).targets == 3
     found = model.measure([Encoded(ids, 0), Encoded(ids, 1)])
     assert found.nll[0] == pytest.approx(found.nll[1], rel=1e-6)

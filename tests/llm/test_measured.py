@@ -88,7 +88,11 @@ def test_rows_of_prompts_alone_are_sampled_and_have_no_loss(
 
 
 def test_a_target_in_another_layout_is_scored_once(
-    tiny_llama: Path, write_rows: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_llama: Path,
+    write_rows: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pool = score(
         tiny_llama, write_rows([chat("1+1?", "2")]), tmp_path / "out", config=ScoreConfig(sketch_size=64)
@@ -104,6 +108,9 @@ def test_a_target_in_another_layout_is_scored_once(
     with pytest.raises(InputError, match=r"target: got .*line 1: columns ask, reply"):
         scores_of(tmp_path / "target", "target", pool)
     assert read_scores(found.folder or tmp_path).manifest == found.manifest
+    # What a version with other embeddings has measured does not stand in the way.
+    monkeypatch.setattr("datadose.llm.represent.EMBEDDING", "of another version")
+    assert scores_of(tmp_path / "target", "target", pool, columns=columns).folder != found.folder
 
 
 def test_an_answer_that_was_taken_from_the_completion_does_not_verify_it(

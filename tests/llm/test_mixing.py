@@ -163,6 +163,7 @@ def test_weights_are_relative_to_their_mean_over_the_tokens_drawn(write_rows: Wr
 @pytest.mark.parametrize(
     ("weight", "said"),
     [
+        ("1" + "0" * 400, "line 2: weight 1000"),
         ("-1", "line 2: weight -1; allowed: a number >= 0"),
         ("NaN", "line 2: column weight has a number without a finite value"),
         ("1e999", "line 2: column weight has a number without a finite value"),

@@ -38,6 +38,8 @@ LONG: dict[str, tuple[str, Preset]] = {
     "fig4": ("fig4-paper", "paper"),
     "llm_study": ("llm_study", "quick"),
     "levels": ("levels", "quick"),
+    "sea": ("sea", "quick"),
+    "sea_smollm": ("sea_smollm", "quick"),
 }
 """Studies whose smoke preset takes a while, and a table of theirs that is kept."""
 LEFT_OUT = {"levels": "-smollm2"}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datadose._version import __version__
-from datadose.cli import experiments, explore, llm, plan, posttrain, predict, samples
+from datadose.cli import compare, experiments, explore, llm, plan, posttrain, predict, samples
 from datadose.cli.common import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, Parser, drop_output, stop_signals
 from datadose.printing import note
 
@@ -29,7 +29,7 @@ __all__ = ["main"]
 _COMMANDS = (
     *(experiments.reproduce, experiments.claims, experiments.train),
     *(predict.predict, plan.plan),
-    *(llm.score, llm.select, posttrain.posttrain),
+    *(llm.score, llm.select, posttrain.posttrain, compare.compare),
     *(explore.explore, samples.samples),
 )
 

@@ -27,7 +27,7 @@ _NARROW = 12
 """Characters that a column of text must have for a table to be printed, and that a head may always take."""
 _BETWEEN = 3
 """Characters of a table from one column to the next."""
-_WORDS = ("id", "statement", "verdict", "stage", "choice", "source")
+_WORDS = ("id", "statement", "verdict", "stage", "choice", "source", "method")
 """Heads of the columns that hold text, not numbers."""
 
 

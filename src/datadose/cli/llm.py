@@ -163,13 +163,13 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
         "--method",
         metavar="NAME",
         help="which rows come first: random, longest, easiest, middle, hardest, ifd, bm25, rds, sketch, "
-        "sketch-mean, transport or filters (filters)",
+        "sketch-mean, transport or filters (bm25)",
     ),
     option(
         "--weights",
         action="store_true",
         help="the SFT set is every usable row with a sampling weight by its place in the order; half of the "
-        "draws are of the first --sft-size",
+        "draws, or more, are of the first --sft-size; no RL set then",
     ),
     option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set; 0: none"),
     option(

@@ -179,7 +179,7 @@ class LanguageModel:
         """
         begins = self.tokenizer.bos_token_id
         opening = [begins] if begins is not None else list(self.eos_ids[:1])
-        return Encoded(np.array([*opening, *row.completion_ids], dtype=np.int32), len(opening))
+        return Encoded(np.array([*opening, *row.ids[row.places].tolist()], dtype=np.int32), len(opening))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens."""

@@ -182,17 +182,29 @@ def _reason(error: Exception) -> str:
 
 def files_digest(folder: Path) -> str:
     """sha256 over names and contents of the configuration and the weights, an adapter's base included."""
-    from transformers.utils.hub import cached_file  # noqa: PLC0415
-
     digest = hashlib.sha256()
     patterns = ("config.json", _ADAPTER, "*.safetensors", "pytorch_model*.bin")
     for path in sorted({p for pattern in patterns for p in folder.glob(pattern)}):
         digest.update(path.name.encode() + bytes.fromhex(file_digest(path)))
     if (folder / _ADAPTER).is_file():
-        base = _adapter_base(folder)
-        where = _adapter_folder(base) or Path(cast("str", cached_file(base, "config.json"))).parent
-        digest.update(bytes.fromhex(files_digest(where)))
+        digest.update(bytes.fromhex(model_digest(_adapter_base(folder))))
     return digest.hexdigest()
+
+
+def model_digest(name: str) -> str:
+    """:func:`files_digest` of a model, an adapter or a name on the Hub, without loading it.
+
+    Raises InputError where there is no such model.
+    """
+    from transformers.utils.hub import cached_file  # noqa: PLC0415
+
+    _require_place(name)
+    if (folder := _adapter_folder(name)) is None:
+        try:
+            folder = Path(cast("str", cached_file(name, "config.json"))).parent
+        except OSError as error:
+            raise InputError("model", name, _MODEL.format(_reason(error))) from error
+    return files_digest(folder)
 
 
 def context_length(model: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def _weights(rows: Sequence[Row], name: str, field: str, file: Path) -> list[flo
 
 def _weight(row: Row, name: str, field: str, file: Path) -> float:
     value: Any = row.columns.get(name)
-    if kind_of(value) != "number" or not 0 <= value < math.inf:
+    if kind_of(value) != "number" or not 0 <= value <= sys.float_info.max:
         shown = f"no {name}" if value is None else f"{name} {value}"
         reject(field, f"{file}, {row.place}: {shown}", f"a number >= 0 as the {name} of each row")
     return float(value)

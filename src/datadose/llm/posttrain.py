@@ -10,7 +10,7 @@ finite, a run that continues after a kill, and a record of all settings beside t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def posttrain(
     columns: Mapping[str, str] | None = None,
     allow_pickle_weights: bool = False,
     progress: Report = silent,
+    tell: Callable[[str], None] = note,
 ) -> dict[str, Any]:
     """Train ``model`` on ``data`` and write ``out/adapter`` (``out/model`` without LoRA) and ``result.json``;
     with ``evaluation`` also ``curve.csv`` and ``curve.png``: the losses along training.
@@ -79,11 +80,10 @@ def posttrain(
         config: stage, steps, batch, rates.
         verifier: RL only, by name or ``module:function``: the reward is 1 where it passes, else 0. A
             completion on which it fails, in whatever way, is not rewarded and is counted.
-        evaluation: SFT only: rows to measure while training; the weights of the step with the lowest
-            weighted loss are kept. None: those of the last step are.
+        evaluation: SFT only: rows to measure on; the step of the lowest weighted loss is kept, not the last.
         columns: the column of a role that is not recognised by its name, as ``{"prompt": "question"}``.
         allow_pickle_weights: read weights from ``.bin`` files too, which can run code.
-        progress: called as ``progress(name, step, steps)``.
+        progress, tell: called as ``progress(name, step, steps)``, and with how the files were read (printed).
 
     Returns what ``result.json`` holds: config, one record a step (loss, gradient norm; for RL mean reward),
     ``evaluations`` (one record each) and ``best_step`` (0: the untouched model), for files with shares
@@ -100,11 +100,11 @@ def posttrain(
         posttrain("MODEL", mix, Path("out"), config=PosttrainConfig("sft"), evaluation=measured)
     """
     inputs = _read(model, data, config, verifier, evaluation, columns, pickles=allow_pickle_weights)
-    setting = _setting(inputs)
     prepare_folder("out", out)
-    if (found := earlier_result(out, setting)) is not None:
+    if (found := earlier_result(out, setting := _setting(inputs))) is not None:
         return found
     write_json(out / "setting.json", setting)
+    tell("\n".join(inputs.said))
     run = _run(inputs, progress)
     with silence(), disk_errors(out):
         state = _train(inputs.model, out, run, allow_pickle_weights=allow_pickle_weights)
@@ -166,8 +166,7 @@ def _load(model: str | Path, *, allow_pickle_weights: bool) -> LanguageModel:
 
 
 def _run(inputs: _Inputs, progress: Report) -> Run:
-    """The run, with its rows drawn and weighted; how they were read is printed."""
-    note("\n".join(inputs.said))
+    """The run, with its rows drawn and weighted."""
     config, sources, places = inputs.config, inputs.sources, None
     if inputs.mixed or any(source.chances is not None for source in sources):
         places = draw_places(sources, config.steps * config.rows_per_step, config.seed)

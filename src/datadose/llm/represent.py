@@ -8,7 +8,7 @@ from pathlib import Path
 from datadose.errors import reject
 from datadose.llm.cache import content_digest
 from datadose.llm.pool import find_source
-from datadose.llm.scores import FILES, Scores, read_scores
+from datadose.llm.scores import EMBEDDING, FILES, Scores, read_scores
 from datadose.llm.whereabouts import find_model
 from datadose.printing import note
 from datadose.reading import is_folder
@@ -53,7 +53,8 @@ def _measure(
     if pool.folder is None:
         msg = "scores without a folder cannot keep those of a target"
         raise ValueError(msg)
-    digest = content_digest([find_source(path, field).digest(), dict(columns)])[:16]
+    # What an earlier version has measured is measured again.
+    digest = content_digest([find_source(path, field).digest(), dict(columns), EMBEDDING])[:16]
     folder = pool.folder / f"{field}-{digest}"
     if not (folder / "manifest.json").is_file():
         from datadose.llm.score import score  # noqa: PLC0415

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,16 @@ class Scores:
 def join_scores(parts: Sequence[Scores]) -> Scores:
     """The rows of several scored pools, at least one, one after the other; of several, without a folder.
 
-    The manifest is that of the first, with the names of all pools and the counts of all rows.
+    The manifest is that of the first, with the names of all pools and the counts of all rows. Raises
+    InputError, field ``target``, for rows that are given twice.
     """
     if len(parts) == 1:
         return parts[0]
+    for first, second in combinations(parts, 2):
+        if all(first.table[name].equals(second.table[name]) for name in ("id", "question_hash")):
+            reject(
+                "target", f"{second.manifest.get('pool')}, with the rows of another one", "each target once"
+            )
     table = pd.concat([one.table for one in parts], ignore_index=True)
     embeddings = np.concatenate([one.embeddings for one in parts])
     sketches = np.concatenate([one.sketches for one in parts])
@@ -276,5 +283,6 @@ def read_scores(folder: Path, field: str = "scores") -> Scores:
             reject(field, f"{folder}: {name} of shape {array.shape}", f"({len(table)}, size): one per row")
     absent = [name for name in TABLE if name not in table]
     if absent:
-        reject(field, f"{folder}: table without {absent[0]}", f"the columns {', '.join(TABLE)}")
+        allowed = f"the columns {', '.join(TABLE)} (run the same `datadose score` again)"
+        reject(field, f"{folder}: table without {absent[0]}", allowed)
     return Scores(table, arrays[0], arrays[1], manifest, folder)

@@ -67,6 +67,7 @@ _LANGUAGE_MODELS = {
     "levels": "levels.study:STUDY",
     "sea": "referee.study:STUDY",
     "sea_rl": "referee.rl_study:STUDY",
+    "sea_smollm": "referee.smollm_study:STUDY",
 }
 _CLAIMS = {
     "theorems": "theorems.measured:STUDY",

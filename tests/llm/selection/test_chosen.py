@@ -15,7 +15,7 @@ SETS = ("sft", "rl", "control_sft", "control_rl")
 def test_a_selection_is_a_line_a_frame_and_a_picture() -> None:
     dirty, target = make(4000, 0, (0.4, 0.4, 0.1, 0.1), verified=False), make(300, 1, name="target")
     reference = make(600, 2, (0.0, 1.0, 0.0, 0.0), name="reference")
-    config = SelectionConfig(sft_size=200)
+    config = SelectionConfig(method="filters", sft_size=200)
     found = select(dirty.scores, target.scores, reference=reference.scores, config=config)
     assert repr(found).startswith("Selection(pool=4000, sft=200, rl=")
     frame, axes = found.to_frame(), found.plot()

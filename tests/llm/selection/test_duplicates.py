@@ -105,7 +105,9 @@ def test_of_near_copies_the_verified_one_stays(tmp_path):
     passes = [False] * 30 + [None] * 30 + [True] * 240 + [True] * 60
     pool = _scores(tmp_path / "pool", texts + copied, label_passes=passes)
     target = make(100, 1, name="target").scores
-    found = select(pool, target, config=SelectionConfig(sft_size=250, rl_size=20, near_duplicates=0.8))
+    found = select(
+        pool, target, config=SelectionConfig(method="filters", sft_size=250, rl_size=20, near_duplicates=0.8)
+    )
     assert not found.eligible[:60].any()
     assert found.eligible[60:].all()
     for rows in (found.sft, found.rl, found.control_sft, found.control_rl):
@@ -115,7 +117,7 @@ def test_of_near_copies_the_verified_one_stays(tmp_path):
     assert {f["name"]: f["removed"] for f in found.filters_of("rl")}["near duplicate"] == 60
     assert found.repeats["near_duplicates"]["found"] == 60
     assert not any("Near duplicates" in said for said in found.unchecked)
-    plain = select(pool, target, config=SelectionConfig(sft_size=250, rl_size=20))
+    plain = select(pool, target, config=SelectionConfig(method="filters", sft_size=250, rl_size=20))
     assert any("Near duplicates" in said for said in plain.unchecked)
 
 
@@ -166,7 +168,10 @@ def test_no_set_holds_a_row_of_an_evaluation_file(tmp_path):
     pool = _scores(tmp_path / "pool", texts)
     target = make(100, 1, name="target").scores
     found = select(
-        pool, target, against=_evaluation(texts[:120]), config=SelectionConfig(sft_size=120, rl_size=40)
+        pool,
+        target,
+        against=_evaluation(texts[:120]),
+        config=SelectionConfig(method="filters", sft_size=120, rl_size=40),
     )
     for rows in (found.sft, found.rl, found.control_sft, found.control_rl):
         assert (rows >= 120).all()
@@ -183,7 +188,7 @@ def test_a_row_of_an_evaluation_file_stands_for_no_near_copy(tmp_path):
     copied[::12] = ["other"] * 5
     pool = _scores(tmp_path / "pool", [*texts, " ".join(copied), texts[1] + " please"])
     target = make(100, 1, name="target").scores
-    config = SelectionConfig(sft_size=50, rl_size=40, near_duplicates=0.3, overlap=0.9)
+    config = SelectionConfig(method="filters", sft_size=50, rl_size=40, near_duplicates=0.3, overlap=0.9)
     found = select(pool, target, against=_evaluation(texts[:1]), config=config)
     assert np.flatnonzero(~found.eligible).tolist() == [0, 301]
     assert np.flatnonzero(~select(pool, target, config=config).eligible).tolist() == [300, 301]

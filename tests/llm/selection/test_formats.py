@@ -67,7 +67,7 @@ def _written(
         {**MANIFEST, "verifier": verifier},
     )
     target = make(100, 1, name="target").scores
-    selection = select(scores, target, config=SelectionConfig(sft_size=60, rl_size=50))
+    selection = select(scores, target, config=SelectionConfig(method="filters", sft_size=60, rl_size=50))
     write_selection(selection, scores, None, folder / "out", form=name)
     return folder / "out"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -136,6 +137,45 @@ def test_transport_is_the_cheapest_measure_of_its_size() -> None:
     # Twice as many rows: each target row is split between two.
     double = linear_sum_assignment(np.repeat(costs, 2, axis=1))[0]
     assert sorted(nearest_measure(costs, 6).tolist()) == sorted(double.tolist())
+
+
+@pytest.mark.parametrize("prompt", ["?!", "\u05e9\u05dc\u05d5\u05dd"])
+def test_bm25_is_refused_where_no_word_is_shared(
+    prompt: str, cases: tuple[Usable, Usable], tmp_path: Path
+) -> None:
+    made = make(4, 0, name="other")
+    for row in made.rows:
+        row |= {"prompt": prompt, "completion": prompt}
+    other = Usable(made.saved(tmp_path), np.arange(4))
+    for pool, target in ((other, cases[1]), (cases[0], other)):
+        with pytest.raises(InputError, match="bm25 with a target that shares no word with a usable row"):
+            choose_rows("bm25", pool, [target], 2, 0)
+
+
+@pytest.mark.parametrize("name", ["rds", "sketch", "sketch-mean", "transport"])
+def test_a_target_row_of_zeros_points_nowhere(name: str, cases: tuple[Usable, Usable]) -> None:
+    pool, target = cases
+    keep = np.arange(7)[:, None] < 3
+    found, nothing = (
+        replace(
+            target.scores,
+            embeddings=target.scores.embeddings * mask,
+            sketches=target.scores.sketches * mask,
+        )
+        for mask in (keep, keep & False)
+    )
+    if name in ("rds", "sketch"):
+        kind = "embeddings" if name == "rds" else "sketches"
+        ours, theirs = (
+            unit_rows(getattr(s, kind), r) for s, r in ((pool.scores, pool.rows), (found, range(3)))
+        )
+        best = pool.rows[(theirs @ ours.T).argmax(axis=1)].tolist()
+        firsts = {choose_rows(name, pool, [Usable(found, target.rows)], 1, seed)[0] for seed in range(20)}
+        assert firsts == set(best)
+    with pytest.raises(
+        InputError, match=f"method: got {'rds' if name == 'transport' else name} with a target"
+    ):
+        choose_rows(name, pool, [Usable(nothing, target.rows)], 2, 0)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,15 @@ import pytest
 from datadose.errors import InputError
 from datadose.llm.mixing import draw_places, read_sources
 from datadose.llm.scores import Scores, join_scores
-from datadose.llm.selection import SelectionConfig, describe, select, write_selection
+from datadose.llm.selection import (
+    SelectionConfig,
+    describe,
+    select,
+    training_commands,
+    write_selection,
+)
 from datadose.llm.selection.arrays import Usable
+from datadose.llm.selection.config import FILTERS
 from datadose.llm.selection.methods import choose_rows
 from datadose.llm.selection.ordered import place_weights
 from helpers.synthetic import make
@@ -73,8 +81,40 @@ def test_several_targets_are_joined_and_take_turns(scored: tuple[Scores, Scores]
     places = [Usable(one, np.arange(20)) for one in parts]
     assert found.sft.tolist() == sorted(choose_rows("rds", usable, places, 30, 0).tolist())
     # Filters take several targets as one.
-    config = SelectionConfig(sft_size=10, rl_size=0)
+    config = SelectionConfig(method="filters", sft_size=10, rl_size=0)
     assert select(pool, parts, config=config).sft.tolist() == select(pool, target, config=config).sft.tolist()
+
+
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [("longest", r"[0-9]+, the tokens of the first row by the method longest"), (FILTERS, "")],
+)
+def test_a_budget_below_the_first_row_is_refused(
+    method: str, first: str, scored: tuple[Scores, Scores]
+) -> None:
+    pool, target = scored
+    least = int(pool.table["tokens"][pool.table["label_passes"].to_numpy(dtype=bool)].min())
+    with pytest.raises(InputError, match=f"sft-tokens: got {least}; allowed: at least {first}"):
+        select(pool, target, config=SelectionConfig(method=method, sft_tokens=least))
+
+
+def test_a_target_that_is_given_twice_is_refused(scored: tuple[Scores, Scores]) -> None:
+    pool, target = scored
+    with pytest.raises(InputError, match="with the rows of another one; allowed: each target once"):
+        select(pool, [target, replace(target)], config=SelectionConfig(method="rds", sft_size=3))
+
+
+def test_beside_weights_the_control_is_the_same_rows_and_there_is_no_rl_set(
+    scored: tuple[Scores, Scores], tmp_path: Path
+) -> None:
+    pool, target = scored
+    found = select(pool, target, config=SelectionConfig(method="rds", weights=True, sft_size=20))
+    assert found.control_sft.tolist() == found.sft.tolist()
+    assert len(found.rl) == len(found.control_rl) == 0
+    assert any("no RL set beside weights" in sentence for sentence in found.unchecked)
+    said = describe(found, None, training_commands(found, tmp_path))
+    assert "the same rows, drawn equally often" in said
+    assert "its control is much the same set" not in said
 
 
 @pytest.mark.parametrize(("size", "usable"), [(5, 20_000), (50, 5_000), (7, 60), (3, 3)])
@@ -94,7 +134,8 @@ def test_weights_are_written_and_rows_are_drawn_by_them(
 ) -> None:
     pool, target = scored
     found = select(pool, target, config=SelectionConfig(method="rds", weights=True, sft_size=20, rl_size=0))
-    assert "half of the draws are of the first 20 by the method rds" in describe(found)
+    share = 100 * np.sort(found.weights)[-20:].sum() / found.weights.sum()
+    assert f"{share:.0f} percent of the draws are of the first 20 by the method rds" in describe(found)
     write_selection(found, pool, None, tmp_path / "out")
     rows = [json.loads(line) for line in (tmp_path / "out" / "sft.jsonl").read_text().splitlines()]
     assert len(rows) == len(found.sft) == int(pool.table["label_passes"].sum())
@@ -126,6 +167,7 @@ def test_weights_are_written_and_rows_are_drawn_by_them(
             {"method": "rds", "weights": True, "sft_tokens": 9},
             "sft_tokens: got 9; allowed: none with weights",
         ),
+        ({"method": "rds", "weights": True, "rl_size": 5}, "rl_size: got 5; allowed: auto or 0 with weights"),
         ({"method": "rds", "weights": True, "sft_size": 0}, "sft_size: got 0; allowed: auto, or a number"),
         (
             {"method": "transport", "sft_tokens": 9},

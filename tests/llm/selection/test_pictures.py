@@ -26,7 +26,9 @@ from helpers.synthetic import make
 
 pytestmark = pytest.mark.usefixtures("quick_geometry")
 
-CONFIG = SelectionConfig(sft_size=60, rl_size=100, extreme=0.1, interfering=0.3, rl_mixed=0.7)
+CONFIG = SelectionConfig(
+    method="filters", sft_size=60, rl_size=100, extreme=0.1, interfering=0.3, rl_mixed=0.7
+)
 
 
 def chosen(config: SelectionConfig = CONFIG, **options: Any) -> Selection:

@@ -49,7 +49,7 @@ RECORD: dict[str, Any] = {
     "unfinished": 3,
     "sampling": {"engine": "model", "samples": 3200, "truncated": 480, "truncated_rows": 60, "missing": 0},
 }
-CONFIG = SelectionConfig(sft_size=30, rl_size=60)
+CONFIG = SelectionConfig(method="filters", sft_size=30, rl_size=60)
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_what_is_said_of_empty_and_of_measured_sets_is_true(tmp_path):
     had = tokens.sizes["sft_tokens"]
     assert f"SFT rows: {len(tokens.sft)} with {had} completion tokens, of 500 asked for." in describe(tokens)
     assert "random controls of as many tokens and prompts" in describe(tokens)
-    never = select(wrong, config=SelectionConfig(sft_size=0, rl_size=5, rl_mixed=0.99))
+    never = select(wrong, config=SelectionConfig(method="filters", sft_size=0, rl_size=5, rl_mixed=0.99))
     assert "5 RL prompts will seldom have a mixed group, and no other prompt" in describe(never)
 
 

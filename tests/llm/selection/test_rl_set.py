@@ -85,7 +85,7 @@ def test_half_always_half_never_has_no_rl_set_unless_asked(tmp_path: Path) -> No
     for i, row in enumerate(mixed.rows):
         row |= {"pass_rate": float(i % 2), "pass_rate_passed": 16 * (i % 2), "pass_rate_low": 0.0}
     target = make(100, 1, name="target").scores
-    found = select(mixed.scores, target, config=SelectionConfig(sft_size=10))
+    found = select(mixed.scores, target, config=SelectionConfig(method="filters", sft_size=10))
     assert len(found.sft) == 10
     assert len(found.rl) == len(found.control_rl) == 0
     assert "No prompt's group of 8 is mixed with a chance of 0.5 or more: no RL set" in describe(found)
@@ -134,7 +134,7 @@ def test_a_question_is_one_prompt_and_in_one_set() -> None:
     for row in pool.rows[:30]:
         row["prompt"] = "the same"
     target = make(100, 1, name="target").scores
-    found = select(pool.scores, target, config=SelectionConfig(sft_size=20))
+    found = select(pool.scores, target, config=SelectionConfig(method="filters", sft_size=20))
     assert (found.rl < 30).sum() + (found.sft < 30).sum() <= 1
     assert not np.isin(found.rl, found.sft).any()
     hashes = pool.scores.table["question_hash"].to_numpy()
@@ -205,7 +205,7 @@ def test_a_pool_that_is_solved_for_sft_still_has_an_rl_set(tmp_path: Path) -> No
         row |= {"pass_rate": 14 / 16, "pass_rate_passed": 14, "pass_rate_low": 0.64, "pass_rate_high": 0.97}
     saved = pool.saved(tmp_path / "scores")
     target = make(100, 1, name="target").scores
-    found = select(saved, target, config=SelectionConfig())
+    found = select(saved, target, config=SelectionConfig(method="filters"))
     assert len(found.sft) == len(found.control_sft) == 0
     assert len(found.rl) == 400
     assert "already solved -400" in found.planner["note"]
@@ -213,7 +213,7 @@ def test_a_pool_that_is_solved_for_sft_still_has_an_rl_set(tmp_path: Path) -> No
     assert not (tmp_path / "out" / "sft.jsonl").exists()
     assert "already solved" in (tmp_path / "out" / "report.html").read_text()
     with pytest.raises(InputError, match="sft-size: got auto; allowed: nothing can be chosen"):
-        select(saved, target, config=SelectionConfig(rl_size=0))
+        select(saved, target, config=SelectionConfig(method="filters", rl_size=0))
 
 
 def test_controls_fit_when_the_sets_draw_on_different_rows() -> None:
@@ -226,7 +226,7 @@ def test_controls_fit_when_the_sets_draw_on_different_rows() -> None:
         row |= {name: None for name in row if name.startswith("pass_rate")}
     target = make(100, 1, name="target").scores
     none: dict[str, Any] = {"extreme": 0.0, "unaligned": 0.0, "interfering": 0.0, "sft_solved": 1.0}
-    config = SelectionConfig(sft_size=300, rl_mixed=1e-9, hard=1.0, **none)
+    config = SelectionConfig(method="filters", sft_size=300, rl_mixed=1e-9, hard=1.0, **none)
     for seed in range(6):
         found = select(pool.scores, target, config=replace(config, seed=seed))
         assert len(found.rl) == 100 - (found.sft < 100).sum()

@@ -49,7 +49,9 @@ def _removed(selection: Selection, name: str, set_: str = "sft") -> int:
 
 def test_contaminants_stay_out_where_naive_hardness_takes_them(dirty, target, reference):
     """The probe's finding: the top by raw NLL are contaminants; here almost none is left."""
-    found = select(dirty.scores, target, reference=reference, config=SelectionConfig(sft_size=200))
+    found = select(
+        dirty.scores, target, reference=reference, config=SelectionConfig(method="filters", sft_size=200)
+    )
     naive = np.argsort(-dirty.scores.table["nll"].to_numpy())[:200]
     assert _bad(dirty, naive) > 0.8
     assert 0.1 < _bad(dirty, found.control_sft) < 0.35
@@ -61,7 +63,7 @@ def test_contaminants_stay_out_where_naive_hardness_takes_them(dirty, target, re
 def test_each_guard_works_alone(verified, samples, target, reference):
     """A verifier alone removes wrong labels, own answers alone both kinds; without either, directions do."""
     pool = make(4000, 0, DIRTY, verified=verified, samples=samples)
-    config = SelectionConfig(sft_size=150, rl_size=0)
+    config = SelectionConfig(method="filters", sft_size=150, rl_size=0)
     found = select(pool.scores, target, reference=reference, config=config)
     bad = np.isin(pool.kinds, ("wrong", "interfering"))
     if verified:
@@ -80,7 +82,7 @@ def test_each_guard_works_alone(verified, samples, target, reference):
 def test_rows_that_pull_against_the_reference_are_set_apart(target, reference):
     """The sign of interference where nothing else is known: the worst share, and only if negative."""
     pool = make(4000, 0, (0.7, 0.0, 0.0, 0.3), verified=False, samples=0)
-    config = SelectionConfig(sft_size=200, rl_size=0, interfering=0.25, unaligned=0.0)
+    config = SelectionConfig(method="filters", sft_size=200, rl_size=0, interfering=0.25, unaligned=0.0)
     found = select(pool.scores, target, reference=reference, config=config)
     by = {f["name"]: place for place, f in enumerate(found.filters)}["interfering"]
     removed = found.sft_removed == by
@@ -103,7 +105,7 @@ def test_a_verified_label_is_no_conflict(target, reference):
     pool = make(1500, 3, samples=8)
     table = pool.scores.table.assign(own_differs=True, own_confidence=0.99)
     sure = replace(pool.scores, table=table)
-    config = SelectionConfig(sft_size=50, rl_size=0)
+    config = SelectionConfig(method="filters", sft_size=50, rl_size=0)
     assert _removed(select(sure, target, reference=reference, config=config), "suspected conflict") == 0
     doubtful = replace(sure, table=table.assign(label_passes=None).astype({"label_passes": "boolean"}))
     with pytest.raises(InputError, match=r"suspected conflict -1500"):
@@ -117,7 +119,10 @@ def test_the_models_answer_must_be_likelier_than_the_label(target, reference):
     pool = make(1500, 3, verified=False).scores
     table = pool.table.assign(own_differs=True, own_confidence=0.8, nll=-np.log(0.9))
     found = select(
-        replace(pool, table=table), target, reference=reference, config=SelectionConfig(sft_size=50)
+        replace(pool, table=table),
+        target,
+        reference=reference,
+        config=SelectionConfig(method="filters", sft_size=50),
     )
     assert _removed(found, "suspected conflict") == 0
 
@@ -127,7 +132,7 @@ def test_hardness_is_not_length(target, reference):
     pool = make(6000, 4, samples=0)
     tokens, nll = (pool.scores.table[name].to_numpy(dtype=float) for name in ("tokens", "nll"))
     assert spearmanr(nll, tokens).statistic < -0.4
-    config = SelectionConfig(sft_size=600, rl_size=0)
+    config = SelectionConfig(method="filters", sft_size=600, rl_size=0)
     found = select(pool.scores, target, reference=reference, config=config)
     naive = np.argsort(-nll)[:600]
     assert np.median(tokens[naive]) < 0.7 * np.median(tokens)
@@ -138,7 +143,7 @@ def test_hardness_is_not_length(target, reference):
 
 def test_the_set_is_drawn_from_the_stratum_not_cut_off_its_top(target, reference):
     pool = make(4000, 5, samples=0)
-    config = SelectionConfig(sft_size=300, rl_size=0)
+    config = SelectionConfig(method="filters", sft_size=300, rl_size=0)
     found = select(pool.scores, target, reference=reference, config=config)
     stratum = np.flatnonzero(found.sft_removed == -1)
     assert np.isin(found.sft, stratum).all()
@@ -159,7 +164,7 @@ def test_the_draw_follows_the_target_over_clusters(target, reference):
         size = np.linalg.norm(made.sketches, axis=1)
         made.sketches[second[name], 2] += 1.5 * size[second[name]]
         made.sketches[~second[name], 3] += 1.5 * size[~second[name]]
-    config = SelectionConfig(sft_size=100, rl_size=0)
+    config = SelectionConfig(method="filters", sft_size=100, rl_size=0)
     found = select(pool.scores, both.scores, reference=reference, config=config)
     assert second["pool"][found.sft].mean() == pytest.approx(0.5, abs=0.12)
     assert second["pool"][found.control_sft].mean() < 0.25
@@ -193,7 +198,12 @@ def test_sets_are_disjoint_parts_of_the_pool_of_the_right_size(
     for row in out:
         pool.rows[row] |= {"issue": "empty completion", "nll": None}
     config = SelectionConfig(
-        sft_size=sft, rl_size=rl, seed=seed, representation=representation, hardness=hardness
+        method="filters",
+        sft_size=sft,
+        rl_size=rl,
+        seed=seed,
+        representation=representation,
+        hardness=hardness,
     )
     scores = pool.scores
     found = select(scores, target, reference=reference, config=config)
@@ -220,7 +230,9 @@ def test_sets_are_disjoint_parts_of_the_pool_of_the_right_size(
 @pytest.mark.parametrize("representation", ["sketch", "embedding"])
 def test_the_same_seed_gives_the_same_sets(dirty, target, reference, representation, monkeypatch):
     """Whatever the size of a block, the threads, and the layout of the arrays."""
-    config = SelectionConfig(seed=3, sft_size=120, rl_size=500, replay=0.2, representation=representation)
+    config = SelectionConfig(
+        method="filters", seed=3, sft_size=120, rl_size=500, replay=0.2, representation=representation
+    )
     first = select(dirty.scores, target, reference=reference, config=config)
     monkeypatch.setattr(arrays, "BLOCK", 37)
     scores = replace(dirty.scores, sketches=np.asfortranarray(dirty.sketches))
@@ -232,7 +244,8 @@ def test_the_same_seed_gives_the_same_sets(dirty, target, reference, representat
 
 
 def test_auto_takes_what_the_planner_says_and_everything_for_rl(dirty, target, reference):
-    found = select(dirty.scores, target, reference=reference)
+    config = SelectionConfig(method="filters")
+    found = select(dirty.scores, target, reference=reference, config=config)
     assert len(found.sft) == found.planner["size"] <= found.sizes["hard_stratum"]
     assert found.planner["max_prompts"] == found.sizes["hard_stratum"]
     assert found.geometry["shifted_directions"] >= 1
@@ -240,21 +253,26 @@ def test_auto_takes_what_the_planner_says_and_everything_for_rl(dirty, target, r
 
 
 def test_without_a_reference_the_pool_stands_for_it(dirty, target):
-    found = select(dirty.scores, target, config=SelectionConfig(sft_size=50))
+    found = select(dirty.scores, target, config=SelectionConfig(method="filters", sft_size=50))
     assert found.sizes["reference"] == min(4096, found.sizes["eligible"])
     assert any("no reference" in sentence for sentence in found.unchecked)
 
 
 def test_few_target_rows_are_enough_and_told(dirty, reference):
     few = make(3, 1, name="target").scores
-    selection = select(dirty.scores, few, reference=reference, config=SelectionConfig(sft_size=5, rl_size=5))
+    selection = select(
+        dirty.scores,
+        few,
+        reference=reference,
+        config=SelectionConfig(method="filters", sft_size=5, rl_size=5),
+    )
     assert len(selection.sft) == len(selection.rl) == 5
     assert any(said.startswith("The target has 3 scored rows") for said in selection.unchecked)
 
 
 def test_a_pool_without_the_target_is_told(target, reference):
     pool = make(1000, 12, (0.03, 0.97, 0, 0)).scores
-    found = select(pool, target, reference=reference, config=SelectionConfig(sft_size=3))
+    found = select(pool, target, reference=reference, config=SelectionConfig(method="filters", sft_size=3))
     assert any("Whether the pool holds what the target asks for" in sentence for sentence in found.unchecked)
 
 
@@ -264,7 +282,7 @@ def test_replay_has_its_share_and_asks_nothing_twice(dirty, target):
         old.rows[i]["prompt"] = dirty.rows[i]["prompt"]
     for i in range(100, 200):
         old.rows[i]["prompt"] = f"target target question {i}"
-    config = SelectionConfig(sft_size=300, replay=0.4)
+    config = SelectionConfig(method="filters", sft_size=300, replay=0.4)
     found = select(dirty.scores, target, reference=old.scores, config=config)
     assert len(found.replay) == 200
     assert not np.isin(found.replay, np.arange(100, 200)).any()
@@ -279,7 +297,7 @@ def test_replay_has_its_share_and_asks_nothing_twice(dirty, target):
 
 def test_errors_are_named(dirty, target, reference):
     plain = make(500, 10, samples=0).scores
-    config = SelectionConfig(sft_size=10)
+    config = SelectionConfig(method="filters", sft_size=10)
     for asked in ({"rl_size": 3}, {"sft_size": 0}):
         with pytest.raises(InputError, match=r"rl-size: got scores without pass rates.*--samples"):
             select(plain, target, reference=reference, config=replace(config, **asked))
@@ -322,7 +340,9 @@ def test_rows_with_broken_numbers_are_unscored(target, reference):
     pool = make(600, 11)
     pool.sketches[3] = np.nan
     pool.sketches[4, 2] = np.inf
-    found = select(pool.scores, target, reference=reference, config=SelectionConfig(sft_size=10))
+    found = select(
+        pool.scores, target, reference=reference, config=SelectionConfig(method="filters", sft_size=10)
+    )
     assert _removed(found, "unscored") == 2
     assert not found.eligible[[3, 4]].any()
 
@@ -353,7 +373,7 @@ def test_rows_with_broken_numbers_are_unscored(target, reference):
 )
 def test_configurations_are_checked(change, message):
     with pytest.raises(InputError) as error:
-        SelectionConfig(**change)
+        SelectionConfig(method="filters", **change)
     assert message in str(error.value)
 
 
@@ -377,7 +397,7 @@ def test_the_control_of_rl_asks_nothing_of_either_sft_set(dirty, target, referen
     """Tight: all that is left must do."""
     hashes = dirty.scores.table["question_hash"].to_numpy()
     for size in (100, 1500, 3900):
-        config = SelectionConfig(sft_size=size, rl_size=50)
+        config = SelectionConfig(method="filters", sft_size=size, rl_size=50)
         found = select(dirty.scores, target, reference=reference, config=config)
         assert (len(found.control_sft), len(found.control_rl)) == (size, 50)
         for name in ("sft", "control_sft"):
@@ -389,7 +409,7 @@ def test_the_control_of_rl_asks_nothing_of_either_sft_set(dirty, target, referen
 def test_a_set_of_all_rows_has_no_control(dirty):
     """Its commands are those of the set alone, and that is said."""
     among = int(np.isfinite(dirty.scores.table["pass_rate"].to_numpy(dtype=float)).sum())
-    found = select(dirty.scores, config=SelectionConfig(sft_size=0, rl_size=among))
+    found = select(dirty.scores, config=SelectionConfig(method="filters", sft_size=0, rl_size=among))
     assert not found.has_control("rl")
     commands = training_commands(found, Path("out"))
     assert [one.text.split()[1] for one in commands] == ["posttrain", "score"]

@@ -37,7 +37,7 @@ def test_two_answers_a_question_the_wrong_one_first(target):
     for i in range(80):
         made.rows[80 + i]["prompt"] = made.rows[i]["prompt"]
         made.rows[i]["label_passes"], made.rows[80 + i]["label_passes"] = False, True
-    found = select(made.scores, target, config=SelectionConfig(sft_size=60, rl_size=0))
+    found = select(made.scores, target, config=SelectionConfig(method="filters", sft_size=60, rl_size=0))
     assert len(found.sft) == 60
     assert (found.sft >= 80).all()
     removed = {f["name"]: f["removed"] for f in found.filters}
@@ -83,14 +83,14 @@ def test_the_system_message_is_part_of_the_question(target):
             "", [system, {"role": "user", "content": f"Question {i // 3}"}], (), {}, 1
         ).question
     assert len({hash_question(row["prompt"]) for row in made.rows}) == 90
-    found = select(made.scores, target, config=SelectionConfig(sft_size=30, rl_size=0))
+    found = select(made.scores, target, config=SelectionConfig(method="filters", sft_size=30, rl_size=0))
     assert next(f for f in found.filters if f["name"] == "duplicate question")["removed"] == 0
 
 
 def test_a_size_is_given_beyond_the_thresholds(target):
     """Of 144 rows, few are aligned: any size up to the usable rows is given, and what lies beyond is told."""
     pool = make(144, 0, (0.2, 0.8, 0.0, 0.0), samples=0, verified=False)
-    config = SelectionConfig(rl_size=0)
+    config = SelectionConfig(method="filters", rl_size=0)
     auto = select(pool.scores, target, config=config)
     within = np.flatnonzero(auto.sft_removed == -1)
     assert 0 < len(auto.sft) <= len(within) < 40
@@ -113,7 +113,7 @@ def test_a_size_is_given_beyond_the_thresholds(target):
 
 def test_the_mildest_doubt_is_crossed_first_and_the_nearest_row(target):
     pool = make(400, 0, (0.5, 0.5, 0.0, 0.0), samples=0, verified=False)
-    config = SelectionConfig(rl_size=0)
+    config = SelectionConfig(method="filters", rl_size=0)
     auto = select(pool.scores, target, config=config)
     names = [f["name"] for f in auto.filters_of("sft")]
     easier = np.flatnonzero(auto.sft_removed == names.index("outside the hard stratum"))
@@ -138,13 +138,13 @@ def test_hard_exclusions_are_never_crossed(target):
     scores = made.scores
     passes = scores.table["label_passes"].to_numpy(dtype=bool)
     usable = int(best_of_each(scores, scores.table["issue"].isna().to_numpy() & passes).sum())
-    found = select(scores, target, config=SelectionConfig(sft_size=usable, rl_size=0))
+    found = select(scores, target, config=SelectionConfig(method="filters", sft_size=usable, rl_size=0))
     assert len(found.sft) == usable
     assert passes[found.sft].all()
     assert 99 not in found.sft
     assert scores.table["question_hash"].iloc[found.sft].is_unique
     with pytest.raises(InputError, match=rf"at most {usable}, the usable rows"):
-        select(scores, target, config=SelectionConfig(sft_size=usable + 1, rl_size=0))
+        select(scores, target, config=SelectionConfig(method="filters", sft_size=usable + 1, rl_size=0))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 1.0])
@@ -152,7 +152,7 @@ def test_a_budget_in_tokens_is_kept_and_nearly_spent(target, share):
     pool = make(600, 0, (0.6, 0.4, 0.0, 0.0), samples=0, verified=False).scores
     tokens = pool.table["tokens"].to_numpy(dtype=int)
     budget = int(share * tokens.sum())
-    found = select(pool, target, config=SelectionConfig(sft_tokens=budget, rl_size=0))
+    found = select(pool, target, config=SelectionConfig(method="filters", sft_tokens=budget, rl_size=0))
     spent = tokens[found.sft].sum()
     assert budget - tokens.max() < spent <= budget
     assert found.sizes["sft_tokens"] == spent
@@ -167,9 +167,9 @@ def test_a_budget_in_tokens_that_cannot_be_had(target):
     total, least = int(pool.table["tokens"].sum()), int(pool.table["tokens"].min())
     for budget in (total + 1, least - 1):
         with pytest.raises(InputError, match=rf"sft-tokens: got {budget}; allowed: {least} to {total}"):
-            select(pool, target, config=SelectionConfig(sft_tokens=budget, rl_size=0))
+            select(pool, target, config=SelectionConfig(method="filters", sft_tokens=budget, rl_size=0))
     with pytest.raises(InputError, match="sft_tokens: got 5; allowed: none with a number of rows"):
-        SelectionConfig(sft_tokens=5, sft_size=3)
+        SelectionConfig(method="filters", sft_tokens=5, sft_size=3)
 
 
 def test_a_funnel_ranks_what_only_a_judgement_removed():

@@ -40,7 +40,7 @@ RECORD = {
     "temperature": 0.7,
     "max_tokens": 64,
 }
-CONFIG = SelectionConfig(sft_size=30, rl_size=60)
+CONFIG = SelectionConfig(method="filters", sft_size=30, rl_size=60)
 
 
 @pytest.fixture(autouse=True)

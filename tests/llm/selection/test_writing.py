@@ -20,7 +20,7 @@ from helpers.synthetic import MANIFEST, Pool, make, question_hashes
 pytestmark = pytest.mark.usefixtures("quick_geometry")
 
 FILES = ("sft", "control_sft", "rl", "control_rl")
-CONFIG = SelectionConfig(sft_size=30, rl_size=60, replay=0.25)
+CONFIG = SelectionConfig(method="filters", sft_size=30, rl_size=60, replay=0.25)
 
 
 without_report = pytest.mark.usefixtures("no_report")

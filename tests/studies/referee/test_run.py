@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 
-from datadose import sweep
 from datadose.files import read_table, write_table
 from datadose.studies.referee.experiment import ALL_METHODS, SeaStudy
 from datadose.studies.referee.figure import draw_sea
-from datadose.sweep import Workers, run_cells
+from helpers.studies import run_twice
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(SeaStudy.preset("smoke"), methods=ALL_METHODS)
-
-    def run() -> pd.DataFrame:
-        results = [
-            run_cells(cells, cache_folder=tmp_path, workers=Workers(1), title=title)
-            for title, cells in study.rounds(tmp_path)
-        ]
-        return study.table(results[-1])
-
-    table = run()
-
-    def nothing(calls: Sequence[Any], _: Workers) -> Iterator[Any]:
-        assert not calls, "made twice"
-        return iter(())
-
-    monkeypatch.setattr(sweep, "finished_calls", nothing)
-    pd.testing.assert_frame_equal(run(), table)
+    table = run_twice(study, tmp_path, monkeypatch)
 
     assert {*ALL_METHODS, "oracle", "full", "weighted", "untouched"} == {*table["method"]}
     runs = table[table["method"] != "untouched"]

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
-from datadose import sweep
 from datadose.files import read_table, write_table
 from datadose.studies.token_study.experiment import TokenStudy
 from datadose.studies.token_study.figure import draw_token_study
 from datadose.studies.token_study.pools import BANDS
 from datadose.studies.token_study.runs import ARM_COLUMNS
-from datadose.sweep import Workers, run_cells
+from helpers.studies import run_twice
 
 pytestmark = pytest.mark.long
 
 
 def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(TokenStudy.preset("smoke"), seeds=2)
-
-    def run() -> pd.DataFrame:
-        results = [
-            run_cells(cells, cache_folder=tmp_path, workers=Workers(1), title=title)
-            for title, cells in study.rounds(tmp_path)
-        ]
-        return study.table(results[-1])
-
-    table = run()
-
-    def nothing(calls: Sequence[Any], _: Workers) -> Iterator[Any]:
-        assert not calls, "made twice"
-        return iter(())
-
-    monkeypatch.setattr(sweep, "finished_calls", nothing)
-    pd.testing.assert_frame_equal(run(), table)
+    table = run_twice(study, tmp_path, monkeypatch)
 
     panels = {"pretraining", "activation", "sft size", "selectors", "replay", "rl", "stages"}
     assert set(table["panel"]) == panels

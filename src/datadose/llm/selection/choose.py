@@ -32,7 +32,7 @@ from datadose.llm.selection.filters import DUPLICATE, NOT_ALIGNED, UNSCORED, Fun
 from datadose.llm.selection.geometry import estimate_geometry
 from datadose.llm.selection.measures import Measures, measure
 from datadose.llm.selection.ordered import take_in_order
-from datadose.llm.selection.rl_set import NO_RATES, RlSet, choose_rl, no_rl_set, wants_rl
+from datadose.llm.selection.rl_set import RlSet, choose_rl, no_rl_set, wants_rl, why_no_rl_set
 from datadose.llm.selection.sft_set import best_of_each, drop_wrong, filter_sft, take_rows
 from datadose.llm.selection.size import SMALLEST, Budget, sft_budget
 
@@ -68,8 +68,9 @@ def select(
         config: sizes, seed and thresholds.
 
     Raises InputError: no target for an SFT set, scores under another model, fewer than 2 scored rows in
-    target or reference, a question of the target in the pool, nothing left for either set (with the counts of
-    every filter), a size that cannot be had, no pass rates for the RL set, replay without a reference.
+    target or reference, a target given twice, a question of the target in the pool, nothing left for either
+    set (with the counts of every filter), a size that cannot be had, no pass rates for the RL set, replay
+    without a reference.
     """
     config = config or SelectionConfig()
     targets = [target] if isinstance(target, Scores) else list(target or ())
@@ -234,7 +235,7 @@ def _select(
         weights=sft.weights,
         rl_record=rl.record,
         repeats=repeats.record,
-        unchecked=sft.unchecked + [NO_RATES] * (config.rl_size != 0 and not with_rl),
+        unchecked=sft.unchecked + why_no_rl_set(with_rl, config),
         config=config,
         pool=pool,
         target=target,
@@ -312,10 +313,13 @@ def _controls(pool: Scores, sft: _SftSet, rl: RlSet, config: SelectionConfig) ->
     """Two disjoint uniform samples of the rows that each set could be chosen from, of the sets' sizes.
 
     The second has no question of the SFT set: it may be trained after either. So many questions are left
-    to it that it can have its size: those of the sets themselves are an example that both fit.
+    to it that it can have its size: those of the sets themselves are an example that both fit. Of a set of
+    weighed rows, beside which there is no RL set, the control is the same rows, drawn equally often.
     """
     hashes = pool.table["question_hash"].to_numpy()
     rng = stream(config.seed, "control")
+    if sft.weights is not None:
+        return sft.rows, _NONE
     order = rng.permutation(np.flatnonzero(sft.eligible))
     for_rl = rl.eligible & ~among_these(hashes, hashes[sft.rows])
     shared = among_these(hashes[order], hashes[for_rl])

@@ -35,7 +35,8 @@ class Selection(Tabular):
     sft: Indices
     rl: Indices
     control_sft: Indices
-    """As many rows as ``sft`` (with a budget in tokens: as many tokens), uniformly from the eligible ones."""
+    """As many rows as ``sft`` (with a budget in tokens: as many tokens), uniformly from the eligible ones;
+    with weights the same rows, which are drawn equally often."""
     control_rl: Indices
     """As many rows as ``rl``, likewise, without the questions of ``sft`` and ``control_sft``."""
     replay: Indices
@@ -93,4 +94,6 @@ class Selection(Tabular):
 
     def has_control(self, name: str) -> bool:
         """Whether the control of one set, ``sft`` or ``rl``, is another one: there may be no other rows."""
+        if name == "sft" and self.weights is not None:
+            return True
         return not np.array_equal(getattr(self, name), getattr(self, f"control_{name}"))

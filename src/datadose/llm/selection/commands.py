@@ -80,6 +80,8 @@ def _ours(selection: Selection, out: Path, form: str, stage: Stage, *, control: 
 
 
 def _what(selection: Selection, form: str, stage: Stage, *, control: bool) -> str:
+    if control and stage == "sft" and selection.weights is not None:
+        return "the same rows, drawn equally often"
     if control:
         return "the same on its random control"
     if stage == "sft":

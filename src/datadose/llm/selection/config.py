@@ -22,6 +22,8 @@ METHOD_NAMES = (
     *("rds", "sketch", "sketch-mean", TRANSPORT, FILTERS),
 )
 """What ``select --method`` takes."""
+DEFAULT = "bm25"
+"""The method that the referee's development setting chose (studies/referee)."""
 UNORDERED = (TRANSPORT, FILTERS)
 """The methods whose smaller sets are no part of the larger ones."""
 
@@ -30,6 +32,7 @@ _WITH_WEIGHTS = {
     "sft_tokens": "none with weights, whose scale is a number of rows: sft-size",
     "replay": "0 with weights: give the reference its share of a batch with `posttrain --mix`",
     "sft_size": "auto, or a number above 0 with weights: the rows that get half of the draws",
+    "rl_size": "auto or 0 with weights: the SFT set has every usable row, and a question is used once",
 }
 
 
@@ -51,7 +54,8 @@ class SelectionConfig:
         method: which rows come first: ``filters``, all filters below and a draw as diverse as the target, or
             one of the orders of :mod:`datadose.llm.selection.methods`, which no threshold of judgement cuts.
         weights: whether the SFT set is every usable row with a sampling weight by its place in the method's
-            order (:func:`~datadose.llm.selection.ordered.place_weights`), ``sft_size`` being the scale.
+            order (:func:`~datadose.llm.selection.ordered.place_weights`), ``sft_size`` being the scale; there
+            is no RL set then.
         representation: what alignment, the shift and diversity are measured on. Interference is always
             measured on the sketches: only a gradient shows what a step would undo.
         hardness: ``nll`` per token or the ``sketch``'s size per token, ranked within a length stratum.
@@ -81,7 +85,7 @@ class SelectionConfig:
     sft_tokens: int | None = None
     rl_size: Size = "auto"
     seed: int = 0
-    method: str = FILTERS
+    method: str = DEFAULT
     weights: bool = False
     representation: Representation = "sketch"
     hardness: Hardness = "nll"
@@ -147,6 +151,7 @@ class SelectionConfig:
                 "sft_tokens": self.sft_tokens is not None,
                 "replay": self.replay != 0,
                 "sft_size": self.sft_size == 0,
+                "rl_size": self.rl_size not in (0, "auto"),
             }
             for name in (name for name, bad in wrong.items() if bad):
                 reject(name, getattr(self, name), _WITH_WEIGHTS[name])

@@ -101,6 +101,8 @@ def _about_sets(selection: Selection) -> list[str]:
         among = eligible if name == "sft" else _usable(selection, eligible)
         if len(rows) and not selection.has_control(name):
             found.append(f"The {what} is all that could be drawn: there is no control to compare it with.")
+        elif name == "sft" and selection.weights is not None:
+            continue
         elif len(rows) and filters and len(rows) >= _MANY * max(1, among):
             share = 100 * min(1.0, len(rows) / max(1, among))
             found.append(

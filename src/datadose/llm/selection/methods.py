@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datadose.covariance import Array
 from datadose.errors import reject, require_choice, require_extra
 from datadose.llm.pool import for_trl
-from datadose.llm.selection.arrays import Indices, Usable, stream
+from datadose.llm.selection.arrays import Floats, Indices, Usable, stream
 from datadose.llm.selection.duplicates import grams_of, spoken, words_of
 from datadose.llm.selection.measures import mean_row, sizes_and_cosines
 from datadose.llm.selection.nearest import draw_in_turns, take_turns, unit_rows
@@ -83,18 +85,31 @@ def ifd(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
 def bm25(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     """The rows that share the rarest words and pairs of words with a target row, target rows taking turns.
 
-    BM25 (k1 = 1.5, b = 0.75) of bm25s, a prompt with its completion being a text. The pool needs its folder.
+    BM25 (k1 = 1.5, b = 0.75) of bm25s, a prompt with its completion being a text, without system messages.
+    Pool and target need their folders. A target row without any word of the pool has no turn; InputError
+    if none has one.
     """
     require_extra("llm", "bm25s")
     import bm25s  # noqa: PLC0415 - optional
 
+    asked = [_grams(line) for line in target.scores.raw_lines(_turns(target, seed))]
+    # What no target row has counts for a text's length alone; one string for all of it saves the memory.
+    wanted = {gram: gram for gram in chain.from_iterable(asked)}
+    texts = [[wanted.get(gram, "") for gram in _grams(line)] for line in pool.scores.raw_lines(pool.rows)]
+    known = set(chain.from_iterable(texts))
+    queries = [[gram for gram in grams if gram in known] for grams in asked]
+    queries = [query for query in queries if query]
+    if not queries:
+        reject(
+            "method",
+            "bm25 with a target that shares no word with a usable row",
+            "another method, such as rds",
+        )
     index: Any = bm25s.BM25()
-    index.index([_grams(line) for line in pool.scores.raw_lines(pool.rows)], show_progress=False)
+    index.index(texts, show_progress=False)
     lists = []
-    for line in target.scores.raw_lines(_turns(target, seed)):
-        known = [gram for gram in _grams(line) if gram in index.vocab_dict]
-        scores: Any = index.get_scores(known) if known else np.zeros(len(pool.rows))
-        badness: Array = -np.round(np.asarray(scores, dtype=float), 5)
+    for query in queries:
+        badness: Array = -np.round(np.asarray(index.get_scores(query), dtype=float), 5)
         lists.append(_ordered(pool, badness, size))
     return take_turns(lists, size)
 
@@ -110,13 +125,13 @@ def _grams(line: bytes) -> list[str]:
 def rds(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     """The rows nearest to a target row by position-weighted mean hidden states, target rows taking turns:
     RDS+ of Ivison et al. (2503.01807)."""
-    units = unit_rows(target.scores.embeddings, _turns(target, seed))
+    units = _directions("rds", target.scores.embeddings, target, seed)
     return draw_in_turns(pool.scores.embeddings, pool.rows, units, size)
 
 
 def sketch(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     """The rows nearest to a target row by sketches of the last layer's gradient, target rows taking turns."""
-    units = unit_rows(target.scores.sketches, _turns(target, seed))
+    units = _directions("sketch", target.scores.sketches, target, seed)
     return draw_in_turns(pool.scores.sketches, pool.rows, units, size)
 
 
@@ -125,10 +140,25 @@ def _turns(target: Usable, seed: int) -> Indices:
     return stream(seed, "turns").permutation(target.rows)
 
 
+def _directions(name: str, array: Floats, target: Usable, seed: int) -> NDArray[np.float32]:
+    """The target's rows of ``array``, scaled to length 1, in the order of their turns.
+
+    A row of zeros is equally near to all rows and has no turn; InputError for the method ``name`` if none
+    has one.
+    """
+    units = unit_rows(array, _turns(target, seed))
+    units = units[units.any(axis=1)]
+    if not len(units):
+        reject("method", f"{name} with a target whose vectors are all zero", "another method")
+    return units
+
+
 def sketch_mean(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     """The rows a step on which lowers the target's mean loss most: the largest cosine of their sketch with
     the target's mean gradient."""
     towards = mean_row(target.scores.sketches, target.numbers("tokens"), target.rows)
+    if not towards.any():
+        reject("method", "sketch-mean with a target whose mean gradient is zero", "another method")
     cosines = sizes_and_cosines(pool.scores.sketches, pool.rows, towards[:, None])[1]
     return _ordered(pool, -cosines[:, 0], size)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from datadose.covariance import Array
+from datadose.errors import reject
 from datadose.llm.selection.arrays import Indices, Usable
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.methods import choose_rows
@@ -30,7 +31,8 @@ def take_in_order(
             and the set is all rows of ``pool``.
         config: method and seed.
 
-    The weights are None unless ``config.weights`` is set.
+    The weights are None unless ``config.weights`` is set. Raises InputError where the first row alone has
+    more tokens than ``budget`` holds.
     """
     usable, name, seed = len(pool.rows), config.method, config.seed
     if config.weights:
@@ -39,14 +41,34 @@ def take_in_order(
         weights = place_weights(size, len(order), usable)
         found = np.full(len(pool.scores.table), weights[-1])
         found[order] = weights[: len(order)]
-        said = f"all usable ones, weighed; half of the draws are of the first {size} by the method {name}"
-        return pool.rows, {"note": said, "scale": size}, found[pool.rows]
+        share = float(weights[:size].sum() / weights.sum())
+        said = f"{100 * share:.0f} percent of the draws are of the first {size} by the method {name}"
+        record = {"note": f"all usable ones, weighed; {said}", "scale": size, "share": share}
+        return pool.rows, record, found[pool.rows]
     if budget.tokens is None:
         rows = choose_rows(name, pool, targets, budget.count(pool.numbers("tokens")[pool.rows]), seed)
     else:
-        order = choose_rows(name, pool, targets, usable, seed)
-        rows = order[: budget.count(pool.numbers("tokens")[order])]
+        rows = _beginning(pool, targets, budget, config)
     return np.sort(rows), {"note": f"the first by the method {name}"}, None
+
+
+def _beginning(pool: Usable, targets: Sequence[Usable], budget: Budget, config: SelectionConfig) -> Indices:
+    """The longest beginning of the order that fits a ``budget`` of tokens."""
+    tokens, usable = pool.numbers("tokens"), len(pool.rows)
+    # Beginnings of an order are alike: the whole, whose lists may not fit the memory, is not needed.
+    size = min(usable, 1 + int((budget.tokens or 0) / tokens[pool.rows].mean()))
+    while True:
+        order = choose_rows(config.method, pool, targets, size, config.seed)
+        count = budget.count(tokens[order])
+        if count < size or size == usable:
+            break
+        size = min(usable, 2 * size)
+    if not count:
+        allowed = (
+            f"at least {int(tokens[order[0]])}, the tokens of the first row by the method {config.method}"
+        )
+        reject("sft-tokens", budget.tokens, allowed)
+    return order[:count]
 
 
 def place_weights(size: int, ordered: int, usable: int) -> Array:

@@ -33,6 +33,7 @@ from datadose.shapes import Array
 
 _SMALL = 0.001
 NO_RATES = "RL: there are no pass rates, so no RL set (score with --samples and a verifier)."
+ALL_WEIGHED = "RL: no RL set beside weights, since the SFT set has every usable row (--sft-size 0 gives one)."
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +60,21 @@ def wants_rl(pool: Scores, config: SelectionConfig) -> bool:
 
     Raises InputError where prompts are requested, or an RL set alone, and no row has a pass rate.
     """
+    if config.weights:
+        return False
     if config.rl_size == 0 or np.isfinite(numbers(pool.table, "pass_rate")).any():
         return config.rl_size != 0
     if config.rl_size != "auto" or config.sft_size == 0:
         allowed = "pass rates (score the pool with --samples K and a --verifier), or an rl-size of 0"
         reject("rl-size", "scores without pass rates", allowed)
     return False
+
+
+def why_no_rl_set(wanted: bool, config: SelectionConfig) -> list[str]:
+    """A sentence on why there is no RL set where it was not declined; [] where it is ``wanted``."""
+    if wanted or config.rl_size == 0:
+        return []
+    return [ALL_WEIGHED if config.weights else NO_RATES]
 
 
 def choose_rl(pool: Scores, sft: Indices, config: SelectionConfig, repeats: Repeats = NO_REPEATS) -> RlSet:

@@ -160,6 +160,11 @@ def manifest(selection: Selection, pool: Scores, reference: Scores | None) -> Co
     }
 
 
+def write_demonstrations(scores: Scores, rows: Indices, path: Path) -> None:
+    """Write the rows at ``rows`` (ascending) of the scores as ``sft.jsonl`` has them; RunError on failure."""
+    _write_set(path, [_Part(_Source.survey(scores, rows), rows, _demonstration("target"))])
+
+
 def _demonstration(role: str) -> Callable[[Columns], Columns]:
     return lambda row: {**for_trl(row), ROLE: role}
 

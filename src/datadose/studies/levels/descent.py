@@ -68,13 +68,23 @@ def descend(
         weights_of_rows: sampling weights, (``rows``,), with which batches are drawn with replacement; None:
             without replacement, epoch after epoch.
     """
-    trained = list(weights)
-    optimiser = torch.optim.AdamW(trained, lr=descent.rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, descent.factor)
     if weights_of_rows is None:
         batches = endless_batches(rows, min(descent.batch, rows), seed)
     else:
         batches = weighted_batches(weights_of_rows, descent.batch, seed)
+    return follow(weights, loss, batches, descent)
+
+
+def follow(
+    weights: Iterable[Any],
+    loss: Callable[[NDArray[np.int64]], Tensor],
+    batches: Iterator[NDArray[np.int64]],
+    descent: Descent,
+) -> Iterator[int]:
+    """Train ``weights`` in place on ``batches``, which have no end; else as :func:`descend`."""
+    trained = list(weights)
+    optimiser = torch.optim.AdamW(trained, lr=descent.rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, descent.factor)
     done = 0
     for wanted in descent.updates:
         for _ in range(wanted - done):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from datadose.errors import require_extra
 from datadose.llm.language_model import LanguageModel
+from datadose.llm.loading import quiet
 from datadose.studies.levels.descent import Descent, descend, score_tokens, weighted_loss
 from datadose.studies.levels.language import MEASURED
 from datadose.studies.levels.schema import (
@@ -115,7 +116,8 @@ def run_smol(base: Path, run: SmolRun, questions: Questions) -> list[list[float]
         return weighted_loss(outputs(batch.inputs), batch.labels, each[chosen])
 
     found = []
-    for updates in descend(_adapter(model.model, run), loss, len(tokens), run.descent, run.seed):
+    adapter = add_adapter(model.model, run.rank, run.seed)
+    for updates in descend(adapter, loss, len(tokens), run.descent, run.seed):
         scores = [score_tokens(outputs, part, _CHUNK) for part in (target, known, seen)]
         losses, hits = [score.loss for score in scores[:2]], [score.rows for score in scores[:2]]
         epochs = run.descent.epochs(updates, len(tokens))
@@ -128,16 +130,17 @@ def _encode(model: LanguageModel, rows: Sequence[Row]) -> Tokens:
     return pad_rows([(row.prompt_ids, row.completion_ids) for row in encode_rows(model, rows)])
 
 
-def _adapter(model: Any, run: SmolRun) -> list[Tensor]:
-    """Put an adapter into ``model``, untrained, so that outputs are the same; its weights."""
+def add_adapter(model: Any, rank: int, seed: int) -> list[Tensor]:
+    """Put an adapter on all linear layers of ``model``, untrained, so that outputs are the same; its weights.
+
+    Alpha is twice the ``rank``; ``seed`` is that of the first values.
+    """
     require_extra("llm", "peft")
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - optional
 
-    config = LoraConfig(
-        r=run.rank, lora_alpha=2 * run.rank, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(run.seed)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
         get_peft_model(model, config)
     return [weight for weight in model.parameters() if weight.requires_grad]
 

@@ -22,6 +22,7 @@ from datadose.llm.score import score
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
+from datadose.llm.selection.config import FILTERS
 from datadose.studies.llm_study.tasks import LEVELS, draw_mixture, draw_rows, spoil
 
 Row: TypeAlias = dict[str, Any]
@@ -180,7 +181,7 @@ def _choose_ours(where: Path, scores: Scores, arm: Arm, size: int, seed: int) ->
     reference = read_scores(where / _REFERENCES)
     share = REPLAY if arm == "ours_replay" else 0.0
     own = round(size * (1 - share))
-    config = SelectionConfig(sft_size=own, rl_size=0, replay=share, seed=seed)
+    config = SelectionConfig(method=FILTERS, sft_size=own, rl_size=0, replay=share, seed=seed)
     chosen = select(scores, read_scores(where / _TARGET), reference=reference, config=config)
     return scores.lines(chosen.sft) + reference.lines(chosen.replay)
 

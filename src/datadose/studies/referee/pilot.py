@@ -1,13 +1,12 @@
 """The pilots of the sea, on seeds outside the study: the learning rate, and the spread of paired differences.
 
-``python -m datadose.studies.referee.pilot rates FOLDER`` prints one run a line, on validation rows;
+``python -m datadose.studies.referee rates FOLDER`` prints one run a line, on validation rows;
 ``... spread FOLDER`` runs three seeds of a few methods and prints the pooled spread of differences of log
 test losses to random rows. Their output is kept in :mod:`~datadose.studies.referee.grid`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,8 +71,3 @@ def _run(study: SeaStudy, folder: Path, methods: Collection[str]) -> Any:
         cells = every if title else [cell for cell in every if cell.arguments["run"].method in methods]
         results = run_cells(cells, cache_folder=folder, workers=Workers(jobs=2), title=title or "pilot")
     return study.table(results)
-
-
-if __name__ == "__main__":
-    for line in {"rates": run_rates, "spread": run_spread}[sys.argv[1]](Path(sys.argv[2])):
-        print(line)

@@ -41,6 +41,7 @@ from datadose.studies.referee.stage_runs import (
     NONE,
     STAGES,
     Number,
+    Stage,
     StageDescents,
     StageRows,
     StageRun,
@@ -86,7 +87,8 @@ class StagePart:
     def runs(self, first_seed: int) -> list[StageRun]:
         """Every run, seed after seed; the untouched model first of a target's."""
         seeds = range(first_seed, first_seed + self.seeds)
-        return [StageRun(t, s, seed) for seed, t, s in product(seeds, self.targets, (NONE, *STAGES))]
+        every: tuple[Stage, ...] = (NONE, *STAGES)
+        return [StageRun(t, s, seed) for seed, t, s in product(seeds, self.targets, every)]
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class SeaRlStudy:
         yield "pretraining", list(models.values())
         cells = []
         for run in self.runs():
-            shared = {"model": models[run.seed].file, "run": run, "each": self.each}
+            shared: dict[str, Any] = {"model": models[run.seed].file, "run": run, "each": self.each}
             cells.append(Cell(run_rl, {**shared, "descent": self.descent, "held": self.held_out}))
         for trial in self.stages.runs(self.first_seed):
             shared = {"model": models[trial.seed].file, "rows": self.stages.rows}

@@ -67,7 +67,7 @@ RL_GRID: tuple[RlPoint, ...] = (
     RlPoint("unfiltered", 0.0003, 234, 0.540, 0.309),
 )
 """Seed 100. Chosen: 1e-4, the highest mean of both at the end."""
-_COMMAND = "python -m datadose.studies.referee.rl_pilot spread FOLDER"
+_COMMAND = "python -m datadose.studies.referee rl-spread FOLDER"
 _SEEDS = (100, 101, 102)
 RL_PILOTS: tuple[RlPilot, ...] = (
     RlPilot("all", False, Pilot(0.0380, _SEEDS, _COMMAND)),

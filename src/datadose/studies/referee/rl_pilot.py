@@ -1,16 +1,15 @@
 """The pilots of RL on the sea, on seeds outside the study and validation strings.
 
-``python -m datadose.studies.referee.rl_pilot targets FOLDER`` lists the targets of the stages: of all
-families on three groups of lengths, twelve with pass rates even in log-odds, no family twice. ``... rates
-FOLDER`` trains on the unfiltered pool, which no selector favours, at each rate; ``... stages FOLDER`` does
-SFT and RL of three development targets at each rate; ``... spread FOLDER`` runs three seeds of a few
-selectors and prints the pooled spread of their differences to random prompts, and to each other. What they
-print is kept in :mod:`~datadose.studies.referee.rl_grid`.
+``python -m datadose.studies.referee rl-targets FOLDER`` lists the targets of the stages: of all families on
+three groups of lengths, twelve with pass rates even in log-odds, no family twice. ``... rl-rates FOLDER`` trains
+on the unfiltered pool, which no selector favours, at each rate; ``... rl-stages FOLDER`` does SFT and RL of
+three development targets at each rate; ``... rl-spread FOLDER`` runs three seeds of a few selectors and prints
+the pooled spread of their differences to random prompts, and to each other. What they print is kept in
+:mod:`~datadose.studies.referee.rl_grid`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -71,7 +70,7 @@ def run_stages(folder: Path) -> Iterator[str]:
     for stage, rate in STAGE_RATES:
         descents = replace(part.descents, sft_rate=rate, rl_rate=rate)
         for target in part.targets[::4]:
-            run = StageRun(target, stage, SEEDS[0])  # type: ignore[arg-type]
+            run = StageRun(target, stage, SEEDS[0])
             arguments = {"model": model, "run": run, "rows": part.rows, "descents": descents}
             found = _run(folder, [Cell(run_stage, arguments)])[0]
             yield f'StagePoint("{target.name}", "{stage}", {rate:g}, {found[Column.VALIDATION]:.3f}),'
@@ -107,9 +106,3 @@ def _models(folder: Path, seeds: tuple[int, ...]) -> dict[int, Path]:
 
 def _run(folder: Path, cells: list[Cell]) -> list[Any]:
     return run_cells(cells, cache_folder=folder, workers=Workers(), title="pilot")
-
-
-if __name__ == "__main__":
-    pilots = {"targets": list_targets, "rates": run_rates, "stages": run_stages, "spread": run_spread}
-    for line in pilots[sys.argv[1]](Path(sys.argv[2])):
-        print(line, flush=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -31,8 +31,11 @@ from datadose.studies.token_study.runs import COMPUTE
 from datadose.studies.token_study.training import GROUP
 
 Stage: TypeAlias = Literal["none", "sft", "rl", "both"]
-NONE, SFT, RL, BOTH = "none", "sft", "rl", "both"
-STAGES = (SFT, RL, BOTH)
+NONE: Final = "none"
+SFT: Final = "sft"
+RL: Final = "rl"
+BOTH: Final = "both"
+STAGES: tuple[Stage, ...] = (SFT, RL, BOTH)
 
 
 class Number:

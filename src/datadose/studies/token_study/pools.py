@@ -21,6 +21,7 @@ from datadose.llm.score import score
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
+from datadose.llm.selection.config import FILTERS
 from datadose.studies.tables import names
 from datadose.studies.token_study.language import (
     MARK,
@@ -155,7 +156,7 @@ def choose(selector: str, folder: Path, pool: PoolName, size: int, seed: int) ->
 
 def _select(scores: Scores, folder: Path, size: int, seed: int) -> NDArray[np.int64]:
     target, reference = read_scores(folder / _TARGET), read_scores(folder / _REFERENCE)
-    config = SelectionConfig(sft_size="auto", rl_size=0, seed=seed)
+    config = SelectionConfig(method=FILTERS, sft_size="auto", rl_size=0, seed=seed)
     left = select(scores, target, reference=reference, config=config).sizes["hard_stratum"]
     config = replace(config, sft_size=min(size, left))
     return np.asarray(select(scores, target, reference=reference, config=config).sft)

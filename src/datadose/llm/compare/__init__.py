@@ -1,0 +1,8 @@
+"""Compare selection methods on a pool of one's own; see docs/how_to/compare_selectors.md."""
+
+from datadose.llm.compare.compare import compare
+from datadose.llm.compare.config import CompareConfig
+from datadose.llm.compare.forecast import Forecast, forecast
+from datadose.llm.compare.result import Compared
+
+__all__ = ["CompareConfig", "Compared", "Forecast", "compare", "forecast"]
