@@ -125,8 +125,8 @@ class SeaRlStudy:
 
     @classmethod
     def preset(cls, name: Preset) -> SeaRlStudy:
-        """Smoke: seconds. Quick: about 45 minutes of one core. Paper: a pool three times as large, twice the
-        steps and seeds; half a day of one core."""
+        """Smoke: seconds. Quick: about 35 minutes of one core after pretraining. Paper: a pool three times as
+        large, twice the steps and seeds; half a day of one core."""
         if name == "smoke":
             return cls(
                 TokenPretraining(0.02, DecoderShape(16, 1, 2, 32), steps=4, batch=16, warmup=2),

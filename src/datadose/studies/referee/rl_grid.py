@@ -77,24 +77,24 @@ RL_PILOTS: tuple[RlPilot, ...] = (
 )
 """Differences in pass probability at the end, between random prompts, medium, hardest-passed and signal."""
 STAGE_GRID: tuple[StagePoint, ...] = (
+    StagePoint("NOY 9-9", "sft", 0.0003, 0.997),
     StagePoint("PWX 9-9", "sft", 0.0003, 0.447),
-    StagePoint("PUY 6-8", "sft", 0.0003, 0.361),
-    StagePoint("RSZ 6-8", "sft", 0.0003, 0.508),
+    StagePoint("OTX 3-5", "sft", 0.0003, 0.625),
+    StagePoint("NOY 9-9", "sft", 0.001, 1.000),
     StagePoint("PWX 9-9", "sft", 0.001, 0.460),
-    StagePoint("PUY 6-8", "sft", 0.001, 0.378),
-    StagePoint("RSZ 6-8", "sft", 0.001, 0.508),
+    StagePoint("OTX 3-5", "sft", 0.001, 0.649),
+    StagePoint("NOY 9-9", "sft", 0.003, 0.958),
     StagePoint("PWX 9-9", "sft", 0.003, 0.297),
-    StagePoint("PUY 6-8", "sft", 0.003, 0.260),
-    StagePoint("RSZ 6-8", "sft", 0.003, 0.508),
+    StagePoint("OTX 3-5", "sft", 0.003, 0.434),
+    StagePoint("NOY 9-9", "rl", 3e-05, 0.000),
     StagePoint("PWX 9-9", "rl", 3e-05, 0.391),
-    StagePoint("PUY 6-8", "rl", 3e-05, 0.234),
-    StagePoint("RSZ 6-8", "rl", 3e-05, 0.622),
+    StagePoint("OTX 3-5", "rl", 3e-05, 0.676),
+    StagePoint("NOY 9-9", "rl", 0.0001, 0.000),
     StagePoint("PWX 9-9", "rl", 0.0001, 0.569),
-    StagePoint("PUY 6-8", "rl", 0.0001, 0.388),
-    StagePoint("RSZ 6-8", "rl", 0.0001, 0.660),
+    StagePoint("OTX 3-5", "rl", 0.0001, 0.789),
+    StagePoint("NOY 9-9", "rl", 0.0003, 0.000),
     StagePoint("PWX 9-9", "rl", 0.0003, 0.308),
-    StagePoint("PUY 6-8", "rl", 0.0003, 0.527),
-    StagePoint("RSZ 6-8", "rl", 0.0003, 0.620),
+    StagePoint("OTX 3-5", "rl", 0.0003, 0.800),
 )
 """Seed 100, three development targets. Chosen: 1e-3 for SFT and 1e-4 for RL, the highest means."""
 TARGETS = (

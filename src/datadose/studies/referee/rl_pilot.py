@@ -1,10 +1,10 @@
 """The pilots of RL on the sea, on seeds outside the study and validation strings.
 
 ``python -m datadose.studies.referee rl-targets FOLDER`` lists the targets of the stages: of all families on
-three groups of lengths, twelve with pass rates even in log-odds, no family twice. ``... rl-rates FOLDER`` trains
-on the unfiltered pool, which no selector favours, at each rate; ``... rl-stages FOLDER`` does SFT and RL of
-three development targets at each rate; ``... rl-spread FOLDER`` runs three seeds of a few selectors and prints
-the pooled spread of their differences to random prompts, and to each other. What they print is kept in
+three groups of lengths, twelve with pass rates even in log-odds, no family twice. ``... rl-rates FOLDER``
+trains on the unfiltered pool, which no selector favours, at each rate; ``... rl-stages FOLDER`` does SFT and
+RL of three development targets at each rate; ``... rl-spread FOLDER`` runs three seeds of a few selectors and
+prints the pooled spread of their differences to random prompts, and to each other. What they print is kept in
 :mod:`~datadose.studies.referee.rl_grid`.
 """
 
@@ -25,7 +25,7 @@ from datadose.studies.referee.language import FAMILIES
 from datadose.studies.referee.rl import SeaRlStudy
 from datadose.studies.referee.rl_prompts import RlRun, Selector, pass_rates
 from datadose.studies.referee.rl_runs import Column, run_rl
-from datadose.studies.referee.stage_runs import RL, SFT, StageRun, StageTarget, draw_target, run_stage
+from datadose.studies.referee.stage_runs import RL, SFT, Stage, StageRun, StageTarget, draw_target, run_stage
 from datadose.studies.token_study.language import VALIDATION
 from datadose.studies.token_study.model import load_model
 from datadose.sweep import Cell, run_cells
@@ -33,7 +33,7 @@ from datadose.workers import Workers
 
 SEEDS = (100, 101, 102)
 RATES = (3e-5, 1e-4, 3e-4)
-STAGE_RATES = ((SFT, 3e-4), (SFT, 1e-3), (SFT, 3e-3), (RL, 3e-5), (RL, 1e-4), (RL, 3e-4))
+STAGE_RATES: dict[Stage, tuple[float, ...]] = {SFT: (3e-4, 1e-3, 3e-3), RL: RATES}
 LENGTHS = ((3, 4, 5), (6, 7, 8), (9,))
 _ENDS = (1e-5, 0.9)
 """Pass rates from hopeless to nearly solved."""
@@ -67,7 +67,7 @@ def run_stages(folder: Path) -> Iterator[str]:
     """SFT and RL alone on three development targets at each rate: validation rows at the best look."""
     part = SeaRlStudy.preset("quick").stages
     model = _models(folder, SEEDS[:1])[SEEDS[0]]
-    for stage, rate in STAGE_RATES:
+    for stage, rate in ((stage, rate) for stage, rates in STAGE_RATES.items() for rate in rates):
         descents = replace(part.descents, sft_rate=rate, rl_rate=rate)
         for target in part.targets[::4]:
             run = StageRun(target, stage, SEEDS[0])
