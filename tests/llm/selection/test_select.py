@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
@@ -382,6 +382,7 @@ def test_configurations_are_checked(change, message):
     st.floats(0, 1),
 )
 @settings(deadline=None, derandomize=True)
+@example([(1.0, 3), (1.0, 3), (2.0, 18)], 0.125)
 def test_allotments_add_up_and_fit(places, part):
     weights, available = np.array([w for w, _ in places]), np.array([n for _, n in places])
     size = int(part * available.sum())

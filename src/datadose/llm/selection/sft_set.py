@@ -242,12 +242,14 @@ def allot(size: int, weights: NDArray[Any], available: NDArray[np.int64]) -> NDA
     quota = np.zeros(len(weights), dtype=np.int64)
     while (rest := size - int(quota.sum())) > 0:
         room = available - quota
-        open_ = room > 0
-        shares = np.where(open_, weights, 0.0)
+        shares = np.where(room > 0, weights, 0.0)
         exact = rest * shares / shares.sum()
-        step = np.minimum(np.floor(exact).astype(np.int64), room)
-        if not step.any():
-            order = np.lexsort((np.arange(len(exact)), -np.where(open_, exact, -1.0)))
-            step[order[:rest]] = open_[order[:rest]]
+        full = (room > 0) & (exact >= room)
+        if full.any():
+            quota[full] = available[full]
+            continue
+        step = np.floor(exact).astype(np.int64)
+        order = np.argsort(step - exact, kind="stable")
+        step[order[: rest - int(step.sum())]] += 1
         quota += step
     return quota
