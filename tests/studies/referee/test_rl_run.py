@@ -26,8 +26,9 @@ def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: py
     assert len(counted) == len(study.arms())
     assert (runs.groupby("seed").size() == runs.groupby("seed").size().iloc[0]).all()
     assert runs[["all", "rare", "known"]].stack().between(0, 1).all()
-    # What a selector samples first, then GROUP completions of two prompts a step.
-    drawn = runs["total"] - runs["step"] * study.descent.batch * GROUP
+    # What a selector samples first, then GROUP completions of each prompt a step.
+    batch = runs["chosen"].clip(upper=study.descent.batch)
+    drawn = runs["total"] - runs["step"] * batch * GROUP
     assert (drawn % runs["samples"].where(runs["samples"] > 0, 1) == 0).all()
     assert ((drawn > 0) == (runs["samples"] > 0)).all()
 

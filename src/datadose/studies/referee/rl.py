@@ -130,7 +130,7 @@ class SeaRlStudy:
         if name == "smoke":
             return cls(
                 TokenPretraining(0.02, DecoderShape(16, 1, 2, 32), steps=4, batch=16, warmup=2),
-                1, 40, 4, (2, 4, 8), Descent(1e-3, (0, 1, 2), batch=2, warmup=1), RlHeldOut(1, 1, 1),
+                1, 40, 4, (2, 3, 4), Descent(1e-3, (0, 1, 15), batch=16, warmup=1), RlHeldOut(1, 1, 1),
                 StagePart(TARGETS[:4], StageRows(4, 4, 4, 4), StageDescents(1e-3, 1e-3, 2, 2, 4, 2), 1), 2,
             )  # fmt: skip
         if name in ("small", "medium"):
