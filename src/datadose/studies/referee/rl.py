@@ -9,6 +9,8 @@ others test it once.
 
 The pretrained models are those of the study ``sea``. Learning rates, targets and the spread of differences
 come from seeds outside the study (:mod:`~datadose.studies.referee.rl_grid`).
+
+Not run yet, and in no list of studies until its results are kept; about 34 core-minutes at preset quick.
 """
 
 from __future__ import annotations
