@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +102,10 @@ class Scores:
         table = self.table.iloc[rows].reset_index(drop=True)
         return replace(self, table=table, embeddings=self.embeddings[rows], sketches=self.sketches[rows])
 
+    def unjudged(self) -> Scores:
+        """The same scores as if no verifier had judged the rows' own completions."""
+        return replace(self, table=self.table.assign(label_passes=None))
+
     def lines(self, indices: Iterable[int]) -> list[dict[str, Any]]:
         """The full rows at ``indices``, in that order, read from ``rows.jsonl``."""
         return [json.loads(line) for line in self.raw_lines(indices)]
@@ -123,16 +126,10 @@ class Scores:
 def join_scores(parts: Sequence[Scores]) -> Scores:
     """The rows of several scored pools, at least one, one after the other; of several, without a folder.
 
-    The manifest is that of the first, with the names of all pools and the counts of all rows. Raises
-    InputError, field ``target``, for rows that are given twice.
+    The manifest is that of the first, with the names of all pools and the counts of all rows.
     """
     if len(parts) == 1:
         return parts[0]
-    for first, second in combinations(parts, 2):
-        if all(first.table[name].equals(second.table[name]) for name in ("id", "question_hash")):
-            reject(
-                "target", f"{second.manifest.get('pool')}, with the rows of another one", "each target once"
-            )
     table = pd.concat([one.table for one in parts], ignore_index=True)
     embeddings = np.concatenate([one.embeddings for one in parts])
     sketches = np.concatenate([one.sketches for one in parts])

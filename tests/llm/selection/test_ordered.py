@@ -47,12 +47,8 @@ def test_the_set_is_the_first_of_the_order_among_rows_that_are_not_wrong(
     assert found.sft.tolist() == sorted(expected.tolist())
     assert [one["name"] for one in found.filters if one["removed"]] == ["label fails the verifier"]
     # Without verdicts wrong rows on the target's questions are as near.
-    blind = pool.table.assign(label_passes=None)
-    unjudged = select(
-        Scores(blind, pool.embeddings, pool.sketches, pool.manifest, pool.folder),
-        target,
-        config=SelectionConfig(method="rds", sft_size=30, rl_size=0),
-    )
+    config = SelectionConfig(method="rds", sft_size=30, rl_size=0)
+    unjudged = select(pool.unjudged(), target, config=config)
     assert not pool.table["label_passes"][unjudged.sft].all()
     assert any("target's kind of question" in sentence for sentence in unjudged.unchecked)
 

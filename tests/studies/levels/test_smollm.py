@@ -12,19 +12,11 @@ from datadose.llm.language_model import LanguageModel
 from datadose.studies.levels.descent import Descent
 from datadose.studies.levels.schema import LOWER_WEIGHT, SHARE_MISLEADING, Column
 from datadose.studies.levels.smollm import Questions, SmolLevel, SmolRun, run_smol, smol_rows
-from datadose.studies.llm_study.base_model import make_base
 from datadose.studies.llm_study.measure import encode_rows, pass_probabilities
 from datadose.studies.llm_study.tasks import draw_mixture
 
 QUESTIONS = Questions(target_rows=4, earlier_rows=4)
 RUN = SmolRun(0, 10, 20, Descent(1e-2, (0, 2), batch=4, warmup=1), SHARE_MISLEADING, LOWER_WEIGHT)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("base") / "tiny"
-    make_base("tiny", file=path)
-    return path
 
 
 def test_rows_are_nested_in_turn_and_wrong_where_they_mislead() -> None:

@@ -33,13 +33,6 @@ SMOKE = LlmStudy.preset("smoke")
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("base") / "tiny"
-    make_base("tiny", file=path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def scored(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scores") / "seed"
     score_seed(tiny, SMOKE.split, 0, file=path)

@@ -15,7 +15,6 @@ pytest.importorskip("reasoning_gym")
 
 from datadose.llm.language_model import LanguageModel
 from datadose.studies.levels.smollm import add_adapter
-from datadose.studies.llm_study.base_model import make_base
 from datadose.studies.llm_study.measure import encode_rows, pass_probabilities
 from datadose.studies.referee.smollm_experiment import SmolStudy
 from datadose.studies.referee.smollm_figure import draw_sea_smollm
@@ -34,13 +33,6 @@ pytestmark = pytest.mark.long
 
 SMOKE = SmolStudy.preset("smoke")
 SEA = SMOKE.sea
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("base") / "tiny"
-    make_base("tiny", file=path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -230,7 +230,6 @@ def _unchecked(compared: Comparison, splits: Mapping[int, Split], runs: pd.DataF
 
 
 def _write(found: Compared, out: Path) -> None:
-
     for name in ("table", "runs", "curves"):
         write_table(out / f"{name}.csv", getattr(found, name))
     write_json(out / "manifest.json", found.to_json())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,17 @@ from datadose.llm.selection.arrays import (
 from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.config import FILTERS, Representation, SelectionConfig
 from datadose.llm.selection.duplicates import Repeats, find_near_copies, find_overlaps
-from datadose.llm.selection.filters import DUPLICATE, NOT_ALIGNED, UNSCORED, Funnel, find_filter
+from datadose.llm.selection.filters import DUPLICATE, UNSCORED, Funnel
 from datadose.llm.selection.geometry import estimate_geometry
 from datadose.llm.selection.measures import Measures, measure
 from datadose.llm.selection.ordered import take_in_order
 from datadose.llm.selection.rl_set import RlSet, choose_rl, no_rl_set, wants_rl, why_no_rl_set
 from datadose.llm.selection.sft_set import best_of_each, drop_wrong, filter_sft, take_rows
-from datadose.llm.selection.size import SMALLEST, Budget, sft_budget
+from datadose.llm.selection.size import Budget, sft_budget
+from datadose.llm.selection.unchecked import not_checked
 
 REFERENCE_ROWS = 4096
 """Rows of the pool that represent what must be kept where no reference is given."""
-FEW_ROWS = 32
-"""Rows of target or reference below which the selection warns that they are few."""
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -77,6 +77,7 @@ def select(
     if not targets and config.sft_size != 0:
         reject("target", "none", "examples of the target for the SFT set (only an sft-size of 0 needs none)")
     _require_one_model(pool, targets, reference)
+    _require_each_once(targets)
     whole = join_scores(targets) if targets else None
     if whole is not None:
         _require_no_overlap(pool, whole)
@@ -169,7 +170,7 @@ def _choose_sft(
     planner: dict[str, Any] = {}
     diversity: dict[str, Any] = {}
     stratum, asked = funnel.left, config.sft_size != "auto" or config.sft_tokens is not None
-    said = _unchecked(pool, target, kept, funnel, repeats, config, given=reference is not None)
+    said = not_checked(pool, target, kept, funnel, repeats, config, given=reference is not None)
     if stratum == 0 and not asked and config.rl_size != 0:
         planner = {"note": f"nothing can be chosen: {funnel.story()}"}
     else:
@@ -272,6 +273,13 @@ def _require_one_model(pool: Scores, targets: Sequence[Scores], reference: Score
                 reject(name, f"{kind} of size {theirs}", f"size {ours}, as in the pool's scores")
 
 
+def _require_each_once(targets: Sequence[Scores]) -> None:
+    for first, second in combinations(targets, 2):
+        if all(first.table[name].equals(second.table[name]) for name in ("id", "question_hash")):
+            value = f"{second.manifest.get('pool')}, with the rows of another one"
+            reject("target", value, "each target once")
+
+
 def _require_no_overlap(pool: Scores, target: Scores) -> None:
     shared = among_these(pool.table["question_hash"].to_numpy(), target.table["question_hash"].to_numpy())
     if shared.any():
@@ -352,42 +360,3 @@ def _replay(
             "that are neither the target's nor in another set",
         )
     return np.sort(stream(config.seed, "replay").choice(rows, count, replace=False))
-
-
-def _unchecked(
-    pool: Usable,
-    target: Usable,
-    reference: Usable,
-    sft: Funnel,
-    repeats: Repeats,
-    config: SelectionConfig,
-    *,
-    given: bool,
-) -> list[str]:
-    table, said, filtered = pool.scores.table, [], config.method == FILTERS
-    label_passes, label_fails = flags(table, "label_passes")
-    if not (label_passes | label_fails).any():
-        why = "have a high loss and" if filtered else "on the target's kind of question"
-        said.append(f"Labels: no verifier judged them; wrong ones {why} gather in the SFT set.")
-    differs, agrees = flags(table, "own_differs")
-    if filtered and not (differs | agrees).any():
-        said.append("Conflicts: the model's own answers were not sampled (score with --samples).")
-    if filtered and not (pool.numbers("pass_rate_total") > 0).any():
-        said.append("Solved rows: there are no pass rates (score with --samples and a verifier).")
-    said += [
-        f"The {name} has {len(used.rows)} scored rows: its mean is noisy, and only a large shift can be told "
-        "from chance."
-        for name, used in (("target", target), ("reference", reference))
-        if len(used.rows) < FEW_ROWS
-    ]
-    said += repeats.not_looked_for()
-    if not given:
-        said.append("What must be kept: no reference was given, a random sample of the pool stands for it.")
-    aligned = find_filter(sft.filters, NOT_ALIGNED)
-    if aligned is not None and aligned["left"] < SMALLEST and aligned["removed"]:
-        asked = aligned["left"] + aligned["removed"]
-        said.append(
-            f"Whether the pool holds what the target asks for: only {aligned['left']} of {asked} rows that "
-            "were compared are as aligned with the target as its own rows are."
-        )
-    return said

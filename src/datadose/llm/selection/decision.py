@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from datadose.llm.selection.choose import FEW_ROWS
 from datadose.llm.selection.chosen import Selection
 from datadose.llm.selection.config import FILTERS
 from datadose.llm.selection.filters import WRONG, find_filter
 from datadose.llm.selection.sources import Sampling
+from datadose.llm.selection.unchecked import FEW_ROWS
 
 _MANY = 0.5
 """The share of the rows a set could be drawn from at which a random set is much the same set."""

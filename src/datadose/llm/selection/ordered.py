@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from datadose.covariance import Array
-from datadose.errors import reject
 from datadose.llm.selection.arrays import Indices, Usable
 from datadose.llm.selection.config import SelectionConfig
 from datadose.llm.selection.methods import choose_rows
@@ -64,10 +63,7 @@ def _beginning(pool: Usable, targets: Sequence[Usable], budget: Budget, config: 
             break
         size = min(usable, 2 * size)
     if not count:
-        allowed = (
-            f"at least {int(tokens[order[0]])}, the tokens of the first row by the method {config.method}"
-        )
-        reject("sft-tokens", budget.tokens, allowed)
+        budget.refuse(tokens[order[0]], f"by the method {config.method}")
     return order[:count]
 
 

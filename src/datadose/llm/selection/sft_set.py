@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2, vq
 
 from datadose.covariance import Array
-from datadose.errors import reject
 from datadose.llm.scores import Scores
 from datadose.llm.selection.arrays import Indices, Mask, Usable, first_of_each, flags, numbers, stream
 from datadose.llm.selection.config import SelectionConfig
@@ -166,14 +165,10 @@ def take_rows(
     beyond = funnel.beyond()
     more = beyond[: spare.count(tokens[beyond])]
     if len(within) == len(more) == 0:
-        _refuse_tokens(budget, tokens[beyond[0]])
+        budget.refuse(tokens[beyond[0]])
     return np.sort(np.concatenate([within, more])), {
         "note": "all rows within the thresholds, and some beyond"
     }
-
-
-def _refuse_tokens(budget: Budget, first: float) -> NoReturn:
-    reject("sft-tokens", budget.tokens, f"at least {first:.0f}, the tokens of the first row that is taken")
 
 
 def draw_diverse(
@@ -213,7 +208,7 @@ def draw_diverse(
 
     size = budget.spend(tokens_of, len(candidates))
     if size == 0:
-        _refuse_tokens(budget, tokens_of(1))
+        budget.refuse(tokens_of(1))
     quota = allot(size, visits, available)
     chosen = [candidates[order[:count]] for order, count in zip(orders, quota, strict=True)]
     record = {"clusters": len(centroids), "coordinates": int(points.shape[1]), "quota": quota.tolist()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -53,6 +53,10 @@ class Budget:
             return Budget(rows=left) if left > 0 else None
         left = self.tokens - int(tokens.sum())
         return Budget(tokens=left) if left > 0 else None
+
+    def refuse(self, first: float, which: str = "that is taken") -> NoReturn:
+        """InputError for a budget of tokens below those of the ``first`` row (``which`` one that is)."""
+        reject("sft-tokens", self.tokens, f"at least {first:.0f}, the tokens of the first row {which}")
 
     def spend(self, tokens: Callable[[int], float], most: int) -> int:
         """The number of rows, at most ``most``, where ``tokens`` gives the sum of a draw of that many."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
+from datadose.studies.referee.judging import paired
 from datadose.studies.referee.runs import Column, Reference, Stop
 
 
@@ -68,8 +69,7 @@ def gains(table: pd.DataFrame, first: Arm, second: Arm, column: str = Column.LOS
     Seeds that only one of them has finished are left out.
     """
     one, two = (np.log(arm.losses(table, column)) for arm in (first, second))
-    both = one.index.intersection(two.index)
-    return np.asarray(two[both] - one[both], dtype=np.float64)
+    return paired(two, one)
 
 
 Pairs: TypeAlias = Mapping[str, tuple[Arm, Arm]]
@@ -77,9 +77,8 @@ Pairs: TypeAlias = Mapping[str, tuple[Arm, Arm]]
 
 
 def all_gains(table: pd.DataFrame, pairs: Pairs) -> dict[str, Array]:
-    """The gains of each comparison that at least two seeds have finished, by name."""
-    found = {name: gains(table, first, second) for name, (first, second) in pairs.items()}
-    return {name: values for name, values in found.items() if len(values) > 1}
+    """The gains of each comparison, by name."""
+    return {name: gains(table, first, second) for name, (first, second) in pairs.items()}
 
 
 def middle_budget(table: pd.DataFrame, method: str) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import pandas as pd
 
 from datadose.covariance import Array
 from datadose.power import detectable_difference
@@ -46,6 +47,17 @@ Pilots: TypeAlias = Pilot | Mapping[str, Pilot]
 """One pilot for all comparisons, or one for each by its name."""
 
 
+def paired(first: pd.Series, second: pd.Series) -> Array:
+    """The differences first - second of two series by seed; seeds that only one of them has are left out."""
+    both = first.index.intersection(second.index)
+    return np.asarray(first[both] - second[both], dtype=np.float64)
+
+
+def _finished(gains: Mapping[str, Array]) -> dict[str, Array]:
+    """The comparisons that at least two seeds have finished."""
+    return {name: values for name, values in gains.items() if len(values) > 1}
+
+
 def compare(gains: Array, pilot: Pilot) -> Judgement:
     """Judge the claim that paired ``gains`` (seeds,) are positive on average; see the module.
 
@@ -57,9 +69,10 @@ def compare(gains: Array, pilot: Pilot) -> Judgement:
 def compare_all(gains: Mapping[str, Array], pilot: Pilots, threshold: float) -> Judgement:
     """Judge that all named ``gains`` are positive, as a share of comparisons against ``threshold``.
 
-    ``pilot`` is that of all comparisons, or one for each name. The note lists mean and interval of each
-    comparison and the detectable differences.
+    ``pilot`` is that of all comparisons, or one for each name. Comparisons of fewer than two seeds are left
+    out. The note lists mean and interval of each comparison and the detectable differences.
     """
+    gains = _finished(gains)
     if not gains:
         return Judgement(None, None, 0, "not run", "no finished comparison")
     found = {name: compare(values, pilot_of(pilot, name)) for name, values in gains.items()}
@@ -75,8 +88,9 @@ def beaten_by(gains: Mapping[str, Array], pilot: Pilots) -> Judgement:
     """Judge that no rival's ``gains`` over an arm exceed the detectable difference, each by its interval.
 
     *holds* if every interval stays below its detectable difference, *fails* if one lies above it wholly,
-    else *mixed*. The value is the largest mean gain.
+    else *mixed*. The value is the largest mean gain. Comparisons of fewer than two seeds are left out.
     """
+    gains = _finished(gains)
     if not gains:
         return Judgement(None, None, 0, "not run", "no finished comparison")
     found = {name: compare(values, pilot_of(pilot, name)) for name, values in gains.items()}

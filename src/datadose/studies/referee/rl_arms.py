@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
+from datadose.studies.referee.judging import paired
 from datadose.studies.referee.rl import Panel
 from datadose.studies.referee.rl_prompts import RlRun, Selector
 from datadose.studies.referee.rl_runs import Column
@@ -76,6 +76,4 @@ def gains(table: pd.DataFrame, first: RlArm, second: RlArm, measure: str, *, sam
     At equal steps, or with ``samples`` at equal samples in all. Seeds that only one of them has are left out.
     """
     budget = budget_of(table) if samples else None
-    one, two = first.read(table, measure, budget), second.read(table, measure, budget)
-    both = one.index.intersection(two.index)
-    return np.asarray(one[both] - two[both], dtype=np.float64)
+    return paired(first.read(table, measure, budget), second.read(table, measure, budget))

@@ -31,8 +31,7 @@ def _judge(find: Find, measure: str, *, scored: bool = False) -> Judge:
 
     def judge(saved: Saved[SeaRlStudy], threshold: float) -> Judgement:
         config = saved.config
-        found = {name: values for name, values in find(saved.table, config).items() if len(values) > 1}
-        return compare_all(found, config.pilot(measure, scored=scored), threshold)
+        return compare_all(find(saved.table, config), config.pilot(measure, scored=scored), threshold)
 
     return judge
 

@@ -109,9 +109,7 @@ def choose(
         rng = np.random.default_rng([run.seed, 60])
         return Chosen(np.sort(rng.permutation(right)[:size]))
     if not run.verified:
-        pool = Scores(
-            pool.table.assign(label_passes=None), pool.embeddings, pool.sketches, pool.manifest, pool.folder
-        )
+        pool = pool.unjudged()
     if run.method == GRADIENT:
         if gradients is None:
             msg = f"the method {GRADIENT} without gradients"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
+from datadose.studies.referee.judging import paired
 from datadose.studies.referee.smollm_experiment import untouched
 from datadose.studies.referee.smollm_runs import Column
 
@@ -39,5 +40,4 @@ def gains(table: pd.DataFrame, first: Arm, second: Arm, column: str = Column.LOS
     Seeds that only one of them has finished are left out.
     """
     one, two = (np.log(stopped(table, arm)[column].astype(float)) for arm in (first, second))
-    both = one.index.intersection(two.index)
-    return np.asarray(two[both] - one[both], dtype=np.float64)
+    return paired(two, one)

@@ -7,7 +7,7 @@ families that the untouched model solves.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -68,7 +68,7 @@ def choose(arm: SmolArm, drawn: Drawn, sea: SmolSea, size: int) -> list[Row]:
         return [drawn.rows[i] for i in np.sort(order)]
     pool = drawn.pool
     if not arm.verified:
-        pool = replace(pool, table=pool.table.assign(label_passes=None))
+        pool = pool.unjudged()
     config = SelectionConfig(method=arm.method, sft_size=size, rl_size=0, seed=arm.seed)
     return [drawn.rows[i] for i in select(pool, drawn.target, config=config).sft]
 

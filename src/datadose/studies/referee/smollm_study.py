@@ -31,13 +31,9 @@ _MARGIN: Final = -0.05
 
 def _judge(find: Callable[[pd.DataFrame], Comparisons]) -> Judge:
     def judge(saved: Saved[SmolStudy], threshold: float) -> Judgement:
-        return compare_all(_finished(find(saved.table)), saved.config.pilot, threshold)
+        return compare_all(find(saved.table), saved.config.pilot, threshold)
 
     return judge
-
-
-def _finished(found: Comparisons) -> dict[str, Array]:
-    return {name: values for name, values in found.items() if len(values) > 1}
 
 
 def _rivals(table: pd.DataFrame, *, verified: bool = True) -> list[str]:
@@ -71,7 +67,7 @@ def _oracle(table: pd.DataFrame) -> Comparisons:
 def _judge_rivals(saved: Saved[SmolStudy], threshold: float) -> Judgement:
     table = saved.table
     found = {name: gains(table, Arm(name), Arm(CANDIDATE)) for name in _rivals(table)}
-    return beaten_by(_finished(found), saved.config.pilot)
+    return beaten_by(found, saved.config.pilot)
 
 
 def _judge_forgetting(saved: Saved[SmolStudy], threshold: float) -> Judgement:
