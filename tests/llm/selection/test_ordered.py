@@ -174,3 +174,18 @@ def test_weights_are_written_and_rows_are_drawn_by_them(
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SelectionConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_the_report_says_nothing_of_filters_that_were_not_applied(
+    scored: tuple[Scores, Scores], tmp_path: Path
+) -> None:
+    pool, target = scored
+    said = {}
+    for method in ("sketch", FILTERS):
+        found = select(pool, target, config=SelectionConfig(method=method, sft_size=20, rl_size=0))
+        write_selection(found, pool, None, tmp_path / method)
+        said[method] = (tmp_path / method / "report.html").read_text()
+    assert "taken by the method sketch" in said["sketch"]
+    for sentence in ("chosen to be hard for this model", "Removed were rows", "Hard for its length"):
+        assert sentence in said[FILTERS]
+        assert sentence not in said["sketch"]

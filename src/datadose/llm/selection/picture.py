@@ -12,6 +12,7 @@ from datadose.covariance import Array
 from datadose.drawing.style import GREY, new_grid
 from datadose.llm.selection.arrays import Indices, numbers
 from datadose.llm.selection.chosen import Selection
+from datadose.llm.selection.config import FILTERS
 from datadose.llm.selection.drawing import (
     DASHED,
     POOL,
@@ -52,12 +53,16 @@ def _hardness(selection: Selection, eligible: Indices) -> Picture:
             draw_strata(axes[0][1], selection, selection.measures.hardness, hard)
             axes[0][1].set(ylabel="gradient sketch size per token", title="Hardness by length")
         draw_lengths(axes[0][-1], selection, tokens, eligible)
+        filtered = selection.config.method == FILTERS
+        ranks = (
+            "Every rank is taken within a length stratum: rows at the solid mark and above are the extreme "
+            "tail, which is mostly noise; the SFT set is drawn from the rows above the dashed mark, as far "
+            "as they suffice. "
+        )
         return Picture(
-            "Hard for its length, not long",
-            "Bars span the middle half, lines 5 to 95 percent, dots the median. Every rank is taken within a "
-            "length stratum: rows at the solid mark and above are the extreme tail, which is mostly noise; "
-            "the SFT set is drawn from the rows above the dashed mark, as far as they suffice. Dotted on the "
-            "right: where the strata begin.",
+            "Hard for its length, not long" if filtered else "Loss and length",
+            f"Bars span the middle half, lines 5 to 95 percent, dots the median. {ranks if filtered else ''}"
+            "Dotted on the right: where the strata begin.",
             inline(figure),
         )
 
@@ -130,12 +135,18 @@ def _directions(selection: Selection, eligible: Indices) -> Picture:
             draw_thresholds(axis, cuts_of(selection.filters_of("sft"), name), label)
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=4)
             axis.set(title=title, xlabel=f"cosine with the {other}'s mean")
+        filtered = selection.config.method == FILTERS
+        removed = (
+            "Removed were rows against the target or less aligned with it than nearly all of its own rows, "
+            "and the rows that pull hardest against the reference: those left of the dashed line, or of the "
+            "one for their length where there are two with the span between them in grey."
+        )
+        kept = f"The method {selection.config.method} removes no row for it."
+        aims = "Towards the target, not against what must be kept"
         return Picture(
-            "Towards the target, not against what must be kept",
+            aims if filtered else "What the rows would do to target and reference",
             "For gradient sketches a positive cosine means: a step on the row lowers that set's loss, to "
-            "first order. Removed were rows against the target or less aligned with it than nearly all of "
-            "its own rows, and the rows that pull hardest against the reference: those left of the dashed "
-            "line, or of the one for their length where there are two with the span between them in grey.",
+            f"first order. {removed if filtered else kept}",
             inline(figure),
         )
 
