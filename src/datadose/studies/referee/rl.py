@@ -9,8 +9,6 @@ others test it once.
 
 The pretrained models are those of the study ``sea``. Learning rates, targets and the spread of differences
 come from seeds outside the study (:mod:`~datadose.studies.referee.rl_grid`).
-
-Not run yet, and in no list of studies until its results are kept; about 34 core-minutes at preset quick.
 """
 
 from __future__ import annotations
@@ -127,7 +125,7 @@ class SeaRlStudy:
 
     @classmethod
     def preset(cls, name: Preset) -> SeaRlStudy:
-        """Smoke: seconds. Quick: about 35 minutes of one core after pretraining. Paper: a pool three times as
+        """Smoke: seconds. Quick: about 45 minutes of one core after pretraining. Paper: a pool three times as
         large, twice the steps and seeds; half a day of one core."""
         if name == "smoke":
             return cls(

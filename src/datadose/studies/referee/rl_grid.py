@@ -99,16 +99,27 @@ STAGE_GRID: tuple[StagePoint, ...] = (
 """Seed 100, three development targets. Chosen: 1e-3 for SFT and 1e-4 for RL, the highest means."""
 TARGETS = (
     StageTarget("NOY", (9,), 1.1e-05),
+    StageTarget("OUW", (9,), 1.7e-05),
     StageTarget("STV", (9,), 3.8e-05),
+    StageTarget("OPV", (9,), 4.2e-05),
     StageTarget("OQU", (9,), 0.00014),
+    StageTarget("NSW", (9,), 0.00015),
     StageTarget("OQS", (9,), 0.00044),
+    StageTarget("MUY", (9,), 0.0027),
     StageTarget("PWX", (9,), 0.0022),
+    StageTarget("QTV", (9,), 0.0035),
     StageTarget("QTX", (9,), 0.0044),
+    StageTarget("OTU", (9,), 0.009),
     StageTarget("RSZ", (9,), 0.016),
+    StageTarget("NRU", (9,), 0.02),
     StageTarget("QYZ", (9,), 0.057),
+    StageTarget("QRW", (9,), 0.14),
     StageTarget("OTX", (3, 4, 5), 0.2),
+    StageTarget("MST", (9,), 0.3),
     StageTarget("PUY", (3, 4, 5), 0.41),
+    StageTarget("NXZ", (9,), 0.6),
     StageTarget("NSO", (6, 7, 8), 0.71),
+    StageTarget("NPR", (9,), 0.85),
     StageTarget("MWX", (6, 7, 8), 0.9),
 )
 """Of seed 100, on validation strings."""

@@ -1,7 +1,7 @@
 """The pilots of RL on the sea, on seeds outside the study and validation strings.
 
 ``python -m datadose.studies.referee rl-targets FOLDER`` lists the targets of the stages: of all families on
-three groups of lengths, twelve with pass rates even in log-odds, no family twice. ``... rl-rates FOLDER``
+three groups of lengths, 23 with pass rates even in log-odds, no family twice. ``... rl-rates FOLDER``
 trains on the unfiltered pool, which no selector favours, at each rate; ``... rl-stages FOLDER`` does SFT and
 RL of three development targets at each rate; ``... rl-spread FOLDER`` runs three seeds of a few selectors and
 prints the pooled spread of their differences to random prompts, and to each other. What they print is kept in
@@ -39,16 +39,20 @@ _ENDS = (1e-5, 0.9)
 """Pass rates from hopeless to nearly solved."""
 
 
-def list_targets(folder: Path, count: int = 12) -> Iterator[str]:
-    """The targets by their pass rate under the first seed's model."""
+def list_targets(folder: Path, count: int = 23) -> Iterator[str]:
+    """The targets by their pass rate under the first seed's model: every second one first, for development."""
     network = load_model(_models(folder, SEEDS[:1])[SEEDS[0]])
     found = [StageTarget(header, lengths, 0.0) for header, lengths in product(FAMILIES, LENGTHS)]
     rates = [float(pass_rates(network, draw_target(one, 120, 0, VALIDATION)).mean()) for one in found]
     left = {one.name: replace(one, rate=rate) for one, rate in zip(found, rates, strict=True)}
-    for wanted in np.linspace(float(logit(_ENDS[0])), float(logit(_ENDS[1])), count):
-        best = min(left.values(), key=lambda one: abs(float(logit(one.rate)) - wanted))
+    wanted = np.linspace(float(logit(_ENDS[0])), float(logit(_ENDS[1])), count)
+    chosen = {}
+    for rate in [*wanted[::2], *wanted[1::2]]:
+        best = min(left.values(), key=lambda one: abs(float(logit(one.rate)) - rate))
         left = {name: one for name, one in left.items() if one.header != best.header}
-        yield f'StageTarget("{best.header}", {best.lengths}, {best.rate:.2g}),'
+        chosen[rate] = best
+    for _, one in sorted(chosen.items()):
+        yield f'StageTarget("{one.header}", {one.lengths}, {one.rate:.2g}),'
 
 
 def run_rates(folder: Path) -> Iterator[str]:
@@ -69,7 +73,7 @@ def run_stages(folder: Path) -> Iterator[str]:
     model = _models(folder, SEEDS[:1])[SEEDS[0]]
     for stage, rate in ((stage, rate) for stage, rates in STAGE_RATES.items() for rate in rates):
         descents = replace(part.descents, sft_rate=rate, rl_rate=rate)
-        for target in part.targets[::4]:
+        for target in part.targets[::8]:
             run = StageRun(target, stage, SEEDS[0])
             arguments = {"model": model, "run": run, "rows": part.rows, "descents": descents}
             found = _run(folder, [Cell(run_stage, arguments)])[0]

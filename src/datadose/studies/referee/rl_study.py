@@ -119,7 +119,7 @@ def _claim(name: str, statement: str, where: str, judge: Judge, setting: str = _
 
 
 _STAGE_SETTING = (
-    "0.3M-parameter character Llama; twelve targets, each one family on strings of some lengths, in the "
+    "0.3M-parameter character Llama; 23 targets, each one family on strings of some lengths, in the "
     "order of their pass rates in turn for development and held out; 32 demonstrations, RL on 192 prompts, "
     "equal compute, best look on validation"
 )
