@@ -59,8 +59,12 @@ def test_a_power_is_found_and_told_from_the_theorys_form() -> None:
     assert powers(near) == pytest.approx(1.1 * 0.4, rel=1e-3)
     assert (found.preferred, found.form) == ("power", "power")
     assert found.preferred_share == 1
-    assert abs(fit.left_out or 0) < 1e-5 < abs(found.fits["scarcity"].left_out or 0)
-    assert "form: power" in found.sentence()
+    missed, other = fit.left_out, found.fits["scarcity"].left_out
+    assert missed is not None
+    assert other is not None
+    assert missed.value == pytest.approx(0, abs=1e-5)
+    assert abs(other.value or 0) > 1e-3
+    assert "form: power, which from the others foretold the last loss with an error of" in found.sentence()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +149,7 @@ def test_draws_of_a_mean_have_students_interval() -> None:
 def test_intervals_cover_the_right_numbers(rows: list[int]) -> None:
     """Three hundred comparisons. For intervals that cover at .93 or more, fewer hits have a chance of 1e-4
     each; at .81, the level of a plain bootstrap of four seeds, so many have one below 1e-2."""
-    runs, hits = 300, np.zeros(4)
+    runs, hits, missed = 300, np.zeros(4), 0
     truth = (0.4, 20.0, -30 + 10 * 20 / 0.4, float(scarce(4 * rows[-1])))
     for run in range(runs):
         losses = seeded(scarce(rows), seeds=4, noise=0.004, common=0.01, seed=run)
@@ -154,6 +158,9 @@ def test_intervals_cover_the_right_numbers(rows: list[int]) -> None:
         estimates = (fit.ceiling, fit.price, fit.rows_within_10_percent)
         later = found.loss_at(4 * rows[-1], "scarcity")
         hits += [_covers(one, number) for one, number in zip((*estimates, later), truth, strict=True)]
+        missed += fit.left_out is not None and _covers(fit.left_out, 0.0)
+    if len(rows) > 3:
+        hits = np.append(hits, missed)
     fewest = stats.binom.ppf(1e-4, runs, 0.93)
     assert 1 - stats.binom.cdf(fewest - 1, runs, 0.81) < 1e-2
     assert (hits >= fewest).all(), hits
@@ -172,6 +179,7 @@ def test_the_seed_decides_and_the_document_is_plain() -> None:
         *("ceiling", "price", "rows_within_10_percent"),
         *("b", "error", "left_out"),
     }
+    assert set(documents[0]["power"]["left_out"]) == {"value", "low", "high", "reason"}
     assert set(documents[0]["power"]["ceiling"]) == {"value", "low", "high", "reason"}
     assert repr(forecast(ROWS, losses, resamples=200)).startswith("Forecast(budgets=(32, 64")
 

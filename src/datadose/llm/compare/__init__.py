@@ -2,7 +2,7 @@
 
 from datadose.llm.compare.compare import compare
 from datadose.llm.compare.config import CompareConfig
-from datadose.llm.compare.forecast import Forecast, forecast
+from datadose.llm.compare.forecast import Forecast, Trial, forecast, try_forms
 from datadose.llm.compare.result import Compared
 
-__all__ = ["CompareConfig", "Compared", "Forecast", "compare", "forecast"]
+__all__ = ["CompareConfig", "Compared", "Forecast", "Trial", "compare", "forecast", "try_forms"]

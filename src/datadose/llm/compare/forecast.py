@@ -1,38 +1,29 @@
 """How the best-stopped loss falls with the number of rows: its ceiling, and how many rows come near it.
 
-Two forms of a curve L(B) over B rows are fitted by least squares, each with three numbers:
-
-- ``scarcity``: L = c + G / (B - b) with c, G >= 0 and b below the smallest B, the theory's form of the least
-  error over penalties (docs/derivations/effective_penalty.md): c is the ceiling that no number of rows
-  passes, G the price of scarcity.
-- ``power``: L = c + A B^-p with c, A >= 0 and p > 0.
-
-Both are linear in c and the factor for a given b or p, so that one search over that number is left. What
-this module computes is about the settings of the runs alone: their steps, their rate, their target.
+Two forms of a curve L(B) over B rows are fitted, each with three numbers
+(:mod:`~datadose.llm.compare.curves`). What this module computes is about the settings of the runs alone:
+their steps, their rate, their target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadose.covariance import Array
 from datadose.errors import reject, require_choice, require_integer, require_number
+from datadose.llm.compare.curves import FORMS, Fitted, fit_curves
 from datadose.power import mean_interval
 from datadose.showing import Compact
 
 NEAR = 0.1
 """The share of the ceiling within which rows are said to come near it."""
-FORMS = ("scarcity", "power")
-_ZOOMS, _COARSE, _FINE = 7, 100, 17
 _FEWEST = 3
-
-_Basis: TypeAlias = Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,6 +36,18 @@ class Estimate(Compact):
     high: float | None
     """None: without end."""
     reason: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Trial(Compact):
+    """How each form, fitted to the smaller budgets, foretells the loss at the largest one."""
+
+    errors: dict[str, Estimate]
+    """The loss foretold minus the measured one, by form."""
+    ahead: str
+    """The form whose error is smaller."""
+    share: float
+    """The share of resamples in which it is."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,7 +66,7 @@ class CurveFit(Compact):
     """The least B, not below the smallest one that was run, with L(B) <= 1.1 c."""
     error: float
     """Root of the mean squared difference from the mean losses."""
-    left_out: float | None
+    left_out: Estimate | None
     """The loss at the largest B by the curve through the others, minus the measured one; None: too few."""
 
 
@@ -85,7 +88,7 @@ class Forecast(Compact):
     """The share of resamples in which it did."""
     note: str = ""
     """How the forms were compared."""
-    _draws: dict[str, _Fitted] = field(default_factory=dict)
+    _draws: dict[str, Fitted] = field(default_factory=dict)
 
     @property
     def form(self) -> str:
@@ -104,7 +107,7 @@ class Forecast(Compact):
         """:meth:`loss_at` of each of ``rows`` (N,), without intervals."""
         return np.asarray(self._curves(form).losses(rows)[0])
 
-    def _curves(self, form: str | None) -> _Fitted:
+    def _curves(self, form: str | None) -> Fitted:
         if self.reason:
             reject("budgets", list(self.budgets), f"losses that make a curve ({self.reason})")
         require_choice("form", chosen := self.form if form is None else form, FORMS)
@@ -118,13 +121,20 @@ class Forecast(Compact):
         rows, ceiling = fit.rows_within_10_percent, fit.ceiling
         if ceiling.value == 0:
             below = "" if ceiling.high is None else f" (it is below {ceiling.high:.3g})"
-            return f"the loss still falls so steadily that no ceiling shows{below}; form: {self.form}"
+            return f"the loss still falls so steadily that no ceiling shows{below}; {self._tried}"
         name = "price of scarcity" if self.form == "scarcity" else "factor of the power of rows"
         price = fit.price.reason if fit.price.value is None else f"{name} {_in_words(fit.price)}"
         return (
             f"more rows lower the loss to a ceiling of {_in_words(ceiling)}, within 10 percent of which it "
-            f"is from {_in_words(rows)} rows; {price}; form: {self.form}"
+            f"is from {_in_words(rows)} rows; {price}; {self._tried}"
         )
+
+    @property
+    def _tried(self) -> str:
+        """The form, and how well it foretold the last loss from the others."""
+        missed = self.fits[self.form].left_out
+        said = "" if missed is None else f", which from the others foretold the last loss {_off(missed)}"
+        return f"form: {self.form}{said}"
 
     def to_json(self) -> dict[str, Any]:
         """The forecast as a document; null where there is no number."""
@@ -132,7 +142,8 @@ class Forecast(Compact):
         for name, fit in self.fits.items():
             estimates = {key: vars(getattr(fit, key)) for key in _ESTIMATES}
             bend = {"b" if name == "scarcity" else "exponent": fit.bend}
-            fits[name] = {**estimates, **bend, "error": fit.error, "left_out": fit.left_out}
+            missed = None if fit.left_out is None else vars(fit.left_out)
+            fits[name] = {**estimates, **bend, "error": fit.error, "left_out": missed}
         return {
             "budgets": list(self.budgets),
             "losses": list(self.losses),
@@ -177,22 +188,51 @@ def forecast(
 
     Raises InputError for arguments out of range.
     """
+    B, values, drawn = _curves_of(budgets, losses, seed, resamples, level)
+    mean = drawn[0]
+    known: dict[str, Any] = {"budgets": tuple(int(b) for b in B), "losses": tuple(mean.tolist())}
+    if reason := _no_curve(B, values, level):
+        return Forecast(**known, level=level, reason=reason)
+    fitted = {form: fit_curves(form, B, drawn) for form in FORMS}
+    trial = _try(B, drawn, level) if len(B) > _FEWEST else None
+    fits = {}
+    for form, one in fitted.items():
+        left_out = None if trial is None else trial.errors[form]
+        fits[form] = _described(one, B, mean, left_out, level)
+    return Forecast(**known, level=level, fits=fits, **_compared(trial), _draws=fitted)
+
+
+def try_forms(
+    budgets: Sequence[int],
+    losses: ArrayLike,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Trial:
+    """Fit both forms to all budgets but the largest, and hold them against the loss there.
+
+    The arguments are those of :func:`forecast`, with at least four budgets; whether the losses fall is not
+    looked at. The resampled curves have all budgets, so that the intervals know what is measured at the
+    largest as well as what the smaller ones say of it.
+
+    Raises InputError for arguments out of range.
+    """
+    if len(budgets) <= _FEWEST:
+        reject("budgets", list(budgets), f"at least {_FEWEST + 1} numbers of rows: {_FEWEST} and one to try")
+    B, _, drawn = _curves_of(budgets, losses, seed, resamples, level)
+    return _try(B, drawn, level)
+
+
+def _curves_of(
+    budgets: Sequence[int], losses: ArrayLike, seed: int, resamples: int, level: float
+) -> tuple[Array, Array, Array]:
+    """The budgets, the losses by seed, and the mean curve with as many others as ``resamples`` below it."""
     B, values = _checked(budgets, losses)
     require_integer("seed", seed, 0)
     require_integer("resamples", resamples, 100)
     require_number("level", level, 0, 1, open_ends=True)
-    mean = values.mean(axis=0)
-    known: dict[str, Any] = {"budgets": tuple(int(b) for b in B), "losses": tuple(mean.tolist())}
-    if reason := _no_curve(B, values, level):
-        return Forecast(**known, level=level, reason=reason)
-    drawn = np.vstack([mean, _resampled(values, seed, resamples)])
-    fitted = {form: _fit(form, B, drawn) for form in FORMS}
-    missed = {form: _miss(form, B, drawn) for form in FORMS} if len(B) > _FEWEST else None
-    fits = {}
-    for form, one in fitted.items():
-        left_out = None if missed is None else float(missed[form][0])
-        fits[form] = _described(one, B, mean, left_out, level)
-    return Forecast(**known, level=level, fits=fits, **_compared(missed), _draws=fitted)
+    return B, values, np.vstack([values.mean(axis=0), _resampled(values, seed, resamples)])
 
 
 def _checked(budgets: Sequence[int], losses: ArrayLike) -> tuple[Array, Array]:
@@ -239,129 +279,31 @@ def _resampled(values: Array, seed: int, resamples: int) -> Array:
     return np.asarray(np.maximum(mean + widened * (weights @ (values - mean)), 0.0))
 
 
-# --- the two forms ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """A form fitted to R curves: L = c + factor x basis(B), the basis 1 at the smallest B."""
-
-    form: str
-    smallest: float
-    ceiling: Array
-    factor: Array
-    place: Array
-    """(R,): the smallest B minus b, or the exponent."""
-
-    def losses(self, B: Array) -> Array:
-        """(R, len(B))."""
-        shape = _BASES[self.form](B / self.smallest, self.place[:, None])
-        return np.asarray(self.ceiling[:, None] + self.factor[:, None] * shape)
-
-    @property
-    def straight(self) -> NDArray[np.bool_]:
-        """(R,): whether the curve bends too little to be told from a line (in B, or in log B)."""
-        low, high = _RANGES[self.form]
-        return np.asarray(self.place > 0.99 * high if self.form == "scarcity" else self.place < 1.01 * low)
-
-    @property
-    def sudden(self) -> NDArray[np.bool_]:
-        """(R,): whether the whole fall lies between the two smallest budgets."""
-        low, high = _RANGES[self.form]
-        return np.asarray(self.place < 1.01 * low if self.form == "scarcity" else self.place > 0.99 * high)
-
-    @property
-    def price(self) -> Array:
-        """G or A; infinite for a straight curve."""
-        scale = self.place * self.smallest if self.form == "scarcity" else self.smallest**self.place
-        return np.where(self.straight, np.inf, self.factor * scale)
-
-    @property
-    def bend(self) -> float:
-        """b or p, of the first curve."""
-        place = float(self.place[0])
-        return place if self.form == "power" else self.smallest * (1 - place)
-
-    def rows_within(self, share: float) -> Array:
-        """(R,) the least B >= the smallest with L(B) <= (1 + share) c; infinite where there is none."""
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            ratio = np.where(self.factor > 0, self.factor / (share * self.ceiling), 0.0)
-            scarce = self.form == "scarcity"
-            found = 1 + self.place * (ratio - 1) if scarce else ratio ** (1 / self.place)
-        return np.asarray(self.smallest * np.maximum(found, 1.0))
-
-
-def _scarce(x: Array, gap: Array) -> Array:
-    """1 / (B - b) over its value at the smallest B; x and ``gap`` (smallest B - b) in units of that B."""
-    return gap / (x - 1 + gap)
-
-
-def _falling_power(x: Array, exponent: Array) -> Array:
-    return np.asarray(x**-exponent)
-
-
-_BASES: dict[str, _Basis] = {"scarcity": _scarce, "power": _falling_power}
-_RANGES = {"scarcity": (1e-3, 1e5), "power": (1e-3, 20.0)}
-"""Of the gap, in units of the smallest B, and of the exponent: beyond the ends the curve is straight (in B
-and in log B), or a step right after the smallest B."""
-
-
-def _fit(form: str, B: Array, curves: Array) -> _Fitted:
-    """Least squares of each of the ``curves`` (R, n): a search over b or p that closes in on the best."""
-    x, basis = B / B[0], _BASES[form]
-    low, high = np.log(_RANGES[form])
-    every, grid = np.arange(len(curves)), np.linspace(low, high, _COARSE)[None]
-    for _ in range(_ZOOMS):
-        ceiling, factor, error = _least_squares(basis(x, np.exp(grid)[:, :, None]), curves)
-        best, grid = error.argmin(axis=1), np.broadcast_to(grid, error.shape)
-        ends = grid[every, np.maximum(best - 1, 0)], grid[every, np.minimum(best + 1, grid.shape[1] - 1)]
-        kept = ceiling[every, best], factor[every, best], np.exp(grid[every, best])
-        grid = np.linspace(*ends, _FINE, axis=1)
-    return _Fitted(form, float(B[0]), *kept)
-
-
-def _least_squares(shape: Array, curves: Array) -> tuple[Array, Array, Array]:
-    """c, factor >= 0 of L = c + factor x shape, and the squared error: all (R, places).
-
-    Args:
-        shape: (R or 1, places, n), the basis at each of the n budgets.
-        curves: (R, n), losses >= 0.
-    """
-    y = curves[:, None, :]
-    middle, mean = shape.mean(axis=2, keepdims=True), y.mean(axis=2, keepdims=True)
-    spread = shape - middle
-    factor = ((spread * (y - mean)).sum(axis=2) / (spread**2).sum(axis=2)).clip(min=0)
-    ceiling = mean[:, :, 0] - factor * middle[:, :, 0]
-    # Where the best ceiling is negative the best allowed one is 0: a convex function on a half plane.
-    alone = (shape * y).sum(axis=2) / (shape**2).sum(axis=2)
-    factor, ceiling = np.where(ceiling < 0, alone, factor), ceiling.clip(min=0)
-    error = ((ceiling[:, :, None] + factor[:, :, None] * shape - y) ** 2).sum(axis=2)
-    return ceiling, factor, error
-
-
 # --- what is reported ---------------------------------------------------------------------------------------
 
 
-def _miss(form: str, B: Array, curves: Array) -> Array:
-    """(R,) the loss at the largest budget by the curve through the others, minus the one there."""
-    return np.asarray(_fit(form, B[:-1], curves[:, :-1]).losses(B[-1:])[:, 0] - curves[:, -1])
-
-
-def _compared(missed: dict[str, Array] | None) -> dict[str, Any]:
-    if missed is None:
-        return {"note": f"both forms pass through {_FEWEST} points: they were not compared"}
+def _try(B: Array, drawn: Array, level: float) -> Trial:
+    missed = {
+        form: fit_curves(form, B[:-1], drawn[:, :-1]).losses(B[-1:])[:, 0] - drawn[:, -1] for form in FORMS
+    }
     scarcity, power = (np.abs(missed[form]) for form in FORMS)
     ahead = FORMS[0] if scarcity[0] <= power[0] else FORMS[1]
     wins = scarcity <= power if ahead == FORMS[0] else power < scarcity
-    share = float(wins[1:].mean())
+    errors = {form: _estimate(values, level) for form, values in missed.items()}
+    return Trial(errors, ahead, float(wins[1:].mean()))
+
+
+def _compared(trial: Trial | None) -> dict[str, Any]:
+    if trial is None:
+        return {"note": f"both forms pass through {_FEWEST} points: they were not compared"}
     note = (
-        f"fitted to the smaller budgets, {ahead} foretold the loss at the largest better, "
-        f"and in {share:.0%} of the resamples"
+        f"fitted to the smaller budgets, {trial.ahead} foretold the loss at the largest better, "
+        f"and in {trial.share:.0%} of the resamples"
     )
-    return {"preferred": ahead, "preferred_share": share, "note": note}
+    return {"preferred": trial.ahead, "preferred_share": trial.share, "note": note}
 
 
-def _described(fitted: _Fitted, B: Array, mean: Array, left_out: float | None, level: float) -> CurveFit:
+def _described(fitted: Fitted, B: Array, mean: Array, left_out: Estimate | None, level: float) -> CurveFit:
     error = float(np.sqrt(((fitted.losses(B)[0] - mean) ** 2).mean()))
     numbers = (fitted.ceiling, fitted.price, fitted.rows_within(NEAR))
     ceiling, price, rows = (_estimate(values, level) for values in numbers)
@@ -377,6 +319,10 @@ def _described(fitted: _Fitted, B: Array, mean: Array, left_out: float | None, l
     elif rows.value <= B[0]:
         rows = replace(rows, reason="the smallest budget is within already; fewer rows were not tried")
     return CurveFit(fitted.form, ceiling, price, fitted.bend, rows, error, left_out)
+
+
+def _off(missed: Estimate) -> str:
+    return f"with an error of {missed.value:+.2g} ({missed.low:+.2g} to {missed.high:+.2g})"
 
 
 def _in_words(one: Estimate) -> str:

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from datadose.drawing.curves import FIFTH, plain_log_ticks
 from datadose.drawing.style import GREY, LOOKS, Look, new_axes, new_grid
 from datadose.llm.compare.config import BASELINE
-from datadose.llm.compare.forecast import FORMS, Forecast
+from datadose.llm.compare.curves import FORMS
+from datadose.llm.compare.forecast import Forecast
 from datadose.llm.compare.result import Compared
 from datadose.llm.compare.table import BETTER, UNTOUCHED, WORSE
 from datadose.llm.selection.drawing import DASHED, Picture, inline

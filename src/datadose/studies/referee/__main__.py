@@ -10,6 +10,7 @@ from datadose.studies.referee import pilot, rl_pilot
 PILOTS = {
     "rates": pilot.run_rates,
     "spread": pilot.run_spread,
+    "forecasts": pilot.run_forecasts,
     "rl-targets": rl_pilot.list_targets,
     "rl-rates": rl_pilot.run_rates,
     "rl-stages": rl_pilot.run_stages,

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 
@@ -82,6 +83,7 @@ class SeaStudy:
         pilots: of which the power is stated.
     """
 
+    name: ClassVar[str] = NAME
     pretraining: TokenPretraining
     pool_rows: int
     target_rows: int
@@ -216,5 +218,5 @@ class SeaStudy:
 
     def table(self, results: Sequence[Rows | None]) -> pd.DataFrame:
         """Two rows a run, one for each stop; runs without a result (None) are left out."""
-        rows = [{Column.FIGURE: NAME, **row} for found in results if found is not None for row in found]
+        rows = [{Column.FIGURE: self.name, **row} for found in results if found is not None for row in found]
         return pd.DataFrame(rows, columns=names(Column)).astype({Column.ROWS: "Int64"})

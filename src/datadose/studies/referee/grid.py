@@ -49,3 +49,4 @@ PILOTS: tuple[PoolPilot, ...] = (
     PoolPilot("mixed", "best", Pilot(0.092, _SEEDS, _COMMAND)),
     PoolPilot("mixed", "end", Pilot(0.163, _SEEDS, _COMMAND)),
 )
+FORECAST_PILOTS: tuple[PoolPilot, ...] = (PoolPilot("clean", "best", Pilot(0.1, _SEEDS, _COMMAND)),)

@@ -2,7 +2,8 @@
 
 ``python -m datadose.studies.referee rates FOLDER`` prints one run a line, on validation rows;
 ``... spread FOLDER`` runs three seeds of a few methods and prints the pooled spread of differences of log
-test losses to random rows. Their output is kept in :mod:`~datadose.studies.referee.grid`.
+test losses to random rows; ``... forecasts FOLDER`` runs three seeds of the curves and prints the spread of
+the errors of forecasts. Their output is kept in :mod:`~datadose.studies.referee.grid`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from datadose.power import pooled_spread
 from datadose.studies.referee.arms import Arm, budgets_of, gains, settings_of
 from datadose.studies.referee.experiment import RANDOM, SeaStudy
+from datadose.studies.referee.forecasting import ForecastStudy, curves_of, spread_of
 from datadose.studies.referee.runs import Column, Reference, Stop
 from datadose.sweep import run_cells
 from datadose.workers import Workers
@@ -62,6 +64,21 @@ def run_spread(folder: Path) -> Iterator[str]:
                 every += found
                 yield f"{contents} {pair} {stop} {budget:g}: {pooled_spread(np.array(found)):.3f}"
             yield f'PoolPilot("{contents}", "{stop}", {pooled_spread(np.array(every)):.3f})'
+
+
+def run_forecasts(folder: Path) -> Iterator[str]:
+    """Run three seeds of every curve; give the spread over seeds that the errors' intervals stand for."""
+    study = replace(ForecastStudy.preset("quick"), seeds=3, first_seed=FIRST_SEED)
+    table = _run(study, folder, study.methods)
+    table.to_csv(folder / "forecasts.csv", index=False)
+    for contents, pair in settings_of(table):
+        curves = [one for one in curves_of(table) if (one.contents, one.pair) == (contents, pair)]
+        spreads = []
+        for curve in curves:
+            error = curve.error()
+            yield f"{curve.name}: {error.value:+.3f} ({error.low:+.3f} to {error.high:+.3f})"
+            spreads.append(spread_of(error, len(curve.losses)))
+        yield f'PoolPilot("{contents}", "{Stop.BEST}", {np.sqrt(np.mean(np.square(spreads))):.3f})'
 
 
 def _run(study: SeaStudy, folder: Path, methods: Collection[str]) -> Any:

@@ -40,7 +40,7 @@ _ENDS = (1e-5, 0.9)
 
 
 def list_targets(folder: Path, count: int = 23) -> Iterator[str]:
-    """The targets by their pass rate under the first seed's model: every second one first, for development."""
+    """The targets by the first seed's pass rates, every second one first: for development."""
     network = load_model(_models(folder, SEEDS[:1])[SEEDS[0]])
     found = [StageTarget(header, lengths, 0.0) for header, lengths in product(FAMILIES, LENGTHS)]
     rates = [float(pass_rates(network, draw_target(one, 120, 0, VALIDATION)).mean()) for one in found]
