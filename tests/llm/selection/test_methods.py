@@ -52,6 +52,16 @@ def test_a_method_takes_distinct_usable_rows_and_begins_alike(
         assert found[60][:13].tolist() == found[13].tolist()
 
 
+@pytest.mark.parametrize("size", [1, 13, 59, 60])
+def test_the_first_of_equal_rows_come_first(size: int, cases: tuple[Usable, Usable]) -> None:
+    """The order is that of a stable sort, whatever part of it is asked for."""
+    pool, target = cases
+    tokens = pool.numbers("tokens")[pool.rows]
+    assert len(set(tokens.tolist())) < len(tokens)
+    every = pool.rows[np.argsort(-tokens, kind="stable")]
+    assert choose_rows("longest", pool, [target], size, 0).tolist() == every[:size].tolist()
+
+
 @pytest.mark.parametrize(
     ("name", "column", "sign"), [("longest", "tokens", -1), ("easiest", "nll", 1), ("hardest", "nll", -1)]
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from datadose.studies.llm_study.measure import encode_rows, pass_probabilities
 from datadose.studies.referee.smollm_experiment import SmolStudy
 from datadose.studies.referee.smollm_figure import draw_sea_smollm
 from datadose.studies.referee.smollm_pilot import run_pilot
-from datadose.studies.referee.smollm_pool import draw_seed, held_out, make_scores, pool_rows
+from datadose.studies.referee.smollm_pool import draw_seed, held_out, make_scores, pool_rows, write_pool
 from datadose.studies.referee.smollm_runs import ORACLE, SmolArm, choose, run_arm, run_untouched
 from datadose.studies.referee.smollm_tasks import FAMILIES, Fault, draw_family, first_line, spoil
 from datadose.studies.referee.smollm_training import (
@@ -76,6 +78,22 @@ def test_the_pool_has_what_it_says_and_no_question_twice() -> None:
         quick.faulty,
     ]
     assert {row["kind"] for row in rows if row["family"] not in quick.target} == {Fault.NONE}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_pool_for_the_tools_own_commands(tmp_path: Path) -> None:
+    assert len([*write_pool(tmp_path, SEA, "tiny")]) == 3
+    names = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "model").iterdir()}
+    rows = {name: lines(tmp_path / f"{name}.jsonl") for name in ("pool", "target")}
+    assert {row["prompt"] for row in rows["pool"]}.isdisjoint(row["prompt"] for row in rows["target"])
+    assert (len(rows["pool"]), len(rows["target"])) == (SEA.rows, 2 * SEA.sample)
+    # Again: the model is kept, the rows are the same.
+    assert len([*write_pool(tmp_path, SEA, "tiny")]) == 3
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "model").iterdir()} == names
+    assert lines(tmp_path / "pool.jsonl") == rows["pool"]
 
 
 def test_rows_in_one_sequence_do_not_see_each_other(tiny: Path) -> None:

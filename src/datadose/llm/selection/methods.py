@@ -34,7 +34,10 @@ Method: TypeAlias = Callable[[Usable, Usable, int, int], Indices]
 
 def _ordered(pool: Usable, badness: Array, size: int) -> Indices:
     """The ``size`` usable rows with the smallest ``badness`` (one number each), ties to the earlier."""
-    return pool.rows[np.argsort(badness, kind="stable")[:size]]
+    # Sorting all of a large pool for each target row would cost more than finding the rows.
+    last = np.partition(badness, size - 1)[size - 1]
+    near = np.flatnonzero(badness <= last)
+    return pool.rows[near[np.argsort(badness[near], kind="stable")[:size]]]
 
 
 def random(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
@@ -92,10 +95,10 @@ def bm25(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     require_extra("llm", "bm25s")
     import bm25s  # noqa: PLC0415 - optional
 
-    asked = [_grams(line) for line in target.scores.raw_lines(_turns(target, seed))]
+    asked = [read_grams(line) for line in target.scores.raw_lines(_turns(target, seed))]
     # What no target row has counts for a text's length alone; one string for all of it saves the memory.
     wanted = {gram: gram for gram in chain.from_iterable(asked)}
-    texts = [[wanted.get(gram, "") for gram in _grams(line)] for line in pool.scores.raw_lines(pool.rows)]
+    texts = [[wanted.get(gram, "") for gram in read_grams(line)] for line in pool.scores.raw_lines(pool.rows)]
     known = set(chain.from_iterable(texts))
     queries = [[gram for gram in grams if gram in known] for grams in asked]
     queries = [query for query in queries if query]
@@ -114,8 +117,8 @@ def bm25(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     return take_turns(lists, size)
 
 
-def _grams(line: bytes) -> list[str]:
-    """The words and the pairs of neighbouring words of a row."""
+def read_grams(line: bytes) -> list[str]:
+    """The words and the pairs of neighbouring words of a row, as its line in the file has them."""
     row = for_trl(json.loads(line))
     text = f"{spoken(row.get('prompt'))}\n{spoken(row.get('completion'))}"
     words = words_of(text)

@@ -1,0 +1,78 @@
+"""Seconds and peak memory of the default method, shared words (bm25), beside finding the rows' words.
+
+    OMP_NUM_THREADS=1 python benchmarks/words.py [--rows 1000000] [--targets 500] [--words 60] [--size N]
+
+The pool is a file of random words, by Zipf's law from 50,000, in a temporary folder (0.5 GB by default).
+The ratio is of the whole choice to reading every row and finding its words and pairs of words, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from datadose.llm.selection.arrays import Indices, Usable
+from datadose.llm.selection.methods import METHODS, read_grams
+
+VOCABULARY, BLOCK = 50_000, 10_000
+
+
+class Lines:
+    """The rows of a file, as scores give them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def raw_lines(self, rows: Indices) -> Iterator[bytes]:
+        """All lines, which is what the benchmark asks for."""
+        with self.path.open("rb") as file:
+            yield from file
+
+
+def write_rows(path: Path, rows: int, words: int, seed: int) -> Usable:
+    """A file of ``rows`` rows with ``words`` words each, half of them in the completion."""
+    rng = np.random.default_rng(seed)
+    vocabulary = np.array([f"w{i}" for i in range(VOCABULARY)])
+    share = 1 / np.arange(1, VOCABULARY + 1)
+    with path.open("w", encoding="utf-8") as file:
+        for start in range(0, rows, BLOCK):
+            drawn = rng.choice(VOCABULARY, p=share / share.sum(), size=(min(BLOCK, rows - start), words))
+            for row in vocabulary[drawn]:
+                prompt, completion = " ".join(row[: words // 2]), " ".join(row[words // 2 :])
+                file.write(json.dumps({"prompt": prompt, "completion": completion}) + "\n")
+    return Usable(cast("Any", Lines(path)), np.arange(rows))
+
+
+def main() -> None:
+    """Make the pool, read it, choose."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, value in (("rows", 1_000_000), ("targets", 500), ("words", 60), ("size", 10_000)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        pool = write_rows(Path(folder) / "pool.jsonl", asked.rows, asked.words, 0)
+        target = write_rows(Path(folder) / "target.jsonl", asked.targets, asked.words, 1)
+        start = time.perf_counter()
+        for line in pool.scores.raw_lines(pool.rows):
+            read_grams(line)
+        reading = time.perf_counter() - start
+        start = time.perf_counter()
+        found = METHODS["bm25"](pool, target, asked.size, 0)
+        choice = time.perf_counter() - start
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"{asked.rows} rows x {asked.targets} targets x {asked.words} words, {len(found)} taken: "
+        f"{choice:.1f} s, {choice / reading:.2f} times reading and finding words; peak {memory:.1f} GiB"
+    )
+
+
+if __name__ == "__main__":
+    main()
