@@ -26,7 +26,7 @@ help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|full|paper), write $(OUT)/report.html"
 	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
 	@echo "make levels      one question to three levels of model (PRESET=paper: SmolLM2 too), about an hour, into $(STUDIES)"
-	@echo "make sea         which selector finds useful rows or RL prompts in a sea, about 2 hours, into $(STUDIES)"
+	@echo "make sea         which selector finds useful rows or RL prompts in a sea, over 2 hours, into $(STUDIES)"
 	@echo "make sea-smollm  the same on SmolLM2, about 70 minutes of one core, into $(STUDIES)"
 	@echo "make compare-smollm  datadose score and compare on SmolLM2: curves over rows, about an hour, into $(STUDIES)"
 	@echo "make figure3-gpu Figure 3 with the paper's model on one GPU within MINUTES=9 (TORCH=torch for setup), into $(OUT)"
@@ -70,7 +70,7 @@ levels: $(READY)
 	$(BIN)/datadose reproduce levels --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
 sea: $(READY)
-	$(BIN)/datadose reproduce sea sea_rl --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
+	$(BIN)/datadose reproduce sea sea_forecast sea_rl --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
 sea-smollm: $(READY)
 	$(BIN)/python -m pip install --quiet gguf
