@@ -120,8 +120,10 @@ class Forecast(Compact):
         fit = self.fits[self.form]
         rows, ceiling = fit.rows_within_10_percent, fit.ceiling
         if ceiling.value == 0:
-            below = "" if ceiling.high is None else f" (it is below {ceiling.high:.3g})"
-            return f"the loss still falls so steadily that no ceiling shows{below}; {self._tried}"
+            # No loss is below 0: an interval that ends there has nothing to say.
+            below = f" (it is below {ceiling.high:.3g})" if ceiling.high else ""
+            steady = f"the loss still falls so steadily that no ceiling shows{below}"
+            return f"{steady if self.losses[-1] else 'the loss falls to 0'}; {self._tried}"
         name = "price of scarcity" if self.form == "scarcity" else "factor of the power of rows"
         price = fit.price.reason if fit.price.value is None else f"{name} {_in_words(fit.price)}"
         return (
@@ -309,7 +311,9 @@ def _described(fitted: Fitted, B: Array, mean: Array, left_out: Estimate | None,
     ceiling, price, rows = (_estimate(values, level) for values in numbers)
     if fitted.sudden[0]:
         why = "the whole fall lies between the two smallest budgets: how steep it is was not seen"
-        price, rows = Estimate(None, None, None, why), Estimate(float(B[1]), float(B[0]), rows.high, why)
+        # Where the form crosses between the two is no more than its own guess.
+        high = None if rows.high is None else max(rows.high, float(B[1]))
+        price, rows = Estimate(None, None, None, why), Estimate(float(B[1]), float(B[0]), high, why)
         return CurveFit(fitted.form, ceiling, price, fitted.bend, rows, error, left_out)
     if price.value is None:
         price = replace(price, reason="the losses lie on a straight line: no bend shows")
