@@ -207,6 +207,7 @@ def test_the_seed_decides_and_the_document_is_plain() -> None:
         (([8, 16], np.ones((2, 3))), {}, "losses: got an array of shape"),
         (([8, 16], np.full((2, 2), np.nan)), {}, "losses: got a number"),
         (([8, 16], -np.ones((2, 2))), {}, "losses: got a number"),
+        (([8, 16], np.full((2, 2), 1e160)), {}, r"losses: got .* allowed: numbers in \[0, 1e\+100\]"),
         (([8, 16], np.ones((2, 2))), {"level": 1}, "level: got 1"),
         (([8, 16], np.ones((2, 2))), {"resamples": 5}, "resamples: got 5"),
     ],

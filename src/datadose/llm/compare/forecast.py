@@ -24,6 +24,8 @@ from datadose.showing import Compact
 NEAR = 0.1
 """The share of the ceiling within which rows are said to come near it."""
 _FEWEST = 3
+_LARGEST = 1e100
+"""Of a loss: squares of larger ones, which a fit is made of, may not be finite."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -179,7 +181,7 @@ def forecast(
 
     Args:
         budgets: numbers of rows B, ascending, at least two; a curve needs three.
-        losses: shape (seeds, budgets), finite and >= 0, at least two seeds; entry (s, i) is the loss of seed
+        losses: shape (seeds, budgets), in [0, 1e100], at least two seeds; entry (s, i) is the loss of seed
             s at ``budgets[i]``, and the seeds are the same ones at all budgets.
         seed: of the resamples.
         resamples: how many, >= 100.
@@ -244,8 +246,10 @@ def _checked(budgets: Sequence[int], losses: ArrayLike) -> tuple[Array, Array]:
     values = np.asarray(losses, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != len(counts) or len(values) < 2:
         reject("losses", f"an array of shape {values.shape}", f"(seeds, {len(counts)}), at least two seeds")
-    if not (np.isfinite(values) & (values >= 0)).all():
-        reject("losses", "a number that is negative or not finite", "finite numbers >= 0")
+    if not ((values >= 0) & (values <= _LARGEST)).all():
+        reject(
+            "losses", "a number that is negative, too large or not finite", f"numbers in [0, {_LARGEST:g}]"
+        )
     return np.array(counts, dtype=np.float64), values
 
 
