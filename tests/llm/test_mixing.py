@@ -167,7 +167,7 @@ def test_weights_are_relative_to_their_mean_over_the_tokens_drawn(write_rows: Wr
         ("-1", "line 2: weight -1; allowed: a number >= 0"),
         ("NaN", "line 2: column weight has a number without a finite value"),
         ("1e999", "line 2: column weight has a number without a finite value"),
-        ('"2"', "line 2: weight 2; allowed: a number >= 0"),
+        ('"2"', "line 2: weight 2 as text; allowed: a number >= 0"),
         ("true", "line 2: weight True; allowed: a number >= 0"),
         ("null", "line 2: no weight; allowed: a number >= 0 as the weight of each row"),
     ],
@@ -185,6 +185,11 @@ def test_weights_that_cannot_be_used_are_refused(write_rows: Write) -> None:
     texts = write_rows(sums(2, weight="high"), "texts.jsonl")
     with pytest.raises(InputError, match="line 1: weight high"):
         read_sources(texts, weighted=True)
+    table = write_rows([], "weighed.csv")
+    table.write_text("prompt,completion,sampling_weight\na,b,0.5\n")
+    said = r"row 1: sampling_weight 0\.5 as text; .* \(a CSV file holds text alone: write JSON lines\)"
+    with pytest.raises(InputError, match=said):
+        read_sources(table, weighted=True)
     zero = write_rows(sums(2, weight=0), "zero.jsonl")
     with pytest.raises(InputError, match="weight is 0 in every row; allowed: a weight above 0 in some row"):
         read_sources(zero, weighted=True)

@@ -140,7 +140,11 @@ def _weight(row: Row, name: str, field: str, file: Path) -> float:
     value: Any = row.columns.get(name)
     if kind_of(value) != "number" or not 0 <= value <= sys.float_info.max:
         shown = f"no {name}" if value is None else f"{name} {value}"
-        reject(field, f"{file}, {row.place}: {shown}", f"a number >= 0 as the {name} of each row")
+        allowed = f"a number >= 0 as the {name} of each row"
+        if isinstance(value, str):
+            # In a CSV file a good number would look refused for no reason.
+            shown, allowed = f"{shown} as text", f"{allowed} (a CSV file holds text alone: write JSON lines)"
+        reject(field, f"{file}, {row.place}: {shown}", allowed)
     return float(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from functools import partial
 from typing import Any
 
@@ -122,6 +123,19 @@ def test_a_fall_that_is_over_at_the_second_budget_is_no_more_than_that() -> None
         assert fit.price.value is None
         assert (fit.rows_within_10_percent.value, fit.rows_within_10_percent.low) == (64, 32)
     assert "the whole fall lies between the two smallest budgets" in found.sentence()
+    # Seeds that agree do not show either where between the two it was.
+    for fit in quick(ROWS, np.tile([1.0, 0.5, 0.5, 0.5, 0.5], (3, 1))).fits.values():
+        assert astuple(fit.rows_within_10_percent)[:3] == (64, 32, 64)
+
+
+def test_no_loss_is_said_to_be_below_0() -> None:
+    for last, said in (
+        (0.0, "the loss falls to 0; form: "),
+        (0.05, "so steadily that no ceiling shows; form"),
+    ):
+        found = quick(ROWS, np.tile([2.0, 1.5, 1.0, 0.5, last], (3, 1)))
+        assert found.fits[found.form].ceiling.high == 0
+        assert said in found.sentence()
 
 
 def test_few_rows_may_be_enough() -> None:
@@ -193,6 +207,7 @@ def test_the_seed_decides_and_the_document_is_plain() -> None:
         (([8, 16], np.ones((2, 3))), {}, "losses: got an array of shape"),
         (([8, 16], np.full((2, 2), np.nan)), {}, "losses: got a number"),
         (([8, 16], -np.ones((2, 2))), {}, "losses: got a number"),
+        (([8, 16], np.full((2, 2), 1e160)), {}, r"losses: got .* allowed: numbers in \[0, 1e\+100\]"),
         (([8, 16], np.ones((2, 2))), {"level": 1}, "level: got 1"),
         (([8, 16], np.ones((2, 2))), {"resamples": 5}, "resamples: got 5"),
     ],

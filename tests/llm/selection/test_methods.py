@@ -62,6 +62,17 @@ def test_the_first_of_equal_rows_come_first(size: int, cases: tuple[Usable, Usab
     assert choose_rows("longest", pool, [target], size, 0).tolist() == every[:size].tolist()
 
 
+@pytest.mark.parametrize("size", [1, 13, 57, 58, 60])
+def test_rows_without_a_number_come_last(size: int, cases: tuple[Usable, Usable]) -> None:
+    """And none is lost, however many are asked for."""
+    pool, target = cases
+    nll = pool.scores.table["nll"].copy()
+    nll.iloc[pool.rows[[3, 20, 41]]] = np.nan
+    some = replace(pool, scores=replace(pool.scores, table=pool.scores.table.assign(nll=nll)))
+    every = pool.rows[np.argsort(nll.to_numpy()[pool.rows], kind="stable")]
+    assert choose_rows("easiest", some, [target], size, 0).tolist() == every[:size].tolist()
+
+
 @pytest.mark.parametrize(
     ("name", "column", "sign"), [("longest", "tokens", -1), ("easiest", "nll", 1), ("hardest", "nll", -1)]
 )

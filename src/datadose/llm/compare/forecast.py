@@ -24,6 +24,8 @@ from datadose.showing import Compact
 NEAR = 0.1
 """The share of the ceiling within which rows are said to come near it."""
 _FEWEST = 3
+_LARGEST = 1e100
+"""Of a loss: squares of larger ones, which a fit is made of, may not be finite."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,8 +122,10 @@ class Forecast(Compact):
         fit = self.fits[self.form]
         rows, ceiling = fit.rows_within_10_percent, fit.ceiling
         if ceiling.value == 0:
-            below = "" if ceiling.high is None else f" (it is below {ceiling.high:.3g})"
-            return f"the loss still falls so steadily that no ceiling shows{below}; {self._tried}"
+            # No loss is below 0: an interval that ends there has nothing to say.
+            below = f" (it is below {ceiling.high:.3g})" if ceiling.high else ""
+            steady = f"the loss still falls so steadily that no ceiling shows{below}"
+            return f"{steady if self.losses[-1] else 'the loss falls to 0'}; {self._tried}"
         name = "price of scarcity" if self.form == "scarcity" else "factor of the power of rows"
         price = fit.price.reason if fit.price.value is None else f"{name} {_in_words(fit.price)}"
         return (
@@ -177,7 +181,7 @@ def forecast(
 
     Args:
         budgets: numbers of rows B, ascending, at least two; a curve needs three.
-        losses: shape (seeds, budgets), finite and >= 0, at least two seeds; entry (s, i) is the loss of seed
+        losses: shape (seeds, budgets), in [0, 1e100], at least two seeds; entry (s, i) is the loss of seed
             s at ``budgets[i]``, and the seeds are the same ones at all budgets.
         seed: of the resamples.
         resamples: how many, >= 100.
@@ -242,8 +246,10 @@ def _checked(budgets: Sequence[int], losses: ArrayLike) -> tuple[Array, Array]:
     values = np.asarray(losses, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != len(counts) or len(values) < 2:
         reject("losses", f"an array of shape {values.shape}", f"(seeds, {len(counts)}), at least two seeds")
-    if not (np.isfinite(values) & (values >= 0)).all():
-        reject("losses", "a number that is negative or not finite", "finite numbers >= 0")
+    if not ((values >= 0) & (values <= _LARGEST)).all():
+        reject(
+            "losses", "a number that is negative, too large or not finite", f"numbers in [0, {_LARGEST:g}]"
+        )
     return np.array(counts, dtype=np.float64), values
 
 
@@ -309,7 +315,9 @@ def _described(fitted: Fitted, B: Array, mean: Array, left_out: Estimate | None,
     ceiling, price, rows = (_estimate(values, level) for values in numbers)
     if fitted.sudden[0]:
         why = "the whole fall lies between the two smallest budgets: how steep it is was not seen"
-        price, rows = Estimate(None, None, None, why), Estimate(float(B[1]), float(B[0]), rows.high, why)
+        # Where the form crosses between the two is no more than its own guess.
+        high = None if rows.high is None else max(rows.high, float(B[1]))
+        price, rows = Estimate(None, None, None, why), Estimate(float(B[1]), float(B[0]), high, why)
         return CurveFit(fitted.form, ceiling, price, fitted.bend, rows, error, left_out)
     if price.value is None:
         price = replace(price, reason="the losses lie on a straight line: no bend shows")

@@ -36,7 +36,8 @@ def _ordered(pool: Usable, badness: Array, size: int) -> Indices:
     """The ``size`` usable rows with the smallest ``badness`` (one number each), ties to the earlier."""
     # Sorting all of a large pool for each target row would cost more than finding the rows.
     last = np.partition(badness, size - 1)[size - 1]
-    near = np.flatnonzero(badness <= last)
+    # Not `<=`: a sort puts NaN last, and counts it.
+    near = np.flatnonzero(~(badness > last))
     return pool.rows[near[np.argsort(badness[near], kind="stable")[:size]]]
 
 
