@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datadose.errors import reject
+from datadose.errors import InputError, reject
 from datadose.files import prepare_folder, write_json
 from datadose.llm.cache import content_digest
 from datadose.llm.compare.config import BASELINE, CompareConfig
@@ -86,7 +86,13 @@ def select_all(compared: Comparison, splits: dict[int, Split], progress: Report)
 
 def _select(pool: Scores, target: Scores, arm: Arm) -> Indices:
     config = SelectionConfig(method=arm.method, sft_size=arm.budget, rl_size=0, seed=arm.seed)
-    return select(pool, target, config=config).sft
+    try:
+        return select(pool, target, config=config).sft
+    except InputError as error:
+        if error.field != "sft-size":
+            raise
+        # The field of `select`: who compares has given a budget, and has no "auto".
+        reject("budget", arm.budget, error.allowed.replace(", or auto", ""))
 
 
 def train_all(
