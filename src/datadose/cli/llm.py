@@ -171,11 +171,21 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
         help="the SFT set is every usable row with a sampling weight by its place in the order; half of the "
         "draws, or more, are of the first --sft-size; no RL set then",
     ),
-    option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set; 0: none"),
+    option(
+        "--sft-size",
+        default="auto",
+        metavar="auto|N",
+        help="rows of the SFT set; auto: a heuristic, at least 64, so give a number if you can; 0: none",
+    ),
     option(
         "--sft-tokens", type=integer, metavar="N", help="completion tokens of the SFT set, in place of rows"
     ),
-    option("--rl-size", default="auto", metavar="auto|N", help="prompts of the RL set; 0: none"),
+    option(
+        "--rl-size",
+        default="auto",
+        metavar="auto|N",
+        help="prompts of the RL set, whatever the target; 0: none",
+    ),
     option(
         "--against",
         nargs="+",
@@ -192,7 +202,7 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
     option("--format", default="trl", help="trl, or also verl, openrlhf, llama-factory or axolotl"),
     option("--group", type=integer, metavar="G", help="completions per prompt in RL (8)"),
     option("--replay", type=number, default=0.0, help="share of reference rows in the SFT set"),
-    option("--representation", default="sketch", help="sketch or embedding"),
+    option("--representation", default="sketch", help="sketch or embedding: of alignment and filters"),
     option("--seed", type=integer, default=0, help="of everything that is drawn"),
     *(option(name, type=number, help=argparse.SUPPRESS) for name in ("--rl-solved", "--rl-hopeless")),
     PICKLES,

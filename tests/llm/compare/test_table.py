@@ -74,7 +74,8 @@ def test_verdicts(differences: list[float], verdict: str) -> None:
     assert found["difference_low"] <= found["difference"] <= found["difference_high"]
     least = found["detectable_difference"]
     said = in_words(verdict, least)
-    assert said == (f"no difference larger than {least:.2g}" if verdict == "no difference" else verdict)
+    same = f"no difference larger than {least:.2g}" if least else "equal in every seed"
+    assert said == (same if verdict == "no difference" else verdict)
 
 
 def test_the_best_of_the_better_ones_is_to_be_taken() -> None:

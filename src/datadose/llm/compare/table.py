@@ -85,7 +85,9 @@ def in_words(verdict: Any, detectable: float) -> str:
     """The verdict with the difference that it is about, for a reader."""
     if not isinstance(verdict, str):
         return "-"
-    return f"no difference larger than {detectable:.2g}" if verdict == SAME else verdict
+    if verdict == SAME:
+        return f"no difference larger than {detectable:.2g}" if detectable else "equal in every seed"
+    return verdict
 
 
 def shown_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
