@@ -24,6 +24,8 @@ _THRESHOLDS = {
     "rl_mixed": "chance that a group of G is mixed from which a prompt is in the RL set (0.5)",
 }
 """Fields of SelectionConfig, with their defaults in brackets (a test compares them)."""
+_JUDGEMENTS = [name for name in _THRESHOLDS if name not in ("overlap", "rl_mixed")]
+"""Those of the method filters alone."""
 
 
 @command(
@@ -208,7 +210,7 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
     PICKLES,
     _MANIFEST,
     groups={
-        "thresholds (see docs/llm_selection.md)": [
+        "thresholds (see docs/llm_selection.md; all but --overlap and --rl-mixed are of --method filters)": [
             option(f"--{name.replace('_', '-')}", type=number, metavar="X", help=help_)
             for name, help_ in _THRESHOLDS.items()
         ]
@@ -229,12 +231,16 @@ def select(arguments: argparse.Namespace, _: str) -> None:
         wants_rl,
         write_selection,
     )
+    from datadose.llm.selection.config import FILTERS
     from datadose.reading import read_json
 
     check_format(arguments.format)
     arguments.sft_size = _size("sft-size", arguments.sft_size)
     arguments.rl_size = _size("rl-size", arguments.rl_size)
     config = config_of(SelectionConfig, arguments)
+    for name in _JUDGEMENTS:
+        if getattr(arguments, name) is not None and config.method != FILTERS:
+            note(f"{name}: not used, it is a threshold of --method {FILTERS} and not of {config.method}")
     pool = read_scores(arguments.scores)
     # Before the target is measured, which takes a while.
     wants_rl(pool, config)
