@@ -158,7 +158,7 @@ def test_formulas_the_planner_the_explorer_and_selection_need_no_torch(tmp_path:
 
 def test_a_run_is_told_in_its_losses_or_its_rewards_and_groups() -> None:
     sft = {"history": [{"step": i, "loss": 3.0 - i / 10} for i in range(20)]}
-    assert summary(sft) == ["loss: 2.95 in the first 2 steps, 1.15 in the last nats a token"]
+    assert summary(sft) == ["loss, nats a token: 2.95 in the first 2 steps, 1.15 in the last"]
     groups = [
         {"step": i, "loss": 0.0, "reward": i / 4, "frac_reward_zero_std": float(i < 2)} for i in range(4)
     ]

@@ -115,7 +115,13 @@ def test_a_target_file_is_measured_once_wherever_the_command_runs(
     for place, said in (("first", True), ("second", False)):
         capsys.readouterr()
         assert run_main([*command, "--unaligned", "0", "--out", str(tmp_path / place)]) == 0
-        assert ("was measured with" in capsys.readouterr().err) is said
+        told = capsys.readouterr().err
+        assert ("was measured with" in told) is said
+        assert "unaligned: not used, it is a threshold of --method filters" in told
+    assert (
+        run_main([*command, "--unaligned", "0", "--method", "filters", "--out", str(tmp_path / "third")]) == 0
+    )
+    assert "not used" not in capsys.readouterr().err
     first, second = (tmp_path / place / "sft.jsonl" for place in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
 

@@ -11,7 +11,7 @@ from datadose.cli.llm_options import COLUMNS, PICKLES, columns_of, config_of
 from datadose.printing import note
 
 _EXAMPLES = (
-    "datadose compare --scores scores --target target.jsonl --methods rds,sketch,longest --budget 64 "
+    "datadose compare --scores scores --target target.jsonl --methods bm25,rds,longest --budget 64 "
     "--out compared; how much more rows would give: --budgets 64,256,1024 in place of --budget"
 )
 
@@ -20,7 +20,7 @@ _EXAMPLES = (
     "Compare selection methods on your pool: small trainings of each, over seeds, on rows of the target.",
     _EXAMPLES,
     option("--scores", type=Path, required=True, help="folder that `datadose score` wrote"),
-    option("--target", type=Path, required=True, help="examples of the target: a pool, or its scores folder"),
+    option("--target", type=Path, required=True, help="examples of the target, one pool or its scores"),
     option("--methods", required=True, metavar="A,B,C", help="methods of `select --method`; random is added"),
     option("--budget", type=integer, metavar="N", help="rows that each method selects"),
     option("--budgets", metavar="N,M,...", help="in place of --budget: several, ascending, for a curve"),

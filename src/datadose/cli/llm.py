@@ -24,6 +24,8 @@ _THRESHOLDS = {
     "rl_mixed": "chance that a group of G is mixed from which a prompt is in the RL set (0.5)",
 }
 """Fields of SelectionConfig, with their defaults in brackets (a test compares them)."""
+_JUDGEMENTS = [name for name in _THRESHOLDS if name not in ("overlap", "rl_mixed")]
+"""Those of the method filters alone."""
 
 
 @command(
@@ -171,11 +173,21 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
         help="the SFT set is every usable row with a sampling weight by its place in the order; half of the "
         "draws, or more, are of the first --sft-size; no RL set then",
     ),
-    option("--sft-size", default="auto", metavar="auto|N", help="rows of the SFT set; 0: none"),
+    option(
+        "--sft-size",
+        default="auto",
+        metavar="auto|N",
+        help="rows of the SFT set; auto: a heuristic, at least 64, so give a number if you can; 0: none",
+    ),
     option(
         "--sft-tokens", type=integer, metavar="N", help="completion tokens of the SFT set, in place of rows"
     ),
-    option("--rl-size", default="auto", metavar="auto|N", help="prompts of the RL set; 0: none"),
+    option(
+        "--rl-size",
+        default="auto",
+        metavar="auto|N",
+        help="prompts of the RL set, whatever the target; 0: none",
+    ),
     option(
         "--against",
         nargs="+",
@@ -192,13 +204,13 @@ def _endpoint(arguments: argparse.Namespace) -> Any:
     option("--format", default="trl", help="trl, or also verl, openrlhf, llama-factory or axolotl"),
     option("--group", type=integer, metavar="G", help="completions per prompt in RL (8)"),
     option("--replay", type=number, default=0.0, help="share of reference rows in the SFT set"),
-    option("--representation", default="sketch", help="sketch or embedding"),
+    option("--representation", default="sketch", help="sketch or embedding: of alignment and filters"),
     option("--seed", type=integer, default=0, help="of everything that is drawn"),
     *(option(name, type=number, help=argparse.SUPPRESS) for name in ("--rl-solved", "--rl-hopeless")),
     PICKLES,
     _MANIFEST,
     groups={
-        "thresholds (see docs/llm_selection.md)": [
+        "thresholds (see docs/llm_selection.md; all but --overlap and --rl-mixed are of --method filters)": [
             option(f"--{name.replace('_', '-')}", type=number, metavar="X", help=help_)
             for name, help_ in _THRESHOLDS.items()
         ]
@@ -219,12 +231,16 @@ def select(arguments: argparse.Namespace, _: str) -> None:
         wants_rl,
         write_selection,
     )
+    from datadose.llm.selection.config import FILTERS
     from datadose.reading import read_json
 
     check_format(arguments.format)
     arguments.sft_size = _size("sft-size", arguments.sft_size)
     arguments.rl_size = _size("rl-size", arguments.rl_size)
     config = config_of(SelectionConfig, arguments)
+    for name in _JUDGEMENTS:
+        if getattr(arguments, name) is not None and config.method != FILTERS:
+            note(f"{name}: not used, it is a threshold of --method {FILTERS} and not of {config.method}")
     pool = read_scores(arguments.scores)
     # Before the target is measured, which takes a while.
     wants_rl(pool, config)

@@ -11,7 +11,7 @@ from datadose.cli.common import JSON, command, option, print_json, print_table, 
 
 @command(
     "Decide from a shift how many prompts to take, of which kind, from which source, at which stage.",
-    "datadose plan configs/plan.yaml --plot plan.png",
+    "datadose plan configs/plan.yaml --plot plan.png, a file that `datadose samples` writes",
     option(
         "shift",
         type=Path,

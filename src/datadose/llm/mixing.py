@@ -122,6 +122,9 @@ def _read(
     kept = [place for place in range(len(rows)) if all(values[place] > 0 for values in known)]
     if not kept:
         reject(field, f"{file}: no row has both {WEIGHT} and {CHANCE} above 0", "such rows")
+    for name, values, use in ((WEIGHT, both[0], "count in the loss"), (CHANCE, both[1], "are drawn")):
+        if values is not None:
+            tell(f"{field}: rows {use} by their column {name}, {len(kept)} of {len(rows)} with one above 0")
     weights, chances = (values and [values[place] for place in kept] for values in both)
     return Source(file, share, [rows[place] for place in kept], weights, chances, len(rows) - len(kept))
 

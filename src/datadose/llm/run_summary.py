@@ -20,11 +20,11 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     if not history:
         return []
     rl = "reward" in history[0]
-    name, unit = ("reward", "") if rl else ("loss", " nats a token")
+    name, unit = ("reward", "") if rl else ("loss", ", nats a token")
     tenth = max(1, len(history) // 10)
     first, last = (_mean(part, name) for part in (history[:tenth], history[-tenth:]))
     over = "step" if tenth == 1 else f"{tenth} steps"
-    lines = [f"{name}: {first:.3g} in the first {over}, {last:.3g} in the last{unit}"]
+    lines = [f"{name}{unit}: {first:.3g} in the first {over}, {last:.3g} in the last"]
     if rl:
         dead = sum(map(is_silent, history))
         share = _mean(history, "frac_reward_zero_std")

@@ -183,7 +183,7 @@ def test_a_stopped_comparison_ends_with_the_bytes_of_a_whole_one(
     ("config", "questions", "said"),
     [
         ({"methods": ["longest", "ifd"]}, (50, 62), "nll_alone"),
-        ({"budgets": [6, 21]}, (50, 62), r"^budgets: got 21; allowed: at most 20, the usable rows: "),
+        ({"budgets": 21}, (50, 62), r"^budget: got 21; allowed: at most 20, the usable rows: "),
         ({}, (50, 57), r"^target: got 7 scored questions; allowed: at least 8"),
         # The last question is in the pool: in whichever part of the target it is.
         ({}, (50, 62, 19), "questions that are not in the pool"),

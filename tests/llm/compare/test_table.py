@@ -74,7 +74,8 @@ def test_verdicts(differences: list[float], verdict: str) -> None:
     assert found["difference_low"] <= found["difference"] <= found["difference_high"]
     least = found["detectable_difference"]
     said = in_words(verdict, least)
-    assert said == (f"no difference larger than {least:.2g}" if verdict == "no difference" else verdict)
+    same = f"no difference larger than {least:.2g}" if least else "equal in every seed"
+    assert said == (same if verdict == "no difference" else verdict)
 
 
 def test_the_best_of_the_better_ones_is_to_be_taken() -> None:
@@ -107,6 +108,21 @@ def test_arms_that_are_the_same_need_no_more_seeds() -> None:
     runs = runs_of({**BASE, ("rds", 8): 2.0})
     (sentence,) = advice(table_of(runs), runs)
     assert "no more seeds are needed" in sentence
+
+
+def test_runs_that_were_all_best_untouched_are_not_called_alike() -> None:
+    """Equal losses of one model: no more seeds would tell the methods apart, another rate might."""
+    runs = runs_of(
+        {(UNTOUCHED, 0): 2.0, ("random", 8): 2.0, ("rds", 8): 2.0, ("random", 16): 1.9, ("rds", 16): 1.5}
+    )
+    runs.loc[runs["budget"] <= 8, "best_step"] = 0
+    other, untrained = advice(table_of(runs), runs)
+    assert untrained.startswith("8 rows: the methods were not compared, since training only did harm")
+    assert "--learning-rate" in untrained
+    assert other.startswith("16 rows: take rds")
+    # One run that gained something is a comparison.
+    runs.loc[(runs["budget"] == 8) & (runs["method"] == "rds") & (runs["seed"] == 0), "best_step"] = 3
+    assert not any("not compared" in sentence for sentence in advice(table_of(runs), runs))
 
 
 def test_what_a_reader_sees() -> None:

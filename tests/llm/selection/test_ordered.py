@@ -111,6 +111,7 @@ def test_beside_weights_the_control_is_the_same_rows_and_there_is_no_rl_set(
     said = describe(found, None, training_commands(found, tmp_path))
     assert "the same rows, drawn equally often" in said
     assert "its control is much the same set" not in said
+    assert "random control" not in said
 
 
 @pytest.mark.parametrize(("size", "usable"), [(5, 20_000), (50, 5_000), (7, 60), (3, 3)])
@@ -133,6 +134,13 @@ def test_weights_are_written_and_rows_are_drawn_by_them(
     share = 100 * np.sort(found.weights)[-20:].sum() / found.weights.sum()
     assert f"{share:.0f} percent of the draws are of the first 20 by the method rds" in describe(found)
     write_selection(found, pool, None, tmp_path / "out")
+    told: list[str] = []
+    read_sources(tmp_path / "out" / "sft.jsonl", weighted=True, tell=told.append)
+    count = len(found.sft)
+    assert (
+        told[-1]
+        == f"data: rows are drawn by their column sampling_weight, {count} of {count} with one above 0"
+    )
     rows = [json.loads(line) for line in (tmp_path / "out" / "sft.jsonl").read_text().splitlines()]
     assert len(rows) == len(found.sft) == int(pool.table["label_passes"].sum())
     heavy = {row["id"] for row in rows if row["sampling_weight"] > 0.5}

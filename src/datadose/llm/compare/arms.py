@@ -91,8 +91,8 @@ def _select(pool: Scores, target: Scores, arm: Arm) -> Indices:
     except InputError as error:
         if error.field != "sft-size":
             raise
-        # A comparison has no such setting, and chooses no size by itself.
-        raise InputError("budgets", arm.budget, error.allowed.replace(", or auto", "")) from error
+        # The field of `select`: who compares has given a budget, and has no "auto".
+        reject("budget", arm.budget, error.allowed.replace(", or auto", ""))
 
 
 def train_all(

@@ -221,6 +221,12 @@ def _unchecked(compared: Comparison, splits: Mapping[int, Split], runs: pd.DataF
             f"More steps: {last} of {len(trained)} runs were best at their last step, so that their best "
             "time is not known."
         )
+    first = int((trained["best_step"] == 0).sum())
+    if first:
+        said.append(
+            f"Lower rates: {first} of {len(trained)} runs were best untouched, before their first step: what "
+            "their rows are worth at a lower learning rate is not known."
+        )
     passed, failed = flags(compared.pool.table, "label_passes")
     if not (passed | failed).any():
         said.append("Labels: the pool was scored without a verifier, wrong completions can be selected.")

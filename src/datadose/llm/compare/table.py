@@ -85,7 +85,9 @@ def in_words(verdict: Any, detectable: float) -> str:
     """The verdict with the difference that it is about, for a reader."""
     if not isinstance(verdict, str):
         return "-"
-    return f"no difference larger than {detectable:.2g}" if verdict == SAME else verdict
+    if verdict == SAME:
+        return f"no difference larger than {detectable:.2g}" if detectable else "equal in every seed"
+    return verdict
 
 
 def shown_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -121,6 +123,9 @@ def interval_text(low: float | None, high: float | None) -> str:
 def advice(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     """Which method to take: a sentence for each budget where one is better than random, one for the others.
 
+    Budgets at which every run was best untouched have a sentence of their own: all losses are then those of
+    one model, and that they are equal says nothing about the methods.
+
     Args:
         table: as :func:`table_of` returns it.
         runs: what it was made from.
@@ -128,13 +133,17 @@ def advice(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     others = table[(table["budget"] > 0) & (table["method"] != BASELINE)]
     if others.empty:
         return [f"only {BASELINE} was run, and nothing to compare it with"]
-    said, without = [], []
+    said, untrained, without = [], [], []
     for budget, arms in others.groupby("budget"):
         better = arms[arms["verdict"] == BETTER].sort_values("test_loss", kind="stable")
-        if len(better):
+        if (runs.loc[runs["budget"] == budget, "best_step"] == 0).all():
+            untrained.append(int(budget))
+        elif len(better):
             said.append(_best(better, runs[runs["budget"] == budget]))
         else:
             without.append(int(budget))
+    if untrained:
+        said.append(_nothing_learned(untrained))
     if without:
         said.append(_none(without, others[others["budget"].isin(without)]))
     return said
@@ -159,6 +168,15 @@ def _none(budgets: Sequence[int], others: pd.DataFrame) -> str:
         f"{', '.join(map(str, budgets))} rows: no method is better than {BASELINE} beyond doubt"
         f"{maybe}; one that is better by {least:.2g} nats a token would have been found in 4 of 5 such "
         f"comparisons; to find half of that, {_seeds_for_half(others, least)}"
+    )
+
+
+def _nothing_learned(budgets: Sequence[int]) -> str:
+    """That training only did harm at these ``budgets``, and what to change."""
+    return (
+        f"{', '.join(map(str, budgets))} rows: the methods were not compared, since training only did harm: "
+        f"every run, {BASELINE}'s too, was best before its first step (0); take a lower --learning-rate, or "
+        "a smaller --evaluate-every to see earlier steps, in another folder"
     )
 
 

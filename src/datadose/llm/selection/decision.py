@@ -82,8 +82,11 @@ def _plan(selection: Selection) -> str:
         steps = f"Train {sft}, then {rl} from the weights that come out"
     else:
         steps = f"Train {sft if sizes['sft'] else rl}"
+    controls = "the random controls"
+    if selection.weights is not None:
+        controls = "the control, which draws the same rows equally often,"
     return (
-        f"{steps}. Train the random controls with the same settings, and keep a selected set only where it "
+        f"{steps}. Train {controls} with the same settings, and keep a selected set only where it "
         "is better than its control on rows that neither was trained on."
     )
 

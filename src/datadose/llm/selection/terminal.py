@@ -36,11 +36,15 @@ def describe(selection: Selection, reference: Scores | None = None, commands: Se
         commands: what to train with, listed at the end.
     """
     sizes, sampling = selection.sizes, read_sampling(selection)
-    alike = "of the same sizes" if selection.config.sft_tokens is None else "of as many tokens and prompts"
+    controls = "random controls of the same sizes"
+    if selection.config.sft_tokens is not None:
+        controls = "random controls of as many tokens and prompts"
+    if selection.weights is not None:
+        controls = "the control is the same rows, drawn equally often"
     lines = [
         f"SFT set {sizes['sft']} rows"
         + (f" and {sizes['replay']} replayed" if sizes["replay"] else "")
-        + f", RL set {sizes['rl']} prompts, of {sizes['pool']} rows; random controls {alike}",
+        + f", RL set {sizes['rl']} prompts, of {sizes['pool']} rows; {controls}",
     ]
     sources = read_sources(selection, reference)
     lines += [source_sentence(source) for source in sources]
