@@ -14,7 +14,7 @@ from rich.console import Console
 
 import datadose.progress
 from datadose.cli.common import print_table
-from datadose.printing import printable
+from datadose.printing import muted, note, printable
 from datadose.progress import cell_progress, step_progress
 from helpers.command import PREDICT, argv, environment, run_main
 
@@ -203,3 +203,15 @@ def test_an_interrupt_says_how_to_go_on(
     assert "interrupted; run the same command again" in capsys.readouterr().err
     assert run_main(["train", str(tmp_path / "c.yaml")]) == 130
     assert "with --resume" in capsys.readouterr().err
+
+
+def test_a_muted_step_says_nothing_and_the_next_one_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with muted():
+        note("inside")
+        with muted():
+            note("deeper")
+        note("still inside")
+    with pytest.raises(KeyError), muted():
+        raise KeyError
+    note("outside")
+    assert capsys.readouterr().err == "outside\n"

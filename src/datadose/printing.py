@@ -6,6 +6,11 @@ Names are data: brackets are no markup, escape sequences do not act, and a lone 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_muted: ContextVar[bool] = ContextVar("muted", default=False)
 
 
 def printable(text: object) -> str:
@@ -33,4 +38,15 @@ def say(text: object) -> None:
 
 def note(text: object) -> None:
     """Print ``text`` on a line of stderr: the state of the work, not its result."""
-    print(printable(text), file=sys.stderr)
+    if not _muted.get():
+        print(printable(text), file=sys.stderr)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """No :func:`note` inside: a study's own steps have nothing to say to who runs the study."""
+    before = _muted.set(True)
+    try:
+        yield
+    finally:
+        _muted.reset(before)

@@ -291,3 +291,19 @@ def test_an_interrupt_of_a_measured_run_says_that_it_can_go_on(
     options = ("--model", tiny_llama, "--stage", "sft", "--data", data, "--batch", 1, "--validation", target)
     assert run_posttrain(*options, "--out", tmp_path / "out") == 130
     assert "interrupted; checkpoints are kept" in capsys.readouterr().err
+
+
+def test_rows_that_fail_the_verifier_are_counted_when_they_are_scored(
+    tiny_llama: Path, tmp_path: Path, write_rows: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [addition(a, 11) for a in range(7, 12)]
+    for row in rows[:2]:
+        row["completion"][0]["content"] = "1"
+    pool = write_rows(rows)
+    command = ["score", "--model", str(tiny_llama), "--pool", str(pool), "--verifier", "number"]
+    for place, (options, said) in enumerate((([], 2), (["--columns", "answer=digits"], 3))):
+        assert run_main([*command, "--out", str(tmp_path / str(place)), *options]) == 0
+        assert f"{said} completions of the pool fail the verifier" in capsys.readouterr().err
+    right = ["--pool", str(write_rows(rows[2:], "right.jsonl")), "--out", str(tmp_path / "right")]
+    assert run_main(["score", "--model", str(tiny_llama), "--verifier", "number", *right]) == 0
+    assert "fail the verifier" not in capsys.readouterr().err

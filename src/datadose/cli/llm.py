@@ -123,6 +123,8 @@ def score(arguments: argparse.Namespace, _: str) -> None:
         note(f"  {count} marked: {issue} (the column issue says more)")
     for lack, count in counts["incomplete"].items():
         note(f"  {count} in part: {lack} (the column incomplete says more)")
+    if failed := int((scores.table["label_passes"] == 0).sum()):
+        note(f"  {failed} completions of the pool fail the verifier: `select` takes none of them for SFT")
     if counts["unfinished"]:
         note(f"  {unfinished_samples(counts['unfinished'])}")
 

@@ -23,6 +23,7 @@ from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
 from datadose.llm.selection.config import FILTERS
+from datadose.printing import muted
 from datadose.studies.llm_study.tasks import LEVELS, draw_mixture, draw_rows, spoil
 
 Row: TypeAlias = dict[str, Any]
@@ -122,7 +123,7 @@ def score_seed(base: Path, split: Split, seed: int, *, file: Path) -> None:
     # Samples in bfloat16 at a third of the time; losses are ranks and filters here.
     model = LanguageModel.load(base, dtype="bfloat16")
     files = ((_SCORED, pool, split.samples), (_TARGET, target, 0), (_REFERENCES, reference, 0))
-    with whole_folder(file) as where:
+    with whole_folder(file) as where, muted():
         for name, rows, samples in files:
             path, out = where / f"{name}.jsonl", where / name
             write_jsonl(path, rows)

@@ -19,6 +19,7 @@ from datadose.files import whole_folder, write_jsonl
 from datadose.llm.score import score
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
+from datadose.printing import muted
 from datadose.studies.referee.language import (
     FAMILIES,
     MARK,
@@ -148,7 +149,7 @@ def target_rows(pool: SeaPool, seed: int) -> list[PoolRow]:
 def make_scores(model: Path, pool: SeaPool, seed: int, *, file: Path) -> None:
     """Cell: the pool and the target's sample, scored, in a folder."""
     torch.set_num_threads(1)
-    with whole_folder(file) as out:
+    with whole_folder(file) as out, muted():
         for name, rows in ((_POOL, pool_rows(pool, seed)), (_TARGET, target_rows(pool, seed))):
             write_jsonl(out / f"{name}.jsonl", _entries(name, rows, pool.pair))
             # The verifier judges the rows' own answers; nothing is sampled.

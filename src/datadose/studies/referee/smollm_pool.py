@@ -21,6 +21,7 @@ from datadose.files import whole_folder, write_jsonl
 from datadose.llm.score import score
 from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
+from datadose.printing import muted
 from datadose.studies.llm_study.base_model import Base, make_base
 from datadose.studies.referee.smollm_tasks import (
     Fault,
@@ -127,7 +128,7 @@ def make_scores(base: Path, sea: SmolSea, *, file: Path) -> None:
     """Cell: the whole pool and the target's rows, scored, in a folder; products in bfloat16."""
     torch.set_num_threads(1)
     model = load_lines(base, dtype="bfloat16")
-    with whole_folder(file) as out:
+    with whole_folder(file) as out, muted():
         for name, rows in ((_POOL, pool_rows(sea)), (_TARGET, held_out(sea).sample)):
             write_jsonl(out / f"{name}.jsonl", rows)
             # The verifier judges the rows' own answers; nothing is sampled.

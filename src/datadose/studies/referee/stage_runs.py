@@ -19,6 +19,7 @@ import numpy as np
 from datadose.files import write_jsonl
 from datadose.llm.score import score
 from datadose.llm.score_config import ScoreConfig
+from datadose.printing import muted
 from datadose.studies.levels.descent import Descent, descend
 from datadose.studies.referee.base import VOCABULARY
 from datadose.studies.referee.language import KNOWN, verify
@@ -121,7 +122,7 @@ def draw_target(target: StageTarget, count: int, seed: int, split: Split) -> lis
 def run_numbers(model: Path, target: StageTarget, seed: int, rows: StageRows) -> dict[str, float]:
     """Cell: what scoring the demonstrations measures, by the names of Number."""
     examples = _demonstrations(target, seed, rows)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, muted():
         pool = Path(folder) / "target.jsonl"
         write_jsonl(pool, [{"prompt": prompt, "completion": answer} for prompt, answer in examples])
         config = ScoreConfig(samples=GROUP, max_tokens=MOST, seed=seed)

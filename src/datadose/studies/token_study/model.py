@@ -19,6 +19,7 @@ from torch import Tensor
 
 from datadose.errors import require_extra
 from datadose.files import whole_folder
+from datadose.llm.loading import quiet
 from datadose.studies.characters import character_tokenizer
 from datadose.studies.token_study.language import (
     FAMILIES,
@@ -210,7 +211,7 @@ def train_new(
             optimiser.step()
             optimiser.zero_grad()
             schedule.step()
-    with whole_folder(file) as folder:
+    with quiet(), whole_folder(file) as folder:
         model.save_pretrained(str(folder))
         new_tokenizer(vocabulary).save_pretrained(str(folder))
 

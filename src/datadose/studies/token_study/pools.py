@@ -22,6 +22,7 @@ from datadose.llm.score_config import ScoreConfig
 from datadose.llm.scores import Scores, read_scores
 from datadose.llm.selection import SelectionConfig, select
 from datadose.llm.selection.config import FILTERS
+from datadose.printing import muted
 from datadose.studies.tables import names
 from datadose.studies.token_study.language import (
     MARK,
@@ -119,7 +120,7 @@ def make_pools(model: Path, sizes: PoolSizes, target_share: float, seed: int, *,
         (_TARGET, _TARGET, None),
         (_REFERENCE, _REFERENCE, None),
     ]
-    with whole_folder(file) as out:
+    with whole_folder(file) as out, muted():
         for name, rows in files.items():
             entries = [
                 {"id": f"{name}-{i}", "prompt": prompt, "completion": completion, "kind": kind}
