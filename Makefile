@@ -85,7 +85,7 @@ compare-smollm: $(READY)
 		--verifier datadose.studies.llm_study.tasks:first_line --samples 0 --out $(STUDIES)/compare/scores
 	$(BIN)/datadose compare --scores $(STUDIES)/compare/scores --target $(STUDIES)/compare/target.jsonl \
 		--methods bm25 --budgets 5,10,20,80 --out $(STUDIES)/compare/curve \
-		--seeds 5 --steps 40 --batch 4 --learning-rate 1e-3 --evaluate-every 10
+		--seeds 4 --steps 40 --batch 4 --learning-rate 1e-3 --evaluate-every 10
 
 figure3-gpu: $(READY)
 	$(BIN)/python -m datadose.studies.gpt.timed --out $(OUT) --minutes $(MINUTES)

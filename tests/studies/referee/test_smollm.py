@@ -89,7 +89,7 @@ def test_a_pool_for_the_tools_own_commands(tmp_path: Path) -> None:
     names = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "model").iterdir()}
     rows = {name: lines(tmp_path / f"{name}.jsonl") for name in ("pool", "target")}
     assert {row["prompt"] for row in rows["pool"]}.isdisjoint(row["prompt"] for row in rows["target"])
-    assert (len(rows["pool"]), len(rows["target"])) == (SEA.rows, 2 * SEA.sample)
+    assert (len(rows["pool"]), len(rows["target"])) == (SEA.rows, 2 * SEA.own)
     # Again: the model is kept, the rows are the same.
     assert len([*write_pool(tmp_path, SEA, "tiny")]) == 3
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "model").iterdir()} == names

@@ -42,7 +42,7 @@ RANDOM, CANDIDATE = "random", DEFAULT
 METHODS = (RANDOM, CANDIDATE, "rds", "sketch", "sketch-mean", "filters")
 TARGET = ("reversals", "who")
 OTHERS = tuple(name for name in FAMILIES if name not in TARGET)
-CURVE_SEA = SmolSea(TARGET, SOLVED, OTHERS, right=140, sample=100)
+CURVE_SEA = SmolSea(TARGET, SOLVED, OTHERS, right=140, sample=100, own=50)
 """More of the target, for curves over rows by ``datadose compare``."""
 
 

@@ -144,7 +144,12 @@ def write_pool(folder: Path, sea: SmolSea, base: Base = "smollm2") -> Iterator[s
     if not (folder / "model").is_dir():
         make_base(base, file=folder / "model")
     yield f"{folder / 'model'}: {base}"
-    for name, rows in ((_POOL, pool_rows(sea)), (_TARGET, held_out(sea).sample)):
+    own = [
+        row
+        for family in sea.target
+        for row in [one for one in held_out(sea).sample if one["family"] == family][: sea.own]
+    ]
+    for name, rows in ((_POOL, pool_rows(sea)), (_TARGET, own)):
         write_jsonl(folder / f"{name}.jsonl", rows)
         yield f"{folder / name}.jsonl: {len(rows)} rows"
 
