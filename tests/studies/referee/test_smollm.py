@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -30,6 +32,7 @@ from datadose.studies.referee.smollm_training import (
     measure,
     token_batches,
 )
+from helpers.command import environment
 
 pytestmark = pytest.mark.long
 
@@ -78,6 +81,31 @@ def test_the_pool_has_what_it_says_and_no_question_twice() -> None:
         quick.faulty,
     ]
     assert {row["kind"] for row in rows if row["family"] not in quick.target} == {Fault.NONE}
+
+
+_DIGEST = """
+import hashlib, json
+from datadose.studies.llm_study.tasks import LEVELS, draw_rows
+from datadose.studies.referee.smollm_tasks import FAMILIES, draw_family
+rows = {name: draw_family(name, 5, 9004) for name in FAMILIES}
+rows |= {f"level {name}": draw_rows(name, 5, 9004) for name in LEVELS}
+print(json.dumps({name: hashlib.sha256(json.dumps(one).encode()).hexdigest() for name, one in rows.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_questions_are_the_same_in_every_process() -> None:
+    """Sets of strings have another order in each process, and three families of reasoning-gym use it."""
+    found = [
+        json.loads(
+            subprocess.check_output(
+                [sys.executable, "-c", _DIGEST], env={**environment(), "PYTHONHASHSEED": seed}
+            )
+        )
+        for seed in ("0", "1", "2")
+    ]
+    assert len(found[0]) > 36
+    assert found[0] == found[1] == found[2]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
