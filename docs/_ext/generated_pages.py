@@ -30,6 +30,8 @@ LEDGERS = (
     "studies-claims.json",
     "levels-claims.json",
     "sea-claims.json",
+    "sea_forecast-claims.json",
+    "sea_rl-claims.json",
     "sea_smollm-claims.json",
     "fig3path-claims.json",
     "fig3map-paper-claims.json",

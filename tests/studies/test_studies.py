@@ -39,6 +39,8 @@ LONG: dict[str, tuple[str, Preset]] = {
     "llm_study": ("llm_study", "quick"),
     "levels": ("levels", "quick"),
     "sea": ("sea", "quick"),
+    "sea_forecast": ("sea_forecast", "quick"),
+    "sea_rl": ("sea_rl", "quick"),
     "sea_smollm": ("sea_smollm", "quick"),
 }
 """Studies whose smoke preset takes a while, and a table of theirs that is kept."""

@@ -209,6 +209,11 @@ def _unchecked(compared: Comparison, splits: Mapping[int, Split], runs: pd.DataF
         "adapter, order of rows), not over these.",
         "Equal tokens: arms are equal in rows and steps; the column tokens has what each was trained on.",
     ]
+    if len(config.rows) > 1:
+        said.append(
+            "The form of the curves over rows: their intervals are over seeds, as if the form were right; losses "
+            "at four times the largest budget can lie outside (docs/referee.md has the project's own trial)."
+        )
     if len(config.arms) > 2:
         said.append(
             "Several comparisons at once: each interval is for one method. Of "
