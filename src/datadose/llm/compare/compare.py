@@ -211,8 +211,8 @@ def _unchecked(compared: Comparison, splits: Mapping[int, Split], runs: pd.DataF
     ]
     if len(config.rows) > 1:
         said.append(
-            "The form of the curves over rows: their intervals are over seeds, as if the form were right; losses "
-            "at four times the largest budget can lie outside (docs/referee.md has the project's own trial)."
+            "The form of the curves over rows: their intervals are over seeds, as if the form were right; "
+            "losses at four times the largest budget can lie outside (docs/referee.md has a trial)."
         )
     if len(config.arms) > 2:
         said.append(
