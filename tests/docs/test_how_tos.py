@@ -115,6 +115,9 @@ def test_the_limits_count_as_the_ledgers_do() -> None:
     text = " ".join(LIMITS.split())
     whole, gpt, studies = count("claims"), count("fig3-small-claims"), count("studies-claims")
     paper = count("fig3paper-medium-claims")
+    rows, smol, rl, curves = (
+        count(f"{one}-claims") for one in ("sea", "sea_smollm", "sea_rl", "sea_forecast")
+    )
     for sentence in (
         f"Of the {whole.total()} claims {whole['holds']} hold, {whole['mixed']} are mixed and "
         f"{whole['fails']} fail",
@@ -123,6 +126,12 @@ def test_the_limits_count_as_the_ledgers_do() -> None:
         f"{paper['mixed']} is mixed",
         f"Of the {studies.total()} claims on language models {studies['holds']} hold and "
         f"{studies['mixed']} are mixed",
+        f"of {rows.total()} claims on rows {rows['holds']} hold, {rows['mixed']} are mixed and "
+        f"{rows['fails']} fails",
+        f"of {smol.total()} on SmolLM2 {smol['holds']} hold and {smol['mixed']} are mixed",
+        f"of {rl.total()} on RL {rl['holds']} hold, {rl['no difference']} find no difference, {rl['mixed']} is "
+        f"mixed and {rl['fails']} fails",
+        f"of {curves.total()} on forecasts {curves['holds']} holds and {curves['mixed']} are mixed",
     ):
         assert sentence in text
     assert gpt["holds"] == 1
