@@ -4,6 +4,8 @@
 
 The pool is a file of random words, by Zipf's law from 50,000, in a temporary folder (0.5 GB by default).
 The ratio is of the whole choice to reading every row and finding its words and pairs of words, in one run.
+
+At the defaults, one thread of a busy machine: 363 s, 14 times reading and finding words, peak 4.0 GiB.
 """
 
 from __future__ import annotations

@@ -129,8 +129,8 @@ def test_the_limits_count_as_the_ledgers_do() -> None:
         f"of {rows.total()} claims on rows {rows['holds']} hold, {rows['mixed']} are mixed and "
         f"{rows['fails']} fails",
         f"of {smol.total()} on SmolLM2 {smol['holds']} hold and {smol['mixed']} are mixed",
-        f"of {rl.total()} on RL {rl['holds']} hold, {rl['no difference']} find no difference, {rl['mixed']} is "
-        f"mixed and {rl['fails']} fails",
+        f"of {rl.total()} on RL {rl['holds']} hold, {rl['no difference']} find no difference, "
+        f"{rl['mixed']} is mixed and {rl['fails']} fails",
         f"of {curves.total()} on forecasts {curves['holds']} holds and {curves['mixed']} are mixed",
     ):
         assert sentence in text
