@@ -113,7 +113,8 @@ def test_a_curve_is_an_array_and_what_is_made_of_it_is_a_plain_one() -> None:
     # A sorted copy no longer belongs to these prompts.
     with pytest.raises(InputError, match="made from a curve"):
         np.sort(curve).plot()
-    assert predict_curve(SHIFT, 5, 20).tolist() == [curve[1]]
+    # Equal up to rounding: products of other shapes are added up in another order.
+    assert predict_curve(SHIFT, 5, 20).tolist() == pytest.approx([curve[1]], rel=1e-13)
 
 
 def test_records_with_arrays_are_compared_by_value() -> None:

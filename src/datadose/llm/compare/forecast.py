@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,7 @@ from datadose.showing import Compact
 NEAR = 0.1
 """The share of the ceiling within which rows are said to come near it."""
 _FEWEST = 3
+_Draws: TypeAlias = dict[str, Fitted]
 _LARGEST = 1e100
 """Of a loss: squares of larger ones, which a fit is made of, may not be finite."""
 
@@ -90,7 +91,7 @@ class Forecast(Compact):
     """The share of resamples in which it did."""
     note: str = ""
     """How the forms were compared."""
-    _draws: dict[str, Fitted] = field(default_factory=dict)
+    _draws: _Draws = field(default_factory=dict)
 
     @property
     def form(self) -> str:
