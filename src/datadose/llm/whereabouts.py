@@ -31,7 +31,8 @@ def find_model(manifest: Mapping[str, Any], folder: Path) -> str:
         return name
     # The place first: what has the name may be another model by now, where folders were copied.
     if is_folder(found := folder / place):
-        return str(found)
+        # Not scores/../model, in words that a reader has to work out; relative where the folder is.
+        return str(found.resolve()) if folder.is_absolute() else os.path.relpath(found.resolve())
     if not is_folder(Path(name)):
         reject("model", name, f"the model that the pool was scored with, in its folder {found.resolve()}")
     return name
