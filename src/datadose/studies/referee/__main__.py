@@ -12,12 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from datadose.studies.referee import pilot, rl_pilot
+from datadose.studies.referee.experiment import SeaStudy
+from datadose.studies.referee.methods_experiment import MethodsStudy
 from datadose.studies.referee.smollm_experiment import CURVE_SEA
 from datadose.studies.referee.smollm_pool import write_pool
 
 COMMANDS: dict[str, Callable[[Path], Iterator[str]]] = {
     "rates": pilot.run_rates,
-    "spread": pilot.run_spread,
+    "spread": partial(pilot.run_spread, study=SeaStudy.preset("quick")),
+    "methods-spread": partial(pilot.run_spread, study=MethodsStudy.preset("quick")),
     "forecasts": pilot.run_forecasts,
     "rl-targets": rl_pilot.list_targets,
     "rl-rates": rl_pilot.run_rates,

@@ -48,11 +48,11 @@ def run_rates(folder: Path) -> Iterator[str]:
             yield f'GridPoint("{method}", {rate:g}, {values}),'
 
 
-def run_spread(folder: Path) -> Iterator[str]:
-    """Run three seeds of a few methods on both pools; give the spread by budget, and by pool and stop."""
-    quick = SeaStudy.preset("quick")
+def run_spread(folder: Path, study: SeaStudy) -> Iterator[str]:
+    """Run three seeds of a few methods on the pools of ``study``; give the spread by budget, and by pool and
+    stop."""
     methods = (RANDOM, "rds", "sketch-mean")
-    study = replace(quick, methods=methods, unverified_budgets=(), seeds=3, first_seed=FIRST_SEED)
+    study = replace(study, methods=methods, unverified_budgets=(), seeds=3, first_seed=FIRST_SEED)
     table = _run(study, folder, methods)
     table.to_csv(folder / "pilot.csv", index=False)
     for contents, pair in settings_of(table):
