@@ -106,7 +106,10 @@ def test_the_server_is_asked_what_the_model_is(
     assert set(finishes) == {"stop", "length"}
     assert max(len(text) for line in samples for text in line["completions"]) == CONFIG.max_tokens
     assert finishes.count("length") == served.table["truncated"].sum() > 0
-    assert all(len(set(line["completions"])) == 4 for line in samples)
+    # Requests of this server share one stream of random numbers: what is drawn depends on the clock, and
+    # two may end at once, empty. Long ones are alike only if nothing is drawn.
+    long = [text for line in samples for text in line["completions"] if len(text) == CONFIG.max_tokens]
+    assert len(set(long)) == len(long) > 1
 
 
 def test_seeds_decide_and_more_samples_are_added(

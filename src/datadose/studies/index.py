@@ -66,6 +66,7 @@ _LANGUAGE_MODELS = {
     "llm_study": "llm_study.study:STUDY",
     "levels": "levels.study:STUDY",
     "sea": "referee.study:STUDY",
+    "sea_methods": "referee.methods_study:STUDY",
     "sea_forecast": "referee.forecast_study:STUDY",
     "sea_rl": "referee.rl_study:STUDY",
     "sea_smollm": "referee.smollm_study:STUDY",

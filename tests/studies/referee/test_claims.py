@@ -117,7 +117,7 @@ def test_the_picture_has_four_panels() -> None:
 def test_presets_grow() -> None:
     smoke, quick, paper = (SeaStudy.preset(name) for name in ("smoke", "quick", "paper"))  # type: ignore[arg-type]
     assert smoke.seeds < quick.seeds < paper.seeds
-    assert {*quick.methods} < {*paper.methods}
+    assert {*quick.settings} < {*paper.settings}
     for one in quick.pilots:
         assert not {*one.pilot.seeds} & {*quick.numbers}
         assert quick.pilot(one.contents, one.stop) == one.pilot

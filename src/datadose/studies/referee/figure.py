@@ -31,7 +31,7 @@ def draw_sea(table: pd.DataFrame, config: Any) -> Figure:
     first, *others = settings_of(table)
     last = others[-1] if others else first
     seeds = table[Column.SEED].nunique()
-    detected = [float(_percent(config.pilot(pool[0], Stop.BEST).detectable(seeds))) for pool in (first, last)]
+    detected = [float(percent(config.pilot(pool[0], Stop.BEST).detectable(seeds))) for pool in (first, last)]
     with new_grid(2, 2, width=11.0, height=8.6) as (figure, axes):
         _draw_methods(axes[0][0], table, first, f"a   which method: {first[0]} pool, targets {first[1]}")
         _draw_methods(axes[0][1], table, last, f"b   which method: {last[0]} pool, targets {last[1]}")
@@ -48,14 +48,14 @@ def draw_sea(table: pd.DataFrame, config: Any) -> Figure:
     return figure
 
 
-def _percent(gain: Any) -> Any:
+def percent(gain: Any) -> Any:
     """A difference of log losses as a percentage of the loss."""
     return 100 * (1 - np.exp(-np.asarray(gain)))
 
 
-def _interval(values: Any) -> tuple[float, float, float]:
-    """Mean, and the lengths of the bar below and above, in percent of the loss."""
-    mean, low, high = (float(_percent(x)) for x in mean_interval(values))
+def interval_percent(values: Any) -> tuple[float, float, float]:
+    """Mean of gains by seed, and the lengths of the bar below and above, in percent of the loss."""
+    mean, low, high = (float(percent(x)) for x in mean_interval(values))
     return mean, mean - low, high - mean
 
 
@@ -85,7 +85,7 @@ def _draw_methods(axis: Axes, table: pd.DataFrame, pool: tuple[str, str], title:
     for (name, arm), look in zip(lines.items(), LOOKS, strict=False):
         values = gains(table, arm, random)
         if len(values):
-            height = float(_percent(values.mean()))
+            height = float(percent(values.mean()))
             axis.axhline(height, color=look.color, linestyle=(0, (2, 2)), linewidth=1.0)
             axis.annotate(
                 name, (0.005, height), xycoords=("axes fraction", "data"),
@@ -99,7 +99,9 @@ def _draw_methods(axis: Axes, table: pd.DataFrame, pool: tuple[str, str], title:
 
 
 def _draw_gains(axis: Axes, x: Any, found: list[Any], look: Look, label: str) -> None:
-    kept = [(place, _interval(values)) for place, values in zip(x, found, strict=True) if len(values) > 1]
+    kept = [
+        (place, interval_percent(values)) for place, values in zip(x, found, strict=True) if len(values) > 1
+    ]
     if kept:
         places, bars = zip(*kept, strict=True)
         mean, low, high = np.array(bars).T
