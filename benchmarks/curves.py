@@ -10,7 +10,6 @@ Also: the cost's exponents in d and n, the arithmetic and memory-traffic floors,
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 from functools import partial
 
@@ -20,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from datadose import Shift, sft_error_curve
 from datadose.prompts import draw_moments, draw_prompts
 from datadose.theory import post_test_error, pretrained_operator
-from timing import seconds
+from timing import peak_gib, seconds
 
 LENGTHS, INTERFERENCES, LARGEST = (400, 800, 1200), (0.0, 0.01, 0.1), 2000
 
@@ -48,7 +47,7 @@ def curve_seconds(d: int, r: float, largest: int, n: int, repeats: int) -> float
 def speed_up(points: int, repeats: int) -> None:
     """The headline ratio, peak memory and the distance to the machine's bounds."""
     ours = sum(curve_seconds(400, r, LARGEST, n, repeats) for r in INTERFERENCES for n in LENGTHS)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = 1024 * peak_gib()
     rng = np.random.default_rng(0)
     costs, svd_costs = [], []
     for _ in range(points):

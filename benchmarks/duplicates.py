@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import pandas as pd
 from datadose.llm.pool import Row
 from datadose.llm.scores import Scores
 from datadose.llm.selection.duplicates import find_near_copies, find_overlaps
+from timing import peak_gib
 
 WORDS, QUESTIONS = 20_000, 2_000
 FRAME = "Solve the following problem step by step and put the final answer in a box."
@@ -68,14 +68,10 @@ def main() -> None:
             "for near duplicates": lambda: find_near_copies(pool, np.arange(rows), 0.8),
         }
         for name, search in searches.items():
-            before, start = _peak(), time.perf_counter()
+            before, start = peak_gib(), time.perf_counter()
             found, _ = search()
             spent = time.perf_counter() - start
-            print(f"{rows} rows {name}: {spent:.1f} s, +{_peak() - before:.2f} GiB, {found.sum()} found")
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(f"{rows} rows {name}: {spent:.1f} s, +{peak_gib() - before:.2f} GiB, {found.sum()} found")
 
 
 if __name__ == "__main__":

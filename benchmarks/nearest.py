@@ -10,25 +10,28 @@ At the defaults, two cores of a busy machine: 16.2 s, 1.80 times reading and mul
 
 from __future__ import annotations
 
-import argparse
-import resource
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
+from datadose.llm.selection.arrays import Floats, Indices
 from datadose.llm.selection.nearest import draw_in_turns, unit_rows
+from timing import asked_sizes, peak_gib, seconds
 
 BLOCK = 32_768
 
 
+def multiply(targets: Floats, pool: Floats) -> None:
+    """Read the pool block by block and multiply it with the targets: what every draw has to do."""
+    for start in range(0, len(pool), BLOCK):
+        targets @ np.array(pool[start : start + BLOCK]).T
+
+
 def main() -> None:
     """Make the pool, multiply, draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in (("rows", 1_000_000), ("targets", 500), ("width", 576), ("size", 10_000)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    asked = parser.parse_args()
+    asked = asked_sizes(__doc__, rows=1_000_000, targets=500, width=576, size=10_000)
+    found: list[Indices] = []
     rng = np.random.default_rng(0)
     targets = unit_rows(rng.standard_normal((asked.targets, asked.width)), np.arange(asked.targets))
     with tempfile.TemporaryDirectory() as folder:
@@ -41,17 +44,11 @@ def main() -> None:
             )
         del pool
         pool = np.load(path, mmap_mode="r")
-        start_time = time.perf_counter()
-        for start in range(0, asked.rows, BLOCK):
-            targets @ np.array(pool[start : start + BLOCK]).T
-        product = time.perf_counter() - start_time
-        start_time = time.perf_counter()
-        found = draw_in_turns(pool, np.arange(asked.rows), targets, asked.size)
-        draw = time.perf_counter() - start_time
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        product = seconds(lambda: multiply(targets, pool))
+        draw = seconds(lambda: found.append(draw_in_turns(pool, np.arange(asked.rows), targets, asked.size)))
     print(
-        f"{asked.rows} rows x {asked.targets} targets x {asked.width} numbers, {len(found)} drawn: "
-        f"{draw:.1f} s, {draw / product:.2f} times reading and multiplying; peak {memory:.1f} GiB"
+        f"{asked.rows} rows x {asked.targets} targets x {asked.width} numbers, {len(found[0])} drawn: "
+        f"{draw:.1f} s, {draw / product:.2f} times reading and multiplying; peak {peak_gib():.1f} GiB"
     )
 
 

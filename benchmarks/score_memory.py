@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from datadose.llm.loading import quiet
 from datadose.llm.score import score
 from datadose.llm.selection import select, write_selection
 from score import VOCABULARY, random_llama
+from timing import peak_gib
 
 HIDDEN, TOKENS, TARGETS = 4096, 1000, 333
 
@@ -66,11 +66,6 @@ def write_pool(folder: Path, rows: int, completions: int, name: str) -> tuple[Pa
     return pool, given
 
 
-def peak() -> float:
-    """Of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def one(rows: int, completions: int) -> None:
     """Score, then select, and print the peaks."""
     with tempfile.TemporaryDirectory() as name:
@@ -83,9 +78,9 @@ def one(rows: int, completions: int) -> None:
             pool, given = write_pool(folder, size, completions, part)
             options: dict[str, Any] = {"completions": given, "verifier": "exact"} if completions else {}
             found.append(score(model, pool, folder / f"scored_{part}", **options))
-        scored = peak()
+        scored = 2**30 * peak_gib()
         write_selection(select(found[1], found[0]), found[1], None, folder / "selected")
-        print(json.dumps([scored, peak()]))
+        print(json.dumps([scored, 2**30 * peak_gib()]))
 
 
 def main() -> None:

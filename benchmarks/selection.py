@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from datadose.llm.pass_rates import fit_pool, pool_signals
 from datadose.llm.scores import TABLE, file_digests, hash_question, read_scores
 from datadose.llm.selection import SelectionConfig, select, write_selection
 from datadose.llm.selection.config import FILTERS
+from timing import peak_gib
 
 HIDDEN, SKETCH, SAMPLES, BLOCK = 576, 512, 16, 20_000
 Z2 = 1.959963984540054**2
@@ -116,13 +116,12 @@ def run(folder: Path, representation: str, rl_size: str) -> None:
     selected = time.perf_counter()
     write_selection(selection, pool, reference, folder / "out")
     written = time.perf_counter()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     sizes = f"SFT {len(selection.sft)}, RL {len(selection.rl)}"
     print(
         f"{representation}, {len(pool.table)} rows ({sizes}): {written - start:.1f} s, "
         f"{time.process_time() - cpu:.1f} s of the CPU "
         f"(read {read - start:.1f}, select {selected - read:.1f}, write {written - selected:.1f}), "
-        f"peak {memory:.1f} GiB",
+        f"peak {peak_gib():.1f} GiB",
         flush=True,
     )
 

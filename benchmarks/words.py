@@ -10,11 +10,8 @@ At the defaults, one thread of a busy machine: 363 s, 14 times reading and findi
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +20,7 @@ import numpy as np
 
 from datadose.llm.selection.arrays import Indices, Usable
 from datadose.llm.selection.methods import METHODS, read_grams
+from timing import asked_sizes, peak_gib, seconds
 
 VOCABULARY, BLOCK = 50_000, 10_000
 
@@ -55,24 +53,16 @@ def write_rows(path: Path, rows: int, words: int, seed: int) -> Usable:
 
 def main() -> None:
     """Make the pool, read it, choose."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in (("rows", 1_000_000), ("targets", 500), ("words", 60), ("size", 10_000)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    asked = parser.parse_args()
+    asked = asked_sizes(__doc__, rows=1_000_000, targets=500, words=60, size=10_000)
+    found: list[Indices] = []
     with tempfile.TemporaryDirectory() as folder:
         pool = write_rows(Path(folder) / "pool.jsonl", asked.rows, asked.words, 0)
         target = write_rows(Path(folder) / "target.jsonl", asked.targets, asked.words, 1)
-        start = time.perf_counter()
-        for line in pool.scores.raw_lines(pool.rows):
-            read_grams(line)
-        reading = time.perf_counter() - start
-        start = time.perf_counter()
-        found = METHODS["bm25"](pool, target, asked.size, 0)
-        choice = time.perf_counter() - start
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        reading = seconds(lambda: [None for line in pool.scores.raw_lines(pool.rows) if not read_grams(line)])
+        choice = seconds(lambda: found.append(METHODS["bm25"](pool, target, asked.size, 0)))
     print(
-        f"{asked.rows} rows x {asked.targets} targets x {asked.words} words, {len(found)} taken: "
-        f"{choice:.1f} s, {choice / reading:.2f} times reading and finding words; peak {memory:.1f} GiB"
+        f"{asked.rows} rows x {asked.targets} targets x {asked.words} words, {len(found[0])} taken: "
+        f"{choice:.1f} s, {choice / reading:.2f} times reading and finding words; peak {peak_gib():.1f} GiB"
     )
 
 
