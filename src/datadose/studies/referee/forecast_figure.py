@@ -13,7 +13,7 @@ from datadose.drawing.curves import log_y, plain_log_ticks
 from datadose.drawing.style import LOOKS, Look, caption, draw_points, new_grid
 from datadose.llm.compare.curves import FORMS
 from datadose.power import mean_interval
-from datadose.studies.referee.forecasting import Curve, curves_of
+from datadose.studies.referee.forecasting import Curve, curves_of, ends
 from datadose.studies.referee.runs import Reference
 
 _NAMES = {Reference.ORACLE: "right target rows"}
@@ -50,7 +50,8 @@ def _draw(axis: Axes, curve: Curve, look: Look) -> None:
     label, ahead = _NAMES.get(curve.method, curve.method), curve.ahead
     if not ahead.reason:
         error = curve.error()
-        label = f"{label}: {error.value:+.0%} ({error.low:+.0%} to {error.high:+.0%})"
+        start, end = ends(error)
+        label = f"{label}: {error.value:+.0%} ({start:+.0%} to {end:+.0%})"
         B = np.geomspace(curve.rows[0], curve.rows[-1], 80)
         for form, dash in _DASHES.items():
             axis.plot(B, ahead.curve(B, form), color=look.color, linestyle=dash, linewidth=1.2)

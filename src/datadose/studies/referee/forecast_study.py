@@ -13,6 +13,7 @@ from datadose.power import CONFIDENCE
 from datadose.studies.ledger import judge_settings
 from datadose.studies.referee.forecast_figure import draw_forecasts
 from datadose.studies.referee.forecasting import NAME, Curve, ForecastStudy, curves_of, ends
+from datadose.studies.referee.judging import detects
 from datadose.studies.referee.runs import Stop
 from datadose.studies.study import Claim, Judgement, Saved, Study, Verdict
 
@@ -35,17 +36,11 @@ def _judge(judge: JudgeCurve) -> Callable[[Saved[ForecastStudy], float], Judgeme
         told += [f"refused: {one}" for one in refused]
         verdicts = {name: verdict for name, (verdict, _) in found.items()}
         seeds = min(len(one.losses) for one in curves)
-        return judge_settings(verdicts, threshold, seeds, "; ".join([_power(saved.config, seeds), *told]))
+        errors = {one.name: one.losses[:, -1] for one in curves}
+        pilots = {one.name: saved.config.pilot(one.contents, Stop.BEST) for one in curves}
+        return judge_settings(verdicts, threshold, seeds, "; ".join([detects(errors, pilots), *told]))
 
     return judged
-
-
-def _power(config: ForecastStudy, seeds: int) -> str:
-    limits = {
-        one.contents: config.pilot(one.contents, Stop.BEST).detectable(seeds) for one in config.settings
-    }
-    told = ", ".join(f"{limit:.2f} in {contents} pools" for contents, limit in limits.items())
-    return f"by the pilot {seeds} seeds detect an error of {told} with 80% power"
 
 
 def _near(curve: Curve) -> tuple[Verdict, str]:

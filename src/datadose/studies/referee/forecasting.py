@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -61,6 +61,13 @@ class ForecastStudy(SeaStudy):
             yield from (replace(first, method=method, budget=budget) for method in self.methods)
 
 
+@cache
+def _fit(rows: tuple[int, ...], losses: tuple[tuple[float, ...], ...]) -> tuple[Forecast, Trial]:
+    """The fits of a curve: once for all claims and the picture, which ask in turn."""
+    values = np.array(losses)
+    return forecast(rows[:-1], values[:, :-1]), try_forms(rows, values)
+
+
 @dataclass(frozen=True)
 class Curve:
     """The losses of one arm over numbers of rows: (seeds,) at each of ``rows``, ascending."""
@@ -76,15 +83,19 @@ class Curve:
         """The curve in notes."""
         return f"{self.contents} {self.pair}, {self.method}"
 
-    @cached_property
+    @property
     def ahead(self) -> Forecast:
         """The forecast that knows all numbers of rows but the largest."""
-        return forecast(self.rows[:-1], self.losses[:, :-1])
+        return self._fits[0]
 
-    @cached_property
+    @property
     def trial(self) -> Trial:
         """Both forms, held against the largest."""
-        return try_forms(self.rows, self.losses)
+        return self._fits[1]
+
+    @property
+    def _fits(self) -> tuple[Forecast, Trial]:
+        return _fit(self.rows, tuple(map(tuple, self.losses.tolist())))
 
     def error(self, form: str | None = None) -> Estimate:
         """What ``form`` foretells for the largest number, over what was measured, minus 1; that of the
