@@ -49,6 +49,15 @@ PILOTS: tuple[PoolPilot, ...] = (
     PoolPilot("mixed", "best", Pilot(0.092, _SEEDS, _COMMAND)),
     PoolPilot("mixed", "end", Pilot(0.163, _SEEDS, _COMMAND)),
 )
+_METHODS = "python -m datadose.studies.referee methods-spread FOLDER"
+METHODS_PILOTS: tuple[PoolPilot, ...] = (
+    PoolPilot("clean", "best", Pilot(0.261, _SEEDS, _METHODS)),
+    PoolPilot("wrong", "best", Pilot(0.119, _SEEDS, _METHODS)),
+    PoolPilot("format", "best", Pilot(0.155, _SEEDS, _METHODS)),
+    PoolPilot("duplicates", "best", Pilot(0.132, _SEEDS, _METHODS)),
+    PoolPilot("mixed", "best", Pilot(0.107, _SEEDS, _METHODS)),
+)
+"""At 5 percent alone. Clean pools: of targets A, the larger of the two (of targets B 0.190)."""
 _FORECASTS = "python -m datadose.studies.referee forecasts FOLDER"
 FORECAST_PILOTS: tuple[PoolPilot, ...] = (
     PoolPilot("clean", "best", Pilot(0.909, _SEEDS, _FORECASTS)),

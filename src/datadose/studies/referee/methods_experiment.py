@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from datadose.studies.referee.experiment import METHODS as SEA_METHODS
 from datadose.studies.referee.experiment import RANDOM, SeaStudy, Setting
+from datadose.studies.referee.grid import METHODS_PILOTS
 from datadose.studies.referee.pools import CONTENTS
 from datadose.studies.referee.runs import GRADIENT, Reference, SeaRun
 from datadose.studies.study import Preset
@@ -34,7 +35,7 @@ class MethodsStudy(SeaStudy):
         """Smoke: seconds. Quick: about two hours of one core. Paper: both pairs in all pools at all budgets,
         twenty seeds; a day of one core."""
         sea = SeaStudy.preset(name)
-        study = replace(cls(**vars(sea)), methods=METHODS, unverified_budgets=())
+        study = replace(cls(**vars(sea)), methods=METHODS, unverified_budgets=(), pilots=METHODS_PILOTS)
         if name == "paper":
             return study
         others = CONTENTS if name == "quick" else CONTENTS[-1:]
