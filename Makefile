@@ -11,6 +11,8 @@ OUT ?= results
 STUDIES ?= $(OUT)/studies
 MINUTES ?= 9
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# Tests wait for servers, browsers and what they stop: one process more than there are cores.
+TESTERS ?= $(shell expr $(JOBS) + 1)
 BIN := $(VENV)/bin
 # Folders whose tests are fast, but for those marked: the others are not even collected by `make check`.
 FAST := tests/drawing tests/models tests/planner tests/simulation tests/studies tests/theory $(wildcard tests/test_*.py)
@@ -92,13 +94,13 @@ figure3-gpu: $(READY)
 	$(BIN)/python -m datadose.studies.gpt.timed --out $(OUT) --minutes $(MINUTES)
 
 check: lint
-	$(BIN)/python -m pytest -n $(JOBS) $(FAST_ONLY)
+	$(BIN)/python -m pytest -n $(TESTERS) $(FAST_ONLY)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(TESTERS)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow"
+	$(BIN)/python -m pytest -n $(TESTERS) -m "slow or not slow"
 
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files
@@ -129,7 +131,7 @@ bench: $(READY)
 lowest:
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python $(PIP) --constraint constraints/lowest.txt "$(TORCH)" --editable ".[test]"
-	$(LOWEST)/bin/python -m pytest -n $(JOBS) $(FAST_ONLY)
+	$(LOWEST)/bin/python -m pytest -n $(TESTERS) $(FAST_ONLY)
 
 lock: $(READY)
 	$(BIN)/python $(PIP) uv

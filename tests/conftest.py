@@ -26,6 +26,11 @@ if os.name == "posix":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the built site come first: far apart, one process would wait while another builds it."""
+    items.sort(key=lambda item: "site" not in getattr(item, "fixturenames", ()))
+
+
 def pytest_runtest_setup() -> None:
     """Each test checks the first calls of every function anew."""
     shape_checks.calls.clear()

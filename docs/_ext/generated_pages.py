@@ -30,6 +30,7 @@ LEDGERS = (
     "studies-claims.json",
     "levels-claims.json",
     "sea-claims.json",
+    "sea_methods-claims.json",
     "sea_forecast-claims.json",
     "sea_rl-claims.json",
     "sea_smollm-claims.json",

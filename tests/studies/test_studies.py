@@ -39,6 +39,7 @@ LONG: dict[str, tuple[str, Preset]] = {
     "llm_study": ("llm_study", "quick"),
     "levels": ("levels", "quick"),
     "sea": ("sea", "quick"),
+    "sea_methods": ("sea_methods", "quick"),
     "sea_forecast": ("sea_forecast", "quick"),
     "sea_rl": ("sea_rl", "quick"),
     "sea_smollm": ("sea_smollm", "quick"),

@@ -16,9 +16,8 @@ from datadose.studies.token_study.pools import BANDS
 from datadose.studies.token_study.runs import ARM_COLUMNS
 from helpers.studies import run_twice
 
-pytestmark = pytest.mark.long
 
-
+@pytest.mark.slow
 def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(TokenStudy.preset("smoke"), seeds=2)
     table = run_twice(study, tmp_path, monkeypatch)
