@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import jaxtyping  # noqa: E402
 
 from helpers import shape_checks  # noqa: E402
+from helpers.site_builder import built_site  # noqa: E402
 
 shape_checks.enforce_shapes()
 if os.name == "posix":
@@ -34,6 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup() -> None:
     """Each test checks the first calls of every function anew."""
     shape_checks.calls.clear()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built documentation."""
+    return built_site(tmp_path_factory)
 
 
 @pytest.fixture

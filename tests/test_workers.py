@@ -22,7 +22,6 @@ from test_sweep import _curves, _run, killed_once, refuses, slow_when_small
 pytestmark = pytest.mark.long
 
 
-@pytest.mark.slow
 def test_ray_gives_the_results_of_loky(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,10 +74,10 @@ def only_class_called(name: str) -> Any:
 def _home_of_alias(name: str, alias: Any) -> str | None:
     """The module of the package that defines the type alias ``name``."""
     for module_name, module in list(sys.modules.items()):
-        if module_name.startswith("datadose") and getattr(module, name, None) is alias:
-            annotations = getattr(module, "__annotations__", {})
-            if annotations.get(name) == "TypeAlias":
-                return module_name
+        # Not getattr: a package that imports on first use would look for the name anew each time.
+        own = vars(module) if module_name.startswith("datadose") else {}
+        if own.get(name) is alias and own.get("__annotations__", {}).get(name) == "TypeAlias":
+            return module_name
     return None
 
 

@@ -98,9 +98,9 @@ def test_a_view_opens_busy_and_asks_for_each_answer_once(
     [
         ("reward", "", 0),
         ("chain_steps", "ArrowRight", 2),
-        ("steps", "ArrowLeft", 90),
-        ("tolerance", "ArrowRight", 3),
-        ("rho", "ArrowRight", 20),
+        pytest.param("steps", "ArrowLeft", 90, marks=pytest.mark.slow),
+        pytest.param("tolerance", "ArrowRight", 3, marks=pytest.mark.slow),
+        pytest.param("rho", "ArrowRight", 20, marks=pytest.mark.slow),
     ],
 )
 def test_every_stage_control_answers(
@@ -161,13 +161,18 @@ def test_dragging_the_allocation_changes_its_error(explorer: str, open_page: Ope
     [
         ("interference", "0.003", 0.003, ""),
         ("interference", "0.5", 0.2, "0.5 is above 0.2, the largest: set to 0.2."),
-        ("interference", "0,05", 0.02, '"0,05" is not a number; write 0.05. 0.02 is kept.'),
         ("share", "60%", 0.5, '"60%" is not a number; write 0.6. 0.5 is kept.'),
-        ("dimension", "41", 41, ""),
-        ("max_prompts", "1,000", 150, '"1,000" is not a number; write 1000. 150 is kept.'),
-        ("length", "1", 20, "1 is below 20, the smallest: set to 20."),
-        ("length", "", 60, "Nothing was typed: 60 is kept."),
-        ("length", "60.4", 60, "Only whole numbers: set to 60."),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("interference", "0,05", 0.02, '"0,05" is not a number; write 0.05. 0.02 is kept.'),
+                ("dimension", "41", 41, ""),
+                ("max_prompts", "1,000", 150, '"1,000" is not a number; write 1000. 150 is kept.'),
+                ("length", "1", 20, "1 is below 20, the smallest: set to 20."),
+                ("length", "", 60, "Nothing was typed: 60 is kept."),
+                ("length", "60.4", 60, "Only whole numbers: set to 60."),
+            )
+        ),
     ],
 )
 def test_a_typed_number_its_slider_the_address_and_the_curve_agree(

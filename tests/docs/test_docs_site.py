@@ -11,17 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers.site_builder import DOCS, built_site
+from helpers.site_builder import DOCS
 
 pytest.importorskip("sphinx", reason="needs the extra datadose[docs]")
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(DOCS / "_ext"))
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built_site(tmp_path_factory)
 
 
 def page(site: Path, name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.pages import RELATIVE, Step, differences
-from helpers.site_builder import DOCS, built_site
+from helpers.site_builder import DOCS
 
 sys.path.insert(0, str(DOCS / "_ext"))
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
@@ -43,8 +43,7 @@ def test_a_notebook_shows_what_it_holds(path: Path, tmp_path: Path) -> None:
     assert compared >= 4
 
 
-def test_notebooks_are_small_and_on_the_site(tmp_path_factory: pytest.TempPathFactory) -> None:
-    site = built_site(tmp_path_factory)
+def test_notebooks_are_small_and_on_the_site(site: Path) -> None:
     assert len(NOTEBOOKS) == 3
     for path in NOTEBOOKS:
         assert path.stat().st_size < 150_000

@@ -51,6 +51,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_jobs(
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_a_dask_cluster_gives_the_bytes_of_this_process(tiny_llama: Path, pool: Path, tmp_path: Path) -> None:
     """A cluster that runs already, at its address, and one that is started here, interrupted before."""
     distributed = pytest.importorskip("distributed", reason="dask is not installed")
