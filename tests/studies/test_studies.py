@@ -35,6 +35,7 @@ KEPT = Path(__file__).parents[2] / "docs" / "results"
 LONG: dict[str, tuple[str, Preset]] = {
     "fig3": ("fig3-small", "small"),
     "gpt_data": ("gpt_data-small", "small"),
+    "fig3paper": ("fig3paper-medium", "medium"),
     "fig4": ("fig4-paper", "paper"),
     "llm_study": ("llm_study", "quick"),
     "levels": ("levels", "quick"),

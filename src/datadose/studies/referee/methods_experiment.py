@@ -14,7 +14,7 @@ from typing import ClassVar
 from datadose.studies.referee.experiment import METHODS as SEA_METHODS
 from datadose.studies.referee.experiment import RANDOM, SeaStudy, Setting
 from datadose.studies.referee.grid import METHODS_PILOTS
-from datadose.studies.referee.pools import CONTENTS
+from datadose.studies.referee.pools import CONTENTS, Contents
 from datadose.studies.referee.runs import GRADIENT, Reference, SeaRun
 from datadose.studies.study import Preset
 
@@ -38,7 +38,7 @@ class MethodsStudy(SeaStudy):
         study = replace(cls(**vars(sea)), methods=METHODS, unverified_budgets=(), pilots=METHODS_PILOTS)
         if name == "paper":
             return study
-        others = CONTENTS if name == "quick" else CONTENTS[-1:]
+        others: tuple[Contents, ...] = CONTENTS if name == "quick" else ("clean", "mixed")
         held_out = [Setting(contents, "B") for contents in others]
         return replace(study, settings=(Setting("clean", "A"), *held_out), budgets=(0.05,))
 
