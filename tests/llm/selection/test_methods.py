@@ -63,14 +63,19 @@ def test_the_first_of_equal_rows_come_first(size: int, cases: tuple[Usable, Usab
 
 
 @pytest.mark.parametrize("size", [1, 13, 57, 58, 60])
-def test_rows_without_a_number_come_last(size: int, cases: tuple[Usable, Usable]) -> None:
+@pytest.mark.parametrize(("name", "column"), [("easiest", "nll"), ("ifd", "nll_alone")])
+def test_rows_without_a_number_come_last(
+    name: str, column: str, size: int, cases: tuple[Usable, Usable]
+) -> None:
     """And none is lost, however many are asked for."""
     pool, target = cases
-    nll = pool.scores.table["nll"].copy()
-    nll.iloc[pool.rows[[3, 20, 41]]] = np.nan
-    some = replace(pool, scores=replace(pool.scores, table=pool.scores.table.assign(nll=nll)))
-    every = pool.rows[np.argsort(nll.to_numpy()[pool.rows], kind="stable")]
-    assert choose_rows("easiest", some, [target], size, 0).tolist() == every[:size].tolist()
+    every = choose_rows(name, pool, [target], 60, 0)
+    without = pool.rows[[3, 20, 41]]
+    values = pool.scores.table[column].copy()
+    values.iloc[without] = np.nan
+    some = replace(pool, scores=replace(pool.scores, table=pool.scores.table.assign(**{column: values})))
+    expected = [row for row in every.tolist() if row not in without] + without.tolist()
+    assert choose_rows(name, some, [target], size, 0).tolist() == expected[:size]
 
 
 @pytest.mark.parametrize(

@@ -72,16 +72,18 @@ def middle(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
 
 def ifd(pool: Usable, target: Usable, size: int, seed: int) -> Indices:
     """The rows whose prompt helps least with the completion: the largest loss over the loss without the
-    prompt, of those below 1; rows above 1, whose prompt misleads, follow, the nearest to 1 first.
+    prompt, of those below 1; rows above 1, whose prompt misleads, follow, the nearest to 1 first, and then
+    rows that have no loss without the prompt: a completion of one token with nothing before it.
 
     Source: Li et al., "From quantity to quality" (2308.12032). Raises InputError for scores without
     ``nll_alone``.
     """
     alone = pool.numbers("nll_alone")[pool.rows]
-    if not np.isfinite(alone).all():
-        lacking = f"{int((~np.isfinite(alone)).sum())} usable rows without nll_alone"
+    if not np.isfinite(alone).any():
+        lacking = f"{len(alone)} usable rows without nll_alone"
         reject("method", f"ifd with {lacking}", "scores of `datadose score --alone` for ifd")
-    # A completion that is certain without its prompt has nothing that the prompt could help with.
+    # A completion that is certain without its prompt has nothing that the prompt could help with. NaN is not
+    # above 0 either.
     ratio = np.divide(pool.numbers("nll")[pool.rows], alone, out=np.full(len(alone), np.inf), where=alone > 0)
     return _ordered(pool, np.where(ratio < 1, 1 - ratio, ratio), size)
 
