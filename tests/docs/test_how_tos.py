@@ -115,8 +115,8 @@ def test_the_limits_count_as_the_ledgers_do() -> None:
     text = " ".join(LIMITS.split())
     whole, gpt, studies = count("claims"), count("fig3-small-claims"), count("studies-claims")
     paper = count("fig3paper-medium-claims")
-    rows, smol, rl, curves = (
-        count(f"{one}-claims") for one in ("sea", "sea_smollm", "sea_rl", "sea_forecast")
+    rows, every, smol, rl, curves = (
+        count(f"{one}-claims") for one in ("sea", "sea_methods", "sea_smollm", "sea_rl", "sea_forecast")
     )
     for sentence in (
         f"Of the {whole.total()} claims {whole['holds']} hold, {whole['mixed']} are mixed and "
@@ -128,6 +128,8 @@ def test_the_limits_count_as_the_ledgers_do() -> None:
         f"{studies['mixed']} are mixed",
         f"of {rows.total()} claims on rows {rows['holds']} hold, {rows['mixed']} are mixed and "
         f"{rows['fails']} fails",
+        f"of {every.total()} on every method in every pool {every['holds']} hold, "
+        f"{every['no difference']} finds no difference, {every['mixed']} is mixed and {every['fails']} fail",
         f"of {smol.total()} on SmolLM2 {smol['holds']} hold and {smol['mixed']} are mixed",
         f"of {rl.total()} on RL {rl['holds']} hold, {rl['no difference']} find no difference, "
         f"{rl['mixed']} is mixed and {rl['fails']} fails",

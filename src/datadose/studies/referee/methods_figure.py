@@ -29,8 +29,8 @@ def draw_methods(table: pd.DataFrame, config: Any) -> Figure:
         for place, (axis, pool) in enumerate(zip(axes.flat, pools, strict=False)):
             _draw_pool(axis, table, pool, methods)
             limit = percent(config.pilot(pool[0], Stop.BEST).detectable(seeds))
-            title = f"{'abcdefghijkl'[place]}   {pool[0]} pool, targets {pool[1]}; detects {limit:.0f}"
-            axis.set_title(title, loc="left", fontsize=9.5)
+            title = f"{pool[0]} pool, targets {pool[1]}; detects {limit:.0f} percent"
+            axis.set_title(f"{'abcdefghijkl'[place]}   {title}", loc="left", fontsize=9.5)
         for axis in axes.flat[len(pools) :]:
             axis.set_visible(False)
         for axis in axes[-1]:
@@ -77,7 +77,7 @@ def _draw_pool(axis: Axes, table: pd.DataFrame, pool: tuple[str, str], methods: 
             at = percent(values.mean())
             axis.axvline(at, color=look.color, linestyle=(0, (2, 2)), linewidth=1.0)
             axis.annotate(
-                name, (at, 1.0), xycoords=("data", "axes fraction"), fontsize=7.5, rotation=90, va="top",
+                name, (at, 0.02), xycoords=("data", "axes fraction"), fontsize=7.5, rotation=90, va="bottom",
                 ha="right", color=look.color,
             )  # fmt: skip
     axis.axvline(0, color=GREY, linewidth=1.0)
