@@ -10,9 +10,9 @@ PRESET ?= quick
 OUT ?= results
 STUDIES ?= $(OUT)/studies
 MINUTES ?= 9
-JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+JOBS ?= $(or $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null),1)
 # Tests wait for servers, browsers and what they stop: one process more than there are cores.
-TESTERS ?= $(shell expr $(JOBS) + 1)
+TESTERS ?= $(or $(shell expr $(JOBS) + 1 2>/dev/null),auto)
 BIN := $(VENV)/bin
 # Folders whose tests are fast, but for those marked: the others are not even collected by `make check`.
 FAST := tests/drawing tests/models tests/planner tests/simulation tests/studies tests/theory $(wildcard tests/test_*.py)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -91,6 +92,32 @@ def test_each_step_of_a_workflow_is_set_up_or_a_target_of_make(workflow: Path) -
         called = re.fullmatch(r"make ([\w-]+)( [A-Z]+=(\S*|\$\{\{ [\w.]+ \}\}))*", run)
         assert called is not None, run
         assert called[1] in targets
+
+
+@pytest.mark.parametrize(
+    ("given", "processes"),
+    [
+        (["JOBS=1"], "2"),
+        (["JOBS=3"], "4"),
+        (["JOBS=auto"], "auto"),
+        (["TESTERS=7"], "7"),
+        ([], r"(\d+|auto)"),
+    ],
+)
+@pytest.mark.parametrize("tools", ["", "/nowhere"])
+def test_tests_have_a_number_of_processes(given: list[str], processes: str, tools: str) -> None:
+    """Without nproc and expr too, as where the path has neither."""
+    make = shutil.which("make")
+    assert make is not None
+    path = tools or os.environ["PATH"]
+    # Nothing is built: what make would run is printed, as if .venv were ready.
+    told = subprocess.run(
+        [make, "-n", "-o", "pyproject.toml", "test", f"PATH={path}", *given],
+        cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    if tools and given and given[0].startswith("JOBS"):
+        processes = "auto"
+    assert re.search(rf"pytest -n {processes}$", told.stdout, re.MULTILINE), told.stdout
 
 
 def test_workflows_cover_what_a_release_rests_on() -> None:

@@ -13,6 +13,8 @@ import pytest
 from browser.conftest import WIDTHS, OpenPage
 
 pytest.importorskip("sphinx", reason="needs the extra datadose[docs]")
+# First of all fixtures: where there is no browser nothing is built.
+pytestmark = pytest.mark.usefixtures("chromium")
 
 ROOT = Path(__file__).parents[2]
 DRAWN = """() => window.MathJax && MathJax.startup && MathJax.startup.promise

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from datadose.llm.compare.forecast import Estimate
+from datadose.studies.referee import forecasting
 from datadose.studies.referee.forecast_figure import draw_forecasts
 from datadose.studies.referee.forecast_study import STUDY
 from datadose.studies.referee.forecasting import ForecastStudy, curves_of, ends, spread_of
@@ -81,6 +82,18 @@ def test_a_curve_has_the_seeds_that_finished_it() -> None:
     shapes = {one.name: one.losses.shape for one in curves_of(content)}
     assert shapes["clean A, rds"] == (SEEDS - 1, len(ROWS))
     assert shapes["clean A, oracle"] == (SEEDS, len(ROWS))
+
+
+def test_curves_share_fits_only_if_all_their_losses_are_alike() -> None:
+    content = table()
+    first, again = curves_of(content)[0], curves_of(content.copy())[0]
+    assert again.trial is first.trial
+    last = content.index[(content["rows"] == ROWS[-1]) & (content["seed"] == 1)]
+    content.loc[last, "loss"] *= 1.5
+    other = curves_of(content)[0]
+    assert other.error("scarcity").value != first.error("scarcity").value
+    # Of a process that judges many tables, only so many fits are kept.
+    assert forecasting._fit.cache_info().maxsize == 64
 
 
 def test_the_error_is_relative_and_its_spread_that_of_a_mean() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from datadose.covariance import Array
+from datadose.errors import reject
 from datadose.studies.referee.judging import paired
 from datadose.studies.referee.runs import Column, Reference, Stop
 
@@ -44,6 +45,22 @@ class Arm:
     def losses(self, table: pd.DataFrame, column: str = Column.LOSS) -> pd.Series:
         """Test losses in nats a token, by seed: on the target, or Column.KNOWN."""
         return self.rows(table).set_index(Column.SEED)[column]
+
+
+def at_best_stop(table: pd.DataFrame) -> pd.DataFrame:
+    """The table's rows at the best stop; InputError if one has a loss without a logarithm.
+
+    No run makes one: the untouched model, whose loss is finite, is among the steps of the best stop.
+    """
+    rows = table[table[Column.STOP] == Stop.BEST]
+    # A file without rows has columns without a type.
+    losses = rows[Column.LOSS].astype(float)
+    bad = rows[~(np.isfinite(losses) & (losses > 0))]
+    if len(bad):
+        which = ", ".join(str(bad[name].iloc[0]) for name in (Column.CONTENTS, Column.PAIR, Column.METHOD))
+        found = f"{bad[Column.LOSS].iloc[0]} ({which}, seed {bad[Column.SEED].iloc[0]})"
+        reject(Column.LOSS, found, "finite numbers above 0")
+    return rows
 
 
 def settings_of(table: pd.DataFrame) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -61,7 +61,7 @@ class ForecastStudy(SeaStudy):
             yield from (replace(first, method=method, budget=budget) for method in self.methods)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _fit(rows: tuple[int, ...], losses: tuple[tuple[float, ...], ...]) -> tuple[Forecast, Trial]:
     """The fits of a curve: once for all claims and the picture, which ask in turn."""
     values = np.array(losses)

@@ -97,7 +97,7 @@ def beaten_by(gains: Mapping[str, Array], pilot: Pilots) -> Judgement:
     limits = np.array([pilot_of(pilot, name).detectable(len(values)) for name, values in gains.items()])
     lows, highs = np.array([one.interval or (np.nan, np.nan) for one in found.values()]).T
     verdict: Verdict = "holds" if (highs <= limits).all() else "fails" if (lows > limits).any() else "mixed"
-    worst = max(found, key=lambda name: found[name].value or -np.inf)
+    worst = max(found, key=lambda name: float(gains[name].mean()))
     told = "; ".join(f"{name} {shown(one)}" for name, one in found.items())
     note = f"{detects(gains, pilot)}; gains of rivals: {told}"
     seeds = min(len(values) for values in gains.values())

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datadose.drawing.style import GREY, LOOKS, caption, draw_points, name_ticks, new_grid
-from datadose.studies.referee.arms import Arm, gains, methods_of, middle_budget, settings_of
+from datadose.errors import reject
+from datadose.studies.referee.arms import Arm, at_best_stop, gains, methods_of, middle_budget, settings_of
 from datadose.studies.referee.experiment import RANDOM
 from datadose.studies.referee.figure import interval_percent, percent
 from datadose.studies.referee.methods_experiment import BLIND
@@ -21,36 +22,53 @@ _COLUMNS = 3
 
 
 def draw_methods(table: pd.DataFrame, config: Any) -> Figure:
-    """A panel a pool: mean gain and interval of each method at the middle budget, the best one on top."""
+    """A panel a pool: mean gain and interval of each method at the middle budget, the best one on top.
+
+    InputError if ``table`` has no run on random rows, or a loss without a logarithm.
+    """
+    table = at_best_stop(table)
+    if RANDOM not in methods_of(table):
+        reject(
+            Column.METHOD, "no run on random rows", "a table with the runs that all others are held against"
+        )
     pools, methods = settings_of(table), _in_order(table)
     seeds, columns = table[Column.SEED].nunique(), min(_COLUMNS, len(pools))
     size = {"width": 4.0 * columns, "height": 0.8 + 3.6 * -(-len(pools) // columns)}
     with new_grid(-(-len(pools) // columns), columns, **size, sharey=True) as (figure, axes):
         for place, (axis, pool) in enumerate(zip(axes.flat, pools, strict=False)):
             _draw_pool(axis, table, pool, methods)
-            limit = percent(config.pilot(pool[0], Stop.BEST).detectable(seeds))
-            title = f"{pool[0]} pool, targets {pool[1]}; detects {limit:.0f} percent"
-            axis.set_title(f"{'abcdefghijkl'[place]}   {title}", loc="left", fontsize=9.5)
+            title = f"{'abcdefghijkl'[place]}   {pool[0]} pool, targets {pool[1]}"
+            axis.set_title(title + _detects(table, pool, config), loc="left", fontsize=9.5)
+            if place + columns >= len(pools):
+                axis.set_xlabel("gain over random rows, percent of the loss")
         for axis in axes.flat[len(pools) :]:
             axis.set_visible(False)
-        for axis in axes[-1]:
-            axis.set_xlabel("gain over random rows, percent of the loss")
         caption(
             figure,
             "Gain: 100 (1 - ratio of the test loss to that of random rows), at the best step on validation; "
-            f"{middle_budget(table, RANDOM):.0%} of the pool each; means over\n{seeds} seeds, bars 95 "
-            "percent intervals of paired differences. Detects: the gain that so many seeds detect with 80 "
-            "percent power (pilot).\nDashed: right target rows alone, and the whole pool.",
+            f"{middle_budget(table, RANDOM):.0%} of the pool each; geometric means over\n{seeds} seeds, bars "
+            "95 percent intervals of paired differences. Detects: the gain over random rows that so many "
+            "seeds detect with 80 percent power (pilot).\nDashed: right target rows alone, so many or all "
+            "of them, and the whole pool, faults and all.",
         )
     return figure
 
 
+def _detects(table: pd.DataFrame, pool: tuple[str, str], config: Any) -> str:
+    """The end of a title: the gain that the pool's seeds detect; nothing for one seed, which detects none."""
+    seeds = len(Arm(*pool, RANDOM, middle_budget(table, RANDOM)).rows(table))
+    if seeds < 2:
+        return ""
+    return f"; detects {percent(config.pilot(pool[0], Stop.BEST).detectable(seeds)):.0f}%"
+
+
 def _in_order(table: pd.DataFrame) -> list[str]:
-    """The methods but for random, those that read the target first, then by the mean gain over all pools."""
-    gain = {
-        name: np.mean([_gains(table, pool, name).mean() for pool in settings_of(table)])
-        for name in methods_of(table)
-    }
+    """The methods but for random, those that read the target first, then by the mean gain over the pools
+    that have them; last those that no pool has beside random rows."""
+    gain: dict[str, float] = {}
+    for name in methods_of(table):
+        found = [_gains(table, pool, name) for pool in settings_of(table)]
+        gain[name] = float(np.mean([values.mean() for values in found if len(values)] or -np.inf))
     return sorted((name for name in gain if name != RANDOM), key=lambda name: (name in BLIND, -gain[name]))
 
 
