@@ -1,4 +1,4 @@
-"""One BLAS thread a test process, signals as in a terminal, the twins on the path, shapes enforced."""
+"""One BLAS thread a test process, signals as in a terminal, examples that stay, shapes enforced."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 # Before the first import of the package: its annotations become types that can be enforced.
 import jaxtyping  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from helpers import shape_checks  # noqa: E402
 from helpers.site_builder import built_site  # noqa: E402
 
 shape_checks.enforce_shapes()
+# The same examples in every run, and no verdict on how long a busy machine took for one.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("repeatable")
 if os.name == "posix":
     # A run in the background may ignore these, and so would every process that a test starts and stops.
     signal.signal(signal.SIGINT, signal.default_int_handler)

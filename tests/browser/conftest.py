@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from helpers.explorer_page import TIMEOUT
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 OpenPage = Callable[..., Any]
@@ -22,7 +24,7 @@ def chromium() -> Iterator[Any]:
 
     with sync_playwright() as driver:
         # A sandbox needs rights that a container's root has not; only pages of our own are opened.
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=TIMEOUT)
         yield browser
         browser.close()
 
@@ -69,6 +71,8 @@ def open_page(chromium: Any) -> Iterator[OpenPage]:
             has_touch=width == "phone",
             accept_downloads=True,
         )
+        # Playwright's own patience, 30 s, is too little where several browsers and servers share two cores.
+        context.set_default_timeout(TIMEOUT)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda said: console_said(said, forgive))

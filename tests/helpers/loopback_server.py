@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import random
 import threading
 import time
 from collections import Counter
@@ -12,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from helpers.command import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -127,12 +131,22 @@ def loopback(act: Act = lambda request, time: Reply(), models: Any = ("served",)
 
 
 def free_port() -> int:
-    """A port that nothing listens at."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        return int(server.server_port)
+    """A port that nothing listens at, below those that systems give to whoever asks for any.
+
+    So none of the many connections that other tests open meanwhile has it when it is used.
+    """
+    for _ in range(100):
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with (
+            contextlib.suppress(OSError),
+            ThreadingHTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler),
+        ):
+            return port
+    msg = "no free port"
+    raise OSError(msg)
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Look until ``true()``; AssertionError when the time is over."""
     deadline = time.monotonic() + seconds
     while not true():

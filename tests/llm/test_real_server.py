@@ -65,7 +65,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             return False
 
     try:
-        wait_for(ready, 300)
+        wait_for(ready)
         yield address
     finally:
         server.terminate()

@@ -157,9 +157,10 @@ def test_what_finishes_beside_a_failure_is_given_first() -> None:
     found: dict[int, int] = {}
     with pytest.raises(KeyError):
         # An update goes as far as there are results.
-        found.update(in_threads(work, range(100), 4))
+        found.update(in_threads(work, range(10_000), 4))
     assert found == {x: x * x for x in begun if x != 2}
-    assert len(begun) < 100
+    # Far more than finish before a thread that has lost its turn raises.
+    assert len(begun) < 10_000
 
 
 def test_rows_are_read_when_their_batch_is_due(model: LanguageModel) -> None:

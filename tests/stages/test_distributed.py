@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from datadose.stages import FixedData, Optimisation, Outcome, Sft, Training, eng
 from datadose.stages.checkpoint import load_weights, save_checkpoint, save_weights
 from datadose.stages.distributed import Processes, joined
 from datadose.stages.engine import Objective
+from helpers.loopback_server import free_port
 from helpers.stage_examples import D, TinyChain, tiny_gpt, with_inputs
 
 STEPS = 5
@@ -97,10 +97,7 @@ def test_two_processes_train_like_one(tmp_path: Path, monkeypatch: pytest.Monkey
     single.mkdir()
     expected = run(single)
     (single / "network.checkpoint").rename(tmp_path / "network.0")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(worker, args=(tmp_path, port), nprocs=2)
+    multiprocessing.spawn(worker, args=(tmp_path, free_port()), nprocs=2)
     for name, (model, training) in expected.items():
         for rank in (0, 1):
             found = cases()[name][0]

@@ -103,7 +103,8 @@ def test_a_call_that_takes_too_long_is_ended(check: Verifier, text: str) -> None
     assert judge(check, "fine", {}) == (True, None)
     start = time.monotonic()
     assert judge(check, text, {}, timeout=0.5) == (None, "verifier failed: no verdict within 0.5 s")
-    assert time.monotonic() - start < 5
+    # Left alone it would take 1000.
+    assert time.monotonic() - start < 100
     assert judge(check, "fine", {}) == (True, None)
 
 
@@ -205,7 +206,8 @@ def test_an_exception_on_one_thread_ends_what_the_others_do(check: Verifier) -> 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         threaded(one, ["stop", "hang", *["fine"] * 10], 2)
-    assert time.monotonic() - start < 20
+    # The calls that hang would take 5 times 100.
+    assert time.monotonic() - start < 90
     assert judge(check, "fine", {}) == (True, None)
 
 
@@ -216,7 +218,7 @@ def test_calls_are_ended_whatever_they_are_at(check: Verifier, started: float) -
     call.start()
     time.sleep(started)  # 0: while its process starts; later: while it hangs
     with CHILDREN.stopped():
-        call.join(20)
+        call.join(90)  # of the 100 that it would take
     assert not call.is_alive()
     assert found[0][0] is None
     assert found[0][1].startswith("verifier failed: ")
