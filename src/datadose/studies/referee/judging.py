@@ -84,11 +84,12 @@ def compare_all(gains: Mapping[str, Array], pilot: Pilots, threshold: float) -> 
     return judge_settings(verdicts, threshold, seeds, f"{detects(gains, pilot)}; {told}")
 
 
-def beaten_by(gains: Mapping[str, Array], pilot: Pilots) -> Judgement:
+def beaten_by(gains: Mapping[str, Array], pilot: Pilots, named: str = "gains of rivals") -> Judgement:
     """Judge that no rival's ``gains`` over an arm exceed the detectable difference, each by its interval.
 
     *holds* if every interval stays below its detectable difference, *fails* if one lies above it wholly,
-    else *mixed*. The value is the largest mean gain. Comparisons of fewer than two seeds are left out.
+    else *mixed*. The value is the largest mean gain, and the note calls them ``named``. Comparisons of fewer
+    than two seeds are left out.
     """
     gains = _finished(gains)
     if not gains:
@@ -99,7 +100,7 @@ def beaten_by(gains: Mapping[str, Array], pilot: Pilots) -> Judgement:
     verdict: Verdict = "holds" if (highs <= limits).all() else "fails" if (lows > limits).any() else "mixed"
     worst = max(found, key=lambda name: float(gains[name].mean()))
     told = "; ".join(f"{name} {shown(one)}" for name, one in found.items())
-    note = f"{detects(gains, pilot)}; gains of rivals: {told}"
+    note = f"{detects(gains, pilot)}; {named}: {told}"
     seeds = min(len(values) for values in gains.values())
     return Judgement(found[worst].value, found[worst].interval, seeds, verdict, note)
 

@@ -83,8 +83,7 @@ def _faults(saved: Saved[SeaStudy], threshold: float) -> Judgement:
     }
 
     def costs(found: Mapping[str, Array], pilots: Pilots) -> Judgement:
-        judgement = beaten_by({name: -values for name, values in found.items()}, pilots)
-        return replace(judgement, note=judgement.note.replace("gains of rivals", "losses by faults"))
+        return beaten_by({name: -values for name, values in found.items()}, pilots, "losses by faults")
 
     return _judge(saved, pairs, costs)
 

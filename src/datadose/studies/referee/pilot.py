@@ -2,8 +2,9 @@
 
 ``python -m datadose.studies.referee rates FOLDER`` prints one run a line, on validation rows;
 ``... spread FOLDER`` runs three seeds of a few methods and prints the pooled spread of differences of log
-test losses to random rows; ``... forecasts FOLDER`` runs three seeds of the curves and prints the spread of
-the errors of forecasts. Their output is kept in :mod:`~datadose.studies.referee.grid`.
+test losses to random rows, ``... methods-spread FOLDER`` the same in every sort of pool; ``... forecasts
+FOLDER`` runs three seeds of the curves and prints the spread of the errors of forecasts. Their output is kept
+in :mod:`~datadose.studies.referee.grid`.
 """
 
 from __future__ import annotations
