@@ -331,7 +331,15 @@ def test_a_bad_address_is_explained(explorer: str, open_page: OpenPage) -> None:
     assert "/how-much" in page.inner_text("#page .complaint")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [("phone", "light"), ("desktop", "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        ("phone", "light"),
+        ("desktop", "dark"),
+        pytest.param("phone", "dark", marks=pytest.mark.slow),
+        pytest.param("desktop", "light", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("view", ["how-much", "how-long", "which", "which-stage", "your-spectra"])
 def test_nothing_runs_off_the_page(
     explorer: str, open_page: OpenPage, view: str, width: str, scheme: str

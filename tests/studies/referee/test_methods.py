@@ -19,6 +19,7 @@ from datadose.studies.referee.methods_experiment import BLIND, METHODS, MethodsS
 from datadose.studies.referee.methods_figure import draw_methods
 from datadose.studies.referee.methods_study import STUDY
 from datadose.studies.referee.pools import Contents
+from helpers.sea_runs import check_runs
 from helpers.studies import entry, run_twice, write_result
 
 SEEDS = 5
@@ -197,4 +198,5 @@ def test_a_whole_study_runs_resumes_and_is_drawn(tmp_path: Path, monkeypatch: py
     found = run_twice(study, tmp_path, monkeypatch)
     assert {*found["figure"]} == {"sea_methods"}
     assert {*found["method"]} == {*METHODS, "oracle", "full", "untouched"}
+    check_runs(found, study)
     assert len(draw_methods(found, study).axes) == len(study.settings)
